@@ -1,0 +1,1 @@
+"""The operator: FineTuneJobs in, Jobs and statuses out."""

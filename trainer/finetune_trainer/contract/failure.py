@@ -1,0 +1,243 @@
+"""Why an attempt ended, the exit code that says so, and what the operator does about it.
+
+One table for the trainer (which exits), the operator (which classifies) and the user (who reads the remedy). Exit codes
+stay below 126, which shells and runtimes use themselves. Policies follow the fault table in the documentation:
+a fault of the place is retried, a fault of the request is not.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+EXIT_OK = 0
+
+
+class Policy(StrEnum):
+    """What follows a failed attempt."""
+
+    FAIL = "Fail"
+    """Another attempt would end the same way."""
+    RETRY = "Retry"
+    """Another attempt, counted against retry.limit."""
+    RETRY_UNCOUNTED = "RetryUncounted"
+    """Another attempt that is not the job's fault and not counted."""
+
+
+class ExitCode(IntEnum):
+    """Exit codes of trainer and preflight; 0 is success."""
+
+    INTERNAL = 1
+    USAGE = 2
+    INVALID_RECIPE = 10
+    NOT_SUPPORTED = 11
+    DATASET_NOT_FOUND = 12
+    DATASET_INVALID = 13
+    MODEL_NOT_FOUND = 14
+    MODEL_INVALID = 15
+    STORAGE_ACCESS_DENIED = 16
+    STORAGE_NOT_FOUND = 17
+    OUTPUT_CONFLICT = 18
+    STORAGE_UNAVAILABLE = 20
+    GPU_OUT_OF_MEMORY = 21
+    DISK_FULL = 22
+    LOSS_DIVERGED = 23
+    STALLED = 24
+    PREEMPTED = 30
+    SUPERSEDED = 31
+
+
+class FailureReason(StrEnum):
+    """Reasons as they stand in `status.failure.reason` and in conditions: part of the API."""
+
+    INTERNAL = "InternalError"
+    INVALID_RECIPE = "InvalidSpec"
+    NOT_SUPPORTED = "NotSupported"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_INVALID = "DatasetInvalid"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_INVALID = "ModelInvalid"
+    STORAGE_ACCESS_DENIED = "StorageAccessDenied"
+    STORAGE_NOT_FOUND = "StorageNotFound"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    OUTPUT_CONFLICT = "OutputConflict"
+    GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    DISK_FULL = "DiskFull"
+    LOSS_DIVERGED = "LossDiverged"
+    STALLED = "TrainingStalled"
+    PREEMPTED = "Preempted"
+    SUPERSEDED = "Superseded"
+    KILLED = "Killed"
+    IMAGE_PULL = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    POD_LOST = "PodLost"
+    START_DEADLINE = "StartDeadlineExceeded"
+    DEADLINE = "DeadlineExceeded"
+    RETRIES_EXHAUSTED = "RetriesExhausted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureClass:
+    """How a reason is treated.
+
+    Attributes:
+        policy: what follows.
+        exit_code: the code with which trainer and preflight report it; None where only the operator sees it.
+        remedy: what the user can do, one sentence.
+    """
+
+    policy: Policy
+    exit_code: ExitCode | None
+    remedy: str
+
+
+_F, _C, _R = Policy.FAIL, Policy.RETRY, Policy.RETRY_UNCOUNTED
+
+FAILURES: dict[FailureReason, FailureClass] = {
+    reason: FailureClass(policy=policy, exit_code=code, remedy=remedy)
+    for reason, policy, code, remedy in (
+        (
+            FailureReason.INTERNAL,
+            _C,
+            ExitCode.INTERNAL,
+            "Read the pod's log; report it with the last lines.",
+        ),
+        (
+            FailureReason.INVALID_RECIPE,
+            _F,
+            ExitCode.INVALID_RECIPE,
+            "Correct the named fields and use a new name.",
+        ),
+        (
+            FailureReason.NOT_SUPPORTED,
+            _F,
+            ExitCode.NOT_SUPPORTED,
+            "Remove the named fields or use a later version.",
+        ),
+        (
+            FailureReason.DATASET_NOT_FOUND,
+            _F,
+            ExitCode.DATASET_NOT_FOUND,
+            "Check dataset.uri: the key is case-sensitive.",
+        ),
+        (
+            FailureReason.DATASET_INVALID,
+            _F,
+            ExitCode.DATASET_INVALID,
+            "Correct the named lines and upload the file again.",
+        ),
+        (
+            FailureReason.MODEL_NOT_FOUND,
+            _F,
+            ExitCode.MODEL_NOT_FOUND,
+            "Check model.uri and model.revision, and the token of a gated model.",
+        ),
+        (
+            FailureReason.MODEL_INVALID,
+            _F,
+            ExitCode.MODEL_INVALID,
+            "The model folder needs config.json, a tokenizer and safetensors weights.",
+        ),
+        (
+            FailureReason.STORAGE_ACCESS_DENIED,
+            _F,
+            ExitCode.STORAGE_ACCESS_DENIED,
+            "Check the keys in storage.secretRef and the bucket's policy.",
+        ),
+        (
+            FailureReason.STORAGE_NOT_FOUND,
+            _F,
+            ExitCode.STORAGE_NOT_FOUND,
+            "Create the bucket, or correct its name and storage.endpoint.",
+        ),
+        (
+            FailureReason.STORAGE_UNAVAILABLE,
+            _C,
+            ExitCode.STORAGE_UNAVAILABLE,
+            "Check that storage.endpoint answers from inside the cluster.",
+        ),
+        (
+            FailureReason.OUTPUT_CONFLICT,
+            _F,
+            ExitCode.OUTPUT_CONFLICT,
+            "Set output.onExisting to Reuse or Replace, or use another output.uri.",
+        ),
+        (
+            FailureReason.GPU_OUT_OF_MEMORY,
+            _C,
+            ExitCode.GPU_OUT_OF_MEMORY,
+            "Lower dataset.maxLength or training.microBatchSize, or ask for a larger GPU.",
+        ),
+        (FailureReason.HOST_OUT_OF_MEMORY, _C, None, "Raise resources.memory."),
+        (FailureReason.DISK_FULL, _F, ExitCode.DISK_FULL, "Raise resources.ephemeralStorage."),
+        (
+            FailureReason.LOSS_DIVERGED,
+            _F,
+            ExitCode.LOSS_DIVERGED,
+            "Lower training.learningRate or look for damaged rows.",
+        ),
+        (
+            FailureReason.STALLED,
+            _C,
+            ExitCode.STALLED,
+            "Read the stacks at the end of the pod's log.",
+        ),
+        (
+            FailureReason.PREEMPTED,
+            _R,
+            ExitCode.PREEMPTED,
+            "Nothing to do: the run goes on from its checkpoint.",
+        ),
+        (
+            FailureReason.SUPERSEDED,
+            _R,
+            ExitCode.SUPERSEDED,
+            "Nothing to do: another pod of this job has put the adapter.",
+        ),
+        (FailureReason.KILLED, _C, None, "The container was killed; look for node problems."),
+        (
+            FailureReason.IMAGE_PULL,
+            _C,
+            None,
+            "Check the image name, the registry and scheduling.imagePullSecrets.",
+        ),
+        (FailureReason.UNSCHEDULABLE, _C, None, "Free a GPU, or lower resources."),
+        (FailureReason.POD_LOST, _R, None, "Nothing to do: the run goes on elsewhere."),
+        (
+            FailureReason.START_DEADLINE,
+            _F,
+            None,
+            "Raise startDeadlineSeconds, or free what the pod waits for.",
+        ),
+        (FailureReason.DEADLINE, _F, None, "Raise activeDeadlineSeconds or shorten the training."),
+        (
+            FailureReason.RETRIES_EXHAUSTED,
+            _F,
+            None,
+            "See status.attempts for how each attempt ended.",
+        ),
+    )
+}
+
+BY_EXIT_CODE: dict[int, FailureReason] = {
+    int(failure.exit_code): reason for reason, failure in FAILURES.items() if failure.exit_code is not None
+}
+
+
+class TrainerError(Exception):
+    """An end that has a reason: the process exits with the reason's code and the message reaches the user.
+
+    Attributes:
+        reason: the reason.
+        message: facts first (what, where, which value), one sentence or a short list.
+    """
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit code."""
+        code = FAILURES[self.reason].exit_code
+        return int(code if code is not None else ExitCode.INTERNAL)

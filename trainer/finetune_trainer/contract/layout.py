@@ -1,0 +1,48 @@
+"""Paths, variables and object keys that both sides must name alike.
+
+Inside a pod: where the recipe is mounted, where secrets are, where the process may write. In the output:
+
+    <output.uri>/<job name>/<fingerprint, 12 digits>/            one run
+        <attempt>-<writer>/…                                     adapter files of one pod
+        manifest.json                                            the commit: written last, once
+        checkpoints/…                                            unless checkpoint.uri says otherwise
+"""
+
+from finetune_trainer.contract.uri import Uri
+
+RECIPE_ENV = "FINETUNE_RECIPE"
+"""Path of the recipe file."""
+RECIPE_PATH = "/etc/finetune/recipe.json"
+WORK_ENV = "FINETUNE_WORK"
+"""Directory for everything the process writes."""
+WORK_PATH = "/work"
+TERMINATION_ENV = "FINETUNE_TERMINATION_LOG"
+"""Path of the termination message; unset in a local run."""
+TERMINATION_PATH = "/dev/termination-log"
+STORAGE_SECRET_PATH = "/var/run/secrets/finetune.dev/storage"  # noqa: S105 (a path)
+"""Directory with one file a key of storage.secretRef, in a pod."""
+STORAGE_SECRET_ENV = "FINETUNE_STORAGE_SECRET"  # noqa: S105
+HUB_TOKEN_PATH = "/var/run/secrets/finetune.dev/hub/token"  # noqa: S105
+HUB_TOKEN_ENV = "FINETUNE_HUB_TOKEN_FILE"  # noqa: S105
+PVC_ROOT = "/mnt/pvc"
+"""pvc://claim/path is this directory's claim/path, in a pod."""
+POD_UID_ENV = "FINETUNE_POD_UID"
+"""UID of the pod: the identity of a writer, since one attempt may have several pods."""
+
+# transformers' KubeflowCallback reports to these, so any TRL image reports to this operator unmodified.
+PROGRESS_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
+PROGRESS_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105
+PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/progress/token"  # noqa: S105
+
+MANIFEST_NAME = "manifest.json"
+FINGERPRINT_DIGITS = 12
+
+
+def run_prefix(output: Uri, job: str, fingerprint: str) -> Uri:
+    """The place of one run: every attempt of the same recipe on the same data."""
+    return output.child(job, fingerprint[:FINGERPRINT_DIGITS])
+
+
+def writer_folder(attempt: int, writer: str) -> str:
+    """The folder of one writer inside the run's place. `writer` is a pod UID or any unique token."""
+    return f"{attempt}-{writer[:8]}"

@@ -1,0 +1,57 @@
+"""The manifest: the commit of a run's output, and the record of what made it.
+
+It is written last, with `If-None-Match: *`; an adapter without one does not exist. Paths are relative to the
+manifest's own place, so a copied run can be checked where it lies.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from finetune_trainer.contract.wire import TolerantWire
+
+MANIFEST_VERSION = 1
+
+
+class ManifestFile(TolerantWire):
+    """One file of the adapter."""
+
+    path: str = Field(description="Relative to the manifest's place, with '/'.")
+    size: int = Field(ge=0, description="Bytes.")
+    sha256: str
+
+
+class SourceObject(TolerantWire):
+    """One stored object that went in."""
+
+    uri: str
+    size: int = Field(ge=0, description="Bytes.")
+    etag: str | None = None
+    sha256: str | None = None
+
+
+class Manifest(TolerantWire):
+    """What was made, from what, by whom."""
+
+    version: int = MANIFEST_VERSION
+    fingerprint: str
+    adapter: str = Field(description="The adapter's folder, relative to the manifest's place.")
+    files: list[ManifestFile]
+    base_model: str = Field(description="The base model as a server should name it.")
+    base_model_revision: str | None = None
+    dataset: list[SourceObject]
+    rows: int | None = Field(None, ge=0)
+    rank: int
+    target_modules: list[str]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict, description="Packages that shaped the result.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="The recipe, without the job's identity.")
+    attempt: int
+    writer: str
+    created: datetime
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)

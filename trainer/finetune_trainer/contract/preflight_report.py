@@ -1,0 +1,54 @@
+"""The preflight report: every check with its verdict, and every problem of the data with its place."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
+from finetune_trainer.contract.wire import TolerantWire
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class Check(TolerantWire):
+    """One check."""
+
+    name: str = Field(description="storage.read, storage.write, dataset, model …")
+    verdict: Verdict
+    reason: FailureReason | None = None
+    message: str = ""
+
+
+class DataProblem(TolerantWire):
+    """One problem of one row."""
+
+    file: str
+    line: int = Field(ge=1, description="From 1, as editors count.")
+    byte_offset: int | None = Field(None, ge=0, description="Where the line starts in the decompressed file.")
+    path: str = Field("", description="Key path inside the row, for example messages[2].role.")
+    found: str = Field(description="What stands there, shortened.")
+    expected: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" + (f" {self.path}" if self.path else "")
+        return f"{place}: found {self.found}, expected {self.expected}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class PreflightReport(TolerantWire):
+    """The whole report, as `preflight --output json` prints it."""
+
+    passed: bool
+    checks: list[Check]
+    problems: list[DataProblem] = Field(default_factory=list, description="The first 20.")
+    problem_count: int = Field(0, ge=0)
+    summary: PreflightSummary = Field(default_factory=PreflightSummary)
+    fingerprint: str | None = None
+    existing: OutputRecord | None = Field(None, description="The adapter of this very run, when it is there already.")

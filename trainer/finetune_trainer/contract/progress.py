@@ -1,0 +1,113 @@
+"""Progress records: what a running trainer says, at most a few times a minute.
+
+The POST body is the one of transformers' KubeflowCallback, `{"trainerStatus": {…}}`, so an unmodified TRL image is
+understood; this trainer adds its own record beside it, under `progress`.
+"""
+
+import math
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from finetune_trainer.contract.wire import TolerantWire
+
+
+class Stage(StrEnum):
+    """What a pod is doing."""
+
+    STARTING = "Starting"
+    FETCHING = "Fetching"
+    VALIDATING = "Validating"
+    LOADING = "Loading"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SAVING = "Saving"
+    UPLOADING = "Uploading"
+    FINISHED = "Finished"
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 (whatever stood in the JSON)
+    """NaN and infinities, which JSON has no word for, become absent."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+
+
+class Progress(TolerantWire):
+    """One record; what is not known yet is absent."""
+
+    stage: Stage = Stage.STARTING
+    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
+    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
+    percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
+    epoch: Number = None
+    loss: Number = Field(None, description="Training loss, nats per token, mean since the last log.")
+    eval_loss: Number = Field(None, description="Validation loss, nats per token.")
+    learning_rate: Number = None
+    tokens_per_second: Number = Field(None, description="Trained tokens per second since the last record.")
+    eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step, by the recent rate.")
+    peak_gpu_memory_bytes: int | None = Field(None, ge=0)
+    bytes_downloaded: int | None = Field(None, ge=0)
+    bytes_uploaded: int | None = Field(None, ge=0)
+    heartbeat_time: datetime | None = Field(None, description="When the record was made.")
+
+
+class Metric(TolerantWire):
+    """A name and a value, both strings, as KubeflowCallback sends them."""
+
+    name: str
+    value: str
+
+
+class TrainerStatus(TolerantWire):
+    """KubeflowCallback's record."""
+
+    progress_percentage: int | None = None
+    estimated_remaining_seconds: int | None = None
+    metrics: list[Metric] = Field(default_factory=list)
+    last_updated_time: datetime | None = None
+
+
+_METRICS = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "current_epoch": "epoch",
+    "epoch": "epoch",
+    "current_step": "step",
+    "total_steps": "total_steps",
+}
+
+
+class ProgressReport(TolerantWire):
+    """The body of a report."""
+
+    trainer_status: TrainerStatus | None = None
+    progress: Progress | None = None
+
+    def record(self) -> Progress:
+        """This trainer's own record, or the one that KubeflowCallback's metrics amount to."""
+        if self.progress is not None:
+            return self.progress
+        status = self.trainer_status or TrainerStatus()
+        found: dict[str, Any] = {}
+        for metric in status.metrics:
+            if (field := _METRICS.get(metric.name)) is not None:
+                try:
+                    number = float(metric.value)
+                except ValueError:
+                    continue
+                if math.isfinite(number):
+                    found[field] = int(number) if field in ("step", "total_steps") else number
+        return Progress(
+            stage=Stage.TRAINING,
+            percent=status.progress_percentage,
+            eta_seconds=status.estimated_remaining_seconds,
+            heartbeat_time=status.last_updated_time,
+            **found,
+        )

@@ -1,0 +1,27 @@
+"""The recipe: the part of a FineTuneJob that shapes the result. The trainer reads it, the CRD is made of it.
+
+One section a module; every field says its meaning, unit, default and an example, because the text becomes
+`kubectl explain`. A field without a default is optional; `auto` is decided at run time and reported.
+"""
+
+from finetune_trainer.contract.recipe.dataset import DatasetSpec, Validation
+from finetune_trainer.contract.recipe.lora import LoraSpec
+from finetune_trainer.contract.recipe.model import ModelSpec, Quantization
+from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
+from finetune_trainer.contract.recipe.recipe import JobIdentity, Recipe
+from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+
+__all__ = [
+    "CheckpointSpec",
+    "DatasetSpec",
+    "EvaluationSpec",
+    "JobIdentity",
+    "LoraSpec",
+    "ModelSpec",
+    "OutputSpec",
+    "Quantization",
+    "Recipe",
+    "StorageSpec",
+    "TrainingSpec",
+    "Validation",
+]

@@ -1,0 +1,185 @@
+"""The training data: where it is, how its rows are read, and which tokens are trained."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from finetune_trainer.contract.uri import DatasetUri
+from finetune_trainer.contract.wire import Decimal, Exclusive, Matching, Wire
+
+
+class DatasetFormat(StrEnum):
+    """The file format."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    TEXT = "text"
+    PARQUET = "parquet"
+    PANDAS = "pandas"
+
+
+class DatasetSchema(StrEnum):
+    """The shape of a row."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    PROMPT_COMPLETION = "promptCompletion"
+    MESSAGES = "messages"
+    ALPACA = "alpaca"
+    SHAREGPT = "sharegpt"
+
+
+class Loss(StrEnum):
+    """The tokens that are trained."""
+
+    AUTO = "auto"
+    ASSISTANT = "assistant"
+    COMPLETION = "completion"
+    ALL = "all"
+
+
+class Switch(StrEnum):
+    """On, off, or decided at run time."""
+
+    AUTO = "auto"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+Column = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Fields(Wire):
+    """Which column of a row plays which part, for rows whose columns have other names."""
+
+    text: Column | None = Field(None, description="Column with the whole text. Example: body.")
+    prompt: Column | None = Field(None, description="Column with the prompt. Example: question.")
+    completion: Column | None = Field(None, description="Column with the completion. Example: answer.")
+    messages: Column | None = Field(None, description="Column with the list of messages. Example: dialogue.")
+    role: Column | None = Field(None, description="Key of a message that names the speaker. Example: from.")
+    content: Column | None = Field(None, description="Key of a message that holds its text. Example: value.")
+    instruction: Column | None = Field(None, description="Column with the instruction. Example: task.")
+    input: Column | None = Field(None, description="Column with the instruction's input. Example: context.")
+    output: Column | None = Field(None, description="Column with the expected output. Example: response.")
+
+
+_ROWS = Exclusive(
+    "uri",
+    "fraction",
+    required=True,
+    message="set uri (a file of its own) or fraction (part of the training rows)",
+)
+_PLACES = Exclusive("uri", "uris", required=True, message="set uri (one place) or uris (a list of places)")
+
+
+class Validation(Wire):
+    """The rows that are kept out of training and used to measure it."""
+
+    model_config = ConfigDict(json_schema_extra=_ROWS.schema)
+
+    uri: DatasetUri | None = Field(
+        None,
+        description="Validation rows of their own, of the same format. Example: s3://data/support/val.jsonl.",
+    )
+    fraction: Decimal | None = Field(
+        None,
+        description='Share of the training rows to hold out, chosen by the seed, between 0 and 0.5. Example: "0.05".',
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _ROWS.check(self.uri, self.fraction)
+        return self
+
+
+class Limits(Wire):
+    """What a dataset may not exceed; a larger one is refused before a GPU is asked for."""
+
+    max_line_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=1 << 30,
+        description="Longest line, in bytes. Default: 16777216 (16 MiB).",
+    )
+    max_rows: int = Field(50_000_000, ge=1, le=1_000_000_000, description="Most rows. Default: 50000000.")
+    max_bytes: int = Field(
+        200 * 1024**3,
+        ge=1,
+        le=1 << 50,
+        description="Most bytes, after decompression. Default: 214748364800 (200 GiB).",
+    )
+    max_compression_ratio: int = Field(
+        200, ge=1, le=10_000, description="Most decompressed bytes per stored byte. Default: 200."
+    )
+
+
+Sha256 = Annotated[
+    str,
+    Matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
+    Field(max_length=64),
+]
+
+
+class DatasetSpec(Wire):
+    """The training data."""
+
+    model_config = ConfigDict(json_schema_extra=_PLACES.schema)
+
+    uri: DatasetUri | None = Field(
+        None,
+        description="The training rows: an object, or a prefix that ends in '/'. s3://bucket/key or pvc://claim/path. "
+        "Example: s3://data/support/train.jsonl.",
+    )
+    uris: Annotated[list[DatasetUri], Field(min_length=1, max_length=64)] | None = Field(
+        None, description="Several places, read in this order, instead of uri."
+    )
+    format: DatasetFormat = Field(
+        DatasetFormat.AUTO,
+        description="File format. auto goes by name and content; .gz and .zst are unpacked. pandas (a pickled "
+        "DataFrame) must be named. Default: auto.",
+    )
+    schema_: DatasetSchema = Field(
+        DatasetSchema.AUTO,
+        alias="schema",
+        description="Shape of a row: text, promptCompletion, messages, alpaca or sharegpt. Default: auto (found from "
+        "the first rows).",
+    )
+    fields: Fields | None = Field(
+        None, description="Maps columns with other names to their parts. Default: the usual names."
+    )
+    chat_template: Annotated[str, Field(min_length=1, max_length=16384)] | None = Field(
+        None,
+        description="Chat template: a built-in name (llama-2, llama-3, chatml, mistral, gemma, qwen, phi) or inline "
+        "Jinja. Default: the model's own.",
+    )
+    loss: Loss = Field(
+        Loss.AUTO,
+        description="Tokens that are trained: assistant (the assistant's turns), completion, or all. auto is assistant "
+        "for messages, completion for prompts with completions, all for text. Default: auto.",
+    )
+    max_length: int = Field(
+        2048,
+        ge=16,
+        le=1_048_576,
+        description="Longest row, in tokens; longer rows are cut and counted. Default: 2048.",
+    )
+    packing: Switch = Field(
+        Switch.AUTO,
+        description="Put several short rows into one sequence, kept apart from each other: auto, enabled or disabled. "
+        "Default: auto.",
+    )
+    validation: Validation | None = Field(None, description="Rows kept out of training to measure it. Default: none.")
+    sha256: Sha256 | None = Field(
+        None,
+        description="Expected SHA-256 of the object, in hexadecimal; another content is refused.",
+    )
+    limits: Limits = Field(default_factory=Limits, description="What the data may not exceed.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        _PLACES.check(self.uri, self.uris)
+        return self

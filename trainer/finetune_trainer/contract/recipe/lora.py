@@ -1,0 +1,65 @@
+"""The adapter (PEFT's LoRA)."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_trainer.contract.uri import ModelUri
+from finetune_trainer.contract.wire import Decimal, Wire
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for every linear layer but the output head."""
+
+
+class LoraBias(StrEnum):
+    """Which biases are trained with the adapter."""
+
+    NONE = "none"
+    ALL = "all"
+    LORA_ONLY = "lora_only"
+
+
+class LoraVariant(StrEnum):
+    """The kind of low-rank adapter."""
+
+    LORA = "lora"
+    RSLORA = "rslora"
+    DORA = "dora"
+
+
+ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class LoraSpec(Wire):
+    """The adapter that is trained."""
+
+    rank: int = Field(16, ge=1, le=1024, description="Rank of the adapter matrices (r). Default: 16.")
+    alpha: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="Scale of the adapter; its output is multiplied by alpha/rank. Default: 32.",
+    )
+    dropout: Decimal = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] = Field(
+        [ALL_LINEAR],
+        description="Module names that get an adapter. Default: [all-linear] (every linear layer but the output head). "
+        "Example: [q_proj, v_proj].",
+    )
+    bias: LoraBias = Field(
+        LoraBias.NONE,
+        description="Biases that are trained too: none, all or lora_only. Default: none.",
+    )
+    variant: LoraVariant = Field(
+        LoraVariant.LORA,
+        description="lora, rslora (scale alpha/sqrt(rank)) or dora (weight-decomposed). Default: lora.",
+    )
+    modules_to_save: Annotated[list[ModuleName], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="Modules trained and saved whole. Example: [embed_tokens, lm_head]."
+    )
+    initial_adapter_uri: ModelUri | None = Field(
+        None,
+        description="Adapter to continue from, as a new training. This is not resume: resume is automatic. "
+        "Example: s3://models/adapters/support-bot/3f2a9c0d1e4b/1-0a1b2c3d.",
+    )

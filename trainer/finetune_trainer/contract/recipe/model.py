@@ -1,0 +1,109 @@
+"""The base model: where it is and how it is loaded."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_trainer.contract.uri import ModelUri
+from finetune_trainer.contract.wire import ObjectName, Wire
+
+
+class QuantizationType(StrEnum):
+    """How the frozen base weights are held in memory (bitsandbytes)."""
+
+    NF4 = "nf4"
+    FP4 = "fp4"
+    INT8 = "int8"
+    NONE = "none"
+
+
+class ComputeDtype(StrEnum):
+    """The number type of the matrix products."""
+
+    AUTO = "auto"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
+class Attention(StrEnum):
+    """The attention implementation."""
+
+    AUTO = "auto"
+    SDPA = "sdpa"
+    EAGER = "eager"
+    VARLEN = "varlen"
+
+
+class DeviceMap(StrEnum):
+    """How one process spreads the model's layers over the pod's GPUs (accelerate's names)."""
+
+    NONE = "none"
+    AUTO = "auto"
+    BALANCED = "balanced"
+    BALANCED_LOW_0 = "balanced_low_0"
+    SEQUENTIAL = "sequential"
+
+
+class Quantization(Wire):
+    """How the frozen base model is quantised; the adapter itself is trained in float32."""
+
+    type: QuantizationType = Field(
+        QuantizationType.NF4,
+        description="Type of the frozen base weights: nf4 or fp4 (4 bit), int8, or none. Default: nf4.",
+    )
+    double_quant: bool = Field(
+        default=True,
+        description="Quantise the quantisation constants too; saves about 0.37 bit per weight. 4-bit types only. "
+        "Default: true.",
+    )
+    compute_dtype: ComputeDtype = Field(
+        ComputeDtype.AUTO,
+        description="Number type of the matrix products: bfloat16, float16 or float32. auto is bfloat16 where the "
+        "GPU has it, float16 on older GPUs, float32 on a CPU. Default: auto.",
+    )
+
+
+class SecretKeyRef(Wire):
+    """One key of a Secret in the job's namespace; it is mounted, never read by the operator."""
+
+    name: ObjectName = Field(description="Name of the Secret. Example: hub-token.")
+    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        "token", description="Key in the Secret that holds the value. Default: token."
+    )
+
+
+class ModelSpec(Wire):
+    """The base model."""
+
+    uri: ModelUri = Field(
+        description="Where the base model is: hf://org/name, s3://bucket/prefix, pvc://claim/path. Weights must be "
+        "safetensors. Example: hf://meta-llama/Llama-2-7b-chat-hf."
+    )
+    revision: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="Branch, tag or commit of a Hub model; the commit it resolves to is recorded. Hub models only. "
+        "Default: the main branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
+    )
+    token_secret_ref: SecretKeyRef | None = Field(
+        None, description="Hub access token for a gated model: a key of a Secret in this namespace."
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        description="Run Python code that the model repository brings. Works only where the operator's administrator "
+        "allows it. Default: false.",
+    )
+    quantization: Quantization = Field(
+        default_factory=Quantization, description="How the frozen base weights are quantised."
+    )
+    attention: Attention = Field(
+        Attention.AUTO,
+        description="Attention implementation: sdpa, eager, varlen (packed rows kept apart without a mask) or auto. "
+        "Default: auto.",
+    )
+    device_map: DeviceMap = Field(
+        DeviceMap.NONE,
+        description="How layers are placed. none: one process per GPU, each with the whole model. auto, balanced, "
+        "balanced_low_0, sequential: one process, its layers spread over the pod's GPUs. Default: none.",
+    )

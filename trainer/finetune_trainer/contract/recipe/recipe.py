@@ -1,0 +1,48 @@
+"""The whole recipe, as a pod reads it from its mounted file."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.contract.recipe.lora import LoraSpec
+from finetune_trainer.contract.recipe.model import ModelSpec
+from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
+from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+from finetune_trainer.contract.wire import Wire
+
+
+class Profile(StrEnum):
+    """Well-known sets of settings."""
+
+    NONE = "none"
+    LLAMA2_2023 = "llama2-2023"
+
+
+class JobIdentity(Wire):
+    """Whose recipe this is. Names keys under the output, tells two writers apart, and shapes no weight."""
+
+    name: str = Field(description="The FineTuneJob's name.")
+    namespace: str = Field("", description="Its namespace; empty in a local run.")
+    uid: str = Field("", description="Its UID; empty in a local run.")
+    attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
+
+
+RunToken = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Recipe(Wire):
+    """What the trainer and preflight are asked to do."""
+
+    job: JobIdentity
+    model: ModelSpec
+    dataset: DatasetSpec
+    lora: LoraSpec = Field(default_factory=LoraSpec)
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
+    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
+    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
+    output: OutputSpec
+    storage: StorageSpec = Field(default_factory=StorageSpec)
+    profile: Profile = Profile.NONE
+    run_token: RunToken | None = None

@@ -1,0 +1,166 @@
+"""How the adapter is trained, measured and saved on the way."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.uri import OutputUri
+from finetune_trainer.contract.wire import Decimal, Exclusive, Wire
+
+DEFAULT_EPOCHS = 3
+"""Passes over the data when neither epochs nor maxSteps is set (Hugging Face's default)."""
+
+
+class Scheduler(StrEnum):
+    """Learning-rate schedules, by transformers' names."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    COSINE_WITH_RESTARTS = "cosine_with_restarts"
+    POLYNOMIAL = "polynomial"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+    INVERSE_SQRT = "inverse_sqrt"
+
+
+class Optimizer(StrEnum):
+    """Optimizers, by transformers' names."""
+
+    ADAMW_TORCH = "adamw_torch"
+    ADAMW_TORCH_FUSED = "adamw_torch_fused"
+    ADAMW_8BIT = "adamw_8bit"
+    PAGED_ADAMW_32BIT = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    ADAFACTOR = "adafactor"
+    LION_32BIT = "lion_32bit"
+    LION_8BIT = "lion_8bit"
+    SGD = "sgd"
+
+
+class EarlyStopping(Wire):
+    """Stop when the validation loss no longer falls."""
+
+    patience: int = Field(3, ge=1, le=100, description="Evaluations without improvement before the end. Default: 3.")
+    min_improvement: Decimal = Field(
+        "0",
+        description='Fall of the validation loss that counts as improvement. Default: "0". Example: "0.01".',
+    )
+
+
+_LENGTH = Exclusive(
+    "epochs",
+    "maxSteps",
+    required=False,
+    message="set epochs or maxSteps, not both: remove one of them",
+)
+
+
+class TrainingSpec(Wire):
+    """Length, learning rate, batch and optimizer."""
+
+    model_config = ConfigDict(json_schema_extra=_LENGTH.schema)
+
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Passes over the data. Default: 3 when maxSteps is not set. Example: 2.",
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs. Example: 500."
+    )
+    learning_rate: Decimal = Field("2e-4", description='Peak learning rate, in quotes. Default: "2e-4".')
+    scheduler: Scheduler = Field(
+        Scheduler.COSINE,
+        description="Learning-rate schedule, by its name in transformers. Default: cosine.",
+    )
+    warmup: Decimal = Field(
+        "0.03",
+        description='Warm-up: below "1" a share of all steps, from "1" on a number of steps. Default: "0.03".',
+    )
+    batch_size: int = Field(
+        16,
+        ge=1,
+        le=65_536,
+        description="Rows per optimizer step over all GPUs and accumulation steps. Default: 16.",
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Rows per forward pass of one GPU; must divide batchSize. Default: chosen from the memory at hand.",
+    )
+    optimizer: Optimizer = Field(
+        Optimizer.ADAMW_TORCH_FUSED,
+        description="Optimizer, by its name in transformers. Default: adamw_torch_fused.",
+    )
+    weight_decay: Decimal = Field("0", description='Weight decay. Default: "0".')
+    max_grad_norm: Decimal = Field("1.0", description='Gradient-norm clipping; "0" turns it off. Default: "1.0".')
+    neftune_alpha: Decimal | None = Field(
+        None,
+        description='Scale of the NEFTune noise on the embeddings. Default: none. Example: "5".',
+    )
+    gradient_checkpointing: Switch = Field(
+        Switch.AUTO,
+        description="Recompute activations in the backward pass to save memory: auto, enabled or disabled. "
+        "Default: auto.",
+    )
+    seed: int = Field(42, ge=0, le=4_294_967_295, description="Seed of every random choice. Default: 42.")
+    logging_steps: int = Field(
+        1, ge=1, le=100_000, description="Optimizer steps between two logged losses. Default: 1."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None,
+        description="Stop early by the validation loss; needs dataset.validation. Default: none.",
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        _LENGTH.check(self.epochs, self.max_steps)
+        return self
+
+
+class Gate(Wire):
+    """What the adapter must reach to count as a success."""
+
+    min_loss_improvement: Decimal | None = Field(
+        None, description='Least fall of the validation loss from the base model. Example: "0.1".'
+    )
+    max_perplexity: Decimal | None = Field(
+        None, description='Highest validation perplexity of the tuned model. Example: "8".'
+    )
+
+
+class EvaluationSpec(Wire):
+    """When the adapter is measured against the base model."""
+
+    every_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Optimizer steps between evaluations. Default: only at the end.",
+    )
+    gate: Gate | None = Field(None, description="What the adapter must reach. Default: none.")
+    sample_prompts: (
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=2000)]],
+            Field(min_length=1, max_length=16),
+        ]
+        | None
+    ) = Field(None, description="Prompts answered by base and tuned model, side by side, at the end.")
+
+
+class CheckpointSpec(Wire):
+    """How often the training state is saved, so that a preempted run goes on at its step."""
+
+    every_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Optimizer steps between checkpoints. Example: 100."
+    )
+    every_minutes: int | None = Field(None, ge=1, le=10_080, description="Minutes between checkpoints. Example: 10.")
+    keep: int = Field(2, ge=1, le=100, description="Newest checkpoints that are kept. Default: 2.")
+    uri: OutputUri | None = Field(
+        None,
+        description="Where checkpoints go. Default: beside the output. Example: s3://scratch/checkpoints.",
+    )

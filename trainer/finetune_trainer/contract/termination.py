@@ -1,0 +1,82 @@
+"""The termination message: how a pod says how it ended, without a network.
+
+The kubelet keeps at most 4,096 bytes of it and puts them into the pod's status; a longer message is cut to fit here, so
+that it stays JSON.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.progress import Progress
+from finetune_trainer.contract.wire import TolerantWire
+
+MAX_BYTES = 4096
+
+
+class Outcome(StrEnum):
+    """How the process ended."""
+
+    SUCCEEDED = "Succeeded"
+    REUSED = "Reused"
+    """The adapter of this very run was there already; nothing was trained."""
+    FAILED = "Failed"
+
+
+class OutputRecord(TolerantWire):
+    """Where the adapter is."""
+
+    uri: str = Field(description="The adapter's folder.")
+    manifest_uri: str
+    digest: str = Field(description="sha256:… of the manifest's bytes.")
+    size_bytes: int = Field(ge=0)
+    base_model: str
+    rank: int
+    target_modules: list[str] = Field(default_factory=list)
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class PreflightSummary(TolerantWire):
+    """What preflight found, short enough for a status."""
+
+    rows: int | None = Field(None, ge=0)
+    bytes: int | None = Field(None, ge=0)
+    schema_: str | None = Field(None, alias="schema")
+    problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
+    model_parameters: int | None = None
+    model_bytes: int | None = None
+
+
+class Termination(TolerantWire):
+    """The whole message."""
+
+    outcome: Outcome
+    reason: FailureReason | None = None
+    message: str = ""
+    fingerprint: str | None = None
+    progress: Progress | None = None
+    output: OutputRecord | None = None
+    preflight: PreflightSummary | None = None
+
+    def write(self, path: Path) -> None:
+        """Writes the message, cut to what the kubelet keeps."""
+        message = self
+        text = message.to_json().encode()
+        while len(text) > MAX_BYTES:
+            over = len(text) - MAX_BYTES
+            kept = max(0, len(message.message) - over - 8)
+            message = message.model_copy(update={"message": message.message[:kept] + "…"})
+            text = message.to_json().encode()
+            if kept == 0:
+                break
+        path.write_bytes(text)
+
+    @classmethod
+    def read(cls, text: str) -> "Termination | None":
+        """The message in a pod's status, or None when it is none of ours (an older image, a crash)."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError:
+            return None

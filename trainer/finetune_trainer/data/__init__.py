@@ -1,0 +1,1 @@
+"""From stored bytes to tokens: open, detect, validate line by line, convert, template, tokenize, pack."""

@@ -1,0 +1,1 @@
+"""The training itself: a recipe that reads from top to bottom in `run`."""
