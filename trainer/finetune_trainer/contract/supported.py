@@ -1,0 +1,124 @@
+"""What of the recipe this version does not do yet.
+
+A field that is accepted and then ignored is worse than a refusal: the operator, the command line and the trainer itself
+ask here first, and refuse the job with every such field named. A field that stands at its default asks for nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.recipe.model import Attention, DeviceMap
+from finetune_trainer.contract.recipe.output import Merged
+from finetune_trainer.contract.recipe.recipe import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsupported:
+    """One field that asks for what is not there.
+
+    Attributes:
+        path: the field, for example `spec.dataset.packing`.
+        value: what stands there.
+        message: what is not there, and what to write instead.
+    """
+
+    path: str
+    value: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.value}: {self.message}"
+
+
+def unsupported_fields(recipe: Recipe) -> list[Unsupported]:
+    """Every field of the recipe that this version would have to ignore, in the order of the sections."""
+    return [found for section in _SECTIONS for found in section(recipe)]
+
+
+def _model(recipe: Recipe) -> Iterator[Unsupported]:
+    model = recipe.model
+    if model.trust_remote_code:
+        yield _not_yet("model.trustRemoteCode", "true", "code from the model repository is never run; remove the field")
+    if model.attention is Attention.VARLEN:
+        yield _not_yet("model.attention", model.attention, "varlen attention is not there yet; use auto, sdpa or eager")
+    if model.device_map is not DeviceMap.NONE:
+        yield _not_yet("model.deviceMap", model.device_map, "one process trains on one GPU; remove the field")
+
+
+def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
+    dataset = recipe.dataset
+    if dataset.chat_template is not None:
+        shown = dataset.chat_template.splitlines()[0][:40]
+        yield _not_yet("dataset.chatTemplate", shown, "only the model's own chat template is used; remove the field")
+    if dataset.packing is Switch.ENABLED:
+        yield _not_yet("dataset.packing", dataset.packing, "packing is not there yet; use auto or disabled")
+    if dataset.validation is not None:
+        yield _not_yet("dataset.validation", "set", "the adapter is not measured yet; remove the section")
+
+
+def _lora(recipe: Recipe) -> Iterator[Unsupported]:
+    lora = recipe.lora
+    if lora.modules_to_save is not None:
+        names = ", ".join(lora.modules_to_save)
+        yield _not_yet("lora.modulesToSave", names, "modules are not saved whole yet; remove the field")
+    if lora.initial_adapter_uri is not None:
+        message = "a training always starts from a new adapter; remove the field"
+        yield _not_yet("lora.initialAdapterUri", lora.initial_adapter_uri, message)
+
+
+def _training(recipe: Recipe) -> Iterator[Unsupported]:
+    if recipe.training.early_stopping is not None:
+        message = "the validation loss is not measured yet; remove the section"
+        yield _not_yet("training.earlyStopping", "set", message)
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Unsupported]:
+    evaluation = recipe.evaluation
+    message = "the adapter is not measured yet; remove the field"
+    if evaluation.every_steps is not None:
+        yield _not_yet("evaluation.everySteps", str(evaluation.every_steps), message)
+    if evaluation.gate is not None:
+        yield _not_yet("evaluation.gate", "set", message)
+    if evaluation.sample_prompts is not None:
+        yield _not_yet("evaluation.samplePrompts", f"{len(evaluation.sample_prompts)} prompts", message)
+
+
+def _checkpoint(recipe: Recipe) -> Iterator[Unsupported]:
+    checkpoint = recipe.checkpoint
+    message = "checkpoints are not there yet: a new attempt starts at step 0; remove the field"
+    if checkpoint.every_steps is not None:
+        yield _not_yet("checkpoint.everySteps", str(checkpoint.every_steps), message)
+    if checkpoint.every_minutes is not None:
+        yield _not_yet("checkpoint.everyMinutes", str(checkpoint.every_minutes), message)
+    if checkpoint.keep != type(checkpoint).model_fields["keep"].default:
+        yield _not_yet("checkpoint.keep", str(checkpoint.keep), message)
+    if checkpoint.uri is not None:
+        yield _not_yet("checkpoint.uri", checkpoint.uri, message)
+
+
+def _output(recipe: Recipe) -> Iterator[Unsupported]:
+    if recipe.output.merged is not Merged.NONE:
+        yield _not_yet("output.merged", recipe.output.merged, "only the adapter is written; use none")
+
+
+def _profile(recipe: Recipe) -> Iterator[Unsupported]:
+    if recipe.profile is not Profile.NONE:
+        yield _not_yet("profile", recipe.profile, "profiles are not there yet; write its settings out")
+
+
+_SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
+    _model,
+    _dataset,
+    _lora,
+    _training,
+    _evaluation,
+    _checkpoint,
+    _output,
+    _profile,
+)
+
+
+def _not_yet(field: str, value: str, message: str) -> Unsupported:
+    return Unsupported(path=f"spec.{field}", value=str(value), message=message)
