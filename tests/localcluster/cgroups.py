@@ -1,0 +1,89 @@
+"""The cgroup that holds a node's pods, in both of Linux's hierarchies.
+
+Each node has a root of its own, so its pods can be told from everything else on the
+machine and removed with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from localcluster.errors import ClusterError
+
+_ROOT = Path("/sys/fs/cgroup")
+_CPUSET = ("cpuset.cpus", "cpuset.mems")
+_NEEDED = ("cpuset", "cpu", "io", "memory", "pids")
+
+
+def is_unified() -> bool:
+    """Whether the machine has the second version only."""
+    return (_ROOT / "cgroup.controllers").exists()
+
+
+def hierarchies() -> list[Path]:
+    """The mounted hierarchies: one in the second version, one a controller in the first."""
+    if is_unified():
+        return [_ROOT]
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = []
+    for line in mounts:
+        fields, _, kind = line.partition(" - ")
+        where = Path(fields.split()[4])
+        if kind.startswith(("cgroup ", "cgroup2 ")) and where.parent == _ROOT:
+            found.append(where)
+    return sorted(set(found))
+
+
+def create(name: str) -> None:
+    """Makes the group in every hierarchy."""
+    for hierarchy in hierarchies():
+        group = hierarchy / name
+        group.mkdir(exist_ok=True)
+        if is_unified():
+            offered = (_ROOT / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{controller}" for controller in _NEEDED if controller in offered)
+            (_ROOT / "cgroup.subtree_control").write_text(wanted)
+            (group / "cgroup.subtree_control").write_text(wanted)
+            continue
+        for setting in _CPUSET:
+            # A new cpuset is empty, and no process can enter it.
+            if (group / setting).exists() and not (group / setting).read_text().strip():
+                (group / setting).write_text((hierarchy / setting).read_text())
+
+
+def existing(name: str) -> list[Path]:
+    """Where the group exists."""
+    return [group for hierarchy in hierarchies() if (group := hierarchy / name).is_dir()]
+
+
+def processes_in(group: Path) -> list[int]:
+    """The processes of the group and of all groups below it."""
+    ids: list[int] = []
+    for file in group.rglob("cgroup.procs"):
+        with contextlib.suppress(OSError):
+            ids += [int(line) for line in file.read_text().split()]
+    return ids
+
+
+def remove(name: str) -> None:
+    """Removes the group and all below it; its processes must have ended."""
+    for group in existing(name):
+        deadline = time.monotonic() + 5
+        while group.is_dir():
+            _remove_tree(group)
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"cgroup {group} cannot be removed; processes in it: {processes_in(group)}"
+                )
+            if group.is_dir():
+                time.sleep(0.1)
+
+
+def _remove_tree(group: Path) -> None:
+    below = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+    for folder in [*below, group]:
+        # A group whose last process has just ended may be busy for a moment.
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,309 @@
+"""The local cluster as one object: bring it up, ask where things are, take it down.
+
+`up` is idempotent. A plane that runs is extended to what is asked (a second node, GPUs,
+images); anything less than a complete, running plane is cleared first and made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import (
+    binaries,
+    control_plane,
+    dns,
+    kubelet,
+    machine,
+    network,
+    object_store,
+    processes,
+    service_proxy,
+    teardown,
+)
+from localcluster.audit import AuditLog
+from localcluster.containerd import Containerd
+from localcluster.errors import ClusterError
+from localcluster.gpus import set_gpus
+from localcluster.home import CLUSTER, CONTROL_PLANE, Home
+from localcluster.kubectl import Kubectl
+from localcluster.leftovers import FIXED_FOLDERS, leftovers
+from localcluster.progress import say, step
+from localcluster.records import S3, Node, Record
+from localcluster.waiting import wait_for
+
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One process of the plane, for `status`."""
+
+    name: str
+    pid: int
+    running: bool
+    memory_mib: int
+
+
+class LocalCluster:
+    """A running plane. Made by `up` and `find`."""
+
+    def __init__(self, home: Home, record: Record) -> None:
+        self.home = home
+        self.record = record
+        self.kubectl = Kubectl(binaries.KUBERNETES.program("kubectl"), home.kubeconfig)
+        self.audit = AuditLog(home.audit_log)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.home.kubeconfig
+
+    @property
+    def api_server(self) -> str:
+        """The URL of the API server, for this machine and for pods."""
+        return self.record.api_server
+
+    @property
+    def address(self) -> str:
+        """Where servers of a test must listen for pods to reach them: the first bridge."""
+        return self.record.address
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes, in the order of their numbers."""
+        return list(self.record.nodes)
+
+    @property
+    def s3(self) -> S3:
+        """The S3 server."""
+        if self.record.s3 is None:
+            raise ClusterError("a control plane alone has no S3 server")
+        return self.record.s3
+
+    def node(self, name: str) -> Node:
+        """The node with this name."""
+        for node in self.record.nodes:
+            if node.name == name:
+                return node
+        raise ClusterError(f"there is no node {name}")
+
+    def runtime(self, node: str) -> Containerd:
+        """The container runtime of a node."""
+        return Containerd(self.home, self.node(node))
+
+    def load_image(self, archive: Path) -> list[str]:
+        """Imports an image archive (docker or OCI) into every node; returns the images' names."""
+        names: list[str] = []
+        for node in self.record.nodes:
+            names = Containerd(self.home, node).load(archive)
+        return names
+
+    def set_gpus(self, count: int, node: str | None = None) -> None:
+        """Makes one node, or all, offer `count` fake GPUs, and remembers it."""
+        for target in [self.node(node)] if node else self.record.nodes:
+            set_gpus(self.kubectl, target.name, count)
+            self.record.gpus[target.name] = count
+        self.record.save(self.home.record)
+
+    def start_kubelet(self, node: Node) -> None:
+        """Starts a node's kubelet, waits for the node to be Ready, and sets its GPUs."""
+        runtime = Containerd(self.home, node)
+        process = processes.recorded(self.home, kubelet.component(node))
+        if process is None or not process.is_running():
+            process = kubelet.start(self.home, node, runtime, self.address)
+        running = process
+
+        def ready() -> bool:
+            processes.must_run(self.home, running)
+            return self.is_ready(node.name)
+
+        wait_for(f"{node.name} to be Ready", ready, timeout=90, seen=lambda: self._why(node.name))
+        if count := self.record.gpus.get(node.name):
+            set_gpus(self.kubectl, node.name, count)
+
+    def is_ready(self, node: str) -> bool:
+        """Whether the node's condition Ready is True now."""
+        return self._ready_condition(node).get("status") == "True"
+
+    def components(self) -> list[Component]:
+        """All processes of the plane, and whether they run."""
+        return [
+            Component(process.name, process.pid, process.is_running(), _memory(process))
+            for process in processes.all_recorded(self.home)
+        ]
+
+    def _why(self, node: str) -> str:
+        return self._ready_condition(node).get("message", "the kubelet has not registered it")
+
+    def _ready_condition(self, node: str) -> dict[str, str]:
+        for found in self.kubectl.items("nodes"):
+            if found["metadata"]["name"] == node:
+                for condition in found["status"].get("conditions", []):
+                    if condition["type"] == "Ready":
+                        return dict(condition)
+        return {}
+
+
+def home_of(*, control_plane_only: bool) -> Home:
+    """The folders of the cluster, or of the control plane that stands alone."""
+    return Home.of(CONTROL_PLANE if control_plane_only else CLUSTER)
+
+
+def find(*, control_plane_only: bool = False) -> LocalCluster | None:
+    """The plane that is up, or None."""
+    home = home_of(control_plane_only=control_plane_only)
+    record = Record.load(home.record)
+    if record is None or not record.complete or _broken(home, record):
+        return None
+    return LocalCluster(home, record)
+
+
+def up(
+    nodes: int = 1,
+    gpus: int | None = None,
+    images: Sequence[Path] = (),
+    *,
+    control_plane_only: bool = False,
+    scheduler: bool = True,
+    controller_qps: int | None = None,
+) -> LocalCluster:
+    """Brings the cluster up, or extends the one that runs.
+
+    `gpus` is the number of fake GPUs of each node. With `control_plane_only` there is no
+    node, no DNS and no S3, and no root is needed; `scheduler` and `controller_qps` are for
+    benchmarks.
+    """
+    machine.require_linux()
+    home = home_of(control_plane_only=control_plane_only)
+    if not control_plane_only:
+        machine.require_node_rights()
+        if not 1 <= nodes <= control_plane.MAX_NODES:
+            raise ClusterError(f"the cluster has 1 to {control_plane.MAX_NODES} nodes, not {nodes}")
+        machine.install_packages()
+        object_store.program()
+    binaries.build(binaries.KUBERNETES, *(() if control_plane_only else (binaries.COREDNS,)))
+    with _locked(home):
+        cluster = find(control_plane_only=control_plane_only)
+        if cluster is None:
+            options = control_plane.Options(scheduler, controller_qps)
+            cluster = _start(home, options, with_node=not control_plane_only)
+        if not control_plane_only:
+            for index in range(nodes):
+                _ensure_node(cluster, Node.number(index + 1))
+            _finish(cluster)
+        cluster.record.complete = True
+        cluster.record.save(home.record)
+    for archive in images:
+        cluster.load_image(archive)
+    if gpus is not None and not control_plane_only:
+        cluster.set_gpus(gpus)
+    return cluster
+
+
+def down(*, control_plane_only: bool = False) -> None:
+    """Takes the plane down and checks that nothing of it is left on the machine."""
+    home = home_of(control_plane_only=control_plane_only)
+    with _locked(home):
+        teardown.take_down(home, with_node=not control_plane_only)
+
+
+def _start(home: Home, options: control_plane.Options, *, with_node: bool) -> LocalCluster:
+    if left := leftovers(home, with_node=with_node):
+        title = f"clearing what an earlier run left ({len(left)} things)"
+        teardown.take_down(home, with_node=with_node, title=title)
+    if with_node:
+        machine.require_no_other_node()
+    home.create()
+    teardown.clear_logs(home)
+    first = Node.number(1)
+    address = first.address if with_node else _LOOPBACK
+    record = Record(address, "", {})
+    if with_node:
+        record.sysctls = network.read_sysctls()
+        record.absent = [str(folder) for folder in FIXED_FOLDERS if not folder.exists()]
+        # Saved before anything is changed, so that a crash from here on can be undone.
+        record.save(home.record)
+        network.enable_forwarding()
+        network.create_bridge(first)
+    record.ports = control_plane.choose_ports(address)
+    record.api_server = f"https://{address}:{record.ports['api']}"
+    record.save(home.record)
+    if with_node:
+        record.s3 = object_store.start(home, address)
+        record.save(home.record)
+    with step("starting etcd, API server, controllers and scheduler"):
+        control_plane.start(home, address, record.ports, options)
+    return LocalCluster(home, record)
+
+
+def _ensure_node(cluster: LocalCluster, node: Node) -> None:
+    if node in cluster.record.nodes:
+        cluster.start_kubelet(node)
+        return
+    with step(f"starting {node.name} (containerd, kubelet)"):
+        if not network.has_bridge(node):
+            network.create_bridge(node)
+        Containerd(cluster.home, node).start()
+        cluster.record.nodes.append(node)
+        cluster.start_kubelet(node)
+        cluster.record.save(cluster.home.record)
+
+
+def _finish(cluster: LocalCluster) -> None:
+    """Services, names and storage: what pods use, after the node itself."""
+    if cluster.record.complete:
+        return
+    with step("starting kube-proxy and DNS"):
+        service_proxy.start(cluster.home, cluster.nodes[0])
+        dns.allow(cluster.kubectl)
+        dns.start(cluster.home, cluster.address)
+        wait_for(
+            "the default service account",
+            lambda: cluster.kubectl.items("serviceaccounts", "--namespace=default"),
+            timeout=30,
+        )
+    with step("waiting for the S3 server to keep an object"):
+        object_store.wait_ready(cluster.home, cluster.s3)
+
+
+def _broken(home: Home, record: Record) -> list[str]:
+    """The components that should run and do not. A lost kubelet is a test's doing: not broken."""
+    names = [control_plane.ETCD, control_plane.API_SERVER, control_plane.CONTROLLER_MANAGER]
+    if record.nodes:
+        names += [control_plane.SCHEDULER, service_proxy.COMPONENT, dns.COMPONENT]
+        names += [object_store.COMPONENT]
+        names += [Containerd(home, node).component for node in record.nodes]
+    broken = []
+    for name in names:
+        process = processes.recorded(home, name)
+        if process is None or not process.is_running():
+            broken.append(name)
+    api = processes.recorded(home, control_plane.API_SERVER)
+    if api and api.argv[0] != binaries.KUBERNETES.program(control_plane.API_SERVER):
+        broken.append("the version")
+    return broken
+
+
+def _memory(process: processes.Process) -> int:
+    try:
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20 if process.is_running() else 0
+
+
+@contextlib.contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    home.lock.parent.mkdir(parents=True, exist_ok=True)
+    with home.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("  … somebody else brings the cluster up or down: waiting for them")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

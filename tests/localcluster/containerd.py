@@ -1,0 +1,168 @@
+"""One containerd for each node, with its own data, socket and pod network.
+
+Two kubelets on one containerd would end each other's pods, so nothing is shared. All of
+it lies in the node's folder, the pods' network namespaces included: taking the node
+down is a matter of that folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+
+from localcluster import machine, pause_image, processes
+from localcluster.commands import run, try_run
+from localcluster.errors import ClusterError
+from localcluster.home import Home
+from localcluster.progress import step
+from localcluster.records import Node
+from localcluster.waiting import wait_for
+
+_NAMESPACE = "k8s.io"
+_IMPORT_SECONDS = 900
+
+
+class Containerd:
+    """The container runtime of one node."""
+
+    def __init__(self, home: Home, node: Node) -> None:
+        self.home = home
+        self.node = node
+        self.folder = home.node(node.name)
+        self.socket = self.folder / "containerd.sock"
+
+    @property
+    def component(self) -> str:
+        """The name of the process."""
+        return f"containerd-{self.node.name}"
+
+    def start(self) -> None:
+        """Starts containerd and waits until it answers."""
+        config = self.folder / "containerd.toml"
+        network = self.folder / "cni"
+        network.mkdir(parents=True, exist_ok=True)
+        (network / "10-pods.conflist").write_text(json.dumps(_pod_network(self.node, self.folder)))
+        config.write_text(_config(self.folder, self.socket, network))
+        argv = [machine.program("containerd"), "--config", str(config)]
+        process = processes.start(self.home, self.component, argv)
+
+        def answers() -> bool:
+            processes.must_run(self.home, process)
+            return try_run(self._ctr("version")) is not None
+
+        wait_for(f"containerd of {self.node.name} to answer", answers, timeout=30)
+        self._import(pause_image.archive())
+
+    def load(self, archive: Path) -> list[str]:
+        """Imports an image archive (docker or OCI) and returns the images' names."""
+        if not archive.is_file():
+            raise ClusterError(f"there is no image archive {archive}")
+        megabytes = archive.stat().st_size / 1e6
+        with step(f"loading {archive.name} ({megabytes:.0f} MB) into {self.node.name}") as running:
+            names = self._import(archive)
+            running.outcome = ", ".join(names)
+        return names
+
+    def images(self) -> list[str]:
+        """The names of the images that the node has."""
+        return run(self._ctr("images", "ls", "-q")).split()
+
+    def container_pid(self, container: str) -> int:
+        """The process id, on this machine, of a container's first process."""
+        for line in run(self._ctr("tasks", "ls")).splitlines()[1:]:
+            name, pid, *_ = line.split()
+            if name == container:
+                return int(pid)
+        raise ClusterError(f"container {container} does not run on {self.node.name}")
+
+    def kill_tasks(self) -> None:
+        """Kills every container and removes it; the kubelet must not run any more."""
+        for kind in ("tasks", "containers"):
+            names = (try_run(self._ctr(kind, "ls", "-q"), timeout=20) or "").split()
+            if names:
+                force = ("-f",) if kind == "tasks" else ()
+                try_run(self._ctr(kind, "rm", *force, *names), timeout=60)
+
+    def stop(self) -> None:
+        """Ends containerd."""
+        if process := processes.recorded(self.home, self.component):
+            processes.stop(process, grace=5)
+            processes.forget(self.home, self.component)
+        with contextlib.suppress(FileNotFoundError):
+            self.socket.unlink()
+
+    def _import(self, archive: Path) -> list[str]:
+        arguments = ("images", "import", "--snapshotter", "overlayfs", str(archive))
+        words = run(self._ctr(*arguments), timeout=_IMPORT_SECONDS)
+        return re.findall(r"^unpacking (\S+)", words, re.MULTILINE)
+
+    def _ctr(self, *arguments: str) -> list[str]:
+        return [machine.program("ctr"), "-a", str(self.socket), "-n", _NAMESPACE, *arguments]
+
+
+def _config(folder: Path, socket: Path, network: Path) -> str:
+    plugins = machine.cni_plugins()
+    return f"""\
+version = 2
+root = "{folder / "images"}"
+state = "{folder / "run"}"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+  address = "{socket}"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{folder / "opt"}"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause_image.NAME}"
+  # A machine may itself be a container that must not lower OOM scores.
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{plugins}"
+  conf_dir = "{network}"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "overlayfs"
+  default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"""
+
+
+def network_name(node: Node) -> str:
+    """The name of the node's pod network; the CNI plugins write it into their rules."""
+    return f"{node.bridge}-pods"
+
+
+def _pod_network(node: Node, folder: Path) -> dict[str, object]:
+    return {
+        "cniVersion": "0.4.0",
+        "name": network_name(node),
+        "plugins": [
+            {
+                "type": "bridge",
+                "bridge": node.bridge,
+                "isGateway": True,
+                "ipMasq": True,
+                "hairpinMode": True,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(folder / "addresses"),
+                    "ranges": [[{"subnet": node.pods, "rangeStart": _first_pod(node)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def _first_pod(node: Node) -> str:
+    return f"{node.address.rpartition('.')[0]}.10"

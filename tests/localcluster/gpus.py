@@ -1,0 +1,22 @@
+"""Fake GPUs: capacity in the node's status, which is all that the scheduler looks at.
+
+The kubelet's heartbeats keep it, its restart loses it: `levers.return_node` sets it again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from localcluster.kubectl import Kubectl
+
+RESOURCE = "nvidia.com/gpu"
+
+
+def set_gpus(kubectl: Kubectl, node: str, count: int, *, resource: str = RESOURCE) -> None:
+    """Makes the node offer `count` GPUs; 0 takes them away."""
+    key = resource.replace("~", "~0").replace("/", "~1")
+    patch = [
+        {"op": "add", "path": f"/status/{field}/{key}", "value": str(count)}
+        for field in ("capacity", "allocatable")
+    ]
+    kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(patch))

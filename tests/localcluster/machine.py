@@ -1,0 +1,124 @@
+"""What the machine must offer, and the Debian packages that are installed when they lack."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from localcluster.commands import run
+from localcluster.errors import ClusterError
+from localcluster.processes import start_time
+from localcluster.progress import step
+
+CNI_PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+
+_PROGRAMS = {
+    "containerd": "containerd",
+    "ctr": "containerd",
+    "runc": "runc",
+    "iptables-save": "iptables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "openssl": "openssl",
+    "gcc": "gcc",
+}
+_FOREIGN = frozenset({"kubelet", "kube-proxy"})
+
+
+def cni_plugins() -> Path | None:
+    """The folder with the CNI plugins, or None when there is none."""
+    return next((folder for folder in CNI_PLUGINS if (folder / "bridge").exists()), None)
+
+
+def require_linux() -> None:
+    """Everything here needs Linux: pidfds, /proc and, with a node, cgroups."""
+    if platform.system() != "Linux":
+        raise ClusterError(
+            f"the local cluster runs on Linux, and this is {platform.system()}: "
+            "start any cluster (kind, k3d) and set KUBECONFIG instead"
+        )
+
+
+def require_node_rights() -> None:
+    """A node makes bridges, mounts and cgroups, which only root may."""
+    require_linux()
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "a node needs root (it makes a bridge, mounts, cgroups and iptables rules): "
+            "run it with sudo, or set KUBECONFIG to a cluster that exists"
+        )
+    if not Path("/sys/fs/cgroup").is_dir():
+        raise ClusterError("no cgroups are mounted at /sys/fs/cgroup: a kubelet cannot run here")
+
+
+def require_no_other_node() -> None:
+    """Two Kubernetes nodes on one network namespace overwrite each other's iptables rules."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            name = (entry / "comm").read_text().strip()
+        except OSError:
+            continue
+        if name in _FOREIGN and start_time(int(entry.name)) is not None:
+            raise ClusterError(
+                f"another Kubernetes node runs on this machine ({name}, pid {entry.name}): "
+                "stop it, or use it by setting KUBECONFIG"
+            )
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages whose programs are not on the machine."""
+    missing = {
+        package
+        for program, package in _PROGRAMS.items()
+        if shutil.which(program, path=_search_path()) is None
+    }
+    if cni_plugins() is None:
+        missing.add("containernetworking-plugins")
+    if not _has_static_libc():
+        missing.add("libc6-dev")
+    return sorted(missing)
+
+
+def install_packages() -> None:
+    """Installs what is missing with apt; does nothing on a machine that has it all."""
+    missing = missing_packages()
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise ClusterError(
+            f"the node needs {', '.join(missing)} (Debian's names) and this machine has no "
+            "apt-get: install them by hand"
+        )
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with step(f"installing {', '.join(missing)}") as running:
+        run(["apt-get", "update", "-qq"], env=environment, timeout=600)
+        running.note("package lists read")
+        run(
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
+            env=environment,
+            timeout=1200,
+        )
+    if still := missing_packages():
+        raise ClusterError(f"apt-get installed the packages, but {', '.join(still)} are not usable")
+
+
+def program(name: str) -> str:
+    """The full path of a program of the machine."""
+    found = shutil.which(name, path=_search_path())
+    if found is None:
+        raise ClusterError(f"{name} is not installed")
+    return found
+
+
+def _search_path() -> str:
+    # A root shell that was entered with plain `su` lacks the sbin folders.
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def _has_static_libc() -> bool:
+    folders = (Path("/usr/lib"), *Path("/usr/lib").glob("*-linux-*"), Path("/usr/lib64"))
+    return any((folder / "libc.a").exists() for folder in folders)

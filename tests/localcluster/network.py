@@ -1,0 +1,78 @@
+"""Bridges and kernel settings: what a node's pods need, and how it was before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from localcluster.commands import run, try_run
+from localcluster.machine import program
+from localcluster.records import Node
+
+_CHANGED = (
+    # By us; by the kubelet; by kube-proxy.
+    "net/ipv4/ip_forward",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+    "net/ipv4/conf/all/route_localnet",
+    "net/bridge/bridge-nf-call-iptables",
+)
+_PROC = Path("/proc/sys")
+
+
+def read_sysctls() -> dict[str, str]:
+    """The kernel settings that a node changes, as they are now."""
+    return {name: (_PROC / name).read_text().strip() for name in _CHANGED if _exists(name)}
+
+
+def restore_sysctls(before: dict[str, str]) -> None:
+    """Puts the kernel settings back."""
+    for name, value in before.items():
+        path = _PROC / name
+        if _exists(name) and path.read_text().strip() != value:
+            path.write_text(value)
+
+
+def enable_forwarding() -> None:
+    """Lets packets pass between pods, nodes and the host."""
+    (_PROC / "net/ipv4/ip_forward").write_text("1")
+    # A Service's answer that stays on one bridge must still pass iptables, or it is lost.
+    if not _exists("net/bridge/bridge-nf-call-iptables"):
+        try_run(["modprobe", "br_netfilter"])
+    if _exists("net/bridge/bridge-nf-call-iptables"):
+        (_PROC / "net/bridge/bridge-nf-call-iptables").write_text("1")
+
+
+def create_bridge(node: Node) -> None:
+    """Makes the node's bridge. Its address is the node's."""
+    ip = program("ip")
+    run([ip, "link", "add", node.bridge, "type", "bridge"])
+    run([ip, "address", "add", f"{node.address}/24", "dev", node.bridge])
+    run([ip, "link", "set", node.bridge, "up"])
+
+
+def remove_bridge(node: Node) -> None:
+    """Removes the node's bridge and whatever is still plugged into it."""
+    ip = program("ip")
+    for port in bridge_ports(node):
+        try_run([ip, "link", "delete", port])
+    if has_bridge(node):
+        run([ip, "link", "delete", node.bridge])
+
+
+def has_bridge(node: Node) -> bool:
+    """Whether the node's bridge exists."""
+    return (Path("/sys/class/net") / node.bridge).exists()
+
+
+def bridge_ports(node: Node) -> list[str]:
+    """The devices that are plugged into the node's bridge, one for each pod."""
+    ports = Path("/sys/class/net") / node.bridge / "brif"
+    return sorted(port.name for port in ports.iterdir()) if ports.exists() else []
+
+
+def _exists(name: str) -> bool:
+    return (_PROC / name).exists()

@@ -1,0 +1,31 @@
+"""Chooses ports, so that a plane never takes what somebody else on the machine uses."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from localcluster.errors import ClusterError
+
+
+def choose(address: str, preferred: int, *, taken: Iterable[int] = (), gap: int = 0) -> int:
+    """The first port from `preferred` on that is free, and whose neighbour at `gap` is too.
+
+    SeaweedFS serves gRPC 10000 above each HTTP port, hence the gap.
+    """
+    used = set(taken)
+    for port in range(preferred, preferred + 500):
+        wanted = {port, port + gap}
+        if not wanted & used and all(_is_free(address, number) for number in wanted):
+            return port
+    raise ClusterError(f"no free port on {address} from {preferred} on")
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,47 @@
+"""kube-proxy: Services become iptables rules. One serves all nodes of the machine."""
+
+from __future__ import annotations
+
+import json
+
+from localcluster import identities, processes
+from localcluster.binaries import KUBERNETES
+from localcluster.home import Home
+from localcluster.ports import choose
+from localcluster.processes import Process
+from localcluster.records import Node
+
+COMPONENT = "kube-proxy"
+PODS = "10.244.0.0/16"
+_LOOPBACK = "127.0.0.1"
+
+
+def start(home: Home, node: Node) -> Process:
+    """Starts kube-proxy as the given node's."""
+    health = choose(_LOOPBACK, 10256)
+    config = home.root / "kube-proxy.json"
+    kubeconfig = identities.kubeconfig(home, identities.KUBE_PROXY)
+    config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+                "kind": "KubeProxyConfiguration",
+                "mode": "iptables",
+                "hostnameOverride": node.name,
+                "clientConnection": {"kubeconfig": str(kubeconfig)},
+                "clusterCIDR": PODS,
+                "bindAddress": node.address,
+                "healthzBindAddress": f"{_LOOPBACK}:{health}",
+                "metricsBindAddress": f"{_LOOPBACK}:{choose(_LOOPBACK, 10249, taken=[health])}",
+                "iptables": {"minSyncPeriod": "100ms"},
+                # The kernel's own limits stay: they may be read-only, and are not ours.
+                "conntrack": {
+                    "maxPerCore": 0,
+                    "min": 0,
+                    "tcpEstablishedTimeout": "0s",
+                    "tcpCloseWaitTimeout": "0s",
+                },
+            }
+        )
+    )
+    return processes.start(home, COMPONENT, [KUBERNETES.program(COMPONENT), f"--config={config}"])

@@ -1,0 +1,108 @@
+"""Takes a plane down and leaves nothing, whatever state it is in.
+
+Works from what is on the machine, not from what should be: the same code clears a
+running cluster, half a start, and what a crash or a reboot left.
+
+The order matters. The kubelets first, or they would start again what is killed; the
+containers while containerd can still unmount them; etcd after the API server, which
+without etcd would never end. The folder goes last, and only when nothing is mounted in it:
+a volume that is still mounted may be somebody's data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from localcluster import cgroups, iptables, kubelet, mounts, network, processes
+from localcluster.containerd import Containerd
+from localcluster.errors import ClusterError
+from localcluster.home import Home
+from localcluster.leftovers import NETWORKS, NODES, leftovers, stray_files
+from localcluster.progress import Step, step
+from localcluster.records import Record
+
+
+def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster down") -> None:
+    """Ends the plane and removes all it made, except its logs."""
+    with step(title) as running:
+        record = Record.load(home.record)
+        if with_node and os.geteuid() == 0:
+            _end_pods(home, running)
+        _end_daemons(home, running)
+        if with_node and os.geteuid() == 0:
+            _remove_node_state(home, record, running)
+        _remove_files(home)
+        if left := leftovers(home, with_node=with_node and os.geteuid() == 0):
+            raise ClusterError("these could not be removed:\n  " + "\n  ".join(left))
+        running.outcome = "nothing is left"
+
+
+def _end_pods(home: Home, running: Step) -> None:
+    for node in NODES:
+        _end(home, kubelet.component(node), grace=2)
+    for node in NODES:
+        runtime = Containerd(home, node)
+        process = processes.recorded(home, runtime.component)
+        if process and process.is_running():
+            running.note(f"ending the containers of {node.name}")
+            runtime.kill_tasks()
+        runtime.stop()
+
+
+def _end_daemons(home: Home, running: Step) -> None:
+    names = [process.name for process in processes.all_recorded(home)]
+    # Alphabetically etcd would go first.
+    for name in sorted(names, key=lambda name: (name == "etcd", name)):
+        running.note(f"ending {name}")
+        _end(home, name, grace=0)
+    # Shims, and what a crash kept from being recorded.
+    for pid in list(processes.marked(home)):
+        processes.kill(pid, processes.start_time(pid))
+
+
+def _end(home: Home, name: str, *, grace: float) -> None:
+    if process := processes.recorded(home, name):
+        processes.stop(process, grace=grace)
+        processes.forget(home, name)
+
+
+def _remove_node_state(home: Home, record: Record | None, running: Step) -> None:
+    for node in NODES:
+        running.note(f"removing what {node.name} made in the kernel")
+        for group in cgroups.existing(node.cgroup):
+            # Containers of a containerd that had died; the group holds nothing else.
+            for pid in cgroups.processes_in(group):
+                processes.kill(pid, processes.start_time(pid))
+    mounts.unmount_below(home.root)
+    iptables.clean(NETWORKS)
+    for node in NODES:
+        network.remove_bridge(node)
+        cgroups.remove(node.cgroup)
+    for path in stray_files(home):
+        path.unlink(missing_ok=True)
+    if record:
+        network.restore_sysctls(record.sysctls)
+        for folder in record.absent:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_files(home: Home) -> None:
+    if not home.root.exists():
+        return
+    if still := mounts.below(home.root):
+        raise ClusterError(f"not removing {home.root}: {still[0]} is still mounted")
+    for path in home.root.iterdir():
+        if path == home.logs:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def clear_logs(home: Home) -> None:
+    """Removes an earlier run's logs: a new run's must not be mistaken for them."""
+    for path in home.logs.glob("*.log"):
+        Path(path).unlink()
