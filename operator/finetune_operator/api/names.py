@@ -1,0 +1,51 @@
+"""Every name that Kubernetes sees: group, labels, field managers, and the names of children.
+
+Child names are functions of the job and the attempt alone, so a restarted operator finds what an earlier one made,
+and applying twice makes nothing twice.
+"""
+
+import hashlib
+
+GROUP = "finetune.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FineTuneJob"
+PLURAL = "finetunejobs"
+SINGULAR = "finetunejob"
+SHORT_NAMES = ("ftj",)
+CATEGORIES = ("all", "ml")
+
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGED_BY = "finetune-operator"
+JOB_NAME_LABEL = f"{GROUP}/job-name"
+JOB_UID_LABEL = f"{GROUP}/job-uid"
+ROLE_LABEL = f"{GROUP}/role"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+RECIPE_ANNOTATION = f"{GROUP}/recipe"
+"""On the pod template: the recipe, mounted from here by the downward API."""
+
+CONTROLLER_NAME = f"{GROUP}/operator"
+"""The value of spec.managedBy that means this operator, as does its absence."""
+
+FIELD_MANAGER = "finetune-operator"
+PROGRESS_FIELD_MANAGER = "finetune-progress"
+"""Owns status.progress alone, so that a progress write never races the status."""
+
+PREFLIGHT_ROLE = "preflight"
+TRAIN_ROLE = "train"
+
+MAX_NAME = 63
+
+
+def child_name(job: str, role: str, attempt: int) -> str:
+    """Name of the child Job of one attempt: at most 63 characters, distinct for distinct jobs."""
+    suffix = f"-{role}-{attempt}"
+    if len(job) + len(suffix) <= MAX_NAME:
+        return job + suffix
+    digest = hashlib.sha256(job.encode()).hexdigest()[:8]
+    return f"{job[: MAX_NAME - len(suffix) - len(digest) - 1].rstrip('-')}-{digest}{suffix}"
+
+
+def progress_audience(uid: str) -> str:
+    """Audience of the token with which a job's pods report: one per job, so a token serves no other."""
+    return f"{GROUP}/{uid}"

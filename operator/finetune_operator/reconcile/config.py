@@ -1,0 +1,24 @@
+"""What an administrator decides about every job; reconcile takes it as an argument."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileConfig:
+    """The operator's configuration as far as plans depend on it.
+
+    Attributes:
+        preflight_image: the small image, which also runs the operator.
+        trainer_image: the image with the training stack.
+        image_pull_policy: of both; empty leaves it to Kubernetes.
+        progress_url: base URL of the progress server as pods reach it, without a trailing slash; empty turns it off.
+        service_accounts: names that spec.scheduling.serviceAccountName may take.
+        allow_remote_code: whether model.trustRemoteCode may be true.
+    """
+
+    preflight_image: str
+    trainer_image: str
+    image_pull_policy: str = ""
+    progress_url: str = ""
+    service_accounts: frozenset[str] = frozenset({"default"})
+    allow_remote_code: bool = False

@@ -1,0 +1,189 @@
+"""What the operator sees of a job's children: slim, typed views of Jobs and pods.
+
+The watch feeds a cache of these, so a pod of several kilobytes costs a few hundred bytes. Nothing here decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api import names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A child batch/v1 Job."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner_uid: str
+    role: str
+    attempt: int
+    created: datetime
+    complete: bool
+    failed: bool
+    failure_reason: str
+    failure_message: str
+    suspended: bool
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminated:
+    """How the pod's container ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    started: datetime | None
+    finished: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """A pod of a child Job.
+
+    Attributes:
+        waiting_reason, waiting_message: why the container does not start, as the kubelet says it.
+        unschedulable: the scheduler's message while no node fits, else empty.
+        disruption: the reason of a DisruptionTarget condition (eviction, preemption, taint), else empty.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    job_name: str
+    job_uid: str
+    owner_uid: str
+    role: str
+    attempt: int
+    phase: str
+    reason: str
+    message: str
+    created: datetime
+    running_since: datetime | None
+    waiting_reason: str
+    waiting_message: str
+    unschedulable: str
+    disruption: str
+    terminated: Terminated | None
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """All children of one FineTuneJob, matched by its UID."""
+
+    jobs: tuple[JobView, ...] = ()
+    pods: tuple[PodView, ...] = ()
+
+    def job(self, role: str, attempt: int) -> JobView | None:
+        """The child Job of that role and attempt."""
+        return next((job for job in self.jobs if job.role == role and job.attempt == attempt), None)
+
+    def pods_of(self, role: str, attempt: int) -> tuple[PodView, ...]:
+        """The pods of that role and attempt, oldest first."""
+        found = (pod for pod in self.pods if pod.role == role and pod.attempt == attempt)
+        return tuple(sorted(found, key=lambda pod: pod.created))
+
+
+def job_view(raw: Mapping[str, Any]) -> JobView | None:
+    """The view of a Job, or None when it is none of ours."""
+    metadata = raw["metadata"]
+    identity = _identity(metadata.get("labels") or {})
+    if identity is None:
+        return None
+    status = raw.get("status") or {}
+    failed = _true_condition(status, "Failed")
+    owner = _controller(metadata)
+    return JobView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        owner_uid=owner.get("uid", ""),
+        role=identity[0],
+        attempt=identity[1],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        complete=_true_condition(status, "Complete") is not None,
+        failed=failed is not None,
+        failure_reason=(failed or {}).get("reason", ""),
+        failure_message=(failed or {}).get("message", ""),
+        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def pod_view(raw: Mapping[str, Any]) -> PodView | None:
+    """The view of a pod, or None when it is none of ours."""
+    metadata = raw["metadata"]
+    labels = metadata.get("labels") or {}
+    identity = _identity(labels)
+    if identity is None:
+        return None
+    status = raw.get("status") or {}
+    owner = _controller(metadata)
+    states = [container.get("state") or {} for container in status.get("containerStatuses") or ()]
+    state = states[0] if states else {}
+    waiting = state.get("waiting") or {}
+    scheduled = _condition(status, "PodScheduled") or {}
+    return PodView(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        job_name=owner.get("name", ""),
+        job_uid=owner.get("uid", ""),
+        owner_uid=labels.get(names.JOB_UID_LABEL, ""),
+        role=identity[0],
+        attempt=identity[1],
+        phase=status.get("phase", "Pending"),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        running_since=_time((state.get("running") or {}).get("startedAt")),
+        waiting_reason=waiting.get("reason", ""),
+        waiting_message=waiting.get("message", ""),
+        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+        disruption=(_true_condition(status, "DisruptionTarget") or {}).get("reason", ""),
+        terminated=_terminated(state.get("terminated")),
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def _identity(labels: Mapping[str, str]) -> tuple[str, int] | None:
+    role, attempt = labels.get(names.ROLE_LABEL), labels.get(names.ATTEMPT_LABEL, "")
+    if role is None or not attempt.isdecimal():
+        return None
+    return role, int(attempt)
+
+
+def _controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    owners: list[Mapping[str, Any]] = metadata.get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+    conditions: list[Mapping[str, Any]] = status.get("conditions") or []
+    return next((item for item in conditions if item.get("type") == type_), None)
+
+
+def _true_condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
+    found = _condition(status, type_)
+    return found if found is not None and found.get("status") == "True" else None
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _terminated(state: Mapping[str, Any] | None) -> Terminated | None:
+    if state is None:
+        return None
+    return Terminated(
+        exit_code=state.get("exitCode", 0),
+        reason=state.get("reason", ""),
+        message=state.get("message", ""),
+        started=_time(state.get("startedAt")),
+        finished=_time(state.get("finishedAt")),
+    )
