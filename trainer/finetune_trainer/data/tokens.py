@@ -1,0 +1,82 @@
+"""A row as the model sees it: token ids, and which of them are trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    """The part of transformers' fast tokenizers that is used here; the module itself stays free of transformers."""
+
+    bos_token: str | None
+    bos_token_id: int | None
+    eos_token: str | None
+    eos_token_id: int | None
+    all_special_ids: Sequence[int]
+    chat_template: Any
+    added_tokens_decoder: Any
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        """Encodes a text; with `return_offsets_mapping` also each token's place in it."""
+        ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """Renders messages with the chat template."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """One row.
+
+    Attributes:
+        ids: token ids.
+        trained: for each id, whether it counts in the loss.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+    def cut(self, length: int) -> "TokenRow":
+        """The first `length` tokens."""
+        return TokenRow(ids=self.ids[:length], trained=self.trained[:length])
+
+    @property
+    def trains(self) -> bool:
+        """Whether any token counts: the first one never does, since nothing comes before it."""
+        return any(self.trained[1:])
+
+
+@dataclass(slots=True, kw_only=True)
+class TokenCounts:
+    """What became of the rows; reported, so that nothing is cut or dropped in silence.
+
+    Attributes:
+        rows: rows that are trained.
+        tokens: their tokens.
+        trained_tokens: those of them that count in the loss.
+        truncated: rows that were longer than maxLength and were cut.
+        dropped: rows without a trained token (after the cut), which are left out.
+        longest: tokens of the longest row before any cut.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    truncated: int = 0
+    dropped: int = 0
+    longest: int = 0
+
+    def take(self, row: TokenRow, max_length: int) -> TokenRow | None:
+        """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained."""
+        self.longest = max(self.longest, len(row.ids))
+        if len(row.ids) > max_length:
+            self.truncated += 1
+            row = row.cut(max_length)
+        if not row.trains:
+            self.dropped += 1
+            return None
+        self.rows += 1
+        self.tokens += len(row.ids)
+        self.trained_tokens += sum(row.trained[1:])
+        return row
