@@ -104,17 +104,13 @@ def _build(module: Module) -> None:
         partial.rename(module.folder)
 
 
-def _compile(
-    module: Module, program: str, package: str, into: Path, running: Step, before: int, total: int
-) -> int:
+def _compile(module: Module, program: str, package: str, into: Path, running: Step, before: int, total: int) -> int:
     """Compiles one program and returns how many packages are compiled by now."""
     argv = ["go", "build", "-v", "-trimpath", "-ldflags", module.linker]
     argv += ["-o", str(into / program), package]
     last: deque[str] = deque(maxlen=15)
     compiled = before
-    with subprocess.Popen(
-        argv, cwd=module.source, env=_environment(), stderr=subprocess.PIPE, text=True
-    ) as compiler:
+    with subprocess.Popen(argv, cwd=module.source, env=_environment(), stderr=subprocess.PIPE, text=True) as compiler:
         assert compiler.stderr is not None
         for line in compiler.stderr:
             last.append(line)

@@ -67,6 +67,25 @@ def processes_in(group: Path) -> list[int]:
     return ids
 
 
+def memory_group(pid: int) -> Path:
+    """The cgroup that accounts for the process's memory."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if is_unified() and not controllers:
+            return _ROOT / path.lstrip("/")
+        if "memory" in controllers.split(","):
+            return _ROOT / "memory" / path.lstrip("/")
+    raise ClusterError(f"process {pid} is in no memory cgroup")
+
+
+def memory_limit(group: Path) -> int | None:
+    """The group's memory limit in bytes, or None when it has none."""
+    name = "memory.max" if is_unified() else "memory.limit_in_bytes"
+    text = (group / name).read_text().strip()
+    # The first version writes "no limit" as a number near 2**63.
+    return int(text) if text.isdigit() and int(text) < 2**60 else None
+
+
 def remove(name: str) -> None:
     """Removes the group and all below it; its processes must have ended."""
     for group in existing(name):
@@ -74,9 +93,7 @@ def remove(name: str) -> None:
         while group.is_dir():
             _remove_tree(group)
             if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"cgroup {group} cannot be removed; processes in it: {processes_in(group)}"
-                )
+                raise ClusterError(f"cgroup {group} cannot be removed; processes in it: {processes_in(group)}")
             if group.is_dir():
                 time.sleep(0.1)
 

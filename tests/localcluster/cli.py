@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from localcluster import binaries, cluster, processes
+from localcluster import binaries, cluster, processes, selfcheck
 from localcluster.errors import ClusterError
 from localcluster.leftovers import leftovers
 from localcluster.progress import say
@@ -18,13 +19,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        return _run(options)
     except ClusterError as error:
+        say(f"error: {error}")
+        return 1
+    except BrokenPipeError:
+        # The reader (`head`) has seen enough. The interpreter must not flush into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         say("interrupted; the next `up` or `down` clears what was begun")
         return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    code = int(options.run(options) or 0)
+    sys.stdout.flush()
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="import image archives into every node")
     load.add_argument("archives", type=Path, nargs="+", metavar="ARCHIVE")
     load.set_defaults(run=_load)
+
+    check = commands.add_parser("selfcheck", help="try every service and lever on the running cluster")
+    check.add_argument("only", nargs="*", help="names of checks; all by default")
+    check.set_defaults(run=_selfcheck)
 
     build = commands.add_parser("build", help="build the programs only")
     build.set_defaults(run=_build)
@@ -144,6 +162,11 @@ def _load(options: argparse.Namespace) -> None:
     for archive in options.archives:
         for name in plane.load_image(archive):
             print(name)
+
+
+def _selfcheck(options: argparse.Namespace) -> int:
+    options.control_plane_only = False
+    return selfcheck.run(_found(options), options.only)
 
 
 def _build(_: argparse.Namespace) -> None:

@@ -20,9 +20,7 @@ def run(
 ) -> str:
     """Runs `argv` and returns its standard output; raises `ClusterError` when it fails."""
     try:
-        done = subprocess.run(
-            argv, input=stdin, env=env, timeout=timeout, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(argv, input=stdin, env=env, timeout=timeout, capture_output=True, text=True, check=False)
     except FileNotFoundError as missing:
         raise ClusterError(f"{argv[0]} is not installed") from missing
     except subprocess.TimeoutExpired as late:

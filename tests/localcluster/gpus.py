@@ -16,7 +16,6 @@ def set_gpus(kubectl: Kubectl, node: str, count: int, *, resource: str = RESOURC
     """Makes the node offer `count` GPUs; 0 takes them away."""
     key = resource.replace("~", "~0").replace("/", "~1")
     patch = [
-        {"op": "add", "path": f"/status/{field}/{key}", "value": str(count)}
-        for field in ("capacity", "allocatable")
+        {"op": "add", "path": f"/status/{field}/{key}", "value": str(count)} for field in ("capacity", "allocatable")
     ]
     kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(patch))

@@ -54,11 +54,7 @@ def ours(table: Table, networks: Iterable[str]) -> list[str]:
         for name in (rule.split()[0], *_JUMP.findall(rule))
         if name.startswith("CNI-")
     }
-    return [
-        chain
-        for chain in table.chains
-        if chain.startswith(("KUBE-", "CNI-")) and chain not in foreign
-    ]
+    return [chain for chain in table.chains if chain.startswith(("KUBE-", "CNI-")) and chain not in foreign]
 
 
 def removal(table: Table, chains: list[str]) -> str:

@@ -45,9 +45,7 @@ def stray_files(home: Home) -> list[Path]:
     """Files of ours that the programs insist on keeping outside the plane's folder."""
     stray: list[Path] = []
     if _CNI_RESULTS.is_dir():
-        stray += [
-            path for path in _CNI_RESULTS.iterdir() if path.name.startswith(tuple(NETWORKS))
-        ]
+        stray += [path for path in _CNI_RESULTS.iterdir() if path.name.startswith(tuple(NETWORKS))]
     if _CONTAINER_LOGS.is_dir():
         stray += [
             path

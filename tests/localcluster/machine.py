@@ -71,11 +71,7 @@ def require_no_other_node() -> None:
 
 def missing_packages() -> list[str]:
     """The Debian packages whose programs are not on the machine."""
-    missing = {
-        package
-        for program, package in _PROGRAMS.items()
-        if shutil.which(program, path=_search_path()) is None
-    }
+    missing = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_search_path()) is None}
     if cni_plugins() is None:
         missing.add("containernetworking-plugins")
     if not _has_static_libc():
@@ -85,25 +81,25 @@ def missing_packages() -> list[str]:
 
 def install_packages() -> None:
     """Installs what is missing with apt; does nothing on a machine that has it all."""
-    missing = missing_packages()
-    if not missing:
-        return
+    if missing := missing_packages():
+        apt_install(missing)
+    if still := missing_packages():
+        raise ClusterError(f"apt-get installed the packages, but {', '.join(still)} are not usable")
+
+
+def apt_install(packages: list[str]) -> None:
+    """Installs Debian packages."""
     if shutil.which("apt-get") is None:
         raise ClusterError(
-            f"the node needs {', '.join(missing)} (Debian's names) and this machine has no "
+            f"the node needs {', '.join(packages)} (Debian's names) and this machine has no "
             "apt-get: install them by hand"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    with step(f"installing {', '.join(missing)}") as running:
+    with step(f"installing {', '.join(packages)}") as running:
         run(["apt-get", "update", "-qq"], env=environment, timeout=600)
         running.note("package lists read")
-        run(
-            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing],
-            env=environment,
-            timeout=1200,
-        )
-    if still := missing_packages():
-        raise ClusterError(f"apt-get installed the packages, but {', '.join(still)} are not usable")
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
+        run([*install, *packages], env=environment, timeout=1200)
 
 
 def program(name: str) -> str:

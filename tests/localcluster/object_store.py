@@ -21,7 +21,6 @@ from localcluster import processes
 from localcluster.errors import ClusterError
 from localcluster.home import Home
 from localcluster.ports import choose
-from localcluster.processes import Process
 from localcluster.records import S3, Keys
 from localcluster.waiting import wait_for
 
@@ -157,16 +156,16 @@ def client(s3: S3, keys: Keys | None = None) -> S3Client:
     )
 
 
-def stop(home: Home) -> None:
-    """Ends the server at once: asked politely it takes half a minute."""
+def kill(home: Home) -> None:
+    """Ends the server at once, as a crash does. Asked politely it would take half a minute."""
     if process := processes.recorded(home, COMPONENT):
         processes.stop(process, grace=0)
-        processes.forget(home, COMPONENT)
 
 
-def start_again(home: Home) -> Process:
-    """Starts the server with the data it had, after `stop` or a crash."""
-    return processes.start_again(home, COMPONENT)
+def start_again(home: Home, s3: S3) -> None:
+    """Starts the server after `kill` with the data it had, and waits until it keeps objects."""
+    processes.start_again(home, COMPONENT)
+    wait_ready(home, s3)
 
 
 def _identity(name: str, keys: Keys) -> dict[str, object]:

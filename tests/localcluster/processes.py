@@ -162,6 +162,15 @@ def kill(pid: int, started: int | None) -> bool:
         return True
 
 
+def send(pid: int, started: int, number: signal.Signals) -> bool:
+    """Sends a signal to the process with this id and start time; False when it is gone."""
+    with _pidfd(pid) as fd:
+        if fd is None or start_time(pid) != started:
+            return False
+        signal.pidfd_send_signal(fd, number)
+        return True
+
+
 @contextlib.contextmanager
 def _pidfd(pid: int) -> Iterator[int | None]:
     try:

@@ -1,0 +1,169 @@
+"""What a test does to a cluster: each disturbance that a training job must survive, as a function.
+
+Those that take a `Kubectl` work on any cluster. Those that take the `LocalCluster` reach
+into the machine: processes, cgroups, a kubelet. They act on what they name and on nothing
+else, and return only when the disturbance has happened; the cluster's answer to it
+is for the test to wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localcluster import cgroups, kubelet, processes
+from localcluster.cluster import LocalCluster
+from localcluster.errors import ClusterError
+from localcluster.kubectl import Kubectl
+from localcluster.waiting import wait_for
+
+UNPULLABLE_IMAGE = "127.0.0.1:1/no/such-image:1"
+"""An image whose pull fails at once: nothing listens on that port."""
+
+_OOM_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class RunningContainer:
+    """A container and its first process on this machine."""
+
+    pod: str
+    name: str
+    id: str
+    node: str
+    pid: int
+    started: int
+    """The process's start time: together with `pid` it names no other process, ever."""
+
+
+def evict(kubectl: Kubectl, namespace: str, pod: str, *, grace_seconds: int | None = None) -> None:
+    """Evicts a pod by the eviction API, as a drain does; refused by a PodDisruptionBudget."""
+    body: dict[str, Any] = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": namespace},
+    }
+    if grace_seconds is not None:
+        body["deleteOptions"] = {"gracePeriodSeconds": grace_seconds}
+    kubectl.post(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", body)
+
+
+def running_container(
+    cluster: LocalCluster, namespace: str, pod: str, container: str | None = None
+) -> RunningContainer:
+    """The container (the pod's first by default) as a process of this machine."""
+    found = cluster.kubectl.get("pod", pod, f"--namespace={namespace}")
+    name = container or found["spec"]["containers"][0]["name"]
+    for status in found["status"].get("containerStatuses", []):
+        if status["name"] == name and "running" in status["state"]:
+            node = found["spec"]["nodeName"]
+            identity = status["containerID"].removeprefix("containerd://")
+            pid = cluster.runtime(node).container_pid(identity)
+            started = processes.start_time(pid)
+            # The id may have passed to another process since containerd named it.
+            if started is not None and identity in Path(f"/proc/{pid}/cgroup").read_text():
+                return RunningContainer(pod, name, identity, node, pid, started)
+    raise ClusterError(f"container {name} of pod {namespace}/{pod} does not run")
+
+
+def kill_container(cluster: LocalCluster, namespace: str, pod: str, container: str | None = None) -> RunningContainer:
+    """SIGKILLs a container's first process: exit code 137, no warning, no grace."""
+    target = running_container(cluster, namespace, pod, container)
+    if not processes.kill(target.pid, target.started):
+        raise ClusterError(f"container {target.name} of {namespace}/{pod} ended by itself")
+    return target
+
+
+def signal_container(
+    cluster: LocalCluster, namespace: str, pod: str, number: signal.Signals, container: str | None = None
+) -> RunningContainer:
+    """Sends a signal to a container's first process: SIGSTOP makes it hang, SIGCONT go on."""
+    target = running_container(cluster, namespace, pod, container)
+    if not processes.send(target.pid, target.started, number):
+        raise ClusterError(f"container {target.name} of {namespace}/{pod} ended by itself")
+    return target
+
+
+def kill_selected(cluster: LocalCluster, namespace: str, selector: str) -> list[RunningContainer]:
+    """SIGKILLs the first container of every running pod with these labels: an operator's crash."""
+    pods = cluster.kubectl.items("pods", f"--namespace={namespace}", f"--selector={selector}")
+    names = [
+        pod["metadata"]["name"]
+        for pod in pods
+        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+    ]
+    if not names:
+        raise ClusterError(f"no pod with {selector} runs in {namespace}")
+    return [kill_container(cluster, namespace, name) for name in names]
+
+
+def out_of_memory(cluster: LocalCluster, namespace: str, pod: str, container: str | None = None) -> RunningContainer:
+    """Lets the kernel kill a container for its memory limit: reason OOMKilled, as in life.
+
+    A helper joins the container's cgroup and uses up its limit, in a file of memory so that
+    the helper itself stays small; the container's processes are marked as the ones to go.
+    """
+    target = running_container(cluster, namespace, pod, container)
+    group = cgroups.memory_group(target.pid)
+    limit = cgroups.memory_limit(group)
+    if limit is None:
+        raise ClusterError(f"container {target.name} of {namespace}/{pod} has no memory limit")
+    for pid in cgroups.processes_in(group):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    helper = subprocess.Popen([sys.executable, "-c", _HOG, str(group / "cgroup.procs"), str(limit)])
+    try:
+        wait_for(
+            f"the kernel to kill {target.name} of {namespace}/{pod}",
+            lambda: processes.start_time(target.pid) != target.started,
+            timeout=_OOM_SECONDS,
+        )
+    finally:
+        helper.kill()
+        helper.wait()
+    return target
+
+
+_HOG = """
+import os, pathlib, sys, time
+pathlib.Path(sys.argv[1]).write_text("0")
+file = os.memfd_create("hog")
+for _ in range(int(sys.argv[2]) // 2**20 + 1):
+    os.write(file, b"x" * 2**20)
+time.sleep(60)
+"""
+
+
+def lose_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> None:
+    """Silences a node: its kubelet dies, its containers go on (or die too, as with the power).
+
+    The cluster notices after the grace period of 20 s. `return_node` brings it back.
+    """
+    target = cluster.node(node)
+    process = processes.recorded(cluster.home, kubelet.component(target))
+    if process is None or not process.is_running():
+        raise ClusterError(f"{node} is lost already")
+    processes.stop(process, grace=0)
+    if pods_too:
+        cluster.runtime(node).kill_tasks()
+
+
+def return_node(cluster: LocalCluster, node: str) -> None:
+    """Brings a lost node back and waits until it is Ready again, with its fake GPUs."""
+    cluster.start_kubelet(cluster.node(node))
+
+
+@contextlib.contextmanager
+def lost_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> Iterator[None]:
+    """A node that is lost inside the block, and returns whatever happens in it."""
+    lose_node(cluster, node, pods_too=pods_too)
+    try:
+        yield
+    finally:
+        return_node(cluster, node)

@@ -1,0 +1,113 @@
+"""The cluster that demo and tests run on: the local one, or the one that KUBECONFIG names.
+
+Both have the same attributes. On somebody else's cluster the images come from
+`IMAGE_PREFIX` (a registry that the cluster pulls from) and S3 from `S3_ENDPOINT` with
+`S3_ACCESS_KEY` and `S3_SECRET_KEY` (`S3_POD_ENDPOINT` where pods see it elsewhere,
+`S3_READER_ACCESS_KEY` and `S3_READER_SECRET_KEY` for a read-only identity). The levers
+that reach into a machine are the local cluster's alone: `require_local` says so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import binaries, cluster, s3_service
+from localcluster.cluster import LocalCluster
+from localcluster.errors import ClusterError, UnsupportedError
+from localcluster.kubectl import Kubectl
+from localcluster.records import S3, Keys
+
+LOCAL_PREFIX = "localhost/"
+"""What image builds without a registry call their images."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A cluster to run on."""
+
+    kubectl: Kubectl
+    image_prefix: str
+    given_s3: S3 | None
+    local: LocalCluster | None
+
+    @classmethod
+    def current(cls, environment: Mapping[str, str] = os.environ) -> Target:
+        """The cluster of KUBECONFIG, or else the local one, which must be up."""
+        local = cluster.find()
+        given = environment.get("KUBECONFIG", "")
+        prefix = environment.get("IMAGE_PREFIX", LOCAL_PREFIX)
+        if local and given in {"", str(local.kubeconfig)}:
+            return cls(local.kubectl, prefix, local.s3, local)
+        if not given:
+            raise ClusterError("no cluster: start one with `make cluster`, or set KUBECONFIG")
+        if not Path(given).is_file():
+            raise ClusterError(f"KUBECONFIG names {given}, and there is no such file")
+        return cls(Kubectl(_kubectl(), Path(given)), prefix, _s3(environment), None)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig to use."""
+        return self.kubectl.kubeconfig
+
+    @property
+    def s3(self) -> S3:
+        """The S3 server."""
+        if self.given_s3 is None:
+            raise ClusterError(
+                "KUBECONFIG names a cluster, so S3 must be given too: set S3_ENDPOINT, S3_ACCESS_KEY "
+                "and S3_SECRET_KEY to a server that this machine and the cluster's pods reach"
+            )
+        return self.given_s3
+
+    def image(self, name: str) -> str:
+        """The full name of one of the project's images, such as `finetune-operator:dev`."""
+        return f"{self.image_prefix}{name}"
+
+    def load_image(self, archive: Path) -> list[str]:
+        """Brings an image archive to the nodes; another cluster pulls from its registry instead."""
+        return self.local.load_image(archive) if self.local else []
+
+    def publish_s3(self, namespace: str) -> str:
+        """The S3 URL for pods of a namespace: a Service's name on the local cluster."""
+        if self.local is None:
+            return self.s3.pod_endpoint
+        return s3_service.publish(self.kubectl, self.s3, namespace)
+
+    def require_local(self) -> LocalCluster:
+        """The local cluster, for levers that need the machine."""
+        if self.local is None:
+            raise UnsupportedError("this needs the local cluster: unset KUBECONFIG and run `make cluster`")
+        return self.local
+
+
+def _kubectl() -> str:
+    if binaries.KUBERNETES.is_built():
+        return binaries.KUBERNETES.program("kubectl")
+    if found := shutil.which("kubectl"):
+        return found
+    raise ClusterError("kubectl is not installed")
+
+
+def _s3(environment: Mapping[str, str]) -> S3 | None:
+    endpoint = environment.get("S3_ENDPOINT")
+    if not endpoint:
+        return None
+    admin = _keys(environment, "S3")
+    if admin is None:
+        raise ClusterError("S3_ENDPOINT is set, and S3_ACCESS_KEY or S3_SECRET_KEY is not")
+    return S3(
+        endpoint=endpoint,
+        pod_endpoint=environment.get("S3_POD_ENDPOINT", endpoint),
+        region=environment.get("S3_REGION", "us-east-1"),
+        admin=admin,
+        reader=_keys(environment, "S3_READER"),
+    )
+
+
+def _keys(environment: Mapping[str, str], prefix: str) -> Keys | None:
+    access, secret = (environment.get(f"{prefix}_{kind}_KEY") for kind in ("ACCESS", "SECRET"))
+    return Keys(access, secret) if access and secret else None
