@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
 
@@ -19,6 +20,32 @@ class AlreadyExistsError(Exception):
     """A conditional write found the object there: another writer was first."""
 
 
+class ObjectNotFoundError(TrainerError):
+    """The place answers, but the object is not in it.
+
+    A store does not know what an object is for: a caller that does raises `meant(reason)` instead. Left alone it is
+    still an end with a reason.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureReason.STORAGE_NOT_FOUND, message)
+
+    def meant(self, reason: FailureReason) -> TrainerError:
+        """The same facts under the reason that the user needs, DATASET_NOT_FOUND for example."""
+        return TrainerError(reason, self.message)
+
+
+class ObjectReplacedError(TrainerError):
+    """The object changed while it was read. Another attempt starts over with the new one, hence the reason's policy."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(
+            FailureReason.STORAGE_UNAVAILABLE,
+            f"{uri} was replaced while it was read: the bytes no longer belong together. Upload under a new name "
+            "instead of overwriting",
+        )
+
+
 class Store(Protocol):
     """A place that holds objects."""
 
@@ -26,7 +53,8 @@ class Store(Protocol):
         """The object at `uri`, or all objects under it when it is a prefix, sorted by URI.
 
         Raises:
-            TrainerError: the place or the object is missing, or may not be read.
+            ObjectNotFoundError: there is neither an object nor anything under the prefix.
+            TrainerError: the place is missing, does not answer, or may not be read.
         """
         ...
 
@@ -34,7 +62,9 @@ class Store(Protocol):
         """A stream of the object's bytes, from the start; a failing connection is resumed where it broke.
 
         Raises:
-            TrainerError: while reading too, also when the object is replaced meanwhile.
+            ObjectNotFoundError: it is gone.
+            ObjectReplacedError: while reading too: it is not the object that `stat` saw.
+            TrainerError: while reading too.
         """
         ...
 
@@ -51,10 +81,13 @@ class Store(Protocol):
         ...
 
     def create(self, uri: Uri, content: bytes) -> None:
-        """Puts a small object that must not be there yet.
+        """Puts a small object that must not be there yet; of several writers exactly one wins.
+
+        Content should name its writer: an object that holds exactly these bytes counts as this call's own, since the
+        answer to the first of two tries may have been lost.
 
         Raises:
-            AlreadyExistsError: it is there.
+            AlreadyExistsError: it is there, with other content.
         """
         ...
 
@@ -65,3 +98,7 @@ class Store(Protocol):
     def delete(self, uri: Uri) -> None:
         """Removes an object; a missing one is fine."""
         ...
+
+
+OpenStore = Callable[[Uri], Store]
+"""Gives the store of a URI; `places.Places` is one."""

@@ -1,0 +1,182 @@
+"""What goes in and what is there already: the objects of data and model, and the output of this very run.
+
+Preflight and the trainer ask the same questions here, so that both name the same fingerprint.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import MANIFEST_NAME, run_prefix
+from finetune_trainer.contract.manifest import Manifest, SourceObject
+from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.termination import OutputRecord
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
+
+WEIGHTS_SUFFIX = ".safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_HASHED_WEIGHTS_BYTES = 64 << 20
+_MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".jinja", ".txt", ".tiktoken", ".py")
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
+_CHUNK = 1 << 20
+
+
+def dataset_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
+    """The training data's objects in reading order: places as listed, each place sorted by name.
+
+    Under a prefix, names that begin with '.' or '_' (`_SUCCESS`, `.DS_Store`) are markers of tools and left out.
+
+    Raises:
+        TrainerError: DATASET_NOT_FOUND, or the storage's reason.
+    """
+    return _data_objects([dataset.uri] if dataset.uri else list(dataset.uris or []), open_store)
+
+
+def validation_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
+    """The validation rows' own objects; empty when they are part of the training rows, or none.
+
+    Raises:
+        TrainerError: DATASET_NOT_FOUND, or the storage's reason.
+    """
+    own = dataset.validation.uri if dataset.validation else None
+    return _data_objects([own] if own else [], open_store)
+
+
+def model_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
+    """The base model's files that a trainer needs: those at the top of its folder, without pickled weights.
+
+    Raises:
+        TrainerError: MODEL_NOT_FOUND, or the storage's reason.
+    """
+    return [item for item in model_folder(recipe, open_store) if item.uri.endswith(_MODEL_SUFFIXES)]
+
+
+def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
+    """Every file at the top of the base model's folder.
+
+    Raises:
+        TrainerError: MODEL_NOT_FOUND, or the storage's reason.
+    """
+    uri = parse_uri(recipe.model.uri)
+    try:
+        found = open_store(uri).stat(uri)
+    except ObjectNotFoundError as error:
+        raise error.meant(FailureReason.MODEL_NOT_FOUND) from error
+    top = str(uri).rstrip("/") + "/"
+    files = [item for item in found if item.uri.startswith(top) and "/" not in item.uri[len(top) :]]
+    if not files:
+        raise TrainerError(
+            FailureReason.MODEL_NOT_FOUND, f"{uri} is no folder with model files: model.uri must name the folder itself"
+        )
+    return [_with_content(item, open_store) for item in files]
+
+
+def pickled_weights(objects: Sequence[SourceObject]) -> list[str]:
+    """Names of weight files in formats that are not loaded, because unpickling runs code."""
+    names = [item.uri.rsplit("/", 1)[-1] for item in objects]
+    return [name for name in names if name.endswith(_PICKLED) and not name.startswith(("optimizer", "training_args"))]
+
+
+def manifest_uri(recipe: Recipe, fingerprint: str) -> Uri:
+    """Where the manifest of this very run is, or will be."""
+    return run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint).child(MANIFEST_NAME)
+
+
+def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
+    """The adapter of this very run when it is there, whole; None when there is none.
+
+    What `output.onExisting` makes of it is the caller's.
+
+    Raises:
+        TrainerError: OUTPUT_CONFLICT when a manifest is there that cannot be read or whose files are missing or cut
+            short; else the storage's reason.
+    """
+    uri = manifest_uri(recipe, fingerprint)
+    store = open_store(uri)
+    content = store.read(uri)
+    if content is None:
+        return None
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise _damaged(uri, f"it is no manifest ({error.error_count()} errors)") from error
+    place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
+    folder = place.child(manifest.adapter)
+    try:
+        sizes = {item.uri: item.size for item in store.stat(place)}
+    except ObjectNotFoundError:
+        sizes = {}
+    lost = [file.path for file in manifest.files if sizes.get(str(place.child(file.path))) != file.size]
+    if lost:
+        raise _damaged(uri, f"{len(lost)} of its files are missing or of another size, {lost[0]} for one")
+    return OutputRecord(
+        uri=str(folder),
+        manifest_uri=str(uri),
+        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        size_bytes=manifest.size,
+        base_model=manifest.base_model,
+        rank=manifest.rank,
+        target_modules=manifest.target_modules,
+        metrics=manifest.metrics,
+    )
+
+
+def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 20) -> object:
+    """A small JSON file of the base model.
+
+    Raises:
+        TrainerError: MODEL_INVALID when it is none, or the storage's reason.
+    """
+    with open_store(parse_uri(source.uri)).open(source) as stream:
+        content = stream.read(longest + 1)
+    if len(content) > longest:
+        raise TrainerError(FailureReason.MODEL_INVALID, f"{source.uri} has more than {longest} bytes")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise TrainerError(FailureReason.MODEL_INVALID, f"{source.uri} is not JSON: {error}") from error
+
+
+def _data_objects(places: Sequence[str], open_store: OpenStore) -> list[SourceObject]:
+    objects: list[SourceObject] = []
+    for text in places:
+        uri = parse_uri(text)
+        try:
+            found = open_store(uri).stat(uri)
+        except ObjectNotFoundError as error:
+            raise error.meant(FailureReason.DATASET_NOT_FOUND) from error
+        if len(found) > 1 or found[0].uri != str(uri):
+            found = [item for item in found if not item.uri.rsplit("/", 1)[-1].startswith((".", "_"))]
+        if not found:
+            raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
+        objects += [_with_content(item, open_store, whole=True) for item in found]
+    return objects
+
+
+def _with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:
+    """The object with a SHA-256 where its ETag is none of its content: files.
+
+    Large weights keep size and time of change: hashing 140 GB would cost minutes, and the worst that a copy's
+    new time can do is a training that need not have been.
+    """
+    uri = parse_uri(item.uri)
+    if uri.scheme not in (Scheme.FILE, Scheme.PVC) or item.sha256 is not None:
+        return item
+    if not whole and item.size > _HASHED_WEIGHTS_BYTES:
+        return item
+    digest = hashlib.sha256()
+    with open_store(uri).open(item) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return item.model_copy(update={"sha256": digest.hexdigest()})
+
+
+def _damaged(uri: Uri, why: str) -> TrainerError:
+    return TrainerError(
+        FailureReason.OUTPUT_CONFLICT,
+        f"{uri} is there but {why}: delete that folder, or set output.onExisting to Replace",
+    )

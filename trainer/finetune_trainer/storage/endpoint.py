@@ -1,0 +1,66 @@
+"""Which addresses a storage endpoint may have.
+
+The endpoint comes from a user of the cluster, the request leaves from a pod: an address that only nodes and clouds use
+among themselves would turn the trainer into a way to read instance metadata (SSRF). Names are judged by what they
+resolve to. Other private addresses stay allowed, because that is where an in-cluster MinIO lives; NetworkPolicy
+is the place to narrow them.
+"""
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+
+_METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
+_METADATA_ADDRESSES = {
+    ipaddress.ip_address(address)
+    for address in (
+        "100.100.100.200",  # Alibaba Cloud
+        "168.63.129.16",  # Azure's wire server
+        "192.0.0.192",  # Oracle Cloud, older shapes
+        "fd00:ec2::254",  # AWS over IPv6
+        "fd20:ce::254",  # Google Cloud over IPv6
+    )
+}
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Accepts an endpoint or says why not. A name that does not resolve is accepted: connecting reports it better.
+
+    Raises:
+        TrainerError: INVALID_RECIPE.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if not host or parts.scheme not in ("http", "https"):
+        raise _refused(endpoint, "it must be http://host[:port] or https://host[:port]")
+    if parts.username is not None or parts.password is not None:
+        raise _refused(f"{parts.scheme}://…@{host}", "keys belong into the Secret of storage.secretRef")
+    if host.rstrip(".").lower() in _METADATA_NAMES:
+        raise _refused(endpoint, "it is a cloud's metadata service")
+    for address in _addresses(host, port):
+        if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA_ADDRESSES:
+            raise _refused(endpoint, f"{address} is a link-local, metadata or otherwise special address")
+
+
+def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """All addresses of a host; the resolver also understands 2852039166 and 0xa9fea9fe, as the client's would."""
+    try:
+        found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()
+    addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
+    for *_, place in found:
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            addresses.add(address.ipv4_mapped)
+        addresses.add(address)
+    return addresses
+
+
+def _refused(endpoint: str, why: str) -> TrainerError:
+    return TrainerError(FailureReason.INVALID_RECIPE, f"storage.endpoint {endpoint} is refused: {why}")

@@ -1,0 +1,183 @@
+"""Directories: file:// on a laptop, pvc:// in a pod."""
+
+import errno
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectNotFoundError, ObjectReplacedError
+from finetune_trainer.storage.partial import beside, partial_file
+
+_CHUNK = 1 << 20
+
+
+class LocalStore:
+    """Files of a mounted claim or of the machine.
+
+    A file's ETag is its size and time of last change: enough to notice that it was replaced, no identity of the
+    content (see `sources`, which hashes).
+
+    Args:
+        pvc_root: `pvc://claim/path` is this directory's `claim/path`.
+    """
+
+    def __init__(self, pvc_root: Path) -> None:
+        self._pvc_root = pvc_root
+        self._made: list[Path] = []
+
+    def stat(self, uri: Uri) -> Sequence[SourceObject]:
+        """See `Store.stat`."""
+        path = self._path(uri)
+        with _reasons("reading", uri):
+            if path.is_file() and not uri.path.endswith("/"):
+                return [_source(uri, path.stat())]
+            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+            found = [_source(uri.child(*file.relative_to(path).parts), file.stat()) for file in files]
+        if not found:
+            what = "holds no files" if path.is_dir() else self._absent(uri)
+            raise ObjectNotFoundError(f"{uri} {what}")
+        return sorted(found, key=lambda item: item.uri)
+
+    def open(self, source: SourceObject) -> BinaryIO:
+        """See `Store.open`."""
+        uri = parse_uri(source.uri)
+        with _reasons("reading", uri):
+            file = _GuardedFile(self._path(uri), source)
+        return cast("BinaryIO", io.BufferedReader(file, _CHUNK))
+
+    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
+        """See `Store.download`."""
+        with self.open(source) as stream, _reasons("copying", parse_uri(source.uri)), partial_file(target) as partial:
+            _copy(stream, partial, moved)
+
+    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+        """See `Store.upload`."""
+        with _reasons("writing", uri), path.open("rb") as stream:
+            self._make_parents(self._path(uri))
+            with partial_file(self._path(uri)) as partial:
+                _copy(stream, partial, moved)
+
+    def read(self, uri: Uri) -> bytes | None:
+        """See `Store.read`."""
+        try:
+            with _reasons("reading", uri):
+                return self._path(uri).read_bytes()
+        except ObjectNotFoundError:
+            return None
+
+    def create(self, uri: Uri, content: bytes) -> None:
+        """See `Store.create`. A hard link appears whole and at once, and only where nothing is."""
+        target = self._path(uri)
+        with _reasons("writing", uri):
+            self._make_parents(target)
+            with beside(target) as whole:
+                _write(whole, content)
+                try:
+                    os.link(whole, target)
+                except FileExistsError:
+                    if target.read_bytes() != content:
+                        raise AlreadyExistsError(str(uri)) from None
+
+    def replace(self, uri: Uri, content: bytes) -> None:
+        """See `Store.replace`."""
+        with _reasons("writing", uri):
+            self._make_parents(self._path(uri))
+            with partial_file(self._path(uri)) as partial:
+                _write(partial, content)
+
+    def delete(self, uri: Uri) -> None:
+        """See `Store.delete`. Directories that this store made for the object go with it."""
+        path = self._path(uri)
+        with _reasons("deleting", uri):
+            path.unlink(missing_ok=True)
+            for directory in reversed(self._made):
+                if path.is_relative_to(directory) and directory.is_dir() and not any(directory.iterdir()):
+                    directory.rmdir()
+                    self._made.remove(directory)
+
+    def _path(self, uri: Uri) -> Path:
+        if uri.scheme is Scheme.FILE:
+            return Path(uri.path)
+        claim = self._pvc_root / uri.authority
+        path = claim / uri.path.lstrip("/")
+        if not path.resolve().is_relative_to(claim.resolve()):
+            raise TrainerError(
+                FailureReason.STORAGE_ACCESS_DENIED, f"{uri} leads out of its claim through a symbolic link"
+            )
+        return path
+
+    def _absent(self, uri: Uri) -> str:
+        if uri.scheme is Scheme.PVC and not (self._pvc_root / uri.authority).is_dir():
+            return f"is not there: claim {uri.authority} is not mounted"
+        return "is not there"
+
+    def _make_parents(self, path: Path) -> None:
+        missing = [parent for parent in path.parents if not parent.exists()]
+        for directory in reversed(missing):
+            directory.mkdir(exist_ok=True)
+            self._made.append(directory)
+
+
+class _GuardedFile(io.FileIO):
+    """A file whose end is checked: it must still be the one that `stat` saw."""
+
+    def __init__(self, path: Path, source: SourceObject) -> None:
+        super().__init__(path, "rb")
+        self._source = source
+        self._check()
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        if not count:
+            self._check()
+        return count or 0
+
+    def _check(self) -> None:
+        if self._source.etag not in (None, _etag(os.fstat(self.fileno()))):
+            raise ObjectReplacedError(self._source.uri)
+
+
+@contextmanager
+def _reasons(operation: str, uri: Uri) -> Iterator[None]:
+    """Turns the operating system's errors into ends with a reason."""
+    try:
+        yield
+    except OSError as error:
+        said = f"{operation} {uri}: {os.strerror(error.errno or errno.EIO)}"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise ObjectNotFoundError(said) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{said} (user id {os.getuid()})") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TrainerError(FailureReason.DISK_FULL, said) from error
+        raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, said) from error
+
+
+def _source(uri: Uri, status: os.stat_result) -> SourceObject:
+    return SourceObject(uri=str(uri), size=status.st_size, etag=_etag(status))
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def _copy(stream: BinaryIO, target: Path, moved: ByteCount) -> None:
+    with target.open("wb") as file:
+        while chunk := stream.read(_CHUNK):
+            file.write(chunk)
+            moved(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,79 @@
+"""From a URI to the store that holds it."""
+
+from pathlib import Path
+
+from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.recipe.output import StorageSpec
+from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.storage.base import Store
+from finetune_trainer.storage.credentials import Credentials
+
+
+def open_store(
+    uri: Uri,
+    spec: StorageSpec,
+    credentials: Credentials | None,
+    *,
+    revision: str | None = None,
+    hub_token: str | None = None,
+    pvc_root: Path = Path(PVC_ROOT),
+) -> Store:
+    """The store of a URI. Nothing is asked of it yet, so that it opens where the network is down.
+
+    Args:
+        uri: any place in it.
+        spec: how object storage is reached.
+        credentials: the mounted keys; None for the SDK's own chain.
+        revision: of a Hub model.
+        hub_token: of a gated Hub model.
+        pvc_root: where claims are mounted.
+
+    Raises:
+        TrainerError: the endpoint or the certificates are refused, or the mounted keys are incomplete.
+    """
+    match uri.scheme:
+        case Scheme.S3:
+            from finetune_trainer.storage.s3 import S3Store
+
+            return S3Store(spec, credentials)
+        case Scheme.HF:
+            from finetune_trainer.storage.hub import HubStore
+
+            return HubStore(revision=revision, token=hub_token)
+        case Scheme.PVC | Scheme.FILE:
+            from finetune_trainer.storage.local import LocalStore
+
+            return LocalStore(pvc_root)
+
+
+class Places:
+    """The stores of one recipe, each opened once. Callable, so that it fits wherever an `OpenStore` is asked for."""
+
+    def __init__(
+        self,
+        spec: StorageSpec,
+        credentials: Credentials | None,
+        *,
+        revision: str | None = None,
+        hub_token: str | None = None,
+        pvc_root: Path = Path(PVC_ROOT),
+    ) -> None:
+        self._spec = spec
+        self._credentials = credentials
+        self._revision = revision
+        self._hub_token = hub_token
+        self._pvc_root = pvc_root
+        self._stores: dict[Scheme, Store] = {}
+
+    def __call__(self, uri: Uri) -> Store:
+        """The store of a URI; see `open_store`."""
+        if uri.scheme not in self._stores:
+            self._stores[uri.scheme] = open_store(
+                uri,
+                self._spec,
+                self._credentials,
+                revision=self._revision,
+                hub_token=self._hub_token,
+                pvc_root=self._pvc_root,
+            )
+        return self._stores[uri.scheme]

@@ -1,0 +1,235 @@
+"""S3 and everything that speaks it (SeaweedFS, MinIO, Ceph, R2 …)."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.exceptions import ClientError
+from s3transfer.subscribers import BaseSubscriber
+
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.recipe.output import StorageSpec
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectNotFoundError, ObjectReplacedError
+from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.partial import partial_file
+from finetune_trainer.storage.s3_client import ATTEMPTS, S3Connection
+from finetune_trainer.storage.s3_errors import (
+    FAILURES_OF_S3,
+    Attempted,
+    error_code,
+    http_status,
+    is_refused_identity,
+    translate,
+)
+from finetune_trainer.storage.s3_stream import BUFFER_BYTES, Body, ResumingStream
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from s3transfer.futures import TransferFuture
+
+_MIB = 1 << 20
+_PART_BYTES = 16 * _MIB
+_TRANSFERS = TransferConfig(
+    multipart_threshold=_PART_BYTES,
+    multipart_chunksize=_PART_BYTES,
+    max_concurrency=16,
+    num_download_attempts=10,
+    # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
+    preferred_transfer_client="classic",
+)
+T = TypeVar("T")
+
+
+class S3Store:
+    """Objects of S3 buckets; one connection for all of them."""
+
+    def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, attempts: int = ATTEMPTS) -> None:
+        self._connection = S3Connection(spec, credentials, attempts)
+
+    def stat(self, uri: Uri) -> Sequence[SourceObject]:
+        """See `Store.stat`. `s3://bucket/x` is the object x if there is one, else everything under x/."""
+        if uri.path and not uri.path.endswith("/"):
+            try:
+                return [self._head(uri)]
+            except ObjectNotFoundError:
+                found = self._list(uri, uri.path + "/")
+        else:
+            found = self._list(uri, uri.path)
+        if not found:
+            raise ObjectNotFoundError(f"{self._attempted('looking for', uri)}: there is no such object or prefix")
+        return found
+
+    def open(self, source: SourceObject) -> BinaryIO:
+        """See `Store.open`."""
+        uri = parse_uri(source.uri)
+
+        def open_at(offset: int) -> Body:
+            match: dict[str, str] = {"IfMatch": f'"{source.etag}"'} if source.etag else {}
+            if offset:
+                match["Range"] = f"bytes={offset}-"
+
+            def get(client: "S3Client") -> Body:
+                answer = client.get_object(Bucket=uri.authority, Key=uri.path, **match)  # type: ignore[arg-type]
+                total = offset + answer["ContentLength"]
+                if total != source.size or (offset and "ContentRange" not in answer):
+                    answer["Body"].close()
+                    raise ObjectReplacedError(source.uri)
+                return cast("Body", answer["Body"])
+
+            return self._with_renewal(get)
+
+        stream = ResumingStream(open_at, source.size, lambda error: translate(error, self._attempted("reading", uri)))
+        return cast("BinaryIO", io.BufferedReader(stream, BUFFER_BYTES))
+
+    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
+        """See `Store.download`. Large objects come in parallel parts, each bound to the ETag that `stat` saw."""
+        with partial_file(target) as partial:
+            if source.size < _PART_BYTES:
+                with self.open(source) as stream, partial.open("wb") as file:
+                    while chunk := stream.read(_MIB):
+                        file.write(chunk)
+                        moved(len(chunk))
+                return
+            uri = parse_uri(source.uri)
+            known = _Known(source.size, source.etag, moved)
+
+            def fetch(client: "S3Client") -> None:
+                with create_transfer_manager(client, _TRANSFERS) as manager:
+                    future = manager.download(uri.authority, uri.path, str(partial), subscribers=[known])
+                    future.result()
+                    seen = (future.meta.etag or "").strip('"')
+                if (source.etag and seen != source.etag) or partial.stat().st_size != source.size:
+                    raise ObjectReplacedError(source.uri)
+
+            self._call("reading", uri, fetch)
+
+    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+        """See `Store.upload`. The request carries checksums, so that the server refuses damaged bytes."""
+
+        def put(client: "S3Client") -> None:
+            with create_transfer_manager(client, _TRANSFERS) as manager:
+                subscribers = [_Moved(moved)]
+                manager.upload(str(path), uri.authority, uri.path, subscribers=subscribers).result()
+
+        self._call("writing", uri, put)
+
+    def read(self, uri: Uri) -> bytes | None:
+        """See `Store.read`."""
+
+        def get(client: "S3Client") -> bytes:
+            return client.get_object(Bucket=uri.authority, Key=uri.path)["Body"].read()
+
+        try:
+            return self._call("reading", uri, get)
+        except ObjectNotFoundError:
+            return None
+
+    def create(self, uri: Uri, content: bytes) -> None:
+        """See `Store.create`. The condition is the server's (`If-None-Match: *`)."""
+
+        def put(client: "S3Client") -> None:
+            try:
+                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfNoneMatch="*")
+            except ClientError as error:
+                if http_status(error) == 412 or error_code(error) == "ConditionalRequestConflict":
+                    raise AlreadyExistsError(str(uri)) from error
+                raise
+
+        try:
+            self._call("writing", uri, put)
+        except AlreadyExistsError:
+            # The SDK repeats a request whose answer was lost, and the repetition then finds the first one's object.
+            if self.read(uri) != content:
+                raise
+
+    def replace(self, uri: Uri, content: bytes) -> None:
+        """See `Store.replace`."""
+        self._call("writing", uri, lambda client: client.put_object(Bucket=uri.authority, Key=uri.path, Body=content))
+
+    def delete(self, uri: Uri) -> None:
+        """See `Store.delete`."""
+        self._call("deleting", uri, lambda client: client.delete_object(Bucket=uri.authority, Key=uri.path))
+
+    def _head(self, uri: Uri) -> SourceObject:
+        def ask(client: "S3Client") -> SourceObject:
+            try:
+                answer = client.head_object(Bucket=uri.authority, Key=uri.path)
+                return _source(uri, answer["ContentLength"], answer["ETag"])
+            except ClientError as error:
+                if http_status(error) not in (400, 401, 403, 404):
+                    raise
+            # The answer to HEAD has no body, hence no code: GET tells a wrong key from a wrong policy.
+            whole = client.get_object(Bucket=uri.authority, Key=uri.path)
+            whole["Body"].close()
+            return _source(uri, whole["ContentLength"], whole["ETag"])
+
+        return self._call("reading", uri, ask)
+
+    def _list(self, uri: Uri, prefix: str) -> list[SourceObject]:
+        def ask(client: "S3Client") -> list[SourceObject]:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=uri.authority, Prefix=prefix)
+            return [
+                _source(Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"]), item["Size"], item["ETag"])
+                for page in pages
+                for item in page.get("Contents", [])
+                if not item["Key"].endswith("/")  # consoles mark empty "folders" with such an object
+            ]
+
+        return sorted(self._call("listing", uri, ask), key=lambda item: item.uri)
+
+    def _call(self, operation: str, uri: Uri, request: Callable[["S3Client"], T]) -> T:
+        try:
+            return self._with_renewal(request)
+        except FAILURES_OF_S3 as error:
+            raise translate(error, self._attempted(operation, uri)) from error
+
+    def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
+        """Sends the request, and once more when the identity was refused and another one is at hand."""
+        try:
+            return request(self._connection.client)
+        except FAILURES_OF_S3 as error:
+            if not is_refused_identity(error) or not self._connection.renew():
+                raise
+        return request(self._connection.client)
+
+    def _attempted(self, operation: str, uri: Uri) -> Attempted:
+        connection = self._connection
+        return Attempted(
+            operation=operation,
+            uri=str(uri),
+            endpoint=connection.endpoint,
+            identity=connection.identity,
+            secrets=connection.secrets,
+        )
+
+
+def _source(uri: Uri, size: int, etag: str) -> SourceObject:
+    return SourceObject(uri=str(uri), size=size, etag=etag.strip('"'))
+
+
+class _Moved(BaseSubscriber):
+    """Passes byte counts on. The names of the methods are s3transfer's."""
+
+    def __init__(self, moved: ByteCount) -> None:
+        self._moved = moved
+
+    def on_progress(self, bytes_transferred: int, **_: object) -> None:
+        """Bytes since the last call; negative when a part is tried again."""
+        self._moved(bytes_transferred)
+
+
+class _Known(_Moved):
+    """Tells the transfer what `stat` found: spares a HEAD and binds every part to that ETag."""
+
+    def __init__(self, size: int, etag: str | None, moved: ByteCount) -> None:
+        super().__init__(moved)
+        self._size, self._etag = size, etag
+
+    def on_queued(self, future: "TransferFuture", **_: object) -> None:
+        """Before the first request."""
+        if self._etag:
+            future.meta.provide_transfer_size(self._size)
+            future.meta.provide_object_etag(f'"{self._etag}"')

@@ -1,0 +1,115 @@
+"""The S3 client: every setting that matters is explicit, so that no profile or variable of the image changes it."""
+
+import ssl
+import tempfile
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+from botocore.config import Config
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.output import AddressingStyle, Checksums, StorageSpec
+from finetune_trainer.storage.credentials import AccessKeys, Credentials
+from finetune_trainer.storage.endpoint import check_endpoint
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DEFAULT_REGION = "us-east-1"
+ATTEMPTS = 5
+"""Tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a minute."""
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 60
+_CONNECTIONS = 32
+
+
+class S3Connection:
+    """A client and the identity that it signs with; `renew` takes up rotated keys.
+
+    Attributes:
+        client: the boto3 client of now.
+    """
+
+    def __init__(self, spec: StorageSpec, credentials: Credentials | None, attempts: int) -> None:
+        if spec.endpoint is not None:
+            check_endpoint(spec.endpoint)
+        self._spec = spec
+        self._credentials = credentials
+        self._attempts = attempts
+        self._ca_file = _ca_file(spec.ca_bundle)
+        self._keys = credentials.read() if credentials else None
+        self.client = self._connect()
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go, for messages."""
+        return self._spec.endpoint or f"AWS ({self._spec.region or DEFAULT_REGION})"
+
+    @property
+    def identity(self) -> str:
+        """The key id's last four characters, for messages."""
+        return f"key ending in {self._keys.key_id[-4:]}" if self._keys else "the pod's own identity"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no message may hold."""
+        keys = self._keys
+        return tuple(value for value in (keys.secret, keys.session) if value) if keys else ()
+
+    def renew(self) -> bool:
+        """Reads the identity again; False when it is the one that was just refused."""
+        if self._credentials is not None:
+            keys = self._credentials.read()
+            if keys == self._keys:
+                return False
+            self._keys = keys
+        self.client = self._connect()
+        return True
+
+    def _connect(self) -> "S3Client":
+        spec, keys = self._spec, self._keys or AccessKeys(key_id="", secret="")
+        style = spec.addressing_style
+        if style is AddressingStyle.AUTO and spec.endpoint is not None:
+            style = AddressingStyle.PATH  # bucket.host needs a wildcard name that private servers rarely have
+        checksums: Literal["when_supported", "when_required"] = (
+            "when_supported" if spec.checksums is Checksums.WHEN_SUPPORTED else "when_required"
+        )
+        config = Config(  # type: ignore[call-arg]  # botocore-stubs lack ignore_configured_endpoint_urls
+            signature_version="s3v4",
+            s3={"addressing_style": style.value},
+            retries={"mode": "standard", "total_max_attempts": self._attempts},
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            max_pool_connections=_CONNECTIONS,
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            ignore_configured_endpoint_urls=True,
+            tcp_keepalive=True,
+            user_agent_extra="finetune-operator",
+        )
+        return boto3.Session().client(
+            "s3",
+            endpoint_url=spec.endpoint,
+            region_name=spec.region or DEFAULT_REGION,
+            verify=self._ca_file.name if self._ca_file else None,
+            aws_access_key_id=keys.key_id or None,
+            aws_secret_access_key=keys.secret or None,
+            aws_session_token=keys.session,
+            config=config,
+        )
+
+
+def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None":
+    """The certificates as the file that the HTTP client wants; it goes when the connection does."""
+    if bundle is None:
+        return None
+    try:
+        ssl.create_default_context(cadata=bundle)
+    except (ssl.SSLError, ValueError) as error:
+        raise TrainerError(
+            FailureReason.INVALID_RECIPE, f"storage.caBundle holds no usable PEM certificates: {error}"
+        ) from None
+    file = tempfile.NamedTemporaryFile(mode="w", prefix="ca-", suffix=".pem", encoding="ascii")  # noqa: SIM115
+    file.write(bundle)
+    file.flush()
+    return file

@@ -1,0 +1,167 @@
+"""From the S3 client's failures to reasons: one table of server codes, one of client exceptions.
+
+A message says what was tried, where, with which identity (never a secret) and what the server answered.
+"""
+
+from dataclasses import dataclass
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 (botocore's name)
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    SSLError,
+    TokenRetrievalError,
+)
+from s3transfer.exceptions import RetriesExceededError
+from urllib3.exceptions import HTTPError as Urllib3Error
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.base import ObjectNotFoundError, ObjectReplacedError
+
+FAILURES_OF_S3 = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, Urllib3Error)
+"""Everything that the client and its transfers raise for a request that failed."""
+
+# Refusals that other keys would cure; code -> what it means.
+_IDENTITY = {
+    "InvalidAccessKeyId": "the access key id is unknown there",
+    "SignatureDoesNotMatch": "the secret key does not belong to the access key id",
+    "ExpiredToken": "the temporary credentials have expired",
+    "ExpiredTokenException": "the temporary credentials have expired",
+    "InvalidToken": "the session token is not valid",
+    "TokenRefreshRequired": "the temporary credentials have expired",
+    "InvalidSecurity": "the credentials are not valid",
+    "NotSignedUp": "the account does not use this service",
+}
+_POLICY = {
+    "AccessDenied": "the key is known, but its policy does not allow this",
+    "AllAccessDisabled": "all access to the bucket is disabled",
+    "AccountProblem": "the account is blocked",
+    "InvalidObjectState": "the object is archived (Glacier): restore it, or copy it to the standard storage class",
+}
+_ADDRESS = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+_CHECKSUM = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
+_MISSING = {"NoSuchKey", "NotFound", "404", "NoSuchVersion"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """What was tried, for the message.
+
+    Attributes:
+        operation: a verb's gerund: reading, listing, writing, deleting.
+        uri: on what.
+        endpoint, identity: where and as whom.
+        secrets: strings to strike out of whatever the server says.
+    """
+
+    operation: str
+    uri: str
+    endpoint: str
+    identity: str
+    secrets: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.uri} at {self.endpoint} with {self.identity}"
+
+
+def error_code(error: BaseException) -> str:
+    """The server's code, `403` or the like when the answer had no body, or empty."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def http_status(error: BaseException) -> int:
+    """The answer's HTTP status; 0 when there was no answer."""
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_refused_identity(error: BaseException) -> bool:
+    """Whether other keys might be accepted: worth reading the mounted ones again."""
+    return error_code(error) in _IDENTITY or http_status(error) in (401, 403)
+
+
+def translate(error: BaseException, attempted: Attempted) -> TrainerError:
+    """The failure as an end with a reason."""
+    if isinstance(error, TrainerError):
+        return error
+    cause = getattr(error, "last_exception", None) or (error.__cause__ if isinstance(error, Boto3Error) else None)
+    if isinstance(cause, FAILURES_OF_S3):
+        return translate(cause, attempted)
+    if isinstance(error, ClientError):
+        return _answered(error, attempted)
+    return _unanswered(error, attempted)
+
+
+def _answered(error: ClientError, attempted: Attempted) -> TrainerError:
+    code, status = error_code(error), http_status(error)
+    said = _said(error.response.get("Error", {}).get("Message", ""), attempted)
+    if code == "NoSuchBucket":
+        return TrainerError(FailureReason.STORAGE_NOT_FOUND, f"{attempted}: there is no such bucket")
+    if code in _MISSING:
+        return ObjectNotFoundError(f"{attempted}: there is no such object")
+    if code == "PreconditionFailed" or status == 412:
+        return ObjectReplacedError(attempted.uri)
+    if meaning := _IDENTITY.get(code) or _POLICY.get(code):
+        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: {code}, {meaning}")
+    if status in (401, 403) and code != "RequestTimeTooSkewed":
+        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: HTTP {status} {code} {said}".rstrip())
+    if code in _ADDRESS:
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        region = headers.get("x-amz-bucket-region", "")
+        where = f"the bucket is in {region}: set storage.region to it" if region else f"{code} {said}"
+        return TrainerError(
+            FailureReason.STORAGE_NOT_FOUND, f"{attempted}: wrong region or endpoint for the bucket; {where}"
+        )
+    if code in _CHECKSUM or code == "NotImplemented" or status == 501:
+        return TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"{attempted}: the server answers {code} {said}; it may be too old for the SDK's checksums (try "
+            "storage.checksums: whenRequired) or for conditional writes (If-None-Match)",
+        )
+    if code == "RequestTimeTooSkewed":
+        said = "the clocks of this node and the server differ by more than 15 minutes"
+    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: HTTP {status} {code} {said}".rstrip())
+
+
+def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
+    said = _said(error, attempted)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return TrainerError(
+            FailureReason.STORAGE_ACCESS_DENIED,
+            f"{attempted}: no credentials were found; set storage.secretRef, or give the pod's ServiceAccount an "
+            "identity",
+        )
+    if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
+        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: the identity was not obtained; {said}")
+    if isinstance(error, ParamValidationError):
+        return TrainerError(FailureReason.INVALID_RECIPE, f"{attempted}: not a valid bucket or key; {said}")
+    if isinstance(error, SSLError):
+        return TrainerError(
+            FailureReason.STORAGE_UNAVAILABLE,
+            f"{attempted}: TLS failed; set storage.caBundle for a private certificate authority, or http:// if the "
+            f"server speaks plain HTTP ({said})",
+        )
+    if isinstance(error, EndpointConnectionError):
+        return TrainerError(
+            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: nothing answers there, or the name does not resolve"
+        )
+    if isinstance(error, ConnectionError | HTTPClientError | Urllib3Error):
+        return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the connection failed; {said}")
+    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: {type(error).__name__}; {said}")
+
+
+def _said(text: object, attempted: Attempted, longest: int = 200) -> str:
+    """Foreign words: on one line, without secrets and control characters, shortened."""
+    words = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    for secret in attempted.secrets:
+        words = words.replace(secret, "***")
+    words = " ".join(words.split())
+    return words if len(words) <= longest else words[: longest - 1] + "…"
