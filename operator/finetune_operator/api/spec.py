@@ -4,6 +4,7 @@ This is the only source of the CRD. Sections that shape the result are immutable
 the work runs may change and takes effect at the next attempt.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -20,15 +21,31 @@ from finetune_trainer.contract.recipe import (
     TrainingSpec,
 )
 from finetune_trainer.contract.recipe.recipe import Profile, RunToken
-from finetune_trainer.contract.wire import DnsLabel, Matching, ObjectName, Wire
+from finetune_trainer.contract.wire import DnsLabel, Matching, ObjectName, Rule, Wire, matches
 
 _QUANTITY = "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+
+
+@dataclass(frozen=True, slots=True)
+class _QuantityRule(Rule):
+    """A Kubernetes quantity; CEL also sees a plain number as it was written."""
+
+    @property
+    def expression(self) -> str:
+        return f"type(self) == int ? self >= 0 : self.matches('{_QUANTITY}')"
+
+    def holds(self, value: Any) -> bool:
+        return matches(_QUANTITY, value)
+
+
 Quantity = Annotated[
     str,
-    BeforeValidator(lambda value: str(value) if isinstance(value, int) else value),
-    Matching(_QUANTITY, "must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY}),
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(max_length=24),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 24}),
+    _QuantityRule("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
 ]
+"""A number, or a string with a suffix; always a string here."""
 
 MapKey = Annotated[str, Field(min_length=1, max_length=317)]
 MapValue = Annotated[str, Field(max_length=253)]
@@ -324,11 +341,3 @@ class FineTuneJobSpec(Wire):
         _one_micro_batch(self)
         return self
 
-    def recipe_sections(self) -> dict[str, Any]:
-        """The sections that make the recipe, as JSON values."""
-        sections = {name: getattr(self, name) for name in (*IMMUTABLE, "run_token")}
-        return {
-            "runToken" if name == "run_token" else name: value.to_dict() if isinstance(value, Wire) else value
-            for name, value in sections.items()
-            if value is not None
-        }

@@ -9,7 +9,7 @@ from pydantic import Field
 from finetune_operator.api.reasons import Phase
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.contract.wire import TolerantWire
+from finetune_trainer.contract.wire import TolerantWire, map_list
 
 MAX_ATTEMPTS_KEPT = 10
 MAX_MESSAGE = 4096
@@ -151,13 +151,16 @@ class FineTuneJobStatus(TolerantWire):
     )
     phase: Phase | None = Field(None, description="Summary for people; programs read the conditions.")
     conditions: Annotated[list[Condition], Field(max_length=16)] = Field(
-        default_factory=list, description="Conditions, one a type."
+        default_factory=list, description="Conditions, one a type.", json_schema_extra=map_list("type")
     )
     run_token: ShortText | None = Field(None, description="The spec.runToken that the current run belongs to.")
     attempt: int = Field(0, ge=0, description="Number of the current attempt; 0 before the first.")
     restarts: int = Field(0, ge=0, description="Attempts of this run after its first.")
+    counted_failures: int = Field(0, ge=0, description="Failures of this run that count against retry.limit.")
     attempts: Annotated[list[Attempt], Field(max_length=MAX_ATTEMPTS_KEPT)] = Field(
-        default_factory=list, description="The newest attempts and why each ended."
+        default_factory=list,
+        description="The newest attempts and why each ended.",
+        json_schema_extra=map_list("number"),
     )
     job_name: ShortText | None = Field(None, description="The current batch Job, for kubectl logs job/NAME.")
     pod_name: ShortText | None = Field(None, description="The current pod.")

@@ -4,6 +4,7 @@ Keys are camelCase on the wire (Kubernetes API conventions) and snake_case in Py
 unknown key is an error: a misspelt field must never be ignored.
 """
 
+import operator
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -72,18 +73,29 @@ class Exclusive:
 
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """A string constraint that both pydantic and the API server enforce, with a message that says what to write.
+class Rule:
+    """A constraint that both pydantic and the API server enforce, with a message that says what to write.
 
-    A JSON-schema `pattern` would be enforced too, but its message is only the expression. Backslashes are avoided in
-    `pattern`, so that it means the same in Python, in RE2 and in a CEL literal.
+    JSON schema's own keywords would be enforced too, but a server's message about a `pattern` is only the expression.
+    To be used in `Annotated`; a subclass says the same thing twice, as CEL and as Python.
+
+    Attributes:
+        message: what the user is told; read after the field's path.
     """
 
-    pattern: str
     message: str
 
-    def _check(self, value: str) -> str:
-        if not re.search(self.pattern, value):
+    @property
+    def expression(self) -> str:
+        """The constraint on `self` in CEL. It must not fail on any value of the field's type."""
+        raise NotImplementedError
+
+    def holds(self, value: Any) -> bool:
+        """The constraint in Python."""
+        raise NotImplementedError
+
+    def _check(self, value: Any) -> Any:
+        if not self.holds(value):
             raise ValueError(self.message)
         return value
 
@@ -92,24 +104,93 @@ class Matching:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         json_schema = handler(schema)
-        rules = json_schema.setdefault("x-kubernetes-validations", [])
-        rules.append({"rule": f"self.matches('{self.pattern}')", "message": self.message})
-        return json_schema
+        rules = json_schema.get("x-kubernetes-validations", [])
+        mine = {"rule": self.expression, "message": self.message}
+        return {**json_schema, "x-kubernetes-validations": [*rules, mine]}
 
 
-_DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"
+def matches(pattern: str, value: str) -> bool:
+    """Whether the pattern is found. `$` is the very end, as in RE2; Python's own also fits before a last newline."""
+    return re.search(pattern.replace("$", r"\Z"), value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Matching(Rule):
+    """A string in which a pattern is found, or is not.
+
+    Backslashes and quotes are avoided in `pattern`, so that it means the same in Python, in RE2 and in a CEL literal;
+    `$` stands only for the end.
+
+    Attributes:
+        negated: the string must not match.
+    """
+
+    pattern: str
+    negated: bool
+
+    def __init__(self, pattern: str, message: str, *, negated: bool = False) -> None:
+        Rule.__init__(self, message)
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "negated", negated)
+
+    @property
+    def expression(self) -> str:
+        """The pattern as CEL."""
+        return f"{'!' if self.negated else ''}self.matches('{self.pattern}')"
+
+    def holds(self, value: Any) -> bool:
+        """The pattern in Python."""
+        return matches(self.pattern, value) is not self.negated
+
+
+DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+"""Two digits of exponent, so that every accepted number is finite in a double."""
 
 Decimal = Annotated[
     str,
-    Matching(_DECIMAL, 'must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
+    Matching(DECIMAL, 'must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
     Field(max_length=24),
 ]
 """A non-negative real number written as a string: the Kubernetes API conventions forbid floats in a spec."""
 
+
+@dataclass(frozen=True, slots=True)
+class DecimalRange(Rule):
+    """A `Decimal` within bounds; each bound may be absent.
+
+    Attributes:
+        above: the number is greater than this.
+        below: the number is less than this.
+        at_most: the number is at most this.
+    """
+
+    above: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+
+    @property
+    def expression(self) -> str:
+        """The bounds as CEL; double() is only asked where the pattern holds."""
+        return " && ".join([f"self.matches('{DECIMAL}')", *(f"double(self) {op} {x!r}" for op, x in self._bounds())])
+
+    def holds(self, value: Any) -> bool:
+        """The bounds in Python."""
+        if not matches(DECIMAL, value):
+            return False
+        number, compare = float(value), {">": operator.gt, "<": operator.lt, "<=": operator.le}
+        return all(compare[op](number, bound) for op, bound in self._bounds())
+
+    def _bounds(self) -> list[tuple[str, float]]:
+        bounds = ((">", self.above), ("<", self.below), ("<=", self.at_most))
+        return [(op, bound) for op, bound in bounds if bound is not None]
+
+
+DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
 DnsLabel = Annotated[
     str,
     Matching(
-        "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        DNS_LABEL,
         "must consist of lower-case letters, digits and '-', and start and end with a letter or digit",
     ),
     Field(max_length=63),
@@ -123,3 +204,8 @@ ObjectName = Annotated[
     ),
     Field(max_length=253),
 ]
+
+
+def map_list(key: str) -> dict[str, Any]:
+    """`json_schema_extra` of a list whose elements one required field tells apart; server-side apply merges by it."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}

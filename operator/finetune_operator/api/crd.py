@@ -1,0 +1,200 @@
+"""The CustomResourceDefinition, made from the models in `spec` and `status`.
+
+A CRD's schema is not JSON schema as pydantic writes it but Kubernetes' structural subset: no references, no unions with
+null, no `additionalProperties: false` (the server knows unknown fields itself). This module is the translation, and a
+schema that it cannot translate is an error here, not on a user's cluster.
+
+Sections of the spec that may be left out get a default of `{}`, which the server fills with the defaults inside it:
+so `kubectl get -o yaml` shows every value that is used, and a CEL rule can name a section without asking `has()`.
+The status has no defaults but `observedGeneration: -1`, without which kstatus takes a job that nobody has looked at for
+a finished one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from finetune_operator.api import names
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.status import FineTuneJobStatus
+from finetune_trainer.contract.wire import DNS_LABEL
+
+Schema = dict[str, Any]
+
+_KEPT = (
+    "description",
+    "type",
+    "format",
+    "enum",
+    "default",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "maxProperties",
+)
+"""Keywords that mean the same in both, in the order in which they are written."""
+
+_DROPPED = ("title", "required", "properties", "items", "additionalProperties", "propertyNames")
+"""Keywords translated apart, or without a counterpart: the server enforces no `propertyNames`, so a map that cares for
+its keys carries a CEL rule."""
+
+_NAME_RULE = {
+    "rule": f"self.metadata.name.matches('{DNS_LABEL}') && self.metadata.name.size() <= {names.MAX_NAME}",
+    "message": f"metadata.name must be at most {names.MAX_NAME} lower-case letters, digits and '-', and start and end "
+    "with a letter or digit, since Jobs, pods and labels are named after it: choose another name",
+}
+
+
+def custom_resource_definition() -> dict[str, Any]:
+    """The whole CRD as the API server takes it; the same for every call."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{names.PLURAL}.{names.GROUP}",
+            "labels": {
+                "app.kubernetes.io/name": names.MANAGED_BY,
+                "app.kubernetes.io/component": "crd",
+            },
+        },
+        "spec": {
+            "group": names.GROUP,
+            "names": {
+                "kind": names.KIND,
+                "listKind": f"{names.KIND}List",
+                "plural": names.PLURAL,
+                "singular": names.SINGULAR,
+                "shortNames": list(names.SHORT_NAMES),
+                "categories": list(names.CATEGORIES),
+            },
+            "scope": "Namespaced",
+            "versions": [
+                {
+                    "name": names.VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": _printer_columns(),
+                    "schema": {"openAPIV3Schema": _root_schema()},
+                }
+            ],
+        },
+    }
+
+
+def spec_schema() -> Schema:
+    """The structural schema of `.spec`, with every default."""
+    return structural_schema(FineTuneJobSpec, defaults=True)
+
+
+def status_schema() -> Schema:
+    """The structural schema of `.status`; its only defaults make a fresh object look unfinished."""
+    schema = structural_schema(FineTuneJobStatus, defaults=False)
+    unseen = FineTuneJobStatus.model_fields["observed_generation"].default
+    schema["properties"]["observedGeneration"]["default"] = unseen
+    return {**schema, "default": {"observedGeneration": unseen}}
+
+
+def _root_schema() -> Schema:
+    return {
+        "description": "One fine-tuning of one base model on one dataset, with a LoRA adapter as its result.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"description": f"{names.API_VERSION}.", "type": "string"},
+            "kind": {"description": f"{names.KIND}.", "type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec_schema(),
+            "status": status_schema(),
+        },
+        "x-kubernetes-validations": [_NAME_RULE],
+    }
+
+
+def _printer_columns() -> list[dict[str, Any]]:
+    def column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
+        return {"name": name, "type": kind, "jsonPath": path} | ({"priority": 1} if wide else {})
+
+    return [
+        column("Status", ".status.phase"),
+        column("Progress", ".status.progress.display"),
+        column("Loss", ".status.progress.loss"),
+        column("Restarts", ".status.restarts", "integer"),
+        column("GPUs", ".spec.resources.gpus", "integer"),
+        column("Age", ".metadata.creationTimestamp", "date"),
+        column("ETA", ".status.progress.etaSeconds", "integer", wide=True),
+        column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
+        column("Model", ".spec.model.uri", wide=True),
+        column("Output", ".status.output.uri", wide=True),
+    ]
+
+
+def structural_schema(model: type[BaseModel], *, defaults: bool) -> Schema:
+    """A model's structural schema.
+
+    Args:
+        model: the model; every field below it must translate.
+        defaults: whether the models' defaults become the server's.
+
+    Raises:
+        ValueError: the model uses what a structural schema cannot say.
+    """
+    raw = model.model_json_schema(mode="validation", by_alias=True)
+    return _Translation(raw.get("$defs", {}), defaults=defaults).translate(raw, model.__name__)
+
+
+class _Translation:
+    """Walks a pydantic schema; `path` names the place in messages."""
+
+    def __init__(self, definitions: Mapping[str, Schema], *, defaults: bool) -> None:
+        self._definitions = definitions
+        self._defaults = defaults
+
+    def translate(self, raw: Schema, path: str) -> Schema:
+        source = self._resolve(raw, path)
+        schema = {key: source[key] for key in _KEPT if key in source}
+        if not self._defaults or schema.get("default", "") is None:
+            schema.pop("default", None)
+        if schema.get("type") == "integer":
+            schema["format"] = "int64"
+        for key, value in source.items():
+            if key.startswith("x-kubernetes-"):
+                schema[key] = value
+            elif key not in _KEPT and key not in _DROPPED:
+                raise ValueError(f"{path}: a structural schema has no {key!r}")
+        if "properties" in source:
+            schema["properties"] = {
+                name: self._property(name, value, required=name in source.get("required", ()), path=path)
+                for name, value in source["properties"].items()
+            }
+            if source.get("required"):
+                schema["required"] = source["required"]
+        elif isinstance(source.get("additionalProperties"), dict):
+            schema["additionalProperties"] = self.translate(source["additionalProperties"], f"{path}[]")
+        if "items" in source:
+            schema["items"] = self.translate(source["items"], f"{path}[]")
+        return schema
+
+    def _property(self, name: str, raw: Schema, *, required: bool, path: str) -> Schema:
+        schema = self.translate(raw, f"{path}.{name}")
+        made_by_factory = not required and "default" not in raw
+        if made_by_factory and self._defaults:
+            # The server fills `{}` with the defaults of the section's own fields.
+            schema["default"] = [] if schema["type"] == "array" else {}
+        return schema
+
+    def _resolve(self, raw: Schema, path: str) -> Schema:
+        """The schema with its reference followed and its `or null` taken off; what stands beside them wins."""
+        beside = {key: value for key, value in raw.items() if key not in ("$ref", "anyOf", "$defs")}
+        if "$ref" in raw:
+            return self._resolve(self._definitions[raw["$ref"].rsplit("/", 1)[-1]], path) | beside
+        if "anyOf" in raw:
+            choices = [choice for choice in raw["anyOf"] if choice.get("type") != "null"]
+            if len(choices) != 1:
+                raise ValueError(f"{path}: a structural schema has no unions")
+            return self._resolve(choices[0], path) | beside
+        return beside

@@ -1,0 +1,90 @@
+"""Writes the generated files, or checks that they are current."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune_operator.api.crd import custom_resource_definition
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = "# Generated from operator/finetune_operator/api by scripts/generate: change it there.\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes YAML that Go's parser reads as the same values, without anchors."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        return True
+
+
+# To PyYAML 2e-4 is a string, to Go's parser a number: unquoted, the default of learningRate would change its type.
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$"), list("-+.0123456789")
+)
+
+
+def to_yaml(value: Any) -> str:
+    """Deterministic YAML in the order of the keys."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
+def helm_template(crd: dict[str, Any]) -> str:
+    """The CRD as a chart template: in templates/ and not in crds/, which Helm would never upgrade."""
+    metadata, rest = to_yaml({"metadata": crd["metadata"]}), to_yaml({"spec": crd["spec"]})
+    head = to_yaml({key: crd[key] for key in ("apiVersion", "kind")})
+    name, _, labels = metadata.partition("  labels:\n")
+    return (
+        "{{- if .Values.crds.enabled }}\n"
+        + HEADER
+        + _literal(head + name)
+        + '  {{- with include "finetune-operator.crdAnnotations" . }}\n'
+        + "  annotations:\n    {{- . | nindent 4 }}\n"
+        + "  {{- end }}\n"
+        + _literal("  labels:\n" + labels)
+        + _literal(rest)
+        + "{{- end }}\n"
+    )
+
+
+def _literal(text: str) -> str:
+    return text.replace("{{", '{{ "{{" }}')
+
+
+def generated_files() -> dict[Path, str]:
+    """Every generated file below the repository's root and what it should hold."""
+    crd = custom_resource_definition()
+    return {
+        Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
+        Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes or checks; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
+    options = parser.parse_args(arguments)
+    stale = [
+        path
+        for path, text in generated_files().items()
+        if not (options.root / path).is_file() or (options.root / path).read_text() != text
+    ]
+    if options.check:
+        for path in stale:
+            print(f"{path} is stale: run scripts/generate and commit what it writes", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        (options.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (options.root / path).write_text(generated_files()[path])
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
