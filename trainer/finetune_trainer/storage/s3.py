@@ -216,7 +216,7 @@ class _Moved(BaseSubscriber):
     def __init__(self, moved: ByteCount) -> None:
         self._moved = moved
 
-    def on_progress(self, bytes_transferred: int, **_: object) -> None:
+    def on_progress(self, future: "TransferFuture", bytes_transferred: int, **_: object) -> None:  # noqa: ARG002
         """Bytes since the last call; negative when a part is tried again."""
         self._moved(bytes_transferred)
 

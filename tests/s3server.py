@@ -1,0 +1,192 @@
+"""A real S3 server (SeaweedFS) for tests: real keys, a read-only identity, no buckets out of thin air.
+
+It counts as ready after a real PUT and GET, because it answers long before its volumes take anything. It is ended with
+SIGKILL, since SIGTERM takes it half a minute.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from finetune_trainer.contract.recipe.output import StorageSpec
+from finetune_trainer.storage.credentials import Credentials
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "data"
+_LOOPBACK = "127.0.0.1"
+_READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One identity."""
+
+    key_id: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> "Keys":
+        return cls(f"TEST{secrets.token_hex(8).upper()}", secrets.token_hex(20))
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running server with one bucket, `data`."""
+
+    endpoint: str
+    admin: Keys
+    reader: Keys
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def spec(self) -> StorageSpec:
+        return StorageSpec(endpoint=self.endpoint)
+
+    def client(self) -> "S3Client":
+        """The administrator's plain boto3 client, for arranging and looking."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.admin.key_id,
+            aws_secret_access_key=self.admin.secret,
+            config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20),
+        )
+
+    def put(self, key: str, content: bytes, bucket: str = BUCKET) -> None:
+        self.client().put_object(Bucket=bucket, Key=key, Body=content)
+
+    def get(self, key: str, bucket: str = BUCKET) -> bytes:
+        return self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix: str = "", bucket: str = BUCKET) -> list[str]:
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def mount(directory: Path, keys: Keys) -> Credentials:
+    """The keys as Kubernetes would mount them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "AWS_ACCESS_KEY_ID").write_text(keys.key_id)
+    (directory / "AWS_SECRET_ACCESS_KEY").write_text(keys.secret + "\n")
+    return Credentials(directory)
+
+
+@contextmanager
+def running() -> Iterator[S3Server]:
+    """A server of its own; killed and wiped at the end."""
+    root = Path(tempfile.mkdtemp(prefix="s3-"))
+    try:
+        server = _start(root)
+        try:
+            _wait_ready(server, root / "log")
+            yield server
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _start(root: Path) -> S3Server:
+    admin, reader = Keys.new(), Keys.new()
+    identities = [
+        _identity("admin", admin, ["Admin", "Read", "Write", "List", "Tagging"]),
+        _identity("reader", reader, ["Read", "List"]),
+    ]
+    config = root / "s3.json"
+    config.write_text(json.dumps({"identities": identities}))
+    (root / "data").mkdir()
+    (root / "tmp").mkdir()
+    master, volume, filer, s3 = _free_ports(4)
+    weed = Path(sysconfig.get_path("scripts")) / "weed"
+    arguments = [
+        str(weed),
+        "-logtostderr=true",
+        "server",
+        f"-dir={root / 'data'}",
+        f"-ip={_LOOPBACK}",
+        f"-ip.bind={_LOOPBACK}",
+        f"-master.port={master}",
+        f"-volume.port={volume}",
+        "-filer",
+        f"-filer.port={filer}",
+        "-s3",
+        f"-s3.port={s3}",
+        f"-s3.port.grpc={s3 + 10000}",
+        f"-s3.config={config}",
+        "-s3.autoCreateBucket=false",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+        "-master.electionTimeout=1s",
+        "-master.heartbeatInterval=100ms",
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=50",
+        "-volume.preStopSeconds=1",
+    ]
+    environment = {**os.environ, "GOMEMLIMIT": "256MiB", "TMPDIR": str(root / "tmp")}
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment, start_new_session=True)
+    return S3Server(f"http://{_LOOPBACK}:{s3}", admin, reader, process)
+
+
+def _identity(name: str, keys: Keys, actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": keys.key_id, "secretKey": keys.secret}]
+    return {"name": name, "credentials": credentials, "actions": actions}
+
+
+def _wait_ready(server: S3Server, log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        try:
+            if BUCKET not in [item["Name"] for item in server.client().list_buckets()["Buckets"]]:
+                server.client().create_bucket(Bucket=BUCKET)
+            server.put("ready", b"ready")
+            if server.get("ready") == b"ready":
+                server.client().delete_object(Bucket=BUCKET, Key="ready")
+                return
+        except (BotoCoreError, ClientError) as error:
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the S3 server does not start: {error}\n{log.read_text()[-2000:]}") from error
+        time.sleep(0.2)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now, as are those 10,000 above, where the server puts its gRPC."""
+    ports: list[int] = []
+    for port in range(20000 + secrets.randbelow(20000), 50000):
+        if len(ports) < count and _is_free(port) and _is_free(port + 10000):
+            ports.append(port)
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError:
+            return False
+    return True
