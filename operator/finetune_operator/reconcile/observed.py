@@ -49,6 +49,7 @@ class PodView:
         waiting_reason, waiting_message: why the container does not start, as the kubelet says it.
         unschedulable: the scheduler's message while no node fits, else empty.
         disruption: the reason of a DisruptionTarget condition (eviction, preemption, taint), else empty.
+        deletion_time: when a deleted pod should be gone, grace period included; None while it is not deleted.
     """
 
     namespace: str
@@ -69,7 +70,7 @@ class PodView:
     unschedulable: str
     disruption: str
     terminated: Terminated | None
-    deleting: bool
+    deletion_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +148,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         disruption=(_true_condition(status, "DisruptionTarget") or {}).get("reason", ""),
         terminated=_terminated(state.get("terminated")),
-        deleting="deletionTimestamp" in metadata,
+        deletion_time=_time(metadata.get("deletionTimestamp")),
     )
 
 

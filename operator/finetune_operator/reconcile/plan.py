@@ -44,7 +44,7 @@ class Plan:
         delete: children that must go, with background propagation.
         status: the whole status as it should be, `progress` included.
         events: to be posted when the status write succeeded.
-        requeue_after: seconds until a deadline or back-off needs another look; None when only events can change anything.
+        requeue_after: seconds until a deadline or back-off needs another look; None when only events can change it.
     """
 
     apply: tuple[dict[str, Any], ...] = ()

@@ -1,11 +1,22 @@
 """The policy of a FineTuneJob on one page."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.reasons import Phase, Reason
+from finetune_operator.reconcile import attempts, deadlines, ends, retention, retry, stages, suspend
+from finetune_operator.reconcile.conditions import show
 from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.outcome import Ending, Passed, Running, Waiting, judge, lost_deadline
 from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.refusal import refuse
+from finetune_trainer.contract.failure import FailureReason
+
+CHILD_GRACE = timedelta(seconds=30)
+"""How long a child that was applied may be missing from what is seen before it counts as deleted."""
 
 
 def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
@@ -14,4 +25,91 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
     Level-triggered: the same arguments give the same plan, and carrying a plan out leads to a state whose plan is
     empty but for time.
     """
-    raise NotImplementedError
+    if job.deleting or job.spec.managed_by not in (None, names.CONTROLLER_NAME):
+        return Plan(status=job.status)
+    draft = Draft(job=job, observed=observed, config=config, now=now, status=job.status)
+    stages.begin_run(draft)
+    if ends.is_finished(draft):
+        retention.expire(draft)
+    elif refusal := refuse(job, config):
+        ends.fail(draft, Ending(reason=refusal.reason, message=refusal.message))
+    elif overdue := deadlines.job_overdue(draft):
+        ends.fail(draft, overdue)
+    elif job.spec.suspend:
+        suspend.suspend(draft)
+    else:
+        suspend.resume(draft)
+        _advance(draft)
+    return draft.plan()
+
+
+def _advance(draft: Draft) -> None:
+    """Moves the current attempt on, or starts the next one when its time has come."""
+    retention.prune(draft)
+    attempt = attempts.current(draft)
+    if attempt is None:
+        due = retry.not_before(draft.status, draft.job.spec.retry)
+        if due is not None and draft.now < due:
+            draft.wake(due)
+            return
+        attempt = attempts.start(draft)
+    role = names.PREFLIGHT_ROLE if attempts.needs_preflight(draft) else names.TRAIN_ROLE
+    child = draft.observed.job(role, attempt.number)
+    if child is None:
+        _missing(draft, role, attempt.number, attempt.start_time)
+        return
+    draft.update(job_name=child.name)
+    pods = draft.observed.pods_of(role, attempt.number)
+    verdict = judge(child, pods, draft.now)
+    if (lost := lost_deadline(pods)) is not None:
+        draft.wake(lost)
+    match verdict:
+        case Waiting():
+            overdue = deadlines.start_overdue(draft, verdict)
+            if overdue is not None:
+                ends.fail(draft, overdue)
+            else:
+                stages.show_waiting(draft, role, verdict)
+        case Running():
+            silent = deadlines.stalled(draft, verdict) if role == names.TRAIN_ROLE else None
+            if silent is not None:
+                draft.delete(child)
+                _ended(draft, silent)
+            else:
+                stages.show_running(draft, role, verdict)
+        case Passed() if role == names.PREFLIGHT_ROLE:
+            if not ends.succeed_reused(draft, verdict):
+                stages.pass_preflight(draft, verdict)
+                _advance(draft)
+        case Passed():
+            ending = ends.succeed(draft, verdict)
+            if ending is not None:
+                _ended(draft, ending)
+        case Ending():
+            if not child.failed:
+                draft.delete(child)
+            _ended(draft, verdict)
+
+
+def _missing(draft: Draft, role: str, number: int, started: datetime | None) -> None:
+    """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it."""
+    if draft.status.job_name != names.child_name(draft.job.name, role, number):
+        stages.start(draft, role, number)
+    elif started is not None and draft.now < started + CHILD_GRACE:
+        draft.wake(started + CHILD_GRACE)
+    else:
+        _ended(draft, Ending(reason=FailureReason.POD_LOST, message=f"Job {draft.status.job_name} was deleted"))
+
+
+def _ended(draft: Draft, ending: Ending) -> None:
+    """Books the end of the attempt; another one follows after a pause, or the job fails."""
+    attempts.end(draft, ending)
+    if retry.gives_up(draft.status, ending, draft.job.spec.retry):
+        ends.fail(draft, ending)
+        return
+    due = retry.not_before(draft.status, draft.job.spec.retry)
+    if due is not None:
+        draft.wake(due)
+    message = f"attempt {draft.status.attempt} ended with {ending.reason}: {ending.message}"
+    draft.event(Reason.RETRYING, message, ends.WARNING)
+    show(draft, Phase.RETRYING, ending.reason, message)

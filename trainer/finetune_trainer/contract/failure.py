@@ -72,7 +72,6 @@ class FailureReason(StrEnum):
     POD_LOST = "PodLost"
     START_DEADLINE = "StartDeadlineExceeded"
     DEADLINE = "DeadlineExceeded"
-    RETRIES_EXHAUSTED = "RetriesExhausted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,12 +208,6 @@ FAILURES: dict[FailureReason, FailureClass] = {
             "Raise startDeadlineSeconds, or free what the pod waits for.",
         ),
         (FailureReason.DEADLINE, _F, None, "Raise activeDeadlineSeconds or shorten the training."),
-        (
-            FailureReason.RETRIES_EXHAUSTED,
-            _F,
-            None,
-            "See status.attempts for how each attempt ended.",
-        ),
     )
 }
 

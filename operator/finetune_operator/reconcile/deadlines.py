@@ -1,0 +1,52 @@
+"""Limits in time: for the whole job, for the wait of a pod, and for a silent training."""
+
+from datetime import datetime, timedelta
+
+from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.outcome import Ending, Running, Waiting
+from finetune_trainer.contract.failure import FailureReason
+
+
+def job_overdue(draft: Draft) -> Ending | None:
+    """The end of a job that has taken too long in all."""
+    limit, start = draft.job.spec.active_deadline_seconds, draft.status.start_time
+    if limit is None or start is None or not _passed(draft, start, limit):
+        return None
+    return Ending(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
+
+
+def start_overdue(draft: Draft, waiting: Waiting) -> Ending | None:
+    """The end of a job whose pod has waited too long for its node, image or volumes."""
+    limit = draft.job.spec.start_deadline_seconds
+    if limit is None or waiting.since is None or not _passed(draft, waiting.since, limit):
+        return None
+    cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else "no reason is known"
+    return Ending(
+        reason=FailureReason.START_DEADLINE,
+        message=f"the pod did not start within startDeadlineSeconds, {limit} s; {cause}",
+    )
+
+
+def stalled(draft: Draft, running: Running) -> Ending | None:
+    """The end of an attempt that has said nothing for too long."""
+    limit = draft.job.spec.stall_timeout_seconds
+    if limit is None:
+        return None
+    progress = draft.status.progress
+    heard = progress.heartbeat_time if progress is not None else None
+    last = max(heard, running.since) if heard is not None else running.since
+    if not _passed(draft, last, limit):
+        return None
+    return Ending(
+        reason=FailureReason.STALLED,
+        message=f"no progress within stallTimeoutSeconds, {limit} s, since {last:%H:%M:%S} UTC",
+    )
+
+
+def _passed(draft: Draft, start: datetime, seconds: int) -> bool:
+    """Whether the limit has passed; if not, the plan wakes then."""
+    due = start + timedelta(seconds=seconds)
+    if draft.now >= due:
+        return True
+    draft.wake(due)
+    return False

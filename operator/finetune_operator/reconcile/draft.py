@@ -1,0 +1,59 @@
+"""The plan while it is being made: policies write into it, and one plan comes out."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.observed import JobView, Observed
+from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """Arguments of one reconcile and what its policies have decided so far."""
+
+    job: FineTuneJob
+    observed: Observed
+    config: ReconcileConfig
+    now: datetime
+    status: FineTuneJobStatus
+    _apply: list[dict[str, Any]] = field(default_factory=list)
+    _delete: list[Deletion] = field(default_factory=list)
+    _events: list[Event] = field(default_factory=list)
+    _wake: datetime | None = None
+
+    def update(self, **fields: Any) -> None:
+        """Sets fields of the status."""
+        self.status = self.status.model_copy(update=fields)
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """A child that should exist."""
+        self._apply.append(manifest)
+
+    def delete(self, child: JobView) -> None:
+        """A child that should go, with its pods."""
+        if not child.deleting:
+            self._delete.append(Deletion(name=child.name, uid=child.uid))
+
+    def event(self, reason: str, message: str, type_: EventType = EventType.NORMAL) -> None:
+        """Something a user should read in `kubectl describe`."""
+        self._events.append(Event(type=type_, reason=reason, message=message))
+
+    def wake(self, at: datetime) -> None:
+        """Look again then; the earliest wins."""
+        if self._wake is None or at < self._wake:
+            self._wake = at
+
+    def plan(self) -> Plan:
+        """The finished plan."""
+        after = None if self._wake is None else max(timedelta(0), self._wake - self.now).total_seconds()
+        return Plan(
+            apply=tuple(self._apply),
+            delete=tuple(self._delete),
+            status=self.status,
+            events=tuple(self._events),
+            requeue_after=after,
+        )

@@ -1,0 +1,100 @@
+"""The two ends of a run. An end is final: only another runToken starts the job again."""
+
+from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.status import (
+    MAX_MESSAGE,
+    ConditionStatus,
+    Failure,
+    OutputStatus,
+    PreflightStatus,
+    ProgressStatus,
+)
+from finetune_operator.reconcile import attempts
+from finetune_operator.reconcile.conditions import set_condition, show
+from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.outcome import Ending, Passed
+from finetune_operator.reconcile.plan import EventType
+from finetune_trainer.contract.failure import FAILURES, FailureReason
+from finetune_trainer.contract.termination import Outcome, Termination
+
+WARNING = EventType.WARNING
+
+
+def is_finished(draft: Draft) -> bool:
+    """Whether this run has ended."""
+    return draft.status.is_true(ConditionType.FINISHED)
+
+
+def succeed(draft: Draft, passed: Passed) -> Ending | None:
+    """Ends the run well, or says why the attempt does not count as a success."""
+    termination = passed.termination
+    if termination is None:
+        # The report went with its pod. The adapter is there: the next attempt finds it and trains nothing.
+        return Ending(reason=FailureReason.POD_LOST, message="the training ended, but its pod is gone with the report")
+    if termination.output is None:
+        return Ending(
+            reason=FailureReason.INTERNAL,
+            message="the trainer ended with exit code 0 without naming an adapter",
+            exit_code=0,
+        )
+    _succeed(draft, termination)
+    return None
+
+
+def succeed_reused(draft: Draft, passed: Passed) -> bool:
+    """Ends the run without training when preflight has found its adapter; says whether it did."""
+    termination = passed.termination
+    if termination is None or termination.outcome is not Outcome.REUSED or termination.output is None:
+        return False
+    if termination.preflight is not None:
+        draft.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
+    set_condition(
+        draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "this run's adapter is there"
+    )
+    _succeed(draft, termination)
+    return True
+
+
+def fail(draft: Draft, ending: Ending) -> None:
+    """Ends the run badly, stops what still runs, and says what to do."""
+    attempts.end(draft, ending)
+    remedy = FAILURES[ending.reason].remedy
+    message = f"{ending.message.rstrip('. ')}. {remedy}" if remedy else ending.message
+    if draft.status.restarts:
+        message += f" Gave up at attempt {draft.status.attempt}."
+    message = message[:MAX_MESSAGE]
+    preflight = draft.status.condition(ConditionType.PREFLIGHT_PASSED)
+    if preflight is not None and preflight.reason == Reason.PREFLIGHT_RUNNING:
+        set_condition(draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, ending.reason, message)
+    for child in draft.observed.jobs:
+        if not (child.complete or child.failed):
+            draft.delete(child)
+    draft.update(
+        failure=Failure(reason=ending.reason, message=message, exit_code=ending.exit_code),
+        fingerprint=ending.fingerprint or draft.status.fingerprint,
+        completion_time=draft.now,
+    )
+    draft.event(ending.reason, message, WARNING)
+    show(draft, Phase.FAILED, ending.reason, message)
+
+
+def _succeed(draft: Draft, termination: Termination) -> None:
+    assert termination.output is not None
+    reused = termination.outcome is Outcome.REUSED
+    reason = Reason.OUTPUT_EXISTS if reused else Reason.SUCCEEDED
+    message = (
+        f"the adapter of this very run was there already: {termination.output.uri}"
+        if reused
+        else f"the adapter is at {termination.output.uri}"
+    )
+    attempts.succeed(draft, reason)
+    draft.update(
+        output=OutputStatus.of(termination.output),
+        fingerprint=termination.fingerprint or draft.status.fingerprint,
+        completion_time=draft.now,
+        failure=None,
+    )
+    if termination.progress is not None:
+        draft.update(progress=ProgressStatus.of(termination.progress))
+    draft.event(reason, message)
+    show(draft, Phase.SUCCEEDED, reason, message)

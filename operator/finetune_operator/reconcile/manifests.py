@@ -1,0 +1,51 @@
+"""The child Jobs: one batch/v1 Job a stage and attempt.
+
+A Job never retries by itself (`backoffLimit: 0`): why an attempt ended decides whether there is another. The one thing
+it does is to replace a pod that was disrupted, which needs no operator. `suspend` is not set: a queue may own it.
+"""
+
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.podtemplate import child_labels, pod_template
+
+
+def child_job(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> dict[str, Any]:
+    """The manifest of a stage's Job."""
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": names.child_name(job.name, role, attempt),
+            "namespace": job.namespace,
+            "labels": child_labels(job, role, attempt),
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": pod_template(job, config, role, attempt),
+        },
+    }
+
+
+def owner_reference(job: FineTuneJob) -> dict[str, Any]:
+    """Makes the garbage collector remove the child with its FineTuneJob."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "name": job.name,
+        "uid": job.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

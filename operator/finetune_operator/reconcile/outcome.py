@@ -1,0 +1,147 @@
+"""What the children of one attempt amount to: waiting, running, passed, or ended with a reason.
+
+Success is read from the pod, which says it first. Failure is read from the Job, because the Job replaces a pod that
+was disrupted (podFailurePolicy); the reason is then read from the pod's termination message, exit code and state.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from finetune_operator.reconcile.observed import JobView, PodView
+from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
+from finetune_trainer.contract.termination import Outcome, Termination
+
+LOST_AFTER = timedelta(seconds=30)
+"""A deleted pod that is still there this long after its grace period sits on a node that does not answer."""
+
+_SIGNAL_BASE = 128
+_IMAGE_REASONS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+}
+_QUIET_WAITING = {"", "ContainerCreating", "PodInitializing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """No container runs yet. `reason` is empty while nothing is wrong."""
+
+    reason: str
+    message: str
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The container runs."""
+
+    pod: PodView
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """The container ended well; `termination` is None when its report is lost or foreign."""
+
+    termination: Termination | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The attempt is over without success."""
+
+    reason: FailureReason
+    message: str
+    exit_code: int | None = None
+    fingerprint: str | None = None
+
+
+Verdict = Waiting | Running | Passed | Ending
+
+
+def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
+    """The verdict on one child Job and its pods, oldest first."""
+    for pod in reversed(pods):
+        if pod.terminated is not None and pod.terminated.exit_code == 0 and pod.phase == "Succeeded":
+            return Passed(termination=Termination.read(pod.terminated.message))
+    if job.complete:
+        return Passed(termination=None)
+    if job.failed:
+        return _failed(job, pods)
+    for pod in pods:
+        if pod.reason == "Evicted" and "ephemeral" in pod.message:
+            # The Job would make a new pod for this disruption, which would fill the same disk again.
+            return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
+    live = [pod for pod in pods if pod.terminated is None]
+    if not live:
+        return Waiting(reason="", message="", since=None)
+    pod = live[-1]
+    if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
+        return Ending(
+            reason=FailureReason.POD_LOST,
+            message=f"pod {pod.name} was deleted ({pod.disruption or 'no reason given'}) and its node does not answer",
+        )
+    if pod.running_since is not None:
+        return Running(pod=pod, since=pod.running_since)
+    return _waiting(pod)
+
+
+def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
+    """When a pod that is being deleted counts as lost; None when none is."""
+    times = [pod.deletion_time + LOST_AFTER for pod in pods if pod.deletion_time is not None and not pod.terminated]
+    return min(times, default=None)
+
+
+def _waiting(pod: PodView) -> Waiting:
+    if pod.waiting_reason in _IMAGE_REASONS:
+        text = f"{pod.waiting_reason}: {pod.waiting_message}"
+        return Waiting(reason=FailureReason.IMAGE_PULL, message=text, since=pod.created)
+    if pod.unschedulable:
+        return Waiting(reason=FailureReason.UNSCHEDULABLE, message=pod.unschedulable, since=pod.created)
+    if pod.waiting_reason not in _QUIET_WAITING:
+        return Waiting(reason=pod.waiting_reason, message=pod.waiting_message, since=pod.created)
+    return Waiting(reason="", message="", since=pod.created)
+
+
+def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
+    ended = [pod for pod in pods if pod.terminated is not None]
+    if not ended:
+        return Ending(
+            reason=FailureReason.POD_LOST,
+            message=f"its pod is gone; the Job says {job.failure_reason}: {job.failure_message}",
+        )
+    return classify(ended[-1])
+
+
+def classify(pod: PodView) -> Ending:
+    """Why a pod's container failed. The first that is known: its own message, the kubelet's reason, its exit code."""
+    terminated = pod.terminated
+    assert terminated is not None
+    code = terminated.exit_code
+    said = Termination.read(terminated.message)
+    if said is not None and said.outcome is Outcome.FAILED and said.reason is not None:
+        return Ending(reason=said.reason, message=said.message, exit_code=code, fingerprint=said.fingerprint)
+    if terminated.reason == "OOMKilled":
+        return Ending(
+            reason=FailureReason.HOST_OUT_OF_MEMORY,
+            message="the kernel killed the container at its memory limit",
+            exit_code=code,
+        )
+    if pod.disruption:
+        return Ending(reason=FailureReason.POD_LOST, message=f"disrupted: {pod.disruption}", exit_code=code)
+    reason = BY_EXIT_CODE.get(code)
+    tail = f": {terminated.message.strip()}" if terminated.message.strip() else ""
+    if reason is not None:
+        return Ending(reason=reason, message=f"the container ended with exit code {code}{tail}", exit_code=code)
+    if code > _SIGNAL_BASE:
+        signal = code - _SIGNAL_BASE
+        return Ending(
+            reason=FailureReason.KILLED, message=f"the container was ended by signal {signal}{tail}", exit_code=code
+        )
+    return Ending(
+        reason=FailureReason.INTERNAL, message=f"the container ended with exit code {code}{tail}", exit_code=code
+    )

@@ -1,0 +1,237 @@
+"""The pod of a stage: restricted by default, without an API token, writing only into its own volumes.
+
+The recipe is an annotation of the template, mounted as a file by the downward API: it can neither be missing nor
+differ from its pod, and costs no object of its own. Secrets are mounted by name; the operator never reads one.
+"""
+
+import math
+import re
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.recipe import recipe_of
+from finetune_trainer.contract import layout
+from finetune_trainer.contract.uri import Scheme, parse_uri
+
+USER_ID = 65532
+GRACE_SECONDS = 120
+"""Seconds between SIGTERM and SIGKILL: one optimizer step, saving and uploading."""
+PREFLIGHT_RESOURCES = {
+    "requests": {"cpu": "100m", "memory": "128Mi"},
+    "limits": {"memory": "1Gi"},
+}
+TOKEN_SECONDS = 3600
+_MEMORY_REQUEST = "4Gi"
+
+_CONTAINERS = {names.PREFLIGHT_ROLE: "preflight", names.TRAIN_ROLE: "trainer"}
+
+
+def child_labels(job: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
+    """Labels by which children are watched and matched to their FineTuneJob."""
+    return {
+        names.MANAGED_BY_LABEL: names.MANAGED_BY,
+        names.JOB_NAME_LABEL: job.name,
+        names.JOB_UID_LABEL: job.uid,
+        names.ROLE_LABEL: role,
+        names.ATTEMPT_LABEL: str(attempt),
+    }
+
+
+def pod_template(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> dict[str, Any]:
+    """The pod template of a stage's Job."""
+    scheduling = job.spec.scheduling
+    training = role == names.TRAIN_ROLE
+    labels = {**(scheduling.labels or {}), **child_labels(job, role, attempt)}
+    annotations = {
+        **(scheduling.annotations or {}),
+        names.RECIPE_ANNOTATION: recipe_of(job, attempt).to_json(),
+        "kubectl.kubernetes.io/default-container": _CONTAINERS[role],
+    }
+    volumes = _volumes(job, config, role)
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, config, role, [mount for _, mount in volumes])],
+        "volumes": [volume for volume, _ in volumes],
+    }
+    if scheduling.service_account_name is not None:
+        spec["serviceAccountName"] = scheduling.service_account_name
+    if scheduling.image_pull_secrets:
+        spec["imagePullSecrets"] = [secret.to_dict() for secret in scheduling.image_pull_secrets]
+    if training:
+        spec.update(_placement(job))
+    return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def _container(job: FineTuneJob, config: ReconcileConfig, role: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    training = role == names.TRAIN_ROLE
+    container: dict[str, Any] = {
+        "name": _CONTAINERS[role],
+        "image": config.trainer_image if training else config.preflight_image,
+        "env": _environment(job, config, role),
+        "resources": _training_resources(job) if training else PREFLIGHT_RESOURCES,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": layout.TERMINATION_PATH,
+        # A crash before the trainer can speak leaves the end of its log instead.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    if config.image_pull_policy:
+        container["imagePullPolicy"] = config.image_pull_policy
+    if not training:
+        # The image's own command is the operator.
+        container["command"] = ["python", "-m", "finetune_trainer", "preflight"]
+    return container
+
+
+def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[dict[str, Any]]:
+    values: dict[str, str] = {
+        layout.RECIPE_ENV: layout.RECIPE_PATH,
+        layout.WORK_ENV: layout.WORK_PATH,
+        layout.TERMINATION_ENV: layout.TERMINATION_PATH,
+        "HOME": layout.WORK_PATH,
+        "TMPDIR": "/tmp",  # noqa: S108 (the pod's own volume)
+    }
+    if job.spec.storage.secret_ref is not None:
+        values[layout.STORAGE_SECRET_ENV] = layout.STORAGE_SECRET_PATH
+    if job.spec.model.token_secret_ref is not None:
+        values[layout.HUB_TOKEN_ENV] = layout.HUB_TOKEN_PATH
+    if role == names.TRAIN_ROLE:
+        # More threads than cores make two trainings on one node tens of times slower.
+        values["OMP_NUM_THREADS"] = str(_whole_cores(job.spec.resources.cpu))
+        if config.progress_url:
+            values[layout.PROGRESS_URL_ENV] = progress_url(job, config)
+            values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH
+    added = job.spec.scheduling.env or [] if role == names.TRAIN_ROLE else []
+    pod_uid = {"name": layout.POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    return [
+        *({"name": name, "value": value} for name, value in values.items()),
+        pod_uid,
+        *({"name": variable.name, "value": variable.value} for variable in added if variable.name not in values),
+    ]
+
+
+def progress_url(job: FineTuneJob, config: ReconcileConfig) -> str:
+    """Where the pods of the job report."""
+    return f"{config.progress_url}/v1/jobs/{job.namespace}/{job.name}/{job.uid}/progress"
+
+
+def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Volumes, each with its mount."""
+    resources, storage, token = job.spec.resources, job.spec.storage, job.spec.model.token_secret_ref
+    work = {} if resources.ephemeral_storage is None else {"sizeLimit": resources.ephemeral_storage}
+    recipe = {
+        "items": [
+            {
+                "path": layout.RECIPE_PATH.rsplit("/", 1)[-1],
+                "fieldRef": {"fieldPath": f"metadata.annotations['{names.RECIPE_ANNOTATION}']"},
+            }
+        ]
+    }
+    found = [
+        _volume("recipe", {"downwardAPI": recipe}, layout.RECIPE_PATH.rsplit("/", 1)[0], read_only=True),
+        _volume("work", {"emptyDir": work}, layout.WORK_PATH),
+        _volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
+    ]
+    if storage.secret_ref is not None:
+        # Optional: a pod that waits for a Secret says nothing; one without the key says which one is missing.
+        secret = {"secretName": storage.secret_ref.name, "optional": True, "defaultMode": 0o440}
+        found.append(_volume("storage-secret", {"secret": secret}, layout.STORAGE_SECRET_PATH, read_only=True))
+    if token is not None:
+        directory, _, file = layout.HUB_TOKEN_PATH.rpartition("/")
+        secret = {
+            "secretName": token.name,
+            "optional": True,
+            "defaultMode": 0o440,
+            "items": [{"key": token.key, "path": file}],
+        }
+        found.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
+    for index, claim in enumerate(_claims(job)):
+        volume = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        found.append(_volume(f"pvc-{index}", volume, f"{layout.PVC_ROOT}/{claim}", read_only=True))
+    if role == names.TRAIN_ROLE:
+        memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
+        found.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
+        if config.progress_url:
+            directory, _, file = layout.PROGRESS_TOKEN_PATH.rpartition("/")
+            source = {
+                "serviceAccountToken": {
+                    "audience": names.progress_audience(job.uid),
+                    "expirationSeconds": TOKEN_SECONDS,
+                    "path": file,
+                }
+            }
+            found.append(_volume("progress-token", {"projected": {"sources": [source]}}, directory, read_only=True))
+    return found
+
+
+def _volume(
+    name: str, source: dict[str, Any], path: str, *, read_only: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    mount: dict[str, Any] = {"name": name, "mountPath": path}
+    if read_only:
+        mount["readOnly"] = True
+    return {"name": name, **source}, mount
+
+
+def _claims(job: FineTuneJob) -> list[str]:
+    """Claims that model, data and initial adapter are read from, without repetition."""
+    dataset = job.spec.dataset
+    validation = dataset.validation.uri if dataset.validation is not None else None
+    texts = [job.spec.model.uri, dataset.uri, *(dataset.uris or ()), validation, job.spec.lora.initial_adapter_uri]
+    uris = [parse_uri(text) for text in texts if text is not None]
+    return list(dict.fromkeys(uri.authority for uri in uris if uri.scheme is Scheme.PVC))
+
+
+def _training_resources(job: FineTuneJob) -> dict[str, Any]:
+    resources = job.spec.resources
+    requests: dict[str, str] = {"cpu": resources.cpu, "memory": resources.memory or _MEMORY_REQUEST}
+    limits: dict[str, str] = {}
+    if resources.memory is not None:
+        limits["memory"] = resources.memory
+    if resources.ephemeral_storage is not None:
+        requests["ephemeral-storage"] = limits["ephemeral-storage"] = resources.ephemeral_storage
+    if resources.gpus:
+        requests[resources.gpu_resource] = limits[resources.gpu_resource] = str(resources.gpus)
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _placement(job: FineTuneJob) -> dict[str, Any]:
+    scheduling = job.spec.scheduling
+    found: dict[str, Any] = {}
+    if scheduling.priority_class_name is not None:
+        found["priorityClassName"] = scheduling.priority_class_name
+    if scheduling.node_selector:
+        found["nodeSelector"] = dict(scheduling.node_selector)
+    if scheduling.tolerations:
+        found["tolerations"] = [toleration.to_dict() for toleration in scheduling.tolerations]
+    if scheduling.runtime_class_name is not None:
+        found["runtimeClassName"] = scheduling.runtime_class_name
+    if scheduling.affinity is not None:
+        requirements = [item.to_dict() for item in scheduling.affinity.required_node_labels]
+        terms = [{"matchExpressions": requirements}]
+        found["affinity"] = {
+            "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        }
+    return found
+
+
+def _whole_cores(quantity: str) -> int:
+    """Cores of a CPU quantity, rounded down but at least one."""
+    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity).groups()  # type: ignore[union-attr]
+    return max(1, math.floor(float(number) / (1000 if unit == "m" else 1)))

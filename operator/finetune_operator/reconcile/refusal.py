@@ -1,0 +1,78 @@
+"""Specs that are refused before any pod exists: fields without behaviour yet, and what the administrator forbids."""
+
+from dataclasses import dataclass
+
+from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.recipe import recipe_of
+from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.supported import unsupported_fields
+
+_FOREIGN_PREFIXES = (
+    names.GROUP,
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "argocd.argoproj.io",
+    "batch.kubernetes.io",
+    "kustomize.toolkit.fluxcd.io",
+    "helm.toolkit.fluxcd.io",
+    "helm.sh",
+    "kubectl.kubernetes.io",
+    "kueue.x-k8s.io",
+)
+"""Keys on pods that would make a GitOps tool prune them (tektoncd/pipeline#3202), or that belong to controllers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why the spec is refused."""
+
+    reason: FailureReason
+    message: str
+
+
+def refuse(job: FineTuneJob, config: ReconcileConfig) -> Refusal | None:
+    """The refusal of a spec, with every field that is at fault; None when it may run."""
+    forbidden = _forbidden(job, config)
+    if forbidden:
+        return Refusal(reason=FailureReason.INVALID_RECIPE, message="; ".join(forbidden))
+    missing = [
+        *(f"{item.path}: {item.message}" for item in unsupported_fields(recipe_of(job, attempt=1))),
+        *_not_yet(job),
+    ]
+    if missing:
+        return Refusal(reason=FailureReason.NOT_SUPPORTED, message="; ".join(missing))
+    return None
+
+
+def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
+    scheduling = job.spec.scheduling
+    found = []
+    account = scheduling.service_account_name or "default"
+    if account not in config.service_accounts:
+        allowed = ", ".join(sorted(config.service_accounts))
+        found.append(
+            f"spec.scheduling.serviceAccountName: {account!r} is not one that the administrator allows ({allowed})"
+        )
+    if job.spec.model.trust_remote_code and not config.allow_remote_code:
+        found.append("spec.model.trustRemoteCode: the administrator does not allow code from model repositories")
+    for field, keys in (("labels", scheduling.labels), ("annotations", scheduling.annotations)):
+        found += [
+            f"spec.scheduling.{field}: {key!r} belongs to a controller or a deployment tool: remove it"
+            for key in keys or ()
+            if key.startswith(_FOREIGN_PREFIXES)
+        ]
+    return found
+
+
+def _not_yet(job: FineTuneJob) -> list[str]:
+    resources, scheduling = job.spec.resources, job.spec.scheduling
+    found = []
+    if resources.nodes > 1:
+        found.append("spec.resources.nodes: training on several nodes is not there yet: set 1")
+    if resources.gpus > 1:
+        found.append("spec.resources.gpus: training on several GPUs is not there yet: set 1")
+    if scheduling.queue_name is not None:
+        found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
+    return found

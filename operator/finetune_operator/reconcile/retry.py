@@ -1,0 +1,36 @@
+"""What follows an attempt that ended: another one after a pause, or the end of the job."""
+
+from datetime import datetime, timedelta
+
+from finetune_operator.api.spec import Retry
+from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.reconcile.outcome import Ending
+from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
+
+MAX_BACKOFF = timedelta(hours=1)
+
+_ENOUGH = {FailureReason.HOST_OUT_OF_MEMORY: 2}
+"""Reasons that repeat: after this many, another attempt would end the same way."""
+
+
+def gives_up(status: FineTuneJobStatus, ending: Ending, retry: Retry) -> bool:
+    """Whether the job fails now. `status` holds the attempt's end already."""
+    policy = FAILURES[ending.reason].policy
+    if policy is Policy.FAIL:
+        return True
+    if policy is Policy.RETRY_UNCOUNTED:
+        return False
+    same = sum(1 for attempt in status.attempts if attempt.reason == ending.reason)
+    return status.counted_failures > retry.limit or same >= _ENOUGH.get(ending.reason, same + 1)
+
+
+def not_before(status: FineTuneJobStatus, retry: Retry) -> datetime | None:
+    """When the next attempt may start: the pause doubles with each counted failure.
+
+    An end that was not the job's fault waits the first pause only.
+    """
+    if not status.attempts or (ended := status.attempts[-1]).end_time is None:
+        return None
+    doublings = max(0, status.counted_failures - 1) if ended.counted else 0
+    pause = timedelta(seconds=retry.backoff_seconds << min(doublings, 12))
+    return ended.end_time + min(pause, MAX_BACKOFF)
