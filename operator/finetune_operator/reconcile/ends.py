@@ -28,10 +28,10 @@ def is_finished(draft: Draft) -> bool:
 def succeed(draft: Draft, passed: Passed) -> Ending | None:
     """Ends the run well, or says why the attempt does not count as a success."""
     termination = passed.termination
-    if termination is None:
-        # The report went with its pod. The adapter is there: the next attempt finds it and trains nothing.
+    if passed.pod_gone:
+        # The adapter is there: the next attempt finds it and trains nothing.
         return Ending(reason=FailureReason.POD_LOST, message="the training ended, but its pod is gone with the report")
-    if termination.output is None:
+    if termination is None or termination.output is None:
         return Ending(
             reason=FailureReason.INTERNAL,
             message="the trainer ended with exit code 0 without naming an adapter",

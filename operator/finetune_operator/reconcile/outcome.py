@@ -45,9 +45,15 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
-    """The container ended well; `termination` is None when its report is lost or foreign."""
+    """The container ended well.
+
+    Attributes:
+        termination: its report; None when there is none that can be read.
+        pod_gone: the report went with its pod, as against a container that made none.
+    """
 
     termination: Termination | None
+    pod_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +75,7 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
         if pod.terminated is not None and pod.terminated.exit_code == 0 and pod.phase == "Succeeded":
             return Passed(termination=Termination.read(pod.terminated.message))
     if job.complete:
-        return Passed(termination=None)
+        return Passed(termination=None, pod_gone=True)
     if job.failed:
         return _failed(job, pods)
     for pod in pods:

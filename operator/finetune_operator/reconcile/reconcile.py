@@ -45,7 +45,6 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
 
 def _advance(draft: Draft) -> None:
     """Moves the current attempt on, or starts the next one when its time has come."""
-    retention.prune(draft)
     attempt = attempts.current(draft)
     if attempt is None:
         due = retry.not_before(draft.status, draft.job.spec.retry)
@@ -53,6 +52,7 @@ def _advance(draft: Draft) -> None:
             draft.wake(due)
             return
         attempt = attempts.start(draft)
+        retention.prune(draft)
     role = names.PREFLIGHT_ROLE if attempts.needs_preflight(draft) else names.TRAIN_ROLE
     child = draft.observed.job(role, attempt.number)
     if child is None:

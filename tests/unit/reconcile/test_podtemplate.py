@@ -1,0 +1,132 @@
+"""The pods: restricted, without an API token, with the recipe that the spec says."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_operator.api import names
+from finetune_operator.reconcile.manifests import child_job
+from finetune_trainer.contract import layout
+from finetune_trainer.contract.recipe import Recipe
+from unit.reconcile.world import CONFIG, a_job
+
+ROLES = [names.PREFLIGHT_ROLE, names.TRAIN_ROLE]
+
+
+def pod_of(role: str, **spec: Any) -> dict[str, Any]:
+    template: dict[str, Any] = child_job(a_job(**spec), CONFIG, role, 1)["spec"]["template"]
+    return template
+
+
+def environment(pod: dict[str, Any]) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in pod["spec"]["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_pod_meets_the_restricted_standard_and_holds_no_api_token(role: str) -> None:
+    spec = pod_of(role)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    [container] = spec["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    kinds = {key for volume in spec["volumes"] for key in volume if key != "name"}
+    assert kinds <= {"downwardAPI", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_mounted_recipe_is_the_spec(role: str) -> None:
+    pod = pod_of(role, lora={"rank": 8}, training={"maxSteps": 30}, runToken="t")
+    recipe = Recipe.model_validate_json(pod["metadata"]["annotations"][names.RECIPE_ANNOTATION])
+    assert (recipe.lora.rank, recipe.training.max_steps, recipe.run_token) == (8, 30, "t")
+    assert (recipe.job.name, recipe.job.namespace, recipe.job.attempt) == ("support-bot", "team-a", 1)
+    volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "recipe")
+    mount = next(item for item in pod["spec"]["containers"][0]["volumeMounts"] if item["name"] == "recipe")
+    path = volume["downwardAPI"]["items"][0]["path"]
+    assert f"{mount['mountPath']}/{path}" == environment(pod)[layout.RECIPE_ENV]
+
+
+def test_only_training_asks_for_a_gpu() -> None:
+    assert "nvidia.com/gpu" not in json.dumps(pod_of(names.PREFLIGHT_ROLE))
+    resources = pod_of(names.TRAIN_ROLE)["spec"]["containers"][0]["resources"]
+    assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == "1"
+    assert "nvidia.com/gpu" not in json.dumps(pod_of(names.TRAIN_ROLE, resources={"gpus": 0}))
+
+
+def test_secrets_are_mounted_by_name_and_never_in_the_environment() -> None:
+    pod = pod_of(names.TRAIN_ROLE, storage={"secretRef": {"name": "s3-credentials"}})
+    volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "storage-secret")
+    assert volume["secret"]["secretName"] == "s3-credentials"
+    assert "secretKeyRef" not in json.dumps(pod)
+    assert environment(pod)[layout.STORAGE_SECRET_ENV] == layout.STORAGE_SECRET_PATH
+
+
+def test_the_progress_token_is_for_this_job_alone() -> None:
+    pod = pod_of(names.TRAIN_ROLE)
+    volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "progress-token")
+    token = volume["projected"]["sources"][0]["serviceAccountToken"]
+    assert token["audience"] == names.progress_audience(a_job().uid)
+    assert environment(pod)[layout.PROGRESS_URL_ENV].startswith("http://operator:8080/v1/jobs/team-a/support-bot/")
+
+
+def test_the_user_adds_but_never_replaces() -> None:
+    scheduling = {
+        "labels": {"team": "a", names.ROLE_LABEL: "other"},
+        "annotations": {"note": "x", names.RECIPE_ANNOTATION: "{}"},
+        "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "OMP_NUM_THREADS", "value": "64"}],
+        "nodeSelector": {"gpu": "h100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "priorityClassName": "batch",
+        "affinity": {"requiredNodeLabels": [{"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40000"]}]},
+    }
+    pod = pod_of(names.TRAIN_ROLE, scheduling=scheduling)
+    assert pod["metadata"]["labels"]["team"] == "a"
+    assert pod["metadata"]["labels"][names.ROLE_LABEL] == names.TRAIN_ROLE
+    assert pod["metadata"]["annotations"]["note"] == "x"
+    assert pod["metadata"]["annotations"][names.RECIPE_ANNOTATION] != "{}"
+    assert environment(pod)["NCCL_DEBUG"] == "WARN"
+    assert environment(pod)["OMP_NUM_THREADS"] == "1"
+    listed = [item["name"] for item in pod["spec"]["containers"][0]["env"]]
+    assert len(listed) == len(set(listed))
+    assert pod["spec"]["nodeSelector"] == {"gpu": "h100"}
+    assert pod["spec"]["priorityClassName"] == "batch"
+    terms = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert terms["nodeSelectorTerms"][0]["matchExpressions"][0]["key"] == "nvidia.com/gpu.memory"
+
+
+def test_claims_are_mounted_once_and_read_only() -> None:
+    pod = pod_of(names.TRAIN_ROLE, model={"uri": "pvc://models/llama"}, dataset={"uri": "pvc://models/train.jsonl"})
+    claims = [item["persistentVolumeClaim"] for item in pod["spec"]["volumes"] if "persistentVolumeClaim" in item]
+    assert claims == [{"claimName": "models", "readOnly": True}]
+    mounts = [item["mountPath"] for item in pod["spec"]["containers"][0]["volumeMounts"]]
+    assert f"{layout.PVC_ROOT}/models" in mounts
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("500m", "1"), ("4", "4"), ("2500m", "2"), (3, "3")])
+def test_threads_follow_the_cores(cpu: object, threads: str) -> None:
+    assert environment(pod_of(names.TRAIN_ROLE, resources={"cpu": cpu}))["OMP_NUM_THREADS"] == threads
+
+
+@given(
+    job=st.from_regex(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True),
+    role=st.sampled_from(ROLES),
+    attempt=st.integers(1, 100_000),
+)
+def test_child_names_are_labels_that_end_with_role_and_attempt(job: str, role: str, attempt: int) -> None:
+    name = names.child_name(job, role, attempt)
+    assert len(name) <= 63
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+    assert name.endswith(f"-{role}-{attempt}")
+
+
+def test_long_names_that_differ_at_the_end_have_different_children() -> None:
+    assert names.child_name("a" * 62 + "b", "train", 1) != names.child_name("a" * 62 + "c", "train", 1)

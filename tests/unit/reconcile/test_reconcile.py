@@ -1,0 +1,416 @@
+"""The policy, one behaviour a test: what a job does when its children do this and that."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.reasons import ConditionType, Phase
+from finetune_operator.api.status import ConditionStatus
+from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
+from unit.reconcile.world import OUTPUT, World, a_job, checked, failed, reused, succeeded
+
+
+def conditions(world: World) -> dict[str, str]:
+    return {item.type: str(item.status) for item in world.status.conditions}
+
+
+def test_a_job_is_checked_then_trained_then_succeeds() -> None:
+    world = World(a_job())
+    world.step()
+    assert world.made == ["support-bot-preflight-1"]
+    assert world.status.phase is Phase.PREFLIGHT
+    world.finish(checked(rows=42))
+    world.step()
+    assert world.made == ["support-bot-preflight-1", "support-bot-train-1"]
+    assert world.status.is_true(ConditionType.PREFLIGHT_PASSED)
+    assert world.status.preflight is not None
+    assert world.status.preflight.rows == 42
+    world.run()
+    world.step()
+    assert world.status.phase is Phase.RUNNING
+    world.later(60)
+    world.finish(succeeded())
+    world.step()
+    assert world.status.phase is Phase.SUCCEEDED
+    assert world.status.output is not None
+    assert world.status.output.uri == OUTPUT.uri
+    assert world.status.gpu_seconds == 60
+    assert conditions(world) == {
+        "Succeeded": "True",
+        "Ready": "True",
+        "Finished": "True",
+        "PreflightPassed": "True",
+    }
+    assert world.status_writes + len(world.made) <= 6
+
+
+def test_without_preflight_one_job_and_three_status_writes_are_all() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.run()
+    world.step()
+    world.finish(succeeded())
+    world.step()
+    assert world.made == ["support-bot-train-1"]
+    assert world.status_writes == 3
+
+
+@pytest.mark.parametrize("phase", ["start", "preflight", "trained", "running", "end"])
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(phase: str) -> None:
+    world = World(a_job())
+    world.step()
+    if phase != "start":
+        world.pod(phase="Running", running_since=world.now)
+        if phase != "preflight":
+            world.finish(checked())
+            world.step()
+            if phase != "trained":
+                world.run()
+                world.step()
+                if phase == "end":
+                    world.finish(succeeded())
+    world.step()
+    again = world.plan()
+    assert again.apply == ()
+    assert again.delete == ()
+    assert again.events == ()
+    assert again.status == world.status
+
+
+def test_an_operator_that_dies_between_apply_and_status_makes_no_second_job() -> None:
+    world = World(a_job())
+    before = world.job
+    world.step()
+    world.job = before
+    world.step()
+    assert world.made == ["support-bot-preflight-1"]
+    assert world.status.attempt == 1
+
+
+def test_an_adapter_that_is_there_ends_the_job_without_training() -> None:
+    world = World(a_job())
+    world.step()
+    world.finish(reused())
+    world.step()
+    assert world.status.phase is Phase.SUCCEEDED
+    succeeded_ = world.status.condition(ConditionType.SUCCEEDED)
+    assert succeeded_ is not None
+    assert succeeded_.reason == "OutputAlreadyExists"
+    assert world.made == ["support-bot-preflight-1"]
+
+
+def test_bad_data_fails_at_once_with_facts_and_remedy() -> None:
+    world = World(a_job())
+    world.step()
+    world.finish(failed(FailureReason.DATASET_INVALID, "train.jsonl:7312: found '{', expected JSON"), exit_code=13)
+    world.step()
+    assert world.status.phase is Phase.FAILED
+    assert world.status.failure is not None
+    assert "train.jsonl:7312" in world.status.failure.message
+    assert FAILURES[FailureReason.DATASET_INVALID].remedy in world.status.failure.message
+    assert world.status.failure.exit_code == 13
+    assert conditions(world) == {
+        "Succeeded": "False",
+        "Ready": "False",
+        "Stalled": "True",
+        "Finished": "True",
+        "PreflightPassed": "False",
+    }
+    assert world.made == ["support-bot-preflight-1"]
+
+
+def test_a_failure_that_may_pass_is_retried_up_to_the_limit_with_growing_pauses() -> None:
+    world = World(a_job(retry={"limit": 2, "backoffSeconds": 10}, preflight={"enabled": False}))
+    pauses = []
+    for _ in range(3):
+        world.step()
+        world.run()
+        world.finish("boom", exit_code=1)
+        world.step()
+        if world.requeue_after is not None:
+            pauses.append(world.requeue_after)
+            world.later(world.requeue_after - 1)
+            assert world.step().apply == ()
+            world.later(1)
+    assert pauses == [10, 20]
+    assert world.made == ["support-bot-train-1", "support-bot-train-2", "support-bot-train-3"]
+    assert world.status.phase is Phase.FAILED
+    assert world.status.restarts == 2
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "InternalError"
+    assert "boom" in world.status.failure.message
+    assert [(item.number, item.reason, item.counted) for item in world.status.attempts] == [
+        (1, "InternalError", True),
+        (2, "InternalError", True),
+        (3, "InternalError", True),
+    ]
+
+
+def test_preemption_is_never_counted() -> None:
+    world = World(a_job(retry={"limit": 0, "backoffSeconds": 1}, preflight={"enabled": False}))
+    for _ in range(5):
+        world.step()
+        world.finish(failed(FailureReason.PREEMPTED), exit_code=30)
+        world.step()
+        world.later(1)
+    assert world.status.phase is Phase.RETRYING
+    assert world.status.counted_failures == 0
+    assert world.status.attempt == 5
+
+
+def test_the_second_memory_kill_is_the_last() -> None:
+    world = World(a_job(retry={"limit": 5, "backoffSeconds": 0}, preflight={"enabled": False}))
+    for _ in range(2):
+        world.step()
+        world.finish("", exit_code=137, reason="OOMKilled")
+        world.step()
+    assert world.status.phase is Phase.FAILED
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "HostOutOfMemory"
+    assert "resources.memory" in world.status.failure.message
+
+
+@pytest.mark.parametrize("reason", [item for item in FailureReason if FAILURES[item].exit_code is not None])
+def test_every_exit_code_becomes_its_reason_without_a_message(reason: FailureReason) -> None:
+    code = FAILURES[reason].exit_code
+    assert code is not None
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.finish("", exit_code=int(code))
+    world.step()
+    assert world.status.attempts[-1].reason == reason
+    fails = FAILURES[reason].policy is Policy.FAIL
+    assert (world.status.phase is Phase.FAILED) == fails
+
+
+def test_suspension_removes_the_pods_and_resuming_starts_a_new_attempt() -> None:
+    world = World(a_job())
+    world.step()
+    world.finish(checked())
+    world.step()
+    world.run()
+    world.step()
+    world.edit(suspend=True)
+    world.step()
+    assert world.jobs == {}
+    assert world.status.phase is Phase.SUSPENDED
+    assert conditions(world)["Suspended"] == "True"
+    assert conditions(world)["Finished"] == "False"
+    assert world.plan().status == world.status
+    world.later(100)
+    world.edit(suspend=False)
+    world.step()
+    assert world.made[-1] == "support-bot-train-2"
+    assert conditions(world)["Suspended"] == "False"
+    world.finish(succeeded())
+    world.step()
+    assert world.status.phase is Phase.SUCCEEDED
+    assert world.status.counted_failures == 0
+
+
+def test_a_job_that_is_suspended_from_the_start_makes_no_child() -> None:
+    world = World(a_job(suspend=True))
+    world.step()
+    assert world.made == []
+    assert world.status.phase is Phase.SUSPENDED
+
+
+def test_an_end_is_final_until_the_run_token_changes() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.finish(succeeded())
+    world.step()
+    world.remove("support-bot-train-1")
+    world.edit(preflight={"enabled": True}, suspend=True)
+    world.step()
+    assert world.status.phase is Phase.SUCCEEDED
+    world.edit(runToken="again")
+    world.step()
+    assert world.made == ["support-bot-train-1", "support-bot-preflight-2"]
+    assert world.status.restarts == 0
+    assert world.status.output is None
+    assert world.status.run_token == "again"
+
+
+def test_children_go_when_their_time_has_come_and_nothing_trains_again() -> None:
+    world = World(a_job(preflight={"enabled": False}, retention={"ttlSecondsAfterFinished": 60}))
+    world.step()
+    world.finish(succeeded())
+    world.step()
+    world.step()
+    assert world.requeue_after == 60
+    world.later(60)
+    world.step()
+    assert world.jobs == {}
+    world.later(3600)
+    world.step()
+    assert world.made == ["support-bot-train-1"]
+    assert world.status.phase is Phase.SUCCEEDED
+
+
+def test_a_deleted_child_is_an_uncounted_attempt_but_only_after_a_stale_view_has_had_its_time() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"backoffSeconds": 0}))
+    world.step()
+    world.remove("support-bot-train-1")
+    world.step()
+    assert world.status.attempts[-1].end_time is None
+    world.later(31)
+    world.step()
+    assert world.status.attempts[-1].reason == "PodLost"
+    assert world.status.counted_failures == 0
+    world.step()
+    assert world.made == ["support-bot-train-1", "support-bot-train-2"]
+
+
+def test_a_pod_on_a_lost_node_does_not_hold_the_job() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"backoffSeconds": 0}))
+    world.step()
+    world.pod(phase="Running", running_since=world.now, deletion_time=world.now, disruption="DeletionByTaintManager")
+    world.step()
+    assert world.status.phase is Phase.RUNNING
+    assert world.requeue_after == 30
+    world.later(31)
+    world.step()
+    assert world.status.attempts[-1].reason == "PodLost"
+    world.step()
+    assert world.made[-1] == "support-bot-train-2"
+
+
+def test_a_disrupted_pod_is_replaced_by_its_job_without_a_new_attempt() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    job = world.child()
+    world.finish("", exit_code=30, disruption="EvictionByEvictionAPI")
+    world.jobs[job.name] = job
+    world.step()
+    assert world.status.attempt == 1
+    assert world.status.phase is Phase.STARTING
+
+
+def test_what_a_pod_waits_for_is_shown_with_one_event() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.pod(waiting_reason="ImagePullBackOff", waiting_message="no such image")
+    world.step()
+    world.pod(waiting_reason="ErrImagePull", waiting_message="no such image")
+    world.step()
+    reconciling = world.status.condition(ConditionType.RECONCILING)
+    assert reconciling is not None
+    assert reconciling.reason == "ImagePullFailed"
+    assert [event.reason for event in world.events].count("ImagePullFailed") == 1
+
+
+def test_the_start_deadline_names_what_the_pod_waits_for() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    world.pod(unschedulable="0/1 nodes: Insufficient nvidia.com/gpu")
+    world.step()
+    assert world.requeue_after == 60
+    world.later(60)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+    assert "Insufficient nvidia.com/gpu" in world.status.failure.message
+    assert world.jobs == {}
+
+
+def test_the_deadline_ends_the_job_and_its_pods() -> None:
+    world = World(a_job(preflight={"enabled": False}, activeDeadlineSeconds=100))
+    world.step()
+    world.run()
+    world.step()
+    assert world.requeue_after == 100
+    world.later(100)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "DeadlineExceeded"
+    assert world.jobs == {}
+
+
+def test_a_silent_training_is_ended_and_tried_again() -> None:
+    world = World(a_job(preflight={"enabled": False}, stallTimeoutSeconds=60, retry={"backoffSeconds": 0}))
+    world.step()
+    world.run()
+    world.step()
+    world.later(60)
+    world.step()
+    assert world.status.attempts[-1].reason == "TrainingStalled"
+    world.step()
+    assert world.made[-1] == "support-bot-train-2"
+
+
+def test_a_success_that_names_no_adapter_is_none() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
+    world.step()
+    world.finish("done")
+    world.step()
+    assert world.status.phase is Phase.FAILED
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "InternalError"
+
+
+def test_a_success_whose_report_is_gone_is_asked_again() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"limit": 0, "backoffSeconds": 0}))
+    world.step()
+    world.finish(succeeded())
+    world.pods.clear()
+    world.step()
+    assert world.status.attempts[-1].reason == "PodLost"
+    world.step()
+    assert world.made[-1] == "support-bot-train-2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"resources": {"nodes": 2}}, "spec.resources.nodes"),
+        ({"resources": {"gpus": 2}}, "spec.resources.gpus"),
+        ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
+        ({"profile": "llama2-2023"}, "spec.profile"),
+        ({"output": {"uri": "s3://models/adapters", "merged": "bf16"}}, "spec.output.merged"),
+    ],
+)
+def test_fields_without_behaviour_are_refused_by_name(spec: dict[str, Any], field: str) -> None:
+    world = World(a_job(**spec))
+    world.step()
+    stalled = world.status.condition(ConditionType.STALLED)
+    assert stalled is not None
+    assert stalled.status is ConditionStatus.TRUE
+    assert stalled.reason == "NotSupported"
+    assert field in stalled.message
+    assert world.made == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName"),
+        ({"model": {"uri": "hf://a/b", "trustRemoteCode": True}}, "trustRemoteCode"),
+        ({"scheduling": {"labels": {"app.kubernetes.io/instance": "x"}}}, "app.kubernetes.io/instance"),
+        ({"scheduling": {"annotations": {"argocd.argoproj.io/tracking-id": "x"}}}, "argocd.argoproj.io"),
+    ],
+)
+def test_what_the_administrator_forbids_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
+    world = World(a_job(**spec))
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "InvalidSpec"
+    assert word in world.status.failure.message
+    assert world.made == []
+
+
+def test_another_controllers_job_is_left_alone() -> None:
+    world = World(a_job(managedBy="kueue.x-k8s.io/multikueue"))
+    plan = world.step()
+    assert plan.apply == ()
+    assert world.status_writes == 0
+
+
+def test_only_the_last_two_attempts_keep_their_jobs() -> None:
+    world = World(a_job(retry={"limit": 5, "backoffSeconds": 0}, preflight={"enabled": False}))
+    for _ in range(4):
+        world.step()
+        world.finish("boom", exit_code=1)
+        world.step()
+    world.step()
+    assert sorted(world.jobs) == ["support-bot-train-4", "support-bot-train-5"]
