@@ -2,26 +2,11 @@
 
 from dataclasses import dataclass
 
-from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.supported import unsupported_fields
-
-_FOREIGN_PREFIXES = (
-    names.GROUP,
-    "app.kubernetes.io/instance",
-    "app.kubernetes.io/managed-by",
-    "argocd.argoproj.io",
-    "batch.kubernetes.io",
-    "kustomize.toolkit.fluxcd.io",
-    "helm.toolkit.fluxcd.io",
-    "helm.sh",
-    "kubectl.kubernetes.io",
-    "kueue.x-k8s.io",
-)
-"""Keys on pods that would make a GitOps tool prune them (tektoncd/pipeline#3202), or that belong to controllers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +42,6 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
         )
     if job.spec.model.trust_remote_code and not config.allow_remote_code:
         found.append("spec.model.trustRemoteCode: the administrator does not allow code from model repositories")
-    for field, keys in (("labels", scheduling.labels), ("annotations", scheduling.annotations)):
-        found += [
-            f"spec.scheduling.{field}: {key!r} belongs to a controller or a deployment tool: remove it"
-            for key in keys or ()
-            if key.startswith(_FOREIGN_PREFIXES)
-        ]
     return found
 
 

