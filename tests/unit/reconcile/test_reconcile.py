@@ -10,6 +10,10 @@ from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 from unit.reconcile.world import OUTPUT, World, a_job, checked, failed, reused, succeeded
 
 
+def phase_of(world: World) -> Phase | None:
+    return world.status.phase
+
+
 def conditions(world: World) -> dict[str, str]:
     return {item.type: str(item.status) for item in world.status.conditions}
 
@@ -18,7 +22,7 @@ def test_a_job_is_checked_then_trained_then_succeeds() -> None:
     world = World(a_job())
     world.step()
     assert world.made == ["support-bot-preflight-1"]
-    assert world.status.phase == Phase.PREFLIGHT
+    assert phase_of(world) is Phase.PREFLIGHT
     world.finish(checked(rows=42))
     world.step()
     assert world.made == ["support-bot-preflight-1", "support-bot-train-1"]
@@ -27,11 +31,11 @@ def test_a_job_is_checked_then_trained_then_succeeds() -> None:
     assert world.status.preflight.rows == 42
     world.run()
     world.step()
-    assert world.status.phase == Phase.RUNNING
+    assert phase_of(world) is Phase.RUNNING
     world.later(60)
     world.finish(succeeded())
     world.step()
-    assert world.status.phase == Phase.SUCCEEDED
+    assert phase_of(world) is Phase.SUCCEEDED
     assert world.status.output is not None
     assert world.status.output.uri == OUTPUT.uri
     assert world.status.gpu_seconds == 60
@@ -92,7 +96,7 @@ def test_an_adapter_that_is_there_ends_the_job_without_training() -> None:
     world.step()
     world.finish(reused())
     world.step()
-    assert world.status.phase == Phase.SUCCEEDED
+    assert phase_of(world) is Phase.SUCCEEDED
     succeeded_ = world.status.condition(ConditionType.SUCCEEDED)
     assert succeeded_ is not None
     assert succeeded_.reason == "OutputAlreadyExists"
@@ -104,7 +108,7 @@ def test_bad_data_fails_at_once_with_facts_and_remedy() -> None:
     world.step()
     world.finish(failed(FailureReason.DATASET_INVALID, "train.jsonl:7312: found '{', expected JSON"), exit_code=13)
     world.step()
-    assert world.status.phase == Phase.FAILED
+    assert phase_of(world) is Phase.FAILED
     assert world.status.failure is not None
     assert "train.jsonl:7312" in world.status.failure.message
     assert FAILURES[FailureReason.DATASET_INVALID].remedy in world.status.failure.message
@@ -134,7 +138,7 @@ def test_a_failure_that_may_pass_is_retried_up_to_the_limit_with_growing_pauses(
             world.later(1)
     assert pauses == [10, 20]
     assert world.made == ["support-bot-train-1", "support-bot-train-2", "support-bot-train-3"]
-    assert world.status.phase == Phase.FAILED
+    assert phase_of(world) is Phase.FAILED
     assert world.status.restarts == 2
     assert world.status.failure is not None
     assert world.status.failure.reason == "InternalError"
@@ -153,7 +157,7 @@ def test_preemption_is_never_counted() -> None:
         world.finish(failed(FailureReason.PREEMPTED), exit_code=30)
         world.step()
         world.later(1)
-    assert world.status.phase == Phase.RETRYING
+    assert phase_of(world) is Phase.RETRYING
     assert world.status.counted_failures == 0
     assert world.status.attempt == 5
 
@@ -164,7 +168,7 @@ def test_the_second_memory_kill_is_the_last() -> None:
         world.step()
         world.finish("", exit_code=137, reason="OOMKilled")
         world.step()
-    assert world.status.phase == Phase.FAILED
+    assert phase_of(world) is Phase.FAILED
     assert world.status.failure is not None
     assert world.status.failure.reason == "HostOutOfMemory"
     assert "resources.memory" in world.status.failure.message
@@ -180,7 +184,7 @@ def test_every_exit_code_becomes_its_reason_without_a_message(reason: FailureRea
     world.step()
     assert world.status.attempts[-1].reason == reason
     fails = FAILURES[reason].policy is Policy.FAIL
-    assert (world.status.phase is Phase.FAILED) == fails
+    assert (phase_of(world) is Phase.FAILED) == fails
 
 
 def test_suspension_removes_the_pods_and_resuming_starts_a_new_attempt() -> None:
@@ -193,7 +197,7 @@ def test_suspension_removes_the_pods_and_resuming_starts_a_new_attempt() -> None
     world.edit(suspend=True)
     world.step()
     assert world.jobs == {}
-    assert world.status.phase == Phase.SUSPENDED
+    assert phase_of(world) is Phase.SUSPENDED
     assert conditions(world)["Suspended"] == "True"
     assert conditions(world)["Finished"] == "False"
     assert world.plan().status == world.status
@@ -204,7 +208,7 @@ def test_suspension_removes_the_pods_and_resuming_starts_a_new_attempt() -> None
     assert conditions(world)["Suspended"] == "False"
     world.finish(succeeded())
     world.step()
-    assert world.status.phase == Phase.SUCCEEDED
+    assert phase_of(world) is Phase.SUCCEEDED
     assert world.status.counted_failures == 0
 
 
@@ -212,7 +216,7 @@ def test_a_job_that_is_suspended_from_the_start_makes_no_child() -> None:
     world = World(a_job(suspend=True))
     world.step()
     assert world.made == []
-    assert world.status.phase == Phase.SUSPENDED
+    assert phase_of(world) is Phase.SUSPENDED
 
 
 def test_an_end_is_final_until_the_run_token_changes() -> None:
@@ -223,7 +227,7 @@ def test_an_end_is_final_until_the_run_token_changes() -> None:
     world.remove("support-bot-train-1")
     world.edit(preflight={"enabled": True}, suspend=True)
     world.step()
-    assert world.status.phase == Phase.SUCCEEDED
+    assert phase_of(world) is Phase.SUCCEEDED
     world.edit(runToken="again")
     world.step()
     assert world.made == ["support-bot-train-1", "support-bot-preflight-2"]
@@ -245,7 +249,7 @@ def test_children_go_when_their_time_has_come_and_nothing_trains_again() -> None
     world.later(3600)
     world.step()
     assert world.made == ["support-bot-train-1"]
-    assert world.status.phase == Phase.SUCCEEDED
+    assert phase_of(world) is Phase.SUCCEEDED
 
 
 def test_a_deleted_child_is_an_uncounted_attempt_but_only_after_a_stale_view_has_had_its_time() -> None:
@@ -267,7 +271,7 @@ def test_a_pod_on_a_lost_node_does_not_hold_the_job() -> None:
     world.step()
     world.pod(phase="Running", running_since=world.now, deletion_time=world.now, disruption="DeletionByTaintManager")
     world.step()
-    assert world.status.phase == Phase.RUNNING
+    assert phase_of(world) is Phase.RUNNING
     assert world.requeue_after == 30
     world.later(31)
     world.step()
@@ -284,7 +288,7 @@ def test_a_disrupted_pod_is_replaced_by_its_job_without_a_new_attempt() -> None:
     world.jobs[job.name] = job
     world.step()
     assert world.status.attempt == 1
-    assert world.status.phase == Phase.STARTING
+    assert phase_of(world) is Phase.STARTING
 
 
 def test_what_a_pod_waits_for_is_shown_with_one_event() -> None:
@@ -344,7 +348,7 @@ def test_a_success_that_names_no_adapter_is_none() -> None:
     world.step()
     world.finish("done")
     world.step()
-    assert world.status.phase == Phase.FAILED
+    assert phase_of(world) is Phase.FAILED
     assert world.status.failure is not None
     assert world.status.failure.reason == "InternalError"
 
