@@ -44,8 +44,9 @@ its keys carries a CEL rule."""
 
 _NAME_RULE = {
     "rule": f"self.metadata.name.matches('{DNS_LABEL}') && self.metadata.name.size() <= {names.MAX_NAME}",
-    "message": f"metadata.name must be at most {names.MAX_NAME} lower-case letters, digits and '-', and start and end "
-    "with a letter or digit, since Jobs, pods and labels are named after it: choose another name",
+    "message": f"must be at most {names.MAX_NAME} lower-case letters, digits and '-', and start and end with a letter "
+    "or digit, since Jobs, pods and labels are named after it: choose another name",
+    "fieldPath": ".metadata.name",
 }
 
 
@@ -107,7 +108,7 @@ def _root_schema() -> Schema:
         "properties": {
             "apiVersion": {"description": f"{names.API_VERSION}.", "type": "string"},
             "kind": {"description": f"{names.KIND}.", "type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": spec_schema(),
             "status": status_schema(),
         },

@@ -4,12 +4,12 @@ This is the only source of the CRD. Sections that shape the result are immutable
 the work runs may change and takes effect at the next attempt.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from finetune_operator.api.resources import Resources
+from finetune_operator.api.scheduling import Scheduling
 from finetune_trainer.contract.recipe import (
     CheckpointSpec,
     DatasetSpec,
@@ -20,183 +20,9 @@ from finetune_trainer.contract.recipe import (
     StorageSpec,
     TrainingSpec,
 )
+from finetune_trainer.contract.recipe.lora import ALL_LINEAR
 from finetune_trainer.contract.recipe.recipe import Profile, RunToken
-from finetune_trainer.contract.wire import DnsLabel, Matching, ObjectName, Rule, Wire, matches
-
-_QUANTITY = "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
-
-
-@dataclass(frozen=True, slots=True)
-class _QuantityRule(Rule):
-    """A Kubernetes quantity; CEL also sees a plain number as it was written."""
-
-    @property
-    def expression(self) -> str:
-        return f"type(self) == int ? self >= 0 : self.matches('{_QUANTITY}')"
-
-    def holds(self, value: Any) -> bool:
-        return matches(_QUANTITY, value)
-
-
-Quantity = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(max_length=24),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 24}),
-    _QuantityRule("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
-]
-"""A number, or a string with a suffix; always a string here."""
-
-MapKey = Annotated[str, Field(min_length=1, max_length=317)]
-MapValue = Annotated[str, Field(max_length=253)]
-
-
-class Resources(Wire):
-    """What one training pod asks for."""
-
-    gpus: int = Field(1, ge=0, le=16, description="GPUs of one pod; 0 trains on the CPU. Default: 1.")
-    gpu_resource: Annotated[
-        str,
-        Matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
-        Field(max_length=128),
-    ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
-    nodes: int = Field(1, ge=1, le=64, description="Pods that train together, one a node. Default: 1.")
-    cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
-    memory: Quantity | None = Field(
-        None,
-        description="Memory request and limit of the training pod. Default: a request of 4Gi without limit. "
-        "Example: 32Gi.",
-    )
-    ephemeral_storage: Quantity | None = Field(
-        None,
-        description="Disk for model, data and checkpoints: request and limit. Default: none. Example: 50Gi.",
-    )
-    shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm. Default: 1Gi.")
-
-
-class TolerationOperator(StrEnum):
-    """How a toleration's value is compared."""
-
-    EXISTS = "Exists"
-    EQUAL = "Equal"
-
-
-class TaintEffect(StrEnum):
-    """Which effect of a taint is tolerated."""
-
-    NO_SCHEDULE = "NoSchedule"
-    PREFER_NO_SCHEDULE = "PreferNoSchedule"
-    NO_EXECUTE = "NoExecute"
-
-
-class Toleration(Wire):
-    """A toleration, as in a pod."""
-
-    key: MapKey | None = Field(None, description="Taint key. Default: every key. Example: nvidia.com/gpu.")
-    operator: TolerationOperator = Field(TolerationOperator.EQUAL, description="Exists or Equal. Default: Equal.")
-    value: MapValue | None = Field(None, description="Taint value, for Equal. Example: present.")
-    effect: TaintEffect | None = Field(None, description="Taint effect. Default: every effect. Example: NoSchedule.")
-    toleration_seconds: int | None = Field(
-        None, ge=0, le=2_592_000, description="Seconds a NoExecute taint is tolerated. Default: for ever."
-    )
-
-
-class NodeSelectorOperator(StrEnum):
-    """How a node label is compared."""
-
-    IN = "In"
-    NOT_IN = "NotIn"
-    EXISTS = "Exists"
-    DOES_NOT_EXIST = "DoesNotExist"
-    GT = "Gt"
-    LT = "Lt"
-
-
-class NodeRequirement(Wire):
-    """One requirement on a node's labels."""
-
-    key: MapKey = Field(description="Node label. Example: nvidia.com/gpu.memory.")
-    operator: NodeSelectorOperator = Field(description="In, NotIn, Exists, DoesNotExist, Gt or Lt. Example: Gt.")
-    values: Annotated[list[MapValue], Field(max_length=32)] = Field(
-        default_factory=list, description='Values to compare with. Default: none. Example: ["40000"].'
-    )
-
-
-class Affinity(Wire):
-    """Required node affinity, the part of a pod's affinity that training needs."""
-
-    required_node_labels: Annotated[list[NodeRequirement], Field(min_length=1, max_length=16)] = Field(
-        description="Requirements that a node must meet, all of them."
-    )
-
-
-class LocalObject(Wire):
-    """An object of the job's namespace."""
-
-    name: ObjectName = Field(description="Name of the object. Example: registry-credentials.")
-
-
-_RESERVED_ENV = (
-    "^(AWS_|HF_|HUGGING|TRANSFORMERS_|KUBEFLOW_|KUBERNETES_|PYTHON|LD_|NVIDIA_|CUDA_VISIBLE|"
-    "FINETUNE_(RECIPE|WORK|TERMINATION|STORAGE|HUB|POD)|(PATH|HOME|TMPDIR|USER)$)"
-)
-
-
-class EnvVar(Wire):
-    """One environment variable; values come from the spec alone, never from a Secret."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                {
-                    "rule": f"!self.name.matches('{_RESERVED_ENV}')",
-                    "message": "this variable belongs to the trainer; use the field of the spec that sets it",
-                    "fieldPath": ".name",
-                }
-            ]
-        }
-    )
-
-    name: Annotated[
-        str, Matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name"), Field(max_length=128)
-    ] = Field(description="Name; reserved names are refused. Example: NCCL_DEBUG.")
-    value: Annotated[str, Field(max_length=4096)] = Field("", description="Value. Default: empty. Example: WARN.")
-
-
-class Scheduling(Wire):
-    """Where the pods run, and what is added to them."""
-
-    queue_name: DnsLabel | None = Field(None, description="Kueue LocalQueue. Default: none. Example: team-a.")
-    priority_class_name: ObjectName | None = Field(
-        None, description="PriorityClass of the training pods. Default: none. Example: batch-low."
-    )
-    node_selector: Annotated[dict[MapKey, MapValue], Field(max_length=32)] | None = Field(
-        None, description="Node labels that the training pods need. Example: {gpu: h100}."
-    )
-    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = Field(
-        None, description="Taints that the training pods tolerate. Default: none."
-    )
-    affinity: Affinity | None = Field(None, description="Node affinity of the training pods. Default: none.")
-    runtime_class_name: ObjectName | None = Field(
-        None, description="RuntimeClass of the training pods. Default: none. Example: nvidia."
-    )
-    service_account_name: ObjectName | None = Field(
-        None,
-        description="ServiceAccount of the pods, for IRSA or workload identity; must be one that the operator's "
-        "administrator allows. Default: default. Example: trainer.",
-    )
-    image_pull_secrets: Annotated[list[LocalObject], Field(max_length=8)] | None = Field(
-        None, description="Secrets of this namespace with registry credentials. Default: none."
-    )
-    labels: Annotated[dict[MapKey, MapValue], Field(max_length=32)] | None = Field(
-        None, description="Labels added to the pods; those of the operator and of GitOps tools are refused."
-    )
-    annotations: Annotated[dict[MapKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = Field(
-        None, description="Annotations added to the pods."
-    )
-    env: Annotated[list[EnvVar], Field(max_length=64)] | None = Field(
-        None, description="Environment variables added to the training container. Default: none."
-    )
+from finetune_trainer.contract.wire import Wire
 
 
 class Preflight(Wire):
@@ -267,8 +93,49 @@ _RULES: list[dict[str, str]] = [
     _not_in_cluster(
         "!has(self.dataset.uri) || !self.dataset.uri.startsWith('file://')", ".dataset.uri", "s3:// or pvc://"
     ),
+    _not_in_cluster(
+        "!has(self.dataset.uris) || !self.dataset.uris.exists(uri, uri.startsWith('file://'))",
+        ".dataset.uris",
+        "s3:// or pvc://",
+    ),
+    _not_in_cluster(
+        "!has(self.dataset.validation) || !has(self.dataset.validation.uri) || "
+        "!self.dataset.validation.uri.startsWith('file://')",
+        ".dataset.validation.uri",
+        "s3:// or pvc://",
+    ),
+    _not_in_cluster(
+        "!has(self.lora.initialAdapterUri) || !self.lora.initialAdapterUri.startsWith('file://')",
+        ".lora.initialAdapterUri",
+        "hf://, s3:// or pvc://",
+    ),
+    _not_in_cluster(
+        "!has(self.checkpoint.uri) || !self.checkpoint.uri.startsWith('file://')", ".checkpoint.uri", "s3://"
+    ),
     _not_in_cluster("!self.output.uri.startsWith('file://')", ".output.uri", "s3://"),
+    {
+        "rule": "!has(self.model.revision) || self.model.uri.startsWith('hf://')",
+        "message": "only hf:// models have revisions: remove the field",
+        "fieldPath": ".model.revision",
+    },
+    {
+        "rule": f"self.lora.targetModules.size() == 1 || !('{ALL_LINEAR}' in self.lora.targetModules)",
+        "message": f"{ALL_LINEAR} stands alone: remove it or the other names",
+        "fieldPath": ".lora.targetModules",
+    },
+    {
+        "rule": "!has(self.training.microBatchSize) || self.training.batchSize % self.training.microBatchSize == 0",
+        "message": "must divide training.batchSize: set a divisor of it, or leave it out",
+        "fieldPath": ".training.microBatchSize",
+    },
+    {
+        "rule": "!has(self.training.earlyStopping) || has(self.dataset.validation)",
+        "message": "needs dataset.validation: add it, or remove earlyStopping",
+        "fieldPath": ".training.earlyStopping",
+    },
 ]
+"""The rules that only the API server can hold (old against new, no files of a cluster's node), and the rules over
+several sections, which in Python are those of contract.consistency."""
 
 
 def _one_micro_batch(spec: "FineTuneJobSpec") -> None:
@@ -340,4 +207,3 @@ class FineTuneJobSpec(Wire):
     def _micro_batch_divides(self) -> Self:
         _one_micro_batch(self)
         return self
-

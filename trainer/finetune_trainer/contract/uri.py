@@ -71,12 +71,15 @@ def parse_uri(text: str) -> Uri:
     return Uri(scheme=Scheme(scheme), authority=authority, path=path)
 
 
+_NO_CLIMBING = Matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
+
 ModelUri = Annotated[
     str,
     Matching(
         f"^(hf://{_REPO}|s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be hf://org/name, s3://bucket/prefix or pvc://claim/path (file:///path in a local run)",
     ),
+    _NO_CLIMBING,
     Field(max_length=1024),
 ]
 DatasetUri = Annotated[
@@ -85,6 +88,7 @@ DatasetUri = Annotated[
         f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
     ),
+    _NO_CLIMBING,
     Field(max_length=1024),
 ]
 OutputUri = Annotated[
@@ -93,5 +97,6 @@ OutputUri = Annotated[
         f"^(s3://{_BUCKET}(/.*)?|file:///.+)$",
         "must be s3://bucket/prefix (file:///path in a local run)",
     ),
+    _NO_CLIMBING,
     Field(max_length=1024),
 ]

@@ -6,8 +6,9 @@ unknown key is an error: a misspelt field must never be ignored.
 
 import operator
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -109,6 +110,36 @@ class Rule:
         return {**json_schema, "x-kubernetes-validations": [*rules, mine]}
 
 
+Checked = TypeVar("Checked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRule(Generic[Checked]):
+    """A constraint over several fields of one object, enforced by pydantic and by the API server.
+
+    Attributes:
+        expression: the constraint on `self` in CEL; must not fail on any value of the object's type.
+        holds: the constraint in Python.
+        message: what the user is told; read after the object's path.
+    """
+
+    expression: str
+    holds: Callable[[Checked], bool]
+    message: str
+
+    @staticmethod
+    def add(schema: dict[str, Any], rules: Iterable["ObjectRule[Any]"]) -> None:
+        """Adds the rules to a model's JSON schema."""
+        schema["x-kubernetes-validations"] = [{"rule": rule.expression, "message": rule.message} for rule in rules]
+
+    @staticmethod
+    def check(instance: object, rules: Iterable["ObjectRule[Any]"]) -> None:
+        """Raises ValueError with the message of every broken rule."""
+        broken = [rule.message for rule in rules if not rule.holds(instance)]
+        if broken:
+            raise ValueError("; ".join(broken))
+
+
 def matches(pattern: str, value: str) -> bool:
     """Whether the pattern is found. `$` is the very end, as in RE2; Python's own also fits before a last newline."""
     return re.search(pattern.replace("$", r"\Z"), value) is not None
@@ -146,10 +177,13 @@ class Matching(Rule):
 DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 """Two digits of exponent, so that every accepted number is finite in a double."""
 
+DECIMAL_LENGTH = 24
+"""Most characters of a decimal."""
+
 Decimal = Annotated[
     str,
     Matching(DECIMAL, 'must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
-    Field(max_length=24),
+    Field(max_length=DECIMAL_LENGTH),
 ]
 """A non-negative real number written as a string: the Kubernetes API conventions forbid floats in a spec."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune_trainer.contract.uri import DatasetUri
-from finetune_trainer.contract.wire import Decimal, Exclusive, Matching, Wire
+from finetune_trainer.contract.wire import DECIMAL_LENGTH, DecimalRange, Exclusive, Matching, Wire
 
 
 class DatasetFormat(StrEnum):
@@ -76,6 +76,13 @@ _ROWS = Exclusive(
 _PLACES = Exclusive("uri", "uris", required=True, message="set uri (one place) or uris (a list of places)")
 
 
+Fraction = Annotated[
+    str,
+    DecimalRange('must be a decimal in quotes above "0" and at most "0.5", for example "0.05"', above=0.0, at_most=0.5),
+    Field(max_length=DECIMAL_LENGTH),
+]
+
+
 class Validation(Wire):
     """The rows that are kept out of training and used to measure it."""
 
@@ -85,7 +92,7 @@ class Validation(Wire):
         None,
         description="Validation rows of their own, of the same format. Example: s3://data/support/val.jsonl.",
     )
-    fraction: Decimal | None = Field(
+    fraction: Fraction | None = Field(
         None,
         description='Share of the training rows to hold out, chosen by the seed, between 0 and 0.5. Example: "0.05".',
     )

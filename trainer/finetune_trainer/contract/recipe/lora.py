@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.contract.uri import ModelUri
-from finetune_trainer.contract.wire import Decimal, Wire
+from finetune_trainer.contract.wire import DECIMAL_LENGTH, DecimalRange, Wire
 
 ALL_LINEAR = "all-linear"
 """PEFT's word for every linear layer but the output head."""
@@ -28,6 +28,11 @@ class LoraVariant(StrEnum):
     DORA = "dora"
 
 
+Dropout = Annotated[
+    str,
+    DecimalRange('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
+    Field(max_length=DECIMAL_LENGTH),
+]
 ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -41,7 +46,7 @@ class LoraSpec(Wire):
         le=4096,
         description="Scale of the adapter; its output is multiplied by alpha/rank. Default: 32.",
     )
-    dropout: Decimal = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
+    dropout: Dropout = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] = Field(
         [ALL_LINEAR],
         description="Module names that get an adapter. Default: [all-linear] (every linear layer but the output head). "

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.uri import OutputUri
-from finetune_trainer.contract.wire import Decimal, Exclusive, Wire
+from finetune_trainer.contract.wire import DECIMAL_LENGTH, Decimal, DecimalRange, Exclusive, Wire
 
 DEFAULT_EPOCHS = 3
 """Passes over the data when neither epochs nor maxSteps is set (Hugging Face's default)."""
@@ -37,6 +37,13 @@ class Optimizer(StrEnum):
     LION_32BIT = "lion_32bit"
     LION_8BIT = "lion_8bit"
     SGD = "sgd"
+
+
+LearningRate = Annotated[
+    str,
+    DecimalRange('must be a decimal in quotes above "0", for example "2e-4"', above=0.0),
+    Field(max_length=DECIMAL_LENGTH),
+]
 
 
 class EarlyStopping(Wire):
@@ -71,7 +78,7 @@ class TrainingSpec(Wire):
     max_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs. Example: 500."
     )
-    learning_rate: Decimal = Field("2e-4", description='Peak learning rate, in quotes. Default: "2e-4".')
+    learning_rate: LearningRate = Field("2e-4", description='Peak learning rate, in quotes. Default: "2e-4".')
     scheduler: Scheduler = Field(
         Scheduler.COSINE,
         description="Learning-rate schedule, by its name in transformers. Default: cosine.",

@@ -1,0 +1,55 @@
+"""What a training pod asks for."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from finetune_trainer.contract.wire import Matching, Rule, Wire, matches
+
+_QUANTITY = "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
+
+
+@dataclass(frozen=True, slots=True)
+class _QuantityRule(Rule):
+    """A Kubernetes quantity; CEL also sees a plain number as it was written."""
+
+    @property
+    def expression(self) -> str:
+        return f"type(self) == int ? self >= 0 : self.matches('{_QUANTITY}')"
+
+    def holds(self, value: Any) -> bool:
+        return matches(_QUANTITY, value)
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    Field(max_length=24),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 24}),
+    _QuantityRule("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
+]
+"""A number, or a string with a suffix; always a string here."""
+
+
+class Resources(Wire):
+    """What one training pod asks for."""
+
+    gpus: int = Field(1, ge=0, le=16, description="GPUs of one pod; 0 trains on the CPU. Default: 1.")
+    gpu_resource: Annotated[
+        str,
+        Matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
+        Field(max_length=128),
+    ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
+    nodes: int = Field(1, ge=1, le=64, description="Pods that train together, one a node. Default: 1.")
+    cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
+    memory: Quantity | None = Field(
+        None,
+        description="Memory request and limit of the training pod. Default: a request of 4Gi without limit. "
+        "Example: 32Gi.",
+    )
+    ephemeral_storage: Quantity | None = Field(
+        None,
+        description="Disk for model, data and checkpoints: request and limit. Default: none. Example: 50Gi.",
+    )
+    shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm. Default: 1Gi.")

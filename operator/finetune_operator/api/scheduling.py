@@ -1,0 +1,257 @@
+"""Where the pods run, and what a user may add to them.
+
+There is no pod template in the spec: these fields are all that reaches a pod, and each is checked here as the API
+server would check it in a pod. A pod that could not be created would fail a job long after its YAML was accepted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+
+from finetune_trainer.contract.wire import DnsLabel, Matching, ObjectName, ObjectRule, Rule, Wire, map_list, matches
+
+_KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
+_FOREIGN = (
+    "^(finetune[.]dev|([a-z0-9-]+[.])?argoproj[.]io|([a-z0-9-]+[.])*fluxcd[.]io|([a-z0-9-]+[.])?helm[.]sh|"
+    "kubectl[.]kubernetes[.]io|batch[.]kubernetes[.]io|kueue[.]x-k8s[.]io)/|"
+    "^(app[.]kubernetes[.]io/(instance|managed-by)|job-name|controller-uid)$"
+)
+"""Keys by which this operator, the Job controller, Kueue or a GitOps tool knows its own: on a pod they would make the
+tool prune it (tektoncd/pipeline#3202)."""
+
+LabelKey = Annotated[
+    str,
+    Matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
+    Field(max_length=317),
+]
+LabelValue = Annotated[
+    str,
+    Matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
+    Field(max_length=63),
+]
+AnnotationValue = Annotated[str, Field(max_length=4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys(Rule):
+    """A map's keys match a pattern; the server checks no key itself."""
+
+    pattern: str = _KEY
+    negated: bool = False
+
+    @property
+    def expression(self) -> str:
+        return f"self.all(key, {'!' if self.negated else ''}key.matches('{self.pattern}'))"
+
+    def holds(self, value: Mapping[str, Any]) -> bool:
+        return all(matches(self.pattern, key) is not self.negated for key in value)
+
+
+_LABEL_KEYS = _Keys("keys must be those of labels, for example gpu or example.com/gpu")
+_OWN_KEYS = _Keys(
+    "keys of this operator, of Kubernetes' Jobs, Kueue, Argo CD, Flux and Helm are refused: remove them",
+    pattern=_FOREIGN,
+    negated=True,
+)
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration's value is compared."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """Which effect of a taint is tolerated."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(Wire):
+    """A toleration, as in a pod."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _TOLERATION_RULES))
+
+    key: LabelKey | None = Field(None, description="Taint key. Default: every key. Example: nvidia.com/gpu.")
+    operator: TolerationOperator = Field(TolerationOperator.EQUAL, description="Exists or Equal. Default: Equal.")
+    value: LabelValue | None = Field(None, description="Taint value, for Equal. Example: present.")
+    effect: TaintEffect | None = Field(None, description="Taint effect. Default: every effect. Example: NoSchedule.")
+    toleration_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=2_592_000,
+        description="Seconds a NoExecute taint is tolerated. Default: for ever. Example: 300.",
+    )
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        ObjectRule.check(self, _TOLERATION_RULES)
+        return self
+
+
+_TOLERATION_RULES: tuple[ObjectRule[Toleration], ...] = (
+    ObjectRule(
+        expression="has(self.key) || self.operator == 'Exists'",
+        holds=lambda item: item.key is not None or item.operator is TolerationOperator.EXISTS,
+        message="a toleration without key needs operator Exists: add one of them",
+    ),
+    ObjectRule(
+        expression="!has(self.value) || self.operator == 'Equal'",
+        holds=lambda item: item.value is None or item.operator is TolerationOperator.EQUAL,
+        message="a toleration with operator Exists has no value: remove it",
+    ),
+    ObjectRule(
+        expression="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        holds=lambda item: item.toleration_seconds is None or item.effect is TaintEffect.NO_EXECUTE,
+        message="tolerationSeconds needs effect NoExecute: set it, or remove tolerationSeconds",
+    ),
+)
+
+
+class NodeSelectorOperator(StrEnum):
+    """How a node label is compared."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+    GT = "Gt"
+    LT = "Lt"
+
+
+class NodeRequirement(Wire):
+    """One requirement on a node's labels."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _REQUIREMENT_RULES))
+
+    key: LabelKey = Field(description="Node label. Example: nvidia.com/gpu.memory.")
+    operator: NodeSelectorOperator = Field(description="In, NotIn, Exists, DoesNotExist, Gt or Lt. Example: Gt.")
+    values: Annotated[list[LabelValue], Field(max_length=32)] = Field(
+        default_factory=list, description='Values to compare with. Default: none. Example: ["40000"].'
+    )
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        ObjectRule.check(self, _REQUIREMENT_RULES)
+        return self
+
+
+_NUMBER = "^-?[0-9]{1,18}$"
+_REQUIREMENT_RULES: tuple[ObjectRule[NodeRequirement], ...] = (
+    ObjectRule(
+        expression="!(self.operator in ['In', 'NotIn']) || self.values.size() > 0",
+        holds=lambda item: item.operator not in ("In", "NotIn") or len(item.values) > 0,
+        message="In and NotIn need at least one value: add it",
+    ),
+    ObjectRule(
+        expression="!(self.operator in ['Exists', 'DoesNotExist']) || self.values.size() == 0",
+        holds=lambda item: item.operator not in ("Exists", "DoesNotExist") or not item.values,
+        message="Exists and DoesNotExist take no values: remove them",
+    ),
+    ObjectRule(
+        expression=f"!(self.operator in ['Gt', 'Lt']) || "
+        f"(self.values.size() == 1 && self.values.all(value, value.matches('{_NUMBER}')))",
+        holds=lambda item: (
+            item.operator not in ("Gt", "Lt") or (len(item.values) == 1 and matches(_NUMBER, item.values[0]))
+        ),
+        message='Gt and Lt need one whole number, for example ["40000"]',
+    ),
+)
+
+
+class Affinity(Wire):
+    """Required node affinity, the part of a pod's affinity that training needs."""
+
+    required_node_labels: Annotated[list[NodeRequirement], Field(min_length=1, max_length=16)] = Field(
+        description="Requirements that a node must meet, all of them. "
+        "Example: [{key: nvidia.com/gpu.memory, operator: Gt, values: ['40000']}]."
+    )
+
+
+class LocalObject(Wire):
+    """An object of the job's namespace."""
+
+    name: ObjectName = Field(description="Name of the object. Example: registry-credentials.")
+
+
+_RESERVED_ENV = (
+    "^(AWS_|HF_|HUGGING|TRANSFORMERS_|KUBEFLOW_|KUBERNETES_|PYTHON|LD_|NVIDIA_|CUDA_VISIBLE|"
+    "FINETUNE_(RECIPE|WORK|TERMINATION|STORAGE|HUB|POD)|(PATH|HOME|TMPDIR|USER)$)"
+)
+
+
+class EnvVar(Wire):
+    """One environment variable; values come from the spec alone, never from a Secret."""
+
+    name: Annotated[
+        str,
+        Matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name: letters, digits and '_'"),
+        Matching(
+            _RESERVED_ENV,
+            "this variable belongs to the trainer: use the field of the spec that sets it",
+            negated=True,
+        ),
+        Field(max_length=128),
+    ] = Field(description="Name; reserved names are refused. Example: NCCL_DEBUG.")
+    value: Annotated[str, Field(max_length=4096)] = Field("", description="Value. Default: empty. Example: WARN.")
+
+
+def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:
+    """Says what the server says itself of a list of type map."""
+    if len({item.name for item in variables}) < len(variables):
+        raise ValueError("two variables have the same name: remove one of them")
+    return variables
+
+
+class Scheduling(Wire):
+    """Where the pods run, and what is added to them."""
+
+    queue_name: DnsLabel | None = Field(None, description="Kueue LocalQueue. Default: none. Example: team-a.")
+    priority_class_name: ObjectName | None = Field(
+        None, description="PriorityClass of the training pods. Default: none. Example: batch-low."
+    )
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32), _LABEL_KEYS] | None = Field(
+        None, description="Node labels that the training pods need. Default: none. Example: {gpu: h100}."
+    )
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = Field(
+        None,
+        description="Taints that the training pods tolerate. Default: none. "
+        "Example: [{key: nvidia.com/gpu, operator: Exists}].",
+    )
+    affinity: Affinity | None = Field(None, description="Node affinity of the training pods. Default: none.")
+    runtime_class_name: ObjectName | None = Field(
+        None, description="RuntimeClass of the training pods. Default: none. Example: nvidia."
+    )
+    service_account_name: ObjectName | None = Field(
+        None,
+        description="ServiceAccount of the pods, for IRSA or workload identity; must be one that the operator's "
+        "administrator allows. Default: default. Example: trainer.",
+    )
+    image_pull_secrets: Annotated[list[LocalObject], Field(max_length=8)] | None = Field(
+        None,
+        description="Secrets of this namespace with registry credentials. Default: none. "
+        "Example: [{name: registry-credentials}].",
+    )
+    labels: Annotated[dict[str, LabelValue], Field(max_length=32), _LABEL_KEYS, _OWN_KEYS] | None = Field(
+        None,
+        description="Labels added to the pods; those of the operator and of GitOps tools are refused. Default: none. "
+        "Example: {team: support}.",
+    )
+    annotations: Annotated[dict[str, AnnotationValue], Field(max_length=32), _LABEL_KEYS, _OWN_KEYS] | None = Field(
+        None,
+        description="Annotations added to the pods; those of the operator and of GitOps tools are refused. "
+        "Default: none. Example: {example.com/cost-centre: '42'}.",
+    )
+    env: Annotated[list[EnvVar], Field(max_length=64), AfterValidator(_distinct_names)] | None = Field(
+        None,
+        description="Environment variables added to the training container. Default: none. "
+        "Example: [{name: NCCL_DEBUG, value: WARN}].",
+        json_schema_extra=map_list("name"),
+    )
