@@ -248,7 +248,10 @@ def _ensure_node(cluster: LocalCluster, node: Node) -> None:
     with step(f"starting {node.name} (containerd, kubelet)"):
         if not network.has_bridge(node):
             network.create_bridge(node)
-        Containerd(cluster.home, node).start()
+        runtime = Containerd(cluster.home, node)
+        runtime.start()
+        for other in cluster.nodes:
+            Containerd(cluster.home, other).copy_images_to(runtime)
         cluster.record.nodes.append(node)
         cluster.start_kubelet(node)
         cluster.record.save(cluster.home.record)

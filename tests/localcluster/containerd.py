@@ -69,6 +69,21 @@ class Containerd:
         """The names of the images that the node has."""
         return run(self._ctr("images", "ls", "-q")).split()
 
+    def copy_images_to(self, other: Containerd) -> None:
+        """Gives another node the images of this one: one that joins late must run the same pods."""
+        wanted = set(self.images()) - set(other.images())
+        # Digests and ids are further names of images that have a proper one.
+        names = sorted(name for name in wanted if "@" not in name and not name.startswith("sha256:"))
+        if not names:
+            return
+        with step(f"copying {len(names)} images to {other.node.name}"):
+            archive = self.folder / "images.tar"
+            try:
+                run(self._ctr("images", "export", str(archive), *names), timeout=_IMPORT_SECONDS)
+                other._import(archive)
+            finally:
+                archive.unlink(missing_ok=True)
+
     def container_pid(self, container: str) -> int:
         """The process id, on this machine, of a container's first process."""
         for line in run(self._ctr("tasks", "ls")).splitlines()[1:]:

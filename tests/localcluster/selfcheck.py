@@ -81,9 +81,9 @@ class Bench:
             seen=lambda: json.dumps(self.status(pod))[-1500:],
         )
 
-    def run_to_end(self, name: str, command: Sequence[str]) -> str:
+    def run_to_end(self, name: str, command: Sequence[str], **more: Any) -> str:
         """Runs a pod that ends by itself and returns its output; it must exit with 0."""
-        self.pod(name, command, restartPolicy="Never")
+        self.pod(name, command, restartPolicy="Never", **more)
         wait_for(
             f"pod {name} to end",
             lambda: self.status(name)["phase"] in {"Succeeded", "Failed"},
@@ -118,6 +118,22 @@ def check_dns(bench: Bench) -> str:
     out = bench.run_to_end("dns", ["/busybox", "nslookup", name])
     _expect("10.96.0.1" in out, out)
     return name
+
+
+def check_pod_service(bench: Bench) -> str:
+    """A Service of one node's pod answers a pod of another node (the same, when there is one)."""
+    names = [node.name for node in bench.cluster.nodes]
+    serve = "while /busybox true; do echo pong | /busybox nc -l -p 8080; done"
+    bench.pod("server", ["/busybox", "sh", "-c", serve], labels={"app": "server"}, nodeName=names[-1])
+    metadata = {"name": "server", "namespace": bench.namespace}
+    spec = {"selector": {"app": "server"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    bench.kubectl.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    bench.wait_running("server")
+    address = bench.kubectl.get("service", "server", f"--namespace={bench.namespace}")["spec"]["clusterIP"]
+    script = f"for i in 1 2 3 4 5; do /busybox nc -w 2 {address} 80 </dev/null && exit; /busybox sleep 1; done; exit 1"
+    out = bench.run_to_end("client", ["/busybox", "sh", "-c", script], nodeName=names[0])
+    _expect("pong" in out, out)
+    return f"{names[0]} to {names[-1]}"
 
 
 def check_s3_service(bench: Bench) -> str:
