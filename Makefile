@@ -1,0 +1,43 @@
+# What a laptop runs and what CI runs are the same targets.
+SHELL := /bin/bash
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+PYTHON := .venv/bin/python
+LOCALCLUSTER := PYTHONPATH=tests $(PYTHON) -m localcluster
+IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar build/images/finetune-scripted-trainer.tar
+
+.DEFAULT_GOAL := help
+.PHONY: help venv generate format check test images cluster cluster-down demo bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: ## the Python environment in .venv
+	@scripts/venv
+
+generate: venv ## the CRD from the models, into manifests/ and helm/
+	@scripts/generate
+
+format: venv ## format the code
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+check: venv ## style, types, import contracts, generated files, and the tests that need no cluster
+	@scripts/check
+
+images: venv ## both images as OCI archives in build/images
+	@scripts/build-images --with-scripted
+
+cluster: venv images ## a local Kubernetes with S3 and the images; prints how to reach it
+	@$(LOCALCLUSTER) up --images $(IMAGES)
+
+cluster-down: venv ## take the local cluster down and leave nothing behind
+	@$(LOCALCLUSTER) down
+
+demo: venv ## from nothing to a tuned model: cluster, operator, one YAML, answers before and after
+	@scripts/demo
+
+test: venv ## everything: check, images, a local cluster, all tests, and away again
+	@scripts/test
+
+bench: venv ## the tables of docs/benchmarks
+	@scripts/bench
