@@ -32,6 +32,7 @@ POD_UID_ENV = "FINETUNE_POD_UID"
 # transformers' KubeflowCallback reports to these, so any TRL image reports to this operator unmodified.
 PROGRESS_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 PROGRESS_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105
+PROGRESS_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/progress/token"  # noqa: S105
 
 MANIFEST_NAME = "manifest.json"

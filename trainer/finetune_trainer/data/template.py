@@ -1,13 +1,13 @@
 """Conversations to tokens with the model's own chat template, and which tokens the assistant wrote.
 
 The ids are those of `apply_chat_template`: what is trained is what a server will render. Where the template marks the
-assistant's part with `{% generation %}`, the marks decide. Few do, so otherwise it is found by rendering the conversation
-once more with placeholders in place of the assistant's texts: what stands around them is the template's own writing. The
-end-of-turn token after each assistant text is trained too, because a model that never saw it trained never stops.
+assistant's part with `{% generation %}`, the marks decide. Few do; otherwise the part is found by rendering the
+conversation once more with placeholders in place of the assistant's texts: what stands around them is the template's
+own writing. The end-of-turn token after each assistant text is trained too, because a model that never saw it trained
+never stops.
 """
 
 import re
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,0 +1,146 @@
+"""The process in the training pod: `python -m finetune_trainer [--recipe FILE]`, and `… preflight …`.
+
+The composition root: environment, files, signals, the termination message and the exit code are here, and nowhere else.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetune_trainer import log
+from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
+from finetune_trainer.contract.layout import (
+    HUB_TOKEN_ENV,
+    POD_UID_ENV,
+    PVC_ROOT,
+    RECIPE_ENV,
+    TERMINATION_ENV,
+    WORK_ENV,
+)
+from finetune_trainer.contract.progress import Progress
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.report import HttpSink, Reporter
+
+
+def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs the process; returns its exit code."""
+    log.set_up()
+    log.quieten()
+    if arguments[:1] == ["preflight"]:
+        from finetune_trainer import preflight
+
+        return preflight.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    return train(options.recipe or environment.get(RECIPE_ENV, ""), environment)
+
+
+def train(recipe_file: str, environment: Mapping[str, str]) -> int:
+    """Trains by the recipe in a file; says how it ended in the log, the termination message and the exit code."""
+    sink = HttpSink.from_environment(environment)
+    reporter = Reporter([sink] if sink else [])
+    stop = stop_on_sigterm()
+    try:
+        ended = _train(recipe_file, environment, reporter, stop)
+    except TrainerError as error:
+        ended = _failed(error.reason, error.message, reporter.progress)
+    except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
+        log.failure("crashed", error)
+        ended = _failed(FailureReason.INTERNAL, f"{type(error).__name__}: {error}", reporter.progress)
+    if sink:
+        sink.close()
+    if path := environment.get(TERMINATION_ENV):
+        ended.write(Path(path))
+    return _exit_code(ended)
+
+
+def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter, stop: threading.Event) -> Termination:
+    from finetune_trainer.storage.credentials import Credentials
+    from finetune_trainer.storage.places import Places
+    from finetune_trainer.train.context import Context
+    from finetune_trainer.train.failures import known_causes
+    from finetune_trainer.train.run import run
+
+    recipe = read_recipe(recipe_file)
+    token_file = environment.get(HUB_TOKEN_ENV)
+    with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=environment.get(WORK_ENV)) as work:
+        places = Places(
+            recipe.storage,
+            Credentials.from_environment(environment),
+            revision=recipe.model.revision,
+            hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
+        )
+        context = Context(
+            work=Path(work),
+            open_store=places,
+            writer=environment.get(POD_UID_ENV) or uuid.uuid4().hex,
+            pvc_root=Path(PVC_ROOT),
+            reporter=reporter,
+            stop=stop,
+        )
+        result = run(recipe, context)
+    log.event("finished", outcome=result.outcome, uri=result.output.uri)
+    return Termination(
+        outcome=result.outcome, fingerprint=result.fingerprint, progress=reporter.progress, output=result.output
+    )
+
+
+def read_recipe(path: str) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        TrainerError: there is none, or it is wrong; every wrong field is named with its value.
+    """
+    if not path:
+        raise TrainerError(FailureReason.INVALID_RECIPE, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")
+    try:
+        return Recipe.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise TrainerError(FailureReason.INVALID_RECIPE, f"recipe {path}: {error.strerror}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"spec.{'.'.join(map(str, item['loc']))}: {item['input']!r:.80}: {item['msg']}" for item in error.errors()
+        )
+        raise TrainerError(FailureReason.INVALID_RECIPE, problems) from error
+
+
+def stop_on_sigterm() -> threading.Event:
+    """A flag that SIGTERM sets: the kubelet, or a user at a terminal, wants the process to go."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _failed(reason: FailureReason, message: str, progress: Progress) -> Termination:
+    log.event("failed", level=logging.ERROR, reason=reason, message=message, remedy=FAILURES[reason].remedy)
+    return Termination(outcome=Outcome.FAILED, reason=reason, message=message, progress=progress)
+
+
+def _exit_code(ended: Termination) -> int:
+    if ended.reason is None:
+        return EXIT_OK
+    code = FAILURES[ended.reason].exit_code
+    return int(code if code is not None else ExitCode.INTERNAL)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m finetune_trainer",
+        description="Trains a LoRA adapter by a recipe. `preflight` as the first word checks a recipe instead.",
+    )
+    parser.add_argument("--recipe", metavar="FILE", help=f"the recipe as JSON (default: ${RECIPE_ENV})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

@@ -1,0 +1,78 @@
+"""The process's log: one short line an event, `time level event key=value …`, on standard error.
+
+Everything that other packages log or warn about is kept out: users read this log when something is wrong, and a page of
+deprecation notices that they cannot act on hides the line that matters.
+"""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import MutableMapping
+from typing import TextIO
+
+_NAME = "finetune"
+_LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
+
+# What the libraries read when they are imported, hence before. Offline and without telemetry: TRL sends a ping per
+# trainer otherwise (trl:trainer/base_trainer.py), and nothing here ever comes from the Hub's client.
+_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "BITSANDBYTES_NOWELCOME": "1",
+    # The reports of this trainer carry more than those of transformers' callback, which would compete with them.
+    "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",
+}
+
+
+def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Logs one event with its fields, in the order given; absent (None) ones are left out."""
+    shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
+    logging.getLogger(_NAME).log(level, "%s", f"{name} {shown}".rstrip())
+
+
+def set_up(stream: TextIO | None = None) -> None:
+    """Sets the process's log up and silences the others'; for a process of its own, not for a library's user."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(_Formatter())
+    own = logging.getLogger(_NAME)
+    own.handlers[:] = [handler]
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    logging.getLogger().handlers[:] = [logging.NullHandler()]
+    warnings.simplefilter("ignore")
+
+
+def quieten(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keeps the training libraries offline and quiet; call before the first of them is imported."""
+    environment.update(_ENVIRONMENT)
+    for name in ("bitsandbytes", "torch", "trl", "peft", "accelerate", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Formatter(logging.Formatter):
+    """`2026-01-31T12:00:00Z info event key=value`, with a traceback below where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+        line = f"{when} {_LEVELS.get(record.levelno, record.levelname.lower())} {record.getMessage()}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def failure(name: str, error: BaseException) -> None:
+    """Logs an event with the traceback of `error`: the one place where a traceback may stand."""
+    logging.getLogger(_NAME).error("%s", name, exc_info=error)
+
+
+def _shown(value: object) -> str:
+    """A value without line breaks, in quotes where it holds blanks."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = text.replace("\n", " | ")
+    return f'"{text}"' if " " in text else text

@@ -1,0 +1,117 @@
+"""The base model, quantised, from a folder.
+
+What must be said of the arguments: BitsAndBytesConfig's own defaults are fp4 and float32 products, so both are always
+set; weights come from safetensors and nothing else; nothing is fetched; no code of the folder is run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.model import Attention, ComputeDtype, ModelSpec, Quantization, QuantizationType
+
+_DTYPES = {
+    ComputeDtype.BFLOAT16: torch.bfloat16,
+    ComputeDtype.FLOAT16: torch.float16,
+    ComputeDtype.FLOAT32: torch.float32,
+}
+
+
+def compute_dtype(chosen: ComputeDtype) -> torch.dtype:
+    """The number type of the matrix products; auto goes by the device at hand.
+
+    bfloat16 on a CPU is exact enough but five times slower than float32 even where the CPU has instructions for it
+    (measured with SmolLM2-135M), so auto takes float32 there.
+    """
+    if chosen is not ComputeDtype.AUTO:
+        return _DTYPES[chosen]
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The model's tokenizer.
+
+    Raises:
+        TrainerError: its files are damaged or of a kind that needs the model's own code.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise TrainerError(FailureReason.MODEL_INVALID, f"the model's tokenizer cannot be read: {error}") from error
+    if not tokenizer.is_fast:
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"the model's tokenizer ({type(tokenizer).__name__}) gives no token offsets, which the label masks need; "
+            "add a tokenizer.json to the model folder",
+        )
+    return tokenizer
+
+
+def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
+    """The base model, frozen parts quantised as the recipe says, on the device at hand.
+
+    Args:
+        folder: the model's files.
+        spec: quantisation and attention.
+        dtype: number type of the products and of the parts that stay unquantised.
+
+    Raises:
+        TrainerError: the files are damaged, incomplete or of an architecture that is not known.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_quantization(spec.quantization, dtype),
+            attn_implementation="eager" if spec.attention is Attention.EAGER else "sdpa",
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        if _is_out_of_disk_or_memory(error):
+            raise
+        raise TrainerError(FailureReason.MODEL_INVALID, f"the base model cannot be loaded: {error}") from error
+    _keep_weights_as_packed(model)
+    return model
+
+
+def _quantization(spec: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    match spec.type:
+        case QuantizationType.NF4 | QuantizationType.FP4:
+            return BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=str(spec.type),
+                bnb_4bit_use_double_quant=spec.double_quant,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        case QuantizationType.INT8:
+            return BitsAndBytesConfig(load_in_8bit=True)
+        case QuantizationType.NONE:
+            return None
+
+
+def _keep_weights_as_packed(model: torch.nn.Module) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights for a CPU kernel that has no backward pass.
+
+    On CPUs with AVX512-BF16 the first forward pass in evaluation mode rewrites the weight in place
+    (bitsandbytes:nn/modules.py, since PR #1804) and nothing writes it back: every later training step then loses the
+    gradients of what lies before the layer, with no more than a generic warning.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _is_out_of_disk_or_memory(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno is not None

@@ -1,0 +1,93 @@
+"""Putting the adapter: its files under a folder of this writer's own, then the manifest that makes it exist.
+
+Whoever reads the output goes by the manifest, so nothing half-written is ever seen. Two pods of one attempt may both
+get this far (a lost node comes back); the manifest is created only if there is none, and exactly one of them wins.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import MANIFEST_NAME
+from finetune_trainer.contract.manifest import Manifest, ManifestFile
+from finetune_trainer.contract.recipe.output import OnExisting
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The place of a run in the output, and this writer's folder in it.
+
+    Attributes:
+        store: where the output is.
+        run: the run's place; the manifest stands directly in it.
+        folder: this writer's folder under `run`.
+    """
+
+    store: Store
+    run: Uri
+    folder: str
+
+    @property
+    def manifest(self) -> Uri:
+        """The manifest's place."""
+        return self.run.child(MANIFEST_NAME)
+
+
+def publish(
+    place: Place,
+    folder: Path,
+    files: Sequence[Path],
+    describe: Callable[[list[ManifestFile]], Manifest],
+    on_existing: OnExisting,
+    moved: ByteCount,
+) -> None:
+    """Uploads the adapter's files and commits them.
+
+    Args:
+        place: where to.
+        folder: the adapter's folder on disk.
+        files: the files in it.
+        describe: makes the manifest from the files with their checksums.
+        on_existing: with Replace, a manifest that is there gives way.
+        moved: is told the bytes moved.
+
+    Raises:
+        TrainerError: SUPERSEDED when another writer has committed first (its adapter is as good as this one);
+            else the storage's reason. This writer's files are then removed as far as the store lets it.
+    """
+    entries = [_entry(place, folder, file) for file in files]
+    try:
+        for file, entry in zip(files, entries, strict=True):
+            place.store.upload(file, place.run.child(*entry.path.split("/")), moved)
+        content = (describe(entries).to_json() + "\n").encode()
+        if on_existing is OnExisting.REPLACE:
+            place.store.replace(place.manifest, content)
+        else:
+            place.store.create(place.manifest, content)
+    except AlreadyExistsError:
+        _remove(place, entries)
+        raise TrainerError(
+            FailureReason.SUPERSEDED, f"another writer committed {place.manifest} first; its adapter stands"
+        ) from None
+    except TrainerError:
+        _remove(place, entries)
+        raise
+
+
+def _entry(place: Place, folder: Path, file: Path) -> ManifestFile:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    path = f"{place.folder}/{file.relative_to(folder).as_posix()}"
+    return ManifestFile(path=path, size=file.stat().st_size, sha256=digest)
+
+
+def _remove(place: Place, entries: Sequence[ManifestFile]) -> None:
+    """Removes this writer's files: nobody reads them."""
+    for entry in entries:
+        with contextlib.suppress(TrainerError):
+            place.store.delete(place.run.child(*entry.path.split("/")))

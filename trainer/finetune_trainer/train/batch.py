@@ -1,0 +1,79 @@
+"""The tensors of one optimizer step, and of the forward passes it is divided into.
+
+A step travels as one flat sequence, all rows one after the other, so that the way it is divided (packed or padded, how
+many tokens a pass) is decided where the passes run, and can change between two steps.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune_trainer.data.pack import divide
+
+IGNORED = -100
+"""The label of a token that does not count in the loss (torch's cross entropy)."""
+
+Tensors = dict[str, torch.Tensor]
+
+
+def flat_step(rows: Sequence[dict[str, Any]]) -> Tensors:
+    """Joins rows of `input_ids` and `labels` (equally long lists of ints) to one step.
+
+    Returns:
+        `input_ids` and `labels`, both of shape (1, tokens of all rows), and `lengths` of shape (rows,). The first label
+        of every row is ignored, since nothing comes before it that could predict it.
+    """
+    ids = [token for row in rows for token in row["input_ids"]]
+    labels = [label for row in rows for label in [IGNORED, *row["labels"][1:]]]
+    return {
+        "input_ids": torch.tensor([ids], dtype=torch.long),
+        "labels": torch.tensor([labels], dtype=torch.long),
+        "lengths": torch.tensor([len(row["input_ids"]) for row in rows], dtype=torch.long),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """How a step is divided into forward passes.
+
+    Attributes:
+        packed: rows one after the other in one sequence; otherwise side by side with padding.
+        max_tokens: most tokens of a pass.
+        max_rows: most rows of a pass.
+        pad_id: id that fills padded rows.
+    """
+
+    packed: bool
+    max_tokens: int
+    max_rows: int
+    pad_id: int
+
+    def of(self, step: Tensors) -> Iterator[Tensors]:
+        """The model's inputs, pass by pass: `input_ids`, `labels` and `position_ids` or `attention_mask`."""
+        lengths: list[int] = step["lengths"].tolist()
+        ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
+        # Padded, every row takes as much room as the longest.
+        room = lengths if self.packed else [max(lengths)] * len(lengths)
+        for rows in divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows):
+            chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
+            yield packed_pass(chosen_ids, chosen_labels) if self.packed else self._padded(chosen_ids, chosen_labels)
+
+    def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {
+            "input_ids": pad(list(ids), batch_first=True, padding_value=self.pad_id),
+            "labels": pad(list(labels), batch_first=True, padding_value=IGNORED),
+            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
+        }
+
+
+def packed_pass(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
+    """Rows one after the other; positions begin at 0 in each, from which the model's mask keeps them apart."""
+    positions = torch.cat([torch.arange(len(row), device=row.device) for row in ids])
+    return {
+        "input_ids": torch.cat(list(ids))[None],
+        "labels": torch.cat(list(labels))[None],
+        "position_ids": positions[None],
+    }

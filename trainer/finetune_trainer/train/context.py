@@ -1,0 +1,52 @@
+"""What a run is given besides its recipe: everything of the place and the moment."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finetune_trainer.contract.termination import Outcome, OutputRecord
+from finetune_trainer.report import Clock, Reporter
+from finetune_trainer.storage.base import OpenStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The surroundings of a run.
+
+    Attributes:
+        work: directory for everything that is written; nothing in it is kept.
+        open_store: gives the store of a URI.
+        writer: who writes: the pod's UID or any unique token.
+        pvc_root: pvc://claim/path is this directory's claim/path.
+        reporter: is told the progress.
+        stop: set it to end the run at the next step boundary.
+        clock: seconds, for rates and estimates.
+        now: the time of day, for the manifest.
+    """
+
+    work: Path
+    open_store: OpenStore
+    writer: str
+    pvc_root: Path
+    reporter: Reporter = field(default_factory=Reporter)
+    stop: threading.Event = field(default_factory=threading.Event)
+    clock: Clock = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How a run ended well.
+
+    Attributes:
+        outcome: Succeeded, or Reused when the adapter was there already.
+        fingerprint: the run's fingerprint.
+        output: where the adapter is.
+    """
+
+    outcome: Outcome
+    fingerprint: str
+    output: OutputRecord

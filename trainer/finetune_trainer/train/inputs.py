@@ -1,0 +1,69 @@
+"""The run's inputs: what they are, and getting the model's files to the disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.contract.fingerprint import fingerprint
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.progress import Stage
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.model.files import needed, require_complete
+from finetune_trainer.sources import dataset_objects, model_objects, validation_objects
+from finetune_trainer.storage.base import OpenStore
+from finetune_trainer.train.context import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What goes in, by content.
+
+    Attributes:
+        dataset: the data's objects, in reading order.
+        model: the model's files.
+        fingerprint: the name of the run that they and the recipe make.
+    """
+
+    dataset: list[SourceObject]
+    model: list[SourceObject]
+    fingerprint: str
+
+
+def find_inputs(recipe: Recipe, open_store: OpenStore) -> Inputs:
+    """Looks up the dataset's and the model's objects.
+
+    Raises:
+        TrainerError: something is missing, may not be read, or is no complete model.
+    """
+    dataset = dataset_objects(recipe.dataset, open_store)
+    model = model_objects(recipe, open_store)
+    require_complete(recipe.model.uri, model)
+    identity = fingerprint(recipe, [*dataset, *validation_objects(recipe.dataset, open_store)], model)
+    return Inputs(dataset=dataset, model=model, fingerprint=identity)
+
+
+def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
+    """The model's folder on this machine: in place where it is mounted, else downloaded."""
+    place = parse_uri(recipe.model.uri)
+    match place.scheme:
+        case Scheme.FILE:
+            return Path(place.path)
+        case Scheme.PVC:
+            return context.pvc_root / place.authority / place.path
+        case Scheme.HF | Scheme.S3:
+            return _download(recipe, inputs, context)
+
+
+def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
+    store, folder = context.open_store(parse_uri(recipe.model.uri)), context.work / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = 0
+
+    def moved(count: int) -> None:
+        nonlocal done
+        done += count
+        context.reporter.update(stage=Stage.FETCHING, bytes_downloaded=done)
+
+    for item in needed(inputs.model):
+        store.download(item, folder / item.uri.rsplit("/", 1)[-1], moved)
+    return folder

@@ -1,0 +1,40 @@
+"""Token rows on disk: an Arrow file that is mapped into memory, so that the data may be larger than it."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+from datasets import Dataset
+
+from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.train.batch import IGNORED
+
+_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_ROWS_A_BATCH = 1000
+
+
+def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
+    """Writes the rows to `file` and returns them as a `datasets.Dataset` of `input_ids` and `labels`.
+
+    An untrained token has the label -100.
+    """
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for group in _groups(rows, _ROWS_A_BATCH):
+            writer.write_batch(pa.record_batch([[list(r.ids) for r in group], [_labels(r) for r in group]], _SCHEMA))
+    return Dataset.from_file(str(file))
+
+
+def _labels(row: TokenRow) -> list[int]:
+    return [token if trained else IGNORED for token, trained in zip(row.ids, row.trained, strict=True)]
+
+
+def _groups(rows: Iterable[TokenRow], size: int) -> Iterator[list[TokenRow]]:
+    group: list[TokenRow] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

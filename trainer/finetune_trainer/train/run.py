@@ -1,0 +1,213 @@
+"""One run, from recipe to committed adapter. Read it from top to bottom; each step is a module of its own.
+
+Imports stay light: torch and its friends come in only once it is known that there is something to train.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from finetune_trainer.contract.consistency import inconsistencies
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import run_prefix, writer_folder
+from finetune_trainer.contract.manifest import Manifest, ManifestFile
+from finetune_trainer.contract.progress import Stage
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.output import OnExisting
+from finetune_trainer.contract.supported import unsupported_fields
+from finetune_trainer.contract.termination import Outcome, OutputRecord
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.data.tokenize import token_rows
+from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.export import Adapter, model_id, write_adapter
+from finetune_trainer.log import event
+from finetune_trainer.publish import Place, publish
+from finetune_trainer.sources import existing_output
+from finetune_trainer.train.context import Context, Result
+from finetune_trainer.train.inputs import Inputs, fetch_model, find_inputs
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune_trainer.train.trainer import StepTrainer
+
+_SHAPING_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+
+
+def run(recipe: Recipe, context: Context) -> Result:
+    """Trains the adapter of a recipe and commits it, unless it is there already.
+
+    Raises:
+        TrainerError: every end with a known cause, the stop flag among them.
+    """
+    reporter = context.reporter
+    reporter.stage(Stage.STARTING)
+    refuse(recipe)
+    inputs = find_inputs(recipe, context.open_store)
+    event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
+    if (existing := reusable(recipe, inputs, context)) is not None:
+        return Result(outcome=Outcome.REUSED, fingerprint=inputs.fingerprint, output=existing)
+
+    reporter.stage(Stage.FETCHING)
+    folder = fetch_model(recipe, inputs, context)
+
+    reporter.stage(Stage.LOADING)
+    from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
+
+    dtype = compute_dtype(recipe.model.quantization.compute_dtype)
+    tokenizer = load_tokenizer(folder)
+    rows, counts = tokenised(recipe, inputs, tokenizer, context)
+    base = load_base(folder, recipe.model, dtype)
+
+    trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
+
+    reporter.stage(Stage.SAVING)
+    adapter = write_adapter(trainer.model, tokenizer, recipe, metrics, context.work / "adapter")
+
+    reporter.stage(Stage.UPLOADING)
+    output = published(recipe, inputs, adapter, counts, metrics, context)
+    reporter.stage(Stage.FINISHED)
+    return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
+
+
+def refuse(recipe: Recipe) -> None:
+    """Refuses a recipe that contradicts itself or asks for what is not there; every such field is named.
+
+    Raises:
+        TrainerError: at least one field.
+    """
+    if broken := inconsistencies(recipe):
+        raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
+    if asked := unsupported_fields(recipe):
+        raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, asked)))
+
+
+def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord | None:
+    """The adapter of this very run, when it is there and may be taken.
+
+    Raises:
+        TrainerError: it is there and output.onExisting is Fail, or what is there is damaged.
+    """
+    if recipe.output.on_existing is OnExisting.REPLACE:
+        return None
+    existing = existing_output(recipe, inputs.fingerprint, context.open_store)
+    if existing is not None and recipe.output.on_existing is OnExisting.FAIL:
+        raise TrainerError(FailureReason.OUTPUT_CONFLICT, f"{existing.manifest_uri} is there already")
+    if existing is not None:
+        event("reused", uri=existing.uri)
+    return existing
+
+
+def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> "tuple[Any, TokenCounts]":
+    """The rows as tokens, on disk, and what became of them.
+
+    Raises:
+        TrainerError: a row is wrong, or none is left.
+    """
+    from finetune_trainer.data.read import read_examples
+    from finetune_trainer.train.rows import write_rows
+
+    dataset, counts = recipe.dataset, TokenCounts()
+    examples = read_examples(dataset, inputs.dataset, context.open_store)
+    rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
+    written = write_rows(rows, context.work / "rows.arrow")
+    event(
+        "dataset",
+        rows=counts.rows,
+        tokens=counts.tokens,
+        trained_tokens=counts.trained_tokens,
+        truncated=counts.truncated,
+        dropped=counts.dropped,
+        longest=counts.longest,
+    )
+    if not counts.rows:
+        message = f"no row has a token to train: {counts.dropped} of {counts.dropped} rows were dropped"
+        raise TrainerError(
+            FailureReason.DATASET_INVALID, f"{message} (dataset.maxLength is {dataset.max_length} tokens)"
+        )
+    return written, counts
+
+
+def trained(
+    recipe: Recipe, base: Any, tokenizer: Any, rows: Any, dtype: "torch.dtype", context: Context
+) -> "tuple[StepTrainer, dict[str, float]]":
+    """Trains; returns the trainer with its model, and the final metrics.
+
+    Raises:
+        TrainerError: the stop flag was set, memory ran out, or the loss diverged.
+    """
+    from finetune_trainer.train.callbacks import ReportSteps, StopWhenTold
+    from finetune_trainer.train.trainer import make_trainer
+
+    report, stop = ReportSteps(context.reporter, context.clock), StopWhenTold(context.stop)
+    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", [report, stop])
+    event(
+        "training",
+        rows=len(rows),
+        steps=trainer.state.max_steps or None,
+        packed=trainer.passes.packed,
+        pass_tokens=trainer.passes.max_tokens,
+        compute_dtype=str(dtype).removeprefix("torch."),
+    )
+    trainer.train()
+    done, total = trainer.state.global_step, trainer.state.max_steps
+    if done < total:
+        raise TrainerError(FailureReason.PREEMPTED, f"told to stop; stopped after step {done} of {total}")
+    return trainer, final_metrics(trainer)
+
+
+def final_metrics(trainer: "StepTrainer") -> dict[str, float]:
+    """The last logged loss, the mean loss, steps, and tokens."""
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "loss": float(logged[-1]),
+        "steps": float(trainer.state.global_step),
+        "tokens": float(trainer.state.num_input_tokens_seen),
+    }
+
+
+def published(
+    recipe: Recipe,
+    inputs: Inputs,
+    adapter: Adapter,
+    counts: TokenCounts,
+    metrics: dict[str, float],
+    context: Context,
+) -> OutputRecord:
+    """Uploads the adapter, commits it, and reads it back: what is reported is what a consumer finds."""
+    output = parse_uri(recipe.output.uri)
+    place = Place(
+        store=context.open_store(output),
+        run=run_prefix(output, recipe.job.name, inputs.fingerprint),
+        folder=writer_folder(recipe.job.attempt, context.writer),
+    )
+    done = 0
+
+    def moved(count: int) -> None:
+        nonlocal done
+        done += count
+        context.reporter.update(bytes_uploaded=done)
+
+    def describe(files: list[ManifestFile]) -> Manifest:
+        return Manifest(
+            fingerprint=inputs.fingerprint,
+            adapter=place.folder,
+            files=files,
+            base_model=model_id(recipe.model.uri),
+            base_model_revision=recipe.model.revision,
+            dataset=inputs.dataset,
+            rows=counts.rows,
+            rank=recipe.lora.rank,
+            target_modules=adapter.target_modules,
+            metrics=metrics,
+            versions={name: version(name) for name in _SHAPING_PACKAGES},
+            recipe={key: value for key, value in recipe.to_dict().items() if key != "job"},
+            attempt=recipe.job.attempt,
+            writer=context.writer,
+            created=context.now(),
+        )
+
+    publish(place, adapter.folder, adapter.files, describe, recipe.output.on_existing, moved)
+    record = existing_output(recipe, inputs.fingerprint, context.open_store)
+    assert record is not None, "the manifest was written a moment ago"
+    event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
+    return record

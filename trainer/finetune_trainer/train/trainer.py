@@ -1,0 +1,126 @@
+"""TRL's SFTTrainer, taught that a batch is one optimizer step which is divided into forward passes.
+
+transformers divides by a fixed number of rows; rows differ in length, so passes differ in work and memory. Here a pass
+is filled by tokens (data/pack.py) and every token of the step weighs the same in the loss however the step is divided.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTTrainer
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.model.adapter import keep_in_float32, lora_config
+from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
+from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.settings import pass_tokens, trainer_settings
+
+
+class StepTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose batch is a whole optimizer step.
+
+    Attributes:
+        passes: how a step is divided; set before training.
+    """
+
+    passes: Passes
+
+    def training_step(self, model: Any, inputs: Tensors, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+        """Runs forward and backward of every pass of the step; returns the step's loss, nats per trained token.
+
+        Raises:
+            TrainerError: the loss is no number any more.
+        """
+        # transformers counts only for models whose forward takes keyword arguments; the weight of a token must not
+        # depend on that.
+        trained = (inputs["labels"] != IGNORED).sum()
+        losses = [super(StepTrainer, self).training_step(model, part, trained) for part in self.passes.of(inputs)]
+        total = torch.stack(losses).sum()
+        if not torch.isfinite(total):
+            step, rate = self.state.global_step + 1, self._get_learning_rate()
+            message = f"the loss is {total.item()} at step {step} (learning rate {rate:.3g})"
+            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+        # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
+        self.state.num_input_tokens_seen += inputs["input_ids"].numel()
+        return total
+
+
+def make_trainer(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    dtype: torch.dtype,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> StepTrainer:
+    """The trainer, with the adapter put on the model and in float32, ready to train.
+
+    Args:
+        recipe: the recipe.
+        model: the base model.
+        tokenizer: its tokenizer.
+        rows: dataset of `input_ids` and `labels`.
+        dtype: number type of the products.
+        folder: where transformers may write.
+        callbacks: called by transformers' rules.
+
+    Raises:
+        TrainerError: lora.targetModules name nothing in this model, or rows of a pack would see each other.
+    """
+    settings = trainer_settings(recipe.training, dtype, folder)
+    passes = choose_passes(recipe, model, tokenizer)
+    try:
+        trainer = StepTrainer(
+            model=model,
+            args=settings,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=lora_config(recipe.lora),
+            data_collator=flat_step,
+            callbacks=list(callbacks),
+        )
+    except ValueError as error:
+        if "target modules" not in str(error).lower():
+            raise
+        raise TrainerError(FailureReason.INVALID_RECIPE, _no_such_modules(recipe, model)) from error
+    trainer.passes = passes
+    # It prints every log entry to standard output.
+    trainer.remove_callback(PrinterCallback)
+    keep_in_float32(trainer.model)
+    return trainer
+
+
+def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
+    """How steps are divided: packed where the model keeps rows apart.
+
+    Raises:
+        TrainerError: dataset.packing is enabled and the model does not keep rows apart.
+    """
+    packing, micro = recipe.dataset.packing, recipe.training.micro_batch_size
+    packed = packing is not Switch.DISABLED and rows_are_isolated(model, model.config.get_text_config().vocab_size)
+    if packing is Switch.ENABLED and not packed:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            "spec.dataset.packing: enabled: with this model, quantisation and attention, packed rows would see each "
+            "other; use auto or disabled",
+        )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    longest = recipe.dataset.max_length
+    return Passes(
+        packed=packed,
+        max_tokens=micro * longest if micro else pass_tokens(cuda=torch.cuda.is_available(), max_length=longest),
+        max_rows=micro or recipe.training.batch_size,
+        pad_id=pad if pad is not None else 0,
+    )
+
+
+def _no_such_modules(recipe: Recipe, model: Any) -> str:
+    names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "in_features")})
+    asked = ", ".join(recipe.lora.target_modules)
+    return f"spec.lora.targetModules: {asked}: no such linear layer in this model; it has {', '.join(names)}"
