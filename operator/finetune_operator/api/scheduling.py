@@ -33,7 +33,8 @@ LabelValue = Annotated[
     Matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
     Field(max_length=63),
 ]
-AnnotationValue = Annotated[str, Field(max_length=4096)]
+AnnotationValue = Annotated[str, Field(max_length=1024)]
+"""Short, since the recipe shares the 262,144 bytes that Kubernetes allows a pod's annotations."""
 
 
 @dataclass(frozen=True, slots=True)
