@@ -16,9 +16,10 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster.commands import run
+from localcluster.commands import run, try_run
 from localcluster.errors import ClusterError
 from localcluster.home import cache_root
+from localcluster.locking import locked
 from localcluster.progress import Step, step
 
 _MODULES = Path(__file__).parent / "gomod"
@@ -83,12 +84,12 @@ COREDNS = Module("coredns", {"coredns": "github.com/coredns/coredns"})
 
 def build(*modules: Module) -> None:
     """Builds what is not in the cache yet. The first time takes minutes."""
-    pending = [module for module in modules if not module.is_built()]
-    if not pending:
-        return
-    _require_go()
-    for module in pending:
-        _build(module)
+    for module in modules:
+        if not module.is_built():
+            with locked(module.folder.with_suffix(".lock"), f"building {module.name}"):
+                if not module.is_built():
+                    _require_go(module)
+                    _build(module)
 
 
 def _build(module: Module) -> None:
@@ -122,17 +123,17 @@ def _compile(module: Module, program: str, package: str, into: Path, running: St
     return compiled
 
 
-def _require_go() -> None:
+def _require_go(module: Module) -> None:
     wanted = ".".join(map(str, _GO))
+    remedy = "install it, or set KUBECONFIG to a cluster that exists"
     if shutil.which("go") is None:
-        raise ClusterError(
-            f"the first start builds Kubernetes and needs Go {wanted} or newer on PATH: "
-            "install it, or set KUBECONFIG to a cluster that exists"
-        )
-    words = run(["go", "env", "GOVERSION"]).strip()
+        raise ClusterError(f"the first start builds Kubernetes with Go {wanted} or newer: {remedy}")
+    # Asked inside the module, Go may first fetch the release that the module names.
+    words = (try_run(["go", "-C", str(module.source), "env", "GOVERSION"]) or "").strip()
     version = re.match(r"go(\d+)\.(\d+)", words)
     if version is None or (int(version[1]), int(version[2])) < _GO:
-        raise ClusterError(f"the first start builds Kubernetes and needs Go {wanted}, not {words}")
+        found = words or "an older one"
+        raise ClusterError(f"the first start builds Kubernetes with Go {wanted} or newer, not {found}: {remedy}")
 
 
 def _go(module: Module, *arguments: str) -> str:

@@ -6,10 +6,8 @@ images); anything less than a complete, running plane is cleared first and made 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +30,13 @@ from localcluster.gpus import set_gpus
 from localcluster.home import CLUSTER, CONTROL_PLANE, Home
 from localcluster.kubectl import Kubectl
 from localcluster.leftovers import FIXED_FOLDERS, leftovers
-from localcluster.progress import say, step
+from localcluster.locking import locked
+from localcluster.progress import step
 from localcluster.records import S3, Node, Record
 from localcluster.waiting import wait_for
 
 _LOOPBACK = "127.0.0.1"
+_LOCKED = "bringing the cluster up or down"
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def up(
 ) -> LocalCluster:
     """Brings the cluster up, or extends the one that runs.
 
-    `gpus` is the number of fake GPUs of each node. With `control_plane_only` there is no
+    `gpus` is the number of fake GPUs of each node. A second node that runs stays when one
+    is asked for. With `control_plane_only` there is no
     node, no DNS and no S3, and no root is needed; `scheduler` and `controller_qps` are for
     benchmarks.
     """
@@ -187,7 +188,7 @@ def up(
         machine.install_packages()
         object_store.program()
     binaries.build(binaries.KUBERNETES, *(() if control_plane_only else (binaries.COREDNS,)))
-    with _locked(home):
+    with locked(home.lock, _LOCKED):
         cluster = find(control_plane_only=control_plane_only)
         if cluster is None:
             options = control_plane.Options(scheduler, controller_qps)
@@ -208,16 +209,21 @@ def up(
 def down(*, control_plane_only: bool = False) -> None:
     """Takes the plane down and checks that nothing of it is left on the machine."""
     home = home_of(control_plane_only=control_plane_only)
-    with _locked(home):
-        teardown.take_down(home, with_node=not control_plane_only)
+    with locked(home.lock, _LOCKED):
+        with_node = not control_plane_only
+        if with_node:
+            machine.require_node_rights()
+            machine.require_no_other_node(ours=set(processes.marked(home)))
+        teardown.take_down(home, with_node=with_node)
 
 
 def _start(home: Home, options: control_plane.Options, *, with_node: bool) -> LocalCluster:
+    if with_node:
+        # Before anything is cleared: bridges and chains of this name may be another cluster's.
+        machine.require_no_other_node(ours=set(processes.marked(home)))
     if left := leftovers(home, with_node=with_node):
         title = f"clearing what an earlier run left ({len(left)} things)"
         teardown.take_down(home, with_node=with_node, title=title)
-    if with_node:
-        machine.require_no_other_node()
     home.create()
     teardown.clear_logs(home)
     first = Node.number(1)
@@ -262,7 +268,7 @@ def _finish(cluster: LocalCluster) -> None:
     if cluster.record.complete:
         return
     with step("starting kube-proxy and DNS"):
-        service_proxy.start(cluster.home, cluster.nodes[0])
+        proxy = service_proxy.start(cluster.home, cluster.nodes[0])
         dns.allow(cluster.kubectl)
         dns.start(cluster.home, cluster.address)
         wait_for(
@@ -270,6 +276,8 @@ def _finish(cluster: LocalCluster) -> None:
             lambda: cluster.kubectl.items("serviceaccounts", "--namespace=default"),
             timeout=30,
         )
+        dns.wait_ready(cluster.home, cluster.address)
+        service_proxy.wait_ready(cluster.home, proxy)
     with step("waiting for the S3 server to keep an object"):
         object_store.wait_ready(cluster.home, cluster.s3)
 
@@ -298,15 +306,3 @@ def _memory(process: processes.Process) -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") // 2**20 if process.is_running() else 0
-
-
-@contextlib.contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    home.lock.parent.mkdir(parents=True, exist_ok=True)
-    with home.lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("  … somebody else brings the cluster up or down: waiting for them")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

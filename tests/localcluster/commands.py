@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from localcluster.errors import ClusterError
 
 _WORDS = 2000
 """Characters of a failed program's output that its error quotes."""
+_TICK_SECONDS = 1.0
 
 
 def run(
@@ -17,18 +19,29 @@ def run(
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
+    tick: Callable[[int], None] | None = None,
 ) -> str:
-    """Runs `argv` and returns its standard output; raises `ClusterError` when it fails."""
+    """Runs `argv` and returns its standard output; raises `ClusterError` when it fails.
+
+    `tick` is called every second with the program's process id, to report how far it is.
+    """
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(argv, input=stdin, env=env, timeout=timeout, capture_output=True, text=True, check=False)
+        program = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env, text=True)
     except FileNotFoundError as missing:
         raise ClusterError(f"{argv[0]} is not installed") from missing
-    except subprocess.TimeoutExpired as late:
-        raise ClusterError(f"{' '.join(argv)} did not end within {timeout:.0f} s") from late
-    if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-_WORDS:]
-        raise ClusterError(f"{' '.join(argv)} failed with {done.returncode}: {words}")
-    return done.stdout
+    with program:
+        try:
+            out, err = _communicate(program, stdin, timeout, tick)
+        except BaseException as failure:
+            program.kill()
+            if isinstance(failure, subprocess.TimeoutExpired):
+                raise ClusterError(f"{' '.join(argv)} did not end within {timeout:.0f} s") from failure
+            raise
+    if program.returncode != 0:
+        words = (err.strip() or out.strip())[-_WORDS:]
+        raise ClusterError(f"{' '.join(argv)} failed with {program.returncode}: {words}")
+    return out
 
 
 def try_run(argv: Sequence[str], *, timeout: float = 120) -> str | None:
@@ -37,3 +50,18 @@ def try_run(argv: Sequence[str], *, timeout: float = 120) -> str | None:
         return run(argv, timeout=timeout)
     except ClusterError:
         return None
+
+
+def _communicate(
+    program: subprocess.Popen[str], stdin: str | None, timeout: float, tick: Callable[[int], None] | None
+) -> tuple[str, str]:
+    if tick is None:
+        return program.communicate(stdin, timeout)
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return program.communicate(stdin, _TICK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > end:
+                raise
+            tick(program.pid)

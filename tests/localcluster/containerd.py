@@ -16,7 +16,7 @@ from localcluster import machine, pause_image, processes
 from localcluster.commands import run, try_run
 from localcluster.errors import ClusterError
 from localcluster.home import Home
-from localcluster.progress import step
+from localcluster.progress import Step, step
 from localcluster.records import Node
 from localcluster.waiting import wait_for
 
@@ -61,7 +61,7 @@ class Containerd:
             raise ClusterError(f"there is no image archive {archive}")
         megabytes = archive.stat().st_size / 1e6
         with step(f"loading {archive.name} ({megabytes:.0f} MB) into {self.node.name}") as running:
-            names = self._import(archive)
+            names = self._import(archive, running)
             running.outcome = ", ".join(names)
         return names
 
@@ -108,9 +108,16 @@ class Containerd:
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
 
-    def _import(self, archive: Path) -> list[str]:
+    def _import(self, archive: Path, running: Step | None = None) -> list[str]:
         arguments = ("images", "import", "--snapshotter", "overlayfs", str(archive))
-        words = run(self._ctr(*arguments), timeout=_IMPORT_SECONDS)
+        size = archive.stat().st_size
+
+        def tick(pid: int) -> None:
+            if running:
+                read = min(_bytes_read(pid), size)
+                running.note("unpacking" if read == size else f"{read / size:.0%} read")
+
+        words = run(self._ctr(*arguments), timeout=_IMPORT_SECONDS, tick=tick)
         return re.findall(r"^unpacking (\S+)", words, re.MULTILINE)
 
     def _ctr(self, *arguments: str) -> list[str]:
@@ -149,6 +156,15 @@ disabled_plugins = [
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = false
 """
+
+
+def _bytes_read(pid: int) -> int:
+    """How much a process has read so far."""
+    try:
+        counts = Path(f"/proc/{pid}/io").read_text()
+    except OSError:
+        return 0
+    return int(counts.split("rchar: ")[1].split()[0])
 
 
 def network_name(node: Node) -> str:

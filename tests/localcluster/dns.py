@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from localcluster import identities, processes
@@ -9,6 +10,7 @@ from localcluster.binaries import COREDNS
 from localcluster.home import Home
 from localcluster.kubectl import Kubectl
 from localcluster.processes import Process
+from localcluster.waiting import wait_for
 
 COMPONENT = "coredns"
 _ROLE = "localcluster:dns"
@@ -59,3 +61,31 @@ def start(home: Home, address: str) -> Process:
 """
     )
     return processes.start(home, COMPONENT, [COREDNS.program("coredns"), "-conf", str(corefile)])
+
+
+def wait_ready(home: Home, address: str) -> None:
+    """Returns once the name of the API server resolves."""
+    server = processes.recorded(home, COMPONENT)
+    assert server is not None
+    question = _question("kubernetes.default.svc.cluster.local")
+
+    def answers() -> bool:
+        processes.must_run(home, server)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(1)
+            try:
+                client.sendto(question, (address, 53))
+                answer = client.recv(512)
+            except OSError:
+                return False
+        code, answers_given = answer[3] & 0x0F, int.from_bytes(answer[6:8])
+        return code == 0 and answers_given > 0
+
+    wait_for("the cluster's DNS to answer", answers, timeout=30)
+
+
+def _question(name: str) -> bytes:
+    """A DNS query for the address of a name, as RFC 1035 lays it out."""
+    header = bytes([0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    return header + labels + bytes([0, 0, 1, 0, 1])

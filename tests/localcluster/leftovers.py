@@ -14,12 +14,8 @@ NODES = [Node.number(index + 1) for index in range(MAX_NODES)]
 NETWORKS = [network_name(node) for node in NODES]
 _CNI_RESULTS = Path("/var/lib/cni/results")
 _CONTAINER_LOGS = Path("/var/log/containers")
-FIXED_FOLDERS = (
-    Path("/var/lib/kubelet"),
-    Path("/var/lib/cni"),
-    _CONTAINER_LOGS,
-    Path("/run/containerd"),
-)
+RUNTIME_FOLDER = Path("/run/containerd")
+FIXED_FOLDERS = (Path("/var/lib/kubelet"), Path("/var/lib/cni"), _CONTAINER_LOGS, RUNTIME_FOLDER)
 """Where the kubelet, CNI and containerd's shims put files whatever they are told."""
 
 

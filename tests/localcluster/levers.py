@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcluster import cgroups, kubelet, processes
+from localcluster import cgroups, kubelet, object_store, processes
 from localcluster.cluster import LocalCluster
 from localcluster.errors import ClusterError
 from localcluster.kubectl import Kubectl
@@ -157,6 +157,16 @@ def lose_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> No
 def return_node(cluster: LocalCluster, node: str) -> None:
     """Brings a lost node back and waits until it is Ready again, with its fake GPUs."""
     cluster.start_kubelet(cluster.node(node))
+
+
+@contextlib.contextmanager
+def s3_outage(cluster: LocalCluster) -> Iterator[None]:
+    """An S3 server that is gone inside the block and back, with its data, after it."""
+    object_store.kill(cluster.home)
+    try:
+        yield
+    finally:
+        object_store.start_again(cluster.home, cluster.s3)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from localcluster.commands import run
@@ -53,20 +55,31 @@ def require_node_rights() -> None:
         raise ClusterError("no cgroups are mounted at /sys/fs/cgroup: a kubelet cannot run here")
 
 
-def require_no_other_node() -> None:
-    """Two Kubernetes nodes on one network namespace overwrite each other's iptables rules."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name = (entry / "comm").read_text().strip()
-        except OSError:
-            continue
-        if name in _FOREIGN and start_time(int(entry.name)) is not None:
+def require_no_other_node(ours: set[int]) -> None:
+    """Two Kubernetes nodes on one network namespace overwrite each other's iptables rules.
+
+    `ours` are the processes of the plane in hand; any other node is somebody's, and what
+    looks like a leftover may be in use there.
+    """
+    for pid, name in _programs():
+        if name in _FOREIGN and pid not in ours:
             raise ClusterError(
-                f"another Kubernetes node runs on this machine ({name}, pid {entry.name}): "
-                "stop it, or use it by setting KUBECONFIG"
+                f"another Kubernetes node runs on this machine ({name}, pid {pid}): stop it, or use it "
+                "by setting KUBECONFIG (was it started with another LOCALCLUSTER_STATE?)"
             )
+
+
+def runs(program: str) -> bool:
+    """Whether any process of the machine runs this program."""
+    return any(name == program for _, name in _programs())
+
+
+def _programs() -> Iterator[tuple[int, str]]:
+    """Process id and program name of everything that runs."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and start_time(int(entry.name)) is not None:
+            with contextlib.suppress(OSError):
+                yield int(entry.name), (entry / "comm").read_text().strip()
 
 
 def missing_packages() -> list[str]:
@@ -96,10 +109,10 @@ def apt_install(packages: list[str]) -> None:
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with step(f"installing {', '.join(packages)}") as running:
-        run(["apt-get", "update", "-qq"], env=environment, timeout=600)
-        running.note("package lists read")
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
-        run([*install, *packages], env=environment, timeout=1200)
+        update = ["apt-get", "update", "-qq"]
+        run(update, env=environment, timeout=600, tick=lambda _: running.note("reading package lists"))
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+        run(install, env=environment, timeout=1200, tick=lambda _: running.note("installing"))
 
 
 def program(name: str) -> str:

@@ -201,8 +201,8 @@ def check_s3_survives_a_crash(bench: Bench) -> str:
     admin.create_bucket(Bucket=bench.namespace)
     body = secrets.token_bytes(2**20)
     admin.put_object(Bucket=bench.namespace, Key="a", Body=body)
-    object_store.kill(cluster.home)
-    object_store.start_again(cluster.home, cluster.s3)
+    with levers.s3_outage(cluster):
+        pass
     _expect(admin.get_object(Bucket=bench.namespace, Key="a")["Body"].read() == body, "same bytes")
     admin.delete_object(Bucket=bench.namespace, Key="a")
     admin.delete_bucket(Bucket=bench.namespace)

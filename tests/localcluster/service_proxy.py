@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 
 from localcluster import identities, processes
 from localcluster.binaries import KUBERNETES
@@ -10,15 +11,18 @@ from localcluster.home import Home
 from localcluster.ports import choose
 from localcluster.processes import Process
 from localcluster.records import Node
+from localcluster.waiting import wait_for
 
 COMPONENT = "kube-proxy"
 PODS = "10.244.0.0/16"
 _LOOPBACK = "127.0.0.1"
+_HEALTH = "kube-proxy.health"
 
 
 def start(home: Home, node: Node) -> Process:
     """Starts kube-proxy as the given node's."""
     health = choose(_LOOPBACK, 10256)
+    (home.root / _HEALTH).write_text(f"http://{_LOOPBACK}:{health}/healthz")
     config = home.root / "kube-proxy.json"
     kubeconfig = identities.kubeconfig(home, identities.KUBE_PROXY)
     config.write_text(
@@ -45,3 +49,18 @@ def start(home: Home, node: Node) -> Process:
         )
     )
     return processes.start(home, COMPONENT, [KUBERNETES.program(COMPONENT), f"--config={config}"])
+
+
+def wait_ready(home: Home, proxy: Process) -> None:
+    """Returns once the rules of all Services are in the kernel."""
+    url = (home.root / _HEALTH).read_text()
+
+    def synced() -> bool:
+        processes.must_run(home, proxy)
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except OSError:
+            return False
+
+    wait_for("kube-proxy to have written its rules", synced, timeout=30)

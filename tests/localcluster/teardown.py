@@ -11,15 +11,14 @@ a volume that is still mounted may be somebody's data.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from localcluster import cgroups, iptables, kubelet, mounts, network, processes
+from localcluster import cgroups, iptables, kubelet, machine, mounts, network, processes
 from localcluster.containerd import Containerd
 from localcluster.errors import ClusterError
 from localcluster.home import Home
-from localcluster.leftovers import NETWORKS, NODES, leftovers, stray_files
+from localcluster.leftovers import NETWORKS, NODES, RUNTIME_FOLDER, leftovers, stray_files
 from localcluster.progress import Step, step
 from localcluster.records import Record
 
@@ -28,13 +27,13 @@ def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster d
     """Ends the plane and removes all it made, except its logs."""
     with step(title) as running:
         record = Record.load(home.record)
-        if with_node and os.geteuid() == 0:
+        if with_node:
             _end_pods(home, running)
         _end_daemons(home, running)
-        if with_node and os.geteuid() == 0:
+        if with_node:
             _remove_node_state(home, record, running)
         _remove_files(home)
-        if left := leftovers(home, with_node=with_node and os.geteuid() == 0):
+        if left := leftovers(home, with_node=with_node):
             raise ClusterError("these could not be removed:\n  " + "\n  ".join(left))
         running.outcome = "nothing is left"
 
@@ -85,7 +84,8 @@ def _remove_node_state(home: Home, record: Record | None, running: Step) -> None
     if record:
         network.restore_sysctls(record.sysctls)
         for folder in record.absent:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not (folder == str(RUNTIME_FOLDER) and machine.runs("containerd")):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_files(home: Home) -> None:
