@@ -64,4 +64,5 @@ def _communicate(
         except subprocess.TimeoutExpired:
             if time.monotonic() > end:
                 raise
+            stdin = None  # it takes the input once, and goes on with it by itself
             tick(program.pid)
