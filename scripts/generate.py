@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from finetune_operator.api.crd import custom_resource_definition
+from finetune_operator.api.reference import field_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from operator/finetune_operator/api by scripts/generate: change it there.\n"
@@ -61,6 +62,7 @@ def generated_files() -> dict[Path, str]:
     return {
         Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
         Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
+        Path("docs/reference.md"): field_reference(crd),
     }
 
 
@@ -70,19 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")
     options = parser.parse_args(arguments)
-    stale = [
-        path
-        for path, text in generated_files().items()
-        if not (options.root / path).is_file() or (options.root / path).read_text() != text
-    ]
-    if options.check:
-        for path in stale:
-            print(f"{path} is stale: run scripts/generate and commit what it writes", file=sys.stderr)
-        return 1 if stale else 0
+    files = {options.root / path: text for path, text in generated_files().items()}
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
     for path in stale:
-        (options.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (options.root / path).write_text(generated_files()[path])
-        print(f"wrote {path}")
+        name = path.relative_to(options.root)
+        if options.check:
+            print(f"{name} is stale: run scripts/generate and commit what it writes", file=sys.stderr)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path])
+            print(f"wrote {name}")
+    if options.check and stale:
+        return 1
     return 0
 
 

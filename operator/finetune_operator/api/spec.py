@@ -14,9 +14,11 @@ from finetune_trainer.contract.recipe import (
     CheckpointSpec,
     DatasetSpec,
     EvaluationSpec,
+    JobIdentity,
     LoraSpec,
     ModelSpec,
     OutputSpec,
+    Recipe,
     StorageSpec,
     TrainingSpec,
 )
@@ -207,3 +209,19 @@ class FineTuneJobSpec(Wire):
     def _micro_batch_divides(self) -> Self:
         _one_micro_batch(self)
         return self
+
+    def recipe(self, job: JobIdentity) -> Recipe:
+        """The part of the spec that shapes the result, with whose it is and which attempt this is."""
+        return Recipe(
+            job=job,
+            model=self.model,
+            dataset=self.dataset,
+            lora=self.lora,
+            training=self.training,
+            evaluation=self.evaluation,
+            checkpoint=self.checkpoint,
+            output=self.output,
+            storage=self.storage,
+            profile=self.profile,
+            run_token=self.run_token,
+        )

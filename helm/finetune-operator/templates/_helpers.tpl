@@ -1,0 +1,57 @@
+{{- define "finetune-operator.labels" -}}
+app.kubernetes.io/name: finetune-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "finetune-operator.selector" -}}
+app.kubernetes.io/name: finetune-operator
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "finetune-operator.crdAnnotations" -}}
+{{- $keep := ternary (dict "helm.sh/resource-policy" "keep") dict .Values.crds.keep }}
+{{- with merge $keep .Values.crds.annotations }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A full image name. Takes (list $ .Values.images.NAME). */}}
+{{- define "finetune-operator.image" -}}
+{{- $root := index . 0 }}
+{{- $image := index . 1 }}
+{{- $registry := $root.Values.images.registry | default $image.registry }}
+{{- with $registry }}{{ . }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* What the operator may do in a namespace that it serves. No verb on Secrets: pods mount them by name. */}}
+{{- define "finetune-operator.rules" -}}
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs]
+  verbs: [get, list, watch]
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs/status]
+  verbs: [get, patch]
+# To set blockOwnerDeletion where OwnerReferencesPermissionEnforcement is on.
+- apiGroups: [finetune.dev]
+  resources: [finetunejobs/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{- define "finetune-operator.subjects" -}}
+- kind: ServiceAccount
+  name: finetune-operator
+  namespace: {{ .Release.Namespace }}
+{{- end }}

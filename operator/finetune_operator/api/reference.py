@@ -1,0 +1,63 @@
+"""The field reference as Markdown, made from the CRD: what `kubectl explain` says, on one page."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from finetune_operator.api import names
+
+Schema = dict[str, Any]
+
+_HEAD = f"""# Fields of a {names.KIND}
+
+Generated from the models by `scripts/generate`; `kubectl explain ftj --recursive` says the same. A field without a
+default may be left out, unless it is marked as required.
+"""
+
+
+def field_reference(crd: dict[str, Any]) -> str:
+    """Markdown with one table for each section of `spec` and `status`, in the order of the schema."""
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    sections = [section for part in ("spec", "status") for section in _sections(part, schema["properties"][part])]
+    return "\n".join([_HEAD, *sections])
+
+
+def _sections(path: str, schema: Schema) -> Iterator[str]:
+    lines = [f"## {path}", "", schema["description"], "", "| field | type | default | meaning |", "|---|---|---|---|"]
+    required = schema.get("required", ())
+    lines += [_row(name, field, required=name in required) for name, field in schema["properties"].items()]
+    lines += [f"\n{rule['message']}." for rule in schema.get("x-kubernetes-validations", ()) if "fieldPath" not in rule]
+    yield "\n".join([*lines, ""])
+    for name, field in schema["properties"].items():
+        inner, suffix = (field["items"], "[]") if field.get("type") == "array" else (field, "")
+        if "properties" in inner:
+            yield from _sections(f"{path}.{name}{suffix}", inner)
+
+
+def _row(name: str, schema: Schema, *, required: bool) -> str:
+    default = "required" if required else _default(schema)
+    description = schema["description"].replace("|", "\\|").replace("\n", " ")
+    return f"| `{name}` | {_type(schema)} | {default} | {description} |"
+
+
+def _default(schema: Schema) -> str:
+    """The default, shown as YAML would have it; a section shows its own in its own table."""
+    default = schema.get("default")
+    if default is None or default == {}:
+        return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default}`"
+
+
+def _type(schema: Schema) -> str:
+    if "enum" in schema:
+        return " \\| ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if schema["type"] == "array":
+        return f"list of {_type(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"map to {_type(schema['additionalProperties'])}"
+    bounds = [str(schema.get(key, "")) for key in ("minimum", "maximum")]
+    spread = f" {bounds[0]}…{bounds[1]}" if any(bounds) else ""
+    return {"date-time": "time"}.get(schema.get("format", ""), schema["type"]) + spread
