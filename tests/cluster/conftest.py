@@ -1,0 +1,74 @@
+"""The cluster that these tests run on: the one of KUBECONFIG, or a local one that is brought up here."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import installation
+from cluster.lab import Lab, namespace, s3_client
+from finetune_trainer.contract.version import __version__
+from localcluster import Target, up
+from trainer.tiny_model import make_tiny_model
+
+IMAGES = Path(__file__).resolve().parents[2] / "build/images"
+ROWS = 64
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def target() -> Iterator[Target]:
+    """The cluster with the operator installed. `make cluster-down`, or the test script, takes a local one away."""
+    if not os.environ.get("KUBECONFIG"):
+        names = ("finetune-operator", "finetune-trainer", "finetune-scripted-trainer")
+        archives = [IMAGES / f"{name}.tar" for name in names]
+        missing = [str(path) for path in archives if not path.exists()]
+        if missing:
+            pytest.fail(f"`make images` has not been run: {', '.join(missing)} missing")
+        up(images=archives)
+    target = Target.current()
+    installation.install(target)
+    yield target
+    installation.uninstall(target)
+
+
+@pytest.fixture(scope="session")
+def bucket(target: Target, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bucket with the tiny model and a small data set."""
+    name = f"finetune-{uuid.uuid4().hex[:8]}"
+    client = s3_client(target.s3)
+    client.create_bucket(Bucket=name)
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny_model(folder)
+    for path in folder.iterdir():
+        client.upload_file(str(path), name, f"models/tiny/{path.name}")
+    rows = [{"text": f"Question {n}: what is {n} plus one? Answer: {n + 1}."} for n in range(ROWS)]
+    body = "".join(json.dumps(row) + "\n" for row in rows)
+    client.put_object(Bucket=name, Key="data/train.jsonl", Body=body.encode())
+    return name
+
+
+@pytest.fixture
+def lab(target: Target, bucket: str) -> Iterator[Lab]:
+    """A namespace of its own."""
+    with namespace(target, f"lab-{uuid.uuid4().hex[:6]}", bucket) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def scripted(target: Target) -> Iterator[None]:
+    """The operator starts the scripted trainer instead of the real one, for a module's tests."""
+    installation.set_environment(
+        target, FINETUNE_TRAINER_IMAGE=target.image(f"finetune-scripted-trainer:{__version__}")
+    )
+    yield
+    installation.set_environment(target, FINETUNE_TRAINER_IMAGE=target.image(f"finetune-trainer:{__version__}"))

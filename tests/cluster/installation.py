@@ -1,0 +1,78 @@
+"""Installing the operator as a user does, `kubectl apply -k manifests/default`, and changing it for a test."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.contract.version import __version__
+from localcluster import Target
+from localcluster.target import LOCAL_PREFIX
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "finetune-system"
+DEPLOYMENT = "deployment/finetune-operator"
+ROLLOUT_SECONDS = 120
+
+OPERATOR_IMAGE = f"finetune-operator:{__version__}"
+TRAINER_IMAGE = f"finetune-trainer:{__version__}"
+SCRIPTED_IMAGE = f"finetune-scripted-trainer:{__version__}"
+
+
+def install(target: Target) -> None:
+    """Applies the manifests and waits until the operator answers."""
+    if target.image_prefix == LOCAL_PREFIX:
+        target.kubectl("apply", "-k", str(ROOT / "manifests/default"))
+    else:
+        _apply_with_images_of(target)
+    wait_ready(target)
+
+
+def uninstall(target: Target) -> None:
+    """Removes what `install` made, the resource and with it every FineTuneJob."""
+    target.kubectl("delete", "-k", str(ROOT / "manifests/default"), "--ignore-not-found", "--wait", timeout=300)
+
+
+def wait_ready(target: Target) -> None:
+    """Waits until every replica of the newest version is ready."""
+    target.kubectl(
+        "-n", NAMESPACE, "rollout", "status", DEPLOYMENT, f"--timeout={ROLLOUT_SECONDS}s", timeout=ROLLOUT_SECONDS + 10
+    )
+
+
+def set_environment(target: Target, **variables: str) -> None:
+    """Changes the operator's environment and waits for the new pods."""
+    pairs = [f"{name}={value}" for name, value in variables.items()]
+    target.kubectl("-n", NAMESPACE, "set", "env", DEPLOYMENT, *pairs)
+    wait_ready(target)
+
+
+def scale(target: Target, replicas: int) -> None:
+    """Sets the number of replicas and waits for them."""
+    target.kubectl("-n", NAMESPACE, "scale", DEPLOYMENT, f"--replicas={replicas}")
+    wait_ready(target)
+
+
+def operator_pods(target: Target) -> list[dict[str, Any]]:
+    """The operator's pods that are not going away."""
+    pods = target.kubectl.items("-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=finetune-operator")
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def _apply_with_images_of(target: Target) -> None:
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+        overlay = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": ["../../manifests/default"],
+            "images": [
+                {"name": f"{LOCAL_PREFIX}finetune-operator", "newName": target.image("finetune-operator")},
+            ],
+        }
+        Path(folder, "kustomization.yaml").write_text(json.dumps(overlay))
+        target.kubectl("apply", "-k", folder)
+    set_environment(
+        target,
+        FINETUNE_OPERATOR_IMAGE=target.image(OPERATOR_IMAGE),
+        FINETUNE_TRAINER_IMAGE=target.image(TRAINER_IMAGE),
+    )

@@ -1,0 +1,171 @@
+"""A namespace to try jobs in: restricted, with the S3 keys that a user would make, and the questions a test asks."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.api import names
+from localcluster import S3, Keys, Target
+
+Job = dict[str, Any]
+
+CPU_ONLY: dict[str, Any] = {"gpus": 0, "cpu": "500m"}
+"""No GPU is asked for, and little CPU, so that several fit on a small node."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One namespace on the target."""
+
+    target: Target
+    namespace: str
+    endpoint: str
+    bucket: str
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """kubectl in the namespace."""
+        return self.target.kubectl("-n", self.namespace, *arguments, stdin=stdin, timeout=timeout)
+
+    def secret(self, name: str, keys: Keys) -> None:
+        """A Secret with S3 keys, as the documentation tells a user to make it."""
+        self.kubectl(
+            "create", "secret", "generic", name,
+            f"--from-literal=AWS_ACCESS_KEY_ID={keys.access_key}",
+            f"--from-literal=AWS_SECRET_ACCESS_KEY={keys.secret_key}",
+        )  # fmt: skip
+
+    def manifest(self, name: str, **spec: Any) -> Job:
+        """A FineTuneJob; keyword arguments replace sections of a small spec."""
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {
+                "model": {"uri": f"s3://{self.bucket}/models/tiny"},
+                "dataset": {"uri": f"s3://{self.bucket}/data/train.jsonl"},
+                "output": {"uri": f"s3://{self.bucket}/adapters/{self.namespace}"},
+                "storage": {"endpoint": self.endpoint, "secretRef": {"name": "s3-credentials"}},
+                "resources": CPU_ONLY,
+                "retry": {"backoffSeconds": 1},
+                **spec,
+            },
+        }
+
+    def apply(self, name: str, **spec: Any) -> None:
+        """Applies a FineTuneJob, again if it is there."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(self.manifest(name, **spec)))
+
+    def patch(self, name: str, **spec: Any) -> None:
+        """Changes fields of a FineTuneJob's spec."""
+        self.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def job(self, name: str) -> Job:
+        """The FineTuneJob."""
+        return self.target.kubectl.get("-n", self.namespace, "ftj", name)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Its status."""
+        status: dict[str, Any] = self.job(name).get("status") or {}
+        return status
+
+    def children(self, name: str, role: str | None = None) -> list[dict[str, Any]]:
+        """Its Jobs, of one role or of both."""
+        return self._labelled("jobs", name, role)
+
+    def pods(self, name: str, role: str | None = None) -> list[dict[str, Any]]:
+        """Its pods, of one role or of both."""
+        return self._labelled("pods", name, role)
+
+    def _labelled(self, kind: str, name: str, role: str | None) -> list[dict[str, Any]]:
+        selector = f"{names.JOB_NAME_LABEL}={name}" + (f",{names.ROLE_LABEL}={role}" if role else "")
+        return self.target.kubectl.items("-n", self.namespace, kind, "-l", selector)
+
+    def until(self, what: str, test: Callable[[], Any], seconds: float = 60) -> Any:
+        """What `test` returns once it is true.
+
+        Raises:
+            AssertionError: it never was; the message tells what the namespace looked like.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := test():
+                return found
+            time.sleep(0.25)
+        raise AssertionError(f"waited {seconds:.0f} s for {what}\n{self.picture()}")
+
+    def until_phase(self, name: str, phase: str, seconds: float = 60) -> dict[str, Any]:
+        """The status once it shows that phase."""
+
+        def shown() -> dict[str, Any] | None:
+            status = self.status(name)
+            return status if status.get("phase") == phase else None
+
+        found: dict[str, Any] = self.until(f"{name} to be {phase}", shown, seconds)
+        return found
+
+    def until_finished(self, name: str, seconds: float = 120) -> dict[str, Any]:
+        """The status at the end, by the command that a user would type."""
+        try:
+            self.kubectl(
+                "wait", "--for=condition=Finished", f"ftj/{name}", f"--timeout={seconds:.0f}s", timeout=seconds + 10
+            )
+        except Exception as error:
+            raise AssertionError(f"{name} did not finish: {error}\n{self.picture()}") from error
+        return self.status(name)
+
+    def picture(self) -> str:
+        """Everything in the namespace that explains a failed test."""
+        shown = []
+        for command in (
+            ("get", "ftj,jobs,pods", "-o", "wide"),
+            ("get", "ftj", "-o", "yaml"),
+            ("get", "events", "--sort-by=.lastTimestamp"),
+            ("-n", "finetune-system", "logs", "deployment/finetune-operator", "--tail=40"),
+        ):
+            try:
+                shown.append(self.kubectl(*command))
+            except Exception as error:  # noqa: BLE001 (the picture is best effort: the test has failed already)
+                shown.append(str(error))
+        return "\n".join(shown)
+
+
+def condition(status: dict[str, Any], type_: str) -> dict[str, Any]:
+    """A condition of the status; empty when it is not there."""
+    return next((item for item in status.get("conditions", []) if item["type"] == type_), {})
+
+
+@contextmanager
+def namespace(target: Target, name: str, bucket: str) -> Iterator[Lab]:
+    """A restricted namespace with the Secret `s3-credentials`, gone afterwards."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    target.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    try:
+        lab = Lab(target, name, target.publish_s3(name), bucket)
+        lab.secret("s3-credentials", target.s3.admin)
+        yield lab
+    finally:
+        target.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def s3_client(s3: S3) -> Any:
+    """A client with all rights, from this machine."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=s3.endpoint,
+        region_name=s3.region,
+        aws_access_key_id=s3.admin.access_key,
+        aws_secret_access_key=s3.admin.secret_key,
+        config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard"}),
+    )
+
+
+def keys_under(client: Any, bucket: str, prefix: str) -> list[str]:
+    """Keys of all objects under a prefix."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
