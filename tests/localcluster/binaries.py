@@ -100,6 +100,7 @@ def _build(module: Module) -> None:
         total = len(_go(module, "list", "-deps", *module.programs.values()).split())
         compiled = 0
         for program, package in module.programs.items():
+            running.note(f"{program}, {compiled} of at most {total} packages compiled")
             compiled = _compile(module, program, package, partial, running, compiled, total)
         shutil.rmtree(module.folder, ignore_errors=True)
         partial.rename(module.folder)

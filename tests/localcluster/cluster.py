@@ -6,9 +6,7 @@ images); anything less than a complete, running plane is cleared first and made 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster import (
@@ -27,6 +25,7 @@ from localcluster.audit import AuditLog
 from localcluster.containerd import Containerd
 from localcluster.errors import ClusterError
 from localcluster.gpus import set_gpus
+from localcluster.health import Component, broken, components
 from localcluster.home import CLUSTER, CONTROL_PLANE, Home
 from localcluster.kubectl import Kubectl
 from localcluster.leftovers import FIXED_FOLDERS, leftovers
@@ -37,16 +36,6 @@ from localcluster.waiting import wait_for
 
 _LOOPBACK = "127.0.0.1"
 _LOCKED = "bringing the cluster up or down"
-
-
-@dataclass(frozen=True)
-class Component:
-    """One process of the plane, for `status`."""
-
-    name: str
-    pid: int
-    running: bool
-    memory_mib: int
 
 
 class LocalCluster:
@@ -132,10 +121,7 @@ class LocalCluster:
 
     def components(self) -> list[Component]:
         """All processes of the plane, and whether they run."""
-        return [
-            Component(process.name, process.pid, process.is_running(), _memory(process))
-            for process in processes.all_recorded(self.home)
-        ]
+        return components(self.home)
 
     def _why(self, node: str) -> str:
         return self._ready_condition(node).get("message", "the kubelet has not registered it")
@@ -158,7 +144,7 @@ def find(*, control_plane_only: bool = False) -> LocalCluster | None:
     """The plane that is up, or None."""
     home = home_of(control_plane_only=control_plane_only)
     record = Record.load(home.record)
-    if record is None or not record.complete or _broken(home, record):
+    if record is None or not record.complete or broken(home, record):
         return None
     return LocalCluster(home, record)
 
@@ -280,29 +266,3 @@ def _finish(cluster: LocalCluster) -> None:
         service_proxy.wait_ready(cluster.home, proxy)
     with step("waiting for the S3 server to keep an object"):
         object_store.wait_ready(cluster.home, cluster.s3)
-
-
-def _broken(home: Home, record: Record) -> list[str]:
-    """The components that should run and do not. A lost kubelet is a test's doing: not broken."""
-    names = [control_plane.ETCD, control_plane.API_SERVER, control_plane.CONTROLLER_MANAGER]
-    if record.nodes:
-        names += [control_plane.SCHEDULER, service_proxy.COMPONENT, dns.COMPONENT]
-        names += [object_store.COMPONENT]
-        names += [Containerd(home, node).component for node in record.nodes]
-    broken = []
-    for name in names:
-        process = processes.recorded(home, name)
-        if process is None or not process.is_running():
-            broken.append(name)
-    api = processes.recorded(home, control_plane.API_SERVER)
-    if api and api.argv[0] != binaries.KUBERNETES.program(control_plane.API_SERVER):
-        broken.append("the version")
-    return broken
-
-
-def _memory(process: processes.Process) -> int:
-    try:
-        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20 if process.is_running() else 0
