@@ -1,0 +1,148 @@
+"""Image archives that are changed at their end instead of written anew.
+
+The trainer's layers are almost 7 GB and change with the requirements; our code is 1 MB and changes all the time. In an
+archive of the format of `docker save` the layers stand first, in the image's order. A new build keeps those that are
+still right: the file is cut behind them, and only the rest is written.
+
+The exporting program (buildah) skips a blob whose file is already in the OCI layout it writes, and looks at no more
+than the file's presence and size. So the layout is first filled with sparse files in place of the layers that the
+archive holds; that costs no disk. Layers count by the digest of their uncompressed bytes (`diff_ids`).
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+_BLOCK = 512
+_COPY_BYTES = 1 << 22
+_GZIP_MAGIC = b"\x1f\x8b"
+
+Exporter = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer in an archive: its uncompressed bytes' digest (hexadecimal) and size, and where its last block ends."""
+
+    digest: str
+    size: int
+    end: int
+
+
+def write(archive: Path, name: str, *, save: Exporter, export: Exporter, scratch: Path) -> int:
+    """Makes `archive` hold an image. Returns the number of bytes written.
+
+    The archive is out of its place meanwhile: a reader finds the old one, none or the new one. An archive that cannot
+    be used is replaced.
+
+    Args:
+        archive: the file, present or not.
+        name: the image's name.
+        save: writes the whole image as such an archive into a file.
+        export: writes the image as an OCI layout into a folder, without the blobs that are there.
+        scratch: folder for what changes.
+    """
+    partial = archive.with_name(archive.name + ".partial")
+    partial.unlink(missing_ok=True)
+    held = leading_layers(archive)
+    if held:
+        archive.rename(partial)
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            written = _update(partial, name, held, export, Path(folder))
+        if written is not None:
+            partial.rename(archive)
+            return written
+        partial.unlink()
+    save(partial)
+    partial.replace(archive)
+    return archive.stat().st_size
+
+
+def leading_layers(archive: Path) -> list[Layer]:
+    """The layers at the start of an archive, or none when it is missing, broken or of another kind."""
+    found: list[Layer] = []
+    with suppress(OSError, tarfile.TarError, LookupError, ValueError), tarfile.open(archive, "r:") as tar:
+        members = list(tar)
+        [image] = json.loads(_member(tar, "manifest.json"))
+        for member, name in zip(members, image["Layers"], strict=False):
+            if member.name != name or not member.isfile() or not name.endswith(".tar"):
+                break
+            end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
+            found.append(Layer(digest=name.removesuffix(".tar"), size=member.size, end=end))
+    return found
+
+
+def _update(partial: Path, name: str, held: list[Layer], export: Exporter, layout: Path) -> int | None:
+    """Changes the archive. Returns the number of bytes written, or None when nothing can be kept."""
+    blobs = layout / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    for layer in held:
+        with (blobs / layer.digest).open("wb") as file:
+            file.truncate(layer.size)
+    export(layout)
+    manifest = _json(blobs, _json(layout, "index.json")["manifests"][0]["digest"])
+    configuration = (blobs / _hex(manifest["config"]["digest"])).read_bytes()
+    wanted = [_hex(digest) for digest in json.loads(configuration)["rootfs"]["diff_ids"]]
+    kept = [layer for layer, digest in zip(held, wanted, strict=False) if layer.digest == digest]
+    moved = {layer.digest for layer in held[len(kept) :]} & set(wanted)
+    if not kept or moved or kept != held[: len(kept)]:
+        return None  # the bytes of a layer that stands elsewhere now are in the old archive only
+    start = kept[-1].end
+    with partial.open("r+b") as file:
+        file.truncate(start)
+        file.seek(start)
+        # The constructor: tarfile.open takes no buffer size, and its 16 KiB are slow for gigabytes.
+        with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, copybufsize=_COPY_BYTES) as tar:
+            for digest, blob in list(zip(wanted, manifest["layers"], strict=True))[len(kept) :]:
+                _add_layer(tar, digest, blobs / _hex(blob["digest"]), scratch=layout)
+            configuration_name = f"{hashlib.sha256(configuration).hexdigest()}.json"
+            _add(tar, configuration_name, configuration)
+            layers = [f"{digest}.tar" for digest in wanted]
+            image = [{"Config": configuration_name, "RepoTags": [name], "Layers": layers}]
+            _add(tar, "manifest.json", json.dumps(image).encode())
+        return file.tell() - start
+
+
+def _add_layer(tar: tarfile.TarFile, digest: str, blob: Path, *, scratch: Path) -> None:
+    """Adds a layer, unpacked, since whoever imports it does so on this machine."""
+    with tempfile.TemporaryFile(dir=scratch) as plain:
+        with blob.open("rb") as packed:
+            compressed = packed.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        with cast("BinaryIO", gzip.open(blob)) if compressed else blob.open("rb") as content:
+            shutil.copyfileobj(content, plain, _COPY_BYTES)
+        blob.unlink()
+        entry = tarfile.TarInfo(f"{digest}.tar")
+        entry.size = plain.tell()
+        plain.seek(0)
+        tar.addfile(entry, plain)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    if file is None:
+        raise LookupError(name)
+    return file.read()
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / _hex(name)).read_bytes())
+    return content
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")

@@ -1,0 +1,89 @@
+"""The images: their names, Dockerfiles and what they are made of."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+_VERSION_FILE = ROOT / "trainer/finetune_trainer/contract/version.py"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image.
+
+    Attributes:
+        name: without registry and tag; also the archive's file name.
+        dockerfile: relative to the root of the repository, like all paths here.
+        stack: files that decide the third-party layers, besides the Dockerfile.
+        code: files and folders of the last layer.
+    """
+
+    name: str
+    dockerfile: str
+    stack: tuple[str, ...]
+    code: tuple[str, ...]
+
+    @property
+    def tag(self) -> str:
+        """Full name of this version, of no registry."""
+        return f"localhost/{self.name}:{version()}"
+
+    def stack_digest(self, base: str) -> str:
+        """What the large layers are made of, as a hash. `base` names the base image."""
+        return _digest([self.dockerfile, ".dockerignore", *self.stack], seed=base)
+
+    def digest(self, base: str) -> str:
+        """All that the image is made of, as a hash."""
+        return _digest(self.code, seed=self.stack_digest(base) + version())
+
+
+_CODE = ("pyproject.toml", "README.md", "LICENSE", "operator/finetune_operator", "trainer/finetune_trainer")
+_BUILD = ("requirements/uv.txt", "images/build-backend.txt")
+
+OPERATOR = Image(
+    name="finetune-operator",
+    dockerfile="images/operator/Dockerfile",
+    stack=("requirements/operator.txt", *_BUILD),
+    code=_CODE,
+)
+TRAINER = Image(
+    name="finetune-trainer",
+    dockerfile="images/trainer/Dockerfile",
+    stack=("requirements/trainer.txt", *_BUILD),
+    code=_CODE,
+)
+SCRIPTED = Image(
+    name="finetune-scripted-trainer",
+    dockerfile="tests/scripted/Dockerfile",
+    stack=("requirements/operator.txt", "requirements/uv.txt"),
+    code=("trainer/finetune_trainer/__init__.py", "trainer/finetune_trainer/contract", "tests/scripted"),
+)
+SHIPPED = (OPERATOR, TRAINER)
+ALL = (*SHIPPED, SCRIPTED)
+
+
+def version() -> str:
+    """The one version of everything, read without importing the package."""
+    found = re.search(r'^__version__ = "([^"]+)"$', _VERSION_FILE.read_text(), re.MULTILINE)
+    assert found, f"{_VERSION_FILE} has no __version__"
+    return found[1]
+
+
+def _digest(paths: tuple[str, ...] | list[str], *, seed: str) -> str:
+    total = hashlib.sha256(seed.encode())
+    for given in paths:
+        for path in _files(ROOT / given):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            total.update(f"\n{path.relative_to(ROOT)} {path.stat().st_mode & 0o777:o} {content}".encode())
+    return total.hexdigest()
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The file, or all files under the folder, in a fixed order; bytecode is no part of an image."""
+    if path.is_file():
+        yield path
+    else:
+        yield from (child for child in sorted(path.rglob("*")) if child.is_file() and "__pycache__" not in child.parts)
