@@ -1,0 +1,71 @@
+"""Gzip as a stream of bounded pieces.
+
+The standard library's GzipFile would do but for two things: it reports trailing junk as a wrong header, and a bomb
+(1 GiB of zeros gzips to 1 MB) shows only after it went off. Here the ratio is watched while bytes come out.
+"""
+
+import zlib
+from collections.abc import Iterator
+
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+
+MAGIC = b"\x1f\x8b"
+_PIECE = 1 << 20
+_RATIO_FLOOR = 64 << 10
+"""Stored bytes that are assumed at least, so that a tiny file of one repeated row is no bomb."""
+
+
+def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
+    """The decompressed bytes, in pieces of at most 1 MiB; members one after the other count as one file.
+
+    Args:
+        stored: the stored bytes, from the first.
+        max_ratio: most decompressed bytes per stored byte.
+
+    Raises:
+        FaultError: damaged, cut short, followed by junk, or over the ratio.
+    """
+    inflater = zlib.decompressobj(wbits=31)
+    consumed = produced = 0
+    started = False
+    for piece in stored:
+        consumed += len(piece)
+        rest = piece
+        while True:
+            if inflater.eof:
+                rest = rest.lstrip(b"\0")  # padding to full blocks, as tapes and some tools leave it
+                if not rest:
+                    break
+                if not MAGIC.startswith(rest[:2]):
+                    raise _fault("bytes after the end of the gzip data", "nothing there", "compress the file again")
+                inflater = zlib.decompressobj(wbits=31)
+            started = True
+            try:
+                out = inflater.decompress(rest, _PIECE)
+            except zlib.error as error:
+                raise _fault(f"damaged gzip data ({error})", "an intact file", "upload the file again") from None
+            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+            produced += len(out)
+            if produced > max_ratio * max(consumed, _RATIO_FLOOR):
+                raise FaultError(
+                    Fault(
+                        kind=ProblemKind.LIMIT,
+                        found=f"{produced:,} bytes out of {consumed:,} stored ones",
+                        expected=f"at most {max_ratio} for one",
+                        remedy="if that is right, raise dataset.limits.maxCompressionRatio or store it unpacked",
+                    )
+                )
+            if out:
+                yield out
+            if not rest and len(out) < _PIECE and not inflater.eof:
+                break  # wants more input
+            if not rest and inflater.eof:
+                break
+    if started and not inflater.eof:
+        raise _fault(
+            "the end of the file inside the gzip data", "whole data", "upload the file again: it was cut short"
+        )
+
+
+def _fault(found: str, expected: str, remedy: str) -> FaultError:
+    return FaultError(Fault(kind=ProblemKind.FILE, found=found, expected=expected, remedy=remedy))

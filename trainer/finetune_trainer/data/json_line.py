@@ -1,0 +1,137 @@
+"""One line of jsonl to a row, stricter than `json.loads`, and with messages that say what to change.
+
+`json.loads` takes NaN, the last of two equal keys and UTF-16; it raises RecursionError on deep nesting and a bare
+ValueError on an integer of 5,000 digits. Here each of them is a fault.
+"""
+
+import json
+from collections.abc import Callable
+from json.scanner import make_scanner
+from typing import NoReturn
+
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten, shown
+
+_BLANKS = b" \t\r"
+_ONE_OBJECT = "one JSON object"
+
+
+def parse_row(line: bytes) -> dict[str, object] | None:
+    """The object that stands on a line; None for a blank line.
+
+    Raises:
+        FaultError: anything else stands there.
+    """
+    content = line.strip(_BLANKS)
+    if not content:
+        return None
+    try:
+        text = content.decode()
+        row, end = _scan(text, 0)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from None
+    except StopIteration as stop:  # the scanner's way to say that no value begins here
+        raise _not_json(text, int(stop.value)) from None
+    except json.JSONDecodeError as error:
+        raise _not_json(text, error.pos, error.msg) from None
+    except RecursionError:
+        raise _json("objects or lists nested too deeply", "less than about 900 levels") from None
+    except ValueError as error:  # sys.set_int_max_str_digits
+        raise _json(f"an integer that is too long ({shorten(str(error), 50)})", "less than 4,300 digits") from None
+    if end != len(text) and (rest := text[end:].lstrip(" \t\r")):
+        raise _more_than_one(text, rest)
+    if row.__class__ is not dict:
+        raise FaultError(Fault(kind=ProblemKind.NOT_OBJECT, found=shown(row), expected="a JSON object {…}"))
+    return row
+
+
+def is_cut_short(line: bytes) -> bool:
+    """Whether a line is the beginning of a JSON object whose rest is missing."""
+    text = line.strip(_BLANKS).decode(errors="replace")
+    if not text.startswith("{"):
+        return False
+    try:
+        _scan(text, 0)
+    except StopIteration as stop:
+        return int(stop.value) >= len(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(text) or error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError, FaultError):
+        return False
+    return False
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise FaultError(
+                    Fault(
+                        kind=ProblemKind.DUPLICATE_KEY,
+                        path=shorten(key, 60),
+                        found="the same key twice in one object",
+                        expected="each key once",
+                        remedy="which of the two counts is not defined: remove one",
+                    )
+                )
+            seen.add(key)
+    return row
+
+
+def _constant(name: str) -> NoReturn:
+    raise _json(name, "a JSON value", f"JSON has no {name}: write null or leave the key out")
+
+
+# The decoder's own C scanner: `decode` would look for blanks twice per line in Python.
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_scan: Callable[[str, int], tuple[object, int]] = make_scanner(_decoder)  # type: ignore[arg-type]  # typeshed's slip
+
+
+def _not_utf8(error: UnicodeDecodeError) -> FaultError:
+    byte = error.object[error.start]
+    return FaultError(
+        Fault(
+            kind=ProblemKind.ENCODING,
+            found=f"the byte 0x{byte:02x} at byte {error.start + 1} of the line, which is not UTF-8",
+            expected="UTF-8",
+            remedy="if the file is Latin-1: iconv -f LATIN1 -t UTF-8",
+        )
+    )
+
+
+def _not_json(text: str, position: int, said: str = "Expecting value") -> FaultError:
+    """A fault that quotes what stands at the place, with the remedy for the usual causes."""
+    rest = text[position:]
+    before = text[:position].rstrip()
+    found, remedy = f"{shorten(rest, 30)!r} at column {position + 1}", ""
+    if said.startswith("Invalid control character"):
+        found, remedy = f"a raw control character {rest[:1]!r} at column {position + 1}", "escape it (\\n, \\t)"
+    elif said.startswith("Invalid \\"):
+        remedy = "write a backslash as \\\\"
+    elif said.startswith("Unterminated string") or not rest:
+        found, remedy = f"the end of the line after {text[-30:]!r}", "the object is not complete: one object, one line"
+    elif rest.startswith("'"):
+        remedy = "use double quotes: this looks like a printed Python object, write it with json.dumps"
+    elif rest[:1] in "}]" and before.endswith(","):
+        found, remedy = f"a comma before {rest[0]!r} at column {position + 1}", "remove the comma"
+    elif rest.startswith(("//", "#", "/*")) or text.startswith(("//", "#", "/*")):
+        remedy = "JSON has no comments: remove it"
+    elif rest.startswith("\ufeff"):
+        found, remedy = "a byte order mark (U+FEFF) inside the file", "files were joined: remove the mark"
+    elif rest.startswith(("None", "True", "False", "undefined")):
+        remedy = "JSON writes null, true and false"
+    return _json(found, _ONE_OBJECT, remedy)
+
+
+def _more_than_one(text: str, rest: str) -> FaultError:
+    if "\r" in text and rest.startswith("{"):
+        return _json("several objects with a bare CR between them", _ONE_OBJECT, "use LF line ends: tr '\\r' '\\n'")
+    remedy = "put each object on a line of its own" if rest.startswith("{") else ""
+    if rest.startswith(","):
+        remedy = "remove the comma after the object"
+    return _json(f"{shorten(rest, 30)!r} after the first value", _ONE_OBJECT, remedy)
+
+
+def _json(found: str, expected: str, remedy: str = "") -> FaultError:
+    return FaultError(Fault(kind=ProblemKind.JSON, found=found, expected=expected, remedy=remedy))

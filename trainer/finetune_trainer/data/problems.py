@@ -1,0 +1,147 @@
+"""Problems of the data: what one is, and the first twenty of however many there are.
+
+A user with a broken file needs the places, not an avalanche: twenty problems are kept whole, the rest is counted by
+kind.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.preflight_report import DataProblem
+
+KEPT = 20
+"""Problems that are kept with their place."""
+_IN_MESSAGE = 5
+
+
+class ProblemKind(StrEnum):
+    """Kinds that are counted apart; the text is what a user reads after the number."""
+
+    FILE = "unreadable file"
+    ENCODING = "not UTF-8"
+    JSON = "not JSON"
+    NOT_OBJECT = "not a JSON object"
+    DUPLICATE_KEY = "repeated key"
+    TOO_LONG = "line too long"
+    LIMIT = "over a limit"
+    SCHEMA = "wrong columns"
+    TYPE = "wrong type"
+    EMPTY = "empty text"
+    CHARACTER = "forbidden character"
+    ROLE = "wrong role"
+    NO_ANSWER = "no assistant turn"
+    NO_ROWS = "no rows"
+    CHECKSUM = "wrong checksum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong, before it is known where: a row's fault without the file and line.
+
+    Attributes:
+        kind: for counting.
+        found: what stands there, shortened (`shown`).
+        expected: what should.
+        path: key path inside the row.
+        remedy: what to do about it.
+    """
+
+    kind: ProblemKind
+    found: str
+    expected: str
+    path: str = ""
+    remedy: str = ""
+
+
+class FaultError(Exception):
+    """A fault on its way to the one place that knows file and line."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.found)
+        self.fault = fault
+
+
+class Findings:
+    """The problems of one pass.
+
+    Attributes:
+        problems: the first `KEPT`.
+        kinds: how many there are of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[DataProblem] = []
+        self.kinds: Counter[ProblemKind] = Counter()
+
+    @property
+    def count(self) -> int:
+        """All problems."""
+        return self.kinds.total()
+
+    def add(self, fault: Fault, file: str, line: int, byte_offset: int | None = None) -> None:
+        """Notes a fault at its place."""
+        self.kinds[fault.kind] += 1
+        if len(self.problems) < KEPT:
+            self.problems.append(
+                DataProblem(
+                    file=file,
+                    line=line,
+                    byte_offset=byte_offset,
+                    path=fault.path,
+                    found=fault.found,
+                    expected=fault.expected,
+                    remedy=fault.remedy,
+                )
+            )
+
+    def message(self) -> str:
+        """The first problems one a line, then how many there are; fits a termination message."""
+        lines = [shorten(str(problem), 400) for problem in self.problems[:_IN_MESSAGE]]
+        kinds = ", ".join(f"{count:,} x {kind}" for kind, count in self.kinds.most_common())
+        total = f"{self.count:,} problem" + ("s" if self.count != 1 else "")
+        return "\n".join([f"{total} in the data ({kinds})", *lines])
+
+    def raise_if_any(self) -> None:
+        """Ends with DATASET_INVALID when there are problems.
+
+        Raises:
+            TrainerError: the first problems and the totals.
+        """
+        if self.count:
+            raise TrainerError(FailureReason.DATASET_INVALID, self.message())
+
+
+def shorten(text: str, longest: int = 60) -> str:
+    """The text, cut with an ellipsis."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def shown(value: object) -> str:
+    """A JSON value as a message shows it: its type, and what it begins with, control characters escaped."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {_number(value)}"
+        case str():
+            return f"the text {shorten(value)!r}" if value else "an empty text"
+        case list():
+            return f"a list of {len(value)}"
+        case dict():
+            return f"an object with the keys {keys_shown(value)}" if value else "an empty object"
+    return type(value).__name__
+
+
+def keys_shown(row: dict[str, object]) -> str:
+    """A row's keys, shortened."""
+    names = ", ".join(repr(shorten(key, 24))[1:-1] for key in list(row)[:8])
+    return names + (", …" if len(row) > 8 else "")
+
+
+def _number(value: float) -> str:
+    # str() of a huge int is refused by Python (sys.set_int_max_str_digits) and unreadable anyway.
+    return str(value) if isinstance(value, float) or value.bit_length() < 128 else "with many digits"

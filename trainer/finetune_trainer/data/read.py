@@ -1,0 +1,38 @@
+"""The data for the trainer: examples, or one error that says everything that is wrong."""
+
+from collections.abc import Iterator, Sequence
+
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.data.example import Example, Place
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.storage.base import ByteCount, OpenStore
+
+
+def read_examples(
+    dataset: DatasetSpec,
+    objects: Sequence[SourceObject],
+    open_store: OpenStore,
+    moved: ByteCount = lambda _: None,
+) -> Iterator[Example]:
+    """The examples of the objects, in order; memory does not grow with their number.
+
+    Nothing more is yielded after the first problem: the rest is only looked through for further ones, and the error
+    comes at the end. So the examples count only when the iteration has ended well.
+
+    Args:
+        dataset: how rows are read, and the limits.
+        objects: what to read, as `sources.dataset_objects` gives it.
+        open_store: where objects are opened.
+        moved: called with stored bytes as they are read.
+
+    Raises:
+        TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED for a format that is not read;
+            or the storage's reason.
+    """
+    scan = DatasetScan(dataset, objects, open_store, moved)
+    findings = scan.findings
+    for shape, file, line, row in scan:
+        if not findings.count:
+            yield shape.build(row, Place(file=file, line=line))
+    findings.raise_if_any()

@@ -1,0 +1,57 @@
+"""Whether a JSON value is text that can be trained."""
+
+from finetune_trainer.data.problems import Fault, ProblemKind, shown
+
+
+def is_sound(value: object) -> bool:
+    """Whether the value is text with something in it, without NUL and lone surrogates. The fast path of every row."""
+    # One function and no `isinstance`: three calls less per text are a fifth of the pass.
+    if value.__class__ is not str or not value or value.isspace() or "\0" in value:
+        return False
+    return value.isascii() or is_clean(value)
+
+
+def is_clean(text: str) -> bool:
+    """Whether the text holds no NUL and no lone surrogate, which JSON can escape but no tokenizer can encode."""
+    if "\0" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
+    """What `is_sound` objects to, or None."""
+    if not isinstance(value, str):
+        remedy = "several parts (images, audio) are not read: join the text parts" if _is_parts(value) else ""
+        return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=remedy)
+    if not value.strip() and not may_be_empty:
+        return Fault(
+            kind=ProblemKind.EMPTY,
+            path=path,
+            found=shown(value),
+            expected="text that is not empty",
+            remedy="remove the row, or fill it in",
+        )
+    if not is_clean(value):
+        what = "the character U+0000" if "\0" in value else f"a lone surrogate ({_surrogate(value)})"
+        return Fault(
+            kind=ProblemKind.CHARACTER,
+            path=path,
+            found=what,
+            expected="Unicode text",
+            remedy="a character was cut in half or binary data was stored: remove it",
+        )
+    return None
+
+
+def _surrogate(text: str) -> str:
+    return next(f"\\u{ord(letter):04x}" for letter in text if 0xD800 <= ord(letter) <= 0xDFFF)
+
+
+def _is_parts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) and "type" in part for part in value)
