@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
+from finetune_trainer.contract.consistency import inconsistencies
+from finetune_trainer.contract.recipe import JobIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +63,17 @@ def parse_spec(raw: Mapping[str, Any], root: str = "spec") -> FineTuneJobSpec:
         SpecError: with every problem, each with its path, value and remedy.
     """
     try:
-        return FineTuneJobSpec.model_validate(raw)
+        spec = FineTuneJobSpec.model_validate(raw)
     except ValidationError as error:
         raise SpecError(_problems(error, root)) from None
+    if broken := inconsistencies(spec.recipe(JobIdentity(name=""))):
+        raise SpecError(
+            tuple(
+                SpecProblem(path=root + item.path.removeprefix("spec"), value=item.value, message=item.message)
+                for item in broken
+            )
+        )
+    return spec
 
 
 def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:

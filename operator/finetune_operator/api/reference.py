@@ -25,12 +25,17 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
     lines = [f"## {path}", "", schema["description"], "", "| field | type | default | meaning |", "|---|---|---|---|"]
     required = schema.get("required", ())
     lines += [_row(name, field, required=name in required) for name, field in schema["properties"].items()]
-    lines += [f"\n{rule['message']}." for rule in schema.get("x-kubernetes-validations", ()) if "fieldPath" not in rule]
+    if rules := schema.get("x-kubernetes-validations", ()):
+        lines += ["", *(f"- {_rule(path, rule)}." for rule in rules)]
     yield "\n".join([*lines, ""])
     for name, field in schema["properties"].items():
         inner, suffix = (field["items"], "[]") if field.get("type") == "array" else (field, "")
         if "properties" in inner:
             yield from _sections(f"{path}.{name}{suffix}", inner)
+
+
+def _rule(path: str, rule: dict[str, str]) -> str:
+    return f"`{path}{rule.get('fieldPath', '')}`: {rule['message']}"
 
 
 def _row(name: str, schema: Schema, *, required: bool) -> str:
@@ -60,4 +65,4 @@ def _type(schema: Schema) -> str:
         return f"map to {_type(schema['additionalProperties'])}"
     bounds = [str(schema.get(key, "")) for key in ("minimum", "maximum")]
     spread = f" {bounds[0]}…{bounds[1]}" if any(bounds) else ""
-    return {"date-time": "time"}.get(schema.get("format", ""), schema["type"]) + spread
+    return ("time" if schema.get("format") == "date-time" else str(schema["type"])) + spread

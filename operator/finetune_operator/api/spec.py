@@ -4,9 +4,9 @@ This is the only source of the CRD. Sections that shape the result are immutable
 the work runs may change and takes effect at the next attempt.
 """
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from finetune_operator.api.resources import Resources
 from finetune_operator.api.scheduling import Scheduling
@@ -140,12 +140,6 @@ _RULES: list[dict[str, str]] = [
 several sections, which in Python are those of contract.consistency."""
 
 
-def _one_micro_batch(spec: "FineTuneJobSpec") -> None:
-    micro = spec.training.micro_batch_size
-    if micro is not None and spec.training.batch_size % micro:
-        raise ValueError(f"training.microBatchSize {micro} must divide training.batchSize {spec.training.batch_size}")
-
-
 class FineTuneJobSpec(Wire):
     """What the user asks for: model, dataset and output are enough."""
 
@@ -204,11 +198,6 @@ class FineTuneJobSpec(Wire):
         description="Controller that manages this job; another value than finetune.dev/operator leaves it alone. "
         "Default: finetune.dev/operator.",
     )
-
-    @model_validator(mode="after")
-    def _micro_batch_divides(self) -> Self:
-        _one_micro_batch(self)
-        return self
 
     def recipe(self, job: JobIdentity) -> Recipe:
         """The part of the spec that shapes the result, with whose it is and which attempt this is."""
