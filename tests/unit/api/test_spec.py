@@ -1,0 +1,95 @@
+"""Parsing a spec: defaults, and messages that name every problem."""
+
+import re
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.job import SpecError, parse_job, parse_spec
+from finetune_operator.api.names import MAX_NAME, child_name
+from finetune_trainer.contract.recipe import JobIdentity
+
+MINIMAL: dict[str, Any] = {
+    "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
+    "dataset": {"uri": "s3://data/support/train.jsonl"},
+    "output": {"uri": "s3://models/adapters"},
+}
+
+
+def test_three_facts_are_enough() -> None:
+    spec = parse_spec(MINIMAL)
+    assert (spec.lora.rank, spec.training.learning_rate, spec.resources.gpus) == (16, "2e-4", 1)
+
+
+def test_a_parsed_spec_is_parsed_again_to_the_same() -> None:
+    spec = parse_spec(MINIMAL)
+    assert parse_spec(spec.to_dict()) == spec
+
+
+def test_every_problem_is_named_with_path_value_and_remedy() -> None:
+    raw = MINIMAL | {
+        "model": {"uri": "meta-llama/Llama-2-7b-chat-hf"},
+        "training": {"learningRate": 0.0002},
+        "lorra": {},
+    }
+    with pytest.raises(SpecError) as refused:
+        parse_spec(raw)
+    problems = {problem.path: problem for problem in refused.value.problems}
+    assert set(problems) == {"spec.model.uri", "spec.training.learningRate", "spec.lorra"}
+    assert "hf://org/name" in problems["spec.model.uri"].message
+    assert "in quotes" in problems["spec.training.learningRate"].message
+    assert problems["spec.training.learningRate"].value == "0.0002"
+    assert "unknown field" in problems["spec.lorra"].message
+
+
+def test_a_missing_section_is_named() -> None:
+    with pytest.raises(SpecError, match=re.escape("spec.output: is required (found nothing)")):
+        parse_spec({"model": MINIMAL["model"], "dataset": MINIMAL["dataset"]})
+
+
+def test_rules_over_several_sections_name_the_field_to_change() -> None:
+    raw = MINIMAL | {"training": {"batchSize": 16, "microBatchSize": 3}, "lora": {"targetModules": ["all-linear", "q"]}}
+    with pytest.raises(SpecError) as refused:
+        parse_spec(raw, root="job.yaml: spec")
+    assert [problem.path for problem in refused.value.problems] == [
+        "job.yaml: spec.lora.targetModules",
+        "job.yaml: spec.training.microBatchSize",
+    ]
+
+
+def test_quantities_may_be_numbers_and_are_strings_here() -> None:
+    spec = parse_spec(MINIMAL | {"resources": {"cpu": 4, "memory": "16Gi"}})
+    assert (spec.resources.cpu, spec.resources.memory) == ("4", "16Gi")
+
+
+@pytest.mark.parametrize("value", [True, -1, 1.5, "1.5.5", "16 Gi", "16Gi\n", "-1"])
+def test_what_is_no_quantity_is_refused(value: object) -> None:
+    with pytest.raises(SpecError, match=r"quantity|string"):
+        parse_spec(MINIMAL | {"resources": {"memory": value}})
+
+
+def test_the_recipe_holds_what_shapes_the_result() -> None:
+    spec = parse_spec(MINIMAL | {"runToken": "again", "lora": {"rank": 8}})
+    recipe = spec.recipe(JobIdentity(name="support-bot"))
+    assert (recipe.lora.rank, recipe.run_token, recipe.output.uri) == (8, "again", "s3://models/adapters")
+
+
+def test_an_object_of_the_server_without_status_counts_as_unseen() -> None:
+    metadata = {"name": "a", "namespace": "b", "uid": "c", "creationTimestamp": "2026-11-24T10:00:00Z"}
+    job = parse_job({"metadata": metadata, "spec": MINIMAL})
+    assert job.key == ("b", "a")
+    assert job.status.observed_generation == -1
+    assert not job.deleting
+
+
+def test_child_names_fit_and_differ() -> None:
+    long, longer = "a" * MAX_NAME, "a" * (MAX_NAME - 1) + "b"
+    names = {
+        child_name(job, role, attempt)
+        for job in (long, longer)
+        for role in ("train", "preflight")
+        for attempt in (1, 10)
+    }
+    assert len(names) == 8
+    assert max(map(len, names)) <= MAX_NAME
+    assert child_name("support-bot", "train", 1) == "support-bot-train-1"
