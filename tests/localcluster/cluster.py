@@ -90,6 +90,10 @@ class LocalCluster:
         names: list[str] = []
         for node in self.record.nodes:
             names = Containerd(self.home, node).load(archive)
+        path = str(archive.resolve())
+        if path not in self.record.archives:
+            self.record.archives.append(path)
+            self.record.save(self.home.record)
         return names
 
     def set_gpus(self, count: int, node: str | None = None) -> None:
@@ -242,6 +246,9 @@ def _ensure_node(cluster: LocalCluster, node: Node) -> None:
             network.create_bridge(node)
         runtime = Containerd(cluster.home, node)
         runtime.start()
+        for archive in map(Path, cluster.record.archives):
+            if archive.exists():
+                runtime.load(archive)
         for other in cluster.nodes:
             Containerd(cluster.home, other).copy_images_to(runtime)
         cluster.record.nodes.append(node)

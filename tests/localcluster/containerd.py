@@ -76,11 +76,16 @@ class Containerd:
         names = sorted(name for name in wanted if "@" not in name and not name.startswith("sha256:"))
         if not names:
             return
-        with step(f"copying {len(names)} images to {other.node.name}"):
+        with step(f"copying {', '.join(names)} to {other.node.name}") as running:
             archive = self.folder / "images.tar"
+
+            def tick(_: int) -> None:
+                size = archive.stat().st_size if archive.exists() else 0
+                running.note(f"{size / 1e6:.0f} MB written")
+
             try:
-                run(self._ctr("images", "export", str(archive), *names), timeout=_IMPORT_SECONDS)
-                other._import(archive)
+                run(self._ctr("images", "export", str(archive), *names), timeout=_IMPORT_SECONDS, tick=tick)
+                other._import(archive, running)
             finally:
                 archive.unlink(missing_ok=True)
 

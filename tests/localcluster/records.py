@@ -73,6 +73,8 @@ class Record:
     nodes: list[Node] = field(default_factory=list)
     gpus: dict[str, int] = field(default_factory=dict)
     """Fake GPUs of each node; they are lost with the kubelet, and set again from here."""
+    archives: list[str] = field(default_factory=list)
+    """Image archives that were loaded; a node that joins later gets them too."""
     s3: S3 | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel settings as they were before; `down` restores them."""
