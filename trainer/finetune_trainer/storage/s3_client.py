@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 DEFAULT_REGION = "us-east-1"
-ATTEMPTS = 5
+ATTEMPTS = 8
 """Tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a minute."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60

@@ -1,0 +1,220 @@
+"""The checks, in their order. Each runs even when one before it failed, unless it needs what that one looks for: a user
+should learn of a wrong key and of a broken line in one go.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+
+from finetune_trainer.contract.consistency import inconsistencies
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.fingerprint import fingerprint
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe.output import OnExisting
+from finetune_trainer.contract.supported import unsupported_fields
+from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
+from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.data.problems import Findings
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.preflight.model_files import check_model
+from finetune_trainer.preflight.writing import check_writing
+from finetune_trainer.sources import (
+    dataset_objects,
+    existing_output,
+    model_folder,
+    model_objects,
+    validation_objects,
+)
+from finetune_trainer.storage.base import ByteCount, OpenStore
+
+
+def check(
+    recipe: Recipe,
+    open_store: OpenStore,
+    *,
+    moved: ByteCount = lambda _: None,
+    token: str | None = None,
+) -> PreflightReport:
+    """Checks a recipe.
+
+    Args:
+        recipe: the recipe.
+        open_store: gives the store of a place.
+        moved: called with the data's stored bytes as they are read.
+        token: makes the write probe's name unique; random by default.
+    """
+    run = _Checks(recipe, open_store, moved)
+    run.recipe_fields()
+    run.data_places()
+    run.model()
+    run.existing()
+    run.rows()
+    run.writing(token or uuid.uuid4().hex)
+    return run.report()
+
+
+class _Checks:
+    """The checks of one recipe, and what the later ones need of the earlier ones."""
+
+    def __init__(self, recipe: Recipe, open_store: OpenStore, moved: ByteCount) -> None:
+        self._recipe = recipe
+        self._open_store = open_store
+        self._moved = moved
+        self._checks: list[Check] = []
+        self._down: set[Scheme] = set()
+        self._data: list[SourceObject] | None = None
+        self._validation: list[SourceObject] = []
+        self._model: list[SourceObject] | None = None
+        self._findings = Findings()
+        self._facts: dict[str, object] = {}
+        self._fingerprint: str | None = None
+        self._existing: OutputRecord | None = None
+
+    def recipe_fields(self) -> None:
+        """Fields that contradict each other, or ask for what this version does not do."""
+
+        def look() -> str:
+            if broken := inconsistencies(self._recipe):
+                raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
+            if asked := unsupported_fields(self._recipe):
+                raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, asked)))
+            return "every field is understood"
+
+        self._run("recipe", (), look)
+
+    def data_places(self) -> None:
+        """The data's objects are there and may be read."""
+        dataset = self._recipe.dataset
+        own = dataset.validation.uri if dataset.validation else None
+        places = [*([dataset.uri] if dataset.uri else dataset.uris or []), *([own] if own else [])]
+
+        def look() -> str:
+            data = dataset_objects(dataset, self._open_store)
+            self._validation = validation_objects(dataset, self._open_store)
+            self._data = data
+            size = sum(item.size for item in data)
+            return f"{len(data):,} object{'s' if len(data) > 1 else ''}, {size:,} bytes"
+
+        self._run("storage.read", [parse_uri(place).scheme for place in places], look)
+
+    def model(self) -> None:
+        """The base model is whole."""
+        place = self._recipe.model.uri
+
+        def look() -> str:
+            facts = check_model(place, model_folder(self._recipe, self._open_store), self._open_store)
+            self._model = model_objects(self._recipe, self._open_store)
+            self._facts |= {"model_bytes": facts.size, "model_parameters": facts.parameters}
+            parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
+            return f"{facts.size:,} bytes{parameters}"
+
+        self._run("model", [parse_uri(place).scheme], look)
+
+    def existing(self) -> None:
+        """Whether the adapter of this very run is there already."""
+        output = self._recipe.output
+        if self._data is None or self._model is None:
+            self._skip("output", "data or model are not known, hence neither is the run's fingerprint")
+            return
+        self._fingerprint = fingerprint(self._recipe, [*self._data, *self._validation], self._model)
+        name = self._fingerprint
+
+        def look() -> str:
+            if output.on_existing is OnExisting.REPLACE:
+                return "whatever is there will be replaced"
+            found = existing_output(self._recipe, name, self._open_store)
+            if found is None:
+                return "no adapter of this run is there yet"
+            if output.on_existing is OnExisting.FAIL:
+                raise TrainerError(
+                    FailureReason.OUTPUT_CONFLICT,
+                    f"{found.manifest_uri} is there already: an adapter of the same recipe, data and model",
+                )
+            self._existing = found
+            return f"the adapter of this very run is at {found.uri} and will be taken"
+
+        self._run("output", [parse_uri(output.uri).scheme], look)
+
+    def rows(self) -> None:
+        """Every row of the data is sound."""
+        if self._data is None:
+            self._skip("dataset", "its objects cannot be read")
+        elif self._existing is not None:
+            self._skip("dataset", "nothing is trained: an adapter of the same data is there")
+        else:
+            data = self._data
+            self._run("dataset", [parse_uri(item.uri).scheme for item in data], lambda: self._scan(data))
+
+    def writing(self, token: str) -> None:
+        """The output can be written. Comes last, and not at all when the data is bad: then nothing is written."""
+        output = parse_uri(self._recipe.output.uri)
+        if self._existing is not None:
+            self._skip("storage.write", "nothing is written: the adapter is there")
+        elif self._failed("dataset") or self._failed("storage.read"):
+            self._skip("storage.write", "nothing is written while the data is not in order")
+        else:
+
+            def look() -> str:
+                check_writing(self._open_store(output), output, token)
+                return f"{output} was written, read back and cleaned up"
+
+            self._run("storage.write", [output.scheme], look)
+
+    def report(self) -> PreflightReport:
+        """All of it."""
+        count = self._findings.count
+        return PreflightReport(
+            passed=all(item.verdict is not Verdict.FAILED for item in self._checks),
+            checks=self._checks,
+            problems=self._findings.problems,
+            problem_count=count,
+            summary=PreflightSummary.model_validate({"problems": count, **self._facts}),
+            fingerprint=self._fingerprint,
+            existing=self._existing,
+        )
+
+    def _scan(self, data: Sequence[SourceObject]) -> str:
+        dataset = self._recipe.dataset
+        scan = DatasetScan(dataset, data, self._open_store, self._moved)
+        self._findings = scan.findings
+        for _ in scan:
+            pass
+        self._facts |= {"rows": scan.rows, "bytes": scan.bytes, "schema": scan.schema}
+        scan.findings.raise_if_any()
+        if self._validation:
+            own = DatasetScan(_without_checksum(dataset), self._validation, self._open_store, self._moved)
+            self._findings = own.findings
+            for _ in own:
+                pass
+            own.findings.raise_if_any()
+        blank = f", {scan.blank_lines:,} blank lines passed over" if scan.blank_lines else ""
+        return f"{scan.rows:,} rows of {scan.schema}, {scan.bytes:,} bytes{blank}"
+
+    def _run(self, name: str, schemes: Sequence[Scheme], look: Callable[[], str]) -> None:
+        """Runs a check and notes its verdict; storage that did not answer is not waited for again."""
+        if self._down & set(schemes):
+            self._skip(name, "the storage does not answer")
+            return
+        try:
+            message = look()
+        except TrainerError as error:
+            if error.reason is FailureReason.STORAGE_UNAVAILABLE:
+                self._down |= set(schemes)
+            self._note(Check(name=name, verdict=Verdict.FAILED, reason=error.reason, message=error.message))
+        else:
+            self._note(Check(name=name, verdict=Verdict.PASSED, message=message))
+
+    def _skip(self, name: str, why: str) -> None:
+        self._note(Check(name=name, verdict=Verdict.SKIPPED, message=why))
+
+    def _note(self, item: Check) -> None:
+        self._checks.append(item)
+
+    def _failed(self, name: str) -> bool:
+        return any(item.name == name and item.verdict is Verdict.FAILED for item in self._checks)
+
+
+def _without_checksum(dataset: DatasetSpec) -> DatasetSpec:
+    """dataset.sha256 is the training object's."""
+    return dataset.model_copy(update={"sha256": None})

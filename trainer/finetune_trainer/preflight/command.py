@@ -1,0 +1,71 @@
+"""The command: arguments, environment, standard output, the termination message and the exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from finetune_trainer import log
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import HUB_TOKEN_ENV, RECIPE_ENV, TERMINATION_ENV
+from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.progress import Stage
+from finetune_trainer.preflight.checks import check
+from finetune_trainer.preflight.outcome import exit_code, shown, termination
+from finetune_trainer.recipe_file import read_recipe
+from finetune_trainer.report import HttpSink, Reporter
+from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.places import Places
+
+
+def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Checks the recipe, prints the report and returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m finetune_trainer preflight", description="Checks storage, data and model of a recipe."
+    )
+    parser.add_argument("--recipe", metavar="FILE", help=f"the recipe as JSON (default: ${RECIPE_ENV})")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="form of the report")
+    options = parser.parse_args(argv)
+    report = _report(options.recipe or environment.get(RECIPE_ENV, ""), environment)
+    sys.stdout.write((report.to_json() if options.output == "json" else shown(report)) + "\n")
+    sys.stdout.flush()
+    if path := environment.get(TERMINATION_ENV):
+        termination(report).write(Path(path))
+    return exit_code(report)
+
+
+def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport:
+    sink = HttpSink.from_environment(environment)
+    reporter = Reporter([sink] if sink else [])
+    reporter.stage(Stage.VALIDATING)
+    done = 0
+
+    def moved(count: int) -> None:
+        nonlocal done
+        done += count
+        reporter.update(bytes_downloaded=done)
+
+    try:
+        recipe = read_recipe(recipe_file)
+        token_file = environment.get(HUB_TOKEN_ENV)
+        places = Places(
+            recipe.storage,
+            Credentials.from_environment(environment),
+            revision=recipe.model.revision,
+            hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
+        )
+        return check(recipe, places, moved=moved)
+    except TrainerError as error:
+        return _failed("recipe", error.reason, error.message)
+    except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
+        log.failure("crashed", error)
+        return _failed("preflight", FailureReason.INTERNAL, f"{type(error).__name__}: {error}")
+    finally:
+        if sink:
+            sink.close()
+
+
+def _failed(name: str, reason: FailureReason, message: str) -> PreflightReport:
+    item = Check(name=name, verdict=Verdict.FAILED, reason=reason, message=message)
+    return PreflightReport(passed=False, checks=[item])

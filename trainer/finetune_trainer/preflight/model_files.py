@@ -1,0 +1,115 @@
+"""Whether the base model's folder holds a whole model that loads without running code.
+
+File names are not enough: a Git LFS pointer is called model.safetensors too, and an upload that was cut short keeps
+its name. The header of a safetensors file says how long the file must be, and how many parameters it holds.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import BinaryIO
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.model.files import needed, require_complete
+from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
+from finetune_trainer.storage.base import OpenStore
+
+_LONGEST_HEADER = 100_000_000
+"""The format's own limit (safetensors, MAX_HEADER_SIZE)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model without loading it.
+
+    Attributes:
+        size: bytes of the files that a trainer reads.
+        parameters: numbers in the weights; None where the headers were not read (Hub models).
+    """
+
+    size: int
+    parameters: int | None
+
+
+def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
+    """Looks at a model's files.
+
+    Args:
+        place: model.uri, for messages.
+        folder: all files of the model's folder (`sources.model_folder`).
+        open_store: where they are opened.
+
+    Raises:
+        TrainerError: MODEL_INVALID, or the storage's reason.
+    """
+    files = {item.uri.rsplit("/", 1)[-1]: item for item in folder}
+    pickled = pickled_weights(folder)
+    if pickled and not any(name.endswith(WEIGHTS_SUFFIX) for name in files):
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"{place} has its weights as {', '.join(pickled[:3])} only: such files can run code when they are loaded "
+            "and are not read. Convert them: load the model with transformers and call save_pretrained, which writes "
+            "safetensors",
+        )
+    require_complete(place, folder)
+    config = read_json(files["config.json"], open_store)
+    if not isinstance(config, dict) or not config.get("model_type"):
+        raise _invalid(f"{place}/config.json", "names no model_type")
+    if WEIGHTS_INDEX in files:
+        _check_index(place, files, open_store)
+    used = needed(folder)
+    weights = [item for item in used if item.uri.endswith(WEIGHTS_SUFFIX)]
+    parameters: int | None = None
+    if parse_uri(place).scheme is not Scheme.HF:  # the Hub's client would fetch every file whole
+        parameters = sum(_parameters(item, open_store) for item in weights)
+    return ModelFacts(size=sum(item.size for item in used), parameters=parameters)
+
+
+def _check_index(place: str, files: dict[str, SourceObject], open_store: OpenStore) -> None:
+    index = read_json(files[WEIGHTS_INDEX], open_store)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise _invalid(f"{place}/{WEIGHTS_INDEX}", "has no weight_map")
+    if missing := sorted({str(name) for name in shards.values()} - set(files)):
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise _invalid(
+            place, f"lacks {', '.join(missing[:3])}{more}, which {WEIGHTS_INDEX} names: upload the missing shards"
+        )
+
+
+def _parameters(source: SourceObject, open_store: OpenStore) -> int:
+    """The numbers in a safetensors file: 8 bytes with the header's length, the header as JSON, the tensors."""
+    with open_store(parse_uri(source.uri)).open(source) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = _header(stream, length, source) if 0 < length <= _LONGEST_HEADER else None
+    if header is None:
+        raise _invalid(source.uri, "is no safetensors file (a Git LFS pointer, or an error page?): upload it again")
+    try:
+        tensors = [value for name, value in header.items() if name != "__metadata__"]
+        end = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
+        count = sum(prod(tensor["shape"]) for tensor in tensors)
+    except (TypeError, KeyError, IndexError, ValueError):
+        raise _invalid(source.uri, "has a damaged safetensors header: upload it again") from None
+    if source.size != 8 + length + end:
+        raise _invalid(
+            source.uri,
+            f"has {source.size:,} bytes, its header says {8 + length + end:,}: upload it again, it is damaged",
+        )
+    return int(count)
+
+
+def _header(stream: BinaryIO, length: int, source: SourceObject) -> "dict[str, dict[str, list[int]]] | None":
+    if length + 8 > source.size:
+        return None
+    try:
+        header = json.loads(stream.read(length))
+    except (ValueError, RecursionError):
+        return None
+    return header if isinstance(header, dict) else None
+
+
+def _invalid(what: str, why: str) -> TrainerError:
+    return TrainerError(FailureReason.MODEL_INVALID, f"{what} {why}")

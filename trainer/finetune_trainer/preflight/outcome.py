@@ -1,0 +1,59 @@
+"""What a report comes to: for a reader, for the pod's status, for the exit code."""
+
+from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode
+from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.data.problems import shorten
+
+_MARKS = {Verdict.PASSED: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "skipped"}
+_FIRST_MESSAGE, _OTHER_MESSAGE = 2200, 300
+"""Letters of a message in the pod's status, whose 4,096 bytes hold JSON and a fingerprint too."""
+
+
+def exit_code(report: PreflightReport) -> int:
+    """The exit code of the first check that failed; 0 when none did."""
+    failed = _failed(report)
+    if not failed:
+        return EXIT_OK
+    reason = failed[0].reason
+    code = FAILURES[reason].exit_code if reason else None
+    return int(code if code is not None else ExitCode.INTERNAL)
+
+
+def termination(report: PreflightReport) -> Termination:
+    """The report as the pod's last word: the first failure in full, further ones in short."""
+    failed = _failed(report)
+    outcome = Outcome.FAILED if failed else Outcome.REUSED if report.existing else Outcome.SUCCEEDED
+    parts = [
+        f"{item.name}: {shorten(item.message, _OTHER_MESSAGE if index else _FIRST_MESSAGE)}"
+        for index, item in enumerate(failed)
+    ]
+    return Termination(
+        outcome=outcome,
+        reason=failed[0].reason if failed else None,
+        message="\n".join(parts),
+        fingerprint=report.fingerprint,
+        output=report.existing,
+        preflight=report.summary,
+    )
+
+
+def shown(report: PreflightReport) -> str:
+    """The report for a terminal: a line a check, all kept problems, and what to do."""
+    width = max(len(item.name) for item in report.checks)
+    lines = [f"{_MARKS[item.verdict]:8}{item.name:{width}}  {_first_line(item)}".rstrip() for item in report.checks]
+    lines += [f"  {problem}" for problem in report.problems]
+    if (more := report.problem_count - len(report.problems)) > 0:
+        lines.append(f"  … and {more:,} more")
+    for reason in dict.fromkeys(item.reason for item in _failed(report) if item.reason):
+        lines.append(f"{reason}: {FAILURES[reason].remedy}")
+    return "\n".join(lines)
+
+
+def _first_line(item: Check) -> str:
+    """The dataset's problems follow one by one: their summary is enough here."""
+    return item.message.partition("\n")[0]
+
+
+def _failed(report: PreflightReport) -> list[Check]:
+    return [item for item in report.checks if item.verdict is Verdict.FAILED]

@@ -1,0 +1,55 @@
+"""Whether the output can really be written: by writing.
+
+Policies, quotas, read-only volumes and object locks show only then. The probe is also written twice: a server that does
+not know conditional writes would let two pods of one attempt commit, and nobody would notice.
+"""
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.storage.base import AlreadyExistsError, Store
+
+
+def check_writing(store: Store, output: Uri, token: str) -> None:
+    """Writes, reads back and removes an object under the output. Nothing is left, whatever happens.
+
+    Args:
+        store: the output's store.
+        output: output.uri.
+        token: makes the probe's name unique.
+
+    Raises:
+        TrainerError: the storage's reason; NOT_SUPPORTED when conditional writes are ignored.
+    """
+    probe = output.child(f".finetune-preflight-{token}")
+    content = f"write probe {token}, to be removed at once\n".encode()
+    try:
+        store.create(probe, content)
+        if store.read(probe) != content:
+            raise TrainerError(
+                FailureReason.STORAGE_UNAVAILABLE, f"{probe} was written, but other bytes were read back"
+            )
+        _check_condition(store, probe)
+    except BaseException:
+        _remove_quietly(store, probe)
+        raise
+    store.delete(probe)
+
+
+def _check_condition(store: Store, probe: Uri) -> None:
+    try:
+        store.create(probe, b"second writer\n")
+    except AlreadyExistsError:
+        return
+    raise TrainerError(
+        FailureReason.NOT_SUPPORTED,
+        f"the server of {probe} ignores If-None-Match on PUT, by which one of two writers is chosen: use a version "
+        "that has conditional writes",
+    )
+
+
+def _remove_quietly(store: Store, probe: Uri) -> None:
+    """Removes the probe; the failure before it is the one to report."""
+    try:
+        store.delete(probe)
+    except TrainerError:
+        return
