@@ -10,6 +10,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from localcluster import processes
 from localcluster.errors import ClusterError
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -84,6 +85,13 @@ def memory_limit(group: Path) -> int | None:
     text = (group / name).read_text().strip()
     # The first version writes "no limit" as a number near 2**63.
     return int(text) if text.isdigit() and int(text) < 2**60 else None
+
+
+def kill(name: str) -> None:
+    """Kills every process in the group: containers only, nothing else is ever put there."""
+    for group in existing(name):
+        for pid in processes_in(group):
+            processes.kill(pid, processes.start_time(pid))
 
 
 def remove(name: str) -> None:

@@ -151,7 +151,7 @@ def lose_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> No
         raise ClusterError(f"{node} is lost already")
     processes.stop(process, grace=0)
     if pods_too:
-        cluster.runtime(node).kill_tasks()
+        cgroups.kill(target.cgroup)
 
 
 def return_node(cluster: LocalCluster, node: str) -> None:

@@ -7,6 +7,7 @@ acts through the public functions and looks at what Kubernetes says afterwards.
 from __future__ import annotations
 
 import secrets
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -236,6 +237,38 @@ def check_node_loss(place: Bench) -> str:
     cluster.set_gpus(before, node)
     _expect(offered == "3", f"{RESOURCE}: {offered}")
     return f"NotReady after {lost:.0f} s, Ready again {back:.1f} s after its return"
+
+
+def check_power_loss(place: Bench) -> str:
+    """A node whose containers died with it runs them anew when it returns."""
+    cluster = place.cluster
+    node = cluster.nodes[-1].name
+    place.pod("power", _SLEEP, nodeName=node)
+    place.wait_running("power")
+    with levers.lost_node(cluster, node, pods_too=True):
+        pass
+    wait_for("a new start", lambda: place.main_status("power").get("restartCount", 0) >= 1, timeout=60)
+    place.wait_running("power")
+    return f"{place.main_status('power')['restartCount']} restart"
+
+
+def check_frozen_container(place: Bench) -> str:
+    """A stopped process hangs without ending, and goes on when it is let."""
+    place.pod("frozen", ["/busybox", "sh", "-c", "while /busybox sleep 0.1; do echo tick; done"])
+    place.wait_running("frozen")
+
+    def ticks() -> int:
+        return place.kubectl("logs", "frozen", f"--namespace={place.namespace}").count("tick")
+
+    wait_for("a tick", ticks, timeout=10)
+    levers.signal_container(place.cluster, place.namespace, "frozen", signal.SIGSTOP)
+    time.sleep(0.5)
+    before = ticks()
+    time.sleep(1)
+    _expect(ticks() == before, "it did not stop")
+    levers.signal_container(place.cluster, place.namespace, "frozen", signal.SIGCONT)
+    wait_for("another tick", lambda: ticks() > before, timeout=10)
+    return "no tick for a second, then more"
 
 
 CHECKS: dict[str, Callable[[Bench], str]] = {

@@ -70,10 +70,8 @@ def _end(home: Home, name: str, *, grace: float) -> None:
 def _remove_node_state(home: Home, record: Record | None, running: Step) -> None:
     for node in NODES:
         running.note(f"removing what {node.name} made in the kernel")
-        for group in cgroups.existing(node.cgroup):
-            # Containers of a containerd that had died; the group holds nothing else.
-            for pid in cgroups.processes_in(group):
-                processes.kill(pid, processes.start_time(pid))
+        # Containers of a containerd that had died.
+        cgroups.kill(node.cgroup)
     mounts.unmount_below(home.root)
     iptables.clean(NETWORKS)
     for node in NODES:
