@@ -44,6 +44,7 @@ class Buildah:
 
     def base(self, wanted: str | None) -> str:
         """`wanted`; or the Dockerfiles' own base from a registry; or a Debian made here."""
+        self._run("rm", "--all")  # a build that was killed leaves containers, which keep layers mounted and in use
         if wanted:
             return wanted
         made = debian_base.name()
@@ -63,8 +64,8 @@ class Buildah:
     def build(self, image: Image, *, base: str) -> None:
         """`buildah build` with its layer cache."""
         self._run(
-            "build", "--quiet", "--layers", "--isolation", "chroot", "--format", "oci", "--tag", image.tag,
-            "--build-arg", f"BASE={base}", "--build-arg", f"VERSION={version()}",
+            "build", "--quiet", "--layers", "--force-rm", "--isolation", "chroot", "--format", "oci",
+            "--tag", image.tag, "--build-arg", f"BASE={base}", "--build-arg", f"VERSION={version()}",
             *self._mounts.options, "--file", ROOT / image.dockerfile, ROOT,
         )  # fmt: skip
 
