@@ -1,0 +1,175 @@
+"""`python -m finetune_operator`: reads the configuration, wires the parts, runs until SIGTERM.
+
+Every replica takes progress reports and answers probes. The one that holds the Lease also watches and works.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from finetune_operator import logs
+from finetune_operator.config import Config, ConfigError, read_config
+from finetune_operator.control import Key
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.controller import Controller, Policy
+from finetune_operator.control.directory import ClusterDirectory
+from finetune_operator.control.intake import Intake
+from finetune_operator.control.leading import Leading
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.resync import CHILDREN, Resync
+from finetune_operator.handlers import Watches
+from finetune_operator.health import Health
+from finetune_operator.kube.api import Kube
+from finetune_operator.kube.client import connect
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.kube.events import EventRecorder
+from finetune_operator.kube.lease import Lease
+from finetune_operator.progress.server import ProgressServer
+from finetune_operator.progress.writer import ProgressWriter
+from finetune_operator.reconcile.reconcile import reconcile
+from finetune_operator.settings import Backoffs, kopf_settings
+from finetune_trainer.contract.version import __version__
+
+logger = logging.getLogger("finetune_operator")
+
+EXIT_USAGE = 2
+EXIT_FAILED = 1
+
+
+async def run(
+    config: Config, kube: Kube, environment: Mapping[str, str], stop: asyncio.Event, policy: Policy = reconcile
+) -> None:
+    """Wires the parts and runs them until `stop` is set.
+
+    Raises:
+        OSError: the HTTP port can not be listened on.
+    """
+    clock = asyncio.get_running_loop().time
+    cache = Cache()
+    queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random)
+    intake = Intake(cache, queue)
+    resync = Resync(
+        kube=kube,
+        cache=cache,
+        queue=queue,
+        intake=intake,
+        namespaces=config.watch_namespaces,
+        period=config.resync_seconds,
+        clock=clock,
+    )
+    controller = Controller(
+        kube=kube,
+        cache=cache,
+        queue=queue,
+        policy=policy,
+        config=config.reconcile,
+        events=EventRecorder(kube, instance=config.identity, now=_now),
+        now=_now,
+    )
+    watches = Watches(
+        intake,
+        missed=resync.request,
+        settings=lambda: kopf_settings(children=CHILDREN),
+        backoffs=lambda: iter(Backoffs()),
+        namespaces=config.watch_namespaces,
+        environment=environment,
+    )
+    leading = Leading(
+        resync=resync,
+        controller=controller,
+        queue=queue,
+        watch=watches.run,
+        workers=config.workers,
+        stop=stop,
+        clock=clock,
+    )
+    lease = Lease(
+        kube,
+        namespace=config.lease_namespace,
+        name=config.lease_name,
+        identity=config.identity,
+        clock=clock,
+        now=_now,
+    )
+    health = Health(
+        stuck_seconds=queue.stuck_seconds,
+        last_contact=lambda: lease.last_contact,
+        leading_since=lambda: leading.since,
+        last_resync=lambda: resync.last_success,
+        resync_seconds=config.resync_seconds,
+        clock=clock,
+    )
+    cluster = ClusterDirectory(kube, cache, intake, is_fed=lambda: leading.is_fed, clock=clock)
+    writer = ProgressWriter(cluster, clock=clock)
+    server = ProgressServer(cluster, writer, clock=clock)
+
+    application = web.Application()
+    server.add_to(application)
+    health.add_to(application)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.http_host, config.http_port).start()
+        logger.info("started", extra={"version": __version__, "identity": config.identity, "port": config.http_port})
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(writer.run())
+            await lease.run(leading.lead, stop)
+            await runner.cleanup()
+            writing.cancel()
+    finally:
+        await runner.cleanup()
+    logger.info("ended")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def _main(config: Config, environment: Mapping[str, str]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with connect() as kube:
+        await run(config, kube, environment, stop)
+
+
+def main() -> int:
+    """Runs the operator and returns the exit code."""
+    environment = os.environ
+    identity = f"{socket.gethostname()}-{random.randbytes(4).hex()}"  # noqa: S311 (a name, no secret)
+    try:
+        config = read_config(environment, fallback_identity=identity)
+    except ConfigError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        return EXIT_USAGE
+    logs.configure(config.log_level)
+    try:
+        asyncio.run(_main(config, environment))
+    except (KubeError, OSError, ExceptionGroup) as error:
+        for cause in _causes(error):
+            foreseen = isinstance(cause, KubeError | OSError)
+            logger.error(  # noqa: TRY400 (what was foreseen needs no traceback)
+                "ended: %s: %s", type(cause).__name__, cause, exc_info=None if foreseen else cause
+            )
+        return EXIT_FAILED
+    return 0
+
+
+def _causes(error: Exception) -> list[Exception]:
+    if isinstance(error, ExceptionGroup):
+        return [cause for inner in error.exceptions for cause in _causes(inner)]
+    return [error]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

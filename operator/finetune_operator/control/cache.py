@@ -1,0 +1,225 @@
+"""What the watches have shown: records of FineTuneJobs, and views of their Jobs and pods by owner.
+
+Decisions start from here and are confirmed live before they act (`live`), so being late is allowed; being wrong for
+ever is not. Versions of one object are ordered by resourceVersion, so an answer to our own write and an older watch
+event may arrive in any order. Deletions that a watch lost go with `prune`.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from finetune_operator.control import Key
+from finetune_operator.control.record import JobRecord
+from finetune_operator.reconcile.observed import JobView, Observed, PodView
+
+V = TypeVar("V", JobView, PodView)
+
+
+@dataclass(slots=True)
+class _Children:
+    jobs: dict[str, tuple[str, JobView]] = field(default_factory=dict)  # by UID, with the resourceVersion
+    pods: dict[str, tuple[str, PodView]] = field(default_factory=dict)
+
+
+class Cache:
+    """The state of all watched objects; for one event loop."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Key, JobRecord] = {}
+        self._keys: dict[str, Key] = {}  # by UID of the FineTuneJob
+        self._children: dict[str, _Children] = {}  # by UID of the FineTuneJob
+        self._incomplete: set[str] = set()  # UIDs whose children were not kept
+
+    def job(self, key: Key) -> JobRecord | None:
+        """The FineTuneJob of that name."""
+        return self._jobs.get(key)
+
+    def job_by_uid(self, uid: str) -> JobRecord | None:
+        """The FineTuneJob with that UID."""
+        key = self._keys.get(uid)
+        return None if key is None else self._jobs.get(key)
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """All FineTuneJobs."""
+        return iter(self._jobs.values())
+
+    def observed(self, uid: str) -> Observed | None:
+        """The children of a FineTuneJob, or None when they were not kept and must be read.
+
+        Only what the job really owns counts: a Job by its controller reference, a pod by its Job. Labels alone could be
+        written by anybody who may create pods.
+        """
+        if uid in self._incomplete:
+            return None
+        children = self._children.get(uid)
+        if children is None:
+            return Observed()
+        return own_children(
+            uid, (view for _, view in children.jobs.values()), (view for _, view in children.pods.values())
+        )
+
+    def has_children(self, uid: str) -> bool:
+        """Whether any child of that UID is known."""
+        children = self._children.get(uid)
+        return uid in self._incomplete or (children is not None and bool(children.jobs or children.pods))
+
+    def pod(self, owner_uid: str, uid: str) -> PodView | None:
+        """A pod of a FineTuneJob, by both UIDs."""
+        children = self._children.get(owner_uid)
+        found = None if children is None else children.pods.get(uid)
+        return None if found is None else found[1]
+
+    def put_job(self, record: JobRecord) -> bool:
+        """Takes in a version of a FineTuneJob.
+
+        Returns:
+            Whether it is news (see `JobRecord.matters_beside`).
+        """
+        earlier = self._jobs.get(record.key)
+        if earlier is not None:
+            if earlier.uid == record.uid and _older(record.resource_version, earlier.resource_version):
+                return False
+            if earlier.uid != record.uid:
+                if _older(record.resource_version, earlier.resource_version):
+                    return False  # the last word about an object whose name another one has now
+                self._forget_uid(earlier.uid)
+        self._jobs[record.key] = record
+        self._keys[record.uid] = record.key
+        if record.settled:
+            # Nobody will ask for them; should the job come back to life, they are read.
+            self._children.pop(record.uid, None)
+            self._incomplete.add(record.uid)
+        return record.matters_beside(earlier)
+
+    def remove_job(self, key: Key, uid: str) -> bool:
+        """Takes out a FineTuneJob.
+
+        Returns:
+            Whether it was there.
+        """
+        found = self._jobs.get(key)
+        if found is None or found.uid != uid:
+            return False
+        del self._jobs[key]
+        self._forget_uid(uid)
+        return True
+
+    def put_child(self, owner_uid: str, version: str, view: JobView | PodView) -> bool:
+        """Takes in a version of a child of the FineTuneJob with that UID.
+
+        Returns:
+            Whether anything in the view changed.
+        """
+        if owner_uid in self._incomplete:
+            return False
+        children = self._children.setdefault(owner_uid, _Children())
+        if isinstance(view, JobView):
+            return _put(children.jobs, version, view)
+        return _put(children.pods, version, view)
+
+    def remove_child(self, owner_uid: str, uid: str) -> bool:
+        """Takes out a child.
+
+        Returns:
+            Whether it was there.
+        """
+        children = self._children.get(owner_uid)
+        if children is None:
+            return False
+        found = children.jobs.pop(uid, None) is not None or children.pods.pop(uid, None) is not None
+        if not children.jobs and not children.pods:
+            del self._children[owner_uid]
+        return found
+
+    def complete(self, uid: str) -> None:
+        """The children of a FineTuneJob that came back to life are about to be put; they count from now on."""
+        self._incomplete.discard(uid)
+
+    def keeps_children(self, uid: str) -> bool:
+        """Whether children of that UID are kept at all, as they are not for a settled job."""
+        return uid not in self._incomplete
+
+    def key_of(self, uid: str) -> Key | None:
+        """Name of the FineTuneJob with that UID."""
+        return self._keys.get(uid)
+
+    def prune_jobs(self, seen: Collection[str], version: str, namespace: str | None) -> list[Key]:
+        """Takes out FineTuneJobs that a list of a namespace (None: of all) did not show.
+
+        Args:
+            seen: UIDs that the list showed.
+            version: resourceVersion of the list; what is newer than it stays.
+            namespace: the namespace that was listed.
+
+        Returns:
+            The names of those taken out.
+        """
+        gone = [
+            record
+            for record in self._jobs.values()
+            if record.uid not in seen
+            and namespace in (None, record.namespace)
+            and not _older(version, record.resource_version)
+        ]
+        for record in gone:
+            self.remove_job(record.key, record.uid)
+        return [record.key for record in gone]
+
+    def prune_children(
+        self,
+        kind: type[JobView] | type[PodView],
+        seen: Collection[str],
+        version: str,
+        namespace: str | None,
+        *,
+        owner_uid: str | None = None,
+    ) -> set[str]:
+        """The same for Jobs or pods; of one FineTuneJob only, if `owner_uid` is given.
+
+        Returns:
+            UIDs of the FineTuneJobs that lost a child.
+        """
+        owners = list(self._children) if owner_uid is None else [owner_uid]
+        gone = [
+            (owner, uid)
+            for owner in owners
+            for uid, (known_version, view) in self._entries(owner, kind)
+            if uid not in seen and namespace in (None, view.namespace) and not _older(version, known_version)
+        ]
+        for owner, uid in gone:
+            self.remove_child(owner, uid)
+        return {owner for owner, _ in gone}
+
+    def _entries(
+        self, owner_uid: str, kind: type[JobView] | type[PodView]
+    ) -> Iterable[tuple[str, tuple[str, JobView | PodView]]]:
+        children = self._children.get(owner_uid)
+        if children is None:
+            return ()
+        return children.jobs.items() if kind is JobView else children.pods.items()
+
+    def _forget_uid(self, uid: str) -> None:
+        self._keys.pop(uid, None)
+        self._children.pop(uid, None)
+        self._incomplete.discard(uid)
+
+
+def own_children(uid: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> Observed:
+    """The Jobs that the FineTuneJob with that UID controls, and the pods that those Jobs control."""
+    own_jobs = tuple(job for job in jobs if job.owner_uid == uid)
+    job_uids = {job.uid for job in own_jobs}
+    return Observed(jobs=own_jobs, pods=tuple(pod for pod in pods if pod.job_uid in job_uids))
+
+
+def _put(entries: dict[str, tuple[str, V]], version: str, view: V) -> bool:
+    earlier = entries.get(view.uid)
+    if earlier is not None and _older(version, earlier[0]):
+        return False
+    entries[view.uid] = version, view
+    return earlier is None or earlier[1] != view
+
+
+def _older(version: str, other: str) -> bool:
+    """Whether `version` is certainly older than `other`; Kubernetes orders them as numbers."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

@@ -1,0 +1,203 @@
+"""The worker: takes a key, asks the policy for a plan, carries it out.
+
+Decide from the cache, confirm live before acting. A plan that changes nothing costs no request; one that creates,
+deletes or ends something is made anew from a live read, so that a cache that is late never trains twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob, SpecError, parse_job
+from finetune_operator.api.reasons import ConditionType
+from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.control import Key, trouble
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.live import LiveReader
+from finetune_operator.control.queue import QueueClosed, WorkQueue
+from finetune_operator.control.record import JobRecord, job_record
+from finetune_operator.control.statuspatch import status_patch
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
+from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
+from finetune_operator.kube.events import EventRecorder, Regarding
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.observed import Observed, job_view
+from finetune_operator.reconcile.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
+"""`reconcile.reconcile`, or a simpler one in a test."""
+
+
+class _NothingToDo(Exception):  # noqa: N818 (an outcome)
+    """The FineTuneJob is gone, or has ended meanwhile."""
+
+
+class _ChildRefused(Exception):  # noqa: N818 (an outcome)
+    """The API server refused a child; the status says so."""
+
+    def __init__(self, child: str, error: KubeError) -> None:
+        super().__init__(f"{child}: {error.message}")
+        self.child = child
+        self.error = error
+
+
+class Controller:
+    """Turns keys into deeds.
+
+    Args:
+        policy: what should be, given what is.
+        now: the time, with a zone.
+    """
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        policy: Policy,
+        config: ReconcileConfig,
+        events: EventRecorder,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._queue = queue
+        self._policy = policy
+        self._config = config
+        self._events = events
+        self._now = now
+        self._live = LiveReader(kube, cache)
+
+    async def work(self) -> None:
+        """Handles keys until the queue is closed. Several of these run side by side."""
+        while True:
+            try:
+                key = await self._queue.get()
+            except QueueClosed:
+                return
+            await self._handle(key)
+
+    async def _handle(self, key: Key) -> None:
+        context = {"job": "/".join(key)}
+        try:
+            requeue_after = await self.reconcile(key)
+        except asyncio.CancelledError:
+            self._queue.failed(key)
+            raise
+        except KubeError as error:
+            delay = self._queue.failed(key, at_least=error.retry_after)
+            logger.warning("not done: %s; again in %.0f s", error.message, delay, extra=context)
+        except _ChildRefused as refusal:
+            delay = self._queue.failed(key)
+            logger.warning("refused: %s; again in %.0f s", refusal, delay, extra=context)
+        except Exception:  # one job that nobody foresaw must not stop the others
+            delay = self._queue.failed(key)
+            logger.exception("failed; again in %.0f s", delay, extra=context)
+        else:
+            self._queue.done(key, requeue_after)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One look at one job.
+
+        Returns:
+            Seconds until the next look is due whatever happens, or None.
+
+        Raises:
+            KubeError: to be tried again.
+        """
+        record = self._cache.job(key)
+        if record is None or record.ignored or (record.finished and not self._may_clean_up(record)):
+            return None
+        try:
+            record, job, plan = await self._decide(record)
+            await self._carry_out(record, job, plan)
+        except _NothingToDo:
+            return None
+        except SpecError as error:
+            status = trouble.invalid_spec(record.raw_status(), record.generation, error, self._now())
+            await self._write_status(record, status)
+            return None
+        return plan.requeue_after
+
+    def _may_clean_up(self, record: JobRecord) -> bool:
+        return not record.keeps_children and self._cache.has_children(record.uid)
+
+    async def _decide(self, record: JobRecord) -> tuple[JobRecord, FineTuneJob, Plan]:
+        """The plan by the cache, or by a live read when it would act."""
+        job = parse_job(record.raw())
+        observed = self._cache.observed(record.uid)
+        plan = None
+        if observed is not None:
+            plan = self._policy(job, observed, self._config, self._now())
+            if not _acts(job, plan):
+                return record, job, plan
+        live = await self._live.job(record)
+        if live is None or live.settled:
+            raise _NothingToDo
+        job = parse_job(live.raw())
+        observed = await self._live.children(live, plan)
+        return live, job, self._policy(job, observed, self._config, self._now())
+
+    async def _carry_out(self, record: JobRecord, job: FineTuneJob, plan: Plan) -> None:
+        for manifest in plan.apply:
+            name = manifest["metadata"]["name"]
+            try:
+                raw = await self._kube.apply(JOBS, manifest)
+            except (Forbidden, Invalid) as error:
+                refused = trouble.child_refused(job.status, job.generation, name, error, self._now())
+                await self._write_status(record, refused)
+                raise _ChildRefused(name, error) from None
+            self._take_in_child(record, raw)
+        for deletion in plan.delete:
+            try:
+                await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
+            except (NotFound, Conflict):
+                continue  # gone, or another one by now: either way the one that was meant is no more
+        if await self._write_status(record, plan.status):
+            regarding = Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
+            await self._events.post(regarding, plan.events)
+
+    def _take_in_child(self, record: JobRecord, raw: Mapping[str, Any]) -> None:
+        """Lets the cache know at once, so that the watch's event is no news and costs no look."""
+        view = job_view(raw)
+        if view is None:
+            return
+        self._cache.put_child(record.uid, raw["metadata"]["resourceVersion"], view)
+        if view.complete or view.failed or view.deleting:
+            self._queue.mark(record.key)  # it was there already, and this is more than the plan knew
+
+    async def _write_status(self, record: JobRecord, wanted: FineTuneJobStatus) -> bool:
+        """Writes the status if it says anything else than the one last known; whether it did."""
+        known = FineTuneJobStatus.model_validate(record.raw_status())
+        patch = status_patch(record.uid, known, wanted)
+        if patch is None:
+            return False
+        try:
+            raw = await self._kube.merge(
+                FINETUNEJOBS,
+                record.namespace,
+                record.name,
+                patch,
+                field_manager=names.FIELD_MANAGER,
+                subresource="status",
+            )
+        except NotFound:
+            self._cache.remove_job(record.key, record.uid)
+            raise _NothingToDo from None
+        written = job_record(raw)
+        self._cache.put_job(written)
+        if written.generation != record.generation:
+            self._queue.mark(record.key)  # the spec changed meanwhile, and the watch's event will be no news
+        return True
+
+
+def _acts(job: FineTuneJob, plan: Plan) -> bool:
+    """Whether the plan does what must not be done on a late cache's word."""
+    ends = plan.status.is_true(ConditionType.FINISHED) and not job.status.is_true(ConditionType.FINISHED)
+    return bool(plan.apply or plan.delete or ends)

@@ -1,0 +1,185 @@
+"""The cluster as progress reporting sees it: the cache where it is fed, else the API server.
+
+A standby has no watches and takes reports all the same; there, what it read is used again for a few seconds.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.api.status import ProgressStatus
+from finetune_operator.control.cache import Cache, own_children
+from finetune_operator.control.intake import Intake
+from finetune_operator.control.record import JobRecord, job_record
+from finetune_operator.control.statuspatch import progress_patch
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, TOKEN_REVIEWS, Kube
+from finetune_operator.kube.errors import Conflict, KubeError, NotFound
+from finetune_operator.progress.ports import JobRef, JobState, PodIdentity, Unavailable
+from finetune_operator.reconcile.observed import Observed, job_view, pod_view
+
+READ_AGAIN_SECONDS = 5.0
+KEPT_READS = 2_000
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
+_SERVICE_ACCOUNT = "system:serviceaccount:"
+_WRITE_TRIES = 3
+
+
+class ClusterDirectory:
+    """`progress.ports.Cluster` over cache and API server.
+
+    Args:
+        is_fed: whether watches feed the cache now.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        intake: Intake,
+        *,
+        is_fed: Callable[[], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._intake = intake
+        self._is_fed = is_fed
+        self._clock = clock
+        self._reads: dict[str, tuple[float, JobRecord]] = {}  # by UID
+
+    async def review(self, token: str, audience: str) -> PodIdentity | None:
+        """See `Cluster.review`."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        try:
+            answer = await self._kube.create(TOKEN_REVIEWS, None, body)
+        except KubeError as error:
+            raise Unavailable(error.message) from None
+        status = answer.get("status") or {}
+        if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
+            return None
+        return _pod_identity(status.get("user") or {})
+
+    async def job(self, ref: JobRef) -> JobState | None:
+        """See `Cluster.job`."""
+        record = await self._record(ref)
+        if record is None:
+            return None
+        return JobState(finished=record.finished or record.ignored, attempt=record.attempt, shown=_shown(record))
+
+    async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
+        """See `Cluster.attempt_of`."""
+        if self._is_fed():
+            found = _attempt(self._cache.observed(ref.uid), pod)
+            if found is not None:
+                return found
+        try:
+            raw_pod = await self._kube.get(PODS, pod.namespace, pod.name)
+            view = pod_view(raw_pod)
+            if view is None or view.owner_uid != ref.uid:
+                return None
+            job = job_view(await self._kube.get(JOBS, pod.namespace, view.job_name)) if view.job_name else None
+        except NotFound:
+            return None
+        except KubeError as error:
+            raise Unavailable(error.message) from None
+        return None if job is None else _attempt(own_children(ref.uid, [job], [view]), pod)
+
+    async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
+        """See `Cluster.write`.
+
+        The write holds only for the version that it was decided on. Where something changed meanwhile, that is read
+        and decided anew: a late record never overwrites the last one of a job that has ended.
+        """
+        record = await self._record(ref)
+        for _ in range(_WRITE_TRIES):
+            if record is None or _is_out_of_date(record, attempt, progress):
+                return
+            try:
+                raw = await self._kube.merge(
+                    FINETUNEJOBS,
+                    ref.namespace,
+                    ref.name,
+                    progress_patch(ref.uid, record.resource_version, progress),
+                    field_manager=names.PROGRESS_FIELD_MANAGER,
+                    subresource="status",
+                )
+            except Conflict:
+                record = await self._read(ref)
+                continue
+            except NotFound:
+                return
+            except KubeError as error:
+                raise Unavailable(error.message) from None
+            self._keep(raw)
+            return
+        raise Unavailable("the status changes faster than it can be written")
+
+    async def _record(self, ref: JobRef) -> JobRecord | None:
+        """The job by the cache if it is fed and knows it; by a recent read; by a read."""
+        if self._is_fed() and (record := self._cache.job_by_uid(ref.uid)) is not None:
+            return record if record.key == (ref.namespace, ref.name) else None
+        until, record = self._reads.get(ref.uid, (0.0, None))
+        if record is not None and until > self._clock() and record.key == (ref.namespace, ref.name):
+            return record
+        return await self._read(ref)
+
+    async def _read(self, ref: JobRef) -> JobRecord | None:
+        try:
+            raw = await self._kube.get(FINETUNEJOBS, ref.namespace, ref.name)
+        except NotFound:
+            return None
+        except KubeError as error:
+            raise Unavailable(error.message) from None
+        if raw["metadata"]["uid"] != ref.uid:
+            return None
+        return self._keep(raw)
+
+    def _keep(self, raw: Mapping[str, Any]) -> JobRecord:
+        record = job_record(raw)
+        if self._is_fed():
+            # As if a watch had brought it: should it be news, the watch will not say it a second time.
+            self._intake.finetunejob(None, raw)
+            return record
+        now = self._clock()
+        if len(self._reads) >= KEPT_READS:
+            self._reads = {uid: (until, kept) for uid, (until, kept) in self._reads.items() if until > now}
+        self._reads[record.uid] = now + READ_AGAIN_SECONDS, record
+        return record
+
+
+def _pod_identity(user: Mapping[str, Any]) -> PodIdentity | None:
+    """The pod that a service account's token is bound to."""
+    username = user.get("username", "")
+    extra: Mapping[str, list[str]] = user.get("extra") or {}
+    pod_names, pod_uids = extra.get(_POD_NAME, []), extra.get(_POD_UID, [])
+    if not username.startswith(_SERVICE_ACCOUNT) or len(pod_names) != 1 or len(pod_uids) != 1:
+        return None
+    namespace = username.removeprefix(_SERVICE_ACCOUNT).partition(":")[0]
+    return PodIdentity(namespace=namespace, name=pod_names[0], uid=pod_uids[0])
+
+
+def _attempt(observed: Observed | None, pod: PodIdentity) -> int | None:
+    if observed is None:
+        return None
+    return next((view.attempt for view in observed.pods if (view.uid, view.name) == (pod.uid, pod.name)), None)
+
+
+def _shown(record: JobRecord) -> datetime | None:
+    if not record.progress:
+        return None
+    return ProgressStatus.model_validate(json.loads(record.progress)).heartbeat_time
+
+
+def _is_out_of_date(record: JobRecord, attempt: int, progress: ProgressStatus) -> bool:
+    if record.finished or record.ignored or attempt < record.attempt:
+        return True
+    shown = _shown(record)
+    return shown is not None and progress.heartbeat_time is not None and progress.heartbeat_time < shown

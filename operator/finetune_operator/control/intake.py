@@ -1,0 +1,58 @@
+"""From watch events to marks: takes in what changed, and marks the job if it is news to it.
+
+Most events are none: the echo of our own write, a pod's condition that no view has, a progress record. Dropping them
+here is what keeps a job's whole life at a handful of looks.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.control import Key
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.record import job_record
+from finetune_operator.reconcile.observed import JobView, PodView, job_view, pod_view
+
+DELETED = "DELETED"
+
+_ViewOf = Callable[[Mapping[str, Any]], JobView | PodView | None]
+
+
+class Intake:
+    """Where watches and lists deliver."""
+
+    def __init__(self, cache: Cache, queue: WorkQueue[Key]) -> None:
+        self._cache = cache
+        self._queue = queue
+
+    def finetunejob(self, type_: str | None, raw: Mapping[str, Any]) -> None:
+        """A FineTuneJob was listed (None), added, modified or deleted."""
+        if type_ == DELETED:
+            metadata = raw["metadata"]
+            self._cache.remove_job((metadata["namespace"], metadata["name"]), metadata["uid"])
+            return
+        record = job_record(raw)
+        if self._cache.put_job(record) and not record.settled:
+            self._queue.mark(record.key)
+
+    def job(self, type_: str | None, raw: Mapping[str, Any]) -> None:
+        """A child Job was listed, added, modified or deleted."""
+        self._child(type_, raw, job_view)
+
+    def pod(self, type_: str | None, raw: Mapping[str, Any]) -> None:
+        """A pod of a child Job was listed, added, modified or deleted."""
+        self._child(type_, raw, pod_view)
+
+    def _child(self, type_: str | None, raw: Mapping[str, Any], view_of: _ViewOf) -> None:
+        metadata = raw["metadata"]
+        owner_uid = (metadata.get("labels") or {}).get(names.JOB_UID_LABEL)
+        if owner_uid is None or not self._cache.keeps_children(owner_uid):
+            return
+        if type_ == DELETED:
+            news = self._cache.remove_child(owner_uid, metadata["uid"])
+        else:
+            view = view_of(raw)
+            news = view is not None and self._cache.put_child(owner_uid, metadata.get("resourceVersion", ""), view)
+        if news and (key := self._cache.key_of(owner_uid)) is not None:
+            self._queue.mark(key)

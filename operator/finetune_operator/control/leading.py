@@ -1,0 +1,90 @@
+"""What the leader does and a standby does not: resync, watch, work."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from finetune_operator.control import Key
+from finetune_operator.control.controller import Controller
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.resync import Resync
+
+DRAIN_SECONDS = 8.0
+"""How long workers may take to finish the job they are at when the process is asked to end."""
+
+
+class Leading:
+    """One replica's time as leader; may come several times.
+
+    Args:
+        watch: delivers events until it is cancelled.
+        workers: jobs handled at a time.
+        stop: set when the process is asked to end.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        resync: Resync,
+        controller: Controller,
+        queue: WorkQueue[Key],
+        watch: Callable[[], Awaitable[None]],
+        workers: int,
+        stop: asyncio.Event,
+        clock: Callable[[], float],
+    ) -> None:
+        self._resync = resync
+        self._controller = controller
+        self._queue = queue
+        self._watch = watch
+        self._workers = workers
+        self._stop = stop
+        self._clock = clock
+        self._fed = False
+        self.since: float | None = None
+        """Since when this replica leads, by `clock`; None if it does not."""
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether watches feed the cache now."""
+        return self._fed
+
+    async def lead(self) -> None:
+        """Works until `stop` is set, and then lets the workers finish; cancelled when leadership is lost."""
+        self.since = self._clock()
+        synced = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                resyncing = group.create_task(self._resync.run(synced))
+                if await self._comes_before_stop(synced):
+                    watching = asyncio.ensure_future(self._watch())
+                    self._fed = True
+                    workers = [group.create_task(self._controller.work()) for _ in range(self._workers)]
+                    try:
+                        await self._stop.wait()
+                        self._queue.close()
+                        await asyncio.wait(workers, timeout=DRAIN_SECONDS)
+                    finally:
+                        await _cancel(watching)
+                    for worker in workers:
+                        worker.cancel()
+                resyncing.cancel()
+        finally:
+            self._fed = False
+            self.since = None
+
+    async def _comes_before_stop(self, event: asyncio.Event) -> bool:
+        waits = [asyncio.create_task(event.wait()), asyncio.create_task(self._stop.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not self._stop.is_set()
+
+
+async def _cancel(task: "asyncio.Future[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,83 @@
+"""Reading a job and its children live, before anything is done that can not be undone.
+
+The cache may be late: on its word alone a second training could be started. So a plan that applies, deletes or ends
+something is made again from what the API server says now.
+
+Lists are the sure way and cost up to 100 ms: the server answers them from its watch cache and first waits for it to
+catch up with the store. For the first child of a job, where that time would be the user's, a GET of the child by its
+deterministic name proves the same: no attempt was ever recorded, and this one does not exist.
+"""
+
+import asyncio
+from typing import TypeVar
+
+from finetune_operator.api import names
+from finetune_operator.control.cache import Cache, own_children
+from finetune_operator.control.record import JobRecord, job_record
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
+from finetune_operator.kube.errors import NotFound
+from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view
+from finetune_operator.reconcile.plan import Plan
+
+V = TypeVar("V", JobView, PodView)
+
+
+class LiveReader:
+    """Reads from the API server and lets the cache know."""
+
+    def __init__(self, kube: Kube, cache: Cache) -> None:
+        self._kube = kube
+        self._cache = cache
+
+    async def job(self, record: JobRecord) -> JobRecord | None:
+        """The FineTuneJob now, or None when it is gone, also when a namesake took its place."""
+        try:
+            raw = await self._kube.get(FINETUNEJOBS, record.namespace, record.name)
+        except NotFound:
+            self._cache.remove_job(record.key, record.uid)
+            return None
+        live = job_record(raw)
+        self._cache.put_job(live)
+        return live if live.uid == record.uid else None
+
+    async def children(self, record: JobRecord, plan: Plan | None = None) -> Observed:
+        """The children now.
+
+        Args:
+            record: the job, itself read live.
+            plan: what is about to be done, if there is a plan already.
+        """
+        if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.uid):
+            wanted = [manifest["metadata"]["name"] for manifest in plan.apply]
+            if wanted and await self._none_exists(record.namespace, wanted):
+                return Observed()
+        selector = f"{names.JOB_UID_LABEL}={record.uid}"
+        # No TaskGroup: a KubeError must come out as it is, not in an ExceptionGroup.
+        jobs, pods = await asyncio.gather(
+            self._list(JOBS, JobView, record, selector), self._list(PODS, PodView, record, selector)
+        )
+        return own_children(record.uid, jobs, pods)
+
+    async def _none_exists(self, namespace: str, wanted: list[str]) -> bool:
+        for name in wanted:
+            try:
+                await self._kube.get(JOBS, namespace, name)
+            except NotFound:
+                continue
+            return False
+        return True
+
+    async def _list(self, resource: Resource, kind: type[V], record: JobRecord, selector: str) -> list[V]:
+        self._cache.complete(record.uid)
+        found: list[V] = []
+        version = ""
+        async for page in self._kube.pages(resource, record.namespace, label_selector=selector):
+            version = page.resource_version
+            for raw in page.items:
+                view = job_view(raw) if kind is JobView else pod_view(raw)
+                if isinstance(view, kind):
+                    self._cache.put_child(record.uid, raw["metadata"]["resourceVersion"], view)
+                    found.append(view)
+        seen = {view.uid for view in found}
+        self._cache.prune_children(kind, seen, version, record.namespace, owner_uid=record.uid)
+        return found

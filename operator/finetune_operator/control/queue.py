@@ -1,0 +1,184 @@
+"""Which key is looked at when: deduplicating, one worker per key, first come first served, with delays and back-off.
+
+kopf calls a handler once per watch event and never again (its event handlers are not retried), so coalescing, waiting
+and retrying are done here. A key is in one of four places: nowhere, delayed, ready, running. Marked while it runs, it
+becomes ready again as soon as it is done: no event is lost, and no key runs twice at a time.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_BACKOFF_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 300.0
+
+
+class QueueClosed(Exception):  # noqa: N818 (an end, not an error)
+    """The queue hands out no more keys."""
+
+
+class WorkQueue(Generic[K]):
+    """A queue of keys for one event loop.
+
+    Args:
+        clock: seconds, monotonic; that of the event loop unless a test wants another.
+        random: uniform in [0, 1), for the jitter of back-offs.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._clock = clock
+        self._random = random
+        self._ready: OrderedDict[K, float] = OrderedDict()  # key -> since when
+        self._running: dict[K, float] = {}  # key -> since when
+        self._marked_while_running: set[K] = set()
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []  # may hold outdated entries; `_due` decides
+        self._sequence = itertools.count()
+        self._failures: dict[K, int] = {}
+        self._last_taken = clock()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def mark(self, key: K) -> None:
+        """Something happened to the key: it is ready now, whatever it was waiting for."""
+        if key in self._running:
+            self._marked_while_running.add(key)
+            return
+        self._due.pop(key, None)
+        if key not in self._ready:
+            self._ready[key] = self._clock()
+            self._wake_one()
+
+    def mark_after(self, key: K, delay: float) -> None:
+        """The key is ready after `delay` seconds; of several delays the earliest counts."""
+        if key in self._ready:
+            return
+        due = self._clock() + delay
+        if due < self._due.get(key, float("inf")):
+            self._due[key] = due
+            heapq.heappush(self._heap, (due, next(self._sequence), key))
+            self._arm_timer()
+
+    def take(self) -> K | None:
+        """The key that has been ready longest, now running; None when none is ready."""
+        self._promote()
+        if not self._ready:
+            return None
+        key, _ = self._ready.popitem(last=False)
+        now = self._clock()
+        self._running[key] = self._last_taken = now
+        return key
+
+    async def get(self) -> K:
+        """Waits for a key and takes it.
+
+        Raises:
+            QueueClosed: after `close`.
+        """
+        while not self._closed:
+            if (key := self.take()) is not None:
+                return key
+            await self._wait()
+        raise QueueClosed
+
+    def done(self, key: K, requeue_after: float | None = None) -> None:
+        """The key was handled: its back-off starts anew, and it is looked at again after `requeue_after` seconds."""
+        self._failures.pop(key, None)
+        self._release(key, requeue_after)
+
+    def failed(self, key: K, at_least: float = 0.0) -> float:
+        """The key could not be handled: again after a back-off that doubles each time.
+
+        Returns:
+            The seconds until then: 1 s to 5 min, up to half more by jitter, and not less than `at_least`.
+        """
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30))
+        delay = max(at_least, min(MAX_BACKOFF_SECONDS, backoff * (1 + self._random() / 2)))
+        self._release(key, delay)
+        return delay
+
+    def close(self) -> None:
+        """No key is handed out any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters:
+            self._wake_one()
+
+    def __len__(self) -> int:
+        """Keys that are ready or running."""
+        return len(self._ready) + len(self._running)
+
+    def stuck_seconds(self) -> float:
+        """How long the queue has stood still: a key has been running, or ready with none taken, for so long."""
+        now = self._clock()
+        longest = max((now - since for since in self._running.values()), default=0.0)
+        if self._ready:
+            oldest = next(iter(self._ready.values()))
+            longest = max(longest, now - max(oldest, self._last_taken))
+        return longest
+
+    def _release(self, key: K, delay: float | None) -> None:
+        del self._running[key]
+        if key in self._marked_while_running:
+            self._marked_while_running.discard(key)
+            self.mark(key)
+        elif delay is not None:
+            self.mark_after(key, delay)
+
+    def _promote(self) -> None:
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                self.mark(key)
+
+    def _next_due(self) -> float | None:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._arm_timer()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._wake_one()  # the wake-up was meant for somebody who can use it
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _arm_timer(self) -> None:
+        if not self._waiters or self._closed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._next_due()
+        if due is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, due - self._clock()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._promote()
+        self._arm_timer()

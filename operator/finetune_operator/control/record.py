@@ -1,0 +1,126 @@
+"""A FineTuneJob as the cache keeps it: what decides whether to look, and the rest as compact JSON.
+
+Ten thousand finished jobs are the normal state of an old cluster. Of those only the identity stays; the spec and status
+of the others are bytes, a quarter of what dicts take, and are parsed when a worker looks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.api.reasons import ConditionType
+from finetune_operator.control import Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One FineTuneJob.
+
+    Attributes:
+        ignored: another controller manages it, or it is being deleted: nothing is done about it.
+        finished: the status says that the run of this generation and runToken has ended.
+        keeps_children: whether its children stay for good once it is finished (no retention time).
+        attempt: status.attempt.
+        spec, status, progress: JSON; status without progress. Empty when the job is settled.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    created: str
+    ignored: bool
+    finished: bool
+    keeps_children: bool
+    attempt: int
+    spec: bytes
+    status: bytes
+    progress: bytes
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing but a change of the object itself can make work: there is no need to look."""
+        return self.ignored or (self.finished and self.keeps_children)
+
+    def raw(self) -> dict[str, Any]:
+        """The object, as far as it was kept; not to be asked of a settled one."""
+        return {
+            "metadata": {
+                "namespace": self.namespace,
+                "name": self.name,
+                "uid": self.uid,
+                "resourceVersion": self.resource_version,
+                "generation": self.generation,
+                "creationTimestamp": self.created,
+            },
+            "spec": json.loads(self.spec),
+            "status": self.raw_status(),
+        }
+
+    def raw_status(self) -> dict[str, Any]:
+        """The status with its progress."""
+        status: dict[str, Any] = json.loads(self.status)
+        if self.progress:
+            status["progress"] = json.loads(self.progress)
+        return status
+
+    def matters_beside(self, earlier: "JobRecord | None") -> bool:
+        """Whether this is news: anything but progress and bookkeeping changed.
+
+        A progress record alone asks for no look: what depends on its time (a stall) is looked at by time.
+        """
+        return earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in _ESSENCE)
+
+
+_ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "status")
+
+
+def job_record(raw: Mapping[str, Any]) -> JobRecord:
+    """The record of an object."""
+    metadata: Mapping[str, Any] = raw["metadata"]
+    spec: Mapping[str, Any] = raw.get("spec") or {}
+    status: Mapping[str, Any] = raw.get("status") or {}
+    generation = metadata.get("generation", 1)
+    finished = _finished(status, generation, spec.get("runToken"))
+    keeps_children = (spec.get("retention") or {}).get("ttlSecondsAfterFinished") is None
+    ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
+    settled = ignored or (finished and keeps_children)
+    progress = status.get("progress")
+    return JobRecord(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata.get("resourceVersion", ""),
+        generation=generation,
+        created=metadata["creationTimestamp"],
+        ignored=ignored,
+        finished=finished,
+        keeps_children=keeps_children,
+        attempt=status.get("attempt") or 0,
+        spec=b"" if settled else _compact(spec),
+        status=b"" if settled else _compact({key: value for key, value in status.items() if key != "progress"}),
+        progress=b"" if settled or not progress else _compact(progress),
+    )
+
+
+def _finished(status: Mapping[str, Any], generation: int, run_token: str | None) -> bool:
+    return (
+        status.get("observedGeneration") == generation
+        and (status.get("runToken") or None) == (run_token or None)
+        and any(
+            item.get("type") == ConditionType.FINISHED and item.get("status") == "True"
+            for item in status.get("conditions") or ()
+        )
+    )
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

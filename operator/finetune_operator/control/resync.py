@@ -1,0 +1,129 @@
+"""Lists everything now and then, because watches lose things.
+
+kopf replays a list when its watch is too old (410), but says nothing of what vanished meanwhile; a restart of the watch
+has the same gap. So every few minutes all three kinds are listed, what is no more leaves the cache, and every job that
+has not ended is looked at. The first run fills the cache before a worker starts.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from finetune_operator.api import names
+from finetune_operator.control import Key
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.intake import Intake
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.reconcile.observed import JobView, PodView
+
+logger = logging.getLogger(__name__)
+
+CHILDREN = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+"""Label selector of child Jobs and their pods."""
+
+_FIRST_RETRY_SECONDS = 1.0
+
+
+class Resync:
+    """The periodic list.
+
+    Args:
+        namespaces: those that are watched; empty for all.
+        period: seconds between two runs.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        intake: Intake,
+        namespaces: Sequence[str],
+        period: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._queue = queue
+        self._intake = intake
+        self._namespaces: Sequence[str | None] = tuple(namespaces) or (None,)
+        self._period = period
+        self._clock = clock
+        self._requested = asyncio.Event()
+        self.last_success: float | None = None
+        """When the last run ended well, by `clock`."""
+
+    async def run(self, synced: asyncio.Event) -> None:
+        """Runs for ever; sets `synced` after the first run that ended well."""
+        retry = _FIRST_RETRY_SECONDS
+        while True:
+            self._requested.clear()
+            try:
+                await self.once()
+            except KubeError as error:
+                logger.warning("resync failed: %s; again in %.0f s", error.message, retry)
+                await asyncio.sleep(retry)
+                retry = min(self._period, 2 * retry)
+                continue
+            retry = _FIRST_RETRY_SECONDS
+            synced.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._period):
+                    await self._requested.wait()
+
+    def request(self) -> None:
+        """Asks for a run now: something may have been missed."""
+        self._requested.set()
+
+    async def once(self) -> None:
+        """Lists, prunes and marks.
+
+        Raises:
+            KubeError: a list failed; what was read so far counts.
+        """
+        for namespace in self._namespaces:
+            # Jobs first: of those that have ended, no children are kept.
+            await self._list_jobs(namespace)
+            await self._list_children(JOBS, JobView, self._intake.job, namespace)
+            await self._list_children(PODS, PodView, self._intake.pod, namespace)
+        for record in self._cache.jobs():
+            if not record.settled:
+                self._queue.mark(record.key)
+        self.last_success = self._clock()
+
+    async def _list_jobs(self, namespace: str | None) -> None:
+        seen, version = await self._list(FINETUNEJOBS, self._intake.finetunejob, namespace, "")
+        for key in self._cache.prune_jobs(seen, version, namespace):
+            logger.info("a lost deletion was noticed", extra={"job": "/".join(key)})
+
+    async def _list_children(
+        self,
+        resource: Resource,
+        kind: type[JobView] | type[PodView],
+        deliver: Callable[[str | None, dict[str, Any]], None],
+        namespace: str | None,
+    ) -> None:
+        seen, version = await self._list(resource, deliver, namespace, CHILDREN)
+        self._cache.prune_children(kind, seen, version, namespace)
+
+    async def _list(
+        self,
+        resource: Resource,
+        deliver: Callable[[str | None, dict[str, Any]], None],
+        namespace: str | None,
+        selector: str,
+    ) -> tuple[set[str], str]:
+        seen: set[str] = set()
+        version = ""
+        async for page in self._kube.pages(resource, namespace, label_selector=selector):
+            version = page.resource_version
+            for raw in page.items:
+                seen.add(raw["metadata"]["uid"])
+                deliver(None, raw)
+        return seen, version

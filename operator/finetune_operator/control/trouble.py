@@ -1,0 +1,93 @@
+"""Statuses that no policy can give: the spec is not understood, or Kubernetes refuses a child.
+
+A reconcile that fails must leave a condition behind, not just a line in the operator's log.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api.job import SpecError
+from finetune_operator.api.reasons import ConditionType, Phase
+from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, Failure, FineTuneJobStatus
+from finetune_operator.kube.errors import KubeError
+from finetune_trainer.contract.failure import FailureReason
+
+CHILD_REFUSED = "ChildRefused"
+"""Reason of the conditions while the API server refuses a child: quota, an admission policy, rights."""
+
+
+def invalid_spec(raw_status: Mapping[str, Any], generation: int, error: SpecError, now: datetime) -> FineTuneJobStatus:
+    """The status of a job whose spec this version does not understand: stalled until somebody changes it.
+
+    It is not finished: a corrected spec, or another version of the operator, goes on from here. The API server refuses
+    such specs, so this shows only when CRD and operator are of different versions.
+    """
+    status = FineTuneJobStatus.model_validate(raw_status)
+    reason = FailureReason.INVALID_RECIPE
+    message = _cut("The spec is not understood by this version of the operator: " + "; ".join(map(str, error.problems)))
+    wanted = {
+        ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
+        ConditionType.READY: ConditionStatus.UNKNOWN,
+        ConditionType.STALLED: ConditionStatus.TRUE,
+    }
+    return status.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": status.phase if status.attempt else Phase.PENDING,
+            "failure": Failure(reason=reason, message=message),
+            "conditions": _conditions(
+                status, wanted, reason, message, generation, now, without=ConditionType.RECONCILING
+            ),
+        }
+    )
+
+
+def child_refused(
+    status: FineTuneJobStatus, generation: int, child: str, error: KubeError, now: datetime
+) -> FineTuneJobStatus:
+    """The status of a job whose child the API server refuses, with its words; tried again for ever."""
+    message = _cut(f"Kubernetes refuses the Job {child}: {error.message} The operator tries again.")
+    wanted = {
+        ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
+        ConditionType.READY: ConditionStatus.UNKNOWN,
+        ConditionType.RECONCILING: ConditionStatus.TRUE,
+    }
+    return status.model_copy(
+        update={
+            "observed_generation": generation,
+            "phase": status.phase or Phase.PENDING,
+            "conditions": _conditions(status, wanted, CHILD_REFUSED, message, generation, now),
+        }
+    )
+
+
+def _conditions(
+    status: FineTuneJobStatus,
+    wanted: Mapping[ConditionType, ConditionStatus],
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
+    *,
+    without: ConditionType | None = None,
+) -> list[Condition]:
+    """The conditions with those of `wanted` in place, the rest as it was; times change only with the status."""
+    kept = [item for item in status.conditions if item.type not in wanted and item.type != without]
+    for type_, value in wanted.items():
+        before = status.condition(type_)
+        kept.append(
+            Condition(
+                type=type_,
+                status=value,
+                reason=reason,
+                message=message,
+                observed_generation=generation,
+                last_transition_time=before.last_transition_time if before and before.status is value else now,
+            )
+        )
+    return kept
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"

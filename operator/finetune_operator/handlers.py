@@ -1,0 +1,136 @@
+"""kopf's handlers: each event is handed on, and nothing else.
+
+kopf runs on an event loop and a thread of its own. When `kopf.operator()` ends, for whatever reason, it cancels every
+task of its loop that is younger than itself (kopf 1.45, `run_tasks`), and it takes over the signals of the main thread;
+neither must happen to our workers and server. It ends by itself on watch errors that a Go client would retry (any code
+but 410, a 403 on a relist): then it is started again after a back-off, while the cache stays.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import kopf
+
+from finetune_operator.api import names
+from finetune_operator.control.intake import Intake
+from finetune_operator.kube.client import in_cluster
+
+logger = logging.getLogger(__name__)
+
+_HEALTHY_SECONDS = 60.0
+
+
+class Watches:
+    """The watches of all three kinds.
+
+    Args:
+        intake: where events go, on the event loop of `run`.
+        missed: called when kopf was started again: something may have been missed.
+        settings: makes kopf's settings for one run.
+        backoffs: makes the pauses before new starts, in seconds.
+        namespaces: those that are watched; empty for all.
+        environment: decides where kopf finds its credentials.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        missed: Callable[[], None],
+        settings: Callable[[], kopf.OperatorSettings],
+        backoffs: Callable[[], Iterator[float]],
+        namespaces: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._intake = intake
+        self._missed = missed
+        self._settings = settings
+        self._backoffs = backoffs
+        self._namespaces = tuple(namespaces)
+        self._environment = environment
+
+    async def run(self) -> None:
+        """Watches until cancelled; kopf's thread ends a few seconds later."""
+        backoffs = self._backoffs()
+        while True:
+            started = time.monotonic()
+            error = await self._life()
+            if time.monotonic() - started > _HEALTHY_SECONDS:
+                backoffs = self._backoffs()
+            delay = next(backoffs)
+            logger.warning("the watches ended: %s; again in %.0f s", error or "without an error", delay)
+            await asyncio.sleep(delay)
+            self._missed()
+
+    async def _life(self) -> BaseException | None:
+        """Runs kopf once, from its start to its end, and returns why it ended."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[BaseException | None] = loop.create_future()
+        stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def live() -> None:
+            error: BaseException | None = None
+            try:
+                asyncio.run(self._operate(loop, stop))
+            except BaseException as raised:  # noqa: BLE001 (whatever it is, the watches have ended)
+                error = raised
+            _call(loop, _set, ended, error)
+
+        threading.Thread(target=live, name="kopf", daemon=True).start()
+        try:
+            return await ended
+        finally:
+            if not stop.done():
+                stop.set_result(None)
+
+    async def _operate(self, loop: asyncio.AbstractEventLoop, stop: "concurrent.futures.Future[None]") -> None:
+        await kopf.operator(
+            registry=self._registry(loop),
+            settings=self._settings(),
+            namespaces=self._namespaces,
+            clusterwide=not self._namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+    def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        in_pod = in_cluster(self._environment)
+
+        @kopf.on.login(registry=registry)
+        async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+            if in_pod:
+                return kopf.login_with_service_account(**kwargs)
+            return kopf.login_with_kubeconfig(**kwargs)
+
+        @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+        async def finetunejob(event: kopf.RawEvent, **_: Any) -> None:
+            _call(loop, self._intake.finetunejob, event["type"], event["object"])
+
+        @kopf.on.event("batch", "v1", "jobs", registry=registry)
+        async def job(event: kopf.RawEvent, **_: Any) -> None:
+            _call(loop, self._intake.job, event["type"], event["object"])
+
+        @kopf.on.event("", "v1", "pods", registry=registry)
+        async def pod(event: kopf.RawEvent, **_: Any) -> None:
+            _call(loop, self._intake.pod, event["type"], event["object"])
+
+        return registry
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:
+    """Calls a function on the loop of another thread, unless that loop has ended."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        logger.debug("an event came after the end")
+
+
+def _set(future: "asyncio.Future[BaseException | None]", value: BaseException | None) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,90 @@
+"""What the operator asks of Kubernetes, and nothing more: a Protocol over plain dicts.
+
+Objects stay dicts, as JSON has them: the generated models drop fields that their version does not know.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from finetune_operator.api import names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """A kind as the API server's paths name it."""
+
+    group: str
+    version: str
+    plural: str
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of the collection, of one object, or of its subresource."""
+        parts = [f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"]
+        if namespace:
+            parts.append(f"namespaces/{namespace}")
+        parts.append(self.plural)
+        parts.extend(part for part in (name, subresource) if part)
+        return "/".join(parts)
+
+
+FINETUNEJOBS = Resource(group=names.GROUP, version=names.VERSION, plural=names.PLURAL)
+JOBS = Resource(group="batch", version="v1", plural="jobs")
+PODS = Resource(group="", version="v1", plural="pods")
+EVENTS = Resource(group="events.k8s.io", version="v1", plural="events")
+LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases")
+TOKEN_REVIEWS = Resource(group="authentication.k8s.io", version="v1", plural="tokenreviews")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a list.
+
+    Attributes:
+        items: the objects; they lack `kind` and `apiVersion`.
+        resource_version: the version of the collection that the whole list shows.
+    """
+
+    items: tuple[dict[str, Any], ...]
+    resource_version: str
+
+
+class Kube(Protocol):
+    """Requests to the API server. Each has a time limit and raises a `KubeError`."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        """One object, read from the store (not from a cache of the server)."""
+        ...
+
+    def pages(self, resource: Resource, namespace: str | None, *, label_selector: str = "") -> AsyncIterator[Page]:
+        """All objects of a namespace, or of the cluster, a page at a time."""
+        ...
+
+    async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates an object."""
+        ...
+
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replaces an object, if it still has the resourceVersion of the body."""
+        ...
+
+    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Server-side apply of a whole manifest, with force, by the operator's field manager."""
+        ...
+
+    async def merge(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        patch: Mapping[str, Any],
+        *,
+        field_manager: str,
+        subresource: str | None = None,
+    ) -> dict[str, Any]:
+        """JSON merge patch of an object or a subresource."""
+        ...
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Deletes that very object, its dependents in the background."""
+        ...

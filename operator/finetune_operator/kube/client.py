@@ -1,0 +1,163 @@
+"""`Kube` by the official client's asyncio half: one connection pool, dicts in and out.
+
+Only the client's transport and credentials are used. Its generated methods parse answers into models that drop unknown
+fields, and copy every body before they send it.
+"""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from finetune_operator.api import names
+from finetune_operator.kube.api import Page, Resource
+from finetune_operator.kube.errors import KubeError, Unavailable, from_response
+from finetune_trainer.contract.version import __version__
+
+USER_AGENT = f"finetune-operator/{__version__}"
+PAGE_SIZE = 500
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
+
+
+class ClientKube:
+    """`Kube` over an ApiClient.
+
+    Attributes:
+        timeout_seconds: limit of a request; of one page for lists.
+    """
+
+    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0) -> None:
+        self._client = client
+        # aiohttp deprecates plain numbers, which is what the client itself would pass.
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=10.0)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        """See `Kube.get`."""
+        return await self._request("GET", resource.path(namespace, name))
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, label_selector: str = ""
+    ) -> AsyncIterator[Page]:
+        """See `Kube.pages`."""
+        query = {"limit": str(PAGE_SIZE)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        while True:
+            answer = await self._request("GET", resource.path(namespace), query=query)
+            metadata = answer["metadata"]
+            yield Page(items=tuple(answer.get("items") or ()), resource_version=metadata.get("resourceVersion", ""))
+            if not metadata.get("continue"):
+                return
+            query["continue"] = metadata["continue"]
+
+    async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Kube.create`."""
+        return await self._request("POST", resource.path(namespace), body=body, query=_MANAGER)
+
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Kube.replace`."""
+        return await self._request("PUT", resource.path(namespace, name), body=body, query=_MANAGER)
+
+    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Kube.apply`."""
+        metadata = manifest["metadata"]
+        path = resource.path(metadata["namespace"], metadata["name"])
+        query = {**_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, body=manifest, query=query, content_type=_APPLY_PATCH)
+
+    async def merge(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        patch: Mapping[str, Any],
+        *,
+        field_manager: str,
+        subresource: str | None = None,
+    ) -> dict[str, Any]:
+        """See `Kube.merge`."""
+        path = resource.path(namespace, name, subresource)
+        query = {"fieldManager": field_manager}
+        return await self._request("PATCH", path, body=patch, query=query, content_type=_MERGE_PATCH)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """See `Kube.delete`."""
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        await self._request("DELETE", resource.path(namespace, name), body=options)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+    ) -> dict[str, Any]:
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        if query:
+            path += "?" + urlencode(query)
+        try:
+            _, url, headers, _, _ = await self._client.param_serialize(
+                method, path, header_params=headers, auth_settings=["BearerToken"]
+            )
+            response = await self._client.call_api(
+                method, url, header_params=headers, body=body, _request_timeout=self._timeout
+            )
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
+            raise Unavailable(f"{method} {path}: {type(error).__name__}: {error}".rstrip(": ")) from None
+        if not 200 <= response.status < 300:
+            raise from_response(response.status, response.headers, text)
+        try:
+            answer: dict[str, Any] = json.loads(text)
+        except ValueError:
+            raise Unavailable(f"{method} {path}: the answer is no JSON", status=response.status) from None
+        return answer
+
+
+_MANAGER = {"fieldManager": names.FIELD_MANAGER}
+
+
+@asynccontextmanager
+async def connect(*, connections: int = 64) -> AsyncIterator[ClientKube]:
+    """A client for the cluster that this process runs in, or the one that KUBECONFIG names.
+
+    Raises:
+        KubeError: there are no usable credentials.
+    """
+    configuration = Configuration()
+    try:
+        if in_cluster(os.environ):
+            load_incluster_config(client_configuration=configuration)
+        else:
+            await load_kube_config(client_configuration=configuration)
+    except (ConfigException, OSError) as error:
+        raise KubeError(f"no cluster: {error}") from None
+    configuration.connection_pool_maxsize = connections
+    client = ApiClient(configuration)
+    client.user_agent = USER_AGENT
+    try:
+        yield ClientKube(client)
+    finally:
+        await client.close()
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether this process runs in a pod; a KUBECONFIG that is set wins."""
+    return "KUBERNETES_SERVICE_HOST" in environment and not environment.get("KUBECONFIG")

@@ -1,0 +1,117 @@
+"""Events about FineTuneJobs (events.k8s.io/v1): for people, never for decisions.
+
+A repeated event raises the count of the one that is there, as Kubernetes' own components do. An event that can not be
+posted is logged and forgotten: no job may fail for it.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.api import names
+from finetune_operator.kube.api import EVENTS, Kube
+from finetune_operator.kube.errors import KubeError, NotFound
+from finetune_operator.reconcile.plan import Event
+
+logger = logging.getLogger(__name__)
+
+MAX_NOTE = 1024  # the API server refuses longer ones
+REMEMBERED = 4096
+SAME_SERIES_SECONDS = 3600.0  # how long the API server keeps an event unless told otherwise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regarding:
+    """The FineTuneJob that an event is about."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(slots=True)
+class _Series:
+    name: str
+    count: int
+    started: datetime
+
+
+class EventRecorder:
+    """Posts events.
+
+    Args:
+        instance: this replica, for `reportingInstance`.
+        now: the time, with a zone.
+    """
+
+    def __init__(self, kube: Kube, *, instance: str, now: Callable[[], datetime]) -> None:
+        self._kube = kube
+        self._instance = instance
+        self._now = now
+        self._series: OrderedDict[tuple[str, Event], _Series] = OrderedDict()
+
+    async def post(self, regarding: Regarding, events: Iterable[Event]) -> None:
+        """Posts the events; never raises a KubeError."""
+        for event in events:
+            try:
+                await self._post(regarding, event)
+            except KubeError as error:
+                logger.warning(
+                    "event %s not posted: %s",
+                    event.reason,
+                    error.message,
+                    extra={"job": f"{regarding.namespace}/{regarding.name}"},
+                )
+
+    async def _post(self, regarding: Regarding, event: Event) -> None:
+        now = self._now()
+        series = self._series.get((regarding.uid, event))
+        if series is not None and (now - series.started).total_seconds() < SAME_SERIES_SECONDS:
+            series.count += 1
+            patch = {"series": {"count": series.count, "lastObservedTime": _micro(now)}}
+            try:
+                await self._kube.merge(
+                    EVENTS, regarding.namespace, series.name, patch, field_manager=names.FIELD_MANAGER
+                )
+            except NotFound:
+                pass  # expired or deleted: a new one
+            else:
+                return
+        name = self._name(regarding, event, now)
+        await self._kube.create(EVENTS, regarding.namespace, self._body(name, regarding, event, now))
+        self._series[regarding.uid, event] = _Series(name, 1, now)
+        while len(self._series) > REMEMBERED:
+            self._series.popitem(last=False)
+
+    def _body(self, name: str, regarding: Regarding, event: Event, now: datetime) -> dict[str, object]:
+        note = event.message if len(event.message) <= MAX_NOTE else event.message[: MAX_NOTE - 1] + "…"
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"namespace": regarding.namespace, "name": name},
+            "regarding": {
+                "apiVersion": names.API_VERSION,
+                "kind": names.KIND,
+                "namespace": regarding.namespace,
+                "name": regarding.name,
+                "uid": regarding.uid,
+            },
+            "eventTime": _micro(now),
+            "type": event.type,
+            "reason": event.reason,
+            "action": "Reconcile",
+            "note": note,
+            "reportingController": names.CONTROLLER_NAME,
+            "reportingInstance": self._instance,
+        }
+
+    def _name(self, regarding: Regarding, event: Event, now: datetime) -> str:
+        seed = f"{regarding.uid}/{event.reason}/{event.message}/{now.timestamp()}"
+        return f"{regarding.name[:200]}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
+
+
+def _micro(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"

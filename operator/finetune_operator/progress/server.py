@@ -1,0 +1,103 @@
+"""The HTTP that pods speak: `POST /v1/jobs/NAMESPACE/NAME/UID/progress` with a bearer token.
+
+The body is a `ProgressReport`, which is what transformers' KubeflowCallback sends. Answers: 200 taken; 400 no such
+body; 401 no valid token; 403 another job's or pod's token; 404 no such job; 408 the body comes too slowly; 409 an
+earlier attempt; 410 the job has ended; 413 more than 64 KiB; 429 too many; 503 later.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiohttp import web
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune_operator.progress.auth import Authenticator, Denied, Unauthenticated, UnknownJob
+from finetune_operator.progress.coalescer import Report
+from finetune_operator.progress.ports import Cluster, JobRef, Unavailable
+from finetune_operator.progress.ratelimit import RateLimit
+from finetune_operator.progress.writer import ProgressWriter
+from finetune_trainer.contract.progress import ProgressReport
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+READ_SECONDS = 10.0
+RETRY_AFTER_SECONDS = 5
+_BEARER = "bearer "
+
+
+class ProgressServer:
+    """The handler of reports.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, cluster: Cluster, writer: ProgressWriter, *, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._writer = writer
+        self._authenticator = Authenticator(cluster, clock=clock)
+        self._limit = RateLimit(clock=clock)
+
+    def add_to(self, application: web.Application) -> None:
+        """Adds the route."""
+        application.router.add_post("/v1/jobs/{namespace}/{name}/{uid}/progress", self.report)
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Takes one report."""
+        path = request.match_info
+        ref = JobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
+        try:
+            return await self._report(request, ref)
+        except Unauthenticated as error:
+            return _answer(401, str(error), {"WWW-Authenticate": "Bearer"})
+        except Denied as error:
+            return _answer(403, str(error))
+        except UnknownJob as error:
+            return _answer(404, str(error))
+        except Unavailable as error:
+            logger.warning("a report is put off: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
+            return _answer(503, "the cluster does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+    async def _report(self, request: web.Request, ref: JobRef) -> web.Response:
+        header = request.headers.get("Authorization", "")
+        if not header.lower().startswith(_BEARER):
+            raise Unauthenticated("send the pod's projected token as `Authorization: Bearer TOKEN`")
+        if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
+            return _answer(413, f"a report has at most {MAX_BODY_BYTES} bytes")
+        reporter = await self._authenticator.authenticate(header[len(_BEARER) :].strip(), ref)
+        if (wait := self._limit.seconds_to_wait(ref.uid)) > 0:
+            return _answer(429, "this job reports too often", {"Retry-After": str(int(wait) + 1)})
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await request.content.readexactly(MAX_BODY_BYTES + 1)
+        except asyncio.IncompleteReadError as end:  # the usual case
+            body = end.partial
+        except TimeoutError:
+            return _answer(408, f"the body did not come within {READ_SECONDS:.0f} s")
+        else:
+            return _answer(413, f"a report has at most {MAX_BODY_BYTES} bytes")
+        try:
+            record = ProgressReport.model_validate_json(body).record()
+        except ValidationError as error:
+            return _answer(400, "; ".join(_problem(item) for item in error.errors(include_url=False)[:10]))
+        state = await self._cluster.job(ref)
+        if state is None:
+            raise UnknownJob(f"there is no FineTuneJob {ref.namespace}/{ref.name} with UID {ref.uid}")
+        if state.finished:
+            return _answer(410, "the job has ended")
+        if reporter.attempt < state.attempt:
+            return _answer(409, f"attempt {reporter.attempt} is over: the job is at attempt {state.attempt}")
+        self._writer.offer(Report(ref=ref, attempt=reporter.attempt, record=record))
+        return web.json_response({"status": "ok"})
+
+
+def _problem(item: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "body"
+    return f"{where}: {item['msg']}"
+
+
+def _answer(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response({"error": message}, status=status, headers=headers)

@@ -1,0 +1,133 @@
+"""Writes what the coalescer holds due, at no more than fifty writes a second in all."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_operator.api.status import ProgressStatus
+from finetune_operator.progress.coalescer import INTERVAL_SECONDS, Coalescer, Report
+from finetune_operator.progress.ports import Cluster, Unavailable
+
+logger = logging.getLogger(__name__)
+
+WRITES_PER_SECOND = 50.0
+WRITES_AT_ONCE = 16
+RETRY_SECONDS = 5.0
+FLUSH_SECONDS = 3.0
+REMEMBERED = 10_000
+
+_IDLE_SECONDS = 60.0
+
+
+class ProgressWriter:
+    """The loop between coalescer and cluster.
+
+    Args:
+        clock: seconds, monotonic: that of the event loop.
+    """
+
+    def __init__(self, cluster: Cluster, *, clock: Callable[[], float]) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._coalescer = Coalescer()
+        self._offered = asyncio.Event()
+        self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._written: OrderedDict[str, datetime] = OrderedDict()  # heartbeat of our last write, by UID
+
+    def offer(self, report: Report) -> None:
+        """Takes in a report; it is written within about ten seconds."""
+        self._coalescer.offer(report, self._clock())
+        self._offered.set()
+
+    async def run(self) -> None:
+        """Writes for ever. When cancelled, what waits is written first, for at most three seconds."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    self._offered.clear()
+                    if not await self._write_one(group):
+                        await self._wait()
+        except asyncio.CancelledError:
+            await self._flush()
+            raise
+
+    async def _write_one(self, group: asyncio.TaskGroup) -> bool:
+        await self._slots.acquire()
+        report = self._coalescer.take(self._clock())
+        if report is None:
+            self._slots.release()
+            return False
+        group.create_task(self._write(report))
+        await asyncio.sleep(1 / WRITES_PER_SECOND)
+        return True
+
+    async def _write(self, report: Report) -> None:
+        context = {"job": f"{report.ref.namespace}/{report.ref.name}"}
+        try:
+            if (delay := await self._seconds_to_yield(report)) > 0:
+                self._put_back(replace(report, yielded=True), delay)
+                return
+            await self._cluster.write(report.ref, report.attempt, ProgressStatus.of(report.record))
+            self._remember(report)
+        except Unavailable as error:
+            logger.warning("progress not written: %s; again in %.0f s", error, RETRY_SECONDS, extra=context)
+            self._put_back(report, RETRY_SECONDS)
+        except asyncio.CancelledError:
+            self._put_back(report, 0.0)
+            raise
+        except Exception:  # one record that nobody foresaw must not stop the others
+            logger.exception("a progress record is dropped", extra=context)
+        finally:
+            self._slots.release()
+
+    async def _seconds_to_yield(self, report: Report) -> float:
+        """How long to wait because another replica has just written a record of this job.
+
+        A Service spreads a job's reports over the replicas; together they should not write more often than one would.
+        """
+        heartbeat = report.record.heartbeat_time
+        if report.yielded or heartbeat is None:
+            return 0.0
+        state = await self._cluster.job(report.ref)
+        if state is None or state.shown is None or state.shown == self._written.get(report.ref.uid):
+            return 0.0
+        gap = (heartbeat - state.shown).total_seconds()
+        return INTERVAL_SECONDS - gap if 0 <= gap < INTERVAL_SECONDS else 0.0
+
+    def _put_back(self, report: Report, delay: float) -> None:
+        self._coalescer.put_back(report, self._clock(), delay)
+        self._offered.set()
+
+    def _remember(self, report: Report) -> None:
+        if report.record.heartbeat_time is not None:
+            self._written[report.ref.uid] = report.record.heartbeat_time
+            self._written.move_to_end(report.ref.uid)
+        while len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+
+    async def _wait(self) -> None:
+        """Until a report is due or offered."""
+        due = self._coalescer.next_due()
+        delay = _IDLE_SECONDS if due is None else max(0.0, due - self._clock())
+        try:
+            async with asyncio.timeout(delay):
+                await self._offered.wait()
+        except TimeoutError:
+            if due is None:
+                self._coalescer.forget_idle(self._clock())
+
+    async def _flush(self) -> None:
+        self._coalescer.flush(self._clock())
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS), asyncio.TaskGroup() as group:
+                while len(self._coalescer):
+                    await self._slots.acquire()
+                    report = self._coalescer.take(self._clock())
+                    if report is None:  # what is left waits for a retry
+                        break
+                    group.create_task(self._write(replace(report, yielded=True)))
+        except TimeoutError:
+            logger.warning("%d progress records could not be written before the end", len(self._coalescer))
