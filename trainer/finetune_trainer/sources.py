@@ -52,7 +52,12 @@ def model_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
     Raises:
         TrainerError: MODEL_NOT_FOUND, or the storage's reason.
     """
-    return [item for item in model_folder(recipe, open_store) if item.uri.endswith(_MODEL_SUFFIXES)]
+    return model_files(model_folder(recipe, open_store))
+
+
+def model_files(folder: Sequence[SourceObject]) -> list[SourceObject]:
+    """Those files of a model's folder that a trainer needs."""
+    return [item for item in folder if item.uri.endswith(_MODEL_SUFFIXES)]
 
 
 def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:

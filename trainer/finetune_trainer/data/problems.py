@@ -56,11 +56,17 @@ class Fault:
 
 
 class FaultError(Exception):
-    """A fault on its way to the one place that knows file and line."""
+    """A fault on its way to the one place that knows the file.
 
-    def __init__(self, fault: Fault) -> None:
+    Attributes:
+        fault: the fault.
+        line: its line where it is known; else it stands where reading stopped.
+    """
+
+    def __init__(self, fault: Fault, line: int | None = None) -> None:
         super().__init__(fault.found)
         self.fault = fault
+        self.line = line
 
 
 class Findings:

@@ -86,7 +86,7 @@ class DatasetScan:
             try:
                 yield from self._lines(splitter, name, shape)
             except FaultError as error:
-                self.findings.add(error.fault, name, max(1, splitter.number))
+                self.findings.add(error.fault, name, error.line or splitter.number + 1)
                 if isinstance(error, _EndOfPassError):
                     raise
             if (found := stored.digest()) != expected:
@@ -121,7 +121,7 @@ class DatasetScan:
                 continue
             self.rows += 1
             if self.rows > max_rows:
-                raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"))
+                raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number)
             if faults := faults_of(row):
                 for fault in faults:
                     add(fault, name, number, offset)
@@ -140,7 +140,7 @@ class DatasetScan:
                 self._no_row(line, name, number, offset)
                 continue
             self.rows += 1
-            raise _EndOfPassError(unknown_shape(row))
+            raise _EndOfPassError(unknown_shape(row), number)
         yield from ()
 
     def _line_fault(self, fault: Fault, line: bytes, splitter: LineSplitter) -> Fault:
@@ -153,7 +153,7 @@ class DatasetScan:
             if not splitter.terminated:
                 return _cut_short(line)
             if not self.rows and not self.findings.count:
-                raise FaultError(_pretty_printed())
+                raise FaultError(_pretty_printed(), splitter.number)
         return fault
 
     def _no_row(self, line: bytes | None, name: str, number: int, offset: int) -> None:

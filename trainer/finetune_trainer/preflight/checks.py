@@ -1,5 +1,7 @@
-"""The checks, in their order. Each runs even when one before it failed, unless it needs what that one looks for: a user
-should learn of a wrong key and of a broken line in one go.
+"""The checks, in their order.
+
+Each runs even when one before it failed, unless it needs what that one looks for: a user should learn of a wrong key
+and of a broken line in one go.
 """
 
 import uuid
@@ -22,8 +24,8 @@ from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
     dataset_objects,
     existing_output,
+    model_files,
     model_folder,
-    model_objects,
     validation_objects,
 )
 from finetune_trainer.storage.base import ByteCount, OpenStore
@@ -103,8 +105,9 @@ class _Checks:
         place = self._recipe.model.uri
 
         def look() -> str:
-            facts = check_model(place, model_folder(self._recipe, self._open_store), self._open_store)
-            self._model = model_objects(self._recipe, self._open_store)
+            folder = model_folder(self._recipe, self._open_store)
+            facts = check_model(place, folder, self._open_store)
+            self._model = model_files(folder)
             self._facts |= {"model_bytes": facts.size, "model_parameters": facts.parameters}
             parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
             return f"{facts.size:,} bytes{parameters}"

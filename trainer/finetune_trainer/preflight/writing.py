@@ -24,15 +24,17 @@ def check_writing(store: Store, output: Uri, token: str) -> None:
     content = f"write probe {token}, to be removed at once\n".encode()
     try:
         store.create(probe, content)
-        if store.read(probe) != content:
-            raise TrainerError(
-                FailureReason.STORAGE_UNAVAILABLE, f"{probe} was written, but other bytes were read back"
-            )
+        _check_read_back(store, probe, content)
         _check_condition(store, probe)
     except BaseException:
         _remove_quietly(store, probe)
         raise
     store.delete(probe)
+
+
+def _check_read_back(store: Store, probe: Uri, content: bytes) -> None:
+    if store.read(probe) != content:
+        raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{probe} was written, but other bytes were read back")
 
 
 def _check_condition(store: Store, probe: Uri) -> None:
