@@ -1,0 +1,41 @@
+"""A real API server for the CRD, the manifests and the chart: control planes of these tests' own.
+
+It never is the cluster of KUBECONFIG, since these tests install and remove the CRD and with it every FineTuneJob.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.server import Server
+from localcluster import cluster
+
+CRD = Path(__file__).parents[2] / "manifests/crd/finetunejobs.yaml"
+
+
+@pytest.fixture(scope="module")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The API server, without the CRD; each module its own, so that one may install what another removes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALCLUSTER_STATE", str(tmp_path_factory.mktemp("control-plane")))
+        plane = cluster.up(control_plane_only=True)
+        try:
+            yield Server(plane.kubectl.program, plane.kubeconfig)
+        finally:
+            cluster.down(control_plane_only=True)
+
+
+@pytest.fixture(scope="module")
+def installed(control_plane: Server) -> Server:
+    """The API server with the CRD."""
+    control_plane.kubectl("apply", "-f", str(CRD))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+    return control_plane
+
+
+@pytest.fixture
+def server(installed: Server) -> Iterator[Server]:
+    """The API server with the CRD and no FineTuneJob."""
+    yield installed
+    installed.kubectl("delete", "ftj", "--all", "--namespace=default")

@@ -1,0 +1,82 @@
+"""kubectl as a user types it, and the objects of these tests."""
+
+import copy
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Manifest = dict[str, Any]
+
+MINIMAL: Manifest = {
+    "apiVersion": "finetune.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "support-bot", "namespace": "default"},
+    "spec": {
+        "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
+        "dataset": {"uri": "s3://data/support/train.jsonl"},
+        "output": {"uri": "s3://models/adapters"},
+    },
+}
+
+ABSENT = object()
+"""As a changed value: the field is taken out."""
+
+
+class RefusedError(Exception):
+    """What kubectl said when it failed."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """An API server."""
+
+    program: str
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Runs kubectl and returns what it printed.
+
+        Raises:
+            RefusedError: it failed; the text is what the user reads.
+        """
+        argv = [self.program, f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode != 0:
+            raise RefusedError(done.stderr)
+        return done.stdout
+
+    def apply(self, manifest: Mapping[str, Any], *arguments: str) -> str:
+        """`kubectl apply`."""
+        return self.kubectl("apply", "-f", "-", *arguments, stdin=json.dumps(manifest))
+
+    def refusal(self, manifest: Mapping[str, Any]) -> str:
+        """What the server would say to a new object; empty when it would take it."""
+        try:
+            self.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    def get(self, *arguments: str) -> Manifest:
+        """`kubectl get`, read."""
+        found: Manifest = json.loads(self.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+
+def job(changes: Mapping[str, Any] | None = None, **metadata: str) -> Manifest:
+    """The minimal object with fields of its spec changed, by dotted path."""
+    manifest = copy.deepcopy(MINIMAL)
+    manifest["metadata"].update(metadata)
+    for path, value in (changes or {}).items():
+        *sections, field = path.split(".")
+        target = manifest["spec"]
+        for section in sections:
+            target = target.setdefault(section, {})
+        if value is ABSENT:
+            target.pop(field, None)
+        else:
+            target[field] = value
+    return manifest
