@@ -1,0 +1,47 @@
+"""scripts/generate: what it writes is what is committed, and --check finds what is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from finetune_operator.api.crd import custom_resource_definition
+
+ROOT = Path(__file__).parents[2]
+FILES = ("manifests/crd/finetunejobs.yaml", "helm/finetune-operator/templates/crd.yaml", "docs/reference.md")
+
+
+def generate(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    argv = [sys.executable, str(ROOT / "scripts/generate.py"), *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+def test_what_is_committed_is_current() -> None:
+    assert generate("--check").stderr == ""
+
+
+def test_check_names_every_stale_file_and_the_remedy(tmp_path: Path) -> None:
+    assert generate("--root", str(tmp_path)).returncode == 0
+    assert generate("--root", str(tmp_path), "--check").returncode == 0
+    (tmp_path / FILES[0]).write_text("stale")
+    (tmp_path / FILES[2]).unlink()
+    done = generate("--root", str(tmp_path), "--check")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{name} is stale: run scripts/generate and commit what it writes" for name in (FILES[0], FILES[2])
+    ]
+    assert (tmp_path / FILES[0]).read_text() == "stale"
+
+
+def test_the_yaml_says_what_the_crd_says() -> None:
+    # Python's YAML and Go's differ about numbers like 2e-4; the API server's reading is tested in test_resource.
+    assert yaml.safe_load((ROOT / FILES[0]).read_text()) == custom_resource_definition()
+
+
+def test_the_reference_has_every_field_of_the_spec() -> None:
+    text = (ROOT / FILES[2]).read_text()
+    schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for name in schema["properties"]["spec"]["properties"]:
+        assert f"| `{name}` |" in text
+    assert "## spec.scheduling.tolerations[]" in text

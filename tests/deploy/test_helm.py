@@ -1,0 +1,172 @@
+"""The chart: the same objects as the manifests, values that cannot be misspelt, and installs on a real API server."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+from deploy.rendering import CHART, NAMESPACE, Key, Manifest, kustomize, render, render_text
+from deploy.server import RefusedError, Server, job
+from finetune_trainer.contract.version import __version__
+
+OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
+CRD = ("CustomResourceDefinition", "", "finetunejobs.finetune.dev")
+DIGEST = "sha256:" + "a" * 64
+
+
+def test_lint() -> None:
+    assert helm_python.lint(CHART, strict=True)["errors"] == []
+
+
+def test_the_chart_and_the_manifests_are_the_same() -> None:
+    manifests = kustomize("default")
+    del manifests["Namespace", "", NAMESPACE]  # Helm makes it itself
+    assert _plain(render()) == _plain(manifests)
+
+
+def test_rendering_is_deterministic() -> None:
+    assert render_text() == render_text()
+
+
+def test_versions() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == __version__
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicas": 2},
+        {"crds": {"enable": False}},
+        {"images": {"operator": {"tagg": "1"}}},
+        {"images": {"operator": {"digest": "latest"}}},
+        {"images": {"pullPolicy": "Sometimes"}},
+        {"watchNamespaces": "team-a"},
+        {"jobs": {"serviceAccount": "trainer"}},
+        {"resources": {"request": {}}},
+    ],
+    ids=json.dumps,
+)
+def test_a_misspelt_value_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmError):
+        render(values)
+
+
+def test_every_value_is_in_the_schema_and_every_object_of_it_is_closed() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def check(value: Any, part: dict[str, Any], path: str) -> None:
+        if "$ref" in part:
+            part = schema["definitions"][part["$ref"].rsplit("/", 1)[-1]]
+        if "properties" not in part:
+            return
+        assert part["additionalProperties"] is False, path
+        known = set(part["properties"]) - ({"global"} if path == "" else set())  # Helm adds it to every subchart
+        assert known == set(value) or path == ".resources", path
+        for name in known & set(value):
+            check(value[name], part["properties"][name], f"{path}.{name}")
+
+    check(values, schema, "")
+
+
+def test_images_by_tag_digest_and_mirror() -> None:
+    images = {"registry": "mirror.example.com", "operator": {"tag": "1.2"}, "trainer": {"tag": "1.2", "digest": DIGEST}}
+    container = _container(render({"images": images}))
+    environment = {item["name"]: item.get("value") for item in container["env"]}
+    assert container["image"] == environment["FINETUNE_OPERATOR_IMAGE"] == "mirror.example.com/finetune-operator:1.2"
+    assert environment["FINETUNE_TRAINER_IMAGE"] == f"mirror.example.com/finetune-trainer@{DIGEST}"
+
+
+def test_watched_namespaces_get_roles_and_the_cluster_none() -> None:
+    objects = render({"watchNamespaces": ["team-a", "team-b"], "rbac": {"aggregateRoles": False}})
+    everywhere = render()["ClusterRole", "", "finetune-operator"]["rules"]
+    for namespace in ("team-a", "team-b"):
+        assert objects["Role", namespace, "finetune-operator"]["rules"] == everywhere
+        assert objects["RoleBinding", namespace, "finetune-operator"]["subjects"] == [
+            {"kind": "ServiceAccount", "name": "finetune-operator", "namespace": NAMESPACE}
+        ]
+    assert [name for kind, _, name in objects if kind == "ClusterRole"] == ["finetune-operator-token-review"]
+    environment = {item["name"]: item.get("value") for item in _container(objects)["env"]}
+    assert environment["FINETUNE_WATCH_NAMESPACES"] == "team-a,team-b"
+
+
+def test_what_the_administrator_allows_reaches_the_operator() -> None:
+    values = {"jobs": {"serviceAccounts": ["default", "trainer"], "allowRemoteCode": True}, "replicaCount": 2}
+    objects = render(values)
+    environment = {item["name"]: item.get("value") for item in _container(objects)["env"]}
+    assert environment["FINETUNE_SERVICE_ACCOUNTS"] == "default,trainer"
+    assert environment["FINETUNE_ALLOW_REMOTE_CODE"] == "true"
+    assert objects[OPERATOR]["spec"]["replicas"] == 2
+
+
+def test_placement_reaches_the_pod() -> None:
+    values: dict[str, Any] = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {}},
+        "topologySpreadConstraints": [{"maxSkew": 1}],
+        "priorityClassName": "system-cluster-critical",
+    }
+    spec = render(values)[OPERATOR]["spec"]["template"]["spec"]
+    assert {name: spec[name] for name in values} == values
+
+
+def test_the_crd_can_be_left_to_others_or_let_go() -> None:
+    assert render()[CRD]["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert CRD not in render({"crds": {"enabled": False}})
+    assert "annotations" not in render({"crds": {"keep": False}})[CRD]["metadata"]
+    assert (
+        "deletes every FineTuneJob" in render_text({"crds": {"keep": False}})["finetune-operator/templates/NOTES.txt"]
+    )
+
+
+@pytest.mark.cluster
+def test_install_upgrade_and_uninstall_keep_the_jobs(control_plane: Server, tmp_path: Path) -> None:
+    with helm_python.Config(namespace=NAMESPACE, kubeconfig_path=control_plane.kubeconfig) as config:
+        release = config.install(CHART, "finetune", create_namespace=True)
+        control_plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+
+        notes = render_text()["finetune-operator/templates/NOTES.txt"]
+        sample = re.search(r"<<EOF\n(.*?)\n  EOF", notes, re.DOTALL)
+        assert sample
+        control_plane.apply(yaml.safe_load(sample[1]))
+
+        config.upgrade(CHART, "finetune", {"replicaCount": 2})
+        deployment = control_plane.get("deployment", "finetune-operator", f"--namespace={NAMESPACE}")
+        assert deployment["spec"]["replicas"] == 2
+        control_plane.apply(job())
+        config.uninstall("finetune")
+    assert release is not None
+    assert control_plane.kubectl("get", "ftj", "--output=name").split() == ["finetunejob.finetune.dev/support-bot"]
+    with pytest.raises(RefusedError, match="not found"):
+        control_plane.get("deployment", "finetune-operator", f"--namespace={NAMESPACE}")
+
+
+def _container(objects: dict[Key, Manifest]) -> dict[str, Any]:
+    [container] = objects[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def _plain(objects: dict[Key, Manifest]) -> dict[Key, Manifest]:
+    """Without what Helm adds to every object."""
+    plain = copy.deepcopy(objects)
+    for item in plain.values():
+        metadata = item["metadata"]
+        own = (
+            "helm.sh/chart",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/managed-by",
+            "app.kubernetes.io/version",
+        )
+        metadata["labels"] = {name: value for name, value in metadata["labels"].items() if name not in own}
+        annotations = metadata.pop("annotations", {})
+        annotations.pop("helm.sh/resource-policy", None)
+        if annotations:
+            metadata["annotations"] = annotations
+    return plain
