@@ -1,0 +1,111 @@
+"""A FineTuneJob on this machine: the recipe of its spec, checked and trained in this process.
+
+`storage.secretRef` and `model.tokenSecretRef` name Secrets of a cluster; here the SDK's own chain (environment,
+profile, instance identity) and HF_TOKEN stand for them.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_operator.cli.display import ProgressBar, how_to_load
+from finetune_operator.cli.jobfile import JobFile
+from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
+from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.recipe import JobIdentity, Recipe
+from finetune_trainer.contract.supported import unsupported_fields
+from finetune_trainer.contract.termination import Outcome
+from finetune_trainer.storage.places import Places
+
+if TYPE_CHECKING:
+    from finetune_trainer.train.context import Result
+
+
+def refuse(job: JobFile) -> None:
+    """Refuses what this version does not do.
+
+    Raises:
+        TrainerError: with every such field.
+    """
+    if missing := unsupported_fields(recipe_of(job)):
+        lines = "".join(f"\n  {item.path}: {item.message}" for item in missing)
+        raise TrainerError(FailureReason.NOT_SUPPORTED, f"not in this version:{lines}")
+
+
+def recipe_of(job: JobFile) -> Recipe:
+    """The recipe of a job file."""
+    return job.spec.recipe(JobIdentity(name=job.name))
+
+
+def preflight(job: JobFile, output: str) -> int:
+    """Checks, and prints the report; the exit code is that of the first check that failed."""
+    from finetune_trainer.preflight import check, exit_code, shown
+
+    refuse(job)
+    report = check(recipe_of(job), _places(job))
+    print(report.to_json() if output == "json" else shown(report))
+    return exit_code(report)
+
+
+def run(job: JobFile, work: Path | None) -> int:
+    """Checks, trains with a progress bar, and prints where the adapter is; the exit code is the first failure's.
+
+    Raises:
+        TrainerError: an end of the training with a known cause.
+    """
+    refuse(job)
+    if job.spec.preflight.enabled:
+        from finetune_trainer.preflight import check, exit_code, shown
+
+        _say(f"{job.name}: checking storage, data and model")
+        report = check(recipe_of(job), _places(job))
+        if not report.passed:
+            _say(shown(report))
+            return exit_code(report)
+    result = _train(job, work)
+    if result.outcome is Outcome.REUSED:
+        _say(f"{job.name}: this very run was done before, nothing was trained")
+    _say(f"{job.name}: the adapter is at {result.output.uri}")
+    print(how_to_load(result.output))
+    return EXIT_OK
+
+
+def _train(job: JobFile, work: Path | None) -> "Result":
+    from finetune_trainer import log
+
+    log.quieten()
+    from finetune_trainer.report import Reporter
+    from finetune_trainer.train.context import Context
+    from finetune_trainer.train.failures import known_causes
+    from finetune_trainer.train.run import run as train
+
+    _say(f"{job.name}: training")
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        with ProgressBar() as bar, known_causes(), tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder:
+            context = Context(
+                work=Path(folder),
+                open_store=_places(job),
+                writer=uuid.uuid4().hex,
+                pvc_root=Path(PVC_ROOT),
+                reporter=Reporter([bar.show]),
+                stop=stop,
+            )
+            return train(recipe_of(job), context)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _places(job: JobFile) -> Places:
+    revision, token = job.spec.model.revision, os.environ.get("HF_TOKEN")
+    return Places(job.spec.storage, None, revision=revision, hub_token=token)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""Jobs that cannot work end within seconds, before any training pod, with the fact in the message."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cluster.lab import Lab, condition, keys_under, s3_client
+
+BROKEN_LINE = 7312
+
+
+@pytest.fixture(scope="module")
+def broken(bucket: str, target: Any) -> str:
+    """Data and models that are wrong in one way each."""
+    client = s3_client(target.s3)
+    rows = [json.dumps({"text": f"row {n}"}) for n in range(1, 10_001)]
+    rows[BROKEN_LINE - 1] = '{"text": "row'
+    client.put_object(Bucket=bucket, Key="broken/line.jsonl", Body="\n".join(rows).encode())
+    client.put_object(Bucket=bucket, Key="broken/empty.jsonl", Body=b"")
+    for key in keys_under(client, bucket, "models/tiny/"):
+        if not key.endswith(".safetensors"):
+            source = {"Bucket": bucket, "Key": key}
+            client.copy_object(Bucket=bucket, Key=key.replace("models/tiny/", "broken/no-weights/"), CopySource=source)
+    return bucket
+
+
+CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "missing-bucket": ({"dataset": {"uri": "s3://no-such-bucket/train.jsonl"}}, "StorageNotFound", ["no-such-bucket"]),
+    "missing-object": ({"dataset": {"uri": "s3://BUCKET/data/nothing.jsonl"}}, "DatasetNotFound", ["nothing.jsonl"]),
+    "wrong-key": ({"storage": {"secretRef": {"name": "wrong-keys"}}}, "StorageAccessDenied", ["InvalidAccessKeyId"]),
+    "no-secret": ({"storage": {"secretRef": {"name": "no-such-secret"}}}, "StorageAccessDenied", ["no-such-secret"]),
+    "read-only": ({"storage": {"secretRef": {"name": "reader-keys"}}}, "StorageAccessDenied", ["adapters"]),
+    "broken-line": (
+        {"dataset": {"uri": "s3://BUCKET/broken/line.jsonl"}},
+        "DatasetInvalid",
+        [f"line.jsonl:{BROKEN_LINE}"],
+    ),
+    "empty": ({"dataset": {"uri": "s3://BUCKET/broken/empty.jsonl"}}, "DatasetInvalid", ["empty.jsonl"]),
+    "no-weights": ({"model": {"uri": "s3://BUCKET/broken/no-weights"}}, "ModelInvalid", ["safetensors"]),
+    "no-model": ({"model": {"uri": "s3://BUCKET/models/nothing"}}, "ModelNotFound", ["models/nothing"]),
+    "bad-endpoint": (
+        {
+            "storage": {"endpoint": "http://nowhere.invalid:9000", "secretRef": {"name": "s3-credentials"}},
+            "retry": {"limit": 0},
+        },
+        "StorageUnavailable",
+        ["nowhere.invalid"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(lab: Lab, broken: str, name: str) -> None:
+    spec, reason, words = CASES[name]
+    spec = json.loads(json.dumps(spec).replace("BUCKET", broken))
+    if "storage" in spec:
+        spec["storage"].setdefault("endpoint", lab.endpoint)
+    keys = lab.target.s3
+    lab.secret("wrong-keys", type(keys.admin)("no-such-key-id", "no-such-secret"))
+    assert keys.reader is not None
+    lab.secret("reader-keys", keys.reader)
+    lab.apply(name, **spec)
+    status = lab.until_finished(name, seconds=90)
+    assert status["phase"] == "Failed"
+    assert status["failure"]["reason"] == reason, status["failure"]
+    for word in words:
+        assert word in condition(status, "Finished")["message"]
+    assert lab.children(name, "train") == []
+    assert keys_under(s3_client(keys), broken, f"adapters/{lab.namespace}/") == []
+
+
+def test_a_field_without_behaviour_is_refused_by_name(lab: Lab) -> None:
+    lab.apply("merged", output={"uri": f"s3://{lab.bucket}/adapters", "merged": "bf16"})
+    status = lab.until_finished("merged", seconds=30)
+    stalled = condition(status, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "NotSupported")
+    assert "spec.output.merged" in stalled["message"]
+    assert lab.children("merged") == []

@@ -1,0 +1,70 @@
+"""Reading a YAML: what is right is read whole, what is wrong is listed whole."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune_operator.cli import main
+from finetune_operator.cli.jobfile import JobFileError, read_job_file
+
+GOOD = """
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: support-bot}
+spec:
+  model: {uri: "hf://org/base"}
+  dataset: {uri: "s3://data/train.jsonl"}
+  output: {uri: "s3://models/adapters"}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_three_facts_are_enough(tmp_path: Path) -> None:
+    job = read_job_file(written(tmp_path, GOOD))
+    assert job.name == "support-bot"
+    assert job.spec.lora.rank == 16
+
+
+def test_other_documents_are_passed_over(tmp_path: Path) -> None:
+    job = read_job_file(written(tmp_path, f"kind: Secret\n---\n{GOOD}\n---\n"))
+    assert job.name == "support-bot"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["exactly one FineTuneJob", "nothing"]),
+        (f"{GOOD}\n---\n{GOOD}", ["exactly one FineTuneJob, found FineTuneJob, FineTuneJob"]),
+        ("kind: Job", ["found Job"]),
+        ("a: [", ["not YAML"]),
+        (GOOD.replace("v1alpha1", "v2"), ["apiVersion: must be finetune.dev/v1alpha1 (found 'finetune.dev/v2')"]),
+        (GOOD.replace("support-bot", "Support.Bot"), ["metadata.name: ", "'Support.Bot'"]),
+        (GOOD.replace("spec:", "spec: 3\nother:"), ["spec: must be an object (found 3)", "other: unknown field"]),
+        (GOOD + "  lora: {rank: 0, rnk: 3}\n", ["2 problems", "spec.lora.rank: ", "spec.lora.rnk: unknown field"]),
+        (GOOD + "  training: {learningRate: 2e-4}\n", ["spec.training.learningRate: ", '"2e-4"']),
+        (GOOD + "  training: {epochs: 1, maxSteps: 2}\n", ["set epochs or maxSteps, not both"]),
+        (GOOD.replace("hf://org/base", "hf:/org"), ["spec.model.uri: must be hf://org/name", "'hf:/org'"]),
+    ],
+)
+def test_every_problem_is_named_with_its_place(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(JobFileError) as caught:
+        read_job_file(written(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_wrong_file_is_an_exit_code_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(tmp_path / "none.yaml")]) == 10
+    assert "No such file" in capsys.readouterr().err
+    assert main(["run", str(written(tmp_path, GOOD + "  lora: {rank: 0}\n"))]) == 10
+    assert "spec.lora.rank" in capsys.readouterr().err
+
+
+def test_what_is_not_there_yet_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(written(tmp_path, GOOD + "  profile: llama2-2023\n"))]) == 11
+    assert "spec.profile" in capsys.readouterr().err
