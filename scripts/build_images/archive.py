@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -92,9 +93,10 @@ def _update(partial: Path, name: str, held: list[Layer], export: Exporter, layou
     manifest = _json(blobs, _json(layout, "index.json")["manifests"][0]["digest"])
     configuration = (blobs / _hex(manifest["config"]["digest"])).read_bytes()
     wanted = [_hex(digest) for digest in json.loads(configuration)["rootfs"]["diff_ids"]]
-    kept = [layer for layer, digest in zip(held, wanted, strict=False) if layer.digest == digest]
+    same = takewhile(lambda pair: pair[0].digest == pair[1], zip(held, wanted, strict=False))
+    kept = [layer for layer, _ in same]
     moved = {layer.digest for layer in held[len(kept) :]} & set(wanted)
-    if not kept or moved or kept != held[: len(kept)]:
+    if not kept or moved:
         return None  # the bytes of a layer that stands elsewhere now are in the old archive only
     start = kept[-1].end
     with partial.open("r+b") as file:

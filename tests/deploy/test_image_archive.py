@@ -81,6 +81,7 @@ def check(archive: Path, image: Built) -> None:
     assert [files[name] for name in entry["Layers"]] == list(image.layers)
     assert entry["Layers"] == [f"{digest(layer)}.tar" for layer in image.layers]
     assert len(files) == len(image.layers) + 2
+    assert archive.stat().st_size < sum(map(len, image.layers)) + 20_000, "nothing of the old one is left at the end"
     subprocess.run(["tar", "-tf", archive], check=True, stdout=subprocess.DEVNULL)
     assert [path.name for path in archive.parent.iterdir()] == [archive.name], "nothing is left"
 
@@ -101,6 +102,7 @@ def test_a_code_change_writes_only_the_code(archive: Path) -> None:
         pytest.param([b"another base", CUDA, TORCH, b"code"], id="base"),
         pytest.param([BASE, b"another cuda", TORCH, b"code"], id="middle"),
         pytest.param([BASE, TORCH, CUDA, b"code"], id="order"),
+        pytest.param([BASE, TORCH, CUDA, b"other code"], id="order and code"),
         pytest.param([BASE, CUDA], id="fewer"),
         pytest.param([BASE, CUDA, TORCH, b"code", b"more" * 1000], id="more"),
         pytest.param([BASE, CUDA, TORCH, b"code"], id="same"),
@@ -112,12 +114,22 @@ def test_any_change_gives_the_new_image(archive: Path, layers: list[bytes]) -> N
     check(archive, Built(layers))
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "other"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "other", "no image"])
 def test_a_broken_archive_is_replaced(archive: Path, damage: str) -> None:
     image = Built([BASE, CUDA, b"code"])
     image.write(archive)
-    content = {"cut": archive.read_bytes()[:1_000_000], "garbage": b"\0" * 4096, "other": b"not a tar"}[damage]
-    archive.write_bytes(content)
+    match damage:
+        case "cut":
+            archive.write_bytes(archive.read_bytes()[:1_000_000])
+        case "garbage":
+            archive.write_bytes(b"\0" * 4096)
+        case "other":
+            archive.write_bytes(b"not a tar")
+        case "no image":
+            with tarfile.open(archive, "w") as tar:
+                entry = tarfile.TarInfo("manifest.json")
+                entry.size = 2
+                tar.addfile(entry, io.BytesIO(b"[]"))
     image.write(archive)
     check(archive, image)
 

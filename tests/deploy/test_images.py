@@ -160,6 +160,7 @@ def test_every_package_of_the_trainer_is_in_one_layer_and_the_large_ones_come_fi
     assert "torch" in _packages(groups["torch"])
     assert "nvidia-cublas" in _packages(groups["cuda"])
     assert "transformers" in _packages(groups["rest"])
+    assert not [name for name in _packages(groups["rest"]) if name.startswith(("cuda", "nvidia", "torch", "triton"))]
     lines = [line for line in requirements.splitlines() if not line.startswith("#")]
     assert sorted("\n".join(groups.values()).split()) == sorted("\n".join(lines).split())
     copied = [item.text for item in dockerfile.last_stage if item.word == "COPY"]
