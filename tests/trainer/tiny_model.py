@@ -1,7 +1,7 @@
 """A real, tiny, deterministic base model: a random Llama with its own byte-pair tokenizer and chat template.
 
-Every test that trains uses it: it loads in milliseconds, all of it is real (safetensors, tokenizer.json, a chat template of
-the Llama-2 kind without `{% generation %}` markers), and the same bytes come out on every call.
+Every test that trains uses it: it loads in milliseconds, all of it is real (safetensors, tokenizer.json, a chat
+template of the Llama-2 kind without `{% generation %}` markers), and the same bytes come out on every call.
 """
 
 from pathlib import Path

@@ -9,7 +9,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import TextIO
 
 _NAME = "finetune"
@@ -47,14 +48,29 @@ def set_up(stream: TextIO | None = None) -> None:
     own.setLevel(logging.INFO)
     own.propagate = False
     logging.getLogger().handlers[:] = [logging.NullHandler()]
-    warnings.simplefilter("ignore")
+
+
+_LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl")
 
 
 def quieten(environment: MutableMapping[str, str] = os.environ) -> None:
     """Keeps the training libraries offline and quiet; call before the first of them is imported."""
     environment.update(_ENVIRONMENT)
-    for name in ("bitsandbytes", "torch", "trl", "peft", "accelerate", "datasets"):
+    for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def libraries_quiet() -> Iterator[None]:
+    """Keeps the training libraries quiet, their warnings too, which nobody but their authors can act on.
+
+    Warnings that point at this package or at a caller's code pass.
+    """
+    quieten()
+    with warnings.catch_warnings():
+        for name in _LIBRARIES:
+            warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+        yield
 
 
 class _Formatter(logging.Formatter):

@@ -10,8 +10,6 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR
 from finetune_trainer.contract.uri import Scheme, parse_uri
 
-_MAX_VALIDATION_SHARE = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inconsistency:
@@ -33,7 +31,7 @@ class Inconsistency:
 
 def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     """Every broken rule, in the order of the sections."""
-    return [*_model(recipe), *_dataset(recipe), *_lora(recipe), *_training(recipe)]
+    return [*_model(recipe), *_lora(recipe), *_training(recipe)]
 
 
 def _model(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -42,19 +40,8 @@ def _model(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(path="spec.model.revision", value=recipe.model.revision, message=message)
 
 
-def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:
-    validation = recipe.dataset.validation
-    if validation is not None and validation.fraction is not None:
-        share = float(validation.fraction)
-        if not 0 < share <= _MAX_VALIDATION_SHARE:
-            message = 'must be above "0" and at most "0.5"'
-            yield Inconsistency(path="spec.dataset.validation.fraction", value=validation.fraction, message=message)
-
-
 def _lora(recipe: Recipe) -> Iterator[Inconsistency]:
     lora = recipe.lora
-    if float(lora.dropout) >= 1:
-        yield Inconsistency(path="spec.lora.dropout", value=lora.dropout, message='must be below "1"')
     if ALL_LINEAR in lora.target_modules and len(lora.target_modules) > 1:
         message = f"{ALL_LINEAR} stands alone; remove it or the other names"
         yield Inconsistency(path="spec.lora.targetModules", value=", ".join(lora.target_modules), message=message)
@@ -66,9 +53,6 @@ def _training(recipe: Recipe) -> Iterator[Inconsistency]:
     if micro is not None and training.batch_size % micro:
         message = f"must divide batchSize, which is {training.batch_size}"
         yield Inconsistency(path="spec.training.microBatchSize", value=str(micro), message=message)
-    if float(training.learning_rate) == 0:
-        message = 'must be above "0": nothing would be learned'
-        yield Inconsistency(path="spec.training.learningRate", value=training.learning_rate, message=message)
     if training.early_stopping is not None and recipe.dataset.validation is None:
         message = "needs dataset.validation; add it or remove earlyStopping"
         yield Inconsistency(path="spec.training.earlyStopping", value="set", message=message)

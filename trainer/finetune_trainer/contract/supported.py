@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention, DeviceMap
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.recipe.recipe import Profile
@@ -19,7 +18,7 @@ class Unsupported:
     """One field that asks for what is not there.
 
     Attributes:
-        path: the field, for example `spec.dataset.packing`.
+        path: the field, for example `spec.model.attention`.
         value: what stands there.
         message: what is not there, and what to write instead.
     """
@@ -52,8 +51,6 @@ def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
     if dataset.chat_template is not None:
         shown = dataset.chat_template.splitlines()[0][:40]
         yield _not_yet("dataset.chatTemplate", shown, "only the model's own chat template is used; remove the field")
-    if dataset.packing is Switch.ENABLED:
-        yield _not_yet("dataset.packing", dataset.packing, "packing is not there yet; use auto or disabled")
     if dataset.validation is not None:
         yield _not_yet("dataset.validation", "set", "the adapter is not measured yet; remove the section")
 

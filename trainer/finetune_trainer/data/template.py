@@ -64,8 +64,10 @@ def whole_conversation_row(conversation: Conversation, tokenizer: Tokenizer) -> 
     return TokenRow(ids=ids, trained=(True,) * len(ids))
 
 
-def render(conversation: Conversation, messages: Sequence[Message], tokenizer: Tokenizer) -> str:
-    """The chat template's text for `messages`.
+def render(
+    conversation: Conversation, messages: Sequence[Message], tokenizer: Tokenizer, *, asking: bool = False
+) -> str:
+    """The chat template's text for `messages`; `asking` ends it with the generation prompt, as a server does.
 
     Raises:
         TrainerError: the model has no chat template, or it refuses these messages.
@@ -83,7 +85,7 @@ def render(conversation: Conversation, messages: Sequence[Message], tokenizer: T
         text: str = tokenizer.apply_chat_template(
             [{"role": message.role, "content": message.content} for message in messages],
             tokenize=False,
-            add_generation_prompt=False,
+            add_generation_prompt=asking,
         )
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         raise _refuse(conversation, f"the model's chat template refuses this conversation: {error}") from error
@@ -109,7 +111,7 @@ def marked_spans(
 
 
 def assistant_spans(conversation: Conversation, text: str, tokenizer: Tokenizer) -> list[Span]:
-    """Where in the rendered `text` each assistant's content stands.
+    """Where in the rendered `text` each assistant's part stands: from the end of the prompt to the content's end.
 
     Raises:
         TrainerError: the template changes what is around the content depending on the content, so that the place
@@ -131,11 +133,25 @@ def assistant_spans(conversation: Conversation, text: str, tokenizer: Tokenizer)
         written = next((form for form in (content, content.strip()) if text.startswith(form, start)), None)
         if written is None:
             raise _uncertain(conversation)
+        asked = _end_of_prompt(conversation, index, text, tokenizer)
+        spans.append(Span(asked if asked is not None and position <= asked <= start else start, start + len(written)))
         position = start + len(written)
-        spans.append(Span(start, position))
     if text[position:] != skeleton:
         raise _uncertain(conversation)
     return spans
+
+
+def _end_of_prompt(conversation: Conversation, index: int, text: str, tokenizer: Tokenizer) -> int | None:
+    """Where in `text` the prompt ends that a server would send for message `index`; the model writes what follows.
+
+    It may begin with a blank (Llama-2) or an empty <think> block (Qwen) before the content. None where the template
+    writes the beginning of the conversation otherwise once it goes on.
+    """
+    try:
+        prompt = render(conversation, conversation.messages[:index], tokenizer, asking=True)
+    except TrainerError:
+        return None
+    return len(prompt) if text.startswith(prompt) else None
 
 
 def _mark(

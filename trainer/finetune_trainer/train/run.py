@@ -19,7 +19,7 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.tokenize import token_rows
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export import Adapter, model_id, write_adapter
-from finetune_trainer.log import event
+from finetune_trainer.log import event, libraries_quiet
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output
 from finetune_trainer.train.context import Context, Result
@@ -39,14 +39,19 @@ def run(recipe: Recipe, context: Context) -> Result:
     Raises:
         TrainerError: every end with a known cause, the stop flag among them.
     """
-    reporter = context.reporter
-    reporter.stage(Stage.STARTING)
+    context.reporter.stage(Stage.STARTING)
     refuse(recipe)
     inputs = find_inputs(recipe, context.open_store)
     event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
     if (existing := reusable(recipe, inputs, context)) is not None:
         return Result(outcome=Outcome.REUSED, fingerprint=inputs.fingerprint, output=existing)
 
+    with libraries_quiet():
+        return _run(recipe, inputs, context)
+
+
+def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
+    reporter = context.reporter
     reporter.stage(Stage.FETCHING)
     folder = fetch_model(recipe, inputs, context)
 

@@ -1,0 +1,55 @@
+"""Fixtures of the training tests: one tiny model for the session, and runs in this process."""
+
+import os
+
+# Before the first import of torch and of the Hub's client, here and in child processes.
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer import log
+from trainer.running import LocalRun
+from trainer.tiny_model import make_tiny_model
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _libraries_load_quietly() -> Iterator[None]:
+    with log.libraries_quiet():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _libraries_quiet() -> Iterator[None]:
+    """What the libraries warn about each other is not this project's; its own warnings stay errors."""
+    with log.libraries_quiet():
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base model's folder; read only."""
+    folder = tmp_path_factory.mktemp("tiny-model")
+    make_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny_model: Path) -> Any:
+    """The tiny model's tokenizer."""
+    from finetune_trainer.model.load import load_tokenizer
+
+    return load_tokenizer(tiny_model)
+
+
+@pytest.fixture
+def local_run(tiny_model: Path, tmp_path: Path) -> Callable[..., LocalRun]:
+    """Makes a run with the tiny model and file:// places; sections of the recipe are keyword arguments."""
+
+    def make(rows: list[dict[str, Any]], **sections: Any) -> LocalRun:
+        return LocalRun.make(tiny_model, tmp_path, rows, **sections)
+
+    return make

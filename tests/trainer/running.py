@@ -1,0 +1,88 @@
+"""Running the trainer in the test's own process, with local places and real parts."""
+
+import json
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.contract.manifest import Manifest
+from finetune_trainer.contract.progress import Progress
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.report import Reporter
+from finetune_trainer.storage.places import Places
+from finetune_trainer.train.context import Context, Result
+from finetune_trainer.train.run import run
+
+QUESTIONS = [
+    {"prompt": f"Question: what is {number}? Answer:", "completion": f" it is {number * 7}" + " very" * (number % 9)}
+    for number in range(24)
+]
+"""Rows of several lengths."""
+
+
+def recipe_of(model: Path, data: Path, output: Path, **sections: Any) -> Recipe:
+    """A recipe with file:// places: two short steps unless `training` says otherwise."""
+    training = {"maxSteps": 2, "batchSize": 8, "learningRate": "2e-3", "warmup": "0"} | sections.pop("training", {})
+    return Recipe.model_validate(
+        {
+            "job": {"name": "tiny"} | sections.pop("job", {}),
+            "model": {"uri": f"file://{model}"} | sections.pop("model", {}),
+            "dataset": {"uri": f"file://{data}"} | sections.pop("dataset", {}),
+            "lora": {"rank": 4, "alpha": 8} | sections.pop("lora", {}),
+            "training": training,
+            "output": {"uri": f"file://{output}"} | sections.pop("output", {}),
+            **sections,
+        }
+    )
+
+
+@dataclass(kw_only=True)
+class LocalRun:
+    """A recipe and where its run happens."""
+
+    recipe: Recipe
+    folder: Path
+    stop: threading.Event = field(default_factory=threading.Event)
+    seen: list[Progress] = field(default_factory=list)
+    writer: str = "writer-of-the-test"
+
+    @classmethod
+    def make(cls, model: Path, folder: Path, rows: list[dict[str, Any]], **sections: Any) -> "LocalRun":
+        """Writes the rows and makes the recipe."""
+        data = folder / "train.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return cls(recipe=recipe_of(model, data, folder / "out", **sections), folder=folder)
+
+    def changed(self, **sections: Any) -> "LocalRun":
+        """The same run with sections of the recipe changed."""
+        values = self.recipe.to_dict()
+        for name, section in sections.items():
+            values[name] = {**values[name], **section} if isinstance(section, dict) else section
+        return LocalRun(recipe=Recipe.model_validate(values), folder=self.folder)
+
+    def __call__(self) -> Result:
+        """Runs."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as work:
+            return run(
+                self.recipe,
+                Context(
+                    work=Path(work),
+                    open_store=Places(self.recipe.storage, None),
+                    writer=self.writer,
+                    pvc_root=self.folder,
+                    reporter=Reporter([self.seen.append]),
+                    stop=self.stop,
+                ),
+            )
+
+
+def folder_of(result: Result) -> Path:
+    """The adapter's folder of a run with a file:// output."""
+    return Path(result.output.uri.removeprefix("file://"))
+
+
+def manifest_of(result: Result) -> Manifest:
+    """The manifest of a run with a file:// output."""
+    return Manifest.model_validate_json(Path(result.output.manifest_uri.removeprefix("file://")).read_bytes())

@@ -1,0 +1,42 @@
+"""Rules over several fields."""
+
+from typing import Any
+
+import pytest
+
+from finetune_trainer.contract.consistency import inconsistencies
+from unit.trainer_train.recipes import recipe
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "spec.model.revision": {"model": {"uri": "s3://models/base", "revision": "main"}},
+    "spec.lora.targetModules": {"lora": {"targetModules": ["all-linear", "lm_head"]}},
+    "spec.training.microBatchSize": {"training": {"batchSize": 16, "microBatchSize": 3}},
+    "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
+}
+
+
+@pytest.mark.parametrize("path", BROKEN)
+def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
+    (found,) = inconsistencies(recipe(**BROKEN[path]))
+
+    assert str(found).startswith(f"{path}: {found.value}: ")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"model": {"revision": "main"}},
+        {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}},
+        {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
+        {"training": {"batchSize": 16, "microBatchSize": 16}},
+    ],
+)
+def test_consistent_recipe_passes(sections: dict[str, Any]) -> None:
+    assert inconsistencies(recipe(**sections)) == []
+
+
+def test_all_broken_rules_are_named_at_once() -> None:
+    found = inconsistencies(recipe(lora={"targetModules": ["all-linear", "q_proj"]}, training={"microBatchSize": 5}))
+
+    assert [item.path for item in found] == ["spec.lora.targetModules", "spec.training.microBatchSize"]

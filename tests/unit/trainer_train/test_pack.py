@@ -1,0 +1,35 @@
+"""Dividing a step into forward passes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_trainer.data.pack import divide
+
+LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=64)
+
+
+@given(LENGTHS, st.integers(1, 1000), st.integers(1, 16))
+def test_every_row_is_in_exactly_one_pass_within_the_limits(lengths: list[int], tokens: int, rows: int) -> None:
+    passes = divide(lengths, max_tokens=tokens, max_rows=rows)
+
+    assert sorted(row for part in passes for row in part) == list(range(len(lengths)))
+    for part in passes:
+        assert len(part) <= rows
+        assert len(part) == 1 or sum(lengths[row] for row in part) <= tokens
+        assert part == sorted(part)
+
+
+@given(LENGTHS)
+def test_no_two_passes_would_fit_into_one(lengths: list[int]) -> None:
+    passes = divide(lengths, max_tokens=600, max_rows=64)
+
+    filled = sorted(sum(lengths[row] for row in part) for part in passes)
+    assert len(filled) == 1 or filled[0] + filled[1] > 600
+
+
+def test_short_rows_fill_the_gap_that_a_long_one_leaves() -> None:
+    assert divide([10, 90, 50, 50], max_tokens=100, max_rows=8) == [[0, 1], [2, 3]]
+
+
+def test_row_above_the_limit_has_a_pass_of_its_own() -> None:
+    assert divide([500, 10], max_tokens=100, max_rows=8) == [[0], [1]]
