@@ -9,6 +9,7 @@ import yaml
 from deploy.rendering import NAMESPACE, ROOT, kustomize
 from deploy.server import RefusedError, Server
 from finetune_operator.api.job import parse_spec
+from finetune_operator.config import read_config
 from finetune_trainer.contract.version import __version__
 from localcluster.waiting import wait_for
 
@@ -69,6 +70,15 @@ def test_images_carry_the_version_of_the_code() -> None:
     environment = {item["name"]: item.get("value") for item in container["env"]}
     assert container["image"] == environment["FINETUNE_OPERATOR_IMAGE"] == f"localhost/finetune-operator:{__version__}"
     assert environment["FINETUNE_TRAINER_IMAGE"] == f"localhost/finetune-trainer:{__version__}"
+
+
+def test_the_operator_understands_its_environment() -> None:
+    [container] = kustomize("default")[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item.get("value", "given by Kubernetes") for item in container["env"]}
+    config = read_config(environment, fallback_identity="")
+    assert config.reconcile.service_accounts == {"default"}
+    assert (config.identity, config.lease_namespace) == ("given by Kubernetes", "given by Kubernetes")
+    assert config.http_port == container["ports"][0]["containerPort"]
 
 
 def test_pods_report_where_the_service_is() -> None:

@@ -1,0 +1,135 @@
+"""The operator with exactly the rights and the environment that the manifests and the chart give it.
+
+The process is the real one, outside of a pod but with its ServiceAccount's token: a right too few shows as a refusal
+in its log, a variable of another name as a mistake in its configuration.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from deploy.rendering import NAMESPACE, Key, Manifest, kustomize, render
+from deploy.server import RefusedError, Server, job
+from localcluster.ports import choose
+from localcluster.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
+SECONDS = 60
+
+
+@pytest.mark.parametrize("values", [None, {"watchNamespaces": ["default"]}], ids=["manifests", "chart, one namespace"])
+def test_it_serves_a_job_without_being_refused(
+    control_plane: Server, tmp_path: Path, values: dict[str, Any] | None
+) -> None:
+    objects = kustomize("default") if values is None else render(values)
+    _install(control_plane, objects)
+    with _operator(control_plane, objects, tmp_path) as (process, address, log):
+        # Before the kubelet is asked for anything: the probes of the Deployment, where it expects them.
+        [container] = objects[OPERATOR]["spec"]["template"]["spec"]["containers"]
+        urls = [address + container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
+        wait_for("the probes to be answered", lambda: all(map(_answers, urls)), timeout=SECONDS)
+        control_plane.apply(job())
+        wait_for("the preflight Job", lambda: _has(control_plane, "job/support-bot-preflight-1"), timeout=SECONDS)
+        wait_for("the status", lambda: _observed(control_plane) == 1, timeout=SECONDS)
+        wait_for("the events", lambda: _events(control_plane), timeout=SECONDS)
+        assert _has(control_plane, "lease/finetune-operator", f"--namespace={NAMESPACE}")
+        process.terminate()
+        assert process.wait(timeout=SECONDS) == 0
+    said = log.read_text()
+    assert "orbidden" not in said
+    assert "403" not in said
+    assert [line for line in said.splitlines() if json.loads(line)["level"] in ("WARNING", "ERROR")] == []
+
+
+def _install(server: Server, objects: dict[Key, Manifest]) -> None:
+    _remove(server)
+    server.kubectl("create", "namespace", NAMESPACE)
+    crd = [item for (kind, _, _), item in objects.items() if kind == "CustomResourceDefinition"]
+    server.apply({"apiVersion": "v1", "kind": "List", "items": crd})
+    server.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+    # Not the Deployment: the operator runs beside it.
+    rest = [item for (kind, _, _), item in objects.items() if kind in _RIGHTS]
+    server.apply({"apiVersion": "v1", "kind": "List", "items": rest})
+
+
+_RIGHTS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+
+
+def _remove(server: Server) -> None:
+    """What the other way of installing left, so that no right of it helps this one."""
+    names = " ".join(server.kubectl("get", "clusterrolebinding,clusterrole", "--output=name").split())
+    ours = [name for name in names.split() if "/finetune-operator" in name]
+    if ours:
+        server.kubectl("delete", *ours)
+        server.kubectl("delete", "namespace", NAMESPACE, "--wait")
+        server.kubectl("delete", "ftj,job,event", "--all", "--namespace=default")
+
+
+@contextmanager
+def _operator(
+    server: Server, objects: dict[Key, Manifest], folder: Path
+) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
+    account = objects[OPERATOR]["spec"]["template"]["spec"]["serviceAccountName"]
+    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
+    token = server.kubectl("create", "token", account, f"--namespace={NAMESPACE}").strip()
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": token}
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    port = choose("127.0.0.1", 18080)
+    [container] = objects[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"] if "value" in item} | {
+        "POD_NAMESPACE": NAMESPACE,
+        "POD_NAME": "finetune-operator-0",
+        "KUBECONFIG": str(folder / "kubeconfig"),
+        "FINETUNE_HTTP_HOST": "127.0.0.1",
+        "FINETUNE_HTTP_PORT": str(port),
+        "PATH": os.environ["PATH"],
+    }
+    log = folder / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "finetune_operator"], env=environment, stderr=stream)
+        try:
+            yield process, f"http://127.0.0.1:{port}", log
+        except Exception as error:
+            error.add_note(log.read_text()[-4000:])
+            raise
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _has(server: Server, *arguments: str) -> bool:
+    try:
+        server.get(*arguments)
+    except RefusedError:
+        return False
+    return True
+
+
+def _observed(server: Server) -> int:
+    return int(server.get("ftj/support-bot")["status"]["observedGeneration"])
+
+
+def _events(server: Server) -> list[Any]:
+    found: list[Any] = server.get("events", "--field-selector=involvedObject.kind=FineTuneJob")["items"]
+    return found
