@@ -130,7 +130,11 @@ class _GuardedFile(io.FileIO):
     def __init__(self, path: Path, source: SourceObject) -> None:
         super().__init__(path, "rb")
         self._source = source
-        self._check()
+        try:
+            self._check()
+        except ObjectReplacedError:
+            self.close()
+            raise
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         count = super().readinto(buffer)

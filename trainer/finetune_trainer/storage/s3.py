@@ -9,6 +9,7 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.exceptions import ClientError
 from s3transfer.subscribers import BaseSubscriber
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
@@ -170,13 +171,19 @@ class S3Store:
 
     def _list(self, uri: Uri, prefix: str) -> list[SourceObject]:
         def ask(client: "S3Client") -> list[SourceObject]:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=uri.authority, Prefix=prefix)
-            return [
-                _source(Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"]), item["Size"], item["ETag"])
-                for page in pages
-                for item in page.get("Contents", [])
-                if not item["Key"].endswith("/")  # consoles mark empty "folders" with such an object
-            ]
+            found = []
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=uri.authority, Prefix=prefix):
+                if "Name" not in page:
+                    raise TrainerError(
+                        FailureReason.STORAGE_UNAVAILABLE,
+                        f"{self._attempted('listing', uri)}: something answers, but not as S3 does; is "
+                        "storage.endpoint the address of a web console?",
+                    )
+                for item in page.get("Contents", []):
+                    if not item["Key"].endswith("/"):  # consoles mark empty "folders" with such an object
+                        place = Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"])
+                        found.append(_source(place, item["Size"], item["ETag"]))
+            return found
 
         return sorted(self._call("listing", uri, ask), key=lambda item: item.uri)
 

@@ -19,13 +19,14 @@ from botocore.exceptions import (
     SSLError,
     TokenRetrievalError,
 )
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3UploadFailedError
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.base import ObjectNotFoundError, ObjectReplacedError
 
-FAILURES_OF_S3 = (BotoCoreError, ClientError, Boto3Error, RetriesExceededError, Urllib3Error)
+_WRAPPERS = (Boto3Error, RetriesExceededError, S3DownloadFailedError, S3UploadFailedError)
+FAILURES_OF_S3 = (BotoCoreError, ClientError, Urllib3Error, *_WRAPPERS)
 """Everything that the client and its transfers raise for a request that failed."""
 
 # Refusals that other keys would cure; code -> what it means.
@@ -92,9 +93,10 @@ def translate(error: BaseException, attempted: Attempted) -> TrainerError:
     """The failure as an end with a reason."""
     if isinstance(error, TrainerError):
         return error
-    cause = getattr(error, "last_exception", None) or (error.__cause__ if isinstance(error, Boto3Error) else None)
-    if isinstance(cause, FAILURES_OF_S3):
-        return translate(cause, attempted)
+    if isinstance(error, _WRAPPERS):
+        cause = getattr(error, "last_exception", None) or error.__cause__ or error.__context__
+        if isinstance(cause, FAILURES_OF_S3):
+            return translate(cause, attempted)
     if isinstance(error, ClientError):
         return _answered(error, attempted)
     return _unanswered(error, attempted)

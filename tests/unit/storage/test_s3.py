@@ -1,0 +1,306 @@
+"""S3 against a real server: what is found, what is denied, what is torn."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+import s3server
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.output import Checksums, StorageSpec
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.storage.base import AlreadyExistsError, ObjectNotFoundError, ObjectReplacedError, Store
+from finetune_trainer.storage.places import open_store
+from finetune_trainer.storage.s3 import S3Store
+from s3server import S3Server
+
+from . import proxy as tcp
+
+DENIED = FailureReason.STORAGE_ACCESS_DENIED
+
+
+@pytest.fixture
+def store(s3: S3Server, tmp_path: Path) -> Store:
+    return store_of(s3, s3.admin, tmp_path)
+
+
+def store_of(s3: S3Server, keys: s3server.Keys, folder: Path, **spec: object) -> S3Store:
+    return S3Store(StorageSpec.model_validate({"endpoint": s3.endpoint, **spec}), s3server.mount(folder / "keys", keys))
+
+
+def ignore(_: int) -> None:
+    return
+
+
+def test_stat_tells_an_object_from_a_prefix(s3: S3Server, store: Store) -> None:
+    s3.put("stat/a.jsonl", b"12345")
+    s3.put("stat/b/c.jsonl", b"1")
+    s3.put("stat/folder/", b"")
+    [found] = store.stat(parse_uri("s3://data/stat/a.jsonl"))
+    assert (found.uri, found.size) == ("s3://data/stat/a.jsonl", 5)
+    for uri in ("s3://data/stat", "s3://data/stat/"):
+        names = [item.uri for item in store.stat(parse_uri(uri))]
+        assert names == ["s3://data/stat/a.jsonl", "s3://data/stat/b/c.jsonl"]
+
+
+def test_keys_with_odd_characters(s3: S3Server, store: Store) -> None:
+    key = "odd/a b%20c+d é#?&=.jsonl"
+    s3.put(key, b"x")
+    [found] = store.stat(parse_uri(f"s3://data/{key}"))
+    with store.open(found) as stream:
+        assert stream.read() == b"x"
+
+
+def test_missing_object_and_missing_bucket_differ(store: Store) -> None:
+    with pytest.raises(ObjectNotFoundError, match="s3://data/nothing/here"):
+        store.stat(parse_uri("s3://data/nothing/here"))
+    with pytest.raises(TrainerError, match="no such bucket") as raised:
+        store.stat(parse_uri("s3://no-such-bucket/x"))
+    assert raised.value.reason is FailureReason.STORAGE_NOT_FOUND
+    assert not isinstance(raised.value, ObjectNotFoundError)
+    assert store.read(parse_uri("s3://data/nothing/here")) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [("key", "InvalidAccessKeyId"), ("secret", "SignatureDoesNotMatch"), ("policy", "AccessDenied")]
+)
+def test_the_three_denials_are_told_apart(s3: S3Server, tmp_path: Path, wrong: str, code: str) -> None:
+    keys = {
+        "key": s3server.Keys("NOSUCHKEY1234", s3.admin.secret),
+        "secret": s3server.Keys(s3.admin.key_id, "not-the-secret-at-all"),
+        "policy": s3.reader,
+    }[wrong]
+    store = store_of(s3, keys, tmp_path)
+    s3.put("denied/x", b"x")
+    actions: list[Callable[[], object]] = [lambda: store.create(parse_uri("s3://data/denied/y"), b"y")]
+    if wrong != "policy":
+        actions.append(lambda: store.stat(parse_uri("s3://data/denied/x")))  # HEAD: a 403 without a body
+    for action in actions:
+        with pytest.raises(TrainerError, match=code) as raised:
+            action()
+        assert raised.value.reason is DENIED
+        assert f"key ending in {keys.key_id[-4:]}" in raised.value.message
+        assert s3.endpoint in raised.value.message
+        assert keys.secret not in raised.value.message
+        assert keys.key_id not in raised.value.message
+
+
+def test_upload_and_download_are_equal_bytes(s3: S3Server, store: Store, tmp_path: Path) -> None:
+    for size in (0, 1, 20 << 20):
+        source, target = tmp_path / "source", tmp_path / f"deep/er/{size}"
+        source.write_bytes(random.Random(size).randbytes(size))
+        up: list[int] = []
+        down: list[int] = []
+        store.upload(source, parse_uri(f"s3://data/updown/{size}"), up.append)
+        [found] = store.stat(parse_uri(f"s3://data/updown/{size}"))
+        store.download(found, target, down.append)
+        assert target.read_bytes() == source.read_bytes()
+        assert sum(up) == sum(down) == size
+        assert [path.name for path in target.parent.iterdir()] == [target.name]
+        target.unlink()
+
+
+def test_create_is_exclusive_and_repeatable(s3: S3Server, store: Store) -> None:
+    uri = parse_uri("s3://data/create/manifest.json")
+    store.create(uri, b"writer one")
+    store.create(uri, b"writer one")  # the answer to the first try was lost
+    with pytest.raises(AlreadyExistsError):
+        store.create(uri, b"writer two")
+    assert s3.get("create/manifest.json") == b"writer one"
+    store.replace(uri, b"writer three")
+    assert store.read(uri) == b"writer three"
+    store.delete(uri)
+    store.delete(uri)
+    assert store.read(uri) is None
+
+
+def test_of_racing_writers_exactly_one_wins(s3: S3Server, store: Store) -> None:
+    uri = parse_uri("s3://data/race/manifest.json")
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        try:
+            store.create(uri, f"writer {number}".encode())
+        except AlreadyExistsError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read(uri) == f"writer {won[0]}".encode()
+
+
+def test_a_torn_stream_goes_on_where_it_broke(s3: S3Server, tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(4 << 20)
+    s3.put("torn/x", content)
+    with tcp.running(s3.endpoint) as proxy:
+        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
+        [source] = store.stat(parse_uri("s3://data/torn/x"))
+        proxy.cut(times=3, after=700_000)
+        with store.open(source) as stream:
+            assert stream.read() == content
+        assert proxy.cuts == 3
+
+
+def test_a_torn_download_goes_on(s3: S3Server, tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(40 << 20)
+    s3.put("torn/large", content)
+    with tcp.running(s3.endpoint) as proxy:
+        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
+        [source] = store.stat(parse_uri("s3://data/torn/large"))
+        proxy.cut(times=2, after=5_000_000)
+        store.download(source, tmp_path / "target", ignore)
+        assert proxy.cuts == 2
+    assert (tmp_path / "target").read_bytes() == content
+
+
+def test_an_object_replaced_while_it_is_read_is_noticed(s3: S3Server, tmp_path: Path) -> None:
+    s3.put("replaced/x", b"a" * (4 << 20))
+    with tcp.running(s3.endpoint) as proxy:
+        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
+        [source] = store.stat(parse_uri("s3://data/replaced/x"))
+        proxy.cut(times=1, after=1_000_000)
+        with store.open(source) as stream:
+            assert stream.read(1000) == b"a" * 1000
+            s3.put("replaced/x", b"b" * (4 << 20))
+            with pytest.raises(ObjectReplacedError, match="s3://data/replaced/x was replaced"):
+                stream.read()
+
+
+@pytest.mark.parametrize("size", [1000, 20 << 20])
+@pytest.mark.parametrize("checksums", list(Checksums))
+def test_an_object_replaced_before_the_download(s3: S3Server, tmp_path: Path, size: int, checksums: Checksums) -> None:
+    key = f"replaced/{checksums}-{size}"
+    s3.put(key, b"a" * size)
+    store = store_of(s3, s3.admin, tmp_path, checksums=checksums)
+    [source] = store.stat(parse_uri(f"s3://data/{key}"))
+    s3.put(key, b"b" * size)
+    with pytest.raises(ObjectReplacedError):
+        store.download(source, tmp_path / "target", ignore)
+    assert not (tmp_path / "target").exists()
+    assert list(tmp_path.glob(".target*")) == []
+
+
+def test_rotated_keys_are_taken_up(s3: S3Server, tmp_path: Path) -> None:
+    s3.put("rotated/x", b"x")
+    store = store_of(s3, s3server.Keys("OLDKEY0000000001", "old"), tmp_path)
+    s3server.mount(tmp_path / "keys", s3.admin)
+    assert len(store.stat(parse_uri("s3://data/rotated/x"))) == 1
+
+
+def test_a_dead_endpoint_is_unavailable(tmp_path: Path) -> None:
+    spec = StorageSpec(endpoint="http://127.0.0.1:1")
+    store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), attempts=2)
+    with pytest.raises(TrainerError, match="nothing answers there") as raised:
+        store.stat(parse_uri("s3://data/x"))
+    assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(TrainerError, match=r"no credentials were found; set storage\.secretRef") as raised:
+        open_store(parse_uri("s3://data/x"), s3.spec, None).stat(parse_uri("s3://data/x"))
+    assert raised.value.reason is DENIED
+
+
+def test_the_environment_names_no_other_endpoint(monkeypatch: pytest.MonkeyPatch, s3: S3Server, store: Store) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")
+    s3.put("environment/x", b"x")
+    assert len(store.stat(parse_uri("s3://data/environment/x"))) == 1
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """Answers everything with one status, as a broken or foreign server would."""
+
+    status = 500
+    headers_sent: tuple[tuple[str, str], ...] = ()
+    body = b""
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        self.send_response(self.status)
+        for name, value in self.headers_sent:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else self.body)
+
+    do_HEAD = do_GET  # noqa: N815 (the base class's name)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def answering(
+    status: int, body: str = "", headers: tuple[tuple[str, str], ...] = ()
+) -> Iterator[tuple[str, list[str]]]:
+    seen: list[str] = []
+    fields = {"status": status, "body": body.encode(), "headers_sent": headers, "seen": seen}
+    server = HTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), fields))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _code(code: str, message: str = "") -> str:
+    return f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "words"),
+    [
+        (503, _code("SlowDown"), FailureReason.STORAGE_UNAVAILABLE, "503"),
+        (500, "", FailureReason.STORAGE_UNAVAILABLE, "500"),
+        (400, _code("ExpiredToken"), DENIED, "have expired"),
+        (403, _code("RequestTimeTooSkewed"), FailureReason.STORAGE_UNAVAILABLE, "clocks"),
+        (403, _code("InvalidObjectState"), DENIED, "archived"),
+        (403, "<html>forbidden by the proxy</html>", DENIED, "403"),
+        (501, _code("NotImplemented"), FailureReason.NOT_SUPPORTED, "whenRequired"),
+        (200, "<html>hello</html>", FailureReason.STORAGE_UNAVAILABLE, "web console"),
+    ],
+)
+def test_answers_of_other_servers(status: int, body: str, reason: FailureReason, words: str, tmp_path: Path) -> None:
+    for endpoint, _ in answering(status, body):
+        credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
+        store = S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1)
+        with pytest.raises(TrainerError, match=words) as raised:
+            store.stat(parse_uri("s3://data/prefix/"))
+        assert raised.value.reason is reason
+
+
+def test_the_servers_words_never_carry_the_secret(tmp_path: Path) -> None:
+    for endpoint, _ in answering(400, _code("Strange", "you sent the-secret-value \x1b[31mred")):
+        credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
+        with pytest.raises(TrainerError) as raised:
+            S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1).stat(parse_uri("s3://data/prefix/"))
+        assert "the-secret-value" not in raised.value.message
+        assert "\x1b" not in raised.value.message
+
+
+def test_redirects_are_not_followed(tmp_path: Path) -> None:
+    for elsewhere, seen in answering(200):
+        for status in (301, 307):
+            headers = (("Location", f"{elsewhere}/stolen"), ("x-amz-bucket-region", "eu-west-1"))
+            for endpoint, _ in answering(status, _code("PermanentRedirect"), headers):
+                credentials = s3server.mount(tmp_path, s3server.Keys.new())
+                store = S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1)
+                with pytest.raises(TrainerError):
+                    store.stat(parse_uri("s3://data/prefix/"))
+        assert seen == []
