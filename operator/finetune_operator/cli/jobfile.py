@@ -18,7 +18,7 @@ class _Loader(yaml.SafeLoader):
     """Reads `2e-4` as a number, as kubectl does; PyYAML alone takes it for text (yaml/pyyaml#173)."""
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
 )
 
@@ -43,7 +43,7 @@ def read_job_file(path: Path) -> JobFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]  # noqa: S506 (a SafeLoader)
+        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
     except OSError as error:
         raise JobFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
