@@ -142,6 +142,11 @@ class _GuardedFile(io.FileIO):
             self._check()
         return count or 0
 
+    def readall(self) -> bytes:
+        content = super().readall()
+        self._check()
+        return content
+
     def _check(self) -> None:
         if self._source.etag not in (None, _etag(os.fstat(self.fileno()))):
             raise ObjectReplacedError(self._source.uri)

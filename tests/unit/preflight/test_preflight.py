@@ -1,0 +1,343 @@
+"""Preflight against a real S3 server: every verdict, nothing left behind."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import s3server
+from finetune_trainer import preflight
+from finetune_trainer.contract.failure import ExitCode, FailureReason
+from finetune_trainer.contract.layout import STORAGE_SECRET_ENV, TERMINATION_ENV
+from finetune_trainer.contract.manifest import Manifest
+from finetune_trainer.contract.preflight_report import PreflightReport, Verdict
+from finetune_trainer.contract.termination import MAX_BYTES, Outcome, Termination
+from s3server import S3Server
+
+ROW = b'{"prompt": "2 + 2?", "completion": " 4"}\n'
+
+
+def weights(parameters: int) -> bytes:
+    """A safetensors file of one tensor."""
+    tensor = {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    return struct.pack("<Q", len(header)) + header + b"\0" * 4 * parameters
+
+
+MODEL = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": weights(10),
+    "README.md": b"",
+}
+
+
+class Bench:
+    """A bucket's prefix with data and model, and the recipe that names them."""
+
+    def __init__(self, s3: S3Server, folder: Path, name: str) -> None:
+        self.s3, self.folder, self.name = s3, folder, name
+        self.keys = s3.admin
+        self.sections: dict[str, Any] = {}
+        self.put("train.jsonl", ROW * 3)
+        for file, content in MODEL.items():
+            self.put(f"model/{file}", content)
+
+    def put(self, key: str, content: bytes) -> None:
+        self.s3.put(f"{self.name}/{key}", content)
+
+    def drop(self, key: str) -> None:
+        self.s3.client().delete_object(Bucket=s3server.BUCKET, Key=f"{self.name}/{key}")
+
+    @property
+    def base(self) -> str:
+        return f"s3://{s3server.BUCKET}/{self.name}"
+
+    def run(self, *arguments: str) -> tuple[int, Termination]:
+        recipe = {
+            "job": {"name": "tiny"},
+            "model": {"uri": f"{self.base}/model"},
+            "dataset": {"uri": f"{self.base}/train.jsonl"},
+            "output": {"uri": f"{self.base}/out"},
+            "storage": {"endpoint": self.s3.endpoint},
+        }
+        for section, fields in self.sections.items():
+            recipe[section] = {**recipe.get(section, {}), **fields}
+        file = self.folder / "recipe.json"
+        file.write_text(json.dumps(recipe))
+        mounted = s3server.mount(self.folder / "keys", self.keys)
+        environment = {
+            STORAGE_SECRET_ENV: str(mounted.directory),
+            TERMINATION_ENV: str(self.folder / "termination"),
+        }
+        code = preflight.main(["--recipe", str(file), *arguments], environment)
+        text = (self.folder / "termination").read_bytes()
+        assert len(text) <= MAX_BYTES
+        ended = Termination.read(text.decode())
+        assert ended is not None
+        return code, ended
+
+    def outputs(self) -> list[str]:
+        return self.s3.keys(f"{self.name}/out")
+
+
+@pytest.fixture
+def bench(s3: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    return Bench(s3, tmp_path, request.node.name.replace("[", "-").replace("]", ""))
+
+
+def report_of(bench: Bench, capsys: pytest.CaptureFixture[str]) -> tuple[int, PreflightReport, Termination]:
+    code, ended = bench.run("--output", "json")
+    report = PreflightReport.model_validate_json(capsys.readouterr().out)
+    assert report.passed == (code == 0)
+    return code, report, ended
+
+
+def verdicts(report: PreflightReport) -> dict[str, Verdict]:
+    return {item.name: item.verdict for item in report.checks}
+
+
+def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report, ended = report_of(bench, capsys)
+    assert code == 0
+    names = ["recipe", "storage.read", "model", "output", "dataset", "storage.write"]
+    assert verdicts(report) == dict.fromkeys(names, Verdict.PASSED)
+    summary = report.summary
+    assert (summary.rows, summary.schema_, summary.model_parameters) == (3, "promptCompletion", 10)
+    assert summary.bytes == 3 * len(ROW)
+    assert ended.outcome is Outcome.SUCCEEDED
+    assert ended.fingerprint == report.fingerprint is not None
+    assert bench.outputs() == []
+
+
+def test_a_broken_line_far_down(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", ROW * 7311 + b'{"prompt": "a", }\n' + ROW * 100)
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert report.problem_count == 1
+    assert (report.problems[0].file, report.problems[0].line) == ("train.jsonl", 7312)
+    assert report.problems[0].byte_offset == 7311 * len(ROW)
+    assert ended.outcome is Outcome.FAILED
+    assert ended.reason is FailureReason.DATASET_INVALID
+    assert "train.jsonl:7312: found a comma before '}'" in ended.message
+    assert verdicts(report)["storage.write"] is Verdict.SKIPPED
+    assert bench.outputs() == []
+
+
+def test_many_problems_still_fit_the_termination_message(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", ('{"prompt": "' + "ä" * 500 + '", "completion": "' + '"}\n').encode() * 5000)
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert (report.problem_count, len(report.problems)) == (5000, 20)
+    assert "5,000 problems in the data (5,000 x empty text)" in ended.message
+    assert "train.jsonl:1 completion" in ended.message
+    assert ended.preflight is not None
+    assert ended.preflight.problems == 5000
+
+
+def test_text_for_a_terminal(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", ROW + b"{}\n" * 30)
+    code, _ = bench.run()
+    shown = capsys.readouterr().out
+    assert code == ExitCode.DATASET_INVALID
+    assert "FAILED  dataset" in shown
+    assert "  train.jsonl:2 prompt: found an empty object, expected the key prompt" in shown
+    assert "… and 40 more" in shown
+    assert "DatasetInvalid: Correct the named lines" in shown
+
+
+def test_an_empty_dataset(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", b"")
+    code, _, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert "holds no rows" in ended.message
+
+
+def test_a_missing_dataset(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.drop("train.jsonl")
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_NOT_FOUND
+    assert f"{bench.base}/train.jsonl" in ended.message
+    assert verdicts(report)["model"] is Verdict.PASSED, "the rest is checked all the same"
+
+
+def test_a_missing_bucket(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.sections["dataset"] = {"uri": "s3://no-such-bucket/train.jsonl"}
+    code, _, ended = report_of(bench, capsys)
+    assert code == ExitCode.STORAGE_NOT_FOUND
+    assert "no such bucket" in ended.message
+
+
+@pytest.mark.parametrize("wrong", ["key", "secret"])
+def test_wrong_keys(bench: Bench, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    admin = bench.keys
+    bench.keys = s3server.Keys(*(("NOSUCHKEY1234", admin.secret) if wrong == "key" else (admin.key_id, "x" * 40)))
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.STORAGE_ACCESS_DENIED
+    assert ("InvalidAccessKeyId" if wrong == "key" else "SignatureDoesNotMatch") in ended.message
+    for secret in (bench.keys.secret, bench.keys.key_id):
+        assert secret not in report.to_json()
+        assert secret not in ended.to_json()
+
+
+def test_an_output_that_may_only_be_read(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.keys = bench.s3.reader
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.STORAGE_ACCESS_DENIED
+    assert verdicts(report) | {"storage.write": Verdict.PASSED} == dict.fromkeys(verdicts(report), Verdict.PASSED)
+    assert ended.message.startswith("storage.write: writing")
+    assert "AccessDenied" in ended.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({"model.safetensors": None}, ExitCode.MODEL_INVALID, "safetensors"),
+        ({"model.safetensors": None, "pytorch_model.bin": b"x"}, ExitCode.MODEL_INVALID, "save_pretrained"),
+        ({"config.json": None}, ExitCode.MODEL_INVALID, "config.json"),
+        ({"config.json": b"{}"}, ExitCode.MODEL_INVALID, "model_type"),
+        ({"config.json": b"<html>"}, ExitCode.MODEL_INVALID, "is not JSON"),
+        ({"tokenizer.json": None}, ExitCode.MODEL_INVALID, "tokenizer"),
+        ({"model.safetensors": b"version https://git-lfs.github.com"}, ExitCode.MODEL_INVALID, "Git LFS"),
+        ({"model.safetensors": weights(10)[:-1]}, ExitCode.MODEL_INVALID, "damaged"),
+        (
+            {"model.safetensors.index.json": b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'},
+            ExitCode.MODEL_INVALID,
+            "lacks model-00001-of-00002.safetensors",
+        ),
+        (dict.fromkeys(MODEL), ExitCode.MODEL_NOT_FOUND, "no such object or prefix"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_models(
+    s3: S3Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, bytes | None],
+    code: ExitCode,
+    words: str,
+) -> None:
+    bench = Bench(s3, tmp_path, f"models-{tmp_path.name}")
+    for file, content in changes.items():
+        if content is None:
+            bench.drop(f"model/{file}")
+        else:
+            bench.put(f"model/{file}", content)
+    found, report, ended = report_of(bench, capsys)
+    assert found == code
+    assert words in ended.message
+    assert verdicts(report)["dataset"] is Verdict.PASSED, "the rest is checked all the same"
+    assert bench.outputs() == []
+
+
+def put_adapter(bench: Bench, fingerprint: str) -> None:
+    place = f"out/tiny/{fingerprint[:12]}"
+    manifest = Manifest.model_validate(
+        {
+            "fingerprint": fingerprint,
+            "adapter": "1-abcdefgh",
+            "files": [{"path": "1-abcdefgh/adapter_model.safetensors", "size": 5, "sha256": "0" * 64}],
+            "baseModel": "x",
+            "dataset": [],
+            "rank": 16,
+            "targetModules": ["q_proj"],
+            "attempt": 1,
+            "writer": "w",
+            "created": "2026-01-01T00:00:00Z",
+        }
+    )
+    bench.put(f"{place}/1-abcdefgh/adapter_model.safetensors", b"12345")
+    bench.put(f"{place}/manifest.json", manifest.to_json().encode())
+
+
+def test_an_adapter_of_the_same_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = report_of(bench, capsys)
+    assert first.fingerprint is not None
+    put_adapter(bench, first.fingerprint)
+    before = bench.outputs()
+
+    code, report, ended = report_of(bench, capsys)
+    assert (code, ended.outcome) == (0, Outcome.REUSED)
+    assert ended.output is not None
+    assert ended.output.uri == f"{bench.base}/out/tiny/{first.fingerprint[:12]}/1-abcdefgh"
+    assert verdicts(report)["dataset"] is Verdict.SKIPPED
+
+    bench.sections["output"] = {"onExisting": "Fail"}
+    code, _, ended = report_of(bench, capsys)
+    assert (code, ended.reason) == (ExitCode.OUTPUT_CONFLICT, FailureReason.OUTPUT_CONFLICT)
+    assert "manifest.json is there already" in ended.message
+
+    bench.sections["output"] = {"onExisting": "Replace"}
+    code, _, ended = report_of(bench, capsys)
+    assert (code, ended.outcome) == (0, Outcome.SUCCEEDED)
+    assert bench.outputs() == before
+
+    bench.sections["output"] = {}
+    bench.drop(f"out/tiny/{first.fingerprint[:12]}/1-abcdefgh/adapter_model.safetensors")
+    code, _, ended = report_of(bench, capsys)
+    assert code == ExitCode.OUTPUT_CONFLICT
+    assert "1 of its files are missing" in ended.message
+
+
+def test_the_fingerprint_follows_the_data(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    _, first, _ = report_of(bench, capsys)
+    bench.put("train.jsonl", ROW * 4)
+    _, second, _ = report_of(bench, capsys)
+    bench.sections["training"] = {"seed": 7}
+    _, third, _ = report_of(bench, capsys)
+    assert len({first.fingerprint, second.fingerprint, third.fingerprint}) == 3
+
+
+def test_every_wrong_field_is_named(bench: Bench) -> None:
+    bench.sections = {"lora": {"rank": 0}, "model": {"uri": "hf:/x"}, "nonsense": {}}
+    code, ended = bench.run()
+    assert code == ExitCode.INVALID_RECIPE
+    for words in ("lora.rank: 0", "model.uri: 'hf:/x'", "nonsense"):
+        assert words in ended.message
+
+
+def test_a_server_that_dies_half_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with s3server.running() as server:
+        bench = Bench(server, tmp_path, "dies")
+        code, _, _ = report_of(bench, capsys)
+        assert code == 0
+        server.kill()
+        code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.STORAGE_UNAVAILABLE
+    assert f"{bench.base}/train.jsonl at {server.endpoint}" in ended.message
+    assert verdicts(report)["model"] is Verdict.SKIPPED, "one wait for a dead server is enough"
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    data, model = tmp_path / "train.jsonl", tmp_path / "model"
+    data.write_bytes(ROW)
+    model.mkdir()
+    for name, content in MODEL.items():
+        (model / name).write_bytes(content)
+    recipe = {
+        "job": {"name": "tiny"},
+        "model": {"uri": f"file://{model}"},
+        "dataset": {"uri": f"file://{data}"},
+        "output": {"uri": f"file://{tmp_path}/out"},
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    script = (
+        "import sys; from finetune_trainer import preflight; code = preflight.main(sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'peft', 'trl', 'accelerate'} & set(sys.modules); "
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, "--recipe", str(tmp_path / "recipe.json")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "ok      dataset" in done.stdout
+    assert not (tmp_path / "out").exists()
