@@ -30,7 +30,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def installed(control_plane: Server) -> Server:
     """The API server with the CRD."""
     control_plane.kubectl("apply", "-f", str(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+    control_plane.wait_established()
     return control_plane
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localcluster.waiting import wait_for
+
 Manifest = dict[str, Any]
 
 MINIMAL: Manifest = {
@@ -59,6 +61,15 @@ class Server:
         except RefusedError as error:
             return str(error)
         return ""
+
+    def wait_established(self) -> None:
+        """Waits until the CRD is served. `kubectl wait` fails on one that has no conditions yet."""
+
+        def established() -> bool:
+            conditions = self.get("crd/finetunejobs.finetune.dev").get("status", {}).get("conditions") or []
+            return {"Established": "True"}.items() <= {item["type"]: item["status"] for item in conditions}.items()
+
+        wait_for("the CRD to be established", established, timeout=30)
 
     def get(self, *arguments: str) -> Manifest:
         """`kubectl get`, read."""

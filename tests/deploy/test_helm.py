@@ -130,7 +130,7 @@ def test_the_crd_can_be_left_to_others_or_let_go() -> None:
 def test_install_upgrade_and_uninstall_keep_the_jobs(control_plane: Server, tmp_path: Path) -> None:
     with helm_python.Config(namespace=NAMESPACE, kubeconfig_path=control_plane.kubeconfig) as config:
         release = config.install(CHART, "finetune", create_namespace=True)
-        control_plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+        control_plane.wait_established()
 
         notes = render_text()["finetune-operator/templates/NOTES.txt"]
         sample = re.search(r"<<EOF\n(.*?)\n  EOF", notes, re.DOTALL)

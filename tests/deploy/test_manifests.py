@@ -115,7 +115,7 @@ def test_samples_parse(name: str) -> None:
 @pytest.mark.cluster
 def test_one_command_installs_everything_and_again_changes_nothing(control_plane: Server) -> None:
     control_plane.kubectl("apply", "-k", str(ROOT / "manifests/default"))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+    control_plane.wait_established()
     control_plane.kubectl("apply", "-k", str(ROOT / "manifests/samples"))
     again = control_plane.kubectl("apply", "-k", str(ROOT / "manifests/default"))
     assert [line for line in again.splitlines() if not line.endswith("unchanged")] == []

@@ -58,7 +58,7 @@ def _install(server: Server, objects: dict[Key, Manifest]) -> None:
     server.kubectl("create", "namespace", NAMESPACE)
     crd = [item for (kind, _, _), item in objects.items() if kind == "CustomResourceDefinition"]
     server.apply({"apiVersion": "v1", "kind": "List", "items": crd})
-    server.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+    server.wait_established()
     # Not the Deployment: the operator runs beside it.
     rest = [item for (kind, _, _), item in objects.items() if kind in _RIGHTS]
     server.apply({"apiVersion": "v1", "kind": "List", "items": rest})

@@ -1,0 +1,121 @@
+"""A status with everything in it survives the server as it is: nothing is pruned, nothing is refused."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import BaseModel
+
+from deploy.server import Server, job
+from finetune_operator.api.reasons import Phase
+from finetune_operator.api.status import (
+    MAX_ATTEMPTS_KEPT,
+    MAX_MESSAGE,
+    Attempt,
+    Condition,
+    ConditionStatus,
+    Failure,
+    FineTuneJobStatus,
+    OutputStatus,
+    PreflightStatus,
+    ProgressStatus,
+)
+
+pytestmark = pytest.mark.cluster
+
+NOW = datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
+LONG = "é" * MAX_MESSAGE
+BIG = 2**53
+
+FULL = FineTuneJobStatus(
+    observed_generation=1,
+    phase=Phase.FAILED,
+    conditions=[
+        Condition(
+            type=kind,
+            status=ConditionStatus.FALSE,
+            reason="Reason",
+            message=LONG,
+            observed_generation=1,
+            last_transition_time=NOW,
+        )
+        for kind in ("Succeeded", "Ready", "Finished")
+    ],
+    run_token="again",
+    attempt=12,
+    restarts=11,
+    counted_failures=3,
+    attempts=[
+        Attempt(
+            number=number,
+            start_time=NOW,
+            end_time=NOW,
+            reason="Killed",
+            message=LONG,
+            exit_code=137,
+            counted=True,
+        )
+        for number in range(3, 3 + MAX_ATTEMPTS_KEPT)
+    ],
+    job_name="support-bot-train-12",
+    pod_name="support-bot-train-12-x",
+    progress=ProgressStatus(
+        stage="Training",
+        display="62% 310/500",
+        percent=62,
+        step=310,
+        total_steps=500,
+        epoch="1.20",
+        loss="1.2345",
+        eval_loss="1.3000",
+        learning_rate="0.0002",
+        tokens_per_second=12_500,
+        eta_seconds=90,
+        peak_gpu_memory_bytes=BIG,
+        bytes_downloaded=BIG,
+        bytes_uploaded=BIG,
+        heartbeat_time=NOW,
+    ),
+    preflight=PreflightStatus(
+        rows=BIG, bytes=BIG, schema_="messages", problems=0, model_parameters=BIG, model_bytes=BIG
+    ),
+    failure=Failure(reason="Killed", message=LONG, exit_code=137),
+    output=OutputStatus(
+        uri="s3://models/a",
+        manifest_uri="s3://models/m",
+        digest="sha256:0",
+        size_bytes=BIG,
+        base_model="org/name",
+        rank=16,
+        target_modules=["q_proj"],
+        metrics={"eval_loss": "1.3"},
+    ),
+    fingerprint="0" * 64,
+    gpu_seconds=BIG,
+    start_time=NOW,
+    completion_time=NOW,
+)
+
+
+def unset(model: BaseModel, path: str) -> Iterator[str]:
+    """Fields that are still None."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if value is None:
+            yield f"{path}.{name}"
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, BaseModel):
+                yield from unset(item, f"{path}.{name}")
+
+
+def test_this_status_has_every_field() -> None:
+    assert list(unset(FULL, "status")) == []
+
+
+def test_it_comes_back_as_it_was_written(server: Server) -> None:
+    server.apply(job())
+    patch = json.dumps({"status": FULL.to_dict()})
+    how = "--subresource=status", "--type=merge", "--patch-file=/dev/stdin"
+    server.kubectl("patch", "ftj", "support-bot", *how, stdin=patch)
+    assert server.get("ftj", "support-bot")["status"] == FULL.to_dict()
