@@ -129,7 +129,7 @@ def _files() -> Iterator[Case]:
     damaged[-6] ^= 0xFF
     yield Case(name="gzip with a wrong checksum", content=bytes(damaged), rows=-1, problems=((-1, K.FILE, "damaged"),))
     junk = gzip.compress(GOOD) + b"junk after"
-    yield Case(name="gzip with junk behind", content=junk, rows=1, problems=((1, K.FILE, "after the end"),))
+    yield Case(name="gzip with junk behind", content=junk, rows=1, problems=((2, K.FILE, "after the end"),))
 
 
 def _lines() -> Iterator[Case]:

@@ -192,8 +192,8 @@ def display_names(objects: Sequence[SourceObject]) -> list[str]:
         return [posixpath.basename(objects[0].uri)]
     if len({parse_uri(item.uri).authority for item in objects}) > 1:
         return [item.uri for item in objects]
-    common = posixpath.commonpath([posixpath.dirname(item.uri) for item in objects]) if objects else ""
-    return [item.uri[len(common) :].lstrip("/") for item in objects]
+    common = posixpath.commonprefix([item.uri.split("/")[:-1] for item in objects])
+    return ["/".join(item.uri.split("/")[len(common) :]) for item in objects]
 
 
 def _pretty_printed() -> Fault:

@@ -1,0 +1,136 @@
+"""How fast preflight looks through data, on one core, and how much memory it takes.
+
+    python benchmarks/preflight.py [--megabytes 200]
+
+Each kind of rows is written to a temporary folder and validated in a process of its own; `cpu` counts that process's
+CPU time, so other work on the machine disturbs it less than a clock would. `json.loads` is the standard library's bare
+parser on the same lines, as a yardstick of the machine.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_SENTENCE = "the quick brown fox jumps over a lazy dog please tell me how to reset my password and thank you"
+_WORDS = _SENTENCE.split()
+_CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.storage.places import Places
+from finetune_trainer.contract.uri import parse_uri
+
+path = sys.argv[1]
+places = Places(StorageSpec(), None)
+uri = parse_uri("file://" + path)
+objects = list(places(uri).stat(uri))
+scan = DatasetScan(DatasetSpec(uri=str(uri)), objects, places)
+start = time.process_time()
+for _ in scan:
+    pass
+seconds = time.process_time() - start
+assert not scan.findings.count, scan.findings.message()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+bare = 0.0
+if not path.endswith(".gz"):
+    with open(path, "rb") as file:
+        lines = file.read(64 << 20).split(b"\\n")[:-1]
+    start = time.process_time()
+    for line in lines:
+        json.loads(line)
+    bare = sum(map(len, lines)) / (time.process_time() - start) / 1e6
+print(json.dumps({"rows": scan.rows, "bytes": scan.bytes, "seconds": seconds, "peak": peak, "bare": bare}))
+"""
+
+
+def _text(dice: random.Random, words: int) -> str:
+    return " ".join(dice.choices(_WORDS, k=words))
+
+
+def _chat(dice: random.Random) -> object:
+    turns = (("system", 12), ("user", 40), ("assistant", 120))
+    return {"messages": [{"role": role, "content": _text(dice, words)} for role, words in turns]}
+
+
+def _long_chat(dice: random.Random) -> object:
+    return {
+        "messages": [{"role": role, "content": _text(dice, 150)} for _ in range(4) for role in ("user", "assistant")]
+    }
+
+
+def _prompt(dice: random.Random) -> object:
+    return {"prompt": _text(dice, 60), "completion": " " + _text(dice, 120)}
+
+
+def _alpaca(dice: random.Random) -> object:
+    return {"instruction": _text(dice, 20), "input": "", "output": _text(dice, 80)}
+
+
+def _document(dice: random.Random) -> object:
+    return {"text": _text(dice, 600)}
+
+
+def _emoji(dice: random.Random) -> object:
+    return {"text": _text(dice, 300) + " 👍 日本語のテキスト é"}
+
+
+_KINDS: dict[str, Callable[[random.Random], object]] = {
+    "messages, 3 turns, 1 KB": _chat,
+    "messages, 8 turns, 6 KB": _long_chat,
+    "prompt and completion, 1 KB": _prompt,
+    "alpaca, 0.5 KB": _alpaca,
+    "text, 3 KB": _document,
+    "text with emoji, 1.5 KB": _emoji,
+}
+
+
+def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes]:
+    """Lines of a kind, `size` bytes in all; a few thousand different ones, over and over."""
+    dice = random.Random(0)
+    block = b"".join(json.dumps(kind(dice), ensure_ascii=False).encode() + b"\n" for _ in range(4000))
+    for _ in range(max(1, size // len(block))):
+        yield block
+
+
+def _measure(path: Path) -> dict[str, float]:
+    done = subprocess.run([sys.executable, "-c", _CHILD, str(path)], capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=200, help="size of each file (default: 200)")
+    size = parser.parse_args().megabytes * 1_000_000
+    print(f"{'rows':28}  {'rows':>9}  {'MB':>6}  {'MB/s cpu':>8}  {'json.loads':>10}  {'peak MiB':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, kind in _KINDS.items():
+            path = Path(folder) / "rows.jsonl"
+            with path.open("wb") as file:
+                file.writelines(_lines(kind, size))
+            _print(name, _measure(path))
+        packed = Path(folder) / "rows.jsonl.gz"
+        with gzip.open(packed, "wb", compresslevel=1) as file:
+            file.writelines(_lines(_chat, size))
+        _print("messages, 3 turns, gzip", _measure(packed))
+
+
+def _print(name: str, result: dict[str, float]) -> None:
+    speed = result["bytes"] / result["seconds"] / 1e6
+    bare = f"{result['bare']:10.0f}" if result["bare"] else " " * 10
+    print(
+        f"{name:28}  {result['rows']:9,.0f}  {result['bytes'] / 1e6:6.0f}  {speed:8.0f}  {bare}  {result['peak']:8.0f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

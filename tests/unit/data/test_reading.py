@@ -1,0 +1,177 @@
+"""What is read from good data, however it is cut into pieces and files; and with how much memory."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
+from finetune_trainer.data.json_line import parse_row
+from finetune_trainer.data.lines import LineSplitter
+from finetune_trainer.data.read import read_examples
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+PLACES = Places(StorageSpec(), None)
+
+
+def read(**spec: object) -> list[Example]:
+    dataset = DatasetSpec.model_validate(spec)
+    return list(read_examples(dataset, dataset_objects(dataset, PLACES), PLACES))
+
+
+def lines(*rows: object) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def messages(*turns: tuple[str, str]) -> tuple[Message, ...]:
+    return tuple(Message(role=role, content=content) for role, content in turns)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": " a\n"}, lambda place: Text(place=place, text=" a\n")),
+        ({"prompt": "p ", "completion": " c"}, lambda at: PromptCompletion(place=at, prompt="p ", completion=" c")),
+        (
+            {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "name": "x"}]},
+            lambda place: Conversation(place=place, messages=messages(("user", "u"), ("assistant", "a"))),
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]},
+            lambda place: Conversation(place=place, messages=messages(("user", "u"), ("assistant", "a"))),
+        ),
+        (
+            {"instruction": "do", "input": "this", "output": "done"},
+            lambda place: Conversation(place=place, messages=messages(("user", "do\n\nthis"), ("assistant", "done"))),
+        ),
+        (
+            {"instruction": "do", "input": "", "output": "done"},
+            lambda place: Conversation(place=place, messages=messages(("user", "do"), ("assistant", "done"))),
+        ),
+    ],
+)
+def test_examples(tmp_path: Path, row: object, expected: object) -> None:
+    (tmp_path / "t.jsonl").write_bytes(b"\n" + lines(row))
+    assert callable(expected)
+    assert read(uri=f"file://{tmp_path}/t.jsonl") == [expected(Place(file="t.jsonl", line=2))]
+
+
+def test_a_prefix_is_read_in_the_order_of_names_without_markers(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a/2.jsonl", "a/1.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(lines({"text": name}))
+    for marker in ("_SUCCESS", ".DS_Store"):
+        (tmp_path / marker).write_bytes(b"\0\1")
+    places = [(example.place.file, example.place.line) for example in read(uri=f"file://{tmp_path}/")]
+    assert places == [("a/1.jsonl", 1), ("a/2.jsonl", 1), ("b.jsonl", 1)]
+
+
+def test_places_are_read_in_the_order_of_the_list(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines({"text": name}))
+    uris = [f"file://{tmp_path}/two.jsonl", f"file://{tmp_path}/one.jsonl"]
+    assert [example.place.file for example in read(uris=uris)] == ["two.jsonl", "one.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.txt", "t.csv.gz"])
+def test_other_formats_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"prompt,completion\n")
+    with pytest.raises(TrainerError, match="convert the rows to jsonl") as raised:
+        read(uri=f"file://{tmp_path}/{name}")
+    assert raised.value.reason is FailureReason.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("name", ["json", "csv", "pandas"])
+def test_other_formats_are_refused_when_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.jsonl").write_bytes(lines({"text": "a"}))
+    with pytest.raises(TrainerError, match=f"format {name} is not read"):
+        read(uri=f"file://{tmp_path}/t.jsonl", format=name)
+
+
+def test_zstd_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\0" * 20)
+    with pytest.raises(TrainerError, match="compress it with gzip"):
+        read(uri=f"file://{tmp_path}/t.jsonl.zst")
+
+
+def test_nothing_is_yielded_after_the_first_problem(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_bytes(lines({"text": "a"}, {"text": 1}, {"text": "b"}, {"text": 2}))
+    dataset = DatasetSpec(uri=f"file://{tmp_path}/t.jsonl")
+    seen: list[Example] = []
+    with pytest.raises(TrainerError, match=r"2 problems[\s\S]*t\.jsonl:2[\s\S]*t\.jsonl:4"):
+        seen.extend(read_examples(dataset, dataset_objects(dataset, PLACES), PLACES))
+    assert [example.place.line for example in seen] == [1]
+
+
+@settings(deadline=None)
+@given(content=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200)), longest=st.integers(1, 50))
+def test_lines_do_not_depend_on_the_pieces(content: bytes, cuts: list[int], longest: int) -> None:
+    edges = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
+    pieces = [content[start:end] for start, end in pairwise(edges)]
+    expected = content.split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+    offset = 0
+    found = list(LineSplitter(pieces, longest))
+    assert len(found) == len(expected)
+    for number, (line, wanted) in enumerate(zip(found, expected, strict=True), 1):
+        assert line == (number, offset, wanted if len(wanted) <= longest else None)
+        offset += len(wanted) + 1
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(row=st.dictionaries(st.text(), _JSON, max_size=4), ascii_only=st.booleans())
+def test_every_json_object_is_read_as_the_standard_library_does(row: dict[str, object], ascii_only: bool) -> None:
+    text = json.dumps(row, ensure_ascii=ascii_only)
+    assert parse_row(text.encode("utf-8", "surrogatepass")) == json.loads(text)
+
+
+_SCAN = """
+import resource, sys
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+places = Places(StorageSpec(), None)
+dataset = DatasetSpec.model_validate({"uri": sys.argv[1], "limits": {"maxCompressionRatio": 10000}})
+scan = DatasetScan(dataset, dataset_objects(dataset, places), places)
+sound = sum(1 for _ in scan)
+print(sound, scan.bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("longest", [1000, 8_000_000])
+def test_memory_does_not_grow_with_the_data(tmp_path: Path, longest: int) -> None:
+    row = lines({"text": "😀" + "x" * longest})
+    rows = 270_000_000 // len(row)
+    with gzip.open(tmp_path / "t.jsonl.gz", "wb", compresslevel=1) as file:
+        for _ in range(rows):
+            file.write(row)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCAN, f"file://{tmp_path}/t.jsonl.gz"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sound, size, peak = map(int, done.stdout.split())
+    assert (sound, size) == (rows, rows * len(row))
+    assert peak <= 256
