@@ -3,6 +3,7 @@
 import json
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,13 @@ QUESTIONS = [
 """Rows of several lengths."""
 
 
-def recipe_of(model: Path, data: Path, output: Path, **sections: Any) -> Recipe:
+def recipe_of(base: Path, data: Path, output: Path, /, **sections: Any) -> Recipe:
     """A recipe with file:// places: two short steps unless `training` says otherwise."""
     training = {"maxSteps": 2, "batchSize": 8, "learningRate": "2e-3", "warmup": "0"} | sections.pop("training", {})
     return Recipe.model_validate(
         {
             "job": {"name": "tiny"} | sections.pop("job", {}),
-            "model": {"uri": f"file://{model}"} | sections.pop("model", {}),
+            "model": {"uri": f"file://{base}"} | sections.pop("model", {}),
             "dataset": {"uri": f"file://{data}"} | sections.pop("dataset", {}),
             "lora": {"rank": 4, "alpha": 8} | sections.pop("lora", {}),
             "training": training,
@@ -46,21 +47,25 @@ class LocalRun:
     folder: Path
     stop: threading.Event = field(default_factory=threading.Event)
     seen: list[Progress] = field(default_factory=list)
+    on_progress: Callable[[Progress], object] = lambda _: None
     writer: str = "writer-of-the-test"
 
     @classmethod
-    def make(cls, model: Path, folder: Path, rows: list[dict[str, Any]], **sections: Any) -> "LocalRun":
+    def make(cls, base: Path, folder: Path, rows: list[dict[str, Any]], /, **sections: Any) -> "LocalRun":
         """Writes the rows and makes the recipe."""
         data = folder / "train.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        return cls(recipe=recipe_of(model, data, folder / "out", **sections), folder=folder)
+        return cls(recipe=recipe_of(base, data, folder / "out", **sections), folder=folder)
 
     def changed(self, **sections: Any) -> "LocalRun":
         """The same run with sections of the recipe changed."""
         values = self.recipe.to_dict()
         for name, section in sections.items():
-            values[name] = {**values[name], **section} if isinstance(section, dict) else section
+            values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
         return LocalRun(recipe=Recipe.model_validate(values), folder=self.folder)
+
+    def _tell(self, progress: Progress) -> None:
+        self.on_progress(progress)
 
     def __call__(self) -> Result:
         """Runs."""
@@ -72,7 +77,7 @@ class LocalRun:
                     open_store=Places(self.recipe.storage, None),
                     writer=self.writer,
                     pvc_root=self.folder,
-                    reporter=Reporter([self.seen.append]),
+                    reporter=Reporter([self.seen.append, self._tell]),
                     stop=self.stop,
                 ),
             )

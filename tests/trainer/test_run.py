@@ -1,12 +1,16 @@
-"""A whole run from a recipe to a committed adapter, in this process."""
+"""A whole run from a recipe to a committed adapter, what is there already, and who was first."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import FINGERPRINT_DIGITS
+from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of
 
@@ -14,21 +18,99 @@ pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
 
 
-def test_adapter_is_committed_with_its_checksums(local_run: Runs) -> None:
-    run = local_run(QUESTIONS)
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    result = run()
+
+def test_adapter_is_committed_with_its_checksums(local_run: Runs) -> None:
+    result = local_run(QUESTIONS)()
 
     manifest = manifest_of(result)
     place = Path(result.output.manifest_uri.removeprefix("file://")).parent
     assert result.outcome is Outcome.SUCCEEDED
     assert place.name == result.fingerprint[:FINGERPRINT_DIGITS]
-    assert manifest.adapter == "1-writer-o"
-    assert folder_of(result) == place / "1-writer-o"
+    assert folder_of(result) == place / manifest.adapter == place / "1-writer-o"
     for file in manifest.files:
         content = (place / file.path).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (file.size, file.sha256)
-    on_disk = {path.relative_to(place).as_posix() for path in folder_of(result).rglob("*") if path.is_file()}
-    assert on_disk == {file.path for file in manifest.files}
+    assert _files(place).keys() == {file.path for file in manifest.files} | {"manifest.json"}
     assert manifest.rows == len(QUESTIONS)
     assert set(manifest.metrics) == {"loss", "steps", "tokens"}
+    assert "job" not in manifest.recipe
+    (data,) = manifest.dataset
+    assert data.sha256 == hashlib.sha256(Path(data.uri.removeprefix("file://")).read_bytes()).hexdigest()
+
+
+def test_digest_is_the_manifests(local_run: Runs) -> None:
+    result = local_run(QUESTIONS)()
+
+    content = Path(result.output.manifest_uri.removeprefix("file://")).read_bytes()
+    assert result.output.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert json.loads(content)["fingerprint"] == result.fingerprint
+
+
+def test_same_run_takes_the_adapter_that_is_there(local_run: Runs) -> None:
+    run = local_run(QUESTIONS)
+    first = run()
+    before = _files(run.folder / "out")
+    again = run.changed(training={"microBatchSize": 1, "loggingSteps": 5})
+
+    second = again()
+
+    assert second.outcome is Outcome.REUSED
+    assert (second.output, second.fingerprint) == (first.output, first.fingerprint)
+    assert _files(run.folder / "out") == before
+    assert [progress.stage for progress in again.seen] == [Stage.STARTING], "nothing was fetched, loaded or trained"
+
+
+def test_run_that_differs_goes_beside_it(local_run: Runs) -> None:
+    run = local_run(QUESTIONS)
+    first = run()
+
+    second = run.changed(training={"seed": 1})()
+
+    assert second.outcome is Outcome.SUCCEEDED
+    assert second.fingerprint != first.fingerprint
+
+
+def test_existing_adapter_is_a_conflict_when_asked_so(local_run: Runs) -> None:
+    run = local_run(QUESTIONS)
+    run()
+
+    with pytest.raises(TrainerError, match=r"manifest\.json is there already") as caught:
+        run.changed(output={"onExisting": "Fail"})()
+
+    assert caught.value.reason is FailureReason.OUTPUT_CONFLICT
+
+
+def test_replace_trains_again_and_puts_the_same_weights(local_run: Runs) -> None:
+    run = local_run(QUESTIONS)
+    first = run()
+    again = run.changed(output={"onExisting": "Replace"}, job={"name": "tiny", "attempt": 2})
+
+    second = again()
+
+    assert second.outcome is Outcome.SUCCEEDED
+    assert second.output.digest != first.output.digest
+    assert manifest_of(second).adapter == "2-writer-o"
+    assert _files(folder_of(second)) == _files(folder_of(first))
+
+
+def test_other_pod_that_commits_first_wins(local_run: Runs, tmp_path: Path) -> None:
+    """The other pod's adapter appears while this one trains, after it has looked for one."""
+    run = local_run(QUESTIONS)
+    elsewhere = run.changed(output={"uri": f"file://{tmp_path}/elsewhere"})
+    elsewhere.writer = "the-other-pod"
+    elsewhere()
+    run.on_progress = lambda progress: _arrive(progress, tmp_path)
+
+    with pytest.raises(TrainerError) as caught:
+        run()
+
+    assert caught.value.reason is FailureReason.SUPERSEDED
+    assert _files(tmp_path / "out") == _files(tmp_path / "elsewhere"), "this pod's files are gone"
+
+
+def _arrive(progress: Progress, folder: Path) -> None:
+    if progress.stage is Stage.SAVING:
+        shutil.copytree(folder / "elsewhere", folder / "out")

@@ -17,6 +17,7 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
     "spec.lora.modulesToSave": {"lora": {"modulesToSave": ["lm_head"]}},
     "spec.lora.initialAdapterUri": {"lora": {"initialAdapterUri": "s3://models/adapters/x"}},
+    "spec.training.scheduler": {"training": {"scheduler": "cosine_with_restarts"}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},

@@ -11,6 +11,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Attention, DeviceMap
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.recipe.recipe import Profile
+from finetune_trainer.contract.recipe.training import Scheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,9 @@ def _lora(recipe: Recipe) -> Iterator[Unsupported]:
 
 
 def _training(recipe: Recipe) -> Iterator[Unsupported]:
+    scheduler = recipe.training.scheduler
+    if scheduler is Scheduler.COSINE_WITH_RESTARTS:
+        yield _not_yet("training.scheduler", scheduler, "restarts cannot be set yet, and without them it is cosine")
     if recipe.training.early_stopping is not None:
         message = "the validation loss is not measured yet; remove the section"
         yield _not_yet("training.earlyStopping", "set", message)

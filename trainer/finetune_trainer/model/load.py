@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
@@ -67,8 +68,9 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
     """
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=dtype,
             quantization_config=_quantization(spec.quantization, dtype),
             attn_implementation="eager" if spec.attention is Attention.EAGER else "sdpa",
@@ -78,10 +80,18 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
         )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         if _is_out_of_disk_or_memory(error):
             raise
         raise TrainerError(FailureReason.MODEL_INVALID, f"the base model cannot be loaded: {error}") from error
+    # transformers would train on: weights that are not in the files are drawn at random, with no more than a warning.
+    if absent := sorted(loaded["missing_keys"]):
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"the base model's files lack {len(absent)} of its weights, {absent[0]} for one: the folder is incomplete, "
+            "or its config.json belongs to another model",
+        )
+    _require_shapes(model)
     _keep_weights_as_packed(model)
     return model
 
@@ -99,6 +109,26 @@ def _quantization(spec: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig 
             return BitsAndBytesConfig(load_in_8bit=True)
         case QuantizationType.NONE:
             return None
+
+
+def _require_shapes(model: torch.nn.Module) -> None:
+    """Checks that quantised weights have the shape that config.json says: transformers compares only the others.
+
+    Raises:
+        TrainerError: one has another.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            found = tuple(module.weight.quant_state.shape)
+        elif isinstance(module, Linear8bitLt):
+            found = tuple(module.weight.shape)
+        else:
+            continue
+        if found != (expected := (module.out_features, module.in_features)):
+            raise TrainerError(
+                FailureReason.MODEL_INVALID,
+                f"the base model's weight {name} has the shape {found}, and its config.json says {expected}",
+            )
 
 
 def _keep_weights_as_packed(model: torch.nn.Module) -> None:

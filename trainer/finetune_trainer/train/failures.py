@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FACTS = 3
+"""torch's message says what happened, how much was asked for and what the GPU has; advice on its allocator follows."""
 
 
 @contextmanager
@@ -26,5 +28,6 @@ def known_causes() -> Iterator[None]:
     except RuntimeError as error:
         # torch's OutOfMemoryError is a RuntimeError; the name keeps torch from being imported here.
         if type(error).__name__ == "OutOfMemoryError":
-            raise TrainerError(FailureReason.GPU_OUT_OF_MEMORY, str(error).split(". ", 1)[0]) from error
+            said = ". ".join(str(error).split(". ")[:_FACTS])
+            raise TrainerError(FailureReason.GPU_OUT_OF_MEMORY, said) from error
         raise

@@ -54,6 +54,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
     folder = fetch_model(recipe, inputs, context)
+    leave_if_told(context)
 
     reporter.stage(Stage.LOADING)
     from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
@@ -61,7 +62,9 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(folder)
     rows, counts = tokenised(recipe, inputs, tokenizer, context)
+    leave_if_told(context)
     base = load_base(folder, recipe.model, dtype)
+    leave_if_told(context)
 
     trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
 
@@ -100,6 +103,16 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     if existing is not None:
         event("reused", uri=existing.uri)
     return existing
+
+
+def leave_if_told(context: Context) -> None:
+    """Ends the run before the first step when the process was told to go.
+
+    Raises:
+        TrainerError: PREEMPTED.
+    """
+    if context.stop.is_set():
+        raise TrainerError(FailureReason.PREEMPTED, "told to stop; stopped before the first step")
 
 
 def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> "tuple[Any, TokenCounts]":
