@@ -14,8 +14,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from finetune_trainer import log
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.layout import (
@@ -27,8 +25,8 @@ from finetune_trainer.contract.layout import (
     WORK_ENV,
 )
 from finetune_trainer.contract.progress import Progress
-from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.report import HttpSink, Reporter
 
 
@@ -92,25 +90,6 @@ def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter,
     return Termination(
         outcome=result.outcome, fingerprint=result.fingerprint, progress=reporter.progress, output=result.output
     )
-
-
-def read_recipe(path: str) -> Recipe:
-    """The recipe in a file.
-
-    Raises:
-        TrainerError: there is none, or it is wrong; every wrong field is named with its value.
-    """
-    if not path:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")
-    try:
-        return Recipe.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"recipe {path}: {error.strerror}") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"spec.{'.'.join(map(str, item['loc']))}: {item['input']!r:.80}: {item['msg']}" for item in error.errors()
-        )
-        raise TrainerError(FailureReason.INVALID_RECIPE, problems) from error
 
 
 def stop_on_sigterm() -> threading.Event:

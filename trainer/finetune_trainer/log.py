@@ -16,10 +16,9 @@ from typing import TextIO
 _NAME = "finetune"
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
 
-# What the libraries read when they are imported, hence before. Offline and without telemetry: TRL sends a ping per
-# trainer otherwise (trl:trainer/base_trainer.py), and nothing here ever comes from the Hub's client.
+# What the libraries read when they are imported, hence before. TRL sends a ping per trainer unless telemetry is off
+# (trl:trainer/base_trainer.py).
 _ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -54,10 +53,21 @@ _LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transf
 
 
 def quieten(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keeps the training libraries offline and quiet; call before the first of them is imported."""
+    """Keeps the training libraries quiet and from telemetry; call before the first of them is imported."""
     environment.update(_ENVIRONMENT)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def go_offline(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keeps the Hub's client from the network; call once the base model is on the disk.
+
+    transformers asks the Hub about models that lie in a local folder too (which tokenizer, which adapter). The client
+    reads the variable when it is imported, which may have happened to fetch the model.
+    """
+    environment["HF_HUB_OFFLINE"] = "1"
+    if (hub := sys.modules.get("huggingface_hub")) is not None:
+        hub.constants.HF_HUB_OFFLINE = True
 
 
 @contextmanager

