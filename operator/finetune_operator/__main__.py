@@ -138,7 +138,7 @@ async def _main(config: Config, environment: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with connect() as kube:
+    async with connect(environment) as kube:
         await run(config, kube, environment, stop)
 
 

@@ -11,6 +11,7 @@ import concurrent.futures
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,7 @@ class Watches:
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         in_pod = in_cluster(self._environment)
+        bridge = _Bridge(loop)
 
         @kopf.on.login(registry=registry)
         async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -110,17 +112,45 @@ class Watches:
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
         async def finetunejob(event: kopf.RawEvent, **_: Any) -> None:
-            _call(loop, self._intake.finetunejob, event["type"], event["object"])
+            bridge.send(self._intake.finetunejob, event)
 
         @kopf.on.event("batch", "v1", "jobs", registry=registry)
         async def job(event: kopf.RawEvent, **_: Any) -> None:
-            _call(loop, self._intake.job, event["type"], event["object"])
+            bridge.send(self._intake.job, event)
 
         @kopf.on.event("", "v1", "pods", registry=registry)
         async def pod(event: kopf.RawEvent, **_: Any) -> None:
-            _call(loop, self._intake.pod, event["type"], event["object"])
+            bridge.send(self._intake.pod, event)
 
         return registry
+
+
+class _Bridge:
+    """From kopf's thread to the loop of the intake: in order, and one wake-up for as many events as have gathered.
+
+    A wake-up is a byte through a socket and a change of thread; one for each event would cost more than the event.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: deque[tuple[_Deliver, kopf.RawEvent]] = deque()
+        self._awake = False
+
+    def send(self, deliver: "_Deliver", event: kopf.RawEvent) -> None:
+        """Called by kopf's thread."""
+        self._events.append((deliver, event))
+        if not self._awake:
+            self._awake = True
+            _call(self._loop, self._receive)
+
+    def _receive(self) -> None:
+        self._awake = False  # before the first is taken: what comes from now on wakes again
+        while self._events:
+            deliver, event = self._events.popleft()
+            deliver(event["type"], event["object"])
+
+
+_Deliver = Callable[[str | None, Mapping[str, Any]], None]
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object) -> None:

@@ -175,7 +175,7 @@ class Controller:
     async def _write_status(self, record: JobRecord, wanted: FineTuneJobStatus) -> bool:
         """Writes the status if it says anything else than the one last known; whether it did."""
         known = FineTuneJobStatus.model_validate(record.raw_status())
-        patch = status_patch(record.uid, known, wanted)
+        patch = status_patch(record.resource_version, known, wanted)
         if patch is None:
             return False
         try:

@@ -107,7 +107,7 @@ class ClusterDirectory:
                     FINETUNEJOBS,
                     ref.namespace,
                     ref.name,
-                    progress_patch(ref.uid, record.resource_version, progress),
+                    progress_patch(record.resource_version, progress),
                     field_manager=names.PROGRESS_FIELD_MANAGER,
                     subresource="status",
                 )

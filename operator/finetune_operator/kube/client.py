@@ -5,7 +5,6 @@ fields, and copy every body before they send it.
 """
 
 import json
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,8 +21,6 @@ from finetune_operator.kube.errors import KubeError, Unavailable, from_response
 from finetune_trainer.contract.version import __version__
 
 USER_AGENT = f"finetune-operator/{__version__}"
-PAGE_SIZE = 500
-
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
@@ -32,12 +29,14 @@ _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 class ClientKube:
     """`Kube` over an ApiClient.
 
-    Attributes:
+    Args:
         timeout_seconds: limit of a request; of one page for lists.
+        page_size: objects in a page.
     """
 
-    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 500) -> None:
         self._client = client
+        self._page_size = page_size
         # aiohttp deprecates plain numbers, which is what the client itself would pass.
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=10.0)
 
@@ -49,7 +48,7 @@ class ClientKube:
         self, resource: Resource, namespace: str | None, *, label_selector: str = ""
     ) -> AsyncIterator[Page]:
         """See `Kube.pages`."""
-        query = {"limit": str(PAGE_SIZE)}
+        query = {"limit": str(self._page_size)}
         if label_selector:
             query["labelSelector"] = label_selector
         while True:
@@ -135,25 +134,31 @@ _MANAGER = {"fieldManager": names.FIELD_MANAGER}
 
 
 @asynccontextmanager
-async def connect(*, connections: int = 64) -> AsyncIterator[ClientKube]:
-    """A client for the cluster that this process runs in, or the one that KUBECONFIG names.
+async def connect(
+    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 500
+) -> AsyncIterator[ClientKube]:
+    """A client for the cluster that the environment names: by KUBECONFIG, else the one that this process runs in.
 
     Raises:
         KubeError: there are no usable credentials.
     """
     configuration = Configuration()
     try:
-        if in_cluster(os.environ):
+        if in_cluster(environment):
             load_incluster_config(client_configuration=configuration)
         else:
-            await load_kube_config(client_configuration=configuration)
+            # The client's own default is the KUBECONFIG of the moment of its import.
+            config_file = environment.get("KUBECONFIG") or None
+            await load_kube_config(config_file=config_file, client_configuration=configuration)
     except (ConfigException, OSError) as error:
         raise KubeError(f"no cluster: {error}") from None
     configuration.connection_pool_maxsize = connections
+    # The client turns this on; aiohttp then looks for ~/.netrc in a thread, twice a request.
+    configuration.client_session_kwargs = {"trust_env": False}
     client = ApiClient(configuration)
     client.user_agent = USER_AGENT
     try:
-        yield ClientKube(client)
+        yield ClientKube(client, page_size=page_size)
     finally:
         await client.close()
 

@@ -121,9 +121,9 @@ def _claimed_audiences(token: str) -> list[str] | None:
         return None
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         return None
-    if not isinstance(claims, dict):
-        return None
-    audience = claims.get("aud", [])
-    return [audience] if isinstance(audience, str) else [item for item in audience if isinstance(item, str)]
+    audience = claims.get("aud") if isinstance(claims, dict) else None
+    if isinstance(audience, str):
+        return [audience]
+    return [item for item in audience if isinstance(item, str)] if isinstance(audience, list) else None

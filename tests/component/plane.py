@@ -1,0 +1,240 @@
+"""The control plane as tests use it: kubectl, the operator's identity and process, the part of a kubelet."""
+
+import asyncio
+import inspect
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetune_operator.kube.api import PODS, Kube
+from finetune_trainer.contract.progress import Progress, Stage
+from finetune_trainer.contract.termination import Outcome, OutputRecord, Termination
+from localcluster import LocalCluster
+
+SYSTEM = "finetune-system"
+ACCOUNT = f"system:serviceaccount:{SYSTEM}:finetune-operator"
+"""The user that the API server knows the operator as."""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+OUTPUT = OutputRecord(
+    uri="s3://models/adapters/job/0/1",
+    manifest_uri="s3://models/adapters/job/0/manifest.json",
+    digest="sha256:00",
+    size_bytes=1,
+    base_model="org/model",
+    rank=16,
+)
+
+
+T = TypeVar("T")
+_Look = Callable[[], Awaitable[T | None] | T | None]
+
+
+class Plane:
+    """A running control plane."""
+
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = cluster
+        self.kubeconfig = cluster.kubeconfig
+        self._operator_kubeconfig: Path | None = None
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
+        """Runs kubectl as administrator and returns what it prints."""
+        result = subprocess.run(
+            [self._cluster.kubectl.program, "--kubeconfig", self.kubeconfig, *map(str, arguments)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert result.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {result.stderr}"
+        return result.stdout
+
+    def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        """One object."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
+        return found
+
+    def items(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json"))["items"]
+        return found
+
+    def operator_kubeconfig(self) -> Path:
+        """A kubeconfig with a token of the operator's service account."""
+        if self._operator_kubeconfig is None:
+            token = self.kubectl("create", "token", "finetune-operator", "-n", SYSTEM, "--duration=24h").strip()
+            config = json.loads(self.kubectl("config", "view", "--raw", "-o", "json"))
+            config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+            path = self.kubeconfig.with_name("operator-kubeconfig")
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(config))
+            self._operator_kubeconfig = path
+        return self._operator_kubeconfig
+
+    def mark(self) -> int:
+        """Now, as a place in the audit log."""
+        return self._cluster.audit.mark()
+
+    def operator_writes(self, since: int, namespace: str) -> list[str]:
+        """What the operator wrote to a namespace after a mark; events and leases are not counted."""
+        return [
+            f"{write.verb} {write.resource} {write.name}"
+            for write in self._cluster.audit.writes(since, namespace=namespace)
+            if write.user == ACCOUNT
+        ]
+
+
+@dataclass
+class Process:
+    """A running operator."""
+
+    popen: "subprocess.Popen[str]"
+    log: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def terminate(self, within: float = 20.0) -> int:
+        """SIGTERM, and the exit code; fails when it has not ended in time."""
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(timeout=within)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def operator(plane: Plane, folder: Path, namespace: str, **environment: str) -> Iterator[Process]:
+    """The operator as a process with the rights of its service account, serving one namespace.
+
+    Its Lease is in that namespace too, where the administrator has let it.
+    """
+    port = free_port()
+    path = os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "trainer"))
+    log = folder / f"operator-{port}.log"
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": path,
+        "KUBECONFIG": str(plane.operator_kubeconfig()),
+        "FINETUNE_OPERATOR_IMAGE": "localhost/operator:1",
+        "FINETUNE_TRAINER_IMAGE": "localhost/trainer:1",
+        "FINETUNE_PROGRESS_URL": f"http://127.0.0.1:{port}",
+        "FINETUNE_WATCH_NAMESPACES": namespace,
+        "FINETUNE_LEASE_NAMESPACE": SYSTEM,
+        "FINETUNE_LEASE_NAME": f"operator-{namespace}",
+        "FINETUNE_HTTP_HOST": "127.0.0.1",
+        "FINETUNE_HTTP_PORT": str(port),
+        "FINETUNE_RESYNC_SECONDS": "10",
+        "POD_NAME": f"operator-{port}",
+        **environment,
+    }
+    with log.open("w") as stream:
+        popen = subprocess.Popen([sys.executable, "-m", "finetune_operator"], env=variables, stderr=stream, text=True)
+    try:
+        yield Process(popen, log, port)
+    finally:
+        if popen.poll() is None:
+            popen.kill()
+        popen.wait()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def eventually(what: str, look: _Look[T], timeout: float = 90.0) -> T:  # noqa: ASYNC109
+    """Looks until it finds something; fails, naming `what`, when there is nothing for too long."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = look()
+        value = await found if inspect.isawaitable(found) else found
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not seen in {timeout:.0f} s: {what}"
+        await asyncio.sleep(0.1)
+
+
+def a_finetunejob(namespace: str, name: str = "job", **spec: Any) -> dict[str, Any]:
+    """A FineTuneJob; keyword arguments are sections of its spec. There is no preflight unless asked for."""
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "model": {"uri": "hf://org/model"},
+            "dataset": {"uri": "s3://data/train.jsonl"},
+            "output": {"uri": "s3://models/adapters"},
+            "preflight": {"enabled": False},
+            **spec,
+        },
+    }
+
+
+async def run_pod(kube: Kube, pod: dict[str, Any]) -> None:
+    """Does to a pod's status what a kubelet does when the container starts."""
+    await _set_state(kube, pod, "Running", {"running": {"startedAt": _now()}})
+
+
+async def end_pod(kube: Kube, pod: dict[str, Any], *, exit_code: int = 0, termination: str | None = None) -> None:
+    """What a kubelet does when the container ends, by default with the message of a trainer that succeeded."""
+    if termination is None:
+        message = Termination(
+            outcome=Outcome.SUCCEEDED,
+            fingerprint="0" * 12,
+            output=OUTPUT,
+            progress=Progress(stage=Stage.FINISHED, step=10, total_steps=10, loss=1.25),
+        )
+        termination = message.to_json()
+    terminated = {
+        "exitCode": exit_code,
+        "reason": "Error" if exit_code else "Completed",
+        "message": termination,
+        "startedAt": _now(),
+        "finishedAt": _now(),
+    }
+    await _set_state(kube, pod, "Failed" if exit_code else "Succeeded", {"terminated": terminated})
+
+
+async def _set_state(kube: Kube, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
+    container = {
+        "name": pod["spec"]["containers"][0]["name"],
+        "image": "image",
+        "imageID": "",
+        "ready": phase == "Running",
+        "restartCount": 0,
+        "state": state,
+    }
+    metadata = pod["metadata"]
+    await kube.merge(
+        PODS,
+        metadata["namespace"],
+        metadata["name"],
+        {"status": {"phase": phase, "startTime": _now(), "containerStatuses": [container]}},
+        field_manager="kubelet",
+        subresource="status",
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

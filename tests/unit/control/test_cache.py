@@ -1,0 +1,197 @@
+"""Cache, records and intake: what is news, what is kept, what goes."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.job import parse_job
+from finetune_operator.control import Key
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.intake import Intake
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.record import job_record
+from finetune_operator.reconcile.observed import JobView, Observed, PodView
+from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
+
+KEY = ("team", "job")
+
+
+class Operator:
+    """Cache, queue and intake together."""
+
+    def __init__(self) -> None:
+        self.cache = Cache()
+        self.queue: WorkQueue[Key] = WorkQueue(clock=lambda: 0.0, random=lambda: 0.0)
+        self.intake = Intake(self.cache, self.queue)
+
+    def looks(self) -> list[Key]:
+        """The keys that are to be looked at; they have been, afterwards."""
+        found = []
+        while (key := self.queue.take()) is not None:
+            self.queue.done(key)
+            found.append(key)
+        return found
+
+
+@pytest.fixture
+def operator() -> Operator:
+    return Operator()
+
+
+def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    assert operator.looks() == [KEY]
+    operator.intake.finetunejob("MODIFIED", a_finetunejob())
+    operator.intake.finetunejob(None, a_finetunejob(version=2))
+    assert operator.looks() == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"spec": {"suspend": True}, "generation": 2},
+        {"status": {"phase": "Running"}},
+        {"spec": {"retention": {"ttlSecondsAfterFinished": 5}}, "generation": 2},
+    ],
+)
+def test_a_change_is_news(operator: Operator, changed: dict[str, Any]) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.looks()
+    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=2, **changed))
+    assert operator.looks() == [KEY]
+
+
+def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob(status={"phase": "Running"}))
+    operator.looks()
+    progress = {"step": 7, "heartbeatTime": "2026-11-24T10:00:05Z"}
+    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=2, status={"phase": "Running", "progress": progress}))
+    assert operator.looks() == []
+    record = operator.cache.job(KEY)
+    assert record is not None
+    job = parse_job(record.raw())
+    assert job.status.progress is not None
+    assert job.status.progress.step == 7
+
+
+def test_an_older_version_changes_nothing(operator: Operator) -> None:
+    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=20, generation=2, spec={"suspend": True}))
+    operator.looks()
+    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=9))
+    assert operator.looks() == []
+    record = operator.cache.job(KEY)
+    assert record is not None
+    assert record.generation == 2
+
+
+def test_a_record_gives_the_object_back(operator: Operator) -> None:
+    raw = a_finetunejob(spec={"runToken": "ü"}, status={"phase": "Running", "progress": {"step": 1}})
+    record = job_record(raw)
+    assert record.raw()["spec"] == raw["spec"]
+    assert record.raw()["status"] == raw["status"]
+    assert parse_job(record.raw()).spec.run_token == "ü"
+
+
+@pytest.mark.parametrize(
+    ("raw", "settled"),
+    [
+        (a_finetunejob(), False),
+        (a_finetunejob(status=finished_status()), True),
+        (a_finetunejob(generation=2, status=finished_status(generation=1)), False),
+        (a_finetunejob(spec={"runToken": "again"}, status=finished_status()), False),
+        (a_finetunejob(spec={"runToken": "again"}, status=finished_status(run_token="again")), True),
+        (a_finetunejob(spec={"retention": {"ttlSecondsAfterFinished": 60}}, status=finished_status()), False),
+        (a_finetunejob(spec={"managedBy": "kueue.x-k8s.io/multikueue"}), True),
+        (a_finetunejob(spec={"managedBy": "finetune.dev/operator"}), False),
+        (a_finetunejob(deleting=True), True),
+    ],
+)
+def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, Any], settled: bool) -> None:
+    record = job_record(raw)
+    assert record.settled is settled
+    assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
+    operator.intake.finetunejob("ADDED", raw)
+    assert operator.looks() == ([] if settled else [KEY])
+
+
+def test_children_are_news_when_their_view_changes(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.looks()
+    operator.intake.job("ADDED", a_job())
+    assert operator.looks() == [KEY]
+    operator.intake.job("MODIFIED", a_job(version=2))
+    assert operator.looks() == []
+    operator.intake.job("MODIFIED", a_job(version=3, complete=True))
+    assert operator.looks() == [KEY]
+    operator.intake.pod("ADDED", a_pod())
+    assert operator.looks() == [KEY]
+    operator.intake.pod("DELETED", a_pod())
+    assert operator.looks() == [KEY]
+    operator.intake.pod("DELETED", a_pod())
+    assert operator.looks() == []
+
+
+def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.intake.job("ADDED", a_job())
+    operator.intake.pod("ADDED", a_pod())
+    forged_job = a_job("forged", uid="job-uid-2")
+    forged_job["metadata"]["ownerReferences"] = []
+    operator.intake.job("ADDED", forged_job)
+    operator.intake.pod("ADDED", a_pod("forged", uid="pod-uid-2", job_uid="job-uid-2"))
+    observed = operator.cache.observed("uid-1")
+    assert observed is not None
+    assert [job.name for job in observed.jobs] == ["job-train-1"]
+    assert [pod.name for pod in observed.pods] == ["job-train-1-abcde"]
+
+
+def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_back(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.intake.job("ADDED", a_job())
+    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
+    operator.intake.pod("ADDED", a_pod())
+    operator.looks()
+    assert not operator.cache.keeps_children("uid-1")
+    operator.intake.finetunejob(
+        "MODIFIED", a_finetunejob(version=6, generation=2, spec={"runToken": "again"}, status=finished_status())
+    )
+    assert operator.looks() == [KEY]
+    assert operator.cache.observed("uid-1") is None
+    operator.cache.complete("uid-1")
+    assert operator.cache.observed("uid-1") == Observed()
+
+
+def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob(uid="old", version=1))
+    operator.intake.job("ADDED", a_job(owner="old"))
+    operator.looks()
+    operator.intake.finetunejob("ADDED", a_finetunejob(uid="new", version=5))
+    assert operator.looks() == [KEY]
+    operator.intake.finetunejob("DELETED", a_finetunejob(uid="old", version=4))
+    record = operator.cache.job(KEY)
+    assert record is not None
+    assert record.uid == "new"
+    assert operator.cache.observed("new") == Observed()
+    assert operator.cache.key_of("old") is None
+
+
+def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(operator: Operator) -> None:
+    for index, version in ((1, 10), (2, 20), (3, 30)):
+        operator.intake.finetunejob("ADDED", a_finetunejob(f"job-{index}", uid=f"uid-{index}", version=version))
+    gone = operator.cache.prune_jobs({"uid-1"}, "25", None)
+    assert gone == [("team", "job-2")]
+    assert operator.cache.prune_jobs(set(), "99", "elsewhere") == []
+    assert operator.cache.job(("team", "job-3")) is not None
+
+
+def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.intake.job("ADDED", a_job())
+    operator.intake.pod("ADDED", a_pod())
+    assert operator.cache.prune_children(PodView, {"pod-uid-1"}, "50", None) == set()
+    assert operator.cache.prune_children(PodView, set(), "50", None) == {"uid-1"}
+    observed = operator.cache.observed("uid-1")
+    assert observed is not None
+    assert (len(observed.jobs), len(observed.pods)) == (1, 0)
+    assert operator.cache.prune_children(JobView, set(), "50", None, owner_uid="uid-1") == {"uid-1"}
+    assert not operator.cache.has_children("uid-1")

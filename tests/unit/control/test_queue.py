@@ -1,0 +1,213 @@
+"""The queue: deduplicating, one worker a key, fair, delayed, backed off. Time is a number that the test moves."""
+
+import asyncio
+
+import pytest
+
+from finetune_operator.control.queue import QueueClosed, WorkQueue
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def a_queue(clock: Clock, random: float = 0.0) -> WorkQueue[str]:
+    return WorkQueue(clock=clock, random=lambda: random)
+
+
+def drained(queue: WorkQueue[str]) -> list[str]:
+    taken = []
+    while (key := queue.take()) is not None:
+        taken.append(key)
+    return taken
+
+
+def test_many_marks_are_one_look(clock: Clock) -> None:
+    queue = a_queue(clock)
+    for _ in range(50):
+        queue.mark("a")
+    assert drained(queue) == ["a"]
+
+
+def test_first_come_first_served(clock: Clock) -> None:
+    queue = a_queue(clock)
+    for key in "abca":
+        queue.mark(key)
+    assert drained(queue) == ["a", "b", "c"]
+
+
+def test_a_key_that_keeps_being_marked_waits_behind_the_others(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark("busy")
+    queue.mark("patient")
+    assert queue.take() == "busy"
+    queue.mark("busy")
+    queue.done("busy")
+    assert drained(queue) == ["patient", "busy"]
+
+
+def test_a_running_key_is_not_taken_twice_and_no_mark_is_lost(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark("a")
+    assert queue.take() == "a"
+    queue.mark("a")
+    assert queue.take() is None
+    queue.done("a")
+    assert queue.take() == "a"
+    queue.done("a")
+    assert queue.take() is None
+
+
+def test_requeue_after_waits(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark("a")
+    queue.take()
+    queue.done("a", requeue_after=30)
+    clock.now += 29.9
+    assert queue.take() is None
+    clock.now += 0.2
+    assert queue.take() == "a"
+
+
+def test_the_earliest_delay_wins(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark_after("a", 30)
+    queue.mark_after("a", 10)
+    queue.mark_after("a", 20)
+    clock.now += 10
+    assert drained(queue) == ["a"]
+    clock.now += 100
+    assert drained(queue) == []
+
+
+def test_an_event_brings_a_delayed_key_forward_once(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark_after("a", 30)
+    queue.mark("a")
+    assert queue.take() == "a"
+    queue.done("a")
+    clock.now += 60
+    assert queue.take() is None, "the old delay must be gone: each look gives a new answer"
+
+
+def test_a_mark_during_the_run_beats_the_delay(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark("a")
+    queue.take()
+    queue.mark("a")
+    queue.done("a", requeue_after=300)
+    assert queue.take() == "a"
+
+
+def test_back_off_doubles_to_five_minutes_and_starts_anew_after_success(clock: Clock) -> None:
+    queue = a_queue(clock)
+    delays = []
+    queue.mark("a")
+    for _ in range(11):
+        assert queue.take() == "a"
+        delays.append(queue.failed("a"))
+        clock.now += delays[-1]
+    assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert queue.take() == "a"
+    queue.done("a")
+    queue.mark("a")
+    queue.take()
+    assert queue.failed("a") == 1
+
+
+def test_back_off_is_jittered_and_keeps_to_what_the_server_asks(clock: Clock) -> None:
+    queue = a_queue(clock, random=1.0)
+    queue.mark("a")
+    queue.take()
+    assert queue.failed("a") == 1.5
+    clock.now += 1.5
+    queue.take()
+    assert queue.failed("a", at_least=17) == 17
+
+
+def test_keys_fail_apart(clock: Clock) -> None:
+    queue = a_queue(clock)
+    for key in "ab":
+        queue.mark(key)
+        queue.take()
+    queue.failed("a")
+    assert queue.failed("b") == 1
+
+
+def test_stuck_means_a_key_that_runs_or_waits_too_long(clock: Clock) -> None:
+    queue = a_queue(clock)
+    clock.now += 1000
+    assert queue.stuck_seconds() == 0, "an empty queue is not stuck"
+    queue.mark("a")
+    queue.mark("b")
+    clock.now += 5
+    assert queue.stuck_seconds() == 5
+    assert queue.take() == "a"
+    assert queue.stuck_seconds() == 0
+    clock.now += 7
+    assert queue.stuck_seconds() == 7
+    queue.done("a")
+    assert queue.take() == "b"
+    assert queue.stuck_seconds() == 0
+
+
+async def test_a_waiting_worker_gets_a_key_at_once_and_a_delayed_one_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 0.0)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.mark_after("late", 0.05)
+    queue.mark("now")
+    assert await waiting == "now"
+    assert await queue.get() == "late"
+
+
+async def test_each_key_goes_to_one_of_many_workers() -> None:
+    loop = asyncio.get_running_loop()
+    queue: WorkQueue[int] = WorkQueue(clock=loop.time, random=lambda: 0.0)
+    running: set[int] = set()
+    handled: list[int] = []
+
+    async def work() -> None:
+        while True:
+            try:
+                key = await queue.get()
+            except QueueClosed:
+                return
+            assert key not in running
+            running.add(key)
+            await asyncio.sleep(0)
+            running.discard(key)
+            handled.append(key)
+            queue.done(key)
+
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    for round_ in range(3):
+        for key in range(100):
+            queue.mark(key)
+        while len(queue):  # noqa: ASYNC110 (one round of the loop at a time)
+            await asyncio.sleep(0)
+        assert sorted(handled[round_ * 100 :]) == list(range(100))
+    queue.close()
+    await asyncio.gather(*workers)
+
+
+async def test_a_cancelled_worker_passes_its_wake_up_on() -> None:
+    loop = asyncio.get_running_loop()
+    queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 0.0)
+    first = asyncio.create_task(queue.get())
+    second = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.mark("a")
+    first.cancel()
+    async with asyncio.timeout(5):
+        assert await second == "a"

@@ -1,0 +1,61 @@
+"""The configuration from the environment: defaults, and every mistake at once."""
+
+import pytest
+
+from finetune_operator.config import ConfigError, read_config
+
+REQUIRED = {"FINETUNE_OPERATOR_IMAGE": "op:1", "FINETUNE_TRAINER_IMAGE": "tr:1"}
+
+
+def test_two_images_are_enough() -> None:
+    config = read_config(REQUIRED, fallback_identity="me")
+    assert (config.reconcile.preflight_image, config.reconcile.trainer_image) == ("op:1", "tr:1")
+    assert config.reconcile.service_accounts == {"default"}
+    assert not config.reconcile.allow_remote_code
+    assert config.watch_namespaces == ()
+    assert (config.http_port, config.resync_seconds, config.identity) == (8080, 300.0, "me")
+    assert config.lease_namespace == "default"
+
+
+def test_everything_can_be_set() -> None:
+    config = read_config(
+        {
+            **REQUIRED,
+            "FINETUNE_IMAGE_PULL_POLICY": "Never",
+            "FINETUNE_PROGRESS_URL": "http://operator.svc:8080/",
+            "FINETUNE_SERVICE_ACCOUNTS": "trainer, default,trainer",
+            "FINETUNE_ALLOW_REMOTE_CODE": "true",
+            "FINETUNE_WATCH_NAMESPACES": " a,b ,",
+            "FINETUNE_WORKERS": "4",
+            "FINETUNE_RESYNC_SECONDS": "60",
+            "POD_NAMESPACE": "system",
+            "POD_NAME": "operator-0",
+            "FINETUNE_LOG_LEVEL": "WARNING",
+            "FINETUNE_HTTP_PORT": "9090",
+        },
+        fallback_identity="me",
+    )
+    assert config.reconcile.image_pull_policy == "Never"
+    assert config.reconcile.progress_url == "http://operator.svc:8080"
+    assert config.reconcile.service_accounts == {"trainer", "default"}
+    assert config.reconcile.allow_remote_code
+    assert config.watch_namespaces == ("a", "b")
+    assert (config.workers, config.resync_seconds, config.http_port) == (4, 60.0, 9090)
+    assert (config.lease_namespace, config.identity, config.log_level) == ("system", "operator-0", "WARNING")
+
+
+def test_every_mistake_is_told_at_once_with_its_variable() -> None:
+    environment = {
+        "FINETUNE_OPERATOR_IMAGE": " ",
+        "FINETUNE_IMAGE_PULL_POLICY": "Sometimes",
+        "FINETUNE_PROGRESS_URL": "operator:8080",
+        "FINETUNE_ALLOW_REMOTE_CODE": "perhaps",
+        "FINETUNE_WORKERS": "0",
+        "FINETUNE_RESYNC_SECONDS": "1.5",
+        "FINETUNE_LOG_LEVEL": "info",
+        "FINETUNE_HTTP_PORT": "99999",
+    }
+    with pytest.raises(ConfigError) as caught:
+        read_config(environment, fallback_identity="me")
+    assert {problem.split(":")[0] for problem in caught.value.problems} == {*environment, "FINETUNE_TRAINER_IMAGE"}
+    assert "FINETUNE_WORKERS: must be a whole number from 1 to 256 (found '0')" in caught.value.problems

@@ -1,0 +1,42 @@
+"""Logs as JSON lines."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from finetune_operator import logs
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_a_record_is_one_line_with_its_fields_and_traceback() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream)
+    logger = logging.getLogger("finetune_operator.test")
+    logger.debug("not this")
+    logger.info("a %s", "message\nof two lines", extra={"job": "team/a", "object": object()})
+    try:
+        int("boom")
+    except ValueError:
+        logger.exception("failed")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == ["a message\nof two lines", "failed"]
+    assert lines[0]["job"] == "team/a"
+    assert "object" not in lines[0]
+    assert "ValueError: invalid literal" in lines[1]["traceback"]
+
+
+def test_kopf_says_only_what_matters() -> None:
+    stream = io.StringIO()
+    logs.configure("DEBUG", stream)
+    logging.getLogger("kopf.objects").info("Handler 'x' succeeded.")
+    assert stream.getvalue() == ""

@@ -1,0 +1,148 @@
+"""Verdicts about tokens: what is asked of the cluster, what is kept, and for how long.
+
+The cluster is a table of pods and jobs; that real tokens are understood is tested against a real API server
+(tests/component/test_progress.py).
+"""
+
+import base64
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from finetune_operator.api import names
+from finetune_operator.api.status import ProgressStatus
+from finetune_operator.progress.auth import (
+    KEPT_REFUSAL_SECONDS,
+    KEPT_SECONDS,
+    Authenticator,
+    Denied,
+    Unauthenticated,
+    UnknownJob,
+)
+from finetune_operator.progress.ports import JobRef, JobState, PodIdentity, Unavailable
+
+REF = JobRef(namespace="team", name="job", uid="uid-1")
+POD = PodIdentity(namespace="team", name="pod", uid="pod-uid")
+
+
+@dataclass
+class Table:
+    """A cluster of known tokens, jobs and pods."""
+
+    tokens: dict[str, PodIdentity] = field(default_factory=dict)
+    jobs: set[JobRef] = field(default_factory=lambda: {REF})
+    attempts: dict[tuple[JobRef, PodIdentity], int] = field(default_factory=dict)
+    down: bool = False
+    reviews: int = 0
+
+    async def review(self, token: str, audience: str) -> PodIdentity | None:  # noqa: ARG002 (the port's)
+        self.reviews += 1
+        if self.down:
+            raise Unavailable("down")
+        return self.tokens.get(token)
+
+    async def job(self, ref: JobRef) -> JobState | None:
+        return JobState(finished=False, attempt=1, shown=None) if ref in self.jobs else None
+
+    async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
+        return self.attempts.get((ref, pod))
+
+    async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
+        raise NotImplementedError
+
+
+def a_token(audience: object = names.progress_audience(REF.uid), name: str = "x") -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"aud": audience}).encode()).rstrip(b"=").decode()
+    return f"header.{claims}.{name}"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_pod_of_the_job_is_let_in_and_reviewed_once_a_minute() -> None:
+    clock = Clock()
+    table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 2})
+    auth = Authenticator(table, clock=clock)
+    for _ in range(3):
+        reporter = await auth.authenticate(a_token(), REF)
+        assert (reporter.pod_name, reporter.attempt) == ("pod", 2)
+    assert table.reviews == 1
+    clock.now = KEPT_SECONDS
+    table.tokens.clear()
+    with pytest.raises(Unauthenticated):
+        await auth.authenticate(a_token(), REF)
+
+
+def a_segment(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "claims",
+    ["b", "bm90IGpzb24", a_segment("[]"), a_segment("[" * 5000), a_segment("{}"), a_segment('{"aud": 7}')],
+)
+async def test_what_is_no_token_costs_no_review(claims: str) -> None:
+    table = Table()
+    for token in ("", "x", claims, f"a.{claims}.c"):
+        with pytest.raises(Unauthenticated):
+            await Authenticator(table, clock=Clock()).authenticate(token, REF)
+    assert table.reviews == 0
+
+
+@pytest.mark.parametrize("audience", ["finetune.dev/other", ["https://kubernetes.default.svc"], [], [7]])
+async def test_another_jobs_token_is_denied_without_a_review(audience: object) -> None:
+    table = Table(tokens={a_token(audience): POD}, attempts={(REF, POD): 1})
+    with pytest.raises(Denied):
+        await Authenticator(table, clock=Clock()).authenticate(a_token(audience), REF)
+    assert table.reviews == 0
+
+
+async def test_an_invalid_token_is_refused_and_not_reviewed_again_at_once() -> None:
+    clock = Clock()
+    table = Table()
+    auth = Authenticator(table, clock=clock)
+    for _ in range(5):
+        with pytest.raises(Unauthenticated):
+            await auth.authenticate(a_token(), REF)
+    assert table.reviews == 1
+    clock.now = KEPT_REFUSAL_SECONDS
+    table.tokens[a_token()] = POD
+    table.attempts[REF, POD] = 1
+    assert (await auth.authenticate(a_token(), REF)).attempt == 1
+
+
+async def test_a_pod_of_another_namespace_or_job_is_denied() -> None:
+    foreign = PodIdentity(namespace="other", name="pod", uid="pod-uid")
+    table = Table(tokens={a_token(name="f"): foreign, a_token(name="n"): POD}, attempts={(REF, foreign): 1})
+    auth = Authenticator(table, clock=Clock())
+    for token in (a_token(name="f"), a_token(name="n")):
+        with pytest.raises(Denied):
+            await auth.authenticate(token, REF)
+
+
+async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
+    both = a_token([names.progress_audience("uid-1"), names.progress_audience("uid-2")])
+    other = JobRef(namespace="team", name="job-2", uid="uid-2")
+    table = Table(tokens={both: POD}, attempts={(REF, POD): 1}, jobs={REF, other})
+    auth = Authenticator(table, clock=Clock())
+    await auth.authenticate(both, REF)
+    with pytest.raises(Denied):
+        await auth.authenticate(both, other)
+
+
+async def test_an_unknown_job_and_an_unavailable_cluster_are_not_kept() -> None:
+    table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 1}, jobs=set())
+    auth = Authenticator(table, clock=Clock())
+    with pytest.raises(UnknownJob):
+        await auth.authenticate(a_token(), REF)
+    table.down = True
+    with pytest.raises(Unavailable):
+        await auth.authenticate(a_token(), REF)
+    table.down = False
+    table.jobs.add(REF)
+    assert (await auth.authenticate(a_token(), REF)).attempt == 1
