@@ -1,7 +1,9 @@
 """From a URI to the store that holds it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.contract.uri import Scheme, Uri
@@ -29,7 +31,8 @@ def open_store(
         pvc_root: where claims are mounted.
 
     Raises:
-        TrainerError: the endpoint or the certificates are refused, or the mounted keys are incomplete.
+        TrainerError: the endpoint or the certificates are refused, the mounted keys are incomplete, or the image
+            cannot reach such places.
     """
     match uri.scheme:
         case Scheme.S3:
@@ -37,6 +40,11 @@ def open_store(
 
             return S3Store(spec, credentials)
         case Scheme.HF:
+            if find_spec("huggingface_hub") is None:
+                raise TrainerError(
+                    FailureReason.NOT_SUPPORTED,
+                    f"{uri}: this image is built without the Hub's client; mirror the model to s3:// or pvc://",
+                )
             from finetune_trainer.storage.hub import HubStore
 
             return HubStore(revision=revision, token=hub_token)

@@ -2,6 +2,7 @@
 
 import ssl
 import tempfile
+import weakref
 from typing import TYPE_CHECKING, Literal
 
 import boto3
@@ -37,6 +38,8 @@ class S3Connection:
         self._credentials = credentials
         self._attempts = attempts
         self._ca_file = _ca_file(spec.ca_bundle)
+        if self._ca_file is not None:
+            weakref.finalize(self, self._ca_file.close)
         self._keys = credentials.read() if credentials else None
         self.client = self._connect()
 
@@ -109,7 +112,8 @@ def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None"
         raise TrainerError(
             FailureReason.INVALID_RECIPE, f"storage.caBundle holds no usable PEM certificates: {error}"
         ) from None
-    file = tempfile.NamedTemporaryFile(mode="w", prefix="ca-", suffix=".pem", encoding="ascii")  # noqa: SIM115
+    # Closed, and with that removed, by S3Connection's finalizer.
+    file = tempfile.NamedTemporaryFile(mode="w", prefix="ca-", suffix=".pem", encoding="utf-8")  # noqa: SIM115
     file.write(bundle)
     file.flush()
     return file
