@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -311,6 +312,34 @@ def test_a_server_that_dies_half_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == ExitCode.STORAGE_UNAVAILABLE
     assert f"{bench.base}/train.jsonl at {server.endpoint}" in ended.message
     assert verdicts(report)["model"] is Verdict.SKIPPED, "one wait for a dead server is enough"
+
+
+def test_sigterm_is_an_end_with_a_reason(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        recipe = {
+            "job": {"name": "tiny"},
+            "model": {"uri": f"{bench.base}/model"},
+            "dataset": {"uri": f"{bench.base}/train.jsonl"},
+            "output": {"uri": f"{bench.base}/out"},
+            "storage": {"endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}"},
+        }
+        (bench.folder / "recipe.json").write_text(json.dumps(recipe))
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[3] / "trainer"),
+            STORAGE_SECRET_ENV: str(s3server.mount(bench.folder / "keys", bench.keys).directory),
+            TERMINATION_ENV: str(bench.folder / "termination"),
+        }
+        script = "import sys; from finetune_trainer import preflight; sys.exit(preflight.main(sys.argv[1:]))"
+        arguments = [sys.executable, "-c", script, "--recipe", str(bench.folder / "recipe.json")]
+        with subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL) as process:
+            connection, _ = silent.accept()  # it is in the middle of a check
+            with connection:
+                process.terminate()
+                assert process.wait() == ExitCode.PREEMPTED
+    ended = Termination.read((bench.folder / "termination").read_text())
+    assert ended is not None
+    assert (ended.outcome, ended.reason) == (Outcome.FAILED, FailureReason.PREEMPTED)
 
 
 def test_nothing_heavy_is_imported(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_trainer import log
@@ -15,6 +17,7 @@ from finetune_trainer.preflight.checks import check
 from finetune_trainer.preflight.outcome import exit_code, shown, termination
 from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.report import HttpSink, Reporter
+from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.places import Places
 
@@ -47,15 +50,10 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
         reporter.update(bytes_downloaded=done)
 
     try:
-        recipe = read_recipe(recipe_file)
-        token_file = environment.get(HUB_TOKEN_ENV)
-        places = Places(
-            recipe.storage,
-            Credentials.from_environment(environment),
-            revision=recipe.model.revision,
-            hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
-        )
-        return check(recipe, places, moved=moved)
+        with _sigterm_raises():
+            return _checked(recipe_file, environment, moved)
+    except _TerminatedError:
+        return _failed("preflight", FailureReason.PREEMPTED, "the pod was asked to end")
     except TrainerError as error:
         return _failed("recipe", error.reason, error.message)
     except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
@@ -64,6 +62,36 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
     finally:
         if sink:
             sink.close()
+
+
+def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount) -> PreflightReport:
+    recipe = read_recipe(recipe_file)
+    token_file = environment.get(HUB_TOKEN_ENV)
+    places = Places(
+        recipe.storage,
+        Credentials.from_environment(environment),
+        revision=recipe.model.revision,
+        hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
+    )
+    return check(recipe, places, moved=moved)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM. Not an Exception: no check may take it for its own failure and go on."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Makes SIGTERM an exception, so that a write probe is removed. Process 1 of a container would ignore it else."""
+
+    def stop(*_: object) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _failed(name: str, reason: FailureReason, message: str) -> PreflightReport:
