@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from deploy.server import Server
-from localcluster import cluster
+from localcluster import ClusterError, cluster
+from localcluster.waiting import wait_for
 
 CRD = Path(__file__).parents[2] / "manifests/crd/finetunejobs.yaml"
 
@@ -19,11 +20,24 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The API server, without the CRD; each module its own, so that one may install what another removes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALCLUSTER_STATE", str(tmp_path_factory.mktemp("control-plane")))
-        plane = cluster.up(control_plane_only=True)
         try:
-            yield Server(plane.kubectl.program, plane.kubeconfig)
+            yield _with_controllers()
         finally:
             cluster.down(control_plane_only=True)
+
+
+def _with_controllers(tries: int = 3) -> Server:
+    """A plane whose controllers work: one that starts beside another may lose the race for a port, and dies of it."""
+    plane = cluster.up(control_plane_only=True)
+    server = Server(plane.kubectl.program, plane.kubeconfig)
+    try:
+        wait_for("the controllers", lambda: server.has("serviceaccount/default", "--namespace=default"), timeout=30)
+    except ClusterError:
+        if tries == 1:
+            raise
+        cluster.down(control_plane_only=True)
+        return _with_controllers(tries - 1)
+    return server
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,14 @@ class Server:
 
         wait_for("the CRD to be established", established, timeout=30)
 
+    def has(self, *arguments: str) -> bool:
+        """Whether `kubectl get` finds it."""
+        try:
+            self.kubectl("get", *arguments)
+        except RefusedError:
+            return False
+        return True
+
     def get(self, *arguments: str) -> Manifest:
         """`kubectl get`, read."""
         found: Manifest = json.loads(self.kubectl("get", *arguments, "-o", "json"))

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from deploy.rendering import NAMESPACE, Key, Manifest, kustomize, render
-from deploy.server import RefusedError, Server, job
+from deploy.server import Server, job
 from localcluster.ports import choose
 from localcluster.waiting import wait_for
 
@@ -41,10 +41,10 @@ def test_it_serves_a_job_without_being_refused(
         urls = [address + container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
         wait_for("the probes to be answered", lambda: all(map(_answers, urls)), timeout=SECONDS)
         control_plane.apply(job())
-        wait_for("the preflight Job", lambda: _has(control_plane, "job/support-bot-preflight-1"), timeout=SECONDS)
+        wait_for("the preflight Job", lambda: control_plane.has("job/support-bot-preflight-1"), timeout=SECONDS)
         wait_for("the status", lambda: _observed(control_plane) == 1, timeout=SECONDS)
         wait_for("the events", lambda: _events(control_plane), timeout=SECONDS)
-        assert _has(control_plane, "lease/finetune-operator", f"--namespace={NAMESPACE}")
+        assert control_plane.has("lease/finetune-operator", f"--namespace={NAMESPACE}")
         process.terminate()
         assert process.wait(timeout=SECONDS) == 0
     said = log.read_text()
@@ -116,14 +116,6 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (URLError, OSError):
         return False
-
-
-def _has(server: Server, *arguments: str) -> bool:
-    try:
-        server.get(*arguments)
-    except RefusedError:
-        return False
-    return True
 
 
 def _observed(server: Server) -> int:
