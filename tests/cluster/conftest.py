@@ -65,6 +65,13 @@ def lab(target: Target, bucket: str) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
+def shared_lab(target: Target, bucket: str) -> Iterator[Lab]:
+    """A namespace that a module's tests share."""
+    with namespace(target, f"lab-{uuid.uuid4().hex[:6]}", bucket) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
 def scripted(target: Target) -> Iterator[None]:
     """The operator starts the scripted trainer instead of the real one, for a module's tests."""
     installation.set_environment(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.lab import Lab, condition, keys_under, s3_client
+from localcluster import Keys
 
 BROKEN_LINE = 7312
 
@@ -50,27 +51,35 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(lab: Lab, broken: str, name: str) -> None:
-    spec, reason, words = CASES[name]
-    spec = json.loads(json.dumps(spec).replace("BUCKET", broken))
-    if "storage" in spec:
-        spec["storage"].setdefault("endpoint", lab.endpoint)
-    keys = lab.target.s3
-    lab.secret("wrong-keys", type(keys.admin)("no-such-key-id", "no-such-secret"))
+@pytest.fixture(scope="module")
+def refused(shared_lab: Lab, broken: str) -> Lab:
+    """All cases applied at once: what is waited for is the same."""
+    keys = shared_lab.target.s3
     assert keys.reader is not None
-    lab.secret("reader-keys", keys.reader)
-    lab.apply(name, **spec)
-    status = lab.until_finished(name, seconds=90)
+    shared_lab.secret("wrong-keys", Keys("no-such-key-id", "no-such-secret"))
+    shared_lab.secret("reader-keys", keys.reader)
+    for name, (spec, _, _) in CASES.items():
+        values = json.loads(json.dumps(spec).replace("BUCKET", broken))
+        if "storage" in values:
+            values["storage"].setdefault("endpoint", shared_lab.endpoint)
+        shared_lab.apply(name, **values)
+    return shared_lab
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(refused: Lab, broken: str, name: str) -> None:
+    _, reason, words = CASES[name]
+    status = refused.until_finished(name)
     assert status["phase"] == "Failed"
     assert status["failure"]["reason"] == reason, status["failure"]
     for word in words:
         assert word in condition(status, "Finished")["message"]
-    assert lab.children(name, "train") == []
-    assert keys_under(s3_client(keys), broken, f"adapters/{lab.namespace}/") == []
+    assert refused.children(name, "train") == []
+    assert keys_under(s3_client(refused.target.s3), broken, f"adapters/{refused.namespace}/") == []
 
 
-def test_a_field_without_behaviour_is_refused_by_name(lab: Lab) -> None:
+def test_a_field_without_behaviour_is_refused_by_name(shared_lab: Lab) -> None:
+    lab = shared_lab
     lab.apply("merged", output={"uri": f"s3://{lab.bucket}/adapters", "merged": "bf16"})
     status = lab.until_finished("merged", seconds=30)
     stalled = condition(status, "Stalled")

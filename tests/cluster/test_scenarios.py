@@ -128,7 +128,7 @@ def test_suspend_frees_the_pods_and_resume_is_a_new_attempt(lab: Lab) -> None:
     status = lab.until_finished("paused")
     assert status["phase"] == "Succeeded"
     assert status["attempt"] == 2
-    assert status["countedFailures"] == 0
+    assert status.get("countedFailures", 0) == 0
 
 
 def test_an_image_that_cannot_be_pulled_is_named(lab: Lab) -> None:
@@ -167,12 +167,18 @@ def test_a_deleted_job_takes_its_pods_along(lab: Lab) -> None:
 
 def test_an_operator_that_is_killed_again_and_again_makes_every_job_once(lab: Lab) -> None:
     cluster = lab.target.require_local()
+
+    def running_operator() -> bool:
+        pods = installation.operator_pods(lab.target)
+        return any(pod["status"]["phase"] == "Running" for pod in pods)
+
     chance = random.Random(7)
     names = [f"crash-{number}" for number in range(6)]
     for name in names:
         apply(lab, name, {"steps": 20, "stepSeconds": 0.2}, preflight={"enabled": True})
     for _ in range(4):
-        time.sleep(chance.uniform(0.2, 2.5))
+        lab.until("an operator that runs", running_operator)
+        time.sleep(chance.uniform(0.0, 2.0))
         levers.kill_selected(cluster, installation.NAMESPACE, "app.kubernetes.io/name=finetune-operator")
         # A new pod instead of the old one's growing back-off: the crash is the same, the wait is not.
         for pod in installation.operator_pods(lab.target):
@@ -191,12 +197,14 @@ def test_an_operator_that_is_killed_again_and_again_makes_every_job_once(lab: La
 def test_a_second_replica_takes_over(lab: Lab) -> None:
     installation.scale(lab.target, 2)
     try:
-        lease = lab.target.kubectl.items("-n", installation.NAMESPACE, "leases")[0]
-        holder = lease["spec"]["holderIdentity"]
-        leader = next(pod for pod in installation.operator_pods(lab.target) if pod["metadata"]["name"] in holder)
-        lab.target.kubectl(
-            "-n", installation.NAMESPACE, "delete", "pod", leader["metadata"]["name"], "--grace-period=0", "--force"
-        )
+
+        def leader() -> str | None:
+            lease = lab.target.kubectl.get("-n", installation.NAMESPACE, "lease", "finetune-operator")
+            names = [pod["metadata"]["name"] for pod in installation.operator_pods(lab.target)]
+            return next((name for name in names if name == lease["spec"].get("holderIdentity")), None)
+
+        name = lab.until("a leader", leader)
+        lab.target.kubectl("-n", installation.NAMESPACE, "delete", "pod", name, "--grace-period=0", "--force")
         apply(lab, "taken-over", {"steps": 2, "stepSeconds": 0.1})
         assert lab.until_finished("taken-over")["phase"] == "Succeeded"
     finally:
@@ -208,7 +216,10 @@ def test_a_job_costs_few_writes(lab: Lab) -> None:
     mark = audit.mark()
     apply(lab, "cheap", {"steps": 0}, preflight={"enabled": True})
     lab.until_finished("cheap")
-    writes = [write for write in audit.writes(mark, namespace=lab.namespace) if write.agent == "finetune-operator"]
-    own = [f"{write.verb} {write.resource}" for write in writes if "progress" not in write.user_agent]
-    assert own.count("patch jobs") + own.count("create jobs") == 2, own
-    assert len(own) <= 7, own
+    writes = [
+        f"{write.verb} {write.resource}"
+        for write in audit.writes(mark, namespace=lab.namespace)
+        # A 409 is the price of a progress record in between, which this test does not count either.
+        if write.field_manager == "finetune-operator" and write.code != 409
+    ]
+    assert sorted(writes) == ["patch finetunejobs/status"] * 4 + ["patch jobs"] * 2

@@ -20,6 +20,7 @@ def event(agent: str, verb: str, resource: str, namespace: str = "default", sub:
             "user": {"username": "someone"},
             "objectRef": target,
             "responseStatus": {"code": code},
+            "requestURI": "/apis?fieldManager=somebody&force=true",
         }
     )
 
@@ -44,6 +45,7 @@ def test_reads_a_line() -> None:
         namespace="default",
         name="x",
         code=409,
+        field_manager="somebody",
     )
 
 

@@ -36,8 +36,11 @@ class Credentials:
         directory = environment.get(STORAGE_SECRET_ENV)
         return cls(Path(directory)) if directory else None
 
-    def read(self) -> AccessKeys:
+    def read(self, secret: str = "") -> AccessKeys:
         """The keys as they are now.
+
+        Args:
+            secret: the Secret's name, for the message.
 
         Raises:
             TrainerError: a key is missing, empty or unreadable; all of them are named.
@@ -46,8 +49,9 @@ class Credentials:
         if missing := [name for name in (_KEY_ID, _SECRET) if not found[name]]:
             raise TrainerError(
                 FailureReason.STORAGE_ACCESS_DENIED,
-                f"the Secret of storage.secretRef has no {' and no '.join(missing)}: it needs the keys {_KEY_ID} and "
-                f"{_SECRET}, and {_SESSION} for temporary credentials",
+                f"the Secret {secret} of storage.secretRef is missing in this namespace or has no "
+                f"{' and no '.join(missing)}: it needs the keys {_KEY_ID} and {_SECRET}, and {_SESSION} for temporary "
+                "credentials",
             )
         return AccessKeys(key_id=found[_KEY_ID], secret=found[_SECRET], session=found[_SESSION] or None)
 

@@ -40,7 +40,8 @@ class S3Connection:
         self._ca_file = _ca_file(spec.ca_bundle)
         if self._ca_file is not None:
             weakref.finalize(self, self._ca_file.close)
-        self._keys = credentials.read() if credentials else None
+        self._secret = spec.secret_ref.name if spec.secret_ref else ""
+        self._keys = credentials.read(self._secret) if credentials else None
         self.client = self._connect()
 
     @property
@@ -62,7 +63,7 @@ class S3Connection:
     def renew(self) -> bool:
         """Reads the identity again; False when it is the one that was just refused."""
         if self._credentials is not None:
-            keys = self._credentials.read()
+            keys = self._credentials.read(self._secret)
             if keys == self._keys:
                 return False
             self._keys = keys
