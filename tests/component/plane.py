@@ -1,7 +1,6 @@
 """The control plane as tests use it: kubectl, the operator's identity and process, the part of a kubelet."""
 
 import asyncio
-import inspect
 import json
 import os
 import signal
@@ -38,7 +37,6 @@ OUTPUT = OutputRecord(
 
 
 T = TypeVar("T")
-_Look = Callable[[], Awaitable[T | None] | T | None]
 
 
 class Plane:
@@ -163,16 +161,26 @@ def free_port() -> int:
         return port
 
 
-async def eventually(what: str, look: _Look[T], timeout: float = 90.0) -> T:  # noqa: ASYNC109
+async def eventually(what: str, look: Callable[[], T | None], timeout: float = 90.0) -> T:  # noqa: ASYNC109
     """Looks until it finds something; fails, naming `what`, when there is nothing for too long."""
+
+    async def awaited() -> T | None:
+        return look()
+
+    return await eventually_seen(what, awaited, timeout)
+
+
+async def eventually_seen(
+    what: str,
+    look: Callable[[], Awaitable[T | None]],
+    timeout: float = 90.0,  # noqa: ASYNC109
+) -> T:
+    """The same for a look that takes time itself."""
     deadline = time.monotonic() + timeout
-    while True:
-        found = look()
-        value = await found if inspect.isawaitable(found) else found
-        if value:
-            return value
+    while not (found := await look()):
         assert time.monotonic() < deadline, f"not seen in {timeout:.0f} s: {what}"
         await asyncio.sleep(0.1)
+    return found
 
 
 def a_finetunejob(namespace: str, name: str = "job", **spec: Any) -> dict[str, Any]:

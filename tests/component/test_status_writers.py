@@ -1,4 +1,4 @@
-"""Two writers of one status on a real API server: neither wipes the other's part, and neither writes what it has not seen."""
+"""Two writers of one status on a real API server: neither wipes the other's part or writes what it has not seen."""
 
 from datetime import UTC, datetime
 

@@ -90,6 +90,9 @@ class Controller:
         except asyncio.CancelledError:
             self._queue.failed(key)
             raise
+        except Conflict as error:
+            delay = self._queue.failed(key)
+            logger.info("overtaken: %s; again in %.0f s", error.message, delay, extra=context)
         except KubeError as error:
             delay = self._queue.failed(key, at_least=error.retry_after)
             logger.warning("not done: %s; again in %.0f s", error.message, delay, extra=context)

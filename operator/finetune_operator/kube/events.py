@@ -18,7 +18,7 @@ from finetune_operator.reconcile.plan import Event
 
 logger = logging.getLogger(__name__)
 
-MAX_NOTE = 1024  # the API server refuses longer ones
+MAX_NOTE_BYTES = 1024  # the API server calls them characters
 REMEMBERED = 4096
 SAME_SERIES_SECONDS = 3600.0  # how long the API server keeps an event unless told otherwise
 
@@ -87,7 +87,6 @@ class EventRecorder:
             self._series.popitem(last=False)
 
     def _body(self, name: str, regarding: Regarding, event: Event, now: datetime) -> dict[str, object]:
-        note = event.message if len(event.message) <= MAX_NOTE else event.message[: MAX_NOTE - 1] + "…"
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -103,7 +102,7 @@ class EventRecorder:
             "type": event.type,
             "reason": event.reason,
             "action": "Reconcile",
-            "note": note,
+            "note": _cut(event.message),
             "reportingController": names.CONTROLLER_NAME,
             "reportingInstance": self._instance,
         }
@@ -111,6 +110,13 @@ class EventRecorder:
     def _name(self, regarding: Regarding, event: Event, now: datetime) -> str:
         seed = f"{regarding.uid}/{event.reason}/{event.message}/{now.timestamp()}"
         return f"{regarding.name[:200]}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
+
+
+def _cut(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= MAX_NOTE_BYTES:
+        return text
+    return encoded[: MAX_NOTE_BYTES - len("…".encode())].decode(errors="ignore") + "…"
 
 
 def _micro(time: datetime) -> str:

@@ -1,0 +1,317 @@
+"""The controller on a real API server, with a policy of a few lines: one Job, and the end when it is done."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
+from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob, parse_job
+from finetune_operator.api.reasons import Phase
+from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus, ProgressStatus
+from finetune_operator.control import Key
+from finetune_operator.control.cache import Cache
+from finetune_operator.control.controller import Controller
+from finetune_operator.control.intake import Intake
+from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.resync import Resync
+from finetune_operator.control.trouble import CHILD_REFUSED
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
+from finetune_operator.kube.client import ClientKube
+from finetune_operator.kube.errors import Conflict, NotFound
+from finetune_operator.kube.events import EventRecorder, Regarding
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.manifests import child_job
+from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
+
+CONFIG = ReconcileConfig(preflight_image="operator:1", trainer_image="trainer:1")
+
+
+def one_job(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
+    """Makes one Job; is finished when it is complete; a suspended FineTuneJob has its Job deleted."""
+    status = job.status.model_copy(update={"observed_generation": job.generation})
+    child = observed.job(names.TRAIN_ROLE, 1)
+    if job.spec.suspend:
+        gone = () if child is None else (Deletion(name=child.name, uid=child.uid),)
+        return Plan(delete=gone, status=status.model_copy(update={"phase": Phase.SUSPENDED}))
+    if job.status.is_true("Finished"):
+        return Plan(status=status)
+    if child is None and status.attempt == 0:
+        started = status.model_copy(update={"phase": Phase.STARTING, "attempt": 1})
+        event = Event(type=EventType.NORMAL, reason="AttemptStarted", message="attempt 1")
+        return Plan(apply=(child_job(job, config, names.TRAIN_ROLE, 1),), status=started, events=(event,))
+    if child is not None and child.complete:
+        return Plan(status=finished(status, now))
+    return Plan(status=status, requeue_after=600)
+
+
+def finished(status: FineTuneJobStatus, now: datetime) -> FineTuneJobStatus:
+    end = Condition(
+        type="Finished", status=ConditionStatus.TRUE, reason="TrainingSucceeded", message="", last_transition_time=now
+    )
+    return status.model_copy(
+        update={"phase": Phase.SUCCEEDED, "conditions": [end], "progress": ProgressStatus(percent=100)}
+    )
+
+
+@dataclass
+class Operator:
+    """Cache, queue and controller; a test says when what is seen."""
+
+    kube: Kube
+    namespace: str
+    policy: Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan] = one_job
+    cache: Cache = field(default_factory=Cache)
+
+    def __post_init__(self) -> None:
+        clock = asyncio.get_running_loop().time
+        self.queue: WorkQueue[Key] = WorkQueue(clock=clock, random=lambda: 0.0)
+        self.intake = Intake(self.cache, self.queue)
+        self.resync = Resync(
+            kube=self.kube,
+            cache=self.cache,
+            queue=self.queue,
+            intake=self.intake,
+            namespaces=(self.namespace,),
+            period=300,
+            clock=clock,
+        )
+        self.controller = Controller(
+            kube=self.kube,
+            cache=self.cache,
+            queue=self.queue,
+            policy=self.policy,
+            config=CONFIG,
+            events=EventRecorder(self.kube, instance="test", now=lambda: datetime.now(UTC)),
+            now=lambda: datetime.now(UTC),
+        )
+
+    async def look(self, name: str = "job") -> float | None:
+        return await self.controller.reconcile((self.namespace, name))
+
+    async def status(self, name: str = "job") -> dict[str, Any]:
+        raw = await self.kube.get(FINETUNEJOBS, self.namespace, name)
+        found: dict[str, Any] = raw["status"]
+        return found
+
+    async def complete_child(self, admin: ClientKube) -> None:
+        """Plays the kubelet; the Job controller does the rest."""
+
+        async def pod() -> dict[str, Any] | None:
+            pages = [page async for page in admin.pages(PODS, self.namespace)]
+            return pages[0].items[0] if pages[0].items else None
+
+        await end_pod(admin, await eventually_seen("the pod", pod))
+
+        async def complete() -> bool | None:
+            raw = await admin.get(JOBS, self.namespace, names.child_name("job", names.TRAIN_ROLE, 1))
+            return any(item["type"] == "Complete" for item in raw["status"].get("conditions", ()))
+
+        await eventually_seen("the Job to be complete", complete)
+
+
+@pytest.fixture
+async def operator(kube: ClientKube, admin: ClientKube, namespace: str) -> Operator:
+    """An operator that has seen one fresh FineTuneJob."""
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
+    found = Operator(kube, namespace)
+    await found.resync.once()
+    return found
+
+
+async def test_a_life_is_one_apply_and_two_status_writes(
+    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    mark = plane.mark()
+    assert await operator.look() is None
+    assert (await operator.status())["phase"] == "Starting"
+    assert await operator.look() == 600
+    await operator.resync.once()
+    assert await operator.look() == 600
+    await operator.complete_child(admin)
+    await operator.resync.once()
+    await operator.look()
+    status = await operator.status()
+    assert (status["phase"], status["progress"]) == ("Succeeded", {"percent": 100})
+    await operator.resync.once()
+    assert await operator.look() is None
+    assert plane.operator_writes(mark, namespace) == [
+        "patch jobs job-train-1",
+        "patch finetunejobs/status job",
+        "patch finetunejobs/status job",
+    ]
+    events = [item for item in plane.items("events", namespace) if item["involvedObject"]["kind"] == names.KIND]
+    assert [(item["reason"], item["message"]) for item in events] == [("AttemptStarted", "attempt 1")]
+
+
+async def test_a_cache_that_is_late_never_trains_twice(
+    operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    late = Operator(kube, namespace)
+    await late.resync.once()  # sees the job before anything was made
+    await operator.look()
+    await operator.complete_child(admin)
+    await operator.resync.once()
+    await operator.look()
+    await admin.delete(
+        JOBS, namespace, "job-train-1", uid=(await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"]
+    )
+    mark = plane.mark()
+    await late.look()
+    assert plane.operator_writes(mark, namespace) == []
+    with pytest.raises(NotFound):
+        await kube.get(JOBS, namespace, "job-train-1")
+
+
+async def test_a_child_that_was_made_before_a_crash_is_found_and_not_made_again(
+    operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    restarted = Operator(kube, namespace)
+    await restarted.resync.once()  # before the child, so that its view of Jobs is late
+    raw = await admin.get(FINETUNEJOBS, namespace, "job")
+    record = operator.cache.job((namespace, "job"))
+    assert record is not None
+    await kube.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))  # and then the operator died
+    mark = plane.mark()
+    await restarted.look()
+    assert "patch jobs job-train-1" not in plane.operator_writes(mark, namespace)
+    observed = restarted.cache.observed(record.uid)
+    assert observed is not None
+    assert [job.name for job in observed.jobs] == ["job-train-1"]
+
+
+async def test_a_namesake_is_not_taken_for_the_job(
+    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    record = operator.cache.job((namespace, "job"))
+    assert record is not None
+    await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)
+    mark = plane.mark()
+    assert await operator.look() is None
+    assert operator.cache.job((namespace, "job")) is None
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
+    await operator.look()
+    assert plane.operator_writes(mark, namespace) == []
+
+
+async def test_a_status_that_changed_meanwhile_is_not_overwritten(
+    operator: Operator, admin: ClientKube, namespace: str
+) -> None:
+    await operator.look()
+    progress = {"status": {"progress": {"step": 3}}}
+    manager = names.PROGRESS_FIELD_MANAGER
+    await admin.merge(FINETUNEJOBS, namespace, "job", progress, field_manager=manager, subresource="status")
+    late = Operator(operator.kube, namespace, policy=lambda job, *_: Plan(status=renamed(job)), cache=operator.cache)
+    with pytest.raises(Conflict):
+        await late.look()
+    await late.resync.once()
+    await late.look()
+    status = await operator.status()
+    assert (status["podName"], status["progress"]) == ("pod", {"step": 3})
+
+
+def renamed(job: FineTuneJob) -> FineTuneJobStatus:
+    return job.status.model_copy(update={"pod_name": "pod"})
+
+
+async def test_a_deletion_hits_only_the_child_that_was_seen(
+    operator: Operator, admin: ClientKube, namespace: str
+) -> None:
+    await operator.look()
+    await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"suspend": True}}, field_manager="user")
+    await operator.resync.once()
+    await operator.look()
+    with pytest.raises(NotFound):
+        await admin.get(JOBS, namespace, "job-train-1")
+    assert (await operator.status())["phase"] == "Suspended"
+
+
+async def test_a_refused_child_leaves_a_condition_and_comes_when_it_may(
+    operator: Operator, plane: Plane, namespace: str
+) -> None:
+    plane.kubectl("create", "quota", "none", "-n", namespace, "--hard=count/jobs.batch=0")
+    plane.kubectl("wait", "quota/none", "-n", namespace, "--for=jsonpath={.status.hard}", "--timeout=30s")
+    operator.queue.mark((namespace, "job"))
+    mark = plane.mark()
+    for _ in range(3):
+        key = await operator.queue.get()
+        await operator.controller._handle(key)
+    status = await operator.status()
+    ready = next(item for item in status["conditions"] if item["type"] == "Ready")
+    assert ready["reason"] == CHILD_REFUSED
+    assert "exceeded quota: none" in ready["message"]
+    writes = plane.operator_writes(mark, namespace)
+    assert writes.count("patch finetunejobs/status job") == 1, "said once, however often it is tried"
+    plane.kubectl("delete", "quota", "none", "-n", namespace)
+    key = await operator.queue.get()
+    await operator.controller._handle(key)
+    assert (await operator.status())["phase"] == "Starting"
+
+
+async def test_a_spec_of_a_later_version_is_told_in_the_status_and_stops_nothing(
+    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    raw = await admin.get(FINETUNEJOBS, namespace, "job")
+    raw["spec"]["training"]["optimiser"] = "later"  # the API server of today would refuse it
+    operator.cache = Cache()
+    operator.__post_init__()
+    operator.intake.finetunejob(None, raw)
+    mark = plane.mark()
+    for _ in range(2):
+        assert await operator.look() is None
+        status = await operator.status()
+        version = (await admin.get(FINETUNEJOBS, namespace, "job"))["metadata"]["resourceVersion"]
+        raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": version}, "status": status}
+        operator.intake.finetunejob("MODIFIED", raw)
+    assert status["failure"]["reason"] == "InvalidSpec"
+    assert "spec.training.optimiser" in status["failure"]["message"]
+    assert status["observedGeneration"] == 1
+    assert len(plane.operator_writes(mark, namespace)) == 1
+
+
+@pytest.mark.parametrize("managed_by", ["kueue.x-k8s.io/multikueue"])
+async def test_a_job_of_another_controller_is_left_alone(
+    kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str, managed_by: str
+) -> None:
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, managedBy=managed_by))
+    operator = Operator(kube, namespace)
+    mark = plane.mark()
+    await operator.resync.once()
+    await operator.look()
+    assert plane.operator_writes(mark, namespace) == []
+
+
+async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: ClientKube, namespace: str) -> None:
+    await operator.look()
+    await operator.resync.once()
+    record = operator.cache.job((namespace, "job"))
+    assert record is not None
+    child = await admin.get(JOBS, namespace, "job-train-1")
+    await admin.delete(JOBS, namespace, "job-train-1", uid=child["metadata"]["uid"])
+    observed = operator.cache.observed(record.uid)
+    assert observed is not None
+    assert observed.jobs
+    await operator.resync.once()
+    observed = operator.cache.observed(record.uid)
+    assert observed is not None
+    assert not observed.jobs
+    await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)
+    await operator.resync.once()
+    assert operator.cache.job((namespace, "job")) is None
+
+
+async def test_the_same_event_again_raises_its_count(kube: ClientKube, plane: Plane, namespace: str) -> None:
+    recorder = EventRecorder(kube, instance="test", now=lambda: datetime.now(UTC))
+    regarding = Regarding(namespace=namespace, name="job", uid="uid")
+    event = Event(type=EventType.WARNING, reason="Retrying", message="x" * 5000)
+    for _ in range(3):
+        await recorder.post(regarding, (event,))
+    events = plane.items("events.events.k8s.io", namespace)
+    assert len(events) == 1
+    assert events[0]["series"]["count"] == 3
+    await recorder.post(Regarding(namespace="absent", name="job", uid="uid"), (event,))
