@@ -137,7 +137,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("spec.scheduling.env[0].name", {"scheduling.env": [{"name": "1A"}]}),
     ("spec.scheduling.env[0].name", {"scheduling.env": [{"name": "LD_PRELOAD", "value": "x"}]}),
     ("spec.scheduling.env[0].name", {"scheduling.env": [{"name": "AWS_ACCESS_KEY_ID", "value": "x"}]}),
-    ("spec.scheduling.env[0].name", {"scheduling.env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}),
     ("spec.scheduling.env", {"scheduling.env": [{"name": "A"}, {"name": "A"}]}),
     ("spec.scheduling.imagePullSecrets[0].name", {"scheduling.imagePullSecrets": [{"name": ""}]}),
     ("spec.retry.limit", {"retry.limit": 101}),
