@@ -66,13 +66,18 @@ class Ending:
     fingerprint: str | None = None
 
 
-Verdict = Waiting | Running | Passed | Ending
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """The container has failed and its Job has not said yet whether that is the end: it may replace the pod."""
+
+
+Verdict = Waiting | Running | Settling | Passed | Ending
 
 
 def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
     """The verdict on one child Job and its pods, oldest first."""
     for pod in reversed(pods):
-        if pod.terminated is not None and pod.terminated.exit_code == 0 and pod.phase == "Succeeded":
+        if pod.terminated is not None and pod.terminated.exit_code == 0:
             return Passed(termination=Termination.read(pod.terminated.message))
     if job.complete:
         return Passed(termination=None, pod_gone=True)
@@ -84,7 +89,7 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
             return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None]
     if not live:
-        return Waiting(reason="", message="", since=None)
+        return Settling() if pods else Waiting(reason="", message="", since=None)
     pod = live[-1]
     if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
         return Ending(

@@ -10,7 +10,7 @@ from finetune_operator.reconcile.conditions import show
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import Observed
-from finetune_operator.reconcile.outcome import Ending, Passed, Running, Waiting, judge, lost_deadline
+from finetune_operator.reconcile.outcome import Ending, Passed, Running, Settling, Waiting, judge, lost_deadline
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.reconcile.refusal import refuse
 from finetune_trainer.contract.failure import FailureReason
@@ -77,6 +77,8 @@ def _advance(draft: Draft) -> None:
                 _ended(draft, silent)
             else:
                 stages.show_running(draft, role, verdict)
+        case Settling():
+            pass  # what is shown stays: the Job's next word is an event
         case Passed() if role == names.PREFLIGHT_ROLE:
             if not ends.succeed_reused(draft, verdict):
                 stages.pass_preflight(draft, verdict)

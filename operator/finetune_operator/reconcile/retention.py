@@ -36,4 +36,7 @@ def expire(draft: Draft) -> None:
 
 def _idle(draft: Draft, job_name: str) -> bool:
     """Whether the Job has no pod that ended well: its controller has not marked it complete yet otherwise."""
-    return not any(pod.job_name == job_name and pod.phase == "Succeeded" for pod in draft.observed.pods)
+    return not any(
+        pod.job_name == job_name and pod.terminated is not None and pod.terminated.exit_code == 0
+        for pod in draft.observed.pods
+    )

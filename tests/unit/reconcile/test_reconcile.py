@@ -1,5 +1,6 @@
 """The policy, one behaviour a test: what a job does when its children do this and that."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -289,6 +290,27 @@ def test_a_disrupted_pod_is_replaced_by_its_job_without_a_new_attempt() -> None:
     world.step()
     assert world.status.attempt == 1
     assert phase_of(world) is Phase.STARTING
+
+
+def test_a_container_that_has_ended_is_not_shown_as_waiting() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.run()
+    world.step()
+    job = world.child()
+    world.finish("", exit_code=1)
+    world.jobs[job.name] = job
+    before = world.status
+    world.step()
+    assert world.status == before
+    world.pods.clear()
+    world.finish(succeeded())
+    world.jobs[job.name] = job
+    world.pods = {uid: replace(pod, phase="Running") for uid, pod in world.pods.items()}
+    world.step()
+    assert phase_of(world) is Phase.SUCCEEDED
+    world.step()
+    assert job.name in world.jobs
 
 
 def test_what_a_pod_waits_for_is_shown_with_one_event() -> None:
