@@ -101,7 +101,7 @@ def _adapter(run: LocalRun) -> dict[str, torch.Tensor]:
         {"dataset": {"packing": "disabled"}, "training": {"microBatchSize": 2}},
         {"training": {"microBatchSize": 1}},
         {"dataset": {"packing": "enabled"}, "training": {"microBatchSize": 4}},
-        {"dataset": {"maxLength": 1024}},
+        {"dataset": {"maxLength": 64}, "training": {"microBatchSize": 2}},
     ],
     ids=str,
 )

@@ -59,7 +59,7 @@ def _environment(run: LocalRun, **more: str) -> dict[str, str]:
     recipe, work = run.folder / "recipe.json", run.folder / "work"
     recipe.write_text(run.recipe.to_json())
     work.mkdir()
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
     return {
         **inherited,
         "OMP_NUM_THREADS": "1",

@@ -148,6 +148,15 @@ def test_progress_goes_through_all_stages_with_rising_steps(local_run: Runs) -> 
     assert last.bytes_uploaded == sum(file.stat().st_size for file in folder_of_last(run).iterdir())
 
 
+def test_last_loss_is_reported_however_seldom_losses_are_logged(local_run: Runs) -> None:
+    often, seldom = local_run(QUESTIONS), local_run(QUESTIONS, training={"loggingSteps": 50})
+
+    expected = often().output.metrics["loss"]
+
+    assert expected == [progress.loss for progress in often.seen if progress.loss is not None][-1]
+    assert seldom.changed(output={"onExisting": "Replace"})().output.metrics["loss"] == expected
+
+
 def folder_of_last(run: LocalRun) -> Path:
     """The only adapter's folder of a run."""
     (config,) = (run.folder / "out").rglob("adapter_config.json")

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     if arguments[:1] == ["preflight"]:
         from finetune_trainer import preflight
 
-        return preflight.main(arguments[1:])
+        return preflight.main(arguments[1:], environment)
     options = _parser().parse_args(arguments)
     return train(options.recipe or environment.get(RECIPE_ENV, ""), environment)
 
@@ -57,7 +57,7 @@ def train(recipe_file: str, environment: Mapping[str, str]) -> int:
     if sink:
         sink.close()
     if path := environment.get(TERMINATION_ENV):
-        ended.write(Path(path))
+        _write(ended, Path(path))
     return _exit_code(ended)
 
 
@@ -98,6 +98,14 @@ def stop_on_sigterm() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _write(ended: Termination, path: Path) -> None:
+    """Writes the message; where that is not possible the exit code still says how it ended."""
+    try:
+        ended.write(path)
+    except OSError as error:
+        log.event("termination", level=logging.WARNING, path=path, message=f"not written: {error.strerror}")
 
 
 def _failed(reason: FailureReason, message: str, progress: Progress) -> Termination:

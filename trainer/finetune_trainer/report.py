@@ -30,24 +30,35 @@ _RECENT_STEPS = 20
 
 
 class Reporter:
-    """Holds the latest record and hands every change to the sinks."""
+    """Holds the latest record and hands every change to the sinks; any thread may call it."""
 
     def __init__(self, sinks: Sequence[Sink] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._sinks = tuple(sinks)
         self._clock = clock
+        self._changing = threading.RLock()
         self.progress = Progress(heartbeat_time=clock())
 
     def stage(self, stage: Stage) -> None:
         """Enters a stage."""
         self.update(stage=stage)
 
+    def downloaded(self, count: int) -> None:
+        """Notes that `count` more bytes have come."""
+        with self._changing:
+            self.update(bytes_downloaded=(self.progress.bytes_downloaded or 0) + count)
+
+    def uploaded(self, count: int) -> None:
+        """Notes that `count` more bytes have gone."""
+        with self._changing:
+            self.update(bytes_uploaded=(self.progress.bytes_uploaded or 0) + count)
+
     def update(self, **fields: object) -> None:
         """Changes fields of the record; numbers that JSON has no word for become absent."""
-        self.progress = Progress.model_validate(
-            {**self.progress.model_dump(), **fields, "heartbeat_time": self._clock()}
-        )
-        for sink in self._sinks:
-            sink(self.progress)
+        with self._changing:
+            values = {**self.progress.model_dump(), **fields, "heartbeat_time": self._clock()}
+            self.progress = Progress.model_validate(values)
+            for sink in self._sinks:
+                sink(self.progress)
 
 
 class Pace:

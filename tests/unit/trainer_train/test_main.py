@@ -117,3 +117,14 @@ def test_unknown_error_is_a_sentence_and_its_traceback_stands_in_the_log(tmp_pat
     assert (done.returncode, message.reason) == (ExitCode.INTERNAL, FailureReason.INTERNAL)
     assert message.message.startswith("NotADirectoryError: ")
     assert "Traceback" in done.stderr
+
+
+def test_termination_message_that_cannot_be_written_changes_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, RECIPE_ENV: str(tmp_path / "none"), TERMINATION_ENV: str(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune_trainer"], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == ExitCode.INVALID_RECIPE
+    assert "Traceback" not in done.stderr

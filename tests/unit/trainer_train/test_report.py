@@ -139,6 +139,23 @@ def test_sink_exists_only_where_the_operator_asks_for_it(token: Path, server: Se
     assert server.tokens == ["Bearer first"]
 
 
+def test_bytes_of_many_threads_add_up() -> None:
+    reporter = Reporter()
+
+    def move() -> None:
+        for _ in range(200):
+            reporter.downloaded(3)
+            reporter.uploaded(5)
+
+    threads = [threading.Thread(target=move) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (reporter.progress.bytes_downloaded, reporter.progress.bytes_uploaded) == (4800, 8000)
+
+
 def test_estimate_goes_by_the_recent_steps() -> None:
     pace = Pace()
     pace.step(0.0, 0, 0)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.model.files import needed, require_complete
@@ -57,13 +56,6 @@ def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
 def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     store, folder = context.open_store(parse_uri(recipe.model.uri)), context.work / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    done = 0
-
-    def moved(count: int) -> None:
-        nonlocal done
-        done += count
-        context.reporter.update(stage=Stage.FETCHING, bytes_downloaded=done)
-
     for item in needed(inputs.model):
-        store.download(item, folder / item.uri.rsplit("/", 1)[-1], moved)
+        store.download(item, folder / item.uri.rsplit("/", 1)[-1], context.reporter.downloaded)
     return folder

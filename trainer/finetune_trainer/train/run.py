@@ -126,7 +126,7 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
     from finetune_trainer.train.rows import write_rows
 
     dataset, counts = recipe.dataset, TokenCounts()
-    examples = read_examples(dataset, inputs.dataset, context.open_store)
+    examples = read_examples(dataset, inputs.dataset, context.open_store, context.reporter.downloaded)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
     written = write_rows(rows, context.work / "rows.arrow")
     event(
@@ -171,14 +171,15 @@ def trained(
     done, total = trainer.state.global_step, trainer.state.max_steps
     if done < total:
         raise TrainerError(FailureReason.PREEMPTED, f"told to stop; stopped after step {done} of {total}")
-    return trainer, final_metrics(trainer)
+    metrics = final_metrics(trainer)
+    context.reporter.update(loss=metrics["loss"])
+    return trainer, metrics
 
 
 def final_metrics(trainer: "StepTrainer") -> dict[str, float]:
-    """The last logged loss, the mean loss, steps, and tokens."""
-    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    """Loss of the last step in nats per trained token, steps done, and tokens that went through the model."""
     return {
-        "loss": float(logged[-1]),
+        "loss": trainer.last_loss,
         "steps": float(trainer.state.global_step),
         "tokens": float(trainer.state.num_input_tokens_seen),
     }
@@ -199,12 +200,6 @@ def published(
         run=run_prefix(output, recipe.job.name, inputs.fingerprint),
         folder=writer_folder(recipe.job.attempt, context.writer),
     )
-    done = 0
-
-    def moved(count: int) -> None:
-        nonlocal done
-        done += count
-        context.reporter.update(bytes_uploaded=done)
 
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
@@ -225,7 +220,7 @@ def published(
             created=context.now(),
         )
 
-    publish(place, adapter.folder, adapter.files, describe, recipe.output.on_existing, moved)
+    publish(place, adapter.folder, adapter.files, describe, recipe.output.on_existing, context.reporter.uploaded)
     record = existing_output(recipe, inputs.fingerprint, context.open_store)
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)

@@ -4,6 +4,7 @@ transformers divides by a fixed number of rows; rows differ in length, so passes
 is filled by tokens (data/pack.py) and every token of the step weighs the same in the loss however the step is divided.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     Attributes:
         passes: how a step is divided; set before training.
+        last_loss: loss of the last step, nats per trained token.
     """
 
     passes: Passes
+    last_loss: float = math.nan
 
     def training_step(self, model: Any, inputs: Tensors, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
         """Runs forward and backward of every pass of the step; returns the step's loss, nats per trained token.
@@ -41,9 +44,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         trained = (inputs["labels"] != IGNORED).sum()
         losses = [super(StepTrainer, self).training_step(model, part, trained) for part in self.passes.of(inputs)]
         total = torch.stack(losses).sum()
-        if not torch.isfinite(total):
+        self.last_loss = total.item()
+        if not math.isfinite(self.last_loss):
             step, rate = self.state.global_step + 1, self._get_learning_rate()
-            message = f"the loss is {total.item()} at step {step} (learning rate {rate:.3g})"
+            message = f"the loss is {self.last_loss} at step {step} (learning rate {rate:.3g})"
             raise TrainerError(FailureReason.LOSS_DIVERGED, message)
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
@@ -111,10 +115,9 @@ def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
             "other; use auto or disabled",
         )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    longest = recipe.dataset.max_length
     return Passes(
         packed=packed,
-        max_tokens=micro * longest if micro else pass_tokens(cuda=torch.cuda.is_available(), max_length=longest),
+        max_tokens=micro * recipe.dataset.max_length if micro else pass_tokens(cuda=torch.cuda.is_available()),
         max_rows=micro or recipe.training.batch_size,
         pad_id=pad if pad is not None else 0,
     )
