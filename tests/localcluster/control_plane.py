@@ -11,6 +11,7 @@ import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from localcluster import identities, processes
 from localcluster.audit import POLICY
@@ -46,18 +47,25 @@ class Options:
 
 def choose_ports(address: str) -> dict[str, int]:
     """The ports of the control plane."""
-    etcd = choose(_LOOPBACK, 12379)
-    return {
-        "api": choose(address, 6443),
-        "etcd": etcd,
-        "etcd-peer": choose(_LOOPBACK, etcd + 1),
-        "controllers": choose(_LOOPBACK, 10257),
-        "scheduler": choose(_LOOPBACK, 10259),
-    }
+    ports: dict[str, int] = {}
+    # A port that is chosen is not listened on yet: the next choice must be told of it.
+    for name, host, preferred in (
+        ("api", address, 6443),
+        ("etcd", _LOOPBACK, 12379),
+        ("etcd-peer", _LOOPBACK, 12380),
+        ("controllers", _LOOPBACK, 10257),
+        ("scheduler", _LOOPBACK, 10259),
+    ):
+        ports[name] = choose(host, preferred, taken=ports.values())
+    return ports
 
 
 def start(home: Home, address: str, ports: dict[str, int], options: Options) -> None:
-    """Starts the control plane and returns when the API server is ready."""
+    """Starts the control plane and returns when all of it serves.
+
+    Raises:
+        ClusterError: a component ended, with its last words, or does not come to serve.
+    """
     pki = Pki(home.pki)
     pki.create(sorted({address, _LOOPBACK}), SERVICE_ADDRESS)
     server = identities.Server(f"https://{address}:{ports['api']}", pki.ca)
@@ -103,10 +111,13 @@ def start(home: Home, address: str, ports: dict[str, int], options: Options) -> 
         arguments.append("--endpoint-reconciler-type=none")
     api = processes.start(home, API_SERVER, [KUBERNETES.program(API_SERVER), *arguments])
     # Before that the default roles do not exist, and the others may be refused and end.
-    _wait_ready(home, api, server)
-    _start_controllers(home, pki, ports, options)
+    wait_serving(home, api, f"{server.url}/readyz", server.ca)
+    serving = [(_start_controllers(home, pki, ports, options), ports["controllers"])]
     if options.scheduler:
-        _start_scheduler(home, ports)
+        serving.append((_start_scheduler(home, ports), ports["scheduler"]))
+    for process, port in serving:
+        certificate = _certificates(home, process.name) / f"{process.name}.crt"
+        wait_serving(home, process, f"https://{_LOOPBACK}:{port}/healthz", certificate)
 
 
 def _start_etcd(home: Home, ports: dict[str, int]) -> Process:
@@ -154,7 +165,7 @@ def _start_controllers(home: Home, pki: Pki, ports: dict[str, int], options: Opt
         f"--root-ca-file={pki.ca}",
         f"--node-monitor-grace-period={_GRACE_SECONDS}s",
         f"--controllers=*,{','.join(f'-{name}' for name in off)}",
-        f"--cert-dir={home.root / 'certs' / CONTROLLER_MANAGER}",
+        f"--cert-dir={_certificates(home, CONTROLLER_MANAGER)}",
     ]
     if options.controller_qps is not None:
         arguments += [
@@ -178,20 +189,32 @@ def _start_scheduler(home: Home, ports: dict[str, int]) -> Process:
             f"--bind-address={_LOOPBACK}",
             f"--secure-port={ports['scheduler']}",
             "--leader-elect=false",
-            f"--cert-dir={home.root / 'certs' / SCHEDULER}",
+            f"--cert-dir={_certificates(home, SCHEDULER)}",
         ],
     )
 
 
-def _wait_ready(home: Home, api: Process, server: identities.Server) -> None:
-    context = ssl.create_default_context(cafile=str(server.ca))
+def _certificates(home: Home, component: str) -> Path:
+    """Where a component keeps the certificate that it makes for itself."""
+    return home.root / "certs" / component
+
+
+def wait_serving(home: Home, process: Process, url: str, certificate: Path) -> None:
+    """Waits until the component answers well, with a certificate that this one vouches for.
+
+    A component whose port another plane has would not be noticed otherwise: that plane's answers too.
+
+    Raises:
+        ClusterError: the process has ended, with its last words; or it does not come to serve.
+    """
     last = "it does not answer yet"
 
     def ready() -> bool:
         nonlocal last
-        processes.must_run(home, api)
+        processes.must_run(home, process)
         try:
-            with urllib.request.urlopen(f"{server.url}/readyz", context=context, timeout=2):
+            context = ssl.create_default_context(cafile=str(certificate))
+            with urllib.request.urlopen(url, context=context, timeout=2):
                 return True
         except urllib.error.HTTPError as error:
             with error:
@@ -200,4 +223,4 @@ def _wait_ready(home: Home, api: Process, server: identities.Server) -> None:
             last = str(error)
         return False
 
-    wait_for("the API server to be ready", ready, timeout=90, seen=lambda: last)
+    wait_for(f"{process.name} to serve", ready, timeout=90, seen=lambda: last)
