@@ -1,32 +1,19 @@
 """The whole path with the real trainer: a YAML, its way through the states, and the adapter that comes out."""
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
-from cluster.lab import Lab, condition, keys_under, s3_client
+import pytest
+
+from cluster.artefact import download, verified_manifest
+from cluster.lab import Lab, condition, s3_client
+from demo.answers import ask
+from finetune_trainer import log
+from localcluster import levers
+from realmodel.smollm2 import chatterbot_rows, prepare_smollm2
 
 TINY_STEPS = 6
-
-
-def download(lab: Lab, uri: str, folder: Path) -> None:
-    """Everything under an s3:// prefix."""
-    client = s3_client(lab.target.s3)
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    for key in keys_under(client, bucket, prefix.rstrip("/") + "/"):
-        path = folder / key[len(prefix) :].lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        client.download_file(bucket, key, str(path))
-
-
-def manifest_of(lab: Lab, status: dict[str, Any]) -> dict[str, Any]:
-    """The manifest that the status names, after comparing its digest."""
-    bucket, _, key = status["output"]["manifestUri"].removeprefix("s3://").partition("/")
-    content = s3_client(lab.target.s3).get_object(Bucket=bucket, Key=key)["Body"].read()
-    assert status["output"]["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
-    manifest: dict[str, Any] = json.loads(content)
-    return manifest
+REAL_STEPS = 12
 
 
 def test_a_yaml_becomes_a_checksummed_adapter(lab: Lab, tmp_path: Path) -> None:
@@ -38,18 +25,8 @@ def test_a_yaml_becomes_a_checksummed_adapter(lab: Lab, tmp_path: Path) -> None:
     assert status["preflight"]["rows"] == 64
     assert status["progress"]["display"] == f"100% {TINY_STEPS}/{TINY_STEPS}"
     assert status["output"]["rank"] == 4
-
-    manifest = manifest_of(lab, status)
-    run = status["output"]["manifestUri"].rsplit("/", 1)[0]
-    download(lab, run, tmp_path)
-    assert manifest["files"]
-    for file in manifest["files"]:
-        content = (tmp_path / file["path"]).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == file["sha256"]
-        assert len(content) == file["size"]
-    assert status["output"]["uri"] == f"{run}/{manifest['adapter']}"
-    stored = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert stored == {"manifest.json", *(file["path"] for file in manifest["files"])}
+    manifest = verified_manifest(download(lab.target, status, tmp_path), status)
+    assert status["output"]["uri"].endswith(f"/{manifest['adapter']}")
     assert [len(lab.children("tiny", role)) for role in ("preflight", "train")] == [1, 1]
 
 
@@ -65,8 +42,50 @@ def test_the_same_yaml_again_trains_nothing(lab: Lab) -> None:
     assert lab.children("again", "train") == []
 
 
+def test_a_trainer_that_is_killed_leaves_one_manifest(lab: Lab, tmp_path: Path) -> None:
+    cluster = lab.target.require_local()
+    lab.apply("killed", training={"maxSteps": 400, "batchSize": 4})
+
+    def trains() -> bool:
+        return bool(lab.status("killed").get("progress", {}).get("step"))
+
+    lab.until("its first step", trains, seconds=180)
+    [pod] = lab.pods("killed", "train")
+    levers.kill_container(cluster, lab.namespace, pod["metadata"]["name"])
+    status = lab.until_finished("killed", seconds=240)
+    assert status["phase"] == "Succeeded", lab.picture()
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Killed", "TrainingSucceeded"]
+    verified_manifest(download(lab.target, status, tmp_path), status)
+
+
 def test_nothing_that_was_applied_is_changed(lab: Lab) -> None:
     lab.apply("quiet", training={"maxSteps": 1, "batchSize": 4}, suspend=True)
     lab.until_phase("quiet", "Suspended")
     manifest = json.dumps(lab.manifest("quiet", training={"maxSteps": 1, "batchSize": 4}, suspend=True))
     assert lab.kubectl("diff", "-f", "-", stdin=manifest) == ""
+
+
+@pytest.mark.filterwarnings("ignore")  # what the libraries say while they generate text is theirs
+def test_a_real_model_answers_differently_afterwards(lab: Lab, tmp_path: Path) -> None:
+    with log.libraries_quiet():
+        model = prepare_smollm2()
+    client = s3_client(lab.target.s3)
+    for path in model.iterdir():
+        client.upload_file(str(path), lab.bucket, f"models/smollm2/{path.name}")
+    data = "".join(json.dumps(row) + "\n" for row in chatterbot_rows())
+    client.put_object(Bucket=lab.bucket, Key="data/chat.jsonl", Body=data.encode())
+    lab.apply(
+        "real",
+        model={"uri": f"s3://{lab.bucket}/models/smollm2"},
+        dataset={"uri": f"s3://{lab.bucket}/data/chat.jsonl", "maxLength": 256},
+        lora={"rank": 8, "alpha": 16},
+        training={"maxSteps": REAL_STEPS, "batchSize": 8, "learningRate": "2e-3"},
+        resources={"gpus": 0},
+    )
+    status = lab.until_finished("real", seconds=600)
+    assert status["phase"] == "Succeeded", lab.picture()
+    run = download(lab.target, status, tmp_path)
+    manifest = verified_manifest(run, status)
+    with log.libraries_quiet():
+        [answer] = ask(model, run / manifest["adapter"], ["My mouse is not responding."])
+    assert answer.base != answer.tuned
