@@ -7,7 +7,6 @@ but 410, a 403 on a relist): then it is started again after a back-off, while th
 """
 
 import asyncio
-import concurrent.futures
 import logging
 import threading
 import time
@@ -72,12 +71,14 @@ class Watches:
         """Runs kopf once, from its start to its end, and returns why it ended."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
-        stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+        kopf_loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
 
         def live() -> None:
             error: BaseException | None = None
             try:
-                asyncio.run(self._operate(loop, stop))
+                with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
+                    runner.run(self._operate(loop, stop))
             except BaseException as raised:  # noqa: BLE001 (whatever it is, the watches have ended)
                 error = raised
             _call(loop, _set, ended, error)
@@ -86,10 +87,11 @@ class Watches:
         try:
             return await ended
         finally:
-            if not stop.done():
-                stop.set_result(None)
+            _call(kopf_loop, stop.set)
 
-    async def _operate(self, loop: asyncio.AbstractEventLoop, stop: "concurrent.futures.Future[None]") -> None:
+    async def _operate(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+        # The flag must be one of kopf's own loop: for one of another thread kopf blocks a thread of the loop's
+        # executor, and the loop, which waits for that at its end, would never end by itself.
         await kopf.operator(
             registry=self._registry(loop),
             settings=self._settings(),

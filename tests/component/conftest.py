@@ -37,7 +37,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
             plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/crd/finetunejobs.yaml")
             plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
             plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/default/namespace.yaml")
-            plane.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
+            plane.grant()
             yield plane
         finally:
             if not reused:

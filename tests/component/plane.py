@@ -82,6 +82,25 @@ class Plane:
             self._operator_kubeconfig = path
         return self._operator_kubeconfig
 
+    def grant(self) -> None:
+        """Gives the operator its rights, as they are shipped."""
+        self.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
+
+    @contextmanager
+    def may_only_list(self, namespace: str) -> Iterator[None]:
+        """Takes the operator's rights away but for get and list, until `grant` or the end."""
+        role = f"reader-{namespace}"
+        kinds = "--resource=finetunejobs.finetune.dev,jobs.batch,pods"
+        self.kubectl("create", "clusterrole", role, "--verb=get,list", kinds)
+        account = f"--serviceaccount={SYSTEM}:finetune-operator"
+        self.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", account)
+        self.kubectl("delete", "clusterrolebinding", "finetune-operator")
+        try:
+            yield
+        finally:
+            self.grant()
+            self.kubectl("delete", "clusterrolebinding,clusterrole", role)
+
     def mark(self) -> int:
         """Now, as a place in the audit log."""
         return self._cluster.audit.mark()

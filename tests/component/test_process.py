@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 
 from component.plane import (
-    REPOSITORY,
     SYSTEM,
     Plane,
     Process,
@@ -184,32 +183,20 @@ async def test_a_foreign_job_with_our_name_is_not_touched(
         assert now["status"] == raw["status"]
 
 
-async def test_the_watches_come_back_after_the_right_to_watch_was_missing(
+async def test_the_process_goes_on_after_its_right_to_watch_was_missing(
     plane: Plane, world: World, namespace: str, tmp_path: Path
 ) -> None:
-    """kopf raises out of `kopf.operator()` on a 403; the process must not end for it."""
-    role = f"reader-{namespace}"
-    account = f"--serviceaccount={SYSTEM}:finetune-operator"
-    kinds = "--resource=finetunejobs.finetune.dev,jobs.batch,pods"
-    plane.kubectl("create", "clusterrole", role, "--verb=get,list", kinds)
-    plane.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", account)
-    plane.kubectl("delete", "clusterrolebinding", "finetune-operator")
-    try:
-        with operator(plane, tmp_path, namespace) as process:
-            await ready(process)
-            await eventually("the watches to end", lambda: watches_ended(process))
-            plane.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
-            await world.create()
-            await world.phase("job", "Starting")
-            assert process.popen.poll() is None
-            assert process.terminate() == 0
-    finally:
-        plane.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
-        plane.kubectl("delete", "clusterrolebinding,clusterrole", role)
-
-
-def watches_ended(process: Process) -> bool:
-    return any("the watches ended" in line["message"] for line in process.lines())
+    with (
+        plane.may_only_list(namespace),
+        operator(plane, tmp_path, namespace, FINETUNE_RESYNC_SECONDS="3600") as process,
+    ):
+        await ready(process)
+        await eventually("a refused watch", lambda: "is forbidden" in process.log.read_text())
+        plane.grant()
+        await world.create()
+        await world.phase("job", "Starting")
+        assert process.popen.poll() is None
+        assert process.terminate() == 0
 
 
 async def test_a_wrong_environment_is_told_whole(plane: Plane, namespace: str, tmp_path: Path) -> None:
