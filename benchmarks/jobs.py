@@ -1,0 +1,120 @@
+"""The load: FineTuneJobs that are created, and watched as a user would."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.api_client import FINETUNEJOBS, JOBS, Api
+from benchmarks.testbed import Testbed
+from finetune_operator.api import names
+from finetune_operator.api.reasons import ConditionType
+
+LIMIT_SECONDS = 1800.0
+
+
+def a_job(name: str, *, preflight: bool) -> dict[str, Any]:
+    """The smallest FineTuneJob."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
+            "dataset": {"uri": "s3://data/support/train.jsonl"},
+            "output": {"uri": "s3://models/adapters"},
+            "preflight": {"enabled": preflight},
+        },
+    }
+
+
+async def create(api: Api, namespace: str, count: int, *, preflight: bool, prefix: str = "job") -> None:
+    """Creates that many jobs, as fast as the API server takes them."""
+    path = FINETUNEJOBS.replace("/finetunejobs", f"/namespaces/{namespace}/finetunejobs")
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            await api.request("POST", path, a_job(f"{prefix}-{number}", preflight=preflight))
+
+    await asyncio.gather(*(worker() for _ in range(min(16, count))))
+
+
+class JobWatch:
+    """When the FineTuneJobs of one namespace got their first child Job and when they ended, by `time.monotonic`.
+
+    Attributes:
+        child: by name of the FineTuneJob.
+        ended: by name, those that succeeded.
+        heartbeat: by name, the heartbeat of the progress in the status.
+    """
+
+    def __init__(self, testbed: Testbed, api: Api, namespace: str) -> None:
+        self.child: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+        self.heartbeat: dict[str, str] = {}
+        self._testbed = testbed
+        self._api = api
+        self._namespace = namespace
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "JobWatch":
+        for collection, take in ((FINETUNEJOBS, self._finetunejob), (JOBS, self._job)):
+            base, _, plural = collection.rpartition("/")
+            path = f"{base}/namespaces/{self._namespace}/{plural}"
+            _, version = await self._api.list(path)
+            self._tasks.append(asyncio.create_task(self._watch(path, version, take)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def until(self, what: str, done: Callable[[], bool]) -> float:
+        """Waits until `done`, and returns when that was.
+
+        Raises:
+            ClusterError: a program has ended.
+            TimeoutError: it takes too long.
+        """
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while not done():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(5):
+                    await self._changed.wait()
+            except TimeoutError:
+                self._testbed.check()
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{what}: {len(self.child)} have a child, {len(self.ended)} ended") from None
+        return time.monotonic()
+
+    async def _watch(self, path: str, version: str, take: Callable[[Mapping[str, Any]], None]) -> None:
+        async for event in self._api.watch(path, version):
+            take(event["object"])
+            self._changed.set()
+
+    def _job(self, raw: Mapping[str, Any]) -> None:
+        owner = raw["metadata"].get("labels", {}).get(names.JOB_NAME_LABEL)
+        if owner is not None:
+            self.child.setdefault(owner, time.monotonic())
+
+    def _finetunejob(self, raw: Mapping[str, Any]) -> None:
+        name, status = raw["metadata"]["name"], raw.get("status") or {}
+        if (at := (status.get("progress") or {}).get("heartbeatTime")) is not None:
+            self.heartbeat[name] = at
+        if name not in self.ended and any(
+            item["type"] == ConditionType.SUCCEEDED and item["status"] == "True"
+            for item in status.get("conditions") or ()
+        ):
+            self.ended[name] = time.monotonic()
+
+
+async def warm_up(testbed: Testbed) -> None:
+    """Sees one job through, so that operator and stand-in are known to work."""
+    namespace = testbed.namespace()
+    async with testbed.api() as api, JobWatch(testbed, api, namespace) as watch:
+        await create(api, namespace, 1, preflight=True)
+        await watch.until("the first job to end", lambda: len(watch.ended) == 1)

@@ -1,0 +1,35 @@
+"""Tables in Markdown, so that what is printed can stand in the documentation as it is."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Table:
+    """A title, column heads and rows."""
+
+    title: str
+    heads: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    note: str = ""
+
+    def text(self) -> str:
+        """The table in Markdown."""
+        lines = [f"### {self.title}", ""]
+        lines += [f"| {' | '.join(row)} |" for row in (self.heads, ["---"] * len(self.heads), *self.rows)]
+        if self.note:
+            lines += ["", self.note]
+        return "\n".join(lines) + "\n"
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that at least that share of the values does not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = max(1, -(-len(ordered) * percent // 100))
+    return ordered[int(rank) - 1]
+
+
+def load() -> str:
+    """How busy the machine was in the last minute."""
+    return f"{os.getloadavg()[0]:.1f}"
