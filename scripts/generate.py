@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from finetune_operator.api.crd import custom_resource_definition
-from finetune_operator.api.reference import field_reference
+from finetune_operator.api.reference import failure_reference, field_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from operator/finetune_operator/api by scripts/generate: change it there.\n"
@@ -63,6 +63,7 @@ def generated_files() -> dict[Path, str]:
         Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
         Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
         Path("docs/reference.md"): field_reference(crd),
+        Path("docs/failures.md"): failure_reference(),
     }
 
 

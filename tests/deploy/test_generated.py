@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from finetune_operator.api.crd import custom_resource_definition
+from finetune_trainer.contract.failure import FAILURES
 
 ROOT = Path(__file__).parents[2]
 FILES = ("manifests/crd/finetunejobs.yaml", "helm/finetune-operator/templates/crd.yaml", "docs/reference.md")
@@ -45,3 +46,11 @@ def test_the_reference_has_every_field_of_the_spec() -> None:
     for name in schema["properties"]["spec"]["properties"]:
         assert f"| `{name}` |" in text
     assert "## spec.scheduling.tolerations[]" in text
+
+
+def test_every_failure_has_its_row() -> None:
+    text = (ROOT / "docs/failures.md").read_text()
+    for reason, failure in FAILURES.items():
+        code = "" if failure.exit_code is None else int(failure.exit_code)
+        assert f"| `{reason}` | {code} | {failure.policy} |" in text
+        assert failure.remedy in text

@@ -1,9 +1,10 @@
-"""The field reference as Markdown, made from the CRD: what `kubectl explain` says, on one page."""
+"""References as Markdown: the fields, made from the CRD, and the failures, made from the contract's table."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_trainer.contract.failure import FAILURES, ExitCode, FailureClass, FailureReason
 
 Schema = dict[str, Any]
 
@@ -12,6 +13,38 @@ _HEAD = f"""# Fields of a {names.KIND}
 Generated from the models by `scripts/generate`; `kubectl explain ftj --recursive` says the same. A field without a
 default may be left out, unless it is marked as required.
 """
+
+_FAILURES_HEAD = """# Failures
+
+Generated from the contract by `scripts/generate`.
+
+Every failed attempt and every failed job has one of these reasons. It stands in `status.failure.reason`, in
+`status.attempts[].reason`, in the conditions `Succeeded`, `Ready` and `Stalled`, and in the events. The strings are
+part of the API: scripts and alerts may match them. `status.failure.message` has the facts and the remedy.
+
+`python -m finetune_trainer`, its `preflight`, and `finetune` end with the exit code of the reason; 0 is success. A
+reason without an exit code is one that only the operator can see.
+
+What follows a failed attempt:
+
+- **Fail**: the job fails. Another attempt would end the same way.
+- **Retry**: another attempt after a pause, counted against `retry.limit` (3). The pause is `retry.backoffSeconds` (10),
+  doubled with each counted failure, at most an hour.
+- **RetryUncounted**: another attempt after the first pause. It is not the job's fault and is not counted.
+"""
+
+
+def failure_reference() -> str:
+    """Markdown with one row for each reason, in the order of the contract's table."""
+    head = ["| reason | exit code | what follows | meaning | remedy |", "|---|---|---|---|---|"]
+    rows = [_failure_row(reason, failure) for reason, failure in FAILURES.items()]
+    usage = f"Exit code {ExitCode.USAGE} is a command line that is wrong, or a package that is not installed."
+    return "\n".join([_FAILURES_HEAD, *head, *rows, "", usage, ""])
+
+
+def _failure_row(reason: FailureReason, failure: FailureClass) -> str:
+    code = "" if failure.exit_code is None else str(int(failure.exit_code))
+    return f"| `{reason}` | {code} | {failure.policy} | {failure.meaning} | {failure.remedy} |"
 
 
 def field_reference(crd: dict[str, Any]) -> str:

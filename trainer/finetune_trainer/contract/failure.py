@@ -81,133 +81,189 @@ class FailureClass:
     Attributes:
         policy: what follows.
         exit_code: the code with which trainer and preflight report it; None where only the operator sees it.
+        meaning: what has happened, one sentence or two; for the documentation.
         remedy: what the user can do, one sentence.
     """
 
     policy: Policy
     exit_code: ExitCode | None
+    meaning: str
     remedy: str
 
 
 _F, _C, _R = Policy.FAIL, Policy.RETRY, Policy.RETRY_UNCOUNTED
 
 FAILURES: dict[FailureReason, FailureClass] = {
-    reason: FailureClass(policy=policy, exit_code=code, remedy=remedy)
-    for reason, policy, code, remedy in (
+    reason: FailureClass(policy=policy, exit_code=code, meaning=meaning, remedy=remedy)
+    for reason, policy, code, meaning, remedy in (
         (
             FailureReason.INTERNAL,
             _C,
             ExitCode.INTERNAL,
+            "An error that nobody foresaw, or an exit without a word.",
             "Read the pod's log; report it with the last lines.",
         ),
         (
             FailureReason.INVALID_RECIPE,
             _F,
             ExitCode.INVALID_RECIPE,
+            "Fields contradict each other, or ask for what the administrator forbids.",
             "Correct the named fields and use a new name.",
         ),
         (
             FailureReason.NOT_SUPPORTED,
             _F,
             ExitCode.NOT_SUPPORTED,
+            "Fields, a file format or a server that this version does not know.",
             "Remove the named fields or use a later version.",
         ),
         (
             FailureReason.DATASET_NOT_FOUND,
             _F,
             ExitCode.DATASET_NOT_FOUND,
+            "There is no object at dataset.uri.",
             "Check dataset.uri: the key is case-sensitive.",
         ),
         (
             FailureReason.DATASET_INVALID,
             _F,
             ExitCode.DATASET_INVALID,
+            "Rows cannot be trained; the message names the first with file and line.",
             "Correct the named lines and upload the file again.",
         ),
         (
             FailureReason.MODEL_NOT_FOUND,
             _F,
             ExitCode.MODEL_NOT_FOUND,
+            "There is no such model or revision, or it is gated.",
             "Check model.uri and model.revision, and the token of a gated model.",
         ),
         (
             FailureReason.MODEL_INVALID,
             _F,
             ExitCode.MODEL_INVALID,
+            "The model's files are incomplete, damaged or of an unknown kind.",
             "The model folder needs config.json, a tokenizer and safetensors weights.",
         ),
         (
             FailureReason.STORAGE_ACCESS_DENIED,
             _F,
             ExitCode.STORAGE_ACCESS_DENIED,
+            "Keys are missing or refused, or their rights are too small.",
             "Check the keys in storage.secretRef and the bucket's policy.",
         ),
         (
             FailureReason.STORAGE_NOT_FOUND,
             _F,
             ExitCode.STORAGE_NOT_FOUND,
+            "There is no such bucket.",
             "Create the bucket, or correct its name and storage.endpoint.",
         ),
         (
             FailureReason.STORAGE_UNAVAILABLE,
             _C,
             ExitCode.STORAGE_UNAVAILABLE,
+            "The storage or the Hub does not answer, or answers with an error of its own.",
             "Check that storage.endpoint answers from inside the cluster.",
         ),
         (
             FailureReason.OUTPUT_CONFLICT,
             _F,
             ExitCode.OUTPUT_CONFLICT,
+            "An adapter of this run is there and may not be taken, or it is damaged.",
             "Set output.onExisting to Reuse or Replace, or use another output.uri.",
         ),
         (
             FailureReason.GPU_OUT_OF_MEMORY,
             _C,
             ExitCode.GPU_OUT_OF_MEMORY,
+            "The GPU's memory was not enough.",
             "Lower dataset.maxLength or training.microBatchSize, or ask for a larger GPU.",
         ),
-        (FailureReason.HOST_OUT_OF_MEMORY, _C, None, "Raise resources.memory."),
-        (FailureReason.DISK_FULL, _F, ExitCode.DISK_FULL, "Raise resources.ephemeralStorage."),
+        (
+            FailureReason.HOST_OUT_OF_MEMORY,
+            _C,
+            None,
+            "The kernel killed the container at its memory limit. The second time is the end.",
+            "Raise resources.memory.",
+        ),
+        (
+            FailureReason.DISK_FULL,
+            _F,
+            ExitCode.DISK_FULL,
+            "The pod's disk was not enough for model, data and adapter.",
+            "Raise resources.ephemeralStorage.",
+        ),
         (
             FailureReason.LOSS_DIVERGED,
             _F,
             ExitCode.LOSS_DIVERGED,
+            "The loss was NaN or infinite.",
             "Lower training.learningRate or look for damaged rows.",
         ),
         (
             FailureReason.STALLED,
             _C,
             ExitCode.STALLED,
-            "Read the stacks at the end of the pod's log.",
+            "No progress report came within stallTimeoutSeconds.",
+            "Raise stallTimeoutSeconds if a download, a step or an upload may take that long.",
         ),
         (
             FailureReason.PREEMPTED,
             _R,
             ExitCode.PREEMPTED,
-            "Nothing to do: the run goes on from its checkpoint.",
+            "The pod was told to end: eviction, drain, spec.suspend.",
+            "Nothing to do: another attempt follows.",
         ),
         (
             FailureReason.SUPERSEDED,
             _R,
             ExitCode.SUPERSEDED,
+            "Another pod of the same run committed its adapter first.",
             "Nothing to do: another pod of this job has put the adapter.",
         ),
-        (FailureReason.KILLED, _C, None, "The container was killed; look for node problems."),
+        (
+            FailureReason.KILLED,
+            _C,
+            None,
+            "A signal from outside ended the container.",
+            "The container was killed; look for node problems.",
+        ),
         (
             FailureReason.IMAGE_PULL,
             _C,
             None,
+            "The image cannot be pulled. Shown while the pod waits; startDeadlineSeconds ends the wait.",
             "Check the image name, the registry and scheduling.imagePullSecrets.",
         ),
-        (FailureReason.UNSCHEDULABLE, _C, None, "Free a GPU, or lower resources."),
-        (FailureReason.POD_LOST, _R, None, "Nothing to do: the run goes on elsewhere."),
+        (
+            FailureReason.UNSCHEDULABLE,
+            _C,
+            None,
+            "No node fits. Shown while the pod waits; startDeadlineSeconds ends the wait.",
+            "Free a GPU, or lower resources.",
+        ),
+        (
+            FailureReason.POD_LOST,
+            _R,
+            None,
+            "The pod, its node or its Job is gone.",
+            "Nothing to do: another attempt follows.",
+        ),
         (
             FailureReason.START_DEADLINE,
             _F,
             None,
+            "The pod did not start within startDeadlineSeconds.",
             "Raise startDeadlineSeconds, or free what the pod waits for.",
         ),
-        (FailureReason.DEADLINE, _F, None, "Raise activeDeadlineSeconds or shorten the training."),
+        (
+            FailureReason.DEADLINE,
+            _F,
+            None,
+            "The job did not end within activeDeadlineSeconds.",
+            "Raise activeDeadlineSeconds or shorten the training.",
+        ),
     )
 }
 
