@@ -7,6 +7,7 @@ but 410, a 403 on a relist): then it is started again after a back-off, while th
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -23,6 +24,8 @@ from finetune_operator.kube.client import in_cluster
 logger = logging.getLogger(__name__)
 
 _HEALTHY_SECONDS = 60.0
+_ENDING_SECONDS = 10.0
+_CLOSING_SECONDS = 0.25
 
 
 class Watches:
@@ -74,14 +77,16 @@ class Watches:
         kopf_loop = asyncio.new_event_loop()
         stop = asyncio.Event()
 
+        def report(error: BaseException | None) -> None:
+            _call(loop, _set, ended, error)
+
         def live() -> None:
-            error: BaseException | None = None
             try:
                 with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
-                    runner.run(self._operate(loop, stop))
-            except BaseException as raised:  # noqa: BLE001 (whatever it is, the watches have ended)
-                error = raised
-            _call(loop, _set, ended, error)
+                    runner.run(self._operate(loop, stop, report))
+            except BaseException as error:  # noqa: BLE001 (whatever it is, the watches have ended)
+                report(error)
+            report(None)
 
         threading.Thread(target=live, name="kopf", daemon=True).start()
         try:
@@ -89,17 +94,31 @@ class Watches:
         finally:
             _call(kopf_loop, stop.set)
 
-    async def _operate(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-        # The flag must be one of kopf's own loop: for one of another thread kopf blocks a thread of the loop's
-        # executor, and the loop, which waits for that at its end, would never end by itself.
-        await kopf.operator(
+    async def _operate(
+        self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, report: Callable[[BaseException | None], None]
+    ) -> None:
+        """Runs kopf as `kopf.operator()` does, but reports its end when that begins.
+
+        kopf's end may hang: a request that fails then asks for new credentials, and waits for ever for the task that
+        would bring them, which has ended already (seen with 1.45.2).
+        """
+        tasks = await kopf.spawn_tasks(
             registry=self._registry(loop),
             settings=self._settings(),
             namespaces=self._namespaces,
             clusterwide=not self._namespaces,
             standalone=True,
+            # A flag of this loop: for one of another thread kopf blocks a thread of the loop's executor, and a loop
+            # waits for its executor when it ends.
             stop_flag=stop,
         )
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        report(next((error for task in ended if not task.cancelled() and (error := task.exception())), None))
+        with contextlib.suppress(Exception):  # it has been reported
+            async with asyncio.timeout(_ENDING_SECONDS):
+                await kopf.run_tasks(tasks)
+        # TLS connections that kopf has closed need the loop a little longer; without it their sockets leak.
+        await asyncio.sleep(_CLOSING_SECONDS)
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
