@@ -119,7 +119,9 @@ def _compare(target: Target, status: dict[str, object], model: Path) -> None:
             print(f"  {file['sha256'][:12]}  {file['size']:>10,}  {file['path']}")
         print("every checksum matches the manifest")
         _title("The same questions to the base model and to the tuned one")
-        for answer in ask(model, run / manifest["adapter"], QUESTIONS):
+        with log.libraries_quiet():
+            answers = list(ask(model, run / manifest["adapter"], QUESTIONS))
+        for answer in answers:
             print(f"  {answer.question}\n    base   {answer.base}\n    tuned  {answer.tuned}")
 
 

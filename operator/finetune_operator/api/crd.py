@@ -93,8 +93,9 @@ def spec_schema() -> Schema:
 
 
 def status_schema() -> Schema:
-    """The structural schema of `.status`; its only defaults make a fresh object look unfinished."""
+    """The structural schema of `.status`; its defaults make a fresh object look unfinished, in full columns."""
     schema = structural_schema(FineTuneJobStatus, defaults=False)
+    schema["properties"]["restarts"]["default"] = FineTuneJobStatus.model_fields["restarts"].default
     unseen = FineTuneJobStatus.model_fields["observed_generation"].default
     schema["properties"]["observedGeneration"]["default"] = unseen
     return {**schema, "default": {"observedGeneration": unseen}}

@@ -79,8 +79,11 @@ def test_numbers_are_whole() -> None:
     assert {field["format"] for _, field in [*SPEC, *STATUS] if field.get("type") == "integer"} == {"int64"}
 
 
-def test_only_observed_generation_is_defaulted_in_the_status() -> None:
-    assert [path for path, field in STATUS if "default" in field] == ["status.observedGeneration"]
+def test_a_fresh_status_is_unfinished_and_fills_the_columns() -> None:
+    assert {path: field["default"] for path, field in STATUS if "default" in field} == {
+        "status.observedGeneration": -1,
+        "status.restarts": 0,
+    }
     assert status_schema()["default"] == {"observedGeneration": -1}
     assert FineTuneJobStatus().observed_generation == -1
 
