@@ -1,7 +1,9 @@
 """The worker: takes a key, asks the policy for a plan, carries it out.
 
 Decide from the cache, confirm live before acting. A plan that changes nothing costs no request; one that creates,
-deletes or ends something is made anew from a live read, so that a cache that is late never trains twice.
+deletes or fails something is made anew from a live read, so that a cache that is late never trains twice. A success
+needs no second look: a container has proven it, and the status is written for the version it was decided on or not at
+all.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, SpecError, parse_job
+from finetune_operator.api.job import FineTuneJob, SpecError
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, trouble
@@ -124,7 +126,7 @@ class Controller:
             return None
         except SpecError as error:
             status = trouble.invalid_spec(record.raw_status(), record.generation, error, self._now())
-            await self._write_status(record, status)
+            await self._write_status(record, FineTuneJobStatus.model_validate(record.raw_status()), status)
             return None
         return plan.requeue_after
 
@@ -133,7 +135,7 @@ class Controller:
 
     async def _decide(self, record: JobRecord) -> tuple[JobRecord, FineTuneJob, Plan]:
         """The plan by the cache, or by a live read when it would act."""
-        job = parse_job(record.raw())
+        job = record.job()
         observed = self._cache.observed(record.uid)
         plan = None
         if observed is not None:
@@ -143,7 +145,7 @@ class Controller:
         live = await self._live.job(record)
         if live is None or live.settled:
             raise _NothingToDo
-        job = parse_job(live.raw())
+        job = live.job()
         observed = await self._live.children(live, plan)
         return live, job, self._policy(job, observed, self._config, self._now())
 
@@ -154,7 +156,7 @@ class Controller:
                 raw = await self._kube.apply(JOBS, manifest)
             except (Forbidden, Invalid) as error:
                 refused = trouble.child_refused(job.status, job.generation, name, error, self._now())
-                await self._write_status(record, refused)
+                await self._write_status(record, job.status, refused)
                 raise _ChildRefused(name, error) from None
             self._take_in_child(record, raw)
         for deletion in plan.delete:
@@ -162,7 +164,7 @@ class Controller:
                 await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
             except (NotFound, Conflict):
                 continue  # gone, or another one by now: either way the one that was meant is no more
-        if await self._write_status(record, plan.status):
+        if await self._write_status(record, job.status, plan.status):
             regarding = Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
             await self._events.post(regarding, plan.events)
 
@@ -175,9 +177,8 @@ class Controller:
         if view.complete or view.failed or view.deleting:
             self._queue.mark(record.key)  # it was there already, and this is more than the plan knew
 
-    async def _write_status(self, record: JobRecord, wanted: FineTuneJobStatus) -> bool:
-        """Writes the status if it says anything else than the one last known; whether it did."""
-        known = FineTuneJobStatus.model_validate(record.raw_status())
+    async def _write_status(self, record: JobRecord, known: FineTuneJobStatus, wanted: FineTuneJobStatus) -> bool:
+        """Writes the status if it says anything else than the record's, `known`; whether it did."""
         patch = status_patch(record.resource_version, known, wanted)
         if patch is None:
             return False
@@ -203,4 +204,6 @@ class Controller:
 def _acts(job: FineTuneJob, plan: Plan) -> bool:
     """Whether the plan does what must not be done on a late cache's word."""
     ends = plan.status.is_true(ConditionType.FINISHED) and not job.status.is_true(ConditionType.FINISHED)
-    return bool(plan.apply or plan.delete or ends)
+    # A container that ended well, with a report of its output, stays so whatever came later.
+    proven = plan.status.is_true(ConditionType.SUCCEEDED)
+    return bool(plan.apply or plan.delete or (ends and not proven))

@@ -7,10 +7,15 @@ of the others are bytes, a quarter of what dicts take, and are parsed when a wor
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJob, parse_spec
 from finetune_operator.api.reasons import ConditionType
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key
 
 
@@ -50,20 +55,22 @@ class JobRecord:
         """Whether nothing but a change of the object itself can make work: there is no need to look."""
         return self.ignored or (self.finished and self.keeps_children)
 
-    def raw(self) -> dict[str, Any]:
-        """The object, as far as it was kept; not to be asked of a settled one."""
-        return {
-            "metadata": {
-                "namespace": self.namespace,
-                "name": self.name,
-                "uid": self.uid,
-                "resourceVersion": self.resource_version,
-                "generation": self.generation,
-                "creationTimestamp": self.created,
-            },
-            "spec": json.loads(self.spec),
-            "status": self.raw_status(),
-        }
+    def job(self) -> FineTuneJob:
+        """The parsed object; not to be asked of a settled one.
+
+        Raises:
+            SpecError: the spec is none that this version understands.
+        """
+        return FineTuneJob(
+            name=self.name,
+            namespace=self.namespace,
+            uid=self.uid,
+            generation=self.generation,
+            creation_time=datetime.fromisoformat(self.created),
+            deleting=False,  # else it is ignored
+            spec=_parsed(self.spec),
+            status=FineTuneJobStatus.model_validate(self.raw_status()),
+        )
 
     def raw_status(self) -> dict[str, Any]:
         """The status with its progress."""
@@ -78,6 +85,12 @@ class JobRecord:
         A progress record alone asks for no look: what depends on its time (a stall) is looked at by time.
         """
         return earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in _ESSENCE)
+
+
+@lru_cache(maxsize=256)
+def _parsed(spec: bytes) -> FineTuneJobSpec:
+    """A job is looked at several times within seconds, and its spec hardly ever changes."""
+    return parse_spec(json.loads(spec))
 
 
 _ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "status")

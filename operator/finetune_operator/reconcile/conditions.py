@@ -44,6 +44,9 @@ _ACTIVE: dict[ConditionType, ConditionStatus | None] = {
     ConditionType.STALLED: None,
 }
 
+_RANKS: dict[str, int] = {type_: rank for rank, type_ in enumerate(ConditionType)}
+"""Places in the list; types of a later version come last."""
+
 
 def show(draft: Draft, phase: Phase, reason: str, message: str) -> None:
     """Sets the phase and the conditions that belong to it.
@@ -90,9 +93,4 @@ def _with(
         observed_generation=generation,
         last_transition_time=previous.last_transition_time if previous and unchanged else now,
     )
-    order = list(ConditionType)
-    return sorted([*others, condition], key=lambda item: _rank(item.type, order))
-
-
-def _rank(type_: str, order: list[ConditionType]) -> int:
-    return order.index(ConditionType(type_)) if type_ in list(ConditionType) else len(order)
+    return sorted([*others, condition], key=lambda item: _RANKS.get(item.type, len(_RANKS)))

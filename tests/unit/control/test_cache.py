@@ -1,10 +1,10 @@
 """Cache, records and intake: what is news, what is kept, what goes."""
 
+import json
 from typing import Any
 
 import pytest
 
-from finetune_operator.api.job import parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.cache import Cache
 from finetune_operator.control.intake import Intake
@@ -69,7 +69,7 @@ def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator
     assert operator.looks() == []
     record = operator.cache.job(KEY)
     assert record is not None
-    job = parse_job(record.raw())
+    job = record.job()
     assert job.status.progress is not None
     assert job.status.progress.step == 7
 
@@ -87,9 +87,9 @@ def test_an_older_version_changes_nothing(operator: Operator) -> None:
 def test_a_record_gives_the_object_back(operator: Operator) -> None:
     raw = a_finetunejob(spec={"runToken": "ü"}, status={"phase": "Running", "progress": {"step": 1}})
     record = job_record(raw)
-    assert record.raw()["spec"] == raw["spec"]
-    assert record.raw()["status"] == raw["status"]
-    assert parse_job(record.raw()).spec.run_token == "ü"
+    assert json.loads(record.spec) == raw["spec"]
+    assert record.raw_status() == raw["status"]
+    assert record.job().spec.run_token == "ü"
 
 
 @pytest.mark.parametrize(
