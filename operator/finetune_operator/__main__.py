@@ -35,7 +35,7 @@ from finetune_operator.kube.lease import Lease
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.reconcile import reconcile
-from finetune_operator.settings import Backoffs, kopf_settings
+from finetune_operator.settings import Backoffs, NoMemories, kopf_settings
 from finetune_trainer.contract.version import __version__
 
 logger = logging.getLogger("finetune_operator")
@@ -78,6 +78,7 @@ async def run(
         intake,
         missed=resync.request,
         settings=lambda: kopf_settings(children=CHILDREN),
+        memories=NoMemories,
         backoffs=lambda: iter(Backoffs()),
         namespaces=config.watch_namespaces,
         environment=environment,

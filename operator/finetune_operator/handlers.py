@@ -35,6 +35,7 @@ class Watches:
         intake: where events go, on the event loop of `run`.
         missed: called when kopf was started again: something may have been missed.
         settings: makes kopf's settings for one run.
+        memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
         backoffs: makes the pauses before new starts, in seconds.
         namespaces: those that are watched; empty for all.
         environment: decides where kopf finds its credentials.
@@ -46,6 +47,7 @@ class Watches:
         *,
         missed: Callable[[], None],
         settings: Callable[[], kopf.OperatorSettings],
+        memories: Callable[[], Any] = lambda: None,
         backoffs: Callable[[], Iterator[float]],
         namespaces: Sequence[str],
         environment: Mapping[str, str],
@@ -53,6 +55,7 @@ class Watches:
         self._intake = intake
         self._missed = missed
         self._settings = settings
+        self._memories = memories
         self._backoffs = backoffs
         self._namespaces = tuple(namespaces)
         self._environment = environment
@@ -105,6 +108,7 @@ class Watches:
         tasks = await kopf.spawn_tasks(
             registry=self._registry(loop),
             settings=self._settings(),
+            memories=self._memories(),
             namespaces=self._namespaces,
             clusterwide=not self._namespaces,
             standalone=True,

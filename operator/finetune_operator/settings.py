@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from finetune_operator.api import names
 
@@ -43,6 +44,18 @@ def kopf_settings(*, children: str) -> kopf.OperatorSettings:
     settings.persistence.progress_storage = NoProgress()
     settings.process.ultimate_exiting_timeout = None  # it would kill the whole process
     return settings
+
+
+class NoMemories(ResourceMemories):
+    """Remembers no object: kopf would keep 9 KB for each it has seen, finished jobs and their pods included.
+
+    What it remembers is for handlers that we do not have (changes, daemons, indexes). The class is private to kopf, its
+    place in `kopf.spawn_tasks(memories=…)` is not; kopf is pinned to the minor version.
+    """
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """A memory for this event alone."""
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from finetune_operator.kube.api import FINETUNEJOBS, JOBS
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.manifests import child_job
-from finetune_operator.settings import kopf_settings
+from finetune_operator.settings import NoMemories, kopf_settings
 
 pytestmark = [
     # kopf does not close its connections when it gives up.
@@ -46,6 +46,7 @@ class Watching:
             Intake(self.cache, self.queue),
             missed=self._missed,
             settings=settings,
+            memories=NoMemories,
             backoffs=lambda: itertools.repeat(0.2),
             namespaces=(namespace,),
             environment={"KUBECONFIG": str(plane.operator_kubeconfig())},
