@@ -131,7 +131,8 @@ async def run(
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    """Whole seconds, as Kubernetes writes its times."""
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 async def _main(config: Config, environment: Mapping[str, str]) -> None:

@@ -44,7 +44,7 @@ def test_the_same_yaml_again_trains_nothing(lab: Lab) -> None:
 
 def test_a_trainer_that_is_killed_leaves_one_manifest(lab: Lab, tmp_path: Path) -> None:
     cluster = lab.target.require_local()
-    lab.apply("killed", training={"maxSteps": 400, "batchSize": 4})
+    lab.apply("killed", training={"maxSteps": 1500, "batchSize": 4})
 
     def trains() -> bool:
         return bool(lab.status("killed").get("progress", {}).get("step"))

@@ -11,7 +11,7 @@ import pytest
 from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
 from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob, parse_job
-from finetune_operator.api.reasons import Phase
+from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus, ProgressStatus
 from finetune_operator.control import Key
 from finetune_operator.control.cache import Cache
@@ -19,7 +19,6 @@ from finetune_operator.control.controller import Controller
 from finetune_operator.control.intake import Intake
 from finetune_operator.control.queue import WorkQueue
 from finetune_operator.control.resync import Resync
-from finetune_operator.control.trouble import CHILD_REFUSED
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound
@@ -243,7 +242,7 @@ async def test_a_refused_child_leaves_a_condition_and_comes_when_it_may(
         await operator.controller._handle(key)
     status = await operator.status()
     ready = next(item for item in status["conditions"] if item["type"] == "Ready")
-    assert ready["reason"] == CHILD_REFUSED
+    assert ready["reason"] == Reason.CHILD_REFUSED
     assert "exceeded quota: none" in ready["message"]
     writes = plane.operator_writes(mark, namespace)
     assert writes.count("patch finetunejobs/status job") == 1, "said once, however often it is tried"

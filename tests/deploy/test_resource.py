@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 def test_three_facts_are_enough_and_every_default_is_shown(server: Server) -> None:
     server.apply(job())
     found = server.get("ftj", "support-bot")
-    assert found["status"] == {"observedGeneration": -1}
+    assert found["status"] == {"observedGeneration": -1, "restarts": 0}
     assert found["spec"] == parse_spec(job()["spec"]).to_dict()
 
 

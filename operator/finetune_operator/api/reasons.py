@@ -51,3 +51,5 @@ class Reason(StrEnum):
     SUCCEEDED = "TrainingSucceeded"
     OUTPUT_EXISTS = "OutputAlreadyExists"
     RESTARTED = "RunTokenChanged"
+    CHILD_REFUSED = "ChildRefused"
+    """The API server refuses a child: quota, an admission policy, rights."""

@@ -8,13 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api.job import SpecError
-from finetune_operator.api.reasons import ConditionType, Phase
+from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
 from finetune_trainer.contract.failure import FailureReason
-
-CHILD_REFUSED = "ChildRefused"
-"""Reason of the conditions while the API server refuses a child: quota, an admission policy, rights."""
 
 
 def invalid_spec(raw_status: Mapping[str, Any], generation: int, error: SpecError, now: datetime) -> FineTuneJobStatus:
@@ -57,7 +54,7 @@ def child_refused(
         update={
             "observed_generation": generation,
             "phase": status.phase or Phase.PENDING,
-            "conditions": _conditions(status, wanted, CHILD_REFUSED, message, generation, now),
+            "conditions": _conditions(status, wanted, Reason.CHILD_REFUSED, message, generation, now),
         }
     )
 

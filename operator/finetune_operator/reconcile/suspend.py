@@ -16,6 +16,7 @@ def suspend(draft: Draft) -> None:
         draft.delete(child)
     attempts.end(draft, Ending(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
     if not draft.status.is_true(ConditionType.SUSPENDED):
+        draft.update(progress=None)  # the next attempt starts anew
         draft.event(Reason.SUSPENDED, _MESSAGE)
     show(draft, Phase.SUSPENDED, Reason.SUSPENDED, _MESSAGE)
 

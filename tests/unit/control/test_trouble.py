@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finetune_operator.api.job import SpecError, parse_job
+from finetune_operator.api.reasons import Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
-from finetune_operator.control.trouble import CHILD_REFUSED, child_refused, invalid_spec
+from finetune_operator.control.trouble import child_refused, invalid_spec
 from finetune_operator.kube.errors import Forbidden
 from unit.control.builders import a_finetunejob
 
@@ -43,6 +44,6 @@ def test_a_refused_child_is_told_in_the_servers_words_and_only_once() -> None:
     first = child_refused(FineTuneJobStatus(), 1, "a", error, NOW)
     ready = first.condition("Ready")
     assert ready is not None
-    assert (ready.status, ready.reason) == (ConditionStatus.UNKNOWN, CHILD_REFUSED)
+    assert (ready.status, ready.reason) == (ConditionStatus.UNKNOWN, Reason.CHILD_REFUSED)
     assert "exceeded quota: gpus" in ready.message
     assert child_refused(first, 1, "a", error, NOW + timedelta(minutes=5)) == first

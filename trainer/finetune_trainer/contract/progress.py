@@ -28,7 +28,7 @@ class Stage(StrEnum):
     FINISHED = "Finished"
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 (whatever stood in the JSON)
+def _finite(value: Any) -> Any:
     """NaN and infinities, which JSON has no word for, become absent."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

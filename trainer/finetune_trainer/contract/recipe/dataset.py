@@ -146,7 +146,7 @@ class DatasetSpec(Wire):
     )
     format: DatasetFormat = Field(
         DatasetFormat.AUTO,
-        description="File format. auto goes by name and content; .gz and .zst are unpacked. pandas (a pickled "
+        description="File format. auto goes by name and content; .gz is unpacked. pandas (a pickled "
         "DataFrame) must be named. Default: auto.",
     )
     schema_: DatasetSchema = Field(
