@@ -53,3 +53,9 @@ def local_run(tiny_model: Path, tmp_path: Path) -> Callable[..., LocalRun]:
         return LocalRun.make(tiny_model, tmp_path, rows, **sections)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tiny_model: Path) -> dict[str, bytes]:
+    """The tiny base model's files by name."""
+    return {path.name: path.read_bytes() for path in tiny_model.iterdir()}

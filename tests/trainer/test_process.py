@@ -137,7 +137,8 @@ def test_existing_adapter_is_reported_without_loading_torch(local_run: Runs) -> 
         "import os, sys\n"
         "from finetune_trainer.__main__ import main\n"
         "code = main([], os.environ)\n"
-        "print([name for name in ('torch', 'transformers', 'datasets', 'numpy') if name in sys.modules])\n"
+        "heavy = ('torch', 'transformers', 'datasets', 'numpy', 'huggingface_hub')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
         "sys.exit(code)\n"
     )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from finetune_trainer import log
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.layout import (
-    HUB_TOKEN_ENV,
     POD_UID_ENV,
     PVC_ROOT,
     RECIPE_ENV,
@@ -63,19 +62,19 @@ def train(recipe_file: str, environment: Mapping[str, str]) -> int:
 
 def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter, stop: threading.Event) -> Termination:
     from finetune_trainer.storage.credentials import Credentials
+    from finetune_trainer.storage.hub_token import HubToken
     from finetune_trainer.storage.places import Places
     from finetune_trainer.train.context import Context
     from finetune_trainer.train.failures import known_causes
     from finetune_trainer.train.run import run
 
     recipe = read_recipe(recipe_file)
-    token_file = environment.get(HUB_TOKEN_ENV)
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=environment.get(WORK_ENV)) as work:
         places = Places(
             recipe.storage,
             Credentials.from_environment(environment),
             revision=recipe.model.revision,
-            hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
+            hub_token=HubToken.from_environment(environment),
         )
         context = Context(
             work=Path(work),

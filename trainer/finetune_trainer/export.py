@@ -46,12 +46,17 @@ class Adapter:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
 
-def write_adapter(model: Any, tokenizer: Any, recipe: Recipe, metrics: dict[str, float], folder: Path) -> Adapter:
-    """Writes the adapter of a PEFT model, its tokenizer and a model card into the empty `folder`."""
+def write_adapter(
+    model: Any, tokenizer: Any, recipe: Recipe, metrics: dict[str, float], folder: Path, revision: str | None = None
+) -> Adapter:
+    """Writes the adapter of a PEFT model, its tokenizer and a model card into the empty `folder`.
+
+    `revision` is the commit of a Hub model, which PEFT takes when it loads the base model by itself.
+    """
     # "auto" would ask the Hub whether the vocabulary has changed; it never does here.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(str(folder))
-    modules = _scrub_adapter_config(folder / _ADAPTER_CONFIG, recipe)
+    modules = _scrub_adapter_config(folder / _ADAPTER_CONFIG, recipe, revision)
     _scrub_tokenizer_config(folder / _TOKENIZER_CONFIG)
     (folder / _CARD).write_text(model_card(recipe, metrics), encoding="utf-8")
     return Adapter(folder=folder, target_modules=sorted({name.rsplit(".", 1)[-1] for name in modules}))
@@ -80,11 +85,11 @@ def model_card(recipe: Recipe, metrics: dict[str, float]) -> str:
     )
 
 
-def _scrub_adapter_config(file: Path, recipe: Recipe) -> list[str]:
+def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> list[str]:
     """Names the base model by the user's word and sorts the module names; returns them."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model_id(recipe.model.uri)
-    config["revision"] = recipe.model.revision
+    config["revision"] = revision
     # PEFT keeps them in a set, whose order changes from process to process.
     config["target_modules"] = modules = sorted(config["target_modules"])
     _write_json(file, config)

@@ -21,6 +21,8 @@ _LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # The client sets its logger up when it is imported, with a handler of its own.
+    "HF_HUB_VERBOSITY": "critical",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "DO_NOT_TRACK": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -49,7 +51,7 @@ def set_up(stream: TextIO | None = None) -> None:
     logging.getLogger().handlers[:] = [logging.NullHandler()]
 
 
-_LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl")
+_LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft", "torch", "transformers", "trl")
 
 
 def quieten(environment: MutableMapping[str, str] = os.environ) -> None:

@@ -20,7 +20,7 @@ from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 WEIGHTS_SUFFIX = ".safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _HASHED_WEIGHTS_BYTES = 64 << 20
-_MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".jinja", ".txt", ".tiktoken", ".py")
+_MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".jinja", ".txt", ".tiktoken")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 _CHUNK = 1 << 20
 

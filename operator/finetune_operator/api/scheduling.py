@@ -252,7 +252,7 @@ class Scheduling(Wire):
     )
     env: Annotated[list[EnvVar], Field(max_length=64), AfterValidator(_distinct_names)] | None = Field(
         None,
-        description="Environment variables added to the training container. Default: none. "
-        "Example: [{name: NCCL_DEBUG, value: WARN}].",
+        description="Environment variables added to the containers of preflight and training. Default: none. "
+        "Example: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}].",
         json_schema_extra=map_list("name"),
     )

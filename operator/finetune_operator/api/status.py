@@ -97,6 +97,9 @@ class PreflightStatus(TolerantWire):
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
     model_parameters: int | None = Field(None, ge=0, description="Weights of the base model.")
     model_bytes: int | None = Field(None, ge=0, description="Bytes of the base model's files.")
+    model_revision: ShortText | None = Field(
+        None, description="Commit of a Hub model that preflight looked at and every attempt trains on."
+    )
 
 
 class Attempt(TolerantWire):

@@ -1,10 +1,9 @@
 """A FineTuneJob on this machine: the recipe of its spec, checked and trained in this process.
 
 `storage.secretRef` and `model.tokenSecretRef` name Secrets of a cluster; here the SDK's own chain (environment,
-profile, instance identity) and HF_TOKEN stand for them.
+profile, instance identity) and the Hub client's (HF_TOKEN, a login) stand for them.
 """
 
-import os
 import signal
 import sys
 import tempfile
@@ -103,8 +102,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
 
 def _places(job: JobFile) -> Places:
-    revision, token = job.spec.model.revision, os.environ.get("HF_TOKEN")
-    return Places(job.spec.storage, None, revision=revision, hub_token=token)
+    return Places(job.spec.storage, None, revision=job.spec.model.revision)
 
 
 def _say(text: str) -> None:

@@ -12,8 +12,10 @@ from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 
 
-def child_job(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> dict[str, Any]:
-    """The manifest of a stage's Job."""
+def child_job(
+    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+) -> dict[str, Any]:
+    """The manifest of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -34,7 +36,7 @@ def child_job(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
-            "template": pod_template(job, config, role, attempt),
+            "template": pod_template(job, config, role, attempt, revision),
         },
     }
 

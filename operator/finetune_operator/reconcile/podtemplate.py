@@ -39,14 +39,16 @@ def child_labels(job: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
     }
 
 
-def pod_template(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> dict[str, Any]:
-    """The pod template of a stage's Job."""
+def pod_template(
+    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+) -> dict[str, Any]:
+    """The pod template of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
     scheduling = job.spec.scheduling
     training = role == names.TRAIN_ROLE
     labels = {**(scheduling.labels or {}), **child_labels(job, role, attempt)}
     annotations = {
         **(scheduling.annotations or {}),
-        names.RECIPE_ANNOTATION: recipe_of(job, attempt).to_json(),
+        names.RECIPE_ANNOTATION: recipe_of(job, attempt, revision).to_json(),
         "kubectl.kubernetes.io/default-container": _CONTAINERS[role],
     }
     volumes = _volumes(job, config, role)
@@ -117,7 +119,8 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[d
         if config.progress_url:
             values[layout.PROGRESS_URL_ENV] = progress_url(job, config)
             values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH
-    added = job.spec.scheduling.env or [] if role == names.TRAIN_ROLE else []
+    # Preflight's pod too: the way out may be a proxy, and what cannot be reached there is no reason to fail the job.
+    added = job.spec.scheduling.env or []
     pod_uid = {"name": layout.POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [
         *({"name": name, "value": value} for name, value in values.items()),

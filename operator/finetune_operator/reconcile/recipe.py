@@ -4,6 +4,16 @@ from finetune_operator.api.job import FineTuneJob
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 
 
-def recipe_of(job: FineTuneJob, attempt: int) -> Recipe:
-    """The recipe of one attempt."""
-    return job.spec.recipe(JobIdentity(name=job.name, namespace=job.namespace, uid=job.uid, attempt=attempt))
+def recipe_of(job: FineTuneJob, attempt: int, revision: str | None = None) -> Recipe:
+    """The recipe of one attempt.
+
+    Args:
+        job: the job.
+        attempt: number of the attempt.
+        revision: the commit that preflight found for a Hub model; it stands for spec.model.revision, so that a branch
+            that moves meanwhile changes nothing.
+    """
+    recipe = job.spec.recipe(JobIdentity(name=job.name, namespace=job.namespace, uid=job.uid, attempt=attempt))
+    if revision is None:
+        return recipe
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": revision})})

@@ -38,7 +38,9 @@ def begin_run(draft: Draft) -> None:
 
 def start(draft: Draft, role: str, attempt: int) -> None:
     """Makes the child Job of a stage."""
-    child = child_job(draft.job, draft.config, role, attempt)
+    found = draft.status.preflight
+    revision = found.model_revision if found is not None and role == names.TRAIN_ROLE else None
+    child = child_job(draft.job, draft.config, role, attempt, revision)
     draft.apply(child)
     name = child["metadata"]["name"]
     draft.update(job_name=name, pod_name=None)

@@ -102,6 +102,11 @@ def test_the_user_adds_but_never_replaces() -> None:
     assert terms["nodeSelectorTerms"][0]["matchExpressions"][0]["key"] == "nvidia.com/gpu.memory"
 
 
+def test_preflight_takes_the_same_way_out() -> None:
+    scheduling = {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}
+    assert environment(pod_of(names.PREFLIGHT_ROLE, scheduling=scheduling))["HTTPS_PROXY"] == "http://proxy:3128"
+
+
 def test_claims_are_mounted_once_and_read_only() -> None:
     pod = pod_of(names.TRAIN_ROLE, model={"uri": "pvc://models/llama"}, dataset={"uri": "pvc://models/train.jsonl"})
     claims = [item["persistentVolumeClaim"] for item in pod["spec"]["volumes"] if "persistentVolumeClaim" in item]

@@ -49,6 +49,23 @@ def test_a_job_is_checked_then_trained_then_succeeds() -> None:
     assert world.status_writes + len(world.made) <= 6
 
 
+def test_every_attempt_trains_on_the_commit_that_preflight_saw() -> None:
+    job = a_job(model={"uri": "hf://org/tiny", "revision": "main"}, retry={"limit": 1, "backoffSeconds": 0})
+    world = World(job)
+    world.step()
+    assert world.recipe("support-bot-preflight-1").model.revision == "main"
+    world.finish(checked(model_revision="c0ffee"))
+    world.step()
+    world.finish(failed(FailureReason.STORAGE_UNAVAILABLE), exit_code=20)
+    world.step()
+    world.step()
+    assert world.made[1:] == ["support-bot-train-1", "support-bot-train-2"]
+    for name in world.made[1:]:
+        assert world.recipe(name).model.revision == "c0ffee"
+    assert world.status.preflight is not None
+    assert world.status.preflight.model_revision == "c0ffee"
+
+
 def test_without_preflight_one_job_and_three_status_writes_are_all() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()

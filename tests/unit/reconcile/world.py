@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob, parse_job
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -14,6 +15,7 @@ from finetune_operator.reconcile.observed import JobView, Observed, PodView, Ter
 from finetune_operator.reconcile.plan import Event, Plan
 from finetune_operator.reconcile.reconcile import reconcile
 from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome, OutputRecord, PreflightSummary, Termination
 
 START = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
@@ -70,9 +72,9 @@ def reused() -> str:
     return Termination(outcome=Outcome.REUSED, fingerprint="f" * 64, output=OUTPUT).to_json()
 
 
-def checked(rows: int = 42) -> str:
+def checked(rows: int = 42, model_revision: str | None = None) -> str:
     """A termination message of a preflight that passed."""
-    summary = PreflightSummary(rows=rows, bytes=1000, schema="text")
+    summary = PreflightSummary(rows=rows, bytes=1000, schema="text", model_revision=model_revision)
     return Termination(outcome=Outcome.SUCCEEDED, fingerprint="f" * 64, preflight=summary).to_json()
 
 
@@ -137,6 +139,11 @@ class World:
         """The Job and its pods go."""
         self.jobs.pop(name)
         self.pods = {uid: pod for uid, pod in self.pods.items() if pod.job_name != name}
+
+    def recipe(self, name: str) -> Recipe:
+        """What the pods of a Job were given."""
+        annotations = self.manifests[name]["spec"]["template"]["metadata"]["annotations"]
+        return Recipe.model_validate_json(annotations[names.RECIPE_ANNOTATION])
 
     def edit(self, **spec: Any) -> None:
         """The user changes the spec."""

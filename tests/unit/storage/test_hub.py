@@ -1,71 +1,194 @@
-"""The Hub without a network: what a filled cache gives, and what an empty one says."""
+"""The Hub's store: against a real client and a small Hub, and against what a cache holds without one.
+
+Each look happens in a process of its own: the Hub's client reads its switches when it is imported.
+"""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hubserver
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.hub_token import HubToken
+from hubserver import Fault, Hub, Repository
 
 _SCRIPT = """
 import json, sys
 from pathlib import Path
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.log import quieten
+quieten()
 from finetune_trainer.storage.hub import HubStore
 
-store = HubStore(cache=Path(sys.argv[1]))
+store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3]), []
 try:
     found = store.stat(parse_uri("hf://org/name"))
-    [config] = [item for item in found if item.uri.endswith("config.json")]
-    store.download(config, Path(sys.argv[2]), lambda _: None)
-    print(json.dumps({"found": [item.to_dict() for item in found], "commit": store.commit,
-                      "content": store.open(config).read().decode()}))
+    print(json.dumps([item.to_dict() for item in found]), flush=True)
+    sys.stdin.readline()
+    contents = {}
+    for item in found:
+        target = Path(sys.argv[2]) / item.uri.rsplit("/", 1)[-1]
+        store.download(item, target, moved.append)
+        contents[target.name] = target.read_text()
+    print(json.dumps({"contents": contents, "moved": sum(moved), "opened": store.open(found[0]).read().decode()}))
 except TrainerError as error:
     print(json.dumps({"reason": error.reason, "message": error.message}))
 """
+CONFIG, WEIGHTS = b'{"model_type": "llama"}', b"weights of the first commit"
 
 
-def ask(cache: Path, target: Path) -> dict[str, object]:
-    """In a process of its own: the Hub's client reads its switches when it is imported."""
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(Path(__file__).parents[3] / "trainer"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT, str(cache), str(target)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = json.loads(done.stdout)
-    assert isinstance(answer, dict)
-    return answer
+class Look:
+    """A process that lists a model, waits, and fetches what it has listed."""
+
+    def __init__(self, folder: Path, revision: str = "main", **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SCRIPT, str(folder / "cache"), str(folder / "target"), revision],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer"), **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.found: Any = json.loads(self.process.stdout.readline())
+
+    def fetch(self) -> dict[str, Any]:
+        """What came of it."""
+        stdout, stderr = self.process.communicate("\n")
+        assert stderr == ""
+        answer = json.loads(stdout)
+        assert isinstance(answer, dict)
+        return answer
+
+    def end(self) -> None:
+        self.process.communicate("\n")
 
 
-def test_a_cached_snapshot_is_used(tmp_path: Path) -> None:
-    commit, root = "1" * 40, tmp_path / "cache/models--org--name"
-    content = b'{"model_type": "llama"}'
-    blob = root / "blobs" / hashlib.sha256(content).hexdigest()
-    blob.parent.mkdir(parents=True)
-    blob.write_bytes(content)
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with hubserver.running() as hub:
+        yield hub
+
+
+@pytest.fixture
+def model(hub: Hub) -> Repository:
+    return hub.add("org/name", {"config.json": CONFIG, "model.safetensors": WEIGHTS})
+
+
+def look(hub: Hub, folder: Path) -> Look:
+    return Look(folder, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0")
+
+
+def cached(folder: Path, *, blob: str) -> str:
+    """A cache with one file, whose blob has that name; returns the commit."""
+    commit, root = "1" * 40, folder / "cache/models--org--name"
+    (root / "blobs").mkdir(parents=True)
+    (root / "blobs" / blob).write_bytes(CONFIG)
     (root / "refs").mkdir()
     (root / "refs/main").write_text(commit)
     (root / "snapshots" / commit).mkdir(parents=True)
-    (root / "snapshots" / commit / "config.json").symlink_to(f"../../blobs/{blob.name}")
-    answer = ask(tmp_path / "cache", tmp_path / "target.json")
-    assert answer["commit"] == commit
-    assert answer["content"] == content.decode()
-    assert answer["found"] == [
-        {"uri": "hf://org/name/config.json", "size": len(content), "etag": blob.name, "sha256": blob.name}
+    (root / "snapshots" / commit / "config.json").symlink_to(f"../../blobs/{blob}")
+    return commit
+
+
+def test_what_was_listed_is_fetched_wherever_the_branch_moves(hub: Hub, model: Repository, tmp_path: Path) -> None:
+    first = model.refs["main"]
+    seen = look(hub, tmp_path)
+    model.commit({"config.json": b'{"model_type": "other"}', "model.safetensors": b"weights of the second"})
+    got = seen.fetch()
+
+    assert [item["revision"] for item in seen.found] == [first, first]
+    assert got["contents"] == {"config.json": CONFIG.decode(), "model.safetensors": WEIGHTS.decode()}
+    assert got["opened"] == CONFIG.decode()
+    assert got["moved"] == len(CONFIG) + len(WEIGHTS)
+    assert (tmp_path / "target/model.safetensors").is_symlink(), "weights take their space once"
+
+
+def test_a_cache_gives_the_identity_that_the_hub_gives(hub: Hub, model: Repository, tmp_path: Path) -> None:
+    online = look(hub, tmp_path)
+    online.fetch()
+    offline = Look(tmp_path, model.refs["main"], HF_HUB_OFFLINE="1")
+    offline.end()
+
+    config, weights = online.found
+    assert config["etag"] == hashlib.sha1(b"blob %d\0" % len(CONFIG) + CONFIG).hexdigest()
+    assert weights["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
+    strongest = [[item.get("sha256") or item["etag"] for item in found] for found in (online.found, offline.found)]
+    assert strongest[0] == strongest[1]
+
+
+def test_a_cached_snapshot_is_used(tmp_path: Path) -> None:
+    blob = hashlib.sha256(CONFIG).hexdigest()
+    commit = cached(tmp_path, blob=blob)
+    seen = Look(tmp_path, HF_HUB_OFFLINE="1")
+    assert seen.fetch()["contents"] == {"config.json": CONFIG.decode()}
+    assert seen.found == [
+        {
+            "uri": "hf://org/name/config.json",
+            "size": len(CONFIG),
+            "etag": blob,
+            "sha256": blob,
+            "revision": commit,
+        }
     ]
-    assert (tmp_path / "target.json").read_bytes() == content
+
+
+def test_a_blob_in_the_shared_store_keeps_its_own_identity(tmp_path: Path) -> None:
+    blob, name_in_store = hashlib.sha256(CONFIG).hexdigest(), "ab" * 32
+    cached(tmp_path, blob=blob)
+    place, store = tmp_path / "cache/models--org--name/blobs" / blob, tmp_path / "cache/blobs/ab"
+    store.mkdir(parents=True)
+    place.rename(store / name_in_store)
+    place.symlink_to(f"../../blobs/ab/{name_in_store}")
+    seen = Look(tmp_path, HF_HUB_OFFLINE="1")
+    seen.end()
+    assert [item["sha256"] for item in seen.found] == [blob]
+
+
+def test_a_cache_without_links_is_read_for_its_identity(tmp_path: Path) -> None:
+    commit = cached(tmp_path, blob="0" * 64)
+    file = tmp_path / f"cache/models--org--name/snapshots/{commit}/config.json"
+    file.unlink()
+    file.write_bytes(CONFIG)
+    seen = Look(tmp_path, HF_HUB_OFFLINE="1")
+    seen.end()
+    assert [item["sha256"] for item in seen.found] == [hashlib.sha256(CONFIG).hexdigest()]
 
 
 def test_an_empty_cache_says_what_to_do(tmp_path: Path) -> None:
-    answer = ask(tmp_path, tmp_path / "target")
-    assert answer["reason"] == "ModelNotFound"
-    assert "hf://org/name at revision main" in str(answer["message"])
-    assert "mirror the model to s3:// or pvc://" in str(answer["message"])
+    seen = Look(tmp_path, HF_HUB_OFFLINE="1")
+    seen.end()
+    assert seen.found["reason"] == "ModelNotFound"
+    assert "hf://org/name at revision main" in seen.found["message"]
+    assert "mirror the model to s3:// or pvc://" in seen.found["message"]
+
+
+def test_a_connection_that_breaks_is_made_again(hub: Hub, model: Repository, tmp_path: Path) -> None:
+    broken = Fault(path="/org/name/" + hashlib.sha256(WEIGHTS).hexdigest(), status=0, times=1)
+    busy = Fault(path="/api/models/", status=503, times=1, headers={"Retry-After": "0"})
+    hub.faults += [broken, busy]
+    assert look(hub, tmp_path).fetch()["contents"]["model.safetensors"] == WEIGHTS.decode()
+    assert (broken.times, busy.times) == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "two words", "line\nbreak", "h\u00f6chst geheim"])
+def test_a_token_that_is_none_is_refused_unseen(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    with pytest.raises(TrainerError, match=r"model\.tokenSecretRef") as caught:
+        HubToken(file).read()
+    assert caught.value.reason is FailureReason.MODEL_ACCESS_DENIED
+    assert not text.strip() or text.strip() not in caught.value.message
+
+
+def test_a_tokens_line_end_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_abc\n")
+    assert HubToken(tmp_path / "token").read() == "hf_abc"

@@ -36,6 +36,7 @@ class ExitCode(IntEnum):
     STORAGE_ACCESS_DENIED = 16
     STORAGE_NOT_FOUND = 17
     OUTPUT_CONFLICT = 18
+    MODEL_ACCESS_DENIED = 19
     STORAGE_UNAVAILABLE = 20
     GPU_OUT_OF_MEMORY = 21
     DISK_FULL = 22
@@ -55,6 +56,7 @@ class FailureReason(StrEnum):
     DATASET_INVALID = "DatasetInvalid"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_INVALID = "ModelInvalid"
+    MODEL_ACCESS_DENIED = "ModelAccessDenied"
     STORAGE_ACCESS_DENIED = "StorageAccessDenied"
     STORAGE_NOT_FOUND = "StorageNotFound"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
@@ -135,8 +137,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.MODEL_NOT_FOUND,
             _F,
             ExitCode.MODEL_NOT_FOUND,
-            "There is no such model or revision, or it is gated.",
-            "Check model.uri and model.revision, and the token of a gated model.",
+            "There is no such model or revision, or it is private.",
+            "Check model.uri and model.revision, and the token of a private model.",
         ),
         (
             FailureReason.MODEL_INVALID,
@@ -144,6 +146,13 @@ FAILURES: dict[FailureReason, FailureClass] = {
             ExitCode.MODEL_INVALID,
             "The model's files are incomplete, damaged or of an unknown kind.",
             "The model folder needs config.json, a tokenizer and safetensors weights.",
+        ),
+        (
+            FailureReason.MODEL_ACCESS_DENIED,
+            _F,
+            ExitCode.MODEL_ACCESS_DENIED,
+            "The Hub refuses the model's files: it is gated, or the token is missing, wrong or too weak.",
+            "Accept the model's licence on the Hub and give a token of that account in model.tokenSecretRef.",
         ),
         (
             FailureReason.STORAGE_ACCESS_DENIED,
@@ -164,7 +173,7 @@ FAILURES: dict[FailureReason, FailureClass] = {
             _C,
             ExitCode.STORAGE_UNAVAILABLE,
             "The storage or the Hub does not answer, or answers with an error of its own.",
-            "Check that storage.endpoint answers from inside the cluster.",
+            "Check that storage.endpoint, or the Hub for an hf:// model, answers from inside the cluster.",
         ),
         (
             FailureReason.OUTPUT_CONFLICT,

@@ -29,6 +29,7 @@ class SourceObject(TolerantWire):
     size: int = Field(ge=0, description="Bytes.")
     etag: str | None = None
     sha256: str | None = None
+    revision: str | None = Field(None, description="Commit of a Hub model's file.")
 
 
 class Manifest(TolerantWire):
@@ -39,7 +40,7 @@ class Manifest(TolerantWire):
     adapter: str = Field(description="The adapter's folder, relative to the manifest's place.")
     files: list[ManifestFile]
     base_model: str = Field(description="The base model as a server should name it.")
-    base_model_revision: str | None = None
+    base_model_revision: str | None = Field(None, description="The commit that was trained on, of a Hub model.")
     dataset: list[SourceObject]
     rows: int | None = Field(None, ge=0)
     rank: int

@@ -47,6 +47,7 @@ class PreflightSummary(TolerantWire):
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
     model_parameters: int | None = None
     model_bytes: int | None = None
+    model_revision: str | None = Field(None, description="The commit that a Hub model's revision means.")
 
 
 class Termination(TolerantWire):

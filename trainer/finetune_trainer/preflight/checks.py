@@ -108,9 +108,15 @@ class _Checks:
             folder = model_folder(self._recipe, self._open_store)
             facts = check_model(place, folder, self._open_store)
             self._model = model_files(folder)
-            self._facts |= {"model_bytes": facts.size, "model_parameters": facts.parameters}
+            revision = folder[0].revision
+            self._facts |= {
+                "model_bytes": facts.size,
+                "model_parameters": facts.parameters,
+                "model_revision": revision,
+            }
             parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
-            return f"{facts.size:,} bytes{parameters}"
+            commit = f", commit {revision}" if revision is not None else ""
+            return f"{facts.size:,} bytes{parameters}{commit}"
 
         self._run("model", [parse_uri(place).scheme], look)
 

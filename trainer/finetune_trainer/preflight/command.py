@@ -10,7 +10,7 @@ from pathlib import Path
 
 from finetune_trainer import log
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.layout import HUB_TOKEN_ENV, RECIPE_ENV, TERMINATION_ENV
+from finetune_trainer.contract.layout import RECIPE_ENV, TERMINATION_ENV
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.preflight.checks import check
@@ -19,6 +19,7 @@ from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.report import HttpSink, Reporter
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.places import Places
 
 
@@ -66,12 +67,11 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
 
 def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount) -> PreflightReport:
     recipe = read_recipe(recipe_file)
-    token_file = environment.get(HUB_TOKEN_ENV)
     places = Places(
         recipe.storage,
         Credentials.from_environment(environment),
         revision=recipe.model.revision,
-        hub_token=Path(token_file).read_text(encoding="utf-8").strip() if token_file else None,
+        hub_token=HubToken.from_environment(environment),
     )
     return check(recipe, places, moved=moved)
 

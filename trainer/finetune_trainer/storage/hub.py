@@ -1,81 +1,101 @@
 """Models of the Hugging Face Hub, read-only, through huggingface_hub's own cache.
 
-Without a network (HF_HUB_OFFLINE, or a mounted cache) a snapshot that the cache already holds is used as it is.
+`stat` finds the commit that a revision means at that moment and notes it with every file; from then on that commit is
+read, wherever the branch moves. Without a network (HF_HUB_OFFLINE, or a mounted cache) a snapshot that the cache
+already holds is used as it is.
 """
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
+from urllib.parse import quote
+
+from huggingface_hub import constants, hf_hub_download, is_offline_mode, snapshot_download
+from huggingface_hub.errors import FileMetadataError
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but only by a lazy __all__
+    build_hf_headers,
+    hf_raise_for_status,
+    http_backoff,
+)
+from pydantic import Field, ValidationError
+from tqdm import tqdm
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.wire import TolerantWire
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
+from finetune_trainer.storage.hub_errors import known_reasons
+from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.partial import partial_file
 
 DEFAULT_REVISION = "main"
+_ANSWER_SECONDS = 30.0
+"""How long the Hub may be silent; the client itself would wait for ever (huggingface_hub:hf_api.py, model_info)."""
+_RETRIES = 3
+"""Further questions after a fault of the Hub's: 1, 2 and 4 seconds apart, or as far as the Hub asks for."""
+_SHA256_DIGITS = 64
+
+
+class _Lfs(TolerantWire):
+    sha256: str
+
+
+class _Sibling(TolerantWire):
+    name: str = Field(alias="rfilename")
+    size: int
+    blob_id: str
+    lfs: _Lfs | None = None
+
+
+class _ModelInfo(TolerantWire):
+    """What is read of the Hub's description of a model at a revision (`/api/models/…?blobs=true`)."""
+
+    sha: str
+    siblings: list[_Sibling] = Field(default_factory=list)
 
 
 class HubStore:
-    """One Hub model at one revision. Objects are `hf://org/name/file`.
+    """Hub models at one revision. Objects are `hf://org/name/file`.
 
     Args:
         revision: branch, tag or commit; None is the main branch.
-        token: access token of a gated model.
-        cache: the Hub cache; None is huggingface_hub's own place.
-
-    Attributes:
-        commit: the commit that the revision meant, known after `stat`.
+        token: access token of a gated model; None leaves it to the client (HF_TOKEN, a login).
+        cache: the Hub cache; None is the client's own place.
     """
 
-    def __init__(self, *, revision: str | None = None, token: str | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self, *, revision: str | None = None, token: HubToken | None = None, cache: Path | None = None
+    ) -> None:
         self._revision = revision
         self._token = token
         self._cache = cache
-        self.commit: str | None = None
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
-        from huggingface_hub import HfApi, is_offline_mode
-
         repo, file = _split(uri)
-        if is_offline_mode():
-            found = self._cached(repo)
-        else:
-            with _reasons(repo, self._revision):
-                info = HfApi(token=self._token).model_info(repo, revision=self._revision, files_metadata=True)
-            self.commit = info.sha
-            found = [
-                SourceObject(
-                    uri=f"hf://{repo}/{item.rfilename}",
-                    size=item.size or 0,
-                    etag=item.blob_id,
-                    sha256=item.lfs.sha256 if item.lfs else None,
-                )
-                for item in info.siblings or []
-            ]
+        found = self._cached(repo) if is_offline_mode() else self._listed(repo)
         wanted = f"hf://{repo}/{file}".rstrip("/")
         found = [item for item in found if item.uri == wanted or item.uri.startswith(wanted + "/")]
         if not found:
-            raise ObjectNotFoundError(f"{uri} at {self._at()}: the Hub's model has no such file")
+            raise ObjectNotFoundError(f"{_what(repo, file, self._revision)}: the Hub's model has no such file")
         return sorted(found, key=lambda item: item.uri)
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`. The file is fetched into the cache first."""
-        return cast("BinaryIO", self._fetched(parse_uri(source.uri)).open("rb"))
+        return cast("BinaryIO", self._fetched(parse_uri(source.uri), source.revision).open("rb"))
 
     def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
-        """See `Store.download`."""
+        """See `Store.download`. The target is a link into the cache: weights take their space once."""
+        fetched = self._fetched(parse_uri(source.uri), source.revision, moved)
         with partial_file(target) as partial:
-            shutil.copyfile(self._fetched(parse_uri(source.uri)), partial)
-        moved(source.size)
+            partial.symlink_to(fetched.resolve())
 
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
         try:
-            return self._fetched(uri).read_bytes()
+            return self._fetched(uri, self._revision).read_bytes()
         except ObjectNotFoundError:
             return None
 
@@ -95,38 +115,104 @@ class HubStore:
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
-    def _fetched(self, uri: Uri) -> Path:
-        from huggingface_hub import hf_hub_download
+    def _listed(self, repo: str) -> list[SourceObject]:
+        """The model's files, by the Hub. HfApi.model_info asks the same, but only once and without a time limit."""
+        token = self._token.read() if self._token else None
+        with known_reasons(_what(repo, "", self._revision), token=token is not None):
+            answer = http_backoff(
+                "GET",
+                f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(self._revision or DEFAULT_REVISION, safe='')}",
+                headers=build_hf_headers(token=token),
+                params={"blobs": "true"},
+                timeout=_ANSWER_SECONDS,
+                max_retries=_RETRIES,
+            )
+            hf_raise_for_status(answer)
+            try:
+                info = _ModelInfo.model_validate_json(answer.content)
+            except ValidationError as error:
+                raise FileMetadataError(f"no model's description at {answer.url}") from error
+        return [
+            SourceObject(
+                uri=f"hf://{repo}/{item.name}",
+                size=item.size,
+                etag=item.blob_id,
+                sha256=item.lfs.sha256 if item.lfs else None,
+                revision=info.sha,
+            )
+            for item in info.siblings
+        ]
 
+    def _fetched(self, uri: Uri, revision: str | None, moved: ByteCount | None = None) -> Path:
+        """The file in the cache; what comes over the network is counted."""
         repo, file = _split(uri)
-        revision = self.commit or self._revision
-        with _reasons(repo, revision, file):
-            return Path(hf_hub_download(repo, file, revision=revision, token=self._token, cache_dir=self._cache))
+        token = self._token.read() if self._token else None
+        with known_reasons(_what(repo, file, revision), token=token is not None):
+            return Path(
+                hf_hub_download(
+                    repo,
+                    file,
+                    revision=revision or DEFAULT_REVISION,
+                    token=token,
+                    cache_dir=self._cache,
+                    tqdm_class=_counter(moved) if moved else None,
+                )
+            )
 
     def _cached(self, repo: str) -> list[SourceObject]:
-        """The files of the cached snapshot. A blob is named by its git id or SHA-256, which is its identity."""
-        from huggingface_hub import snapshot_download
-
-        with _reasons(repo, self._revision):
+        """The files of the cached snapshot."""
+        with known_reasons(_what(repo, "", self._revision), token=self._token is not None):
             folder = snapshot_download(repo, revision=self._revision, cache_dir=self._cache, local_files_only=True)
         root = Path(folder)
-        self.commit = root.name
-        found = []
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                blob = path.resolve().name
-                found.append(
-                    SourceObject(
-                        uri=f"hf://{repo}/{path.relative_to(root).as_posix()}",
-                        size=path.stat().st_size,
-                        etag=blob,
-                        sha256=blob if len(blob) == 64 else None,
-                    )
-                )
-        return found
+        return [
+            _cached_object(path, f"hf://{repo}/{path.relative_to(root).as_posix()}", revision=root.name)
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+        ]
 
-    def _at(self) -> str:
-        return self.commit or self._revision or DEFAULT_REVISION
+
+class _Counter(tqdm):  # type: ignore[type-arg]
+    """A progress bar that shows nothing and passes the bytes on: the client's one way to tell of them."""
+
+    moved: ByteCount
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+
+    def update(self, n: float | None = 1) -> bool | None:
+        type(self).moved(int(n or 0))
+        return None
+
+    def update_transfer(self, n: float) -> None:
+        """Bytes on the wire, which `update` counts once they are a file's (huggingface_hub:file_download.py)."""
+
+    def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
+        """A rate, for a bar that is shown."""
+
+
+def _counter(moved: ByteCount) -> type[_Counter]:
+    """The client takes a class and makes the bar itself."""
+    return type("_BoundCounter", (_Counter,), {"moved": staticmethod(moved)})
+
+
+def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
+    """A file of a snapshot, with the identity that the Hub gives it too.
+
+    A snapshot links to a blob that is named by its git id or SHA-256; the blob may itself be a link, to a store shared
+    by repositories where it has another name, so one link is followed and no more. Without links the content is read.
+    """
+    if path.is_symlink():
+        name = path.readlink().name
+    else:
+        with path.open("rb") as stream:
+            name = hashlib.file_digest(stream, "sha256").hexdigest()
+    return SourceObject(
+        uri=uri,
+        size=path.stat().st_size,
+        etag=name,
+        sha256=name if len(name) == _SHA256_DIGITS else None,
+        revision=revision,
+    )
 
 
 def _split(uri: Uri) -> tuple[str, str]:
@@ -136,42 +222,9 @@ def _split(uri: Uri) -> tuple[str, str]:
     return f"{organisation}/{name}", "/".join(rest)
 
 
+def _what(repo: str, file: str, revision: str | None) -> str:
+    return f"hf://{repo}" + (f"/{file}" if file else "") + f" at revision {revision or DEFAULT_REVISION}"
+
+
 def _read_only(uri: Uri) -> TrainerError:
     return TrainerError(FailureReason.NOT_SUPPORTED, f"{uri}: the Hub is only read; put the output into s3://")
-
-
-@contextmanager
-def _reasons(repo: str, revision: str | None, file: str = "") -> Iterator[None]:
-    """Turns huggingface_hub's errors into ends with a reason; the most specific class comes first."""
-    from huggingface_hub import errors
-
-    what = f"hf://{repo}" + (f"/{file}" if file else "") + f" at revision {revision or DEFAULT_REVISION}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise TrainerError(
-            FailureReason.MODEL_NOT_FOUND,
-            f"{what} is gated: accept its licence on the Hub and give a token of that account in model.tokenSecretRef",
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: the model has no such revision") from error
-    except errors.RepositoryNotFoundError as error:
-        raise TrainerError(
-            FailureReason.MODEL_NOT_FOUND,
-            f"{what}: there is no such model, or it is private and model.tokenSecretRef gives no access",
-        ) from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise TrainerError(
-            FailureReason.MODEL_NOT_FOUND,
-            f"{what} is not in the local cache and the Hub is switched off or out of reach (HF_HUB_OFFLINE): mirror "
-            "the model to s3:// or pvc:// and set model.uri to it",
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise ObjectNotFoundError(f"{what}: there is no such file") from error
-    except errors.HFValidationError as error:
-        raise TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: {error}") from error
-    except (errors.HfHubHTTPError, OSError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise TrainerError(
-            FailureReason.STORAGE_UNAVAILABLE, f"{what}: the Hub does not answer ({type(error).__name__}: {said})"
-        ) from error

@@ -7,8 +7,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.log import quieten
 from finetune_trainer.storage.base import Store
 from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.hub_token import HubToken
 
 
 def open_store(
@@ -17,7 +19,7 @@ def open_store(
     credentials: Credentials | None,
     *,
     revision: str | None = None,
-    hub_token: str | None = None,
+    hub_token: HubToken | None = None,
     pvc_root: Path = Path(PVC_ROOT),
 ) -> Store:
     """The store of a URI. Nothing is asked of it yet, so that it opens where the network is down.
@@ -27,7 +29,7 @@ def open_store(
         spec: how object storage is reached.
         credentials: the mounted keys; None for the SDK's own chain.
         revision: of a Hub model.
-        hub_token: of a gated Hub model.
+        hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
 
     Raises:
@@ -43,8 +45,10 @@ def open_store(
             if find_spec("huggingface_hub") is None:
                 raise TrainerError(
                     FailureReason.NOT_SUPPORTED,
-                    f"{uri}: this image is built without the Hub's client; mirror the model to s3:// or pvc://",
+                    f"{uri}: the Hub's client (huggingface_hub) is not installed here; mirror the model to s3:// or "
+                    "pvc://",
                 )
+            quieten()  # The client reads its switches, telemetry's among them, when it is imported.
             from finetune_trainer.storage.hub import HubStore
 
             return HubStore(revision=revision, token=hub_token)
@@ -63,7 +67,7 @@ class Places:
         credentials: Credentials | None,
         *,
         revision: str | None = None,
-        hub_token: str | None = None,
+        hub_token: HubToken | None = None,
         pvc_root: Path = Path(PVC_ROOT),
     ) -> None:
         self._spec = spec

@@ -27,6 +27,11 @@ class Inputs:
     model: list[SourceObject]
     fingerprint: str
 
+    @property
+    def model_revision(self) -> str | None:
+        """The commit of a Hub model; None for a model from elsewhere."""
+        return self.model[0].revision
+
 
 def find_inputs(recipe: Recipe, open_store: OpenStore) -> Inputs:
     """Looks up the dataset's and the model's objects.

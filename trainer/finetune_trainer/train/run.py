@@ -70,7 +70,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
 
     reporter.stage(Stage.SAVING)
-    adapter = write_adapter(trainer.model, tokenizer, recipe, metrics, context.work / "adapter")
+    adapter = write_adapter(trainer.model, tokenizer, recipe, metrics, context.work / "adapter", inputs.model_revision)
 
     reporter.stage(Stage.UPLOADING)
     output = published(recipe, inputs, adapter, counts, metrics, context)
@@ -207,7 +207,7 @@ def published(
             adapter=place.folder,
             files=files,
             base_model=model_id(recipe.model.uri),
-            base_model_revision=recipe.model.revision,
+            base_model_revision=inputs.model_revision,
             dataset=inputs.dataset,
             rows=counts.rows,
             rank=recipe.lora.rank,

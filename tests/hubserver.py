@@ -1,0 +1,276 @@
+"""A small Hugging Face Hub on loopback: what huggingface_hub asks of a model, answered as the real one does.
+
+Two servers: the Hub itself (descriptions, small files) and a store on another port that large files are redirected to,
+as the real Hub's CDN, which must never see a token. Every request is kept.
+
+    GET       /api/models/ORG/NAME/revision/REV           commit, files with size and Git or LFS identity
+    HEAD      /ORG/NAME/resolve/REV/FILE                  redirect: to the cache route, or to the store for LFS
+    HEAD, GET /api/resolve-cache/models/ORG/NAME/COMMIT/FILE
+    GET       /ORG/NAME/SHA256                            on the store
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+_LOOPBACK = "127.0.0.1"
+_LFS_SUFFIXES = (".safetensors", ".bin", ".gguf")
+_PAGE = b"<html>a login page</html>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request as it came."""
+
+    host: str
+    """`hub` or `store`."""
+    method: str
+    path: str
+    authorization: str | None
+    user_agent: str
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What happens instead of an answer to requests whose path holds `path`.
+
+    Attributes:
+        status: the answer's status; 0: the announced length is never reached, the connection ends half-way.
+        times: how often; then the answer is the right one.
+    """
+
+    path: str
+    status: int
+    times: int = 1_000_000
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(kw_only=True)
+class Repository:
+    """A model: its commits with all their files, and its branches and tags."""
+
+    name: str
+    gated: bool = False
+    private: bool = False
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        """Puts the files on a branch and returns the commit."""
+        digest = hashlib.sha1(f"{self.name} {len(self.commits)}".encode()).hexdigest()
+        self.commits[digest] = dict(files)
+        self.refs[branch] = digest
+        return digest
+
+    def resolve(self, revision: str) -> str | None:
+        """The commit that a revision means."""
+        return revision if revision in self.commits else self.refs.get(revision)
+
+
+class Hub:
+    """The server's state: models, who may read what, faults, and what was asked."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Repository] = {}
+        self.readers: dict[str, set[str]] = {}
+        """Access tokens, each with the gated and private models that it opens."""
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
+        self.endpoint = ""
+        self.store = ""
+
+    def add(self, name: str, files: dict[str, bytes], *, gated: bool = False, private: bool = False) -> Repository:
+        """A model with one commit, on `main`."""
+        model = self.models[name] = Repository(name=name, gated=gated, private=private)
+        model.commit(files)
+        return model
+
+    def asked(self, name: str) -> list[Request]:
+        """The requests for one model, in their order."""
+        return [item for item in list(self.requests) if f"/{name}/" in item.path]
+
+    def may_read(self, model: Repository, token: str | None) -> bool:
+        return not (model.gated or model.private) or model.name in self.readers.get(token or "", ())
+
+
+@contextmanager
+def running() -> Iterator[Hub]:
+    """A Hub of its own."""
+    hub = Hub()
+    servers = [_serve(hub, handler) for handler in (_HubHandler, _StoreHandler)]
+    hub.endpoint, hub.store = (f"http://{_LOOPBACK}:{server.server_port}" for server in servers)
+    threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield hub
+    finally:
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def _serve(hub: Hub, handler: "type[_Handler]") -> ThreadingHTTPServer:
+    return ThreadingHTTPServer((_LOOPBACK, 0), type("Bound", (handler,), {"hub": hub}))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Notes the request, lets faults go first, and sends answers."""
+
+    hub: Hub
+    host: str
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(
+            Request(
+                host=self.host,
+                method=self.command,
+                path=path,
+                authorization=self.headers.get("authorization"),
+                user_agent=self.headers.get("user-agent", ""),
+            )
+        )
+        for fault in self.hub.faults:
+            if fault.path in path and fault.times > 0 and (fault.status or self.command == "GET"):
+                fault.times -= 1
+                if fault.status:
+                    self.send(fault.status, fault.body, **fault.headers)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b"half of it")
+                self.close_connection = True
+                return
+        self.answer(path)
+
+    do_HEAD = do_GET  # noqa: N815 (the name that http.server calls)
+
+    def answer(self, path: str) -> None:
+        raise NotImplementedError
+
+    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def send_file(self, content: bytes, **headers: str) -> None:
+        """A file, or the part of it that is asked for."""
+        first = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
+        start = int(first)
+        if start:
+            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self.send(206 if start else 200, content[start:], Accept_Ranges="bytes", **headers)
+
+    def refuse(self, status: int, message: str, code: str | None = None) -> None:
+        headers = {"X_Error_Message": message} | ({"X_Error_Code": code} if code else {})
+        self.send(status, json.dumps({"error": message}).encode(), Content_Type="application/json", **headers)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: requests are kept instead."""
+
+
+class _HubHandler(_Handler):
+    host = "hub"
+
+    def answer(self, path: str) -> None:
+        token = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
+        if token is not None and token not in self.hub.readers:
+            self.refuse(401, "Invalid credentials in Authorization header")
+            return
+        parts = path.strip("/").split("/")
+        match parts:
+            case ["api", "models", organisation, name, "revision", *revision]:
+                self._describe(f"{organisation}/{name}", "/".join(revision), token)
+            case ["api", "resolve-cache", "models", organisation, name, commit, *file]:
+                self._file(f"{organisation}/{name}", commit, "/".join(file), token, cached=True)
+            case [organisation, name, "resolve", revision, *file]:
+                self._file(f"{organisation}/{name}", revision, "/".join(file), token, cached=False)
+            case _:
+                self.refuse(404, "Not found")
+
+    def _find(self, name: str, revision: str, token: str | None) -> tuple[Repository, str] | None:
+        model = self.hub.models.get(name)
+        if model is None or (model.private and not self.hub.may_read(model, token)):
+            # A stranger is not told which models there are.
+            self.refuse(404 if token else 401, "Repository not found", "RepoNotFound")
+            return None
+        commit = model.resolve(revision)
+        if commit is None:
+            self.refuse(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            return None
+        return model, commit
+
+    def _describe(self, name: str, revision: str, token: str | None) -> None:
+        """Anyone may see what a gated model consists of."""
+        if (found := self._find(name, revision, token)) is None:
+            return
+        model, commit = found
+        siblings = [_sibling(file, content) for file, content in sorted(model.commits[commit].items())]
+        answer = {"id": name, "sha": commit, "gated": "auto" if model.gated else False, "siblings": siblings}
+        self.send(200, json.dumps(answer).encode(), Content_Type="application/json")
+
+    def _file(self, name: str, revision: str, file: str, token: str | None, *, cached: bool) -> None:
+        if (found := self._find(name, revision, token)) is None:
+            return
+        model, commit = found
+        if not self.hub.may_read(model, token):
+            message = f"Access to model {name} is restricted and you are not in the authorized list."
+            self.refuse(403 if token else 401, message, "GatedRepo")
+            return
+        content = model.commits[commit].get(file)
+        if content is None:
+            self.refuse(404, "Entry not found", "EntryNotFound")
+        elif file.endswith(_LFS_SUFFIXES):
+            digest = hashlib.sha256(content).hexdigest()
+            self.send(
+                302,
+                Location=f"{self.hub.store}/{name}/{digest}",
+                X_Repo_Commit=commit,
+                X_Linked_Etag=f'"{digest}"',
+                X_Linked_Size=str(len(content)),
+            )
+        elif cached:
+            self.send_file(content, ETag=f'"{_blob_id(content)}"', X_Repo_Commit=commit)
+        else:
+            place = f"/api/resolve-cache/models/{name}/{commit}/{file}"
+            self.send(307, Location=place, X_Repo_Commit=commit, X_Linked_Etag=f'"{_blob_id(content)}"')
+
+
+class _StoreHandler(_Handler):
+    host = "store"
+
+    def answer(self, path: str) -> None:
+        name, _, digest = path.strip("/").rpartition("/")
+        for files in self.hub.models[name].commits.values():
+            for content in files.values():
+                if hashlib.sha256(content).hexdigest() == digest:
+                    self.send_file(content)
+                    return
+        self.send(403)
+
+
+def _sibling(file: str, content: bytes) -> dict[str, object]:
+    found: dict[str, object] = {"rfilename": file, "size": len(content), "blobId": _blob_id(content)}
+    if file.endswith(_LFS_SUFFIXES):
+        digest = hashlib.sha256(content).hexdigest()
+        found["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+    return found
+
+
+def _blob_id(content: bytes) -> str:
+    """Git's own name of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,0 +1,123 @@
+"""From an hf:// model to an adapter: preflight and training as pods run them, against a small Hub."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hubserver
+from finetune_trainer.contract.manifest import Manifest
+from finetune_trainer.contract.termination import Outcome
+from trainer.hub_job import HubJob
+from trainer.running import QUESTIONS
+from trainer.test_hub_refusals import ROUTES
+
+pytestmark = pytest.mark.trainer
+
+TOKEN = "hf_thisTokenIsNeverShown"
+NOT_NEEDED = {
+    "README.md": b"# tiny",
+    "pytorch_model.bin": b"\x80\x02pickled",
+    "training_args.bin": b"\x80\x02pickled",
+    "consolidated.safetensors": b"the same weights once more",
+    "modeling_tiny.py": b"raise SystemExit",
+    "onnx/model.onnx": b"onnx",
+    "original/model.safetensors": b"the original's weights",
+}
+
+
+def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes], tmp_path: Path) -> None:
+    with hubserver.running() as hub:
+        hub.readers[TOKEN] = {"org/tiny"}
+        model = hub.add("org/tiny", {**tiny_files, **NOT_NEEDED}, gated=True)
+        commit = model.refs["v1"] = model.refs["main"]
+        uri = {"uri": "hf://org/tiny"}
+
+        checked = HubJob(folder=tmp_path, endpoint=hub.endpoint, model=uri, token=TOKEN).preflight()
+
+        assert checked.code == 0, checked.everything
+        assert checked.message.preflight is not None
+        assert checked.message.preflight.model_revision == commit
+        fetched = [item.path.rsplit("/", 1)[-1] for item in hub.requests if item.method == "GET"]
+        assert set(fetched) == {"main", "config.json"}, "the description, and what is needed to know the model"
+
+        # The branch moves on, to files of another size; the operator hands the commit of preflight on.
+        model.commit({**tiny_files, "config.json": tiny_files["config.json"] + b"\n"})
+        hub.requests.clear()
+        pinned = {**uri, "revision": checked.message.preflight.model_revision}
+        trained = HubJob(folder=tmp_path, endpoint=hub.endpoint, model=pinned, token=TOKEN).train()
+
+        assert trained.code == 0, trained.everything
+        assert trained.message.outcome is Outcome.SUCCEEDED
+        assert trained.message.fingerprint == checked.message.fingerprint
+        assert trained.message.progress is not None
+        needed = {name: len(content) for name, content in tiny_files.items()}
+        assert (
+            trained.message.progress.bytes_downloaded
+            == sum(needed.values()) + (tmp_path / "train.jsonl").stat().st_size
+        )
+        assert _names(hub) == set(needed), "only safetensors, tokenizer and configuration"
+
+        output = trained.message.output
+        assert output is not None
+        assert output.base_model == "org/tiny"
+        manifest = Manifest.model_validate_json(Path(output.manifest_uri.removeprefix("file://")).read_bytes())
+        assert (manifest.base_model, manifest.base_model_revision) == ("org/tiny", commit)
+        config = json.loads((Path(output.uri.removeprefix("file://")) / "adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny", commit)
+
+        # A tag of the same commit is the same model: nothing is trained twice.
+        tagged = {**uri, "revision": "v1"}
+        reused = HubJob(folder=tmp_path, endpoint=hub.endpoint, model=tagged, token=TOKEN).preflight()
+        assert (reused.message.outcome, reused.message.output) == (Outcome.REUSED, output)
+
+        for end in (checked, trained, reused):
+            assert TOKEN not in end.everything
+        for path in (tmp_path / "out").rglob("*"):
+            assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+        assert {item.authorization for item in hub.requests if item.host == "hub"} == {f"Bearer {TOKEN}"}
+        assert {item.authorization for item in hub.requests if item.host == "store"} == {None}, "a CDN is no Hub"
+        assert [item for item in hub.requests if not ROUTES.fullmatch(f"{item.method} {item.path}")] == []
+        assert [item.user_agent for item in hub.requests if re.search("torch|agent/", item.user_agent)] == []
+
+
+def _names(hub: hubserver.Hub) -> set[str]:
+    """Files that were fetched, by their names in the repository."""
+    [model] = hub.models.values()
+    by_digest = {
+        hashlib.sha256(content).hexdigest(): name for files in model.commits.values() for name, content in files.items()
+    }
+    asked = {item.path for item in hub.requests if item.method == "GET" and "/revision/" not in item.path}
+    return {by_digest.get(path.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1]) for path in asked}
+
+
+def test_other_models_are_checked_without_the_hubs_client(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    recipe = {
+        "job": {"name": "tiny"},
+        "model": {"uri": f"file://{tiny_model}"},
+        "dataset": {"uri": f"file://{tmp_path / 'train.jsonl'}"},
+        "output": {"uri": f"file://{tmp_path / 'out'}"},
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    program = (
+        "import sys\n"
+        "from finetune_trainer.__main__ import main\n"
+        "from finetune_trainer.contract.recipe.output import StorageSpec\n"
+        "from finetune_trainer.contract.uri import parse_uri\n"
+        "from finetune_trainer.storage.places import Places\n"
+        "code = main(['preflight', '--recipe', sys.argv[1]], {})\n"
+        "Places(StorageSpec(), None)(parse_uri('s3://bucket/key'))\n"
+        "print([name for name in ('huggingface_hub', 'httpx2', 'hf_xet') if name in sys.modules])\n"
+        "sys.exit(code)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "recipe.json")], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr

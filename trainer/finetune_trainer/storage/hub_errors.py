@@ -1,0 +1,127 @@
+"""What the Hub's answers and the failures of its client mean to a user.
+
+The client has an exception for most answers, but hides some behind others: whatever keeps it from looking at a file is
+a LocalEntryNotFoundError (huggingface_hub:file_download.py, _raise_on_head_call_error), whose cause says what it was.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+from huggingface_hub import errors
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.base import ObjectNotFoundError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_SAYING = 200
+_OWN_COPY = "mirror the model to s3:// or pvc:// and set model.uri to it"
+_TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a field's name)
+
+
+@contextmanager
+def known_reasons(what: str, *, token: bool) -> Iterator[None]:
+    """Turns the client's errors into ends with a reason; errors of this machine that are none of the Hub's pass.
+
+    Args:
+        what: model, file and revision that are asked for.
+        token: whether a token goes along.
+
+    Raises:
+        ObjectNotFoundError: the model is there, the file is not.
+        TrainerError: MODEL_NOT_FOUND, MODEL_ACCESS_DENIED, STORAGE_UNAVAILABLE (worth another try) or DISK_FULL.
+    """
+    try:
+        yield
+    except (
+        errors.HFValidationError,
+        errors.EntryNotFoundError,
+        httpx2.HTTPError,
+        httpx2.InvalidURL,
+        OSError,
+        RuntimeError,  # hf_xet's for whatever it has no other for
+    ) as error:
+        hidden = isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
+        meaning = _meaning(error.__cause__ if hidden else error, what, token=token)
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerError | None:
+    match error:
+        case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
+            return TrainerError(
+                FailureReason.MODEL_NOT_FOUND,
+                f"{what} is not in the local cache, and HF_HUB_OFFLINE=1 keeps from the Hub: unset it, or {_OWN_COPY}",
+            )
+        case errors.HFValidationError():
+            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: {_said(error)}")
+        case errors.HfHubHTTPError():
+            return _answer(error, what, token=token)
+        case OSError(errno=number) if number in _DISK_FULL:
+            return TrainerError(FailureReason.DISK_FULL, f"no space left for {what}")
+        case PermissionError() | FileNotFoundError() if error.errno is not None:
+            return None
+        case errors.FileMetadataError():
+            return _unavailable(what, f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})")
+        case _:
+            return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})")
+
+
+def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerError | None:
+    """What an HTTP status means; the most specific class comes first, since a gated model is also one not found."""
+    status = error.response.status_code
+    match error:
+        case errors.GatedRepoError() if token:
+            return _denied(f"{what} is gated, and the account of the token in {_TOKEN_FIELD} has no access", error)
+        case errors.GatedRepoError():
+            return _denied(f"{what} is gated: accept its licence on the Hub and set {_TOKEN_FIELD}", error)
+        case errors.DisabledRepoError():
+            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: the Hub has disabled the model")
+        case errors.RevisionNotFoundError():
+            return TrainerError(
+                FailureReason.MODEL_NOT_FOUND,
+                f"{what}: the model has no such revision: set model.revision to a branch, tag or commit of it",
+            )
+        case errors.RepositoryNotFoundError():
+            sees = "the token's account may not see it" if token else f"it is private and needs {_TOKEN_FIELD}"
+            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: there is no such model, or {sees}")
+        case errors.EntryNotFoundError():
+            return ObjectNotFoundError(f"{what}: there is no such file")
+    if status == 401:
+        why = "refuses the token: put a new one into" if token else "wants a token: set"
+        return _denied(f"{what}: the Hub {why} {_TOKEN_FIELD}", error)
+    if status == 403:
+        return _denied(f"{what}: the Hub refuses it: the token in {_TOKEN_FIELD} needs the right to read it", error)
+    if status == 429:
+        return _unavailable(what, f"the Hub answers 429, too many requests{_wait(error)}; a token raises its limit")
+    if status >= 500 or status == 408:
+        return _unavailable(what, f"the Hub answers {status}{_wait(error)}")
+    return TrainerError(
+        FailureReason.MODEL_NOT_FOUND, f"{what}: the Hub answers {status}: check model.uri and HF_ENDPOINT"
+    )
+
+
+def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
+    said = f"; the Hub says: {_shortened(error.server_message)}" if error.server_message else ""
+    return TrainerError(FailureReason.MODEL_ACCESS_DENIED, message + said)
+
+
+def _unavailable(what: str, why: str) -> TrainerError:
+    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{what}: {why}")
+
+
+def _wait(error: errors.HfHubHTTPError) -> str:
+    seconds = error.response.headers.get("retry-after")
+    return f", try again in {seconds} s" if seconds and seconds.isdigit() else ""
+
+
+def _said(error: BaseException | None) -> str:
+    return _shortened(str(error))
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST_SAYING else text[: _LONGEST_SAYING - 1] + "…"

@@ -1,0 +1,55 @@
+"""The Hub's access token, from a mounted Secret.
+
+It is read when it is needed, so that a missing one is the model's problem and leaves the other checks of a recipe
+alone, and a rotated one is seen.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import HUB_TOKEN_ENV
+
+_TOKEN = re.compile(r"[!-~]+")
+"""What an HTTP header may hold; the HTTP client's own complaint about anything else would print the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubToken:
+    """The file that holds the token, as Kubernetes mounts a key of a Secret."""
+
+    file: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "HubToken | None":
+        """The file that the environment names, or None when the recipe has no token."""
+        file = environment.get(HUB_TOKEN_ENV)
+        return cls(Path(file)) if file else None
+
+    def read(self) -> str:
+        """The token as it is now, without the line end that `kubectl create secret --from-file` keeps.
+
+        Raises:
+            TrainerError: MODEL_ACCESS_DENIED; the token is missing or none. The message does not show it.
+        """
+        try:
+            text = self.file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise _no_token("is missing in this namespace or has no such key") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise _no_token(f"cannot be read ({type(error).__name__})") from None
+        if not text:
+            raise _no_token("is empty")
+        if not _TOKEN.fullmatch(text):
+            raise _no_token("holds blanks, line breaks or letters that no token has")
+        return text
+
+
+def _no_token(why: str) -> TrainerError:
+    return TrainerError(
+        FailureReason.MODEL_ACCESS_DENIED,
+        f"the Secret of model.tokenSecretRef {why}: put the Hub's access token (hf_…) there, alone, under the key "
+        "that model.tokenSecretRef names",
+    )
