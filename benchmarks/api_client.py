@@ -6,10 +6,10 @@ The operator's own client is not used: what is measured should not measure itsel
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -47,7 +47,7 @@ class Api:
         }
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> "Api":
+    async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self._context, limit=self._connections)
         self._session = aiohttp.ClientSession(self._server, connector=connector, headers=self._headers)
         return self
@@ -88,8 +88,19 @@ class Api:
             if token == "&continue=":
                 return items, answer["metadata"]["resourceVersion"]
 
-    async def watch(self, path: str, version: str) -> AsyncIterator[dict[str, Any]]:
-        """The events of a collection after a version, until the server ends the watch."""
+    async def watch(
+        self, path: str, version: str, opened: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The events of a collection after a version, until the server ends the watch.
+
+        Args:
+            path: of the collection.
+            version: as a list gave it.
+            opened: called when the server has taken the watch: no event is missed from then on.
+
+        Raises:
+            ApiError: the watch is refused, or ends because the version is too old.
+        """
         assert self._session is not None
         join = "&" if "?" in path else "?"
         timeout = aiohttp.ClientTimeout(total=None)
@@ -98,8 +109,12 @@ class Api:
         ) as answer:
             if answer.status != 200:
                 raise ApiError(f"watch {path}: {answer.status} {await answer.text()}")
+            opened()
             rest = b""
             async for chunk in answer.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    yield json.loads(line)
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise ApiError(f"watch {path}: {event['object'].get('message')}")
+                    yield event

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from benchmarks.jobs import JobWatch, create, warm_up
 from benchmarks.tables import Table, load
 from benchmarks.testbed import OPERATOR, OPERATOR_AGENT, PLANE, testbed
+
 from localcluster.control_plane import API_SERVER, CONTROLLER_MANAGER
 
 _SETTLE_SECONDS = 2.0
@@ -74,8 +75,8 @@ async def _measure(burst: Burst) -> tuple[tuple[str, ...], float]:
             start = time.monotonic()
             await create(api, namespace, burst.jobs, preflight=burst.preflight)
             created = time.monotonic() - start
-            child = await watch.until("child Jobs", lambda: len(watch.child) == burst.jobs)
-            ended = await watch.until("ends", lambda: len(watch.ended) == burst.jobs)
+            child = await watch.until("child Jobs", watch.child, burst.jobs)
+            ended = await watch.until("ends", watch.ended, burst.jobs)
             await asyncio.sleep(_SETTLE_SECONDS)
             used = {name: (now - cpu[name]) * 1000 / burst.jobs for name, now in bed.cpu_seconds().items()}
             writes = bed.cluster.audit.count(mark, namespace=namespace)

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.api_client import FINETUNEJOBS, JOBS, Api
 from benchmarks.testbed import Testbed
+
 from finetune_operator.api import names
-from finetune_operator.api.reasons import ConditionType
+from finetune_operator.api.reasons import ConditionType, Phase
 
 LIMIT_SECONDS = 1800.0
 
@@ -21,7 +22,7 @@ def a_job(name: str, *, preflight: bool) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {
             "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
-            "dataset": {"uri": "s3://data/support/train.jsonl"},
+            "dataset": {"uri": f"s3://data/{name}/train.jsonl"},
             "output": {"uri": "s3://models/adapters"},
             "preflight": {"enabled": preflight},
         },
@@ -45,12 +46,14 @@ class JobWatch:
 
     Attributes:
         child: by name of the FineTuneJob.
+        running: by name, those that train.
         ended: by name, those that succeeded.
         heartbeat: by name, the heartbeat of the progress in the status.
     """
 
     def __init__(self, testbed: Testbed, api: Api, namespace: str) -> None:
         self.child: dict[str, float] = {}
+        self.running: dict[str, float] = {}
         self.ended: dict[str, float] = {}
         self.heartbeat: dict[str, str] = {}
         self._testbed = testbed
@@ -59,12 +62,19 @@ class JobWatch:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> "JobWatch":
+    async def __aenter__(self) -> Self:
         for collection, take in ((FINETUNEJOBS, self._finetunejob), (JOBS, self._job)):
             base, _, plural = collection.rpartition("/")
             path = f"{base}/namespaces/{self._namespace}/{plural}"
             _, version = await self._api.list(path)
-            self._tasks.append(asyncio.create_task(self._watch(path, version, take)))
+            opened = asyncio.Event()
+            task = asyncio.create_task(self._watch(path, version, take, opened.set))
+            self._tasks.append(task)
+            opening = asyncio.create_task(opened.wait())
+            await asyncio.wait([opening, task], return_when=asyncio.FIRST_COMPLETED)
+            if not opened.is_set():
+                opening.cancel()
+                task.result()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,27 +82,33 @@ class JobWatch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def until(self, what: str, done: Callable[[], bool]) -> float:
-        """Waits until `done`, and returns when that was.
+    async def until(self, what: str, seen: Mapping[str, float], count: int) -> float:
+        """Waits until one of the attributes holds that many, and returns when that was.
 
         Raises:
             ClusterError: a program has ended.
             TimeoutError: it takes too long.
         """
         deadline = time.monotonic() + LIMIT_SECONDS
-        while not done():
+        while len(seen) < count:
             self._changed.clear()
             try:
                 async with asyncio.timeout(5):
                     await self._changed.wait()
             except TimeoutError:
                 self._testbed.check()
+                for task in self._tasks:
+                    if task.done():
+                        task.result()
+                        raise TimeoutError(f"{what}: a watch has ended") from None
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{what}: {len(self.child)} have a child, {len(self.ended)} ended") from None
-        return time.monotonic()
+                    raise TimeoutError(f"{what}: {len(seen)} of {count} after {LIMIT_SECONDS:.0f} s") from None
+        return max(seen.values())
 
-    async def _watch(self, path: str, version: str, take: Callable[[Mapping[str, Any]], None]) -> None:
-        async for event in self._api.watch(path, version):
+    async def _watch(
+        self, path: str, version: str, take: Callable[[Mapping[str, Any]], None], opened: Callable[[], None]
+    ) -> None:
+        async for event in self._api.watch(path, version, opened):
             take(event["object"])
             self._changed.set()
 
@@ -105,6 +121,8 @@ class JobWatch:
         name, status = raw["metadata"]["name"], raw.get("status") or {}
         if (at := (status.get("progress") or {}).get("heartbeatTime")) is not None:
             self.heartbeat[name] = at
+        if status.get("phase") == Phase.RUNNING:
+            self.running.setdefault(name, time.monotonic())
         if name not in self.ended and any(
             item["type"] == ConditionType.SUCCEEDED and item["status"] == "True"
             for item in status.get("conditions") or ()
@@ -117,4 +135,4 @@ async def warm_up(testbed: Testbed) -> None:
     namespace = testbed.namespace()
     async with testbed.api() as api, JobWatch(testbed, api, namespace) as watch:
         await create(api, namespace, 1, preflight=True)
-        await watch.until("the first job to end", lambda: len(watch.ended) == 1)
+        await watch.until("the first job to end", watch.ended, 1)

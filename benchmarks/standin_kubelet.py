@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.api_client import MERGE_PATCH, PODS, Api, ApiError
+
 from finetune_operator.api import names
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome, OutputRecord, PreflightSummary, Termination
@@ -70,11 +71,12 @@ class StandinKubelet:
             pods, version = await self._api.list(OURS)
             for pod in pods:
                 self._take(pod)
-            async for event in self._api.watch(OURS, version):
-                if event["type"] == "ERROR":
-                    break  # the version is too old
-                if event["type"] == "ADDED":
-                    self._take(event["object"])
+            try:
+                async for event in self._api.watch(OURS, version):
+                    if event["type"] == "ADDED":
+                        self._take(event["object"])
+            except ApiError as error:
+                print(error, flush=True)  # the version is too old: list again
 
     def _take(self, pod: Mapping[str, Any]) -> None:
         if pod["metadata"]["uid"] in self._seen or pod["status"]["phase"] != "Pending":

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.api_client import Api
+
 from finetune_operator.kube.client import USER_AGENT
 from localcluster import LocalCluster, down, processes, up
 from localcluster.control_plane import API_SERVER, CONTROLLER_MANAGER, ETCD
@@ -113,7 +114,7 @@ class Testbed:
 
     def stop_operator(self) -> None:
         """Ends the operator as Kubernetes does."""
-        processes.stop(self._process(OPERATOR), grace=30)
+        self._stop(OPERATOR, grace=30)
 
     def start_standin(self, *, leave_running: bool = False) -> None:
         """Starts the stand-in for scheduler and kubelet."""
@@ -121,8 +122,12 @@ class Testbed:
         argv += [f"--kubeconfig={self.cluster.kubeconfig}", *(["--leave-running"] if leave_running else [])]
         processes.start(self.cluster.home, STANDIN, argv)
 
+    def stop_standin(self) -> None:
+        """Ends the stand-in."""
+        self._stop(STANDIN, grace=0)
+
     def check(self) -> None:
-        """Raises a ClusterError with a program's last words when any has ended."""
+        """Raises a ClusterError with a program's last words when any has ended that was not stopped."""
         for process in processes.all_recorded(self.cluster.home):
             processes.must_run(self.cluster.home, process)
 
@@ -142,6 +147,10 @@ class Testbed:
         )
         now, peak = (float(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
         return now, peak
+
+    def _stop(self, name: str, *, grace: float) -> None:
+        processes.stop(self._process(name), grace=grace)
+        processes.forget(self.cluster.home, name)
 
     def _process(self, name: str) -> processes.Process:
         found = processes.recorded(self.cluster.home, name)
