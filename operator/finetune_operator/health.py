@@ -45,11 +45,13 @@ class Health:
 
     def why_dead(self) -> str | None:
         """Why this replica should be restarted; None when it is well."""
-        stuck = self._stuck_seconds()
+        leading_since = self._leading_since()
+        if leading_since is None:
+            return None  # a standby's queue is nobody's
+        stuck = min(self._stuck_seconds(), self._clock() - leading_since)
         if stuck > STUCK_SECONDS:
             return f"the queue has stood still for {stuck:.0f} s"
-        leading_since = self._leading_since()
-        if leading_since is not None and self.why_unready() is None:
+        if self.why_unready() is None:
             waiting = self._clock() - max(leading_since, self._last_resync() or leading_since)
             if waiting > self._resync_limit:
                 return f"no resync has succeeded for {waiting:.0f} s, though the API server answers"

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     ATTEMPT_STARTED = "AttemptStarted"
     TRAINING = "Training"
     WAITING = "WaitingForPod"
+    NO_POD = "PodNotCreated"
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"

@@ -173,7 +173,7 @@ class FineTuneJobStatus(TolerantWire):
     output: OutputStatus | None = Field(None, description="Where the adapter is.")
     fingerprint: ShortText | None = Field(None, description="Name of the run by what goes into it.")
     gpu_seconds: int = Field(0, ge=0, description="GPUs times seconds of all training pods of ended attempts.")
-    start_time: datetime | None = Field(None, description="When this run was first looked at.")
+    start_time: datetime | None = Field(None, description="When this run was first looked at, or last resumed.")
     completion_time: datetime | None = Field(None, description="When this run ended.")
 
     def condition(self, type_: str) -> Condition | None:

@@ -155,8 +155,9 @@ class Controller:
             try:
                 raw = await self._kube.apply(JOBS, manifest)
             except (Forbidden, Invalid) as error:
-                refused = trouble.child_refused(job.status, job.generation, name, error, self._now())
-                await self._write_status(record, job.status, refused)
+                refused = trouble.child_refused(plan.status, job.generation, name, error, self._now())
+                if await self._write_status(record, job.status, refused):
+                    await self._events.post(_regarding(record), [trouble.refusal_event(name, error)])
                 raise _ChildRefused(name, error) from None
             self._take_in_child(record, raw)
         for deletion in plan.delete:
@@ -165,8 +166,7 @@ class Controller:
             except (NotFound, Conflict):
                 continue  # gone, or another one by now: either way the one that was meant is no more
         if await self._write_status(record, job.status, plan.status):
-            regarding = Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
-            await self._events.post(regarding, plan.events)
+            await self._events.post(_regarding(record), plan.events)
 
     def _take_in_child(self, record: JobRecord, raw: Mapping[str, Any]) -> None:
         """Lets the cache know at once, so that the watch's event is no news and costs no look."""
@@ -196,14 +196,29 @@ class Controller:
             raise _NothingToDo from None
         written = job_record(raw)
         self._cache.put_job(written)
-        if written.generation != record.generation:
-            self._queue.mark(record.key)  # the spec changed meanwhile, and the watch's event will be no news
+        due = wanted.is_true(ConditionType.FINISHED) and not written.finished
+        if written.generation != record.generation or due:
+            # The spec changed meanwhile, or asks for another run already, and the watch's event will be no news.
+            self._queue.mark(record.key)
         return True
 
 
+def _regarding(record: JobRecord) -> Regarding:
+    return Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
+
+
 def _acts(job: FineTuneJob, plan: Plan) -> bool:
-    """Whether the plan does what must not be done on a late cache's word."""
+    """Whether the plan does what must not be done on a late cache's word: make, delete, end an attempt or the job.
+
+    Jobs and pods come by two watches: the end of a Job may be seen before that of its pod.
+    """
     ends = plan.status.is_true(ConditionType.FINISHED) and not job.status.is_true(ConditionType.FINISHED)
+    ends_attempt = _ended_attempts(plan.status) > _ended_attempts(job.status)
     # A container that ended well, with a report of its output, stays so whatever came later.
     proven = plan.status.is_true(ConditionType.SUCCEEDED)
-    return bool(plan.apply or plan.delete or (ends and not proven))
+    return bool(plan.apply or plan.delete or ((ends or ends_attempt) and not proven))
+
+
+def _ended_attempts(status: FineTuneJobStatus) -> int:
+    """Number of the newest attempt that is over."""
+    return max((attempt.number for attempt in status.attempts if attempt.end_time is not None), default=0)

@@ -179,7 +179,7 @@ def _shown(record: JobRecord) -> datetime | None:
 
 
 def _is_out_of_date(record: JobRecord, attempt: int, progress: ProgressStatus) -> bool:
-    if record.finished or record.ignored or attempt < record.attempt:
+    if record.finished or record.ignored or attempt < record.attempt or record.between_attempts:
         return True
     shown = _shown(record)
     return shown is not None and progress.heartbeat_time is not None and progress.heartbeat_time < shown

@@ -8,7 +8,6 @@ catch up with the store. For the first child of a job, where that time would be 
 deterministic name proves the same: no attempt was ever recorded, and this one does not exist.
 """
 
-import asyncio
 from typing import TypeVar
 
 from finetune_operator.api import names
@@ -52,10 +51,9 @@ class LiveReader:
             if wanted and await self._none_exists(record.namespace, wanted):
                 return Observed()
         selector = f"{names.JOB_UID_LABEL}={record.uid}"
-        # No TaskGroup: a KubeError must come out as it is, not in an ExceptionGroup.
-        jobs, pods = await asyncio.gather(
-            self._list(JOBS, JobView, record, selector), self._list(PODS, PodView, record, selector)
-        )
+        # One after the other: pods that are read later than their Job are never older than what it says of them.
+        jobs = await self._list(JOBS, JobView, record, selector)
+        pods = await self._list(PODS, PodView, record, selector)
         return own_children(record.uid, jobs, pods)
 
     async def _none_exists(self, namespace: str, wanted: list[str]) -> bool:

@@ -55,6 +55,12 @@ class JobRecord:
         """Whether nothing but a change of the object itself can make work: there is no need to look."""
         return self.ignored or (self.finished and self.keeps_children)
 
+    @property
+    def between_attempts(self) -> bool:
+        """Whether the newest attempt is over: a pod of it that is still going speaks of the past."""
+        attempts = json.loads(self.status or b"{}").get("attempts") or [{}]
+        return "endTime" in attempts[-1]
+
     def job(self) -> FineTuneJob:
         """The parsed object; not to be asked of a settled one.
 

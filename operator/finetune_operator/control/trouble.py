@@ -11,6 +11,7 @@ from finetune_operator.api.job import SpecError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
+from finetune_operator.reconcile.plan import Event, EventType
 from finetune_trainer.contract.failure import FailureReason
 
 
@@ -41,22 +42,36 @@ def invalid_spec(raw_status: Mapping[str, Any], generation: int, error: SpecErro
 
 
 def child_refused(
-    status: FineTuneJobStatus, generation: int, child: str, error: KubeError, now: datetime
+    planned: FineTuneJobStatus, generation: int, child: str, error: KubeError, now: datetime
 ) -> FineTuneJobStatus:
-    """The status of a job whose child the API server refuses, with its words; tried again for ever."""
-    message = _cut(f"Kubernetes refuses the Job {child}: {error.message} The operator tries again.")
+    """The status of a job whose child the API server refuses, with its words; tried again for ever.
+
+    Args:
+        planned: the status as it should have become.
+        generation: the spec's.
+        child: the Job's name.
+        error: the refusal.
+        now: the time.
+    """
+    message = refusal_event(child, error).message
     wanted = {
         ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
         ConditionType.READY: ConditionStatus.UNKNOWN,
         ConditionType.RECONCILING: ConditionStatus.TRUE,
     }
-    return status.model_copy(
+    return planned.model_copy(
         update={
-            "observed_generation": generation,
-            "phase": status.phase or Phase.PENDING,
-            "conditions": _conditions(status, wanted, Reason.CHILD_REFUSED, message, generation, now),
+            # Without its name the Job is one that is still to be made, and not one that somebody has deleted.
+            "job_name": None,
+            "conditions": _conditions(planned, wanted, Reason.CHILD_REFUSED, message, generation, now),
         }
     )
+
+
+def refusal_event(child: str, error: KubeError) -> Event:
+    """The refusal as a user reads it in `kubectl describe`."""
+    text = f"Kubernetes refuses the Job {child}: {error.message} The operator tries again; the quota, policy or right "
+    return Event(type=EventType.WARNING, reason=Reason.CHILD_REFUSED, message=_cut(f"{text}named here must change."))
 
 
 def _conditions(

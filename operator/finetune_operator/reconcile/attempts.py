@@ -27,6 +27,7 @@ def start(draft: Draft) -> Attempt:
         attempts=[*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
         restarts=status.restarts + 1 if status.attempts else 0,
         progress=None,
+        failure=None,
         pod_name=None,
     )
     return attempt
@@ -36,7 +37,7 @@ def end(draft: Draft, ending: Ending) -> None:
     """Books how the current attempt failed; does nothing when none runs."""
     counted = FAILURES[ending.reason].policy is not Policy.RETRY_UNCOUNTED
     if _close(draft, str(ending.reason), ending.message, ending.exit_code, counted=counted):
-        draft.update(counted_failures=draft.status.counted_failures + counted, job_name=None, pod_name=None)
+        draft.update(counted_failures=draft.status.counted_failures + counted)
 
 
 def succeed(draft: Draft, reason: str) -> None:

@@ -64,6 +64,13 @@ def show(draft: Draft, phase: Phase, reason: str, message: str) -> None:
     draft.update(phase=phase)
 
 
+def restamped(status: FineTuneJobStatus, generation: int) -> list[Condition]:
+    """The conditions, all said of this generation: `kubectl wait` passes over one that is about an older spec."""
+    if all(item.observed_generation == generation for item in status.conditions):
+        return status.conditions
+    return [item.model_copy(update={"observed_generation": generation}) for item in status.conditions]
+
+
 def set_condition(
     draft: Draft, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
 ) -> None:

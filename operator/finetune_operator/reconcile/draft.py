@@ -35,8 +35,9 @@ class Draft:
 
     def delete(self, child: JobView) -> None:
         """A child that should go, with its pods."""
-        if not child.deleting:
-            self._delete.append(Deletion(name=child.name, uid=child.uid))
+        deletion = Deletion(name=child.name, uid=child.uid)
+        if not child.deleting and deletion not in self._delete:
+            self._delete.append(deletion)
 
     def event(self, reason: str, message: str, type_: EventType = EventType.NORMAL) -> None:
         """Something a user should read in `kubectl describe`."""

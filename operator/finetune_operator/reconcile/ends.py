@@ -28,23 +28,27 @@ def is_finished(draft: Draft) -> bool:
 def succeed(draft: Draft, passed: Passed) -> Ending | None:
     """Ends the run well, or says why the attempt does not count as a success."""
     termination = passed.termination
-    if passed.pod_gone:
-        # The adapter is there: the next attempt finds it and trains nothing.
-        return Ending(reason=FailureReason.POD_LOST, message="the training ended, but its pod is gone with the report")
     if termination is None or termination.output is None:
-        return Ending(
-            reason=FailureReason.INTERNAL,
-            message="the trainer ended with exit code 0 without naming an adapter",
-            exit_code=0,
-        )
+        return unreported(passed)
     _succeed(draft, termination)
     return None
 
 
-def succeed_reused(draft: Draft, passed: Passed) -> bool:
+def unreported(passed: Passed) -> Ending:
+    """The end of an attempt whose container ended with exit code 0 and did not say what came of it."""
+    if passed.pod_gone:
+        # After a training the adapter is there: the next attempt finds it and trains nothing.
+        return Ending(reason=FailureReason.POD_LOST, message="the container ended, but its pod is gone with the report")
+    return Ending(
+        reason=FailureReason.INTERNAL,
+        message="the container ended with exit code 0 without the report that this operator's images make",
+        exit_code=0,
+    )
+
+
+def succeed_reused(draft: Draft, termination: Termination) -> bool:
     """Ends the run without training when preflight has found its adapter; says whether it did."""
-    termination = passed.termination
-    if termination is None or termination.outcome is not Outcome.REUSED or termination.output is None:
+    if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
     if termination.preflight is not None:
         draft.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
@@ -56,7 +60,7 @@ def succeed_reused(draft: Draft, passed: Passed) -> bool:
 
 
 def fail(draft: Draft, ending: Ending) -> None:
-    """Ends the run badly, stops what still runs, and says what to do."""
+    """Ends the run badly and says what to do; what still runs is retention's to stop."""
     attempts.end(draft, ending)
     remedy = FAILURES[ending.reason].remedy
     message = f"{ending.message.rstrip('. ')}. {remedy}" if remedy else ending.message
@@ -66,9 +70,6 @@ def fail(draft: Draft, ending: Ending) -> None:
     preflight = draft.status.condition(ConditionType.PREFLIGHT_PASSED)
     if preflight is not None and preflight.reason == Reason.PREFLIGHT_RUNNING:
         set_condition(draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, ending.reason, message)
-    for child in draft.observed.jobs:
-        if not (child.complete or child.failed):
-            draft.delete(child)
     draft.update(
         failure=Failure(reason=ending.reason, message=message, exit_code=ending.exit_code),
         fingerprint=ending.fingerprint or draft.status.fingerprint,

@@ -7,12 +7,16 @@ was disrupted (podFailurePolicy); the reason is then read from the pod's termina
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from finetune_operator.api.reasons import Reason
 from finetune_operator.reconcile.observed import JobView, PodView
 from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 
 LOST_AFTER = timedelta(seconds=30)
 """A deleted pod that is still there this long after its grace period sits on a node that does not answer."""
+
+NO_POD_AFTER = timedelta(seconds=30)
+"""How long a Job may be without a pod before that is worth a word."""
 
 _SIGNAL_BASE = 128
 _IMAGE_REASONS = {
@@ -87,9 +91,9 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
         if pod.reason == "Evicted" and "ephemeral" in pod.message:
             # The Job would make a new pod for this disruption, which would fill the same disk again.
             return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
-    live = [pod for pod in pods if pod.terminated is None]
+    live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live:
-        return Settling() if pods else Waiting(reason="", message="", since=None)
+        return Settling() if pods else _without_pod(job, now)
     pod = live[-1]
     if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
         return Ending(
@@ -107,6 +111,17 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
     return min(times, default=None)
 
 
+def _without_pod(job: JobView, now: datetime) -> Waiting:
+    if now < job.created + NO_POD_AFTER:
+        return Waiting(reason="", message="", since=job.created)
+    return Waiting(
+        reason=Reason.NO_POD,
+        message=f"Kubernetes makes no pod for Job {job.name} (a quota, a missing ServiceAccount or PriorityClass, an "
+        f"admission policy): kubectl describe job {job.name}",
+        since=job.created,
+    )
+
+
 def _waiting(pod: PodView) -> Waiting:
     if pod.waiting_reason in _IMAGE_REASONS:
         text = f"{pod.waiting_reason}: {pod.waiting_message}"
@@ -120,6 +135,10 @@ def _waiting(pod: PodView) -> Waiting:
 
 def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
     ended = [pod for pod in pods if pod.terminated is not None]
+    rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
+    if not ended and rejected:
+        said = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
+        return Ending(reason=FailureReason.POD_REJECTED, message=f"the node did not take the pod: {said}")
     if not ended:
         return Ending(
             reason=FailureReason.POD_LOST,

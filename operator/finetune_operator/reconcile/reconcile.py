@@ -1,6 +1,6 @@
 """The policy of a FineTuneJob on one page."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
@@ -15,9 +15,6 @@ from finetune_operator.reconcile.plan import Plan
 from finetune_operator.reconcile.refusal import refuse
 from finetune_trainer.contract.failure import FailureReason
 
-CHILD_GRACE = timedelta(seconds=30)
-"""How long a child that was applied may be missing from what is seen before it counts as deleted."""
-
 
 def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
     """What should exist and what the status should say, given what is seen.
@@ -29,18 +26,37 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
         return Plan(status=job.status)
     draft = Draft(job=job, observed=observed, config=config, now=now, status=job.status)
     stages.begin_run(draft)
+    if not ends.is_finished(draft):
+        _pursue(draft)
     if ends.is_finished(draft):
         retention.expire(draft)
-    elif refusal := refuse(job, config):
+    return draft.plan()
+
+
+def _pursue(draft: Draft) -> None:
+    """What comes first decides: a success that is there, a refusal before an attempt, suspension, the deadline."""
+    if _arrived(draft):
+        return
+    if attempts.current(draft) is None and (refusal := refuse(draft.job, draft.config)):
         ends.fail(draft, Ending(reason=refusal.reason, message=refusal.message))
-    elif overdue := deadlines.job_overdue(draft):
-        ends.fail(draft, overdue)
-    elif job.spec.suspend:
+    elif draft.job.spec.suspend:
         suspend.suspend(draft)
     else:
         suspend.resume(draft)
-        _advance(draft)
-    return draft.plan()
+        if overdue := deadlines.job_overdue(draft):
+            ends.fail(draft, overdue)
+        else:
+            _advance(draft)
+
+
+def _arrived(draft: Draft) -> bool:
+    """Whether the current training has ended well, which nothing that came later may undo."""
+    attempt = attempts.current(draft)
+    child = draft.observed.job(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
+    if attempt is None or child is None:
+        return False
+    verdict = judge(child, draft.observed.pods_of(names.TRAIN_ROLE, attempt.number), draft.now)
+    return isinstance(verdict, Passed) and ends.succeed(draft, verdict) is None
 
 
 def _advance(draft: Draft) -> None:
@@ -56,7 +72,7 @@ def _advance(draft: Draft) -> None:
     role = names.PREFLIGHT_ROLE if attempts.needs_preflight(draft) else names.TRAIN_ROLE
     child = draft.observed.job(role, attempt.number)
     if child is None:
-        _missing(draft, role, attempt.number, attempt.start_time)
+        _missing(draft, role, attempt.number)
         return
     draft.update(job_name=child.name)
     pods = draft.observed.pods_of(role, attempt.number)
@@ -79,12 +95,12 @@ def _advance(draft: Draft) -> None:
                 stages.show_running(draft, role, verdict)
         case Settling():
             pass  # what is shown stays: the Job's next word is an event
-        case Passed() if role == names.PREFLIGHT_ROLE:
-            if not ends.succeed_reused(draft, verdict):
-                stages.pass_preflight(draft, verdict)
+        case Passed(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
+            if not ends.succeed_reused(draft, termination):
+                stages.pass_preflight(draft, termination)
                 _advance(draft)
         case Passed():
-            ending = ends.succeed(draft, verdict)
+            ending = ends.unreported(verdict) if role == names.PREFLIGHT_ROLE else ends.succeed(draft, verdict)
             if ending is not None:
                 _ended(draft, ending)
         case Ending():
@@ -93,12 +109,13 @@ def _advance(draft: Draft) -> None:
             _ended(draft, verdict)
 
 
-def _missing(draft: Draft, role: str, number: int, started: datetime | None) -> None:
-    """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it."""
+def _missing(draft: Draft, role: str, number: int) -> None:
+    """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it.
+
+    That it is not there is confirmed by a live read before the end of the attempt is booked (control/controller.py).
+    """
     if draft.status.job_name != names.child_name(draft.job.name, role, number):
         stages.start(draft, role, number)
-    elif started is not None and draft.now < started + CHILD_GRACE:
-        draft.wake(started + CHILD_GRACE)
     else:
         _ended(draft, Ending(reason=FailureReason.POD_LOST, message=f"Job {draft.status.job_name} was deleted"))
 

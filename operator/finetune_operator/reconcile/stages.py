@@ -1,14 +1,17 @@
 """The stages of a run: its beginning, the start of a child, and what is shown while it waits or runs."""
 
+from dataclasses import replace
+
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus, PreflightStatus
-from finetune_operator.reconcile.conditions import set_condition, show
+from finetune_operator.reconcile.conditions import restamped, set_condition, show
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.ends import is_finished
 from finetune_operator.reconcile.manifests import child_job
-from finetune_operator.reconcile.outcome import Passed, Running, Waiting
+from finetune_operator.reconcile.outcome import Running, Waiting
 from finetune_operator.reconcile.plan import EventType
+from finetune_trainer.contract.termination import Termination
 
 _CHECKING = "checking storage, data and model before a GPU is asked for"
 
@@ -19,7 +22,7 @@ def begin_run(draft: Draft) -> None:
     Attempts keep counting over runs, so that no child's name is used twice.
     """
     status, token = draft.status, draft.job.spec.run_token
-    draft.update(observed_generation=draft.job.generation)
+    draft.update(observed_generation=draft.job.generation, conditions=restamped(status, draft.job.generation))
     if status.start_time is None:
         draft.update(start_time=draft.now, run_token=token)
         show(draft, Phase.PENDING, Reason.PENDING, "accepted")
@@ -30,7 +33,7 @@ def begin_run(draft: Draft) -> None:
             run_token=token,
             attempt=status.attempt,
             gpu_seconds=status.gpu_seconds,
-            conditions=[item for item in status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
+            conditions=[item for item in draft.status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
         )
         draft.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs once more")
         show(draft, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs once more")
@@ -40,7 +43,9 @@ def start(draft: Draft, role: str, attempt: int) -> None:
     """Makes the child Job of a stage."""
     found = draft.status.preflight
     revision = found.model_revision if found is not None and role == names.TRAIN_ROLE else None
-    child = child_job(draft.job, draft.config, role, attempt, revision)
+    # The run's own token: another one in the spec is the next run's.
+    spec = draft.job.spec.model_copy(update={"run_token": draft.status.run_token})
+    child = child_job(replace(draft.job, spec=spec), draft.config, role, attempt, revision)
     draft.apply(child)
     name = child["metadata"]["name"]
     draft.update(job_name=name, pod_name=None)
@@ -67,8 +72,9 @@ def show_waiting(draft: Draft, role: str, waiting: Waiting) -> None:
     phase = Phase.PREFLIGHT if role == names.PREFLIGHT_ROLE else Phase.STARTING
     if waiting.reason:
         before = draft.status.condition(ConditionType.RECONCILING)
-        if before is None or before.reason != waiting.reason:
-            draft.event(waiting.reason, waiting.message, EventType.WARNING)
+        if before is not None and before.reason == waiting.reason:
+            return  # the kubelet words the same trouble in turns (ErrImagePull, ImagePullBackOff): the first word stays
+        draft.event(waiting.reason, waiting.message, EventType.WARNING)
         show(draft, phase, waiting.reason, waiting.message)
     elif role == names.PREFLIGHT_ROLE:
         show(draft, phase, Reason.PREFLIGHT_RUNNING, _CHECKING)
@@ -85,13 +91,12 @@ def show_running(draft: Draft, role: str, running: Running) -> None:
     show(draft, Phase.RUNNING, Reason.TRAINING, f"attempt {draft.status.attempt} trains")
 
 
-def pass_preflight(draft: Draft, passed: Passed) -> None:
+def pass_preflight(draft: Draft, termination: Termination) -> None:
     """Books what preflight found."""
-    termination = passed.termination
-    summary = termination.preflight if termination is not None else None
+    summary = termination.preflight
     draft.update(
         preflight=PreflightStatus.model_validate(summary.to_dict()) if summary is not None else None,
-        fingerprint=termination.fingerprint if termination is not None else None,
+        fingerprint=termination.fingerprint,
     )
     message = "storage, data and model are fine"
     if summary is not None and summary.rows is not None:

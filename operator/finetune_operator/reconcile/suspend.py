@@ -15,6 +15,7 @@ def suspend(draft: Draft) -> None:
     for child in draft.observed.jobs:
         draft.delete(child)
     attempts.end(draft, Ending(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
+    draft.update(job_name=None, pod_name=None)
     if not draft.status.is_true(ConditionType.SUSPENDED):
         draft.update(progress=None)  # the next attempt starts anew
         draft.event(Reason.SUSPENDED, _MESSAGE)
@@ -24,5 +25,6 @@ def suspend(draft: Draft) -> None:
 def resume(draft: Draft) -> None:
     """Says that a suspended job goes on."""
     if draft.status.is_true(ConditionType.SUSPENDED):
+        draft.update(start_time=draft.now)  # as of a Job: time that was spent suspended counts against no deadline
         draft.event(Reason.RESUMED, "spec.suspend is false again")
         show(draft, Phase.PENDING, Reason.RESUMED, "spec.suspend is false again")

@@ -259,7 +259,6 @@ def test_children_go_when_their_time_has_come_and_nothing_trains_again() -> None
     world.step()
     world.finish(succeeded())
     world.step()
-    world.step()
     assert world.requeue_after == 60
     world.later(60)
     world.step()
@@ -270,13 +269,10 @@ def test_children_go_when_their_time_has_come_and_nothing_trains_again() -> None
     assert phase_of(world) is Phase.SUCCEEDED
 
 
-def test_a_deleted_child_is_an_uncounted_attempt_but_only_after_a_stale_view_has_had_its_time() -> None:
+def test_a_deleted_child_is_an_uncounted_attempt() -> None:
     world = World(a_job(preflight={"enabled": False}, retry={"backoffSeconds": 0}))
     world.step()
     world.remove("support-bot-train-1")
-    world.step()
-    assert world.status.attempts[-1].end_time is None
-    world.later(31)
     world.step()
     assert world.status.attempts[-1].reason == "PodLost"
     assert world.status.counted_failures == 0
@@ -307,6 +303,109 @@ def test_a_disrupted_pod_is_replaced_by_its_job_without_a_new_attempt() -> None:
     world.step()
     assert world.status.attempt == 1
     assert phase_of(world) is Phase.STARTING
+
+
+def test_a_success_that_is_there_wins_over_deadline_suspension_and_refusal() -> None:
+    for spec in ({"activeDeadlineSeconds": 100}, {"suspend": True}, {"resources": {"gpus": 2}}):
+        world = World(a_job(preflight={"enabled": False}))
+        world.step()
+        world.finish(succeeded())
+        world.edit(preflight={"enabled": False}, **spec)
+        world.later(200)
+        world.step()
+        assert phase_of(world) is Phase.SUCCEEDED, spec
+
+
+def test_an_edit_that_would_be_refused_waits_for_the_next_attempt() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.run()
+    world.edit(preflight={"enabled": False}, resources={"gpus": 2})
+    world.step()
+    assert phase_of(world) is Phase.RUNNING
+    world.finish("", exit_code=1)
+    world.step()
+    world.step()
+    assert phase_of(world) is Phase.FAILED
+    assert world.made == ["support-bot-train-1"]
+
+
+def test_conditions_are_said_of_the_newest_spec_after_the_end_too() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    world.finish(succeeded())
+    world.step()
+    world.edit(preflight={"enabled": False}, retention={"ttlSecondsAfterFinished": 60})
+    world.step()
+    assert {item.observed_generation for item in world.status.conditions} == {2}
+    finished = world.status.condition(ConditionType.FINISHED)
+    assert finished is not None
+    assert finished.status is ConditionStatus.TRUE
+
+
+def test_time_spent_suspended_counts_against_no_deadline() -> None:
+    world = World(a_job(preflight={"enabled": False}, suspend=True, activeDeadlineSeconds=100))
+    world.step()
+    world.later(1000)
+    world.step()
+    assert phase_of(world) is Phase.SUSPENDED
+    world.edit(preflight={"enabled": False}, activeDeadlineSeconds=100)
+    world.step()
+    assert phase_of(world) is Phase.STARTING
+    world.later(100)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "DeadlineExceeded"
+
+
+def test_a_run_keeps_its_token_when_the_spec_asks_for_the_next_run() -> None:
+    world = World(a_job(preflight={"enabled": False}, runToken="a", retry={"backoffSeconds": 0}))
+    world.step()
+    world.edit(preflight={"enabled": False}, runToken="b", retry={"backoffSeconds": 0})
+    world.finish("", exit_code=1)
+    world.step()
+    world.step()
+    recipes = [item["spec"]["template"]["metadata"]["annotations"] for item in world.manifests.values()]
+    assert ['"runToken":"a"' in str(item) for item in recipes] == [True, True]
+
+
+def test_a_preflight_without_a_report_is_none() -> None:
+    world = World(a_job(retry={"backoffSeconds": 0}))
+    world.step()
+    world.finish(checked())
+    world.pods.clear()
+    world.step()
+    assert world.status.attempts[-1].reason == "PodLost"
+    world.step()
+    assert world.made == ["support-bot-preflight-1", "support-bot-preflight-2"]
+
+
+def test_a_job_without_a_pod_says_so_and_its_start_deadline_holds() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    world.later(31)
+    world.step()
+    reconciling = world.status.condition(ConditionType.RECONCILING)
+    assert reconciling is not None
+    assert reconciling.reason == "PodNotCreated"
+    world.later(30)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+    assert "quota" in world.status.failure.message
+
+
+def test_a_pod_that_the_node_refuses_is_counted_with_its_words() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
+    world.step()
+    job = world.child()
+    world.pod(phase="Failed", reason="UnexpectedAdmissionError", message="no healthy GPU")
+    world.jobs[job.name] = replace(job, failed=True)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "PodRejected"
+    assert "no healthy GPU" in world.status.failure.message
+    assert world.status.job_name == job.name
 
 
 def test_a_container_that_has_ended_is_not_shown_as_waiting() -> None:

@@ -72,6 +72,7 @@ class FailureReason(StrEnum):
     IMAGE_PULL = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     POD_LOST = "PodLost"
+    POD_REJECTED = "PodRejected"
     START_DEADLINE = "StartDeadlineExceeded"
     DEADLINE = "DeadlineExceeded"
 
@@ -110,14 +111,14 @@ FAILURES: dict[FailureReason, FailureClass] = {
             _F,
             ExitCode.INVALID_RECIPE,
             "Fields contradict each other, or ask for what the administrator forbids.",
-            "Correct the named fields and use a new name.",
+            "Correct the named fields; create the job anew, or set another runToken if they may change.",
         ),
         (
             FailureReason.NOT_SUPPORTED,
             _F,
             ExitCode.NOT_SUPPORTED,
             "Fields, a file format or a server that this version does not know.",
-            "Remove the named fields or use a later version.",
+            "Create the job anew without the named fields, or use a later version.",
         ),
         (
             FailureReason.DATASET_NOT_FOUND,
@@ -251,6 +252,13 @@ FAILURES: dict[FailureReason, FailureClass] = {
             None,
             "No node fits. Shown while the pod waits; startDeadlineSeconds ends the wait.",
             "Free a GPU, or lower resources.",
+        ),
+        (
+            FailureReason.POD_REJECTED,
+            _C,
+            None,
+            "The node refused the pod: an unhealthy GPU, too little of a resource, labels that changed.",
+            "Look at the node that the pod was bound to.",
         ),
         (
             FailureReason.POD_LOST,
