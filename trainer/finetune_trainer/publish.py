@@ -2,12 +2,16 @@
 
 Whoever reads the output goes by the manifest, so nothing half-written is ever seen. Two pods of one attempt may both
 get this far (a lost node comes back); the manifest is created only if there is none, and exactly one of them wins.
+
+A request whose answer was lost may have been carried out. So once the manifest was asked for, files are removed only
+when the storage itself says that it is not this writer's; in doubt they stay.
 """
 
 import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -16,6 +20,7 @@ from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, Store
+from finetune_trainer.storage.patience import Patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ def publish(
     describe: Callable[[list[ManifestFile]], Manifest],
     on_existing: OnExisting,
     moved: ByteCount,
+    patience: Patience,
 ) -> None:
     """Uploads the adapter's files and commits them.
 
@@ -55,28 +61,53 @@ def publish(
         describe: makes the manifest from the files with their checksums.
         on_existing: with Replace, a manifest that is there gives way.
         moved: is told the bytes moved.
+        patience: with storage that does not answer.
 
     Raises:
         TrainerError: SUPERSEDED when another writer has committed first (its adapter is as good as this one);
-            else the storage's reason. This writer's files are then removed as far as the store lets it.
+            else the storage's reason. This writer's files are then removed as far as the store lets it, unless the
+            manifest may be there.
     """
     entries = [_entry(place, folder, file) for file in files]
     try:
         for file, entry in zip(files, entries, strict=True):
-            place.store.upload(file, place.run.child(*entry.path.split("/")), moved)
+            target = place.run.child(*entry.path.split("/"))
+            patience.call(partial(place.store.upload, file, target, moved))
         content = (describe(entries).to_json() + "\n").encode()
-        if on_existing is OnExisting.REPLACE:
-            place.store.replace(place.manifest, content)
-        else:
-            place.store.create(place.manifest, content)
+    except TrainerError:
+        _remove(place, entries)
+        raise
+    try:
+        patience.call(partial(_commit, place, content, on_existing))
     except AlreadyExistsError:
         _remove(place, entries)
         raise TrainerError(
             FailureReason.SUPERSEDED, f"another writer committed {place.manifest} first; its adapter stands"
         ) from None
     except TrainerError:
-        _remove(place, entries)
+        if _surely_another(place, content):
+            _remove(place, entries)
         raise
+
+
+def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
+    """Puts the manifest; an error after which it is there all the same is none."""
+    put = place.store.replace if on_existing is OnExisting.REPLACE else place.store.create
+    try:
+        put(place.manifest, content)
+    except TrainerError:
+        with contextlib.suppress(TrainerError):
+            if place.store.read(place.manifest) == content:
+                return
+        raise
+
+
+def _surely_another(place: Place, content: bytes) -> bool:
+    """Whether the store says that the manifest is not this one: absent, or another writer's."""
+    try:
+        return place.store.read(place.manifest) != content
+    except TrainerError:
+        return False
 
 
 def _entry(place: Place, folder: Path, file: Path) -> ManifestFile:

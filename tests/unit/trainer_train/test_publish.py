@@ -13,15 +13,36 @@ from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.local import LocalStore
+from finetune_trainer.storage.patience import Patience
 
 RUN = "support-bot/0123456789ab"
 
 
-def _publish(root: Path, writer: str, on_existing: OnExisting = OnExisting.REUSE) -> None:
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def patience(self) -> Patience:
+        return Patience(clock=lambda: self.now, sleep=self.sleep)
+
+
+def _publish(
+    root: Path,
+    writer: str,
+    on_existing: OnExisting = OnExisting.REUSE,
+    *,
+    store: LocalStore | None = None,
+    time: Time | None = None,
+) -> None:
     folder = root / f"local-{writer}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(b"weights of " + writer.encode())
-    place = Place(store=LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"), folder=writer)
+    place = Place(store=store or LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"), folder=writer)
 
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
@@ -29,7 +50,7 @@ def _publish(root: Path, writer: str, on_existing: OnExisting = OnExisting.REUSE
             target_modules=["q_proj"], attempt=1, writer=writer, created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    publish(place, folder, sorted(folder.iterdir()), describe, on_existing, lambda _: None)
+    publish(place, folder, sorted(folder.iterdir()), describe, on_existing, lambda _: None, (time or Time()).patience())
 
 
 def _manifest(root: Path) -> Manifest:
@@ -82,7 +103,106 @@ def test_failed_upload_leaves_neither_manifest_nor_files(tmp_path: Path) -> None
     place = Place(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"), folder="1-first")
 
     with pytest.raises(TrainerError) as caught:
-        publish(place, folder, sorted(folder.iterdir()), _not_reached, OnExisting.REUSE, lambda _: None)
+        publish(place, folder, sorted(folder.iterdir()), _not_reached, OnExisting.REUSE, lambda _: None, Patience())
 
     assert caught.value.reason is FailureReason.DISK_FULL
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+class Outage(LocalStore):
+    """A directory behind a connection: from the manifest's first write on, `failing` requests in a row get no answer.
+
+    The first of them is carried out all the same when `written`.
+    """
+
+    def __init__(self, root: Path, *, failing: int, written: bool) -> None:
+        super().__init__(root)
+        self.failing, self.written, self.writes = failing, written, 0
+
+    def create(self, uri: Uri, content: bytes) -> None:
+        if self.written and not self.writes:
+            super().create(uri, content)
+        self._write()
+        super().create(uri, content)
+
+    def replace(self, uri: Uri, content: bytes) -> None:
+        if self.written and not self.writes:
+            super().replace(uri, content)
+        self._write()
+        super().replace(uri, content)
+
+    def read(self, uri: Uri) -> bytes | None:
+        if self.writes:
+            self._answer()
+        return super().read(uri)
+
+    def delete(self, uri: Uri) -> None:
+        if uri.path.endswith("manifest.json"):
+            raise AssertionError(uri)
+        super().delete(uri)
+
+    def _write(self) -> None:
+        self.writes += 1
+        self._answer()
+
+    def _answer(self) -> None:
+        if self.failing:
+            self.failing -= 1
+            raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, "the connection broke")
+
+
+def _adapter(root: Path, writer: str) -> Path:
+    return root / "out" / RUN / writer / "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize("on_existing", [OnExisting.REUSE, OnExisting.REPLACE])
+@pytest.mark.parametrize("failing", [1, 2, 7])
+@pytest.mark.parametrize("written", [True, False])
+def test_commit_whose_answer_was_lost_is_a_success(
+    tmp_path: Path, on_existing: OnExisting, failing: int, written: bool
+) -> None:
+    _publish(tmp_path, "1-first", on_existing, store=Outage(tmp_path, failing=failing, written=written))
+
+    assert _manifest(tmp_path).adapter == "1-first"
+    assert _adapter(tmp_path, "1-first").exists()
+
+
+@pytest.mark.parametrize("on_existing", [OnExisting.REUSE, OnExisting.REPLACE])
+def test_files_stay_when_nobody_knows_whether_the_manifest_is_there(tmp_path: Path, on_existing: OnExisting) -> None:
+    time = Time()
+
+    with pytest.raises(TrainerError) as caught:
+        _publish(tmp_path, "1-first", on_existing, store=Outage(tmp_path, failing=10_000, written=True), time=time)
+
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert _manifest(tmp_path).adapter == "1-first"
+    assert _adapter(tmp_path, "1-first").exists()
+    assert 240 <= time.now <= 300, "minutes of patience, no more"
+
+
+class NoManifests(LocalStore):
+    """A directory where manifests may not be written."""
+
+    def create(self, uri: Uri, content: bytes) -> None:
+        del content
+        raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"writing {uri}: refused")
+
+    replace = create
+
+
+def test_files_go_when_the_manifest_is_known_to_be_absent(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError) as caught:
+        _publish(tmp_path, "1-first", store=NoManifests(tmp_path))
+
+    assert caught.value.reason is FailureReason.STORAGE_ACCESS_DENIED
+    assert not _adapter(tmp_path, "1-first").exists()
+
+
+def test_files_go_and_the_others_stay_when_a_refused_manifest_is_anothers(tmp_path: Path) -> None:
+    _publish(tmp_path, "1-first")
+
+    with pytest.raises(TrainerError):
+        _publish(tmp_path, "1-second", OnExisting.REPLACE, store=NoManifests(tmp_path))
+
+    assert _adapter(tmp_path, "1-first").exists()
+    assert not _adapter(tmp_path, "1-second").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.report import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
+from finetune_trainer.storage.patience import Patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Context:
         stop: set it to end the run at the next step boundary.
         clock: seconds, for rates and estimates.
         now: the time of day, for the manifest.
+        patience: with storage that does not answer, once the adapter is there to be put.
     """
 
     work: Path
@@ -35,6 +37,7 @@ class Context:
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,8 +220,9 @@ def published(
             created=context.now(),
         )
 
-    publish(place, adapter.folder, adapter.files, describe, recipe.output.on_existing, context.reporter.uploaded)
-    record = existing_output(recipe, inputs.fingerprint, context.open_store)
+    mode, uploaded = recipe.output.on_existing, context.reporter.uploaded
+    publish(place, adapter.folder, adapter.files, describe, mode, uploaded, context.patience)
+    record = context.patience.call(lambda: existing_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
     return record

@@ -1,0 +1,51 @@
+"""Waiting for storage that is away: what took hours to make is not thrown away for an outage of minutes.
+
+The client libraries repeat a request for seconds; that is right for a look-up and too short for the end of a training.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from finetune_trainer import log
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long storage that does not answer is asked again.
+
+    Attributes:
+        seconds: no further try begins later than this after the first.
+        first_pause: seconds before the second try; each pause is twice the one before.
+        longest_pause: the longest pause, in seconds.
+        clock: seconds from any fixed moment, never going back.
+        sleep: waits that many seconds.
+    """
+
+    seconds: float = 300.0
+    first_pause: float = 1.0
+    longest_pause: float = 30.0
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+
+    def call(self, action: Callable[[], T]) -> T:
+        """What `action` returns, which may be called several times.
+
+        Raises:
+            TrainerError: what it raises; STORAGE_UNAVAILABLE only when the patience is at an end.
+        """
+        end, pause = self.clock() + self.seconds, self.first_pause
+        while True:
+            try:
+                return action()
+            except TrainerError as error:
+                if error.reason is not FailureReason.STORAGE_UNAVAILABLE or self.clock() + pause > end:
+                    raise
+                log.event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
+            self.sleep(pause)
+            pause = min(2 * pause, self.longest_pause)
