@@ -96,6 +96,40 @@ def test_replace_trains_again_and_puts_the_same_weights(local_run: Runs) -> None
     assert _files(folder_of(second)) == _files(folder_of(first))
 
 
+@pytest.mark.parametrize("mode", ["Fail", "Replace"])
+def test_next_attempt_takes_what_its_own_job_has_committed(mode: str, local_run: Runs) -> None:
+    """The pod went after the commit and before its exit code was seen."""
+    run = local_run(QUESTIONS, output={"onExisting": mode}, job={"uid": "uid-1"})
+    first = run()
+    before = _files(run.folder / "out")
+    retry, other = run.changed(job={"attempt": 2}), run.changed(job={"uid": "uid-2"})
+    retry.writer = other.writer = "another-pod"
+
+    second = retry()
+
+    assert (second.outcome, second.output) == (Outcome.REUSED, first.output)
+    assert _files(run.folder / "out") == before
+    if mode == "Fail":
+        with pytest.raises(TrainerError, match="is there already"):
+            other()
+    else:
+        assert other().output.digest != first.output.digest
+
+
+def test_of_two_pods_of_a_job_that_replaces_the_first_one_stands(local_run: Runs, tmp_path: Path) -> None:
+    run = local_run(QUESTIONS, output={"onExisting": "Replace"}, job={"uid": "uid-1"})
+    elsewhere = run.changed(output={"uri": f"file://{tmp_path}/elsewhere"})
+    elsewhere.writer = "the-other-pod"
+    elsewhere()
+    run.on_progress = lambda progress: _arrive(progress, tmp_path)
+
+    with pytest.raises(TrainerError) as caught:
+        run()
+
+    assert caught.value.reason is FailureReason.SUPERSEDED
+    assert _files(tmp_path / "out") == _files(tmp_path / "elsewhere")
+
+
 def test_other_pod_that_commits_first_wins(local_run: Runs, tmp_path: Path) -> None:
     """The other pod's adapter appears while this one trains, after it has looked for one."""
     run = local_run(QUESTIONS)

@@ -91,7 +91,13 @@ def publish(
 
 
 def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
-    """Puts the manifest; an error after which it is there all the same is none."""
+    """Puts the manifest; an error after which it is there all the same is none.
+
+    Replace has no condition that every server knows. So a look comes first: what another pod of the same job has put
+    meanwhile stands, since its attempt may have been reported already.
+    """
+    if on_existing is OnExisting.REPLACE and _same_jobs(place.store.read(place.manifest), content):
+        raise AlreadyExistsError(str(place.manifest))
     put = place.store.replace if on_existing is OnExisting.REPLACE else place.store.create
     try:
         put(place.manifest, content)
@@ -100,6 +106,14 @@ def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
             if place.store.read(place.manifest) == content:
                 return
         raise
+
+
+def _same_jobs(found: bytes | None, content: bytes) -> bool:
+    """Whether another manifest of the same job is there."""
+    if found is None or found == content:
+        return False
+    there, own = Manifest.read(found), Manifest.read(content)
+    return there is not None and own is not None and there.belongs_to(own.job_uid or "")
 
 
 def _surely_another(place: Place, content: bytes) -> bool:

@@ -7,12 +7,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import MANIFEST_NAME, run_prefix
 from finetune_trainer.contract.manifest import Manifest, SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
@@ -91,10 +90,39 @@ def manifest_uri(recipe: Recipe, fingerprint: str) -> Uri:
     return run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint).child(MANIFEST_NAME)
 
 
-def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter of this very run when it is there, whole; None when there is none.
+def reusable_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
+    """The adapter of this very run when it is there and is taken; None when one is to be made.
 
-    What `output.onExisting` makes of it is the caller's.
+    An adapter that this job itself has committed is taken whatever `output.onExisting` says: the pod that made it went
+    before it could say so, and the job asks for one adapter, not for one an attempt.
+
+    Raises:
+        TrainerError: OUTPUT_CONFLICT when output.onExisting is Fail and it is another job's, or when a manifest is
+            there that cannot be read or whose files are missing or cut short (unless it is replaced); else the
+            storage's reason.
+    """
+    mode, uri = recipe.output.on_existing, manifest_uri(recipe, fingerprint)
+    if mode is not OnExisting.REUSE:
+        content = open_store(uri).read(uri)
+        manifest = Manifest.read(content) if content is not None else None
+        own = manifest is not None and manifest.belongs_to(recipe.job.uid)
+        if not own and mode is OnExisting.REPLACE:
+            return None
+        if not own and manifest is not None:
+            raise TrainerError(
+                FailureReason.OUTPUT_CONFLICT,
+                f"{uri} is there already: an adapter of the same recipe, data and model",
+            )
+    try:
+        return existing_output(recipe, fingerprint, open_store)
+    except TrainerError as error:
+        if mode is OnExisting.REPLACE and error.reason is FailureReason.OUTPUT_CONFLICT:
+            return None
+        raise
+
+
+def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
+    """The adapter of this very run when it is there, whole, whoever made it; None when there is none.
 
     Raises:
         TrainerError: OUTPUT_CONFLICT when a manifest is there that cannot be read or whose files are missing or cut
@@ -105,10 +133,9 @@ def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> 
     content = store.read(uri)
     if content is None:
         return None
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise _damaged(uri, f"it is no manifest ({error.error_count()} errors)") from error
+    manifest = Manifest.read(content)
+    if manifest is None:
+        raise _damaged(uri, "it is no manifest")
     place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
     folder = place.child(manifest.adapter)
     try:

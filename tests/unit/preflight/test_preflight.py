@@ -236,7 +236,7 @@ def test_models(
     assert bench.outputs() == []
 
 
-def put_adapter(bench: Bench, fingerprint: str) -> None:
+def put_adapter(bench: Bench, fingerprint: str, uid: str | None = None) -> None:
     place = f"out/tiny/{fingerprint[:12]}"
     manifest = Manifest.model_validate(
         {
@@ -249,6 +249,7 @@ def put_adapter(bench: Bench, fingerprint: str) -> None:
             "targetModules": ["q_proj"],
             "attempt": 1,
             "writer": "w",
+            "jobUid": uid,
             "created": "2026-01-01T00:00:00Z",
         }
     )
@@ -283,6 +284,26 @@ def test_an_adapter_of_the_same_run(bench: Bench, capsys: pytest.CaptureFixture[
     code, _, ended = report_of(bench, capsys)
     assert code == ExitCode.OUTPUT_CONFLICT
     assert "1 of its files are missing" in ended.message
+
+
+@pytest.mark.parametrize("mode", ["Fail", "Replace"])
+def test_an_adapter_of_the_same_job(bench: Bench, capsys: pytest.CaptureFixture[str], mode: str) -> None:
+    bench.sections = {"job": {"uid": "uid-1"}, "output": {"onExisting": mode}}
+    _, first, _ = report_of(bench, capsys)
+    assert first.fingerprint is not None
+
+    put_adapter(bench, first.fingerprint, uid="uid-1")
+    code, _, ended = report_of(bench, capsys)
+    assert (code, ended.outcome) == (0, Outcome.REUSED)
+
+    put_adapter(bench, first.fingerprint, uid="uid-2")
+    code, _, ended = report_of(bench, capsys)
+    assert code == (ExitCode.OUTPUT_CONFLICT if mode == "Fail" else 0)
+    assert ended.outcome is (Outcome.FAILED if mode == "Fail" else Outcome.SUCCEEDED)
+
+    bench.sections["job"] = {"uid": ""}
+    put_adapter(bench, first.fingerprint, uid="")
+    assert report_of(bench, capsys)[2].outcome is not Outcome.REUSED, "local runs own nothing"
 
 
 def test_the_fingerprint_follows_the_data(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

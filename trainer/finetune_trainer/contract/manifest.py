@@ -7,7 +7,7 @@ manifest's own place, so a copied run can be checked where it lies.
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from finetune_trainer.contract.wire import TolerantWire
 
@@ -50,9 +50,25 @@ class Manifest(TolerantWire):
     recipe: dict[str, Any] = Field(default_factory=dict, description="The recipe, without the job's identity.")
     attempt: int
     writer: str
+    job_uid: str | None = Field(
+        None,
+        description="UID of the FineTuneJob that made it: its next attempt knows its own by it. None in a local run.",
+    )
     created: datetime
 
     @property
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    @classmethod
+    def read(cls, content: bytes) -> "Manifest | None":
+        """The manifest in an object, or None when it is none."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError:
+            return None
+
+    def belongs_to(self, uid: str) -> bool:
+        """Whether the job with that UID made it; never for the empty UID of a local run."""
+        return bool(uid) and self.job_uid == uid

@@ -23,9 +23,9 @@ from finetune_trainer.preflight.model_files import check_model
 from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
     dataset_objects,
-    existing_output,
     model_files,
     model_folder,
+    reusable_output,
     validation_objects,
 )
 from finetune_trainer.storage.base import ByteCount, OpenStore
@@ -130,16 +130,10 @@ class _Checks:
         name = self._fingerprint
 
         def look() -> str:
-            if output.on_existing is OnExisting.REPLACE:
-                return "whatever is there will be replaced"
-            found = existing_output(self._recipe, name, self._open_store)
+            found = reusable_output(self._recipe, name, self._open_store)
             if found is None:
-                return "no adapter of this run is there yet"
-            if output.on_existing is OnExisting.FAIL:
-                raise TrainerError(
-                    FailureReason.OUTPUT_CONFLICT,
-                    f"{found.manifest_uri} is there already: an adapter of the same recipe, data and model",
-                )
+                replaced = output.on_existing is OnExisting.REPLACE
+                return "whatever is there will be replaced" if replaced else "no adapter of this run is there yet"
             self._existing = found
             return f"the adapter of this very run is at {found.uri} and will be taken"
 

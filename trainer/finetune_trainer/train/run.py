@@ -12,7 +12,6 @@ from finetune_trainer.contract.layout import run_prefix, writer_folder
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.contract.uri import parse_uri
@@ -21,7 +20,7 @@ from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export import Adapter, model_id, write_adapter
 from finetune_trainer.log import event, go_offline, libraries_quiet
 from finetune_trainer.publish import Place, publish
-from finetune_trainer.sources import existing_output
+from finetune_trainer.sources import existing_output, reusable_output
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.inputs import Inputs, fetch_model, find_inputs
 
@@ -94,13 +93,9 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     """The adapter of this very run, when it is there and may be taken.
 
     Raises:
-        TrainerError: it is there and output.onExisting is Fail, or what is there is damaged.
+        TrainerError: see `sources.reusable_output`.
     """
-    if recipe.output.on_existing is OnExisting.REPLACE:
-        return None
-    existing = existing_output(recipe, inputs.fingerprint, context.open_store)
-    if existing is not None and recipe.output.on_existing is OnExisting.FAIL:
-        raise TrainerError(FailureReason.OUTPUT_CONFLICT, f"{existing.manifest_uri} is there already")
+    existing = reusable_output(recipe, inputs.fingerprint, context.open_store)
     if existing is not None:
         event("reused", uri=existing.uri)
     return existing
@@ -217,6 +212,7 @@ def published(
             recipe={key: value for key, value in recipe.to_dict().items() if key != "job"},
             attempt=recipe.job.attempt,
             writer=context.writer,
+            job_uid=recipe.job.uid or None,
             created=context.now(),
         )
 
