@@ -157,9 +157,9 @@ def main() -> int:
         return EXIT_USAGE
     logs.configure(config.log_level)
     # What was imported stays, and nearly all that events make goes by reference counts: looking for cycles among it
-    # every 700 objects, as Python does by default, is a tenth of the CPU under load.
+    # whenever there are 700 more, as Python does by default, is a tenth of the CPU under load.
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000)
     try:
         asyncio.run(_main(config, environment))
     except (KubeError, OSError, ExceptionGroup) as error:
