@@ -11,8 +11,9 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.failure import ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import ModelSpec, Recipe
 from finetune_trainer.contract.recipe.model import ComputeDtype
@@ -218,6 +219,49 @@ def test_damaged_model_is_the_models_fault(
         local_run(QUESTIONS, model={"uri": f"file://{damaged}"})()
 
     assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+FULL_GPU = [
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.AcceleratorError("CUDA error: out of memory", 2),
+]
+FULL_HOST = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+FAILING_GPU = [
+    RuntimeError("No CUDA GPUs are available"),
+    RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    RuntimeError("NCCL error in: ProcessGroupNCCL.cpp:78, unhandled system error"),
+    torch.AcceleratorError("CUDA error: device-side assert triggered", 710),
+]
+
+
+@pytest.mark.parametrize("error", [*FULL_GPU, *FULL_HOST, *FAILING_GPU], ids=str)
+def test_the_machines_faults_while_loading_are_not_the_models(
+    error: Exception, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU here: the library's call fails as it does on one."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    spec = ModelSpec.model_validate({"uri": f"file://{tiny_model}"})
+
+    with pytest.raises((TrainerError, RuntimeError)) as caught, known_causes():
+        load_base(tiny_model, spec, torch.float32)
+
+    if error in FAILING_GPU:
+        assert caught.value is error, "an internal error, which is tried again"
+        return
+    assert isinstance(caught.value, TrainerError)
+    full_gpu = error in FULL_GPU
+    assert caught.value.reason is (FailureReason.GPU_OUT_OF_MEMORY if full_gpu else FailureReason.HOST_OUT_OF_MEMORY)
+    assert "memory" in caught.value.message or "ALLOC_FAILED" in caught.value.message
+    assert caught.value.exit_code == (ExitCode.GPU_OUT_OF_MEMORY if full_gpu else ExitCode.HOST_OUT_OF_MEMORY)
 
 
 def test_full_disk_and_full_gpu_have_their_reasons() -> None:

@@ -42,6 +42,7 @@ class ExitCode(IntEnum):
     DISK_FULL = 22
     LOSS_DIVERGED = 23
     STALLED = 24
+    HOST_OUT_OF_MEMORY = 25
     PREEMPTED = 30
     SUPERSEDED = 31
 
@@ -193,8 +194,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
         (
             FailureReason.HOST_OUT_OF_MEMORY,
             _C,
-            None,
-            "The kernel killed the container at its memory limit. The second time is the end.",
+            ExitCode.HOST_OUT_OF_MEMORY,
+            "The container had no more memory: its limit is reached. The second time is the end.",
             "Raise resources.memory.",
         ),
         (

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import Attention, ComputeDtype, ModelSpec, Quantization, QuantizationType
+from finetune_trainer.machine import is_machines
 
 _DTYPES = {
     ComputeDtype.BFLOAT16: torch.bfloat16,
@@ -78,10 +79,8 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except torch.OutOfMemoryError:
-        raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
-        if _is_out_of_disk_or_memory(error):
+        if is_machines(error):
             raise
         raise TrainerError(FailureReason.MODEL_INVALID, f"the base model cannot be loaded: {error}") from error
     # transformers would train on: weights that are not in the files are drawn at random, with no more than a warning.
@@ -141,7 +140,3 @@ def _keep_weights_as_packed(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _is_out_of_disk_or_memory(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno is not None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.machine import memory_that_ran_out
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = 3
@@ -16,18 +17,23 @@ def known_causes() -> Iterator[None]:
     """Turns errors with a known cause into TrainerErrors; others pass.
 
     Raises:
-        TrainerError: GPU_OUT_OF_MEMORY or DISK_FULL.
+        TrainerError: GPU_OUT_OF_MEMORY, HOST_OUT_OF_MEMORY or DISK_FULL.
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
             where = f" at {error.filename}" if error.filename else ""
             raise TrainerError(FailureReason.DISK_FULL, f"no space left{where}") from error
-        raise
-    except RuntimeError as error:
-        # torch's OutOfMemoryError is a RuntimeError; the name keeps torch from being imported here.
-        if type(error).__name__ == "OutOfMemoryError":
-            said = ". ".join(str(error).split(". ")[:_FACTS])
-            raise TrainerError(FailureReason.GPU_OUT_OF_MEMORY, said) from error
-        raise
+        match memory_that_ran_out(error):
+            case None:
+                raise
+            case FailureReason.HOST_OUT_OF_MEMORY as reason:
+                said = f"the system gave the process no more memory: {_facts(error)}".rstrip(": ")
+                raise TrainerError(reason, said) from error
+            case reason:
+                raise TrainerError(reason, _facts(error)) from error
+
+
+def _facts(error: BaseException) -> str:
+    return ". ".join(str(error).split("\n", 1)[0].split(". ")[:_FACTS])
