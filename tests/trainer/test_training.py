@@ -11,17 +11,19 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 from finetune_trainer.contract.failure import ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import ModelSpec, Recipe
 from finetune_trainer.contract.recipe.model import ComputeDtype
+from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.model.load import compute_dtype, load_base
 from finetune_trainer.train.failures import known_causes
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer, make_trainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
+from trainer.tiny_model import VOCABULARY
 
 pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
@@ -219,6 +221,30 @@ def test_damaged_model_is_the_models_fault(
         local_run(QUESTIONS, model={"uri": f"file://{damaged}"})()
 
     assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+@pytest.fixture(scope="module")
+def bloom(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Bloom: an architecture without SDPA, whose layers are not named as Llama's."""
+    folder = tmp_path_factory.mktemp("bloom")
+    config = BloomConfig(vocab_size=VOCABULARY, hidden_size=64, n_layer=2, n_head=4)
+    BloomForCausalLM(config).save_pretrained(folder)
+    for file in tiny_model.glob("*token*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def test_architecture_without_sdpa_trains_with_auto(bloom: Path, local_run: Runs) -> None:
+    result = local_run(QUESTIONS, model={"uri": f"file://{bloom}"})()
+
+    assert result.outcome is Outcome.SUCCEEDED
+
+
+def test_sdpa_is_refused_where_the_architecture_has_none(bloom: Path, local_run: Runs) -> None:
+    with pytest.raises(TrainerError, match=r"^spec\.model\.attention: sdpa: .*bloom") as caught:
+        local_run(QUESTIONS, model={"uri": f"file://{bloom}", "attention": "sdpa"})()
+
+    assert caught.value.reason is FailureReason.NOT_SUPPORTED
 
 
 FULL_GPU = [

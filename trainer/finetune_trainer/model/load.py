@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 from transformers.utils import logging as transformers_logging
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -65,16 +71,18 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
         dtype: number type of the products and of the parts that stay unquantised.
 
     Raises:
-        TrainerError: the files are damaged, incomplete or of an architecture that is not known.
+        TrainerError: the files are damaged, incomplete or of an architecture that is not known, or the recipe asks for
+            what this architecture does not have.
     """
     transformers_logging.disable_progress_bar()
+    attention = _attention(spec.attention, _config(folder))
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             output_loading_info=True,
             dtype=dtype,
             quantization_config=_quantization(spec.quantization, dtype),
-            attn_implementation="eager" if spec.attention is Attention.EAGER else "sdpa",
+            attn_implementation=attention,
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -93,6 +101,35 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
     _require_shapes(model)
     _keep_weights_as_packed(model)
     return model
+
+
+def _config(folder: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        if is_machines(error):
+            raise
+        raise TrainerError(FailureReason.MODEL_INVALID, f"the model's config.json cannot be used: {error}") from error
+
+
+def _attention(asked: Attention, config: Any) -> str:
+    """The attention in transformers' words: SDPA where the architecture has it, which auto leaves to it.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED, SDPA is asked for and this architecture has none (Bloom, GPT-J).
+    """
+    if asked is Attention.EAGER:
+        return "eager"
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    # Private upstream, but it is what transformers itself decides by; an unknown class is its to refuse.
+    if getattr(architecture, "_supports_sdpa", True):
+        return "sdpa"
+    if asked is Attention.AUTO:
+        return "eager"
+    raise TrainerError(
+        FailureReason.NOT_SUPPORTED,
+        f"spec.model.attention: {asked}: models of type {config.model_type} have none; use auto or eager",
+    )
 
 
 def _quantization(spec: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
