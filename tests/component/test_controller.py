@@ -214,6 +214,24 @@ async def test_a_status_that_changed_meanwhile_is_not_overwritten(
     assert (status["podName"], status["progress"]) == ("pod", {"step": 3})
 
 
+async def test_a_success_is_written_for_the_version_it_was_decided_on_or_not_at_all(
+    operator: Operator, admin: ClientKube, namespace: str
+) -> None:
+    """A success is not confirmed by a second read, so this is what keeps a late cache from ending another run."""
+    await operator.look()
+    await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"runToken": "again"}}, field_manager="user")
+    late = Operator(operator.kube, namespace, policy=lambda job, *_: Plan(status=succeeded(job)), cache=operator.cache)
+    with pytest.raises(Conflict):
+        await late.look()
+    assert (await operator.status())["phase"] == "Starting"
+
+
+def succeeded(job: FineTuneJob) -> FineTuneJobStatus:
+    status = finished(job.status, datetime.now(UTC))
+    proof = status.conditions[0].model_copy(update={"type": "Succeeded"})
+    return status.model_copy(update={"conditions": [*status.conditions, proof]})
+
+
 def renamed(job: FineTuneJob) -> FineTuneJobStatus:
     return job.status.model_copy(update={"pod_name": "pod"})
 
