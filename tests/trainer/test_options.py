@@ -104,10 +104,17 @@ def test_rank_and_target_modules_reach_the_adapter(local_run: Runs) -> None:
     assert (result.output.rank, result.output.target_modules) == (2, ["q_proj", "v_proj"])
 
 
-def test_unknown_target_module_is_refused_with_the_models_own_names(local_run: Runs) -> None:
+@pytest.mark.parametrize("wrong", ["query_key_value", "v_prj", "lm_head", "mlp", "input_layernorm", "proj"])
+def test_wrong_target_modules_are_refused_with_the_models_own_names(wrong: str, local_run: Runs) -> None:
     with pytest.raises(TrainerError) as caught:
-        local_run(QUESTIONS, lora={"targetModules": ["query_key_value"]})()
+        local_run(QUESTIONS, lora={"targetModules": ["q_proj", wrong, "wrong_too"]})()
 
     assert caught.value.reason is FailureReason.INVALID_RECIPE
-    assert "spec.lora.targetModules: query_key_value" in caught.value.message
-    assert "q_proj" in caught.value.message
+    assert caught.value.message.startswith(f"spec.lora.targetModules: {wrong}, wrong_too: ")
+    assert caught.value.message.endswith("it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
+
+
+def test_manifest_names_the_layers_that_carry_the_adapter(local_run: Runs) -> None:
+    result = local_run(QUESTIONS, lora={"targetModules": ["layers.0.self_attn.q_proj", "mlp.up_proj"]})()
+
+    assert manifest_of(result).target_modules == ["q_proj", "up_proj"]

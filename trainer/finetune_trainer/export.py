@@ -53,13 +53,15 @@ def write_adapter(
 
     `revision` is the commit of a Hub model, which PEFT takes when it loads the base model by itself.
     """
+    from finetune_trainer.model.adapter import adapted_modules
+
     # "auto" would ask the Hub whether the vocabulary has changed; it never does here.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(str(folder))
-    modules = _scrub_adapter_config(folder / _ADAPTER_CONFIG, recipe, revision)
+    _scrub_adapter_config(folder / _ADAPTER_CONFIG, recipe, revision)
     _scrub_tokenizer_config(folder / _TOKENIZER_CONFIG)
     (folder / _CARD).write_text(model_card(recipe, metrics), encoding="utf-8")
-    return Adapter(folder=folder, target_modules=sorted({name.rsplit(".", 1)[-1] for name in modules}))
+    return Adapter(folder=folder, target_modules=adapted_modules(model))
 
 
 def model_card(recipe: Recipe, metrics: dict[str, float]) -> str:
@@ -85,15 +87,14 @@ def model_card(recipe: Recipe, metrics: dict[str, float]) -> str:
     )
 
 
-def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> list[str]:
-    """Names the base model by the user's word and sorts the module names; returns them."""
+def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> None:
+    """Names the base model by the user's word and sorts the module names."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model_id(recipe.model.uri)
     config["revision"] = revision
     # PEFT keeps them in a set, whose order changes from process to process.
-    config["target_modules"] = modules = sorted(config["target_modules"])
+    config["target_modules"] = sorted(config["target_modules"])
     _write_json(file, config)
-    return modules
 
 
 def _scrub_tokenizer_config(file: Path) -> None:

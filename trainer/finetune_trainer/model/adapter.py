@@ -1,11 +1,17 @@
-"""The LoRA adapter: its configuration from the recipe, and the number type of its weights."""
+"""The LoRA adapter: its configuration from the recipe, the layers it goes to, and the number type of its weights."""
 
 from typing import Any
 
 import torch
 from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers.pytorch_utils import Conv1D
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraSpec, LoraVariant
+
+_ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
+"""Kinds of layers that PEFT puts LoRA on and language models have; bitsandbytes' are subclasses of Linear."""
 
 
 def lora_config(spec: LoraSpec) -> LoraConfig:
@@ -24,6 +30,47 @@ def lora_config(spec: LoraSpec) -> LoraConfig:
         use_rslora=spec.variant is LoraVariant.RSLORA,
         use_dora=spec.variant is LoraVariant.DORA,
     )
+
+
+def require_targets(model: Any, spec: LoraSpec) -> None:
+    """Checks that every name in lora.targetModules is one of a layer that can carry an adapter.
+
+    PEFT passes over a name that matches nothing as long as another one matches, and trains less than was asked for. The
+    output head is refused: what it is tied to (the embeddings of most small models) would not follow.
+
+    Args:
+        model: the base model, before PEFT has changed it.
+        spec: the adapter.
+
+    Raises:
+        TrainerError: INVALID_RECIPE; the message lists every wrong name and the names that there are.
+    """
+    head = model.get_output_embeddings()
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, _ADAPTABLE) and part is not head}
+    modules = dict(model.named_modules())
+    wrong = []
+    for asked in spec.target_modules:
+        # PEFT's rule (peft:tuners/tuners_utils.py, check_target_module_exists): the whole name or its end.
+        found = [name for name in modules if name == asked or name.endswith(f".{asked}")]
+        if asked != ALL_LINEAR and not (found and layers.keys() >= set(found)):
+            wrong.append(asked)
+    if wrong or not layers:
+        asked_for = ", ".join(wrong or spec.target_modules)
+        known = sorted({_last(name) for name, part in layers.items() if not isinstance(part, torch.nn.Embedding)})
+        raise TrainerError(
+            FailureReason.INVALID_RECIPE,
+            f"spec.lora.targetModules: {asked_for}: no such linear layer in this model, or its output head; it has "
+            f"{', '.join(known)}",
+        )
+
+
+def adapted_modules(model: Any) -> list[str]:
+    """Names of the layers of a PEFT model that carry an adapter: the last part of each, without repetition, sorted."""
+    return sorted({_last(name) for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)})
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
 
 
 def keep_in_float32(model: torch.nn.Module) -> None:

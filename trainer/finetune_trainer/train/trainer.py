@@ -16,7 +16,7 @@ from trl import SFTTrainer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
-from finetune_trainer.model.adapter import keep_in_float32, lora_config
+from finetune_trainer.model.adapter import keep_in_float32, lora_config, require_targets
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.settings import pass_tokens, trainer_settings
@@ -75,24 +75,20 @@ def make_trainer(
         callbacks: called by transformers' rules.
 
     Raises:
-        TrainerError: lora.targetModules name nothing in this model, or rows of a pack would see each other.
+        TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
     """
     settings = trainer_settings(recipe.training, dtype, folder)
     passes = choose_passes(recipe, model, tokenizer)
-    try:
-        trainer = StepTrainer(
-            model=model,
-            args=settings,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            peft_config=lora_config(recipe.lora),
-            data_collator=flat_step,
-            callbacks=list(callbacks),
-        )
-    except ValueError as error:
-        if "target modules" not in str(error).lower():
-            raise
-        raise TrainerError(FailureReason.INVALID_RECIPE, _no_such_modules(recipe, model)) from error
+    require_targets(model, recipe.lora)
+    trainer = StepTrainer(
+        model=model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.lora),
+        data_collator=flat_step,
+        callbacks=list(callbacks),
+    )
     trainer.passes = passes
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
@@ -121,9 +117,3 @@ def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
         max_rows=micro or recipe.training.batch_size,
         pad_id=pad if pad is not None else 0,
     )
-
-
-def _no_such_modules(recipe: Recipe, model: Any) -> str:
-    names = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if hasattr(part, "in_features")})
-    asked = ", ".join(recipe.lora.target_modules)
-    return f"spec.lora.targetModules: {asked}: no such linear layer in this model; it has {', '.join(names)}"
