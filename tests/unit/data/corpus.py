@@ -234,6 +234,16 @@ def _shapes() -> Iterator[Case]:
     fields = {"prompt": "question", "completion": "answer"}
     mapped = {"fields": fields}
     yield Case(name="mapped columns", content=unknown, rows=1, schema="promptCompletion", spec=mapped)
+    # The columns of two schemas: the one whose column is named is meant.
+    body = _line({"prompt": "p", "completion": "c", "body": "b"})
+    yield Case(name="mapped text", content=body, rows=1, schema="text", spec={"fields": {"text": "body"}})
+    yield Case(
+        name="mapped column is missing",
+        content=GOOD,
+        rows=1,
+        problems=((1, K.SCHEMA, "expected one of: body"),),
+        spec={"fields": {"text": "body"}},
+    )
     turns = [{"speaker": "user", "says": "u"}, {"speaker": "assistant", "says": "a"}]
     spec = {"fields": {"messages": "dialogue", "role": "speaker", "content": "says"}, "schema": "messages"}
     yield Case(name="mapped messages", content=_line({"dialogue": turns}), rows=1, schema="messages", spec=spec)

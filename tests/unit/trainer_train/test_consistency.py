@@ -9,6 +9,8 @@ from unit.trainer_train.recipes import recipe
 
 BROKEN: dict[str, dict[str, Any]] = {
     "spec.model.revision": {"model": {"uri": "s3://models/base", "revision": "main"}},
+    "spec.dataset.fields": {"dataset": {"fields": {"prompt": "question", "text": "body"}}},
+    "spec.dataset.fields.text": {"dataset": {"schema": "promptCompletion", "fields": {"text": "body", "prompt": "q"}}},
     "spec.lora.targetModules": {"lora": {"targetModules": ["all-linear", "lm_head"]}},
     "spec.training.microBatchSize": {"training": {"batchSize": 16, "microBatchSize": 3}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
@@ -27,6 +29,8 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
     [
         {},
         {"model": {"revision": "main"}},
+        {"dataset": {"fields": {"prompt": "question"}}},
+        {"dataset": {"fields": {"role": "from"}, "schema": "messages"}},
         {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}},
         {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
         {"training": {"batchSize": 16, "microBatchSize": 16}},

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR
 from finetune_trainer.contract.uri import Scheme, parse_uri
 
@@ -31,13 +32,28 @@ class Inconsistency:
 
 def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     """Every broken rule, in the order of the sections."""
-    return [*_model(recipe), *_lora(recipe), *_training(recipe)]
+    return [*_model(recipe), *_dataset(recipe), *_lora(recipe), *_training(recipe)]
 
 
 def _model(recipe: Recipe) -> Iterator[Inconsistency]:
     if recipe.model.revision is not None and parse_uri(recipe.model.uri).scheme is not Scheme.HF:
         message = f"only hf:// models have revisions, and model.uri is {recipe.model.uri}; remove the field"
         yield Inconsistency(path="spec.model.revision", value=recipe.model.revision, message=message)
+
+
+def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:
+    """A column that is named and never read would train on another one."""
+    fields, schema = recipe.dataset.fields, recipe.dataset.schema_
+    if fields is None:
+        return
+    if schema is DatasetSchema.AUTO:
+        if not any(fields.named <= used for used in FIELDS_OF.values()):
+            message = "no schema has all of these parts; set dataset.schema and remove the others"
+            yield Inconsistency(path="spec.dataset.fields", value=", ".join(sorted(fields.named)), message=message)
+        return
+    for name in sorted(fields.named - FIELDS_OF[schema]):
+        message = f"rows of schema {schema} have only {', '.join(sorted(FIELDS_OF[schema]))}; remove the field"
+        yield Inconsistency(path=f"spec.dataset.fields.{name}", value=getattr(fields, name), message=message)
 
 
 def _lora(recipe: Recipe) -> Iterator[Inconsistency]:

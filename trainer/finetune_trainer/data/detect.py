@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
+from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.json_line import parse_row
 from finetune_trainer.data.lines import LineSplitter
@@ -40,9 +40,10 @@ def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store
     return first
 
 
-def unknown_shape(row: Row) -> Fault:
-    """The fault of data whose columns are none that are known."""
-    known = "; ".join(dict.fromkeys(shape.columns for shape in shapes(DatasetSchema.AUTO, None)))
+def unknown_shape(row: Row, fields: Fields | None) -> Fault:
+    """The fault of data whose columns are none that are known, or that `dataset.fields` names."""
+    possible = shapes(DatasetSchema.AUTO, fields) or shapes(DatasetSchema.AUTO, None)
+    known = "; ".join(dict.fromkeys(shape.columns for shape in possible))
     return Fault(
         kind=ProblemKind.SCHEMA,
         found=f"the keys {keys_shown(row)}" if row else "an empty object",

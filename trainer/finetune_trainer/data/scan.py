@@ -140,7 +140,7 @@ class DatasetScan:
                 self._no_row(line, name, number, offset)
                 continue
             self.rows += 1
-            raise _EndOfPassError(unknown_shape(row), number)
+            raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
         yield from ()
 
     def _line_fault(self, fault: Fault, line: bytes, splitter: LineSplitter) -> Fault:

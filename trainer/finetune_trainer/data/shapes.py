@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from finetune_trainer.contract.recipe.dataset import DatasetSchema, Fields
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
 from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
 from finetune_trainer.data.problems import Fault, ProblemKind, keys_shown, shown
 from finetune_trainer.data.text_check import is_sound, text_fault
@@ -237,7 +237,7 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
     """The shapes that rows may have, the richer one first: a row with messages and text is a conversation.
 
     Args:
-        schema: `dataset.schema`; auto leaves all of them.
+        schema: `dataset.schema`; auto leaves all of them that have every part which `fields` names.
         fields: `dataset.fields`.
     """
     names = fields or Fields()
@@ -253,7 +253,9 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
         AlpacaShape(names.instruction or "instruction", names.input or "input", names.output or "output"),
         TextShape(names.text or "text"),
     ]
-    return [shape for shape in every if schema in (DatasetSchema.AUTO, shape.schema)]
+    if schema is DatasetSchema.AUTO:
+        return [shape for shape in every if names.named <= FIELDS_OF[shape.schema]]
+    return [shape for shape in every if shape.schema is schema]
 
 
 def _column_faults(row: Row, columns: Sequence[str]) -> list[Fault]:

@@ -66,6 +66,22 @@ class Fields(Wire):
     input: Column | None = Field(None, description="Column with the instruction's input. Example: context.")
     output: Column | None = Field(None, description="Column with the expected output. Example: response.")
 
+    @property
+    def named(self) -> frozenset[str]:
+        """The parts that a column is named for."""
+        return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+
+_MESSAGE_FIELDS = frozenset({"messages", "role", "content"})
+FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
+    DatasetSchema.TEXT: frozenset({"text"}),
+    DatasetSchema.PROMPT_COMPLETION: frozenset({"prompt", "completion"}),
+    DatasetSchema.MESSAGES: _MESSAGE_FIELDS,
+    DatasetSchema.SHAREGPT: _MESSAGE_FIELDS,
+    DatasetSchema.ALPACA: frozenset({"instruction", "input", "output"}),
+}
+"""The parts that a row of each schema has."""
+
 
 _ROWS = Exclusive(
     "uri",
