@@ -27,7 +27,8 @@ _CHUNK = 1 << 20
 def dataset_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
     """The training data's objects in reading order: places as listed, each place sorted by name.
 
-    Under a prefix, names that begin with '.' or '_' (`_SUCCESS`, `.DS_Store`) are markers of tools and left out.
+    Under a prefix, names that begin with '.' or '_' (`_SUCCESS`, `.DS_Store`), and all in folders of such names
+    (`_temporary`, `.ipynb_checkpoints`), are markers and leftovers of tools and left out.
 
     Raises:
         TrainerError: DATASET_NOT_FOUND, or the storage's reason.
@@ -182,11 +183,16 @@ def _data_objects(places: Sequence[str], open_store: OpenStore) -> list[SourceOb
         except ObjectNotFoundError as error:
             raise error.meant(FailureReason.DATASET_NOT_FOUND) from error
         if len(found) > 1 or found[0].uri != str(uri):
-            found = [item for item in found if not item.uri.rsplit("/", 1)[-1].startswith((".", "_"))]
+            top = str(uri).rstrip("/") + "/"
+            found = [item for item in found if not _hidden(item.uri.removeprefix(top))]
         if not found:
             raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
         objects += [_with_content(item, open_store, whole=True) for item in found]
     return objects
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:

@@ -70,10 +70,17 @@ def test_a_prefix_is_read_in_the_order_of_names_without_markers(tmp_path: Path) 
     for name in ("b.jsonl", "a/2.jsonl", "a/1.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(lines({"text": name}))
-    for marker in ("_SUCCESS", ".DS_Store"):
+    for marker in ("_SUCCESS", ".DS_Store", "a/_temporary/0/part.jsonl", ".ipynb_checkpoints/b-checkpoint.jsonl"):
+        (tmp_path / marker).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / marker).write_bytes(b"\0\1")
     places = [(example.place.file, example.place.line) for example in read(uri=f"file://{tmp_path}/")]
     assert places == [("a/1.jsonl", 1), ("a/2.jsonl", 1), ("b.jsonl", 1)]
+
+
+def test_a_prefix_may_lie_in_a_hidden_folder(tmp_path: Path) -> None:
+    (tmp_path / "_data").mkdir()
+    (tmp_path / "_data" / "t.jsonl").write_bytes(lines({"text": "t"}))
+    assert len(read(uri=f"file://{tmp_path}/_data/")) == 1
 
 
 def test_places_are_read_in_the_order_of_the_list(tmp_path: Path) -> None:
