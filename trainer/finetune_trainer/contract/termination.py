@@ -4,6 +4,7 @@ The kubelet keeps at most 4,096 bytes of it and puts them into the pod's status;
 that it stays JSON.
 """
 
+from bisect import bisect_right
 from enum import StrEnum
 from pathlib import Path
 
@@ -63,16 +64,21 @@ class Termination(TolerantWire):
 
     def write(self, path: Path) -> None:
         """Writes the message, cut to what the kubelet keeps."""
-        message = self
-        text = message.to_json().encode()
-        while len(text) > MAX_BYTES:
-            over = len(text) - MAX_BYTES
-            kept = max(0, len(message.message) - over - 8)
-            message = message.model_copy(update={"message": message.message[:kept] + "…"})
-            text = message.to_json().encode()
-            if kept == 0:
-                break
+        text = self.to_json().encode()
+        if len(text) > MAX_BYTES:
+            text = self._longest_that_fits().to_json().encode()
         path.write_bytes(text)
+
+    def _longest_that_fits(self) -> "Termination":
+        """The message with as many of its first letters as fit; a letter takes one to twelve bytes as JSON."""
+
+        def cut(kept: int) -> Termination:
+            return self.model_copy(update={"message": self.message[:kept] + "…"})
+
+        lengths = range(len(self.message) + 1)
+        # The first length that is too long; 0 letters are what is left when even they are.
+        first = bisect_right(lengths, MAX_BYTES, key=lambda kept: len(cut(kept).to_json().encode()))
+        return cut(max(0, first - 1))
 
     @classmethod
     def read(cls, text: str) -> "Termination | None":
