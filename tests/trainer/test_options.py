@@ -32,7 +32,6 @@ CHANGING: list[dict[str, Any]] = [
     *({"training": {"warmup": warmup}} for warmup in ("0.5", "2")),
     {"training": {"weightDecay": "0.5"}},
     {"training": {"maxGradNorm": "0.0001"}},
-    {"training": {"neftuneAlpha": "5"}},
     {"training": {"batchSize": 12}},
     {"training": {"seed": 7}},
 ]

@@ -18,6 +18,7 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.lora.modulesToSave": {"lora": {"modulesToSave": ["lm_head"]}},
     "spec.lora.initialAdapterUri": {"lora": {"initialAdapterUri": "s3://models/adapters/x"}},
     "spec.training.scheduler": {"training": {"scheduler": "cosine_with_restarts"}},
+    "spec.training.neftuneAlpha": {"training": {"neftuneAlpha": "5"}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
@@ -42,7 +43,7 @@ WORKS = {
     "lora.alpha", "lora.dropout", "lora.targetModules", "lora.bias", "lora.variant", "training.epochs",
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
-    "training.neftuneAlpha", "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
+    "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
     "output.onExisting",
 }  # fmt: skip
 

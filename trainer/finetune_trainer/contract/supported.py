@@ -70,6 +70,9 @@ def _training(recipe: Recipe) -> Iterator[Unsupported]:
     scheduler = recipe.training.scheduler
     if scheduler is Scheduler.COSINE_WITH_RESTARTS:
         yield _not_yet("training.scheduler", scheduler, "restarts cannot be set yet, and without them it is cosine")
+    if (alpha := recipe.training.neftune_alpha) is not None:
+        # The noise's size follows from a row's length, and the library takes that of the whole pass for it.
+        yield _not_yet("training.neftuneAlpha", alpha, "the noise is not scaled to each row yet; remove the field")
     if recipe.training.early_stopping is not None:
         message = "the validation loss is not measured yet; remove the section"
         yield _not_yet("training.earlyStopping", "set", message)

@@ -52,7 +52,6 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SF
         optim=str(spec.optimizer),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),
-        neftune_noise_alpha=float(spec.neftune_alpha) if spec.neftune_alpha is not None else None,
         activation_checkpointing=checkpoints_activations(spec, cuda=cuda),
         activation_checkpointing_kwargs={"use_reentrant": False},
         bf16=dtype is torch.bfloat16,
