@@ -196,6 +196,25 @@ def _damage_unknown_architecture(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "oracle", "architectures": ["Oracle"]}))
 
 
+def _damage_heads(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 3}))
+
+
+def _damage_number_as_text(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "64"}))
+
+
+def _damage_activation(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "nope"}))
+
+
+def _damage_kind_of_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "Nope"}, "added_tokens": []}')
+
+
 def _damage_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
 
@@ -208,6 +227,10 @@ def _damage_tokenizer(folder: Path) -> None:
         _damage_other_shape,
         _damage_unknown_architecture,
         _damage_tokenizer,
+        _damage_kind_of_tokenizer,
+        _damage_heads,
+        _damage_number_as_text,
+        _damage_activation,
     ],
 )
 def test_damaged_model_is_the_models_fault(
@@ -288,6 +311,19 @@ def test_the_machines_faults_while_loading_are_not_the_models(
     assert caught.value.reason is (FailureReason.GPU_OUT_OF_MEMORY if full_gpu else FailureReason.HOST_OUT_OF_MEMORY)
     assert "memory" in caught.value.message or "ALLOC_FAILED" in caught.value.message
     assert caught.value.exit_code == (ExitCode.GPU_OUT_OF_MEMORY if full_gpu else ExitCode.HOST_OUT_OF_MEMORY)
+
+
+def test_quantised_repository_is_refused_with_the_remedy(local_run: Runs, tiny_model: Path, tmp_path: Path) -> None:
+    quantised = tmp_path / "quantised"
+    shutil.copytree(tiny_model, quantised)
+    config = json.loads((quantised / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (quantised / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(TrainerError, match=r"^spec\.model\.quantization: .*bitsandbytes.*unquantised") as caught:
+        local_run(QUESTIONS, model={"uri": f"file://{quantised}"})()
+
+    assert caught.value.reason is FailureReason.NOT_SUPPORTED
 
 
 def test_full_disk_and_full_gpu_have_their_reasons() -> None:

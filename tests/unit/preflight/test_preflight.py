@@ -211,6 +211,21 @@ def test_an_output_that_may_only_be_read(bench: Bench, capsys: pytest.CaptureFix
             ExitCode.MODEL_INVALID,
             "lacks model-00001-of-00002.safetensors",
         ),
+        (
+            {"model.safetensors": None, "adapter_model.safetensors": weights(10)},
+            ExitCode.MODEL_INVALID,
+            "no weights in model.safetensors",
+        ),
+        (
+            {"model.safetensors": None, "model-00001-of-00002.safetensors": weights(10)},
+            ExitCode.MODEL_INVALID,
+            "model.safetensors.index.json",
+        ),
+        (
+            {"config.json": b'{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'},
+            ExitCode.NOT_SUPPORTED,
+            "spec.model.quantization: ",
+        ),
         (dict.fromkeys(MODEL), ExitCode.MODEL_NOT_FOUND, "no such object or prefix"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

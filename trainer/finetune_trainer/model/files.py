@@ -1,12 +1,13 @@
 """Whether a model folder is complete, by the names in it; a message then says all that is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.sources import WEIGHTS_SUFFIX
+from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 
 _TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"})
+_WEIGHTS = frozenset({"model.safetensors", WEIGHTS_INDEX})
 _DUPLICATE_WEIGHTS = "consolidated"
 """Mistral's folders hold the same weights twice, once under this name."""
 
@@ -21,12 +22,39 @@ def require_complete(place: str, objects: Sequence[SourceObject]) -> None:
     missing = []
     if "config.json" not in names:
         missing.append("config.json" + (" (this is an adapter)" if "adapter_config.json" in names else ""))
-    if not any(name.endswith(WEIGHTS_SUFFIX) for name in names):
-        missing.append("weights in *.safetensors (pickled weights are never read: convert them)")
+    if not has_weights(names):
+        missing.append(
+            f"weights in model.safetensors, or in parts with {WEIGHTS_INDEX} (pickled weights are never read: convert "
+            "them)"
+        )
     if not names & _TOKENIZERS:
         missing.append("a tokenizer (tokenizer.json or tokenizer.model)")
     if missing:
         raise TrainerError(FailureReason.MODEL_INVALID, f"{place} has no {', no '.join(missing)}")
+
+
+def has_weights(names: Collection[str]) -> bool:
+    """Whether weights are among the files under the names that are loaded; an adapter's, say, do not count."""
+    return not _WEIGHTS.isdisjoint(names)
+
+
+def require_unquantised(place: str, config: Mapping[str, object]) -> None:
+    """Checks by its config.json that a model's weights are plain numbers.
+
+    Weights that are quantised already would be trained on as they are, whatever model.quantization says.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED.
+    """
+    found = config.get("quantization_config") or config.get("compression_config")
+    if not found:
+        return
+    method = found.get("quant_method", "unknown") if isinstance(found, Mapping) else "unknown"
+    raise TrainerError(
+        FailureReason.NOT_SUPPORTED,
+        f"spec.model.quantization: the weights of {place} are quantised already ({method}), and only plain ones can be "
+        "quantised as the recipe says; use the model's unquantised repository",
+    )
 
 
 def needed(objects: Sequence[SourceObject]) -> list[SourceObject]:

@@ -2,6 +2,9 @@
 
 What must be said of the arguments: BitsAndBytesConfig's own defaults are fp4 and float32 products, so both are always
 set; weights come from safetensors and nothing else; nothing is fetched; no code of the folder is run.
+
+What damaged files make the libraries raise is of any class (tokenizers raises plain Exception): all of it is the
+model's fault but what is known to be the machine's.
 """
 
 from pathlib import Path
@@ -9,7 +12,6 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
-from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -22,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import Attention, ComputeDtype, ModelSpec, Quantization, QuantizationType
 from finetune_trainer.machine import is_machines
+from finetune_trainer.model.files import require_unquantised
 
 _DTYPES = {
     ComputeDtype.BFLOAT16: torch.bfloat16,
@@ -51,7 +54,9 @@ def load_tokenizer(folder: Path) -> Any:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:
+        if is_machines(error):
+            raise
         raise TrainerError(FailureReason.MODEL_INVALID, f"the model's tokenizer cannot be read: {error}") from error
     if not tokenizer.is_fast:
         raise TrainerError(
@@ -75,7 +80,9 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             what this architecture does not have.
     """
     transformers_logging.disable_progress_bar()
-    attention = _attention(spec.attention, _config(folder))
+    config = _config(folder)
+    require_unquantised(spec.uri, config.to_dict())
+    attention = _attention(spec.attention, config)
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -87,7 +94,7 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         if is_machines(error):
             raise
         raise TrainerError(FailureReason.MODEL_INVALID, f"the base model cannot be loaded: {error}") from error
@@ -106,7 +113,7 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
 def _config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:
         if is_machines(error):
             raise
         raise TrainerError(FailureReason.MODEL_INVALID, f"the model's config.json cannot be used: {error}") from error

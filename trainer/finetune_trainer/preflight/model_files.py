@@ -13,7 +13,7 @@ from typing import BinaryIO
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, parse_uri
-from finetune_trainer.model.files import needed, require_complete
+from finetune_trainer.model.files import has_weights, needed, require_complete, require_unquantised
 from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.storage.base import OpenStore
 
@@ -43,11 +43,11 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
         open_store: where they are opened.
 
     Raises:
-        TrainerError: MODEL_INVALID, or the storage's reason.
+        TrainerError: MODEL_INVALID, NOT_SUPPORTED, or the storage's reason.
     """
     files = {item.uri.rsplit("/", 1)[-1]: item for item in folder}
     pickled = pickled_weights(folder)
-    if pickled and not any(name.endswith(WEIGHTS_SUFFIX) for name in files):
+    if pickled and not has_weights(files):
         raise TrainerError(
             FailureReason.MODEL_INVALID,
             f"{place} has its weights as {', '.join(pickled[:3])} only: such files can run code when they are loaded "
@@ -58,6 +58,7 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
     config = read_json(files["config.json"], open_store)
     if not isinstance(config, dict) or not config.get("model_type"):
         raise _invalid(f"{place}/config.json", "names no model_type")
+    require_unquantised(place, config)
     if WEIGHTS_INDEX in files:
         _check_index(place, files, open_store)
     used = needed(folder)
