@@ -313,6 +313,36 @@ def test_the_machines_faults_while_loading_are_not_the_models(
     assert caught.value.exit_code == (ExitCode.GPU_OUT_OF_MEMORY if full_gpu else ExitCode.HOST_OUT_OF_MEMORY)
 
 
+def test_rows_longer_than_the_models_positions_are_refused(local_run: Runs, tiny_model: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(tiny_model, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
+    model, long = {"uri": f"file://{short}"}, [{"text": "The quick brown fox. " * 30}] * 8
+
+    with pytest.raises(TrainerError, match=r"^spec\.dataset\.maxLength: 2048: .* 64 positions") as caught:
+        local_run(long, model=model)()
+
+    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert local_run(QUESTIONS, model=model)().outcome is Outcome.SUCCEEDED, "its rows are short enough"
+    assert local_run(long, model=model, dataset={"maxLength": 64})().outcome is Outcome.SUCCEEDED
+
+
+def test_token_without_an_embedding_is_the_models_fault(
+    local_run: Runs, tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    shutil.copytree(tiny_model, larger)
+    other = type(tokenizer).from_pretrained(larger)
+    other.add_tokens(["<|im_end|>"], special_tokens=True)
+    other.save_pretrained(larger)
+
+    with pytest.raises(TrainerError, match=f"token id {VOCABULARY}, .* {VOCABULARY} ids only") as caught:
+        local_run([{"text": "hello <|im_end|> you"}] * 8, model={"uri": f"file://{larger}"})()
+
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
 def test_quantised_repository_is_refused_with_the_remedy(local_run: Runs, tiny_model: Path, tmp_path: Path) -> None:
     quantised = tmp_path / "quantised"
     shutil.copytree(tiny_model, quantised)

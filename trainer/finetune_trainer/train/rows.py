@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from finetune_trainer.data.tokens import TokenRow
@@ -23,6 +24,20 @@ def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
         for group in _groups(rows, _ROWS_A_BATCH):
             writer.write_batch(pa.record_batch([[list(r.ids) for r in group], [_labels(r) for r in group]], _SCHEMA))
     return Dataset.from_file(str(file))
+
+
+def longest_row(rows: Any) -> int:
+    """Tokens of the longest row of a dataset that `write_rows` has made; it has at least one row."""
+    return max(int(pc.max(pc.list_value_length(chunk)).as_py()) for chunk in _ids(rows))
+
+
+def largest_id(rows: Any) -> int:
+    """The largest token id of a dataset that `write_rows` has made; it has at least one row."""
+    return max(int(pc.max(chunk.flatten()).as_py()) for chunk in _ids(rows))
+
+
+def _ids(rows: Any) -> list[Any]:
+    return [chunk for chunk in rows.data.column("input_ids").chunks if len(chunk)]
 
 
 def _labels(row: TokenRow) -> list[int]:

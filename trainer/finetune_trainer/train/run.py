@@ -57,13 +57,17 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
     reporter.stage(Stage.LOADING)
     go_offline()
+    from finetune_trainer.model.fit import require_fit
     from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
+    from finetune_trainer.train.rows import largest_id, longest_row
 
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(folder)
     rows, counts = tokenised(recipe, inputs, tokenizer, context)
     leave_if_told(context)
     base = load_base(folder, recipe.model, dtype)
+    length = recipe.dataset.max_length
+    require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
     leave_if_told(context)
 
     trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)

@@ -1,0 +1,34 @@
+"""Whether the data's tokens fit the model: what does not is an IndexError deep in torch, or a GPU that stops."""
+
+from typing import Any
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+
+
+def require_fit(model: Any, *, longest: int, largest_id: int, max_length: int) -> None:
+    """Checks the tokenised rows against the model's sizes.
+
+    Args:
+        model: the base model.
+        longest: tokens of the longest row.
+        largest_id: the largest token id of all rows.
+        max_length: dataset.maxLength.
+
+    Raises:
+        TrainerError: INVALID_RECIPE, a row is longer than the model has positions; MODEL_INVALID, the tokenizer gives
+            ids that the model has no embedding for.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and 0 < positions < longest:
+        raise TrainerError(
+            FailureReason.INVALID_RECIPE,
+            f"spec.dataset.maxLength: {max_length}: the longest row has {longest} tokens, and this model has "
+            f"{positions} positions; use {positions} or less, then longer rows are cut",
+        )
+    embeddings = model.get_input_embeddings().num_embeddings
+    if largest_id >= embeddings:
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"the tokenizer gives the token id {largest_id}, and the model has embeddings for {embeddings} ids only: "
+            "tokenizer and weights do not belong together, or tokens were added without resizing the model",
+        )
