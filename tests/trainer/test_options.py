@@ -71,6 +71,13 @@ def test_setting_leaves_every_bit_of_the_adapter(sections: dict[str, Any], local
     assert _weights(plain.changed(**sections)) == _weights(plain)
 
 
+def test_a_constant_rate_is_warmed_up_too(local_run: Runs) -> None:
+    plain = local_run(QUESTIONS, training={"maxSteps": 3, "scheduler": "constant", "warmup": "2"})
+
+    assert _weights(plain) == _weights(plain.changed(training={"scheduler": "constant_with_warmup"}))
+    assert _weights(plain) != _weights(plain.changed(training={"warmup": "0"}))
+
+
 def test_optimizers_that_differ_only_in_speed_and_memory_run(local_run: Runs) -> None:
     for optimizer in ("adamw_torch", "paged_adamw_32bit"):
         assert manifest_of(local_run(QUESTIONS, training={"optimizer": optimizer})()).metrics["steps"] == 2

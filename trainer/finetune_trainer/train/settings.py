@@ -8,7 +8,7 @@ from trl import SFTConfig
 
 from finetune_trainer.contract.recipe import TrainingSpec
 from finetune_trainer.contract.recipe.dataset import Switch
-from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
+from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, Scheduler
 
 GPU_PASS_TOKENS = 8192
 """Tokens of a forward pass on a GPU. Unpacking 4-bit weights is paid per pass: at 8k tokens it is about 5 % of the
@@ -47,7 +47,7 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SF
         gradient_accumulation_steps=1,
         **length,
         learning_rate=float(spec.learning_rate),
-        lr_scheduler_type=str(spec.scheduler),
+        lr_scheduler_type=str(_schedule(spec)),
         warmup_steps=float(spec.warmup),
         optim=str(spec.optimizer),
         weight_decay=float(spec.weight_decay),
@@ -72,3 +72,9 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SF
         packing=False,
         dataloader_pin_memory=cuda,
     )
+
+
+def _schedule(spec: TrainingSpec) -> Scheduler:
+    """The schedule; transformers' `constant` passes over the warm-up, and another name of it does not."""
+    warms_up = spec.scheduler is Scheduler.CONSTANT and float(spec.warmup) > 0
+    return Scheduler.CONSTANT_WITH_WARMUP if warms_up else spec.scheduler
