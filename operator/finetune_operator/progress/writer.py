@@ -9,6 +9,7 @@ from datetime import datetime
 
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.progress.coalescer import INTERVAL_SECONDS, Coalescer, Report
+from finetune_operator.progress.pace import Pace
 from finetune_operator.progress.ports import Cluster, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class ProgressWriter:
         self._coalescer = Coalescer()
         self._offered = asyncio.Event()
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
+        self._pace = Pace(WRITES_PER_SECOND, clock=clock)
         self._written: OrderedDict[str, datetime] = OrderedDict()  # heartbeat of our last write, by UID
 
     def offer(self, report: Report) -> None:
@@ -61,7 +63,7 @@ class ProgressWriter:
             self._slots.release()
             return False
         group.create_task(self._write(report))
-        await asyncio.sleep(1 / WRITES_PER_SECOND)
+        await asyncio.sleep(self._pace.next_slot())
         return True
 
     async def _write(self, report: Report) -> None:
