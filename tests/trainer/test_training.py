@@ -127,6 +127,19 @@ def test_stop_flag_that_comes_early_ends_the_run_before_the_first_step(local_run
     assert all(progress.stage is not Stage.TRAINING for progress in run.seen)
 
 
+def test_stop_flag_ends_the_reading_of_the_data(local_run: Runs) -> None:
+    run = local_run([{"text": "The quick brown fox jumps over the lazy dog. " * 4}] * 30_000)
+    run.on_progress = lambda progress: run.stop.set() if progress.bytes_downloaded else None
+
+    with pytest.raises(TrainerError, match="before the first step") as caught:
+        run()
+
+    assert caught.value.reason is FailureReason.PREEMPTED
+    read = run.seen[-1].bytes_downloaded
+    assert read is not None
+    assert read < (run.folder / "train.jsonl").stat().st_size
+
+
 def test_stop_flag_after_the_last_step_lets_the_adapter_be_put(local_run: Runs) -> None:
     run = local_run(QUESTIONS)
     run.on_progress = lambda progress: run.stop.set() if progress.stage is Stage.SAVING else None

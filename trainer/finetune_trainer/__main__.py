@@ -92,10 +92,19 @@ def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter,
 
 
 def stop_on_sigterm() -> threading.Event:
-    """A flag that SIGTERM sets: the kubelet, or a user at a terminal, wants the process to go."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    """A flag that SIGTERM sets: the kubelet, or a user at a terminal, wants the process to go.
+
+    A second signal ends the process at once.
+    """
+    stop, numbers = threading.Event(), (signal.SIGTERM, signal.SIGINT)
+
+    def tell(*_: object) -> None:
+        stop.set()
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        signal.signal(number, tell)
     return stop
 
 

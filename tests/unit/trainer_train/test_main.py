@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,3 +129,18 @@ def test_termination_message_that_cannot_be_written_changes_nothing(tmp_path: Pa
 
     assert done.returncode == ExitCode.INVALID_RECIPE
     assert "Traceback" not in done.stderr
+
+
+def test_first_signal_asks_and_the_second_one_ends() -> None:
+    program = (
+        "import signal; from finetune_trainer.__main__ import stop_on_sigterm\n"
+        "stop = stop_on_sigterm(); print('ready', flush=True); stop.wait(); print('told', flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as said:
+        assert said.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert said.readline() == "told\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == -signal.SIGTERM

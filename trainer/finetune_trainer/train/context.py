@@ -6,11 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.report import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
 from finetune_trainer.storage.patience import Patience
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +42,33 @@ class Context:
     clock: Clock = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     patience: Patience = field(default_factory=Patience)
+
+    def leave_if_told(self) -> None:
+        """Ends the run before the first step when the process was told to go.
+
+        Raises:
+            TrainerError: PREEMPTED.
+        """
+        if self.stop.is_set():
+            raise TrainerError(FailureReason.PREEMPTED, "told to stop; stopped before the first step")
+
+    def downloaded(self, count: int) -> None:
+        """Notes that `count` more bytes have come; a download of an hour ends here when the process is told to go.
+
+        Raises:
+            TrainerError: PREEMPTED.
+        """
+        self.leave_if_told()
+        self.reporter.downloaded(count)
+
+    def unless_told(self, item: T) -> T:
+        """The item itself.
+
+        Raises:
+            TrainerError: PREEMPTED.
+        """
+        self.leave_if_told()
+        return item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

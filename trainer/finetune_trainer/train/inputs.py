@@ -62,5 +62,5 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     store, folder = context.open_store(parse_uri(recipe.model.uri)), context.work / "model"
     folder.mkdir(parents=True, exist_ok=True)
     for item in needed(inputs.model):
-        store.download(item, folder / item.uri.rsplit("/", 1)[-1], context.reporter.downloaded)
+        store.download(item, folder / item.uri.rsplit("/", 1)[-1], context.downloaded)
     return folder

@@ -53,7 +53,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
     folder = fetch_model(recipe, inputs, context)
-    leave_if_told(context)
+    context.leave_if_told()
 
     reporter.stage(Stage.LOADING)
     go_offline()
@@ -64,11 +64,11 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(folder)
     rows, counts = tokenised(recipe, inputs, tokenizer, context)
-    leave_if_told(context)
+    context.leave_if_told()
     base = load_base(folder, recipe.model, dtype)
     length = recipe.dataset.max_length
     require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
-    leave_if_told(context)
+    context.leave_if_told()
 
     trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
 
@@ -105,29 +105,19 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     return existing
 
 
-def leave_if_told(context: Context) -> None:
-    """Ends the run before the first step when the process was told to go.
-
-    Raises:
-        TrainerError: PREEMPTED.
-    """
-    if context.stop.is_set():
-        raise TrainerError(FailureReason.PREEMPTED, "told to stop; stopped before the first step")
-
-
 def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> "tuple[Any, TokenCounts]":
     """The rows as tokens, on disk, and what became of them.
 
     Raises:
-        TrainerError: a row is wrong, or none is left.
+        TrainerError: a row is wrong, or none is left; or the process was told to go.
     """
     from finetune_trainer.data.read import read_examples
     from finetune_trainer.train.rows import write_rows
 
     dataset, counts = recipe.dataset, TokenCounts()
-    examples = read_examples(dataset, inputs.dataset, context.open_store, context.reporter.downloaded)
+    examples = read_examples(dataset, inputs.dataset, context.open_store, context.downloaded)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
-    written = write_rows(rows, context.work / "rows.arrow")
+    written = write_rows(map(context.unless_told, rows), context.work / "rows.arrow")
     event(
         "dataset",
         rows=counts.rows,
