@@ -106,6 +106,20 @@ def test_upload_and_download_are_equal_bytes(s3: S3Server, store: Store, tmp_pat
         target.unlink()
 
 
+def test_a_callback_that_raises_ends_the_download(s3: S3Server, store: Store, tmp_path: Path) -> None:
+    s3.put("told/x", b"a" * (1 << 20))
+    [found] = store.stat(parse_uri("s3://data/told/x"))
+
+    def leave(count: int) -> None:
+        raise TrainerError(FailureReason.PREEMPTED, f"told to go after {count} bytes")
+
+    with pytest.raises(TrainerError, match="told to go") as caught:
+        store.download(found, tmp_path / "target", leave)
+
+    assert caught.value.reason is FailureReason.PREEMPTED
+    assert list(tmp_path.glob("*target*")) == []
+
+
 def test_create_is_exclusive_and_repeatable(s3: S3Server, store: Store) -> None:
     uri = parse_uri("s3://data/create/manifest.json")
     store.create(uri, b"writer one")
