@@ -62,6 +62,7 @@ def refused(shared_lab: Lab, broken: str) -> Lab:
         values = json.loads(json.dumps(spec).replace("BUCKET", broken))
         if "storage" in values:
             values["storage"].setdefault("endpoint", shared_lab.endpoint)
+        values["output"] = {"uri": f"s3://{broken}/adapters/{shared_lab.namespace}/{name}"}
         shared_lab.apply(name, **values)
     return shared_lab
 
@@ -75,7 +76,7 @@ def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(refused: Lab,
     for word in words:
         assert word in condition(status, "Finished")["message"]
     assert refused.children(name, "train") == []
-    assert keys_under(s3_client(refused.target.s3), broken, f"adapters/{refused.namespace}/") == []
+    assert keys_under(s3_client(refused.target.s3), broken, f"adapters/{refused.namespace}/{name}/") == []
 
 
 def test_a_field_without_behaviour_is_refused_by_name(shared_lab: Lab) -> None:

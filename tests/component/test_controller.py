@@ -40,8 +40,9 @@ def one_job(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: 
         return Plan(delete=gone, status=status.model_copy(update={"phase": Phase.SUSPENDED}))
     if job.status.is_true("Finished"):
         return Plan(status=status)
-    if child is None and status.attempt == 0:
-        started = status.model_copy(update={"phase": Phase.STARTING, "attempt": 1})
+    if child is None and status.job_name is None:
+        name = names.child_name(job.name, names.TRAIN_ROLE, 1)
+        started = status.model_copy(update={"phase": Phase.STARTING, "attempt": 1, "job_name": name})
         event = Event(type=EventType.NORMAL, reason="AttemptStarted", message="attempt 1")
         return Plan(apply=(child_job(job, config, names.TRAIN_ROLE, 1),), status=started, events=(event,))
     if child is not None and child.complete:
