@@ -1,11 +1,12 @@
 """The load: FineTuneJobs that are created, and watched as a user would."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from benchmarks.api_client import FINETUNEJOBS, JOBS, Api
+from benchmarks.api_client import FINETUNEJOBS, JOBS, Api, ApiError
 from benchmarks.testbed import Testbed
 
 from finetune_operator.api import names
@@ -100,7 +101,6 @@ class JobWatch:
                 for task in self._tasks:
                     if task.done():
                         task.result()
-                        raise TimeoutError(f"{what}: a watch has ended") from None
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{what}: {len(seen)} of {count} after {LIMIT_SECONDS:.0f} s") from None
         return max(seen.values())
@@ -108,8 +108,15 @@ class JobWatch:
     async def _watch(
         self, path: str, version: str, take: Callable[[Mapping[str, Any]], None], opened: Callable[[], None]
     ) -> None:
-        async for event in self._api.watch(path, version, opened):
-            take(event["object"])
+        while True:
+            # The server ends the watch of a client that reads too slowly: then, as any client, list and watch again.
+            with contextlib.suppress(ApiError):
+                async for event in self._api.watch(path, version, opened):
+                    take(event["object"])
+                    self._changed.set()
+            items, version = await self._api.list(path)
+            for raw in items:
+                take(raw)
             self._changed.set()
 
     def _job(self, raw: Mapping[str, Any]) -> None:
