@@ -99,7 +99,7 @@ def test_incomplete_model_lists_all_that_is_missing(tmp_path: Path) -> None:
     done, message = _train(tmp_path, _local(tmp_path))
 
     assert (done.returncode, message.reason) == (ExitCode.MODEL_INVALID, FailureReason.MODEL_INVALID)
-    for part in ("config.json", "*.safetensors", "tokenizer.json"):
+    for part in ("config.json", "model.safetensors", "tokenizer.json"):
         assert part in message.message
 
 

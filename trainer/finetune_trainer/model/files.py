@@ -28,7 +28,7 @@ def require_complete(place: str, objects: Sequence[SourceObject]) -> None:
             "them)"
         )
     if not names & _TOKENIZERS:
-        missing.append("a tokenizer (tokenizer.json or tokenizer.model)")
+        missing.append("tokenizer (tokenizer.json or tokenizer.model)")
     if missing:
         raise TrainerError(FailureReason.MODEL_INVALID, f"{place} has no {', no '.join(missing)}")
 
