@@ -78,7 +78,13 @@ FULL = FineTuneJobStatus(
         heartbeat_time=NOW,
     ),
     preflight=PreflightStatus(
-        rows=BIG, bytes=BIG, schema_="messages", problems=0, model_parameters=BIG, model_bytes=BIG
+        rows=BIG,
+        bytes=BIG,
+        schema_="messages",
+        problems=0,
+        model_parameters=BIG,
+        model_bytes=BIG,
+        model_revision="f5db02db724555f92da89c216ac04704f23d4590",
     ),
     failure=Failure(reason="Killed", message=LONG, exit_code=137),
     output=OutputStatus(
