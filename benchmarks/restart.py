@@ -11,6 +11,8 @@ _AT_ONCE = 500
 """Jobs in one namespace."""
 _REST_SECONDS = 15.0
 """The controller manager clears up after the last jobs: an old cluster has done so long ago."""
+_WATCHES_SECONDS = 10.0
+"""kopf lists everything once more, beside the first work: memory is read after that."""
 
 
 def measure(finished: int) -> Table:
@@ -49,6 +51,7 @@ async def _measure(finished: int) -> tuple[str, ...]:
             served = await watch.until("the new job's child", watch.child, 1)
             used = bed.cpu_seconds()[OPERATOR]
             await watch.until("its end", watch.ended, 1)
+            await asyncio.sleep(_WATCHES_SECONDS)
             now, peak = bed.operator_memory_mib()
     return f"{finished:,}", before, f"{served - started:.1f}", f"{used:.1f}", f"{now:.0f}", f"{peak:.0f}"
 
