@@ -14,11 +14,11 @@ Runs = Callable[..., LocalRun]
 
 OPTIMIZERS = ["adamw_torch", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "adafactor", "lion_32bit",
               "lion_8bit", "sgd"]  # fmt: skip
-SCHEDULERS = ["linear", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"]
+SCHEDULERS = ["linear", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_restarts"]
 CHANGING: list[dict[str, Any]] = [
     *({"model": {"quantization": {"type": kind}}} for kind in ("fp4", "int8", "none")),
     {"model": {"quantization": {"doubleQuant": False}}},
-    *({"model": {"quantization": {"computeDtype": kind}}} for kind in ("bfloat16", "float16")),
+    {"model": {"quantization": {"computeDtype": "bfloat16"}}},
     {"model": {"attention": "eager"}},
     {"dataset": {"loss": "all"}},
     {"dataset": {"maxLength": 40}},
@@ -27,6 +27,8 @@ CHANGING: list[dict[str, Any]] = [
     *({"lora": {"variant": kind}} for kind in ("rslora", "dora")),
     *({"training": {"scheduler": kind}} for kind in SCHEDULERS),
     *({"training": {"optimizer": kind}} for kind in OPTIMIZERS if kind not in ("adamw_torch", "paged_adamw_32bit")),
+    *({"lora": {"modulesToSave": names}} for names in (["embed_tokens"], ["lm_head"], ["norm"])),
+    {"training": {"neftuneAlpha": "5"}},
     {"training": {"maxSteps": 3}},
     {"training": {"learningRate": "1e-3"}},
     *({"training": {"warmup": warmup}} for warmup in ("0.5", "2")),
@@ -39,7 +41,8 @@ NOT_CHANGING: list[dict[str, Any]] = [
     {"training": {"gradientCheckpointing": "enabled"}},
     {"training": {"gradientCheckpointing": "disabled"}},
     {"training": {"loggingSteps": 2}},
-    {"model": {"quantization": {"computeDtype": "float32"}}},
+    *({"model": {"quantization": {"computeDtype": kind}}} for kind in ("float32", "float16")),  # on a CPU
+    {"training": {"neftuneAlpha": "0"}},
     {"dataset": {"packing": "enabled"}},
     {"lora": {"targetModules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}},
 ]

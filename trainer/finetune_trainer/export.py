@@ -94,6 +94,8 @@ def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> N
     config["revision"] = revision
     # PEFT keeps them in a set, whose order changes from process to process.
     config["target_modules"] = sorted(config["target_modules"])
+    if config.get("modules_to_save"):
+        config["modules_to_save"] = sorted(config["modules_to_save"])
     _write_json(file, config)
 
 

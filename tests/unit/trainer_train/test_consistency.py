@@ -13,6 +13,9 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.dataset.fields.text": {"dataset": {"schema": "promptCompletion", "fields": {"text": "body", "prompt": "q"}}},
     "spec.lora.targetModules": {"lora": {"targetModules": ["all-linear", "lm_head"]}},
     "spec.training.microBatchSize": {"training": {"batchSize": 16, "microBatchSize": 3}},
+    "spec.lora.variant": {"model": {"quantization": {"type": "int8"}}, "lora": {"variant": "dora"}},
+    "spec.lora.modulesToSave": {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["lm_head", "q_proj"]}},
+    "spec.training.restarts": {"training": {"restarts": 2}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
 }
 
@@ -34,6 +37,8 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
         {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}},
         {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
         {"training": {"batchSize": 16, "microBatchSize": 16}},
+        {"training": {"scheduler": "cosine_with_restarts", "restarts": 3}},
+        {"lora": {"variant": "dora", "modulesToSave": ["lm_head"]}},
     ],
 )
 def test_consistent_recipe_passes(sections: dict[str, Any]) -> None:

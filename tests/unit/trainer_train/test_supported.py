@@ -15,10 +15,7 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.model.deviceMap": {"model": {"deviceMap": "balanced"}},
     "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2"}},
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
-    "spec.lora.modulesToSave": {"lora": {"modulesToSave": ["lm_head"]}},
     "spec.lora.initialAdapterUri": {"lora": {"initialAdapterUri": "s3://models/adapters/x"}},
-    "spec.training.scheduler": {"training": {"scheduler": "cosine_with_restarts"}},
-    "spec.training.neftuneAlpha": {"training": {"neftuneAlpha": "5"}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
@@ -44,7 +41,7 @@ WORKS = {
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
-    "output.onExisting",
+    "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "output.onExisting",
 }  # fmt: skip
 
 

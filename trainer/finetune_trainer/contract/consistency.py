@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema
-from finetune_trainer.contract.recipe.lora import ALL_LINEAR
+from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
+from finetune_trainer.contract.recipe.model import QuantizationType
+from finetune_trainer.contract.recipe.training import Scheduler
 from finetune_trainer.contract.uri import Scheme, parse_uri
 
 
@@ -61,6 +63,13 @@ def _lora(recipe: Recipe) -> Iterator[Inconsistency]:
     if ALL_LINEAR in lora.target_modules and len(lora.target_modules) > 1:
         message = f"{ALL_LINEAR} stands alone; remove it or the other names"
         yield Inconsistency(path="spec.lora.targetModules", value=", ".join(lora.target_modules), message=message)
+    if lora.variant is LoraVariant.DORA and recipe.model.quantization.type is QuantizationType.INT8:
+        # PEFT unpacks the weights to measure them, and bitsandbytes then no longer finds their scales (peft 0.21).
+        message = "does not work on int8 weights; use nf4, fp4 or none in model.quantization.type, or lora or rslora"
+        yield Inconsistency(path="spec.lora.variant", value=lora.variant, message=message)
+    if both := sorted(set(lora.modules_to_save or ()) & set(lora.target_modules)):
+        message = "a module is trained whole or gets an adapter, not both; remove it here or from targetModules"
+        yield Inconsistency(path="spec.lora.modulesToSave", value=", ".join(both), message=message)
 
 
 def _training(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -69,6 +78,9 @@ def _training(recipe: Recipe) -> Iterator[Inconsistency]:
     if micro is not None and training.batch_size % micro:
         message = f"must divide batchSize, which is {training.batch_size}"
         yield Inconsistency(path="spec.training.microBatchSize", value=str(micro), message=message)
+    if training.restarts is not None and training.scheduler is not Scheduler.COSINE_WITH_RESTARTS:
+        message = f"the scheduler {training.scheduler} has none; remove it, or use cosine_with_restarts"
+        yield Inconsistency(path="spec.training.restarts", value=str(training.restarts), message=message)
     if training.early_stopping is not None and recipe.dataset.validation is None:
         message = "needs dataset.validation; add it or remove earlyStopping"
         yield Inconsistency(path="spec.training.earlyStopping", value="set", message=message)

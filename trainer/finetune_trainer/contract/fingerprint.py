@@ -2,15 +2,19 @@
 
 Two jobs with the same fingerprint would train the same adapter, whatever they are called and wherever they run, so the
 second one takes the first one's. Storage access, the output's place, logging and checkpoints shape no weight and are
-left out; the data and the model count by content identity, not by address.
+left out; the data, the model and an adapter to continue from count by content identity, not by address. What can be
+written in two ways (a decimal, a set of names, a default) counts as one.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.model import QuantizationType
+from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
 
 _SHAPES_NO_WEIGHT: dict[str, set[str]] = {
     "model": {
@@ -21,18 +25,40 @@ _SHAPES_NO_WEIGHT: dict[str, set[str]] = {
         "attention",
         "device_map",
     },
-    "dataset": {"uri", "uris", "limits", "sha256", "format"},
+    "dataset": {"uri", "uris", "limits", "sha256", "format", "packing"},
+    "lora": {"initial_adapter_uri"},
     "training": {"micro_batch_size", "logging_steps", "gradient_checkpointing"},
 }
+DECIMALS = (
+    "dataset.validation.fraction",
+    "lora.dropout",
+    "training.learningRate",
+    "training.warmup",
+    "training.weightDecay",
+    "training.maxGradNorm",
+    "training.neftuneAlpha",
+    "training.earlyStopping.minImprovement",
+    "evaluation.gate.minLossImprovement",
+    "evaluation.gate.maxPerplexity",
+)
+"""Numbers that are written as strings: `2e-4` and `0.0002` are the same."""
+_SETS = ("lora.targetModules", "lora.modulesToSave")
+"""Lists whose order and repetitions mean nothing."""
 
 
-def fingerprint(recipe: Recipe, dataset: Sequence[SourceObject], model: Sequence[SourceObject]) -> str:
+def fingerprint(
+    recipe: Recipe,
+    dataset: Sequence[SourceObject],
+    model: Sequence[SourceObject],
+    adapter: Sequence[SourceObject] = (),
+) -> str:
     """SHA-256, in hexadecimal, of what decides the result.
 
     Args:
         recipe: the recipe.
         dataset: the data's objects in reading order; validation rows of their own come last.
         model: the base model's files, in any order.
+        adapter: the files of the adapter that is continued from, in any order.
     """
     shaping = recipe.model_dump(
         mode="json",
@@ -45,15 +71,44 @@ def fingerprint(recipe: Recipe, dataset: Sequence[SourceObject], model: Sequence
             "training",
             "evaluation",
             "output",
-            "profile",
             "run_token",
         },
         exclude={**_SHAPES_NO_WEIGHT, "output": {"uri", "on_existing", "deletion_policy"}},
     )
+    _normalise(shaping)
     shaping["datasetObjects"] = [_identity(item) for item in dataset]
     shaping["modelObjects"] = sorted(_identity(item) for item in model)
+    if adapter:
+        shaping["adapterObjects"] = sorted(_identity(item) for item in adapter)
     canonical = json.dumps(shaping, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _normalise(shaping: dict[str, Any]) -> None:
+    """Writes every setting in the one way that it is compared in."""
+    for path in DECIMALS:
+        section, key = _field(shaping, path)
+        if key in section:
+            section[key] = float(section[key])
+    for path in _SETS:
+        section, key = _field(shaping, path)
+        if key in section:
+            section[key] = sorted(set(section[key]))
+    training, quantization = shaping["training"], shaping["model"]["quantization"]
+    if "maxSteps" not in training:
+        training.setdefault("epochs", DEFAULT_EPOCHS)
+    if training.get("neftuneAlpha") == 0:
+        del training["neftuneAlpha"]
+    if quantization["type"] in (QuantizationType.INT8, QuantizationType.NONE):
+        del quantization["doubleQuant"]
+
+
+def _field(shaping: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The section that a field stands in, empty when it is not there, and the field's key."""
+    *sections, key = path.split(".")
+    for name in sections:
+        shaping = shaping.get(name, {})
+    return shaping, key
 
 
 def _identity(item: SourceObject) -> list[str]:

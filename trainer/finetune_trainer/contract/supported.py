@@ -11,7 +11,6 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Attention, DeviceMap
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.recipe.recipe import Profile
-from finetune_trainer.contract.recipe.training import Scheduler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +57,12 @@ def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
 
 def _lora(recipe: Recipe) -> Iterator[Unsupported]:
     lora = recipe.lora
-    if lora.modules_to_save is not None:
-        names = ", ".join(lora.modules_to_save)
-        yield _not_yet("lora.modulesToSave", names, "modules are not saved whole yet; remove the field")
     if lora.initial_adapter_uri is not None:
         message = "a training always starts from a new adapter; remove the field"
         yield _not_yet("lora.initialAdapterUri", lora.initial_adapter_uri, message)
 
 
 def _training(recipe: Recipe) -> Iterator[Unsupported]:
-    scheduler = recipe.training.scheduler
-    if scheduler is Scheduler.COSINE_WITH_RESTARTS:
-        yield _not_yet("training.scheduler", scheduler, "restarts cannot be set yet, and without them it is cosine")
-    if (alpha := recipe.training.neftune_alpha) is not None:
-        # The noise's size follows from a row's length, and the library takes that of the whole pass for it.
-        yield _not_yet("training.neftuneAlpha", alpha, "the noise is not scaled to each row yet; remove the field")
     if recipe.training.early_stopping is not None:
         message = "the validation loss is not measured yet; remove the section"
         yield _not_yet("training.earlyStopping", "set", message)

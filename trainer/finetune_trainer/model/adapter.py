@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Int8Params, Params4bit
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers.pytorch_utils import Conv1D
@@ -14,11 +15,12 @@ _ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 """Kinds of layers that PEFT puts LoRA on and language models have; bitsandbytes' are subclasses of Linear."""
 
 
-def lora_config(spec: LoraSpec) -> LoraConfig:
-    """PEFT's configuration.
+def lora_config(spec: LoraSpec, model: Any) -> LoraConfig:
+    """PEFT's configuration of an adapter for `model`.
 
     PEFT's own default touches only q_proj and v_proj of a Llama; `all-linear` is every linear layer but the head.
     """
+    saved = list(spec.modules_to_save) if spec.modules_to_save else None
     modules: Any = ALL_LINEAR if spec.target_modules == [ALL_LINEAR] else list(spec.target_modules)
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -29,7 +31,19 @@ def lora_config(spec: LoraSpec) -> LoraConfig:
         bias=str(spec.bias),
         use_rslora=spec.variant is LoraVariant.RSLORA,
         use_dora=spec.variant is LoraVariant.DORA,
+        modules_to_save=saved,
+        # Head and embeddings of most small models are one weight, and a copy of one half would leave the other behind
+        # (peft#2777). PEFT warns when it is asked to without a reason.
+        ensure_weight_tying=bool(saved) and bool(_ties(model) & {_last(name) for name in saved or ()}),
     )
+
+
+def _ties(model: Any) -> set[str]:
+    """Last names of the modules that share one weight as embeddings and head; empty when they have one each."""
+    if not model.config.get_text_config().tie_word_embeddings:
+        return set()
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {_last(name) for name, part in model.named_modules() if any(part is end for end in ends)}
 
 
 def require_targets(model: Any, spec: LoraSpec) -> None:
@@ -62,6 +76,33 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
             f"spec.lora.targetModules: {asked_for}: no such linear layer in this model, or its output head; it has "
             f"{', '.join(known)}",
         )
+
+
+def require_saveable(model: Any, spec: LoraSpec) -> None:
+    """Checks that every name in lora.modulesToSave is one of a module that can be trained whole.
+
+    PEFT passes over a name that matches nothing, and quantised weights have no gradient.
+
+    Args:
+        model: the base model, before PEFT has changed it.
+        spec: the adapter.
+
+    Raises:
+        TrainerError: INVALID_RECIPE; the message lists every wrong name with its remedy.
+    """
+    wrong = []
+    for asked in spec.modules_to_save or ():
+        # PEFT's rule (peft:utils/other.py, _set_trainable): the name's end.
+        found = [part for name, part in model.named_modules() if name == asked or name.endswith(f".{asked}")]
+        if not found or not any(True for part in found for _ in part.parameters()):
+            wrong.append(f"{asked}: no such module with weights in this model")
+        elif any(isinstance(weights, Params4bit | Int8Params) for part in found for weights in part.parameters()):
+            wrong.append(
+                f"{asked}: its weights are quantised, and only plain ones can be trained whole; put it into "
+                "lora.targetModules, or use none in model.quantization.type"
+            )
+    if wrong:
+        raise TrainerError(FailureReason.INVALID_RECIPE, f"spec.lora.modulesToSave: {'; '.join(wrong)}")
 
 
 def adapted_modules(model: Any) -> list[str]:

@@ -37,8 +37,11 @@ def compute_dtype(chosen: ComputeDtype) -> torch.dtype:
     """The number type of the matrix products; auto goes by the device at hand.
 
     bfloat16 on a CPU is exact enough but five times slower than float32 even where the CPU has instructions for it
-    (measured with SmolLM2-135M), so auto takes float32 there.
+    (measured with SmolLM2-135M), so auto takes float32 there. So does float16, which CPUs have no products for: recipes
+    that are written for older GPUs then run without one.
     """
+    if chosen is ComputeDtype.FLOAT16 and not torch.cuda.is_available():
+        return torch.float32
     if chosen is not ComputeDtype.AUTO:
         return _DTYPES[chosen]
     if not torch.cuda.is_available():

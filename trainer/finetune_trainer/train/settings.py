@@ -8,7 +8,7 @@ from trl import SFTConfig
 
 from finetune_trainer.contract.recipe import TrainingSpec
 from finetune_trainer.contract.recipe.dataset import Switch
-from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, Scheduler
+from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RESTARTS, Scheduler
 
 GPU_PASS_TOKENS = 8192
 """Tokens of a forward pass on a GPU. Unpacking 4-bit weights is paid per pass: at 8k tokens it is about 5 % of the
@@ -48,6 +48,7 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SF
         **length,
         learning_rate=float(spec.learning_rate),
         lr_scheduler_type=str(_schedule(spec)),
+        lr_scheduler_kwargs=_schedule_options(spec),
         warmup_steps=float(spec.warmup),
         optim=str(spec.optimizer),
         weight_decay=float(spec.weight_decay),
@@ -78,3 +79,10 @@ def _schedule(spec: TrainingSpec) -> Scheduler:
     """The schedule; transformers' `constant` passes over the warm-up, and another name of it does not."""
     warms_up = spec.scheduler is Scheduler.CONSTANT and float(spec.warmup) > 0
     return Scheduler.CONSTANT_WITH_WARMUP if warms_up else spec.scheduler
+
+
+def _schedule_options(spec: TrainingSpec) -> dict[str, Any]:
+    """What the schedule is told besides; transformers' one cycle of `cosine_with_restarts` would never restart."""
+    if spec.scheduler is not Scheduler.COSINE_WITH_RESTARTS:
+        return {}
+    return {"num_cycles": (spec.restarts or DEFAULT_RESTARTS) + 1}

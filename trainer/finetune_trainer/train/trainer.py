@@ -16,9 +16,10 @@ from trl import SFTTrainer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
-from finetune_trainer.model.adapter import keep_in_float32, lora_config, require_targets
+from finetune_trainer.model.adapter import keep_in_float32, lora_config, require_saveable, require_targets
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
 from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.settings import pass_tokens, trainer_settings
 
 
@@ -80,14 +81,16 @@ def make_trainer(
     settings = trainer_settings(recipe.training, dtype, folder)
     passes = choose_passes(recipe, model, tokenizer)
     require_targets(model, recipe.lora)
+    require_saveable(model, recipe.lora)
+    noise = Neftune.of(recipe.training)
     trainer = StepTrainer(
         model=model,
         args=settings,
         train_dataset=rows,
         processing_class=tokenizer,
-        peft_config=lora_config(recipe.lora),
+        peft_config=lora_config(recipe.lora, model),
         data_collator=flat_step,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *([noise] if noise else [])],
     )
     trainer.passes = passes
     # It prints every log entry to standard output.

@@ -61,7 +61,7 @@ class Quantization(Wire):
     compute_dtype: ComputeDtype = Field(
         ComputeDtype.AUTO,
         description="Number type of the matrix products: bfloat16, float16 or float32. auto is bfloat16 where the "
-        "GPU has it, float16 on older GPUs, float32 on a CPU. Default: auto.",
+        "GPU has it, float16 on older GPUs, float32 on a CPU. On a CPU float16 means float32. Default: auto.",
     )
 
 

@@ -9,6 +9,8 @@ from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.uri import OutputUri
 from finetune_trainer.contract.wire import DECIMAL_LENGTH, Decimal, DecimalRange, Exclusive, Wire
 
+DEFAULT_RESTARTS = 1
+"""Restarts of `cosine_with_restarts` when none are named; without any it would be `cosine`."""
 DEFAULT_EPOCHS = 3
 """Passes over the data when neither epochs nor maxSteps is set (Hugging Face's default)."""
 
@@ -83,6 +85,12 @@ class TrainingSpec(Wire):
         Scheduler.COSINE,
         description="Learning-rate schedule, by its name in transformers. Default: cosine.",
     )
+    restarts: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Times that cosine_with_restarts goes back to the peak; no other schedule restarts. Default: 1.",
+    )
     warmup: Decimal = Field(
         "0.03",
         description='Warm-up: below "1" a share of all steps, from "1" on a number of steps. Default: "0.03".',
@@ -107,7 +115,8 @@ class TrainingSpec(Wire):
     max_grad_norm: Decimal = Field("1.0", description='Gradient-norm clipping; "0" turns it off. Default: "1.0".')
     neftune_alpha: Decimal | None = Field(
         None,
-        description='Scale of the NEFTune noise on the embeddings. Default: none. Example: "5".',
+        description="Scale of the NEFTune noise on the embeddings, drawn evenly within alpha/sqrt(tokens of the row x "
+        'hidden size). Default: none. Example: "5".',
     )
     gradient_checkpointing: Switch = Field(
         Switch.AUTO,
