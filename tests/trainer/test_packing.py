@@ -37,13 +37,15 @@ def _loss_sum(model: Any, inputs: dict[str, torch.Tensor]) -> float:
     return loss.item()
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["varlen", "sdpa", "eager"])
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_loss_of_a_pack_is_the_sum_of_its_rows(attention: str, quantization: str, tiny_model: Path) -> None:
     model = _base(tiny_model, attention=attention, quantization={"type": quantization})
     step = flat_step(ROWS)
 
-    (packed,) = Passes(packed=True, max_tokens=64, max_rows=8, pad_id=0).of(step)
+    varlen = attention == "varlen"
+
+    (packed,) = Passes(packed=True, varlen=varlen, max_tokens=64, max_rows=8, pad_id=0).of(step)
     (padded,) = Passes(packed=False, max_tokens=64, max_rows=8, pad_id=0).of(step)
     alone = list(Passes(packed=True, max_tokens=64, max_rows=1, pad_id=0).of(step))
 
@@ -62,6 +64,7 @@ class WithoutRowBoundaries(torch.nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.inner = model
+        self.config = model.config
         self.device = model.device
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, use_cache: bool) -> Any:
@@ -70,7 +73,7 @@ class WithoutRowBoundaries(torch.nn.Module):
 
 
 def test_leak_is_seen_and_the_mode_is_put_back(tiny_model: Path) -> None:
-    model = WithoutRowBoundaries(_base(tiny_model))
+    model = WithoutRowBoundaries(_base(tiny_model, attention="sdpa"))
     model.train()
 
     assert not rows_are_isolated(model, vocabulary=352)
@@ -80,10 +83,10 @@ def test_leak_is_seen_and_the_mode_is_put_back(tiny_model: Path) -> None:
 
 def test_leak_would_change_the_loss(tiny_model: Path) -> None:
     """The tiny model's attention matters: without boundaries the loss of a pack is another one."""
-    model = _base(tiny_model)
+    model = _base(tiny_model, attention="sdpa")
     ids = [torch.tensor(row["input_ids"]) for row in ROWS]
     labels = [torch.tensor([IGNORED, *row["labels"][1:]]) for row in ROWS]
-    apart, together = packed_pass(ids, labels), packed_pass(ids, labels)
+    apart, together = packed_pass(ids, labels, varlen=False), packed_pass(ids, labels, varlen=False)
     del together["position_ids"]
 
     assert abs(_loss_sum(model, apart) - _loss_sum(model, together)) > 0.5
@@ -120,6 +123,15 @@ def test_packing_is_refused_where_rows_would_see_each_other(local_run: Runs) -> 
     run = local_run(QUESTIONS, dataset={"packing": "enabled"}, model={"quantization": {"type": "int8"}})
 
     with pytest.raises(TrainerError, match=r"spec\.dataset\.packing: enabled") as caught:
+        run()
+
+    assert caught.value.reason is FailureReason.NOT_SUPPORTED
+
+
+def test_varlen_is_refused_where_there_is_nothing_to_pack(local_run: Runs) -> None:
+    run = local_run(QUESTIONS, model={"attention": "varlen", "quantization": {"type": "int8"}})
+
+    with pytest.raises(TrainerError, match=r"spec\.model\.attention: varlen") as caught:
         run()
 
     assert caught.value.reason is FailureReason.NOT_SUPPORTED

@@ -11,7 +11,6 @@ from unit.trainer_train.recipes import recipe
 
 UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.model.trustRemoteCode": {"model": {"trustRemoteCode": True}},
-    "spec.model.attention": {"model": {"attention": "varlen"}},
     "spec.model.deviceMap": {"model": {"deviceMap": "balanced"}},
     "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2"}},
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},

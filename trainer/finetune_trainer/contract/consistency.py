@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Switch
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
-from finetune_trainer.contract.recipe.model import QuantizationType
+from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.contract.recipe.training import Scheduler
 from finetune_trainer.contract.uri import Scheme, parse_uri
 
@@ -41,6 +41,9 @@ def _model(recipe: Recipe) -> Iterator[Inconsistency]:
     if recipe.model.revision is not None and parse_uri(recipe.model.uri).scheme is not Scheme.HF:
         message = f"only hf:// models have revisions, and model.uri is {recipe.model.uri}; remove the field"
         yield Inconsistency(path="spec.model.revision", value=recipe.model.revision, message=message)
+    if recipe.model.attention is Attention.VARLEN and recipe.dataset.packing is Switch.DISABLED:
+        message = "is for packed rows, and dataset.packing is disabled; use auto or pack"
+        yield Inconsistency(path="spec.model.attention", value=recipe.model.attention, message=message)
 
 
 def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.model import Attention, DeviceMap
+from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.recipe.recipe import Profile
 
@@ -18,7 +18,7 @@ class Unsupported:
     """One field that asks for what is not there.
 
     Attributes:
-        path: the field, for example `spec.model.attention`.
+        path: the field, for example `spec.model.deviceMap`.
         value: what stands there.
         message: what is not there, and what to write instead.
     """
@@ -40,8 +40,6 @@ def _model(recipe: Recipe) -> Iterator[Unsupported]:
     model = recipe.model
     if model.trust_remote_code:
         yield _not_yet("model.trustRemoteCode", "true", "code from the model repository is never run; remove the field")
-    if model.attention is Attention.VARLEN:
-        yield _not_yet("model.attention", model.attention, "varlen attention is not there yet; use auto, sdpa or eager")
     if model.device_map is not DeviceMap.NONE:
         yield _not_yet("model.deviceMap", model.device_map, "one process trains on one GPU; remove the field")
 

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import Attention, ComputeDtype, ModelSpec, Quantization, QuantizationType
 from finetune_trainer.machine import is_machines
+from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
 
 _DTYPES = {
@@ -123,14 +124,21 @@ def _config(folder: Path) -> Any:
 
 
 def _attention(asked: Attention, config: Any) -> str:
-    """The attention in transformers' words: SDPA where the architecture has it, which auto leaves to it.
+    """The attention in transformers' words; auto takes varlen, SDPA or eager, the first that the architecture has.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, SDPA is asked for and this architecture has none (Bloom, GPT-J).
+        TrainerError: NOT_SUPPORTED, this architecture has not what is asked for (Bloom and GPT-J have no SDPA).
     """
     if asked is Attention.EAGER:
         return "eager"
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if asked in (Attention.VARLEN, Attention.AUTO):
+        if (obstacle := obstacle_to_varlen(architecture, config)) is None:
+            register_varlen()
+            return NAME
+        if asked is Attention.VARLEN:
+            message = f"spec.model.attention: {asked}: {obstacle}; use auto"
+            raise TrainerError(FailureReason.NOT_SUPPORTED, message)
     # Private upstream, but it is what transformers itself decides by; an unknown class is its to refuse.
     if getattr(architecture, "_supports_sdpa", True):
         return "sdpa"

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from finetune_trainer.data.pack import divide
+from finetune_trainer.model.attention import borders
 
 IGNORED = -100
 """The label of a token that does not count in the loss (torch's cross entropy)."""
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, Any]
+"""A step or a pass by the names of the model's arguments: tensors, and two lengths that varlen attention takes."""
 
 
 def flat_step(rows: Sequence[dict[str, Any]]) -> Tensors:
@@ -40,25 +42,33 @@ class Passes:
 
     Attributes:
         packed: rows one after the other in one sequence; otherwise side by side with padding.
+        varlen: tell the attention where the rows of a pack begin; only varlen attention takes that.
         max_tokens: most tokens of a pass.
         max_rows: most rows of a pass.
         pad_id: id that fills padded rows.
     """
 
     packed: bool
+    varlen: bool = False
     max_tokens: int
     max_rows: int
     pad_id: int
 
     def of(self, step: Tensors) -> Iterator[Tensors]:
-        """The model's inputs, pass by pass: `input_ids`, `labels` and `position_ids` or `attention_mask`."""
+        """The model's inputs, pass by pass: `input_ids` and `labels`; for packs `position_ids`, else `attention_mask`.
+
+        With `varlen` also what `model.attention.borders` makes.
+        """
         lengths: list[int] = step["lengths"].tolist()
         ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
         # Padded, every row takes as much room as the longest.
         room = lengths if self.packed else [max(lengths)] * len(lengths)
         for rows in divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows):
             chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
-            yield packed_pass(chosen_ids, chosen_labels) if self.packed else self._padded(chosen_ids, chosen_labels)
+            if self.packed:
+                yield packed_pass(chosen_ids, chosen_labels, varlen=self.varlen)
+            else:
+                yield self._padded(chosen_ids, chosen_labels)
 
     def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
         pad = torch.nn.utils.rnn.pad_sequence
@@ -69,11 +79,19 @@ class Passes:
         }
 
 
-def packed_pass(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
-    """Rows one after the other; positions begin at 0 in each, from which the model's mask keeps them apart."""
+def packed_pass(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, varlen: bool) -> Tensors:
+    """Rows one after the other; positions begin at 0 in each, from which the model's mask keeps them apart.
+
+    Args:
+        ids: the rows' tokens.
+        labels: the rows' labels.
+        varlen: the model has varlen attention, which needs the borders of the rows instead.
+    """
     positions = torch.cat([torch.arange(len(row), device=row.device) for row in ids])
+    apart = borders([len(row) for row in ids], ids[0].device) if varlen else {}
     return {
         "input_ids": torch.cat(list(ids))[None],
         "labels": torch.cat(list(labels))[None],
         "position_ids": positions[None],
+        **apart,
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.train.batch import packed_pass
 
 _PROBE_LENGTH = 6
@@ -35,7 +36,7 @@ def rows_are_isolated(model: Any, vocabulary: int) -> bool:
 def _second_row(model: Any, vocabulary: int, offset: int) -> torch.Tensor:
     steps = torch.arange(_PROBE_LENGTH, device=model.device)
     neighbour, row = (steps * 7 + offset) % vocabulary, (steps * 3 + 5) % vocabulary
-    inputs = packed_pass([neighbour, row], [neighbour, row])
+    inputs = packed_pass([neighbour, row], [neighbour, row], varlen=is_varlen(model))
     del inputs["labels"]
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs, use_cache=False).logits

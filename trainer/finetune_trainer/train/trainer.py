@@ -16,7 +16,9 @@ from trl import SFTTrainer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.recipe.model import Attention
 from finetune_trainer.model.adapter import keep_in_float32, lora_config, require_saveable, require_targets
+from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.neftune import Neftune
@@ -103,20 +105,38 @@ def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
     """How steps are divided: packed where the model keeps rows apart.
 
     Raises:
-        TrainerError: dataset.packing is enabled and the model does not keep rows apart.
+        TrainerError: dataset.packing is enabled, or varlen attention asked for, and the model does not keep rows apart.
     """
     packing, micro = recipe.dataset.packing, recipe.training.micro_batch_size
-    packed = packing is not Switch.DISABLED and rows_are_isolated(model, model.config.get_text_config().vocab_size)
+    packed = packing is not Switch.DISABLED and _keeps_rows_apart(model, recipe.model.attention)
     if packing is Switch.ENABLED and not packed:
         raise TrainerError(
             FailureReason.NOT_SUPPORTED,
             "spec.dataset.packing: enabled: with this model, quantisation and attention, packed rows would see each "
             "other; use auto or disabled",
         )
+    if recipe.model.attention is Attention.VARLEN and not packed:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            "spec.model.attention: varlen: with this model and quantisation, packed rows would see each other, and "
+            "varlen is for packed rows; use auto",
+        )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Passes(
         packed=packed,
+        varlen=packed and is_varlen(model),
         max_tokens=micro * recipe.dataset.max_length if micro else pass_tokens(cuda=torch.cuda.is_available()),
         max_rows=micro or recipe.training.batch_size,
         pad_id=pad if pad is not None else 0,
     )
+
+
+def _keeps_rows_apart(model: Any, asked: Attention) -> bool:
+    """Whether packs are right; where auto's first choice fails, SDPA, which has a mask, gets a chance."""
+    vocabulary = model.config.get_text_config().vocab_size
+    if rows_are_isolated(model, vocabulary):
+        return True
+    if asked is Attention.AUTO and is_varlen(model):
+        model.set_attn_implementation("sdpa")
+        return rows_are_isolated(model, vocabulary)
+    return False

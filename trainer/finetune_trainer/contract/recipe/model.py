@@ -99,8 +99,8 @@ class ModelSpec(Wire):
     )
     attention: Attention = Field(
         Attention.AUTO,
-        description="Attention implementation: sdpa, eager, varlen (packed rows kept apart without a mask) or auto. "
-        "Default: auto.",
+        description="Attention implementation: varlen (every packed row by itself, no mask; the fastest), sdpa, eager, "
+        "or auto: the first of them that the model's architecture has. Default: auto.",
     )
     device_map: DeviceMap = Field(
         DeviceMap.NONE,

@@ -1,0 +1,187 @@
+"""Attention over packed rows without a mask: every row is computed by itself, as the flash-attn package would do it.
+
+SDPA keeps packed rows apart with a dense mask, whose size and work grow with the square of the pack: a step over 8192
+tokens of short rows takes 3.3 times as long. transformers lets a function of one's own take its place
+(AttentionInterface); the borders of the rows reach it by the keyword arguments that its flash attention has
+(`cu_seq_lens_q`), made once for each pass.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "finetune_varlen"
+"""The function's name among transformers' attention implementations. Names with `flash` are treated apart there."""
+
+_SEQUENCES_APART = {"full_attention", "sliding_attention"}
+"""Kinds of layers (transformers' `layer_types`) that this function computes."""
+
+
+def register_varlen() -> None:
+    """Makes `attn_implementation=NAME` known to transformers; a second call changes nothing."""
+    AttentionInterface.register(NAME, varlen_attention)
+    AttentionMaskInterface.register(NAME, no_mask_for_packs)
+
+
+def obstacle_to_varlen(architecture: Any, config: Any) -> str | None:
+    """Why a model cannot take varlen attention, or None when it can.
+
+    Args:
+        architecture: the model's class. Those that know flash attention hand the borders and the sliding window on to
+            the attention function; those that know SDPA need neither attention sinks nor soft-capped scores.
+        config: the model's configuration.
+    """
+    needed = ("_supports_attention_backend", "_supports_flash_attn", "_supports_sdpa")
+    # Private upstream, but it is what transformers itself decides by.
+    if not all(getattr(architecture, name, False) for name in needed):
+        return f"models of type {config.model_type} do not tell the attention where rows begin"
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    if other := sorted(kinds - _SEQUENCES_APART):
+        return f"this model has layers of the kind {', '.join(other)}"
+    return None
+
+
+def is_varlen(model: Any) -> bool:
+    """Whether a model was loaded with varlen attention, and takes the `borders` of a pack."""
+    return bool(getattr(model.config, "_attn_implementation", None) == NAME)
+
+
+def borders(lengths: list[int], device: torch.device) -> dict[str, Any]:
+    """The keyword arguments that tell the attention where the rows of a pack begin, by transformers' names.
+
+    Args:
+        lengths: tokens of each row.
+        device: where the pack is.
+    """
+    ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+    longest = max(lengths)
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def no_mask_for_packs(
+    *args: Any, attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
+) -> torch.Tensor | None:
+    """SDPA's mask, but none for a pack: its borders say the same.
+
+    transformers forbids the skip (`allow_is_causal_skip`) where it has seen that positions begin anew. A pack comes
+    without a padding mask; rows with one (evaluation, generation) get SDPA's.
+    """
+    if attention_mask is None and not allow_is_causal_skip:
+        return None
+    mask: torch.Tensor | None = sdpa_mask(
+        *args, attention_mask=attention_mask, allow_is_causal_skip=allow_is_causal_skip, **kwargs
+    )
+    return mask
+
+
+def varlen_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    max_length_q: int = 0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each row of a pack; without borders it is SDPA (padded rows, generation with a cache).
+
+    Args:
+        module: the attention layer.
+        query: shape (1, heads, tokens, head size); rows one after the other.
+        key: shape (1, key heads, tokens, head size); heads are a multiple of the key heads.
+        value: as `key`.
+        attention_mask: of rows that are not packed.
+        dropout: share of the attention weights that is dropped.
+        scaling: factor of the scores.
+        sliding_window: how many tokens a token sees, itself among them.
+        cu_seq_lens_q: where each row begins, and the end, int32 of shape (rows + 1,).
+        max_length_q: tokens of the longest row.
+        **kwargs: what SDPA takes besides.
+
+    Returns:
+        Shape (1, tokens, heads, head size); and None for the weights, which are never there.
+    """
+    if cu_seq_lens_q is None:
+        found, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return found, None
+    window = sliding_window if sliding_window is not None and sliding_window < max_length_q else None
+    if dropout == 0 and _kernel_takes(query, value):
+        found = varlen_kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, window)
+    else:
+        found = _row_by_row(query, key, value, cu_seq_lens_q.tolist(), dropout, scaling, window)
+    return found, None
+
+
+def _kernel_takes(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's kernel has this: flash attention needs an Ampere GPU, half precision and such head sizes."""
+    size = query.shape[-1]
+    fits = size == value.shape[-1] and size % 8 == 0 and size <= 256
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def varlen_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """The same by torch's kernel; it takes rows as (tokens, heads, head size) and what its own docstring says."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    found: Any = varlen_attn(
+        q,
+        k,
+        v,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    rows: torch.Tensor = found[None]
+    return rows
+
+
+def _row_by_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: list[int],
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """The same without the kernel: one call of SDPA for each row."""
+    lengths = [end - start for start, end in pairwise(ends)]
+    parts = []
+    for q, k, v in zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True):
+        near = None if window is None or q.shape[2] <= window else _band(q.shape[2], window, q.device)
+        part = scaled_dot_product_attention(
+            q, k, v, near, dropout, is_causal=near is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Who sees whom in a row with a sliding window: shape (length, length), True where the query sees the key."""
+    seen = torch.ones(length, length, dtype=torch.bool, device=device)
+    return seen.tril().triu(1 - window)
