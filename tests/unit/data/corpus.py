@@ -8,6 +8,7 @@ import bz2
 import gzip
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ def _files() -> Iterator[Case]:
     empty = gzip.compress(b"")
     yield Case(name="gzip of nothing", content=empty, file="t.gz", problems=((1, K.NO_ROWS, "no rows"),))
     array = json.dumps([{"text": "a"}, {"text": "b"}]).encode()
-    yield Case(name="json array", content=array, problems=((1, K.FILE, "jq -c '.[]'"),))
+    named: dict[str, Any] = {"format": "jsonl"}
+    yield Case(name="json array", content=array, problems=((1, K.FILE, "jq -c '.[]'"),), spec=named)
     pretty = json.dumps({"text": "a"}, indent=2).encode() + b"\n"
     yield Case(name="pretty-printed", content=pretty * 3, problems=((1, K.FILE, "pretty-printed"),))
     page = b"<!DOCTYPE html><html><body>404</body></html>\n"
@@ -113,14 +115,17 @@ def _files() -> Iterator[Case]:
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         content = (GOOD * 2).decode().encode(encoding)
         yield Case(name=encoding, content=content, problems=((1, K.ENCODING, "UTF-16"),))
-    yield Case(name="parquet", content=b"PAR1" + bytes(range(256)), problems=((1, K.FILE, "Parquet"),))
+    parquet = b"PAR1" + bytes(range(256))
+    yield Case(name="parquet", content=parquet, problems=((1, K.FILE, "a Parquet file"),), spec=named)
+    pickled = pickle.dumps(["a"])
+    yield Case(name="pickle", content=pickled, file="t.pkl", problems=((1, K.FILE, "dataset.format: pandas"),))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("train.jsonl", GOOD)
     yield Case(name="zip", content=archive.getvalue(), problems=((1, K.FILE, "zip"),))
     yield Case(name="bzip2", content=bz2.compress(GOOD), problems=((1, K.FILE, "bzip2"),))
     twice = gzip.compress(gzip.compress(GOOD))
-    yield Case(name="gzip of gzip", content=twice, problems=((1, K.FILE, "inside gzip"),))
+    yield Case(name="gzip of gzip", content=twice, problems=((1, K.FILE, "inside compressed"),))
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     yield Case(name="git lfs pointer", content=pointer, problems=((1, K.FILE, "LFS"),))
     cut = gzip.compress(b"".join(_line({"text": str(n)}) for n in range(9999)))[:-500]

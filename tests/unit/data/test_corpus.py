@@ -15,8 +15,9 @@ from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 from .corpus import GOOD, Case, cases
+from .format_corpus import format_cases
 
-CASES = list(cases())
+CASES = [*cases(), *format_cases()]
 
 
 def spec_of(case: Case, path: Path) -> DatasetSpec:
@@ -39,7 +40,7 @@ def test_verdict(case: Case, tmp_path: Path) -> None:
     for (line, text), (expected_line, _, word) in zip(found, case.problems, strict=True):
         assert expected_line in (line, -1), text
         assert word in text
-        assert text.startswith(f"{case.file}:{line}")
+        assert text.startswith((f"{case.file}:{line}", f"{case.file} row {line}"))
     assert case.rows in (scan.rows, -1)
     assert scan.blank_lines == case.blank
     if case.schema is not None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
 from finetune_trainer.data.json_line import parse_row
@@ -88,27 +88,6 @@ def test_places_are_read_in_the_order_of_the_list(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_bytes(lines({"text": name}))
     uris = [f"file://{tmp_path}/two.jsonl", f"file://{tmp_path}/one.jsonl"]
     assert [example.place.file for example in read(uris=uris)] == ["two.jsonl", "one.jsonl"]
-
-
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet", "t.txt", "t.csv.gz"])
-def test_other_formats_are_refused_by_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"prompt,completion\n")
-    with pytest.raises(TrainerError, match="convert the rows to jsonl") as raised:
-        read(uri=f"file://{tmp_path}/{name}")
-    assert raised.value.reason is FailureReason.NOT_SUPPORTED
-
-
-@pytest.mark.parametrize("name", ["json", "csv", "pandas"])
-def test_other_formats_are_refused_when_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / "t.jsonl").write_bytes(lines({"text": "a"}))
-    with pytest.raises(TrainerError, match=f"format {name} is not read"):
-        read(uri=f"file://{tmp_path}/t.jsonl", format=name)
-
-
-def test_zstd_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\0" * 20)
-    with pytest.raises(TrainerError, match="compress it with gzip"):
-        read(uri=f"file://{tmp_path}/t.jsonl.zst")
 
 
 def test_nothing_is_yielded_after_the_first_problem(tmp_path: Path) -> None:

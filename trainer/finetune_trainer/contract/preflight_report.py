@@ -26,11 +26,20 @@ class Check(TolerantWire):
     message: str = ""
 
 
+class Unit(StrEnum):
+    """What a place in a file counts."""
+
+    LINE = "line"
+    ROW = "row"
+    """In formats without lines: a JSON array, Parquet, a DataFrame."""
+
+
 class DataProblem(TolerantWire):
     """One problem of one row."""
 
     file: str
     line: int = Field(ge=1, description="From 1, as editors count.")
+    unit: Unit = Field(Unit.LINE, description="What `line` counts: lines, or rows in formats without lines.")
     byte_offset: int | None = Field(None, ge=0, description="Where the line starts in the decompressed file.")
     path: str = Field("", description="Key path inside the row, for example messages[2].role.")
     found: str = Field(description="What stands there, shortened.")
@@ -38,7 +47,8 @@ class DataProblem(TolerantWire):
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" + (f" {self.path}" if self.path else "")
+        at = f":{self.line}" if self.unit is Unit.LINE else f" row {self.line}"
+        place = f"{self.file}{at}" + (f" {self.path}" if self.path else "")
         return f"{place}: found {self.found}, expected {self.expected}" + (f"; {self.remedy}" if self.remedy else "")
 
 

@@ -10,9 +10,7 @@ from itertools import islice
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.json_line import parse_row
-from finetune_trainer.data.lines import LineSplitter
-from finetune_trainer.data.opening import StoredBytes, jsonl_pieces
+from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.shapes import Row, Shape, shapes
 from finetune_trainer.storage.base import OpenStore
@@ -24,7 +22,7 @@ def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store
     """The rows' shape; or, when no row has a known one, the first row; or None when there is no row at all.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, a format that is not read; or the storage's reason.
+        TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
     """
     candidates = shapes(dataset.schema_, dataset.fields)
     fitting = [0] * len(candidates)
@@ -56,18 +54,10 @@ def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: Ope
     """The rows that can be parsed; what cannot is the pass's to report."""
     for source in objects:
         with open_store(parse_uri(source.uri)).open(source) as stream:
-            pieces = jsonl_pieces(StoredBytes(stream, lambda _: None, hashed=False), source, dataset)
             try:
-                for _, _, line in LineSplitter(pieces, dataset.limits.max_line_bytes):
-                    row = _row(line)
-                    if row is not None:
+                stored = StoredBytes(stream, lambda _: None, hashed=False)
+                for _, _, row in open_records(stored, source, dataset, lambda _: None):
+                    if isinstance(row, dict):
                         yield row
             except FaultError:
                 continue
-
-
-def _row(line: bytes | None) -> Row | None:
-    try:
-        return parse_row(line) if line is not None else None
-    except FaultError:
-        return None

@@ -8,11 +8,10 @@ import zlib
 from collections.abc import Iterator
 
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.ratio import require_ratio
 
 MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20
-_RATIO_FLOOR = 64 << 10
-"""Stored bytes that are assumed at least, so that a tiny file of one repeated row is no bomb."""
 
 
 def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
@@ -46,15 +45,7 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
                 raise _fault(f"damaged gzip data ({error})", "an intact file", "upload the file again") from None
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             produced += len(out)
-            if produced > max_ratio * max(consumed, _RATIO_FLOOR):
-                raise FaultError(
-                    Fault(
-                        kind=ProblemKind.LIMIT,
-                        found=f"{produced:,} bytes out of {consumed:,} stored ones",
-                        expected=f"at most {max_ratio} for one",
-                        remedy="if that is right, raise dataset.limits.maxCompressionRatio or store it unpacked",
-                    )
-                )
+            require_ratio(produced, consumed, max_ratio)
             if out:
                 yield out
             if not rest and len(out) < _PIECE and not inflater.eof:
@@ -63,7 +54,9 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
                 break
     if started and not inflater.eof:
         raise _fault(
-            "the end of the file inside the gzip data", "whole data", "upload the file again: it was cut short"
+            f"the end of the file, after byte {consumed:,}, inside the gzip data",
+            "whole data",
+            "upload the file again: it was cut short",
         )
 
 

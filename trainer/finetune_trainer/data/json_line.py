@@ -7,7 +7,7 @@ ValueError on an integer of 5,000 digits. Here each of them is a fault.
 import json
 from collections.abc import Callable
 from json.scanner import make_scanner
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten, shown
 
@@ -26,21 +26,19 @@ def parse_row(line: bytes) -> dict[str, object] | None:
         return None
     try:
         text = content.decode()
-        row, end = _scan(text, 0)
+        row, end = scan_value(text, 0)
     except UnicodeDecodeError as error:
-        raise _not_utf8(error) from None
+        raise not_utf8(error) from None
     except StopIteration as stop:  # the scanner's way to say that no value begins here
-        raise _not_json(text, int(stop.value)) from None
+        raise not_json(text, int(stop.value)) from None
     except json.JSONDecodeError as error:
-        raise _not_json(text, error.pos, error.msg) from None
-    except RecursionError:
-        raise _json("objects or lists nested too deeply", "less than about 900 levels") from None
-    except ValueError as error:  # sys.set_int_max_str_digits
-        raise _json(f"an integer that is too long ({shorten(str(error), 50)})", "less than 4,300 digits") from None
+        raise not_json(text, error.pos, error.msg) from None
+    except (RecursionError, ValueError) as error:
+        raise too_much(error) from None
     if end != len(text) and (rest := text[end:].lstrip(" \t\r")):
         raise _more_than_one(text, rest)
     if row.__class__ is not dict:
-        raise FaultError(Fault(kind=ProblemKind.NOT_OBJECT, found=shown(row), expected="a JSON object {…}"))
+        raise FaultError(not_object(row))
     return row
 
 
@@ -50,7 +48,7 @@ def is_cut_short(line: bytes) -> bool:
     if not text.startswith("{"):
         return False
     try:
-        _scan(text, 0)
+        scan_value(text, 0)
     except StopIteration as stop:
         return int(stop.value) >= len(text)
     except json.JSONDecodeError as error:
@@ -85,10 +83,28 @@ def _constant(name: str) -> NoReturn:
 
 # The decoder's own C scanner: `decode` would look for blanks twice per line in Python.
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
-_scan: Callable[[str, int], tuple[object, int]] = make_scanner(_decoder)  # type: ignore[arg-type]  # typeshed's slip
+scan_value: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]  # typeshed's slip
+"""The value that begins at a position, and where it ends.
+
+Raises StopIteration with the position at which no value begins, and JSONDecodeError, RecursionError, ValueError,
+FaultError for what is wrong inside one.
+"""
 
 
-def _not_utf8(error: UnicodeDecodeError) -> FaultError:
+def not_object(value: object) -> Fault:
+    """The fault of a JSON value that is no row."""
+    return Fault(kind=ProblemKind.NOT_OBJECT, found=shown(value), expected="a JSON object {…}")
+
+
+def too_much(error: RecursionError | ValueError) -> FaultError:
+    """The fault of nesting or of an integer that Python does not parse (sys.set_int_max_str_digits)."""
+    if isinstance(error, RecursionError):
+        return _json("objects or lists nested too deeply", "less than about 900 levels")
+    return _json(f"an integer that is too long ({shorten(str(error), 50)})", "less than 4,300 digits")
+
+
+def not_utf8(error: UnicodeDecodeError) -> FaultError:
+    """The fault of a line with bytes that are not UTF-8."""
     byte = error.object[error.start]
     return FaultError(
         Fault(
@@ -100,13 +116,21 @@ def _not_utf8(error: UnicodeDecodeError) -> FaultError:
     )
 
 
-def _not_json(text: str, position: int, said: str = "Expecting value") -> FaultError:
-    """A fault that quotes what stands at the place, with the remedy for the usual causes."""
-    rest = text[position:]
+def not_json(text: str, position: int, said: str = "Expecting value", place: str | None = None) -> FaultError:
+    """A fault that quotes what stands at the place, with the remedy for the usual causes.
+
+    Args:
+        text: a line, or a part of a document.
+        position: where in it the parser stopped.
+        said: the parser's words.
+        place: the position in words; the column by default.
+    """
+    rest = text[position : position + 100]
     before = text[:position].rstrip()
-    found, remedy = f"{shorten(rest, 30)!r} at column {position + 1}", ""
+    at = place or f"column {position + 1}"
+    found, remedy = f"{shorten(rest, 30)!r} at {at}", ""
     if said.startswith("Invalid control character"):
-        found, remedy = f"a raw control character {rest[:1]!r} at column {position + 1}", "escape it (\\n, \\t)"
+        found, remedy = f"a raw control character {rest[:1]!r} at {at}", "escape it (\\n, \\t)"
     elif said.startswith("Invalid \\"):
         remedy = "write a backslash as \\\\"
     elif said.startswith("Unterminated string") or not rest:
@@ -114,7 +138,7 @@ def _not_json(text: str, position: int, said: str = "Expecting value") -> FaultE
     elif rest.startswith("'"):
         remedy = "use double quotes: this looks like a printed Python object, write it with json.dumps"
     elif rest[:1] in "}]" and before.endswith(","):
-        found, remedy = f"a comma before {rest[0]!r} at column {position + 1}", "remove the comma"
+        found, remedy = f"a comma before {rest[0]!r} at {at}", "remove the comma"
     elif rest.startswith(("//", "#", "/*")) or text.startswith(("//", "#", "/*")):
         remedy = "JSON has no comments: remove it"
     elif rest.startswith("\ufeff"):

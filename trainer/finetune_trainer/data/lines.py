@@ -6,6 +6,8 @@ a JSON string.
 
 from collections.abc import Iterable, Iterator
 
+from finetune_trainer.data.problems import Fault, ProblemKind
+
 Line = tuple[int, int, bytes | None]
 """Number from 1, offset of its first byte, and its bytes without LF; None when it is longer than allowed."""
 
@@ -58,3 +60,13 @@ class LineSplitter:
             self.terminated = False
             self.number = number + 1
             yield number + 1, offset, b"".join(held) if held_bytes <= longest else None
+
+
+def line_too_long(longest: int) -> Fault:
+    """The fault of a line that came as None."""
+    return Fault(
+        kind=ProblemKind.TOO_LONG,
+        found=f"a line of more than {longest:,} bytes",
+        expected="a shorter one",
+        remedy="split the row, or raise dataset.limits.maxLineBytes",
+    )

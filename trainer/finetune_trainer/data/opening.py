@@ -1,44 +1,64 @@
-"""From a stored object to pieces of decompressed bytes that look like jsonl, counted and hashed on the way."""
+"""From a stored object to its records: decompressed as it says itself, read as its format says."""
 
 import hashlib
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import BinaryIO
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.recipe.dataset import DatasetSpec
-from finetune_trainer.data.gunzip import MAGIC, gunzip
+from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSpec
+from finetune_trainer.data import gunzip, unzstd
+from finetune_trainer.data.delimited import DelimitedRecords
+from finetune_trainer.data.json_document import JsonRecords
+from finetune_trainer.data.jsonl import JsonlRecords
+from finetune_trainer.data.plain_text import TextRecords
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.sniff import HEAD_BYTES, UTF8_BOM, require_jsonl, sniff
+from finetune_trainer.data.records import Records
+from finetune_trainer.data.sniff import UTF8_BOM, format_of, sniff
 from finetune_trainer.storage.base import ByteCount
 
 PIECE_BYTES = 1 << 20
 
 
-def jsonl_pieces(stored: Iterator[bytes], source: SourceObject, dataset: DatasetSpec) -> Iterator[bytes]:
-    """The object's decompressed bytes, without a byte order mark.
+def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSpec, unpacked: ByteCount) -> Records:
+    """The object's records.
 
     Args:
-        stored: its stored bytes (`StoredBytes`).
+        stored: its stored bytes.
         source: the object; its name helps to tell the format.
         dataset: format and limits.
+        unpacked: called with decompressed bytes as they are read; what it raises ends the reading.
 
     Raises:
         FaultError: it is something else than it should be, or cannot be decompressed.
-        TrainerError: NOT_SUPPORTED, a format that is not read.
+        TrainerError: NOT_SUPPORTED, what reads this format is not installed; or the storage's reason.
     """
-    first = next(stored, b"")
-    pieces = stored
-    if first.startswith(MAGIC):
-        pieces = gunzip(chain((first,), stored), dataset.limits.max_compression_ratio)
-        first = next(pieces, b"")
-    head = first[:HEAD_BYTES]
-    require_jsonl(dataset.format, posixpath.basename(source.uri), head)
-    if fault := sniff(head):
+    pieces = _unpack(stored, dataset.limits.max_compression_ratio)
+    first = next(pieces, b"")
+    format_ = format_of(dataset, posixpath.basename(source.uri), first)
+    if fault := sniff(first, format_):
         raise FaultError(fault)
-    yield first.removeprefix(UTF8_BOM)
-    yield from pieces
+    longest = dataset.limits.max_line_bytes
+    content = _counted(chain((first.removeprefix(UTF8_BOM),), pieces), unpacked)
+    match format_:
+        case DatasetFormat.JSON:
+            return JsonRecords(content, longest)
+        case DatasetFormat.CSV:
+            return DelimitedRecords(content, longest, ",")
+        case DatasetFormat.TSV:
+            return DelimitedRecords(content, longest, "\t")
+        case DatasetFormat.TEXT:
+            column = dataset.fields.text if dataset.fields is not None else None
+            return TextRecords(content, longest, column or "text")
+        case DatasetFormat.PARQUET | DatasetFormat.PANDAS:
+            raise TrainerError(
+                FailureReason.NOT_SUPPORTED,
+                f"{source.uri}: dataset.format {format_} is not read by this version; convert the rows to jsonl",
+            )
+        case _:
+            return JsonlRecords(content, longest)
 
 
 class StoredBytes:
@@ -68,3 +88,20 @@ class StoredBytes:
         for _ in self:
             pass
         return self._hash.hexdigest()
+
+
+def _unpack(stored: "StoredBytes", max_ratio: int) -> Iterator[bytes]:
+    """The decompressed bytes; compression is told by the content, whatever the name says."""
+    first = next(stored, b"")
+    pieces = chain((first,), stored)
+    if first.startswith(gunzip.MAGIC):
+        return gunzip.gunzip(pieces, max_ratio)
+    if first.startswith(unzstd.MAGIC):
+        return unzstd.unzstd(pieces, max_ratio)
+    return pieces
+
+
+def _counted(pieces: Iterator[bytes], unpacked: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        unpacked(len(piece))
+        yield piece

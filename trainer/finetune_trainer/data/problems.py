@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.preflight_report import DataProblem
+from finetune_trainer.contract.preflight_report import DataProblem, Unit
 
 KEPT = 20
 """Problems that are kept with their place."""
@@ -23,6 +23,7 @@ class ProblemKind(StrEnum):
     ENCODING = "not UTF-8"
     JSON = "not JSON"
     NOT_OBJECT = "not a JSON object"
+    CSV = "not CSV"
     DUPLICATE_KEY = "repeated key"
     TOO_LONG = "line too long"
     LIMIT = "over a limit"
@@ -86,14 +87,15 @@ class Findings:
         """All problems."""
         return self.kinds.total()
 
-    def add(self, fault: Fault, file: str, line: int, byte_offset: int | None = None) -> None:
-        """Notes a fault at its place."""
+    def add(self, fault: Fault, file: str, line: int, byte_offset: int | None = None, unit: Unit = Unit.LINE) -> None:
+        """Notes a fault at its place; `unit` says what `line` counts."""
         self.kinds[fault.kind] += 1
         if len(self.problems) < KEPT:
             self.problems.append(
                 DataProblem(
                     file=file,
                     line=line,
+                    unit=unit,
                     byte_offset=byte_offset,
                     path=fault.path,
                     found=fault.found,

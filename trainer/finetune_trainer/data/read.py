@@ -27,8 +27,8 @@ def read_examples(
         moved: called with stored bytes as they are read.
 
     Raises:
-        TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED for a format that is not read;
-            or the storage's reason.
+        TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED when what reads a format is not
+            installed; or the storage's reason.
     """
     scan = DatasetScan(dataset, objects, open_store, moved)
     findings = scan.findings

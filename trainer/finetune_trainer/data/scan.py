@@ -7,13 +7,13 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.detect import find_shape, unknown_shape
-from finetune_trainer.data.json_line import is_cut_short, parse_row
-from finetune_trainer.data.lines import LineSplitter
-from finetune_trainer.data.opening import StoredBytes, jsonl_pieces
+from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
+from finetune_trainer.data.records import Records
 from finetune_trainer.data.shapes import Row, Shape
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
@@ -36,7 +36,7 @@ class DatasetScan:
 
     Attributes:
         findings: the problems; complete when the iteration has ended.
-        rows: JSON objects seen, sound or not.
+        rows: rows seen, sound or not.
         blank_lines: lines without content.
         bytes: bytes after decompression.
         schema: the rows' schema, once known.
@@ -62,7 +62,7 @@ class DatasetScan:
         """The sound rows.
 
         Raises:
-            TrainerError: NOT_SUPPORTED, a format that is not read; or the storage's reason.
+            TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
         """
         shape = find_shape(self._dataset, self._objects, self._open_store)
         self._check_object_count()
@@ -72,7 +72,7 @@ class DatasetScan:
         except _EndOfPassError:
             return
         if not self.rows and not self.findings.count:
-            found = f"{self.blank_lines:,} blank lines" if self.blank_lines else "0 bytes"
+            found = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
             fault = Fault(kind=ProblemKind.NO_ROWS, found=found, expected="rows", remedy="the dataset holds no rows")
             self.findings.add(fault, self._names[0] if self._names else "dataset", 1)
 
@@ -80,13 +80,13 @@ class DatasetScan:
         expected = self._dataset.sha256
         with self._open_store(parse_uri(source.uri)).open(source) as stream:
             stored = StoredBytes(stream, self._moved, hashed=expected is not None)
-            splitter = LineSplitter(
-                self._within_limit(jsonl_pieces(stored, source, self._dataset)), self._dataset.limits.max_line_bytes
-            )
+            records: Records | None = None
             try:
-                yield from self._lines(splitter, name, shape)
+                records = open_records(stored, source, self._dataset, self._unpacked)
+                yield from self._rows(records, name, shape)
             except FaultError as error:
-                self.findings.add(error.fault, name, error.line or splitter.number + 1)
+                number = error.line or (records.number if records is not None else 0) + 1
+                self.findings.add(error.fault, name, number, unit=records.unit if records is not None else Unit.LINE)
                 if isinstance(error, _EndOfPassError):
                     raise
             if (found := stored.digest()) != expected:
@@ -98,83 +98,44 @@ class DatasetScan:
                 )
                 self.findings.add(fault, name, 1)
 
-    def _lines(self, splitter: LineSplitter, name: str, shape: Shape | Row | None) -> Iterator[ScannedRow]:
-        """The rows of an object.
+    def _rows(self, records: Records, name: str, shape: Shape | Row | None) -> Iterator[ScannedRow]:
+        """The sound rows of an object.
 
         Raises:
-            FaultError: the rest of the object cannot be read.
+            FaultError: the rest of the object cannot be read, or no row has a known shape.
         """
-        if shape is None or isinstance(shape, dict):
-            yield from self._lines_without_shape(splitter, name)
-            return
-        self.schema = shape.schema
+        known = None if shape is None or isinstance(shape, dict) else shape
+        if known is not None:
+            self.schema = known.schema
         # The loop that decides the speed: no call more than needed for a sound row.
-        add, faults_of, max_rows = self.findings.add, shape.faults, self._dataset.limits.max_rows
-        for number, offset, line in splitter:
-            try:
-                row = parse_row(line) if line is not None else None
-            except FaultError as error:
-                add(self._line_fault(error.fault, line or b"", splitter), name, number, offset)
-                continue
+        add, unit, max_rows = self.findings.add, records.unit, self._dataset.limits.max_rows
+        for number, offset, row in records:
             if row is None:
-                self._no_row(line, name, number, offset)
+                self.blank_lines += 1
+                continue
+            if isinstance(row, Fault):
+                add(row, name, number, offset, unit)
                 continue
             self.rows += 1
             if self.rows > max_rows:
                 raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number)
-            if faults := faults_of(row):
+            if known is None:
+                raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
+            if faults := known.faults(row):
                 for fault in faults:
-                    add(fault, name, number, offset)
+                    add(fault, name, number, offset, unit)
             else:
-                yield shape, name, number, row
+                yield known, name, number, row
 
-    def _lines_without_shape(self, splitter: LineSplitter, name: str) -> Iterator[ScannedRow]:
-        """Reports what is wrong until the first row, whose columns are none that are known."""
-        for number, offset, line in splitter:
-            try:
-                row = parse_row(line) if line is not None else None
-            except FaultError as error:
-                self.findings.add(self._line_fault(error.fault, line or b"", splitter), name, number, offset)
-                continue
-            if row is None:
-                self._no_row(line, name, number, offset)
-                continue
-            self.rows += 1
-            raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
-        yield from ()
-
-    def _line_fault(self, fault: Fault, line: bytes, splitter: LineSplitter) -> Fault:
-        """The fault of a line that is no JSON, in the light of where it stands.
+    def _unpacked(self, count: int) -> None:
+        """Notes decompressed bytes.
 
         Raises:
-            FaultError: the whole object is pretty-printed: every line would be a problem.
+            FaultError: they are more than the limit.
         """
-        if fault.kind is ProblemKind.JSON and is_cut_short(line):
-            if not splitter.terminated:
-                return _cut_short(line)
-            if not self.rows and not self.findings.count:
-                raise FaultError(_pretty_printed(), splitter.number)
-        return fault
-
-    def _no_row(self, line: bytes | None, name: str, number: int, offset: int) -> None:
-        if line is not None:
-            self.blank_lines += 1
-            return
-        fault = Fault(
-            kind=ProblemKind.TOO_LONG,
-            found=f"a line of more than {self._dataset.limits.max_line_bytes:,} bytes",
-            expected="a shorter one",
-            remedy="split the row, or raise dataset.limits.maxLineBytes",
-        )
-        self.findings.add(fault, name, number, offset)
-
-    def _within_limit(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        longest = self._dataset.limits.max_bytes
-        for piece in pieces:
-            self.bytes += len(piece)
-            if self.bytes > longest:
-                raise _EndOfPassError(_over_limit("bytes", longest, "maxBytes"))
-            yield piece
+        self.bytes += count
+        if self.bytes > (longest := self._dataset.limits.max_bytes):
+            raise _EndOfPassError(_over_limit("bytes", longest, "maxBytes"))
 
     def _check_object_count(self) -> None:
         if self._dataset.sha256 is not None and len(self._objects) > 1:
@@ -194,24 +155,6 @@ def display_names(objects: Sequence[SourceObject]) -> list[str]:
         return [item.uri for item in objects]
     common = posixpath.commonprefix([item.uri.split("/")[:-1] for item in objects])
     return ["/".join(item.uri.split("/")[len(common) :]) for item in objects]
-
-
-def _pretty_printed() -> Fault:
-    return Fault(
-        kind=ProblemKind.FILE,
-        found="an object that goes on in the next line",
-        expected="jsonl: one JSON object a line",
-        remedy="the JSON is pretty-printed: jq -c . FILE",
-    )
-
-
-def _cut_short(line: bytes) -> Fault:
-    return Fault(
-        kind=ProblemKind.JSON,
-        found=f"the end of the file after {line[-30:].decode(errors='replace')!r}",
-        expected="a whole object",
-        remedy="the file is cut short: upload it again",
-    )
 
 
 def _over_limit(what: str, limit: int, field: str) -> Fault:

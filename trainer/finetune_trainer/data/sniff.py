@@ -1,76 +1,104 @@
-"""What a file is, from its name and its first bytes, when it is not what it should be.
+"""What a file is, from its name and its first bytes; and what is wrong when it is not what it should be.
 
-A CSV or an HTML error page that is called train.jsonl would give one problem a line; one problem that says what the
+A web page or a zip archive that is called train.jsonl would give one problem a line; one problem that says what the
 file is serves better.
 """
 
 import re
+from typing import Final
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.recipe.dataset import DatasetFormat
-from finetune_trainer.data.problems import Fault, ProblemKind
+from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSchema, DatasetSpec
+from finetune_trainer.data.json_line import is_cut_short, parse_row
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.shapes import Row, shapes
 
 UTF8_BOM = b"\xef\xbb\xbf"
-HEAD_BYTES = 4096
-_BINARY = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "bzip2 data",
-    b"\xfd7zXZ\x00": "xz data",
-    b"\x1f\x8b": "gzip data inside gzip data",
-    b"ARROW1": "an Arrow file",
-    b"\x80\x04\x95": "a Python pickle",
-    b"\x80\x05\x95": "a Python pickle",
-    b"SQLite format 3": "an SQLite database",
-    b"%PDF": "a PDF",
-}
-_OTHER_FORMATS = {
+PARQUET_MAGIC = (b"PAR1", b"PARE")
+_HEAD_BYTES = 4096
+_BY_SUFFIX: Final = {
+    ".jsonl": DatasetFormat.JSONL,
+    ".ndjson": DatasetFormat.JSONL,
+    ".json": DatasetFormat.JSON,
     ".csv": DatasetFormat.CSV,
     ".tsv": DatasetFormat.TSV,
+    ".tab": DatasetFormat.TSV,
     ".txt": DatasetFormat.TEXT,
+    ".text": DatasetFormat.TEXT,
     ".parquet": DatasetFormat.PARQUET,
-    ".pkl": DatasetFormat.PANDAS,
-    ".pickle": DatasetFormat.PANDAS,
+    ".pq": DatasetFormat.PARQUET,
 }
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_WANTED: Final = {
+    DatasetFormat.JSONL: "jsonl: one JSON object a line",
+    DatasetFormat.JSON: "a JSON array of rows",
+    DatasetFormat.CSV: "CSV",
+    DatasetFormat.TSV: "TSV",
+    DatasetFormat.TEXT: "text",
+    DatasetFormat.PARQUET: "Parquet",
+    DatasetFormat.PANDAS: "a pickled DataFrame",
+}
+_BINARY: Final = (
+    (PARQUET_MAGIC[0], "a Parquet file", "set dataset.format: parquet, or auto"),
+    (PARQUET_MAGIC[1], "an encrypted Parquet file", "write it without encryption"),
+    (b"PK\x03\x04", "a zip archive", "unpack it; gzip (.gz) and zstd (.zst) are unpacked here"),
+    (b"BZh", "bzip2 data", "compress it with gzip or zstd instead"),
+    (b"\xfd7zXZ\x00", "xz data", "compress it with gzip or zstd instead"),
+    (b"\x1f\x8b", "gzip data inside compressed data", "compress it once"),
+    (b"\x28\xb5\x2f\xfd", "zstd data inside compressed data", "compress it once"),
+    (b"ARROW1", "an Arrow file", "write it as Parquet: pyarrow.parquet.write_table"),
+    (b"SQLite format 3", "an SQLite database", "export the rows as jsonl"),
+    (b"%PDF", "a PDF", "extract its text"),
+    (b"Obj\x01", "an Avro file", "write it as Parquet or jsonl"),
+    (b"\x89HDF", "an HDF5 file", "write it as Parquet: DataFrame.to_parquet"),
+)
+_PICKLE = re.compile(rb"\x80[\x02-\x05](\x95|c|\]|\}|\x8c|\()")
+_PAGE = re.compile(rb"<(!doctype|html|\?xml)", re.IGNORECASE)
 _LFS = b"version https://git-lfs"
+_LIST_OF_OBJECTS = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*\{')
 
 
-def require_jsonl(format_: DatasetFormat, name: str, head: bytes) -> None:
-    """Accepts what is read as jsonl: named so, or `auto` and not evidently something else.
+def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
+    """The format of a file: as the recipe names it, else by content where that is certain, else by name, else jsonl.
 
     Args:
-        format_: `dataset.format`.
+        dataset: the recipe's section.
         name: the object's name; `.gz` and `.zst` at its end do not count.
-        head: its first bytes, decompressed.
-
-    Raises:
-        TrainerError: NOT_SUPPORTED for another format.
+        first: its first bytes, decompressed; more of them tell a JSON document from jsonl more surely.
     """
-    if head.startswith(_ZSTD):
-        raise TrainerError(
-            FailureReason.NOT_SUPPORTED, f"{name}: zstd data is not unpacked by this version; compress it with gzip"
-        )
-    found = format_
-    if format_ is DatasetFormat.AUTO:
-        suffix = re.sub(r"\.(gz|zst)$", "", name.lower())
-        suffix = suffix[suffix.rfind(".") :] if "." in suffix else ""
-        if head.removeprefix(UTF8_BOM).lstrip().startswith(b"{"):
-            return
-        found = _OTHER_FORMATS.get(suffix, DatasetFormat.JSONL)
-    if found is not DatasetFormat.JSONL:
-        raise TrainerError(
-            FailureReason.NOT_SUPPORTED,
-            f"{name}: dataset.format {found} is not read by this version; convert the rows to jsonl, one JSON object "
-            "a line",
-        )
+    if dataset.format is not DatasetFormat.AUTO:
+        return dataset.format
+    stem = re.sub(r"\.(gz|zst|zstd)$", "", name.lower())
+    by_name = _BY_SUFFIX.get(stem[stem.rfind(".") :] if "." in stem else "")
+    if first.startswith(PARQUET_MAGIC):
+        return DatasetFormat.PARQUET
+    text = first.removeprefix(UTF8_BOM).lstrip()
+    if text.startswith(b"{"):
+        named = by_name is DatasetFormat.JSONL
+        return DatasetFormat.JSON if not named and _is_document(text, dataset) else DatasetFormat.JSONL
+    if text.startswith(b"[") and text[1:_HEAD_BYTES].lstrip()[:1] in (b"{", b"]"):
+        return DatasetFormat.JSON
+    return by_name or DatasetFormat.JSONL
 
 
-def sniff(head: bytes) -> Fault | None:
-    """What is wrong with the file as a whole, or None when its lines should be looked at."""
-    for magic, what in _BINARY.items():
-        if head.startswith(magic):
-            return _fault(what, "convert it to jsonl; plain or gzip-compressed (.gz) jsonl is read")
+def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
+    """What is wrong with the file as a whole, or None when its rows should be looked at."""
+    head = head[:_HEAD_BYTES]
+    wanted = _WANTED[format_]
+    for magic, what, remedy in _BINARY:
+        if head.startswith(magic) and not (format_ is DatasetFormat.PARQUET and magic in PARQUET_MAGIC):
+            return _fault(what, wanted, remedy)
+    if head.startswith(_LFS):
+        return _fault("a Git LFS pointer", wanted, "fetch the file itself: git lfs pull")
+    text = head.removeprefix(UTF8_BOM).lstrip()
+    json = format_ in (DatasetFormat.JSONL, DatasetFormat.JSON)
+    # A text may well begin with a tag: <s>[INST] …
+    if _PAGE.match(text) or (json and text.startswith(b"<")):
+        what = f"a web page or XML document ({text[:40]!r})"
+        return _fault(what, wanted, "download the file again: a server answered with this page instead of the data")
+    if format_ is DatasetFormat.PANDAS or format_ is DatasetFormat.PARQUET:
+        return None
+    if _PICKLE.match(head):
+        remedy = "set dataset.format: pandas if it is a pickled DataFrame; better, write Parquet: DataFrame.to_parquet"
+        return _fault("a Python pickle", wanted, remedy)
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")) or b"\0" in head[:4]:
         return Fault(
             kind=ProblemKind.ENCODING,
@@ -78,16 +106,33 @@ def sniff(head: bytes) -> Fault | None:
             expected="UTF-8",
             remedy="convert it: iconv -f UTF-16 -t UTF-8",
         )
-    text = head.removeprefix(UTF8_BOM).lstrip()
-    if text.startswith(b"<"):
-        what = f"a web page or XML document ({text[:40]!r})"
-        return _fault(what, "download the file again: a server answered with this page instead of the data")
-    if text.startswith(b"["):
-        return _fault("a JSON array", "write one object a line: jq -c '.[]' FILE")
-    if text.startswith(_LFS):
-        return _fault("a Git LFS pointer", "fetch the file itself: git lfs pull")
+    if format_ is DatasetFormat.JSONL and text.startswith(b"["):
+        return _fault("a JSON array", wanted, "set dataset.format: json, or write one object a line: jq -c '.[]' FILE")
     return None
 
 
-def _fault(found: str, remedy: str) -> Fault:
-    return Fault(kind=ProblemKind.FILE, found=found, expected="jsonl: one JSON object a line", remedy=remedy)
+def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
+    """Whether content that begins with an object is one document with the rows in it, and not a row a line."""
+    line, newline, rest = text.partition(b"\n")
+    try:
+        row = parse_row(line)
+    except FaultError:
+        if newline:
+            return is_cut_short(line)  # the object goes on in the next line
+        return _LIST_OF_OBJECTS.match(line) is not None and not _is_row(_first_key(line), dataset)
+    if row is None or rest.strip() or _is_row(row, dataset):
+        return False
+    return any(isinstance(value, list) and value and isinstance(value[0], dict) for value in row.values())
+
+
+def _is_row(row: Row, dataset: DatasetSpec) -> bool:
+    return any(shape.fits(row) for shape in shapes(DatasetSchema.AUTO, dataset.fields))
+
+
+def _first_key(line: bytes) -> Row:
+    """The beginning of a long object as a row: its first key, with a list of nothing."""
+    return {line.split(b'"', 2)[1].decode(errors="replace"): []}
+
+
+def _fault(found: str, expected: str, remedy: str) -> Fault:
+    return Fault(kind=ProblemKind.FILE, found=found, expected=expected, remedy=remedy)

@@ -162,8 +162,8 @@ class DatasetSpec(Wire):
     )
     format: DatasetFormat = Field(
         DatasetFormat.AUTO,
-        description="File format. auto goes by name and content; .gz is unpacked. pandas (a pickled "
-        "DataFrame) must be named. Default: auto.",
+        description="File format. auto goes by content and name, each file for itself; gzip and zstd are unpacked. "
+        "pandas (a pickled DataFrame) must be named. Default: auto.",
     )
     schema_: DatasetSchema = Field(
         DatasetSchema.AUTO,

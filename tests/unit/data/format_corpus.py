@@ -1,0 +1,184 @@
+"""Files of the other formats as users really upload them, each with its verdict; see `corpus`."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from .corpus import Case, K
+
+ROWS = [{"prompt": f"{n} + {n}?", "completion": f" {2 * n}, of course"} for n in range(5)]
+
+
+def zstd(content: bytes) -> bytes:
+    packed = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(packed, "zstd") as stream:
+        stream.write(content)
+    return bytes(packed.getvalue())
+
+
+def format_cases() -> Iterator[Case]:
+    """All of them."""
+    yield from _zstd()
+    yield from _json()
+    yield from _delimited()
+    yield from _text()
+
+
+def _zstd() -> Iterator[Case]:
+    lines = b"".join(json.dumps({"text": f"row {n} {n * n}"}).encode() + b"\n" for n in range(2000))
+    yield Case(name="zstd", content=zstd(lines), file="t.jsonl.zst", rows=2000)
+    yield Case(name="zstd without the name", content=zstd(lines), rows=2000)
+    yield Case(name="zstd of several frames", content=zstd(lines) * 3, file="t.jsonl.zst", rows=6000)
+    cut = zstd(lines)[:-100]
+    yield Case(name="zstd cut short", content=cut, rows=-1, problems=((-1, K.FILE, f"after byte {len(cut):,}"),))
+    damaged = bytearray(zstd(lines))
+    damaged[len(damaged) // 2 :] = bytes(len(damaged) - len(damaged) // 2)
+    yield Case(name="zstd damaged", content=bytes(damaged), rows=-1, problems=((-1, K.FILE, "damaged zstd"),))
+    junk = zstd(lines) + b"junk after the end"
+    yield Case(name="zstd with junk behind", content=junk, rows=-1, problems=((-1, K.FILE, "damaged zstd"),))
+    bomb = zstd(b"0" * (64 << 20))
+    yield Case(
+        name="zstd bomb",
+        content=bomb,
+        problems=((1, K.LIMIT, "maxCompressionRatio"),),
+        spec={"limits": {"maxLineBytes": 1 << 30}},
+    )
+    yield Case(name="zstd of gzip", content=zstd(gzip.compress(lines)), problems=((1, K.FILE, "inside compressed"),))
+
+
+def _json() -> Iterator[Case]:
+    array = json.dumps(ROWS)
+    yield Case(name="json: array", content=array.encode(), file="t.json", rows=5, schema="promptCompletion")
+    yield Case(name="json: array called jsonl", content=array.encode(), rows=5)
+    yield Case(name="json: pretty", content=json.dumps(ROWS, indent=2).encode(), file="t.json", rows=5)
+    yield Case(name="json: bom", content=b"\xef\xbb\xbf" + array.encode(), file="t.json", rows=5)
+    yield Case(name="json: gzip", content=gzip.compress(array.encode()), file="t.json.gz", rows=5)
+    yield Case(name="json: empty array", content=b"[]", file="t.json", problems=((1, K.NO_ROWS, "no rows"),))
+    for key in ("data", "rows", "anything"):
+        document = {"version": 1, "tags": ["a"], key: ROWS, "after": {"x": [1]}}
+        yield Case(name=f"json: rows under {key}", content=json.dumps(document).encode(), file="t.json", rows=5)
+        pretty = json.dumps(document, indent=1).encode()
+        yield Case(name=f"json: pretty under {key}", content=pretty, file="t.json", rows=5)
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    yield Case(name="json: really jsonl", content=lines, file="t.json", rows=5)
+    chat = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}
+    one = json.dumps(chat).encode()
+    yield Case(name="json: one row of messages", content=one, file="t.json", rows=1, schema="messages")
+    named: dict[str, Any] = {"format": "json"}
+    yield Case(name="json: named", content=array.encode(), file="rows", rows=5, spec=named)
+
+    def bad(name: str, content: str | bytes, *problems: tuple[int, K, str], rows: int = -1) -> Case:
+        data = content.encode() if isinstance(content, str) else content
+        return Case(name=f"json: {name}", content=data, file="t.json", rows=rows, problems=problems, spec=named)
+
+    good = json.dumps(ROWS[0])
+    yield bad("not an object", f"[{good}, 7, {good}]", (2, K.NOT_OBJECT, "the number 7"), rows=2)
+    yield bad("wrong type", f'[{good}, {{"prompt": 1, "completion": "c"}}]', (2, K.TYPE, "prompt: found the number"))
+    twice = '{"prompt": "a", "prompt": "b", "completion": "c"}'
+    yield bad("repeated key", f"[{twice}, {good}]", (1, K.DUPLICATE_KEY, "twice"), rows=1)
+    yield bad("NaN", f'[{good}, {{"prompt": NaN}}, {good}]', (2, K.JSON, "NaN"), rows=2)
+    yield bad("trailing comma", f"[{good},]", (2, K.JSON, f"']' at byte {len(good) + 3}"), rows=1)
+    yield bad("missing comma", f"[{good} {good}]", (2, K.JSON, "a comma or the array's end"), rows=1)
+    yield bad("cut short", json.dumps(ROWS)[:-9], (5, K.JSON, "cut short"), rows=4)
+    yield bad("cut between rows", f"[{good},", (2, K.JSON, "cut short"), rows=1)
+    yield bad("more behind", f"[{good}] [{good}]", (2, K.JSON, "after the end of the document"), rows=1)
+    yield bad("single quotes", f"[{good}, {{'a': 1}}]", (2, K.JSON, f"at byte {len(good) + 5}"), rows=1)
+    latin = f"[{good}, ".encode() + b'{"prompt": "caf\xe9"}]'
+    yield bad("latin-1", latin, (1, K.ENCODING, f"0xe9 at byte {latin.index(0xE9) + 1}"), rows=0)
+    yield bad("deep nesting", f"[{good}, {'[' * 9999}", (2, K.JSON, "nested too deeply"), rows=1)
+    yield bad("one object", good, (1, K.FILE, "its keys: prompt, completion"), rows=0)
+    yield bad("two lists", f'{{"a": [{good}], "b": [{good}]}}', (2, K.FILE, "two lists of rows, 'a' and 'b'"), rows=1)
+    yield bad("text", '"hello"', (1, K.JSON, "a JSON array of rows"), rows=0)
+    long_row = Case(
+        name="json: row over the limit",
+        content=json.dumps([ROWS[0], {"prompt": "x" * 5000, "completion": "c"}, ROWS[1]]).encode(),
+        file="t.json",
+        rows=2,
+        problems=((2, K.TOO_LONG, "1,024 bytes"),),
+        spec={"limits": {"maxLineBytes": 1024}},
+    )
+    yield long_row
+
+
+def _delimited() -> Iterator[Case]:
+    plain = b"prompt,completion\nq,a\nq2,a2\n"
+    yield Case(name="csv", content=plain, file="t.csv", rows=2, schema="promptCompletion")
+    yield Case(name="csv: crlf", content=plain.replace(b"\n", b"\r\n"), file="t.csv", rows=2)
+    yield Case(name="csv: bom", content=b"\xef\xbb\xbf" + plain, file="t.csv", rows=2)
+    yield Case(name="csv: no final newline", content=plain[:-1], file="t.csv", rows=2)
+    yield Case(name="csv: gzip", content=gzip.compress(plain), file="t.csv.gz", rows=2)
+    yield Case(name="csv: zstd", content=zstd(plain), file="t.csv.zst", rows=2)
+    yield Case(name="csv: blank lines", content=b"\n" + plain + b"\n", file="t.csv", rows=2, blank=2)
+    yield Case(name="csv: named", content=plain, file="rows", rows=2, spec={"format": "csv"})
+    index = b",prompt,completion\n0,q,a\n1,q2,a2\n"
+    yield Case(name="csv: the index that pandas writes", content=index, file="t.csv", rows=2)
+    alpaca = b"instruction,input,output\ndo,,done\n"
+    yield Case(name="csv: empty field that may be", content=alpaca, file="t.csv", rows=1, schema="alpaca")
+    mapped = {"fields": {"prompt": "question", "completion": "answer"}}
+    yield Case(name="csv: mapped", content=b"id,question,answer\n1,q,a\n", file="t.csv", rows=1, spec=mapped)
+    long_field = b"prompt,completion\nq," + b"x" * 300_000 + b"\n"
+    yield Case(name="csv: field over the parser's own limit", content=long_field, file="t.csv", rows=1)
+    quoted = b'prompt,completion\n"a ""b"", c","1\n2\n3"\n'
+    yield Case(name="csv: quotes and line breaks", content=quoted, file="t.csv", rows=1)
+    yield Case(name="tsv", content=plain.replace(b",", b"\t"), file="t.tsv", rows=2, schema="promptCompletion")
+
+    def bad(name: str, content: bytes, *problems: tuple[int, K, str], rows: int = -1, **more: Any) -> Case:
+        return Case(name=f"csv: {name}", content=content, rows=rows, problems=problems, **{"file": "t.csv", **more})
+
+    # The physical line on which the record begins.
+    yield bad("line after line breaks", quoted + b"q,\n", (5, K.EMPTY, "completion: found an empty text"), rows=2)
+    yield bad("too few fields", quoted + b"q\n" + b"q,a\n", (5, K.CSV, "1 field, the last 'q'"), rows=2)
+    yield bad("too many fields", plain + b"q,a,b\n", (4, K.CSV, "expected 2"), rows=2)
+    yield bad("header inside", plain * 2, (4, K.CSV, "the header again"), rows=4)
+    yield bad("quote not closed", plain + b'"q,a\nq,a\n', (4, K.CSV, "never closed"), rows=2)
+    yield bad("quote inside a quoted field", plain + b'"a"b,c\nq,a\n', (4, K.CSV, "in the middle"), rows=3)
+    spec: dict[str, Any] = {"limits": {"maxLineBytes": 1024}}
+    runaway = plain + b'"q,a\n' + b"q,a\n" * 1000
+    yield bad("quote not closed in a large file", runaway, (4, K.TOO_LONG, "never closed"), rows=2, spec=spec)
+    long_line = plain + b"q," + b"x" * 2000 + b"\nq,a\n"
+    yield bad("line over the limit", long_line, (4, K.TOO_LONG, "1,024"), rows=3, spec=spec)
+    yield bad("semicolons", plain.replace(b",", b";"), (1, K.CSV, "a semicolon in its name"), rows=0)
+    yield bad("tabs", plain.replace(b",", b"\t"), (1, K.CSV, "dataset.format: tsv"), rows=0)
+    yield bad("commas in a tsv", plain, (1, K.CSV, "dataset.format: csv"), rows=0, file="t.tsv")
+    yield bad("column twice", b"prompt,prompt\nq,a\n", (1, K.CSV, "the column 'prompt' twice"), rows=0)
+    yield bad("column without a name", b"prompt,,completion\nq,x,a\n", (1, K.CSV, "no name for column 2"), rows=0)
+    yield bad("no header", b"what is it?,a thing\nq,a\n", (2, K.SCHEMA, "keys what is it?, a thing"), rows=1)
+    yield bad("jsonl named csv", b'{"text": "a"}\n', (1, K.CSV, "found JSON"), rows=0, spec={"format": "csv"})
+    yield bad("latin-1", plain + b"caf\xe9,a\nq,a\n", (4, K.ENCODING, "0xe9"), rows=3)
+    yield bad("utf-16", plain.decode().encode("utf-16"), (1, K.ENCODING, "UTF-16"), rows=0)
+    yield bad("nul", plain + b"q\0,a\n", (4, K.CHARACTER, "U+0000"), rows=3)
+    yield bad("old mac line ends", plain.replace(b"\n", b"\r"), (1, K.CSV, "bare CR"), rows=0)
+    yield bad("only a header", b"prompt,completion\n", (1, K.NO_ROWS, "18 bytes"), rows=0)
+    yield bad("empty", b"", (1, K.NO_ROWS, "0 bytes"), rows=0)
+    page = b"<!DOCTYPE html><html><body>404</body></html>\n"
+    yield bad("web page", page, (1, K.FILE, "web page"), rows=0)
+    yield bad("not packed as its name says", b"prompt;x\n", (1, K.CSV, "a semicolon"), rows=0, file="t.csv.gz")
+
+
+def _text() -> Iterator[Case]:
+    text = b"<s>[INST] one [/INST] two</s>\n\n  \r\nanother row\r\nlast"
+    yield Case(name="text", content=text, file="t.txt", rows=3, blank=2, schema="text")
+    yield Case(name="text: zstd", content=zstd(text), file="t.txt.zst", rows=3, blank=2)
+    yield Case(name="text: a bracket first", content=b"[INST] a\n", file="t.txt", rows=1)
+    yield Case(name="text: named", content=b"a\nb\n", file="rows", rows=2, spec={"format": "text"})
+    mapped = {"fields": {"text": "body"}}
+    yield Case(name="text: the column has the mapped name", content=b"a\n", file="t.txt", rows=1, spec=mapped)
+    yield Case(name="text: latin-1", content=b"a\ncaf\xe9\n", file="t.txt", rows=1, problems=((2, K.ENCODING, "0xe9"),))
+    page = b"<html><body>404</body></html>\n"
+    yield Case(name="text: web page", content=page, file="t.txt", problems=((1, K.FILE, "web page"),))
+    limit = {"limits": {"maxLineBytes": 1024}}
+    long_line = b"a\n" + b"x" * 2000 + b"\nb\n"
+    yield Case(
+        name="text: long line",
+        content=long_line,
+        file="t.txt",
+        rows=2,
+        problems=((2, K.TOO_LONG, "1,024"),),
+        spec=limit,
+    )
+    other = (1, K.SCHEMA, "the key prompt"), (1, K.SCHEMA, "the key completion")
+    named = {"schema": "promptCompletion"}
+    yield Case(name="text: another schema", content=b"a\n", file="t.txt", rows=1, problems=other, spec=named)

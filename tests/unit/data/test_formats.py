@@ -1,0 +1,187 @@
+"""The formats one by one: what is read does not depend on how the bytes are cut, and files of several may be mixed."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.delimited import DelimitedRecords
+from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
+from finetune_trainer.data.json_document import JsonRecords
+from finetune_trainer.data.problems import Fault
+from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.records import Records
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+from .format_corpus import ROWS, zstd
+
+PLACES = Places(StorageSpec(), None)
+CUTS = st.lists(st.integers(0, 400), max_size=20)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=5)
+
+
+def read(**spec: object) -> list[Example]:
+    dataset = DatasetSpec.model_validate(spec)
+    return list(read_examples(dataset, dataset_objects(dataset, PLACES), PLACES))
+
+
+def cut(content: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(min(place, len(content)) for place in cuts), len(content)]
+    # An empty piece is the end of the stream, as it is for a file.
+    return [content[start:end] for start, end in pairwise(edges) if end > start]
+
+
+def rows_of(records: Records) -> list[object]:
+    rows = [row for _, _, row in records]
+    assert not [row for row in rows if isinstance(row, Fault)]
+    return [row for row in rows if row is not None]
+
+
+@settings(deadline=None)
+@given(rows=OBJECTS, cuts=CUTS, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+def test_an_array_is_read_however_it_is_cut(
+    rows: list[object], cuts: list[int], indent: int | None, ascii_only: bool
+) -> None:
+    content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    records = JsonRecords(cut(content, cuts), 1 << 20)
+    seen = []
+    for number, offset, row in records:
+        seen.append(row)
+        assert number == len(seen)
+        assert offset is not None
+        assert content[offset : offset + 1] == b"{"
+    assert seen == rows
+
+
+@settings(deadline=None)
+@given(rows=OBJECTS.filter(bool), cuts=CUTS, before=JSON, after=JSON)
+def test_rows_under_a_key_are_read_however_it_is_cut(
+    rows: list[object], cuts: list[int], before: object, after: object
+) -> None:
+    def plain(value: object) -> object:
+        """Not a second list of objects."""
+        return {"value": value}
+
+    document = {"before": plain(before), "rows": rows, "after": plain(after)}
+    records = JsonRecords(cut(json.dumps(document).encode(), cuts), 1 << 20)
+    assert rows_of(records) == rows
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"]))),
+        max_size=6,
+    ),
+    cuts=CUTS,
+    delimiter=st.sampled_from([",", "\t"]),
+)
+def test_what_the_csv_writer_wrote_is_read(rows: list[tuple[str, str]], cuts: list[int], delimiter: str) -> None:
+    header = ("one", "two")
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([header, *rows])
+    content = text.getvalue().encode()
+    records = DelimitedRecords(cut(content, cuts), 1 << 20, delimiter)
+    wanted = [row for row in rows if row != header]
+    seen = [(number, offset, row) for number, offset, row in records if not isinstance(row, Fault)]
+    assert [row for _, _, row in seen] == [dict(zip(header, row, strict=True)) for row in wanted]
+    for number, offset, _ in seen:
+        assert offset is not None
+        assert content[:offset].count(b"\n") == number - 1
+        assert content[offset : offset + 1] == b'"'
+
+
+def test_a_prefix_may_hold_files_of_several_formats(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    (tmp_path / "b.csv").write_text("prompt,completion\nq,a\n")
+    (tmp_path / "c.json").write_text(json.dumps({"data": [ROWS[1]]}))
+    (tmp_path / "d.tsv.zst").write_bytes(zstd(b"prompt\tcompletion\nq\ta\n"))
+    places = [(example.place.file, example.place.line) for example in read(uri=f"file://{tmp_path}/")]
+    assert places == [("a.jsonl", 1), ("b.csv", 2), ("c.json", 1), ("d.tsv.zst", 2)]
+
+
+def test_the_texts_are_those_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b'completion,prompt\r\n"a ""b"", c","1\n2 \xc3\xa9"\r\n')
+    [example] = read(uri=f"file://{tmp_path}/t.csv")
+    assert isinstance(example, PromptCompletion)
+    assert (example.prompt, example.completion) == ("1\n2 é", 'a "b", c')
+    (tmp_path / "t.txt").write_bytes(b"  <s>[INST] a [/INST] \r\n")
+    [example] = read(uri=f"file://{tmp_path}/t.txt")
+    assert isinstance(example, Text)
+    assert example.text == "  <s>[INST] a [/INST] "
+    (tmp_path / "t.tsv").write_bytes(b"instruction\tinput\toutput\ndo\t\tdone\n")
+    [example] = read(uri=f"file://{tmp_path}/t.tsv")
+    assert isinstance(example, Conversation)
+    assert [turn.content for turn in example.messages] == ["do", "done"]
+
+
+_SCAN = """
+import re, sys
+from pathlib import Path
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+places = Places(StorageSpec(), None)
+dataset = DatasetSpec.model_validate({"uri": sys.argv[1]})
+scan = DatasetScan(dataset, dataset_objects(dataset, places), places)
+sound = sum(1 for _ in scan)
+assert not scan.findings.count, scan.findings.message()
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+heavy = {"pandas", "torch", "transformers", "datasets"} & set(sys.modules)
+print(sound, peak // 1024, *heavy)
+"""
+
+
+def peak_of(path: Path) -> tuple[int, int]:
+    """Rows, and the peak of memory in MiB, of a pass in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCAN, f"file://{path}"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows, peak, *heavy = done.stdout.split()
+    assert not heavy
+    return int(rows), int(peak)
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.csv", "t.jsonl.zst"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
+    row, count = {"prompt": "p" * 40_000, "completion": "c" * 40_000}, 3_400
+    path = tmp_path / name
+    with path.open("wb") as file:
+        line = json.dumps(row).encode()
+        match name:
+            case "t.json":
+                file.write(b'{"data": [')
+                file.writelines((b"," if index else b"") + line for index in range(count))
+                file.write(b"]}")
+            case "t.csv":
+                file.write(b"prompt,completion\n")
+                file.writelines(f"{row['prompt']},{row['completion']}\n".encode() for _ in range(count))
+            case _:
+                block = "".join(f'{{"text": "{os.urandom(3000).hex()}"}}\n' for _ in range(200))
+                file.writelines([zstd(block.encode())] * 200)
+                count = 40_000
+    rows, peak = peak_of(path)
+    assert rows == count
+    assert peak <= 256

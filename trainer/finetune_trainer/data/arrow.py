@@ -1,0 +1,27 @@
+"""Arrow, where it is installed. It is imported when a file asks for it: a jsonl file never pays for it."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+
+
+def pyarrow(what: str) -> Any:
+    """The module `pyarrow`, with `pyarrow.parquet` loaded.
+
+    Args:
+        what: what it is needed for, for the message.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED, it is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"{what} cannot be read here: pyarrow is not installed. Install finetune-operator[preflight], or convert "
+            "the data to jsonl, plain or gzip-compressed",
+        )
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
+
+    return pa

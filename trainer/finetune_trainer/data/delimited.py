@@ -1,0 +1,195 @@
+r"""CSV and TSV: the first line names the columns, every further record is a row of texts.
+
+The standard library's parser, strictly: fields may be quoted with `"`, a quote inside is doubled, and a quoted field
+may hold line breaks. What the parser does not say is added: the physical line on which a record begins, and the usual
+mistakes of such files (another delimiter, a header inside, a quote that is not closed) by name.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.data.json_line import not_utf8
+from finetune_trainer.data.lines import LineSplitter, line_too_long
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
+from finetune_trainer.data.records import Record
+
+_NAMES = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+_NOT_CLOSED = "a quoted field of this row is never closed"
+
+
+class DelimitedRecords:
+    """The records of a CSV or TSV file after its header.
+
+    Args:
+        pieces: the file's bytes, decompressed, without a byte order mark.
+        longest: most bytes of a record, line breaks in quoted fields included.
+        delimiter: a comma or a tab.
+    """
+
+    unit: Final = Unit.LINE
+
+    def __init__(self, pieces: Iterable[bytes], longest: int, delimiter: str) -> None:
+        self._lines = _Lines(pieces, longest)
+        self._delimiter = delimiter
+        # The parser's own limit is one for the process, and 128 KiB; ours is kept by `_Lines`.
+        csv.field_size_limit(max(csv.field_size_limit(), longest))
+        self._parser = csv.reader(iter(self._lines), delimiter=delimiter, strict=True)
+
+    @property
+    def number(self) -> int:
+        """See `Records`."""
+        return self._lines.number
+
+    def __iter__(self) -> Iterator[Record]:
+        """See `Records`."""
+        header: list[str] | None = None
+        skipped = count = 0
+        for number, offset, cells in self._records():
+            if isinstance(cells, Fault):
+                if header is None:
+                    raise FaultError(cells, number)
+                yield number, offset, cells
+            elif not cells:
+                yield number, offset, None
+            elif header is None:
+                header = self._header(cells, number)
+                count = len(header)
+                # pandas writes its index as a first column without a name.
+                skipped = int(not header[0])
+            elif len(cells) != count:
+                yield number, offset, self._wrong_count(cells, count)
+            elif cells == header:
+                yield number, offset, _header_again()
+            else:
+                yield number, offset, dict(zip(header[skipped:], cells[skipped:], strict=True))
+
+    def _records(self) -> Iterator[tuple[int, int, list[str] | Fault]]:
+        """The parser's records; line, offset and what was parsed, or what is wrong."""
+        lines = self._lines
+        while True:
+            lines.begin()
+            found: list[str] | Fault
+            try:
+                found = next(self._parser)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                found = self._fault(str(error))
+            yield lines.first_number, lines.first_offset, lines.fault or found
+
+    def _header(self, cells: list[str], number: int) -> list[str]:
+        """The columns' names.
+
+        Raises:
+            FaultError: they are none.
+        """
+        names = [cell.strip() for cell in cells]
+        fault: Fault | None = None
+        other = next((mark for mark in _NAMES if mark != self._delimiter and mark in names[0]), None)
+        if names[0].startswith(("{", "[")):
+            fault = _header_fault("JSON", "set dataset.format: jsonl or json, or auto")
+        elif len(names) == 1 and other is not None:
+            fault = self._other_delimiter(names[0], other)
+        elif empty := [index for index, name in enumerate(names, 1) if not name and index > 1]:
+            fault = _header_fault(f"no name for column {empty[0]}", "give every column a name")
+        elif twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            fault = _header_fault(f"the column {shorten(twice[0])!r} twice", "rename or remove one of the two")
+        elif names == [""]:
+            fault = _header_fault("an empty name", "the first line must name the columns")
+        if fault is not None:
+            raise FaultError(fault, number)
+        return names
+
+    def _other_delimiter(self, name: str, other: str) -> Fault:
+        remedy = "write the file anew with commas between the columns"
+        if other == "\t":
+            remedy = "set dataset.format: tsv, or call the file .tsv"
+        elif other == ",":
+            remedy = "set dataset.format: csv, or call the file .csv"
+        return _header_fault(
+            f"one column {shorten(name)!r} with {_NAMES[other]} in its name",
+            remedy,
+            expected=f"columns with {_NAMES[self._delimiter]} between them",
+        )
+
+    def _wrong_count(self, cells: list[str], count: int) -> Fault:
+        return Fault(
+            kind=ProblemKind.CSV,
+            found=f"{len(cells)} field{'s' if len(cells) > 1 else ''}, the last {shorten(cells[-1], 30)!r}",
+            expected=f"{count}, as many as the header names",
+            remedy=f'quote fields that hold {_NAMES[self._delimiter]}, a line break or a quote: "…"',
+        )
+
+    def _fault(self, said: str) -> Fault:
+        """What the parser objects to. Its words are part of no interface: unknown ones are passed on."""
+        expected, remedy = "CSV", ""
+        if "end of data" in said:
+            said, expected, remedy = _NOT_CLOSED, "a closing quote", 'close it; write a quote inside a field as ""'
+        elif "expected after" in said:
+            said = "a quote in the middle of a quoted field"
+            expected, remedy = "a delimiter or the line's end after the closing quote", 'write a quote inside as ""'
+        elif "new-line character" in said:
+            said, expected, remedy = "a bare CR outside of quotes", "LF at the end of lines", "tr '\\r' '\\n'"
+        return Fault(kind=ProblemKind.CSV, found=said, expected=expected, remedy=remedy)
+
+
+class _Lines:
+    """Gives the parser lines of text, and knows where the record began that it is reading.
+
+    A line that is too long or not UTF-8 is given in a form that parses; `fault` says that the record is not to be used.
+    """
+
+    def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
+        self._lines = LineSplitter(pieces, longest)
+        self._longest = longest
+        self._size = 0
+        self.first_number = self.first_offset = 0
+        self.fault: Fault | None = None
+
+    @property
+    def number(self) -> int:
+        """The physical line that came last."""
+        return self._lines.number
+
+    def begin(self) -> None:
+        """The next line is the first of a record."""
+        self._size = 0
+        self.fault = None
+
+    def __iter__(self) -> Iterator[str]:
+        for number, offset, found in self._lines:
+            if not self._size:
+                self.first_number, self.first_offset = number, offset
+            if found is None:
+                self.fault = line_too_long(self._longest)
+            line = found or b""
+            self._size += len(line) + 1
+            if self._size > self._longest + 1:
+                fault = Fault(
+                    kind=ProblemKind.TOO_LONG,
+                    found=f"a record of more than {self._longest:,} bytes; perhaps {_NOT_CLOSED}",
+                    expected="a shorter one",
+                    remedy="close the quote, or raise dataset.limits.maxLineBytes",
+                )
+                raise FaultError(fault, self.first_number)
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                self.fault = not_utf8(error).fault
+                text = line.decode(errors="replace")
+            yield text + "\n"
+
+
+def _header_fault(found: str, remedy: str, expected: str = "a header with a name for each column, each once") -> Fault:
+    return Fault(kind=ProblemKind.CSV, found=found, expected=expected, remedy=remedy)
+
+
+def _header_again() -> Fault:
+    return Fault(
+        kind=ProblemKind.CSV,
+        found="the header again",
+        expected="a row",
+        remedy="files were joined: remove the line, or upload the files apart under one prefix",
+    )

@@ -1,0 +1,73 @@
+"""jsonl: one JSON object a line."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.data.json_line import is_cut_short, parse_row
+from finetune_trainer.data.lines import LineSplitter, line_too_long
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.records import Record
+
+
+class JsonlRecords:
+    """The objects of a jsonl file.
+
+    Args:
+        pieces: the file's bytes, decompressed, without a byte order mark.
+        longest: most bytes of a line.
+    """
+
+    unit: Final = Unit.LINE
+
+    def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
+        self._lines = LineSplitter(pieces, longest)
+        self._longest = longest
+
+    @property
+    def number(self) -> int:
+        """See `Records`."""
+        return self._lines.number
+
+    def __iter__(self) -> Iterator[Record]:
+        """See `Records`."""
+        only_blanks = True
+        for number, offset, line in self._lines:
+            try:
+                row = parse_row(line) if line is not None else line_too_long(self._longest)
+            except FaultError as error:
+                row = self._line_fault(error.fault, line or b"", first=only_blanks)
+            if row is not None:
+                only_blanks = False
+            yield number, offset, row
+
+    def _line_fault(self, fault: Fault, line: bytes, *, first: bool) -> Fault:
+        """The fault of a line that is no JSON, in the light of where it stands.
+
+        Raises:
+            FaultError: the whole file is pretty-printed: every line would be a problem.
+        """
+        if fault.kind is ProblemKind.JSON and is_cut_short(line):
+            if not self._lines.terminated:
+                return _cut_short(line)
+            if first:
+                raise FaultError(_pretty_printed(), self.number)
+        return fault
+
+
+def _pretty_printed() -> Fault:
+    return Fault(
+        kind=ProblemKind.FILE,
+        found="an object that goes on in the next line",
+        expected="jsonl: one JSON object a line",
+        remedy="the JSON is pretty-printed: jq -c . FILE",
+    )
+
+
+def _cut_short(line: bytes) -> Fault:
+    return Fault(
+        kind=ProblemKind.JSON,
+        found=f"the end of the file after {line[-30:].decode(errors='replace')!r}",
+        expected="a whole object",
+        remedy="the file is cut short: upload it again",
+    )

@@ -1,0 +1,37 @@
+"""What every format gives: the file's records one after the other, each at its place.
+
+A reader knows its format and nothing of schemas; the pass over the data (`scan`) knows schemas and nothing of formats.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.data.problems import Fault
+from finetune_trainer.data.shapes import Row
+
+Record = tuple[int, int | None, Row | Fault | None]
+"""Number from 1, in the reader's unit; offset of its first byte, where the format has one; and the row, or what is
+wrong with the record, or None when it is blank."""
+
+
+class Records(Protocol):
+    """The records of one file, in order, with memory that does not grow with their number."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the numbers count."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """The number of the record that came last; 0 before the first."""
+        ...
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records.
+
+        Raises:
+            FaultError: the rest of the file cannot be read.
+        """
+        ...

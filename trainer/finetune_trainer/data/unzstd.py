@@ -1,0 +1,75 @@
+"""Zstandard as a stream of bounded pieces.
+
+Python has it from 3.14 on; Arrow, which reads Parquet, has it too. Arrow's decoder asks for the bytes that it needs and
+says when they end inside a frame; the ratio is watched as it is for gzip.
+"""
+
+import io
+from collections.abc import Iterator
+
+from finetune_trainer.data.arrow import pyarrow
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.ratio import require_ratio
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+_PIECE = 1 << 20
+
+
+def unzstd(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
+    """The decompressed bytes, in pieces of at most 1 MiB; frames one after the other count as one file.
+
+    Args:
+        stored: the stored bytes, from the first.
+        max_ratio: most decompressed bytes per stored byte.
+
+    Raises:
+        FaultError: damaged, cut short, followed by junk, or over the ratio.
+        TrainerError: NOT_SUPPORTED, Arrow is not installed; or the storage's reason.
+    """
+    pa = pyarrow("zstd data")
+    source = _Pieces(stored)
+    produced = 0
+    with pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd") as stream:
+        while True:
+            try:
+                piece = stream.read(_PIECE)
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(str(error), source.given) from None
+            if not piece:
+                return
+            produced += len(piece)
+            require_ratio(produced, source.given, max_ratio)
+            yield piece
+
+
+class _Pieces(io.RawIOBase):
+    """The pieces as the file that Arrow asks for."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._held = memoryview(b"")
+        self.given = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; none at the end and only there."""
+        if not self._held:
+            self._held = memoryview(next(self._pieces, b""))
+        end = len(self._held) if size < 0 else size
+        given, self._held = bytes(self._held[:end]), self._held[end:]
+        self.given += len(given)
+        return given
+
+
+def _damaged(said: str, given: int) -> FaultError:
+    if "runcated" in said:
+        found, remedy = f"the end of the file, after byte {given:,}, inside the zstd data", "it was cut short"
+    else:
+        found, remedy = f"damaged zstd data before byte {given:,} ({said})", "or compress it again"
+    return FaultError(
+        Fault(kind=ProblemKind.FILE, found=found, expected="whole data", remedy=f"upload the file again: {remedy}")
+    )
