@@ -37,6 +37,8 @@ TAKEN: list[dict[str, Any]] = [
     {"dataset.chatTemplate": "{% for m in messages %}{{ m.content }}{% endfor %}"},
     {"lora": {"rank": 1024, "alpha": 1, "dropout": "0.999", "targetModules": ["q_proj", "v_proj"]}},
     {"training": {"epochs": 1, "learningRate": "1E-5", "warmup": "100", "batchSize": 12, "microBatchSize": 4}},
+    {"profile": "llama2-2023"},
+    {"profile": "llama2-2023", "training": {"epochs": 1, "batchSize": 6}, "lora.targetModules": ["all-linear"]},
     {"training": {"maxSteps": 1, "weightDecay": "0", "maxGradNorm": "0", "neftuneAlpha": "5"}},
     {"training.earlyStopping": {}, "dataset.validation": {"fraction": "0.1"}},
     {"evaluation": {"everySteps": 10, "gate": {"maxPerplexity": "8"}, "samplePrompts": ["hello"]}},

@@ -5,7 +5,8 @@ null, no `additionalProperties: false` (the server knows unknown fields itself).
 schema that it cannot translate is an error here, not on a user's cluster.
 
 Sections of the spec that may be left out get a default of `{}`, which the server fills with the defaults inside it:
-so `kubectl get -o yaml` shows every value that is used, and a CEL rule can name a section without asking `has()`.
+so `kubectl get -o yaml` shows the values that are used, and a CEL rule can name a section without asking `has()`. A
+field that a profile decides otherwise has none: the server would fill it in, and nobody could tell what the user wrote.
 The status has no defaults but `observedGeneration: -1`, without which kstatus takes a job that nobody has looked at for
 a finished one.
 """
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 from finetune_operator.api import names
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
+from finetune_trainer.contract.profile import governed
 from finetune_trainer.contract.wire import DNS_LABEL
 
 Schema = dict[str, Any]
@@ -88,8 +90,19 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def spec_schema() -> Schema:
-    """The structural schema of `.spec`, with every default."""
-    return structural_schema(FineTuneJobSpec, defaults=True)
+    """The structural schema of `.spec`, with every default that holds whatever the profile."""
+    schema = structural_schema(FineTuneJobSpec, defaults=True)
+    for path, values in governed().items():
+        _leave_unset(schema, path.split("."), values)
+    return schema
+
+
+def _leave_unset(schema: Schema, keys: list[str], values: list[Any]) -> None:
+    """Takes a field's default away unless every profile agrees with it."""
+    for key in keys:
+        schema = schema["properties"][key]
+    if any(value != schema.get("default") for value in values):
+        schema.pop("default", None)
 
 
 def status_schema() -> Schema:

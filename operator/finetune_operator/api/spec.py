@@ -4,12 +4,13 @@ This is the only source of the CRD. Sections that shape the result are immutable
 the work runs may change and takes effect at the next attempt.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from finetune_operator.api.resources import Resources
 from finetune_operator.api.scheduling import Scheduling
+from finetune_trainer.contract.profile import Profile, with_profile
 from finetune_trainer.contract.recipe import (
     CheckpointSpec,
     DatasetSpec,
@@ -23,7 +24,7 @@ from finetune_trainer.contract.recipe import (
     TrainingSpec,
 )
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR
-from finetune_trainer.contract.recipe.recipe import Profile, RunToken
+from finetune_trainer.contract.recipe.recipe import RunToken
 from finetune_trainer.contract.wire import Wire
 
 
@@ -121,7 +122,8 @@ _RULES: list[dict[str, str]] = [
         "fieldPath": ".model.revision",
     },
     {
-        "rule": f"self.lora.targetModules.size() == 1 || !('{ALL_LINEAR}' in self.lora.targetModules)",
+        "rule": "!has(self.lora.targetModules) || self.lora.targetModules.size() == 1 || "
+        f"!('{ALL_LINEAR}' in self.lora.targetModules)",
         "message": f"{ALL_LINEAR} stands alone: remove it or the other names",
         "fieldPath": ".lora.targetModules",
     },
@@ -161,8 +163,9 @@ class FineTuneJobSpec(Wire):
     storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
     profile: Profile = Field(
         Profile.NONE,
-        description="A well-known set of settings: llama2-2023 (rank 64, alpha 16, dropout 0.1, batch 4 x "
-        "accumulation 4, 2e-4, 500 steps, length 1024) or none. Default: none.",
+        description="A well-known set of settings, as defaults for what the job does not say: llama2-2023 (rank 64, "
+        "alpha 16, dropout 0.1, batch 4 x accumulation 4, 2e-4, 500 steps, length 1024, float16, no packing) or none. "
+        "Default: none.",
     )
     resources: Resources = Field(default_factory=Resources, description="What one training pod asks for.")
     scheduling: Scheduling = Field(default_factory=Scheduling, description="Where the pods run.")
@@ -199,8 +202,16 @@ class FineTuneJobSpec(Wire):
         "Default: finetune.dev/operator.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_profile(cls, raw: Any) -> Any:
+        return with_profile(raw) if isinstance(raw, dict) else raw
+
     def recipe(self, job: JobIdentity) -> Recipe:
-        """The part of the spec that shapes the result, with whose it is and which attempt this is."""
+        """The part of the spec that shapes the result, with whose it is and which attempt this is.
+
+        The profile's settings stand in the sections already.
+        """
         return Recipe(
             job=job,
             model=self.model,
@@ -211,6 +222,5 @@ class FineTuneJobSpec(Wire):
             checkpoint=self.checkpoint,
             output=self.output,
             storage=self.storage,
-            profile=self.profile,
             run_token=self.run_token,
         )

@@ -66,5 +66,5 @@ def test_a_wrong_file_is_an_exit_code_and_no_traceback(tmp_path: Path, capsys: p
 
 
 def test_what_is_not_there_yet_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(written(tmp_path, GOOD + "  profile: llama2-2023\n"))]) == 11
-    assert "spec.profile" in capsys.readouterr().err
+    assert main(["run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 11
+    assert "spec.evaluation.everySteps" in capsys.readouterr().err

@@ -508,7 +508,6 @@ def test_a_success_whose_report_is_gone_is_asked_again() -> None:
         ({"resources": {"nodes": 2}}, "spec.resources.nodes"),
         ({"resources": {"gpus": 2}}, "spec.resources.gpus"),
         ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
-        ({"profile": "llama2-2023"}, "spec.profile"),
         ({"output": {"uri": "s3://models/adapters", "merged": "bf16"}}, "spec.output.merged"),
     ],
 )

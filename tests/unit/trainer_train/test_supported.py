@@ -24,7 +24,6 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.checkpoint.keep": {"checkpoint": {"keep": 3}},
     "spec.checkpoint.uri": {"checkpoint": {"uri": "s3://scratch/checkpoints"}},
     "spec.output.merged": {"output": {"merged": "bf16"}},
-    "spec.profile": {"profile": "llama2-2023"},
 }
 ELSEWHERE = {
     # What names the job and where things are, and how rows are read: not this half's.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.contract.recipe.output import Merged
-from finetune_trainer.contract.recipe.recipe import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +94,6 @@ def _output(recipe: Recipe) -> Iterator[Unsupported]:
         yield _not_yet("output.merged", recipe.output.merged, "only the adapter is written; use none")
 
 
-def _profile(recipe: Recipe) -> Iterator[Unsupported]:
-    if recipe.profile is not Profile.NONE:
-        yield _not_yet("profile", recipe.profile, "profiles are not there yet; write its settings out")
-
-
 _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
     _model,
     _dataset,
@@ -108,7 +102,6 @@ _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
     _evaluation,
     _checkpoint,
     _output,
-    _profile,
 )
 
 

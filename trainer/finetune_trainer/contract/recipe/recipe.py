@@ -1,6 +1,5 @@
 """The whole recipe, as a pod reads it from its mounted file."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -11,13 +10,6 @@ from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from finetune_trainer.contract.wire import Wire
-
-
-class Profile(StrEnum):
-    """Well-known sets of settings."""
-
-    NONE = "none"
-    LLAMA2_2023 = "llama2-2023"
 
 
 class JobIdentity(Wire):
@@ -44,5 +36,4 @@ class Recipe(Wire):
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     output: OutputSpec
     storage: StorageSpec = Field(default_factory=StorageSpec)
-    profile: Profile = Profile.NONE
     run_token: RunToken | None = None
