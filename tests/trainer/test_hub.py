@@ -60,7 +60,7 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
             trained.message.progress.bytes_downloaded
             == sum(needed.values()) + (tmp_path / "train.jsonl").stat().st_size
         )
-        assert _names(hub) == set(needed), "only safetensors, tokenizer and configuration"
+        assert _names(hub) == {*needed, "README.md"}, "safetensors, tokenizer, configuration; the card for its licence"
 
         output = trained.message.output
         assert output is not None

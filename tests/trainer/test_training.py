@@ -1,7 +1,9 @@
 """What libraries do behind one's back: each guard against it, and what a run does when it cannot go on."""
 
 import errno
+import html
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from finetune_trainer.model.load import compute_dtype, load_base
 from finetune_trainer.train.failures import known_causes
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer, make_trainer
-from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
+from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 from trainer.tiny_model import VOCABULARY
 
 pytestmark = pytest.mark.trainer
@@ -396,11 +398,13 @@ def test_artefact_holds_nothing_of_this_process(local_run: Runs, tiny_model: Pat
     folder = folder_of(result)
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer.json",
-        "tokenizer_config.json",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "loss.svg",
+        "report.html", "runs", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
-    for path in folder.iterdir():
-        content = path.read_bytes().replace(str(served).encode(), b"")
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for of_the_user in (str(served), run.recipe.dataset.uri, run.recipe.output.uri):
+            content = content.replace(str(of_the_user).encode(), b"")
         assert not [place for place in places if place.encode() in content], path.name
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(served)
@@ -408,9 +412,35 @@ def test_artefact_holds_nothing_of_this_process(local_run: Runs, tiny_model: Pat
     tokenizer_config = json.loads((folder / "tokenizer_config.json").read_text())
     assert not {"is_local", "local_files_only", "name_or_path"} & tokenizer_config.keys()
     card = (folder / "README.md").read_text()
-    assert f'base_model: "{served}"' in card
+    assert f'from_pretrained("{served}")' in card
     assert "None" not in card
     assert {weights.dtype for weights in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_record_tells_how_the_training_went(local_run: Runs) -> None:
+    run = local_run(QUESTIONS, training={"maxSteps": 6, "loggingSteps": 2}, dataset={"maxLength": 48})
+
+    result = run()
+
+    folder, manifest = folder_of(result), manifest_of(result)
+    losses = manifest.losses
+    assert (losses.entries, losses.last_eval_loss) == (3, None)
+    assert losses.first_loss is not None
+    assert losses.last_loss is not None
+    assert losses.last_loss < losses.first_loss, "it learns"
+    assert losses.lowest_loss == losses.last_loss
+    card, report = (folder / "README.md").read_text(), (folder / "report.html").read_text()
+    assert f"| loss of the first log | {losses.first_loss:.6g} |" in card
+    assert "were longer than dataset.maxLength (48 tokens)" in card
+    chart = re.search(r'data-chart="([^"]*)"', report)
+    assert chart is not None
+    (drawn,) = json.loads(html.unescape(chart[1]))["series"]
+    assert [step for step, _ in drawn["points"]] == [2, 4, 6]
+    assert drawn["points"][-1][1] == losses.last_loss
+    for told in ("Tokens per second", "Gradient norm", "Learning rate", "peak memory", "Rows by length"):
+        assert told in report
+    (events,) = (folder / "runs" / "tiny-1").iterdir()
+    assert events.read_bytes().count(b"train/loss") == 3
 
 
 def test_adapter_loads_in_peft_and_does_what_was_trained(local_run: Runs, tiny_model: Path, tokenizer: Any) -> None:

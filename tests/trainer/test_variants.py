@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.export import write_adapter
+from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.trainer import StepTrainer, make_trainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
@@ -68,7 +68,7 @@ def test_trains_and_does_the_same_in_peft(
     trainer = _trainer(recipe, tiny_model, tokenizer, tmp_path / "work")
     before = _logits(trainer.model, tokenizer)
     trainer.train()
-    adapter = write_adapter(trainer.model, tokenizer, recipe, {}, tmp_path / "adapter")
+    adapter = write_adapter(trainer.model, tokenizer, recipe, tmp_path / "adapter")
 
     assert {part.dtype for part in trainer.model.parameters() if part.requires_grad} == {torch.float32}
     assert not torch.equal(_logits(trainer.model, tokenizer), before)
@@ -87,7 +87,7 @@ def test_a_tied_head_follows_the_embeddings(names: list[str], tiny_model: Path, 
     recipe = _recipe(tied, lora={"modulesToSave": names})
     trainer = _trainer(recipe, tied, tokenizer, tmp_path / "work")
     trainer.train()
-    adapter = write_adapter(trainer.model, tokenizer, recipe, {}, tmp_path / "adapter")
+    adapter = write_adapter(trainer.model, tokenizer, recipe, tmp_path / "adapter")
 
     model = trainer.model
     assert torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)

@@ -37,6 +37,7 @@ class Reporter:
         self._clock = clock
         self._changing = threading.RLock()
         self.progress = Progress(heartbeat_time=clock())
+        self._stages: list[tuple[Stage, datetime]] = [(self.progress.stage, clock())]
 
     def stage(self, stage: Stage) -> None:
         """Enters a stage."""
@@ -55,10 +56,21 @@ class Reporter:
     def update(self, **fields: object) -> None:
         """Changes fields of the record; numbers that JSON has no word for become absent."""
         with self._changing:
-            values = {**self.progress.model_dump(), **fields, "heartbeat_time": self._clock()}
-            self.progress = Progress.model_validate(values)
+            now = self._clock()
+            self.progress = Progress.model_validate({**self.progress.model_dump(), **fields, "heartbeat_time": now})
+            if self.progress.stage is not self._stages[-1][0]:
+                self._stages.append((self.progress.stage, now))
             for sink in self._sinks:
                 sink(self.progress)
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds in each stage so far, in the order they were first entered."""
+        with self._changing:
+            ends = [*(began for _, began in self._stages[1:]), self._clock()]
+            found: dict[str, float] = {}
+            for (stage, began), end in zip(self._stages, ends, strict=True):
+                found[stage] = found.get(stage, 0.0) + (end - began).total_seconds()
+            return found
 
 
 class Pace:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.export.base_model import loading_code
 
 
 class ProgressBar:
@@ -50,15 +51,9 @@ def how_to_load(output: OutputRecord) -> str:
     """The lines of Python that load the adapter."""
     uri = parse_uri(output.uri)
     if uri.scheme is Scheme.FILE:
-        folder, first = uri.path, ""
+        folder, first = uri.path, []
     else:
         folder = uri.path.rsplit("/", 1)[-1]
-        first = f"    # first: aws s3 cp --recursive {output.uri} {folder}\n"
-    base = output.base_model.removeprefix("file://")
-    return (
-        "load it with\n"
-        f"{first}"
-        "    from peft import PeftModel\n"
-        "    from transformers import AutoModelForCausalLM\n"
-        f'    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{folder}")'
-    )
+        first = [f"# first: aws s3 cp --recursive {output.uri} {folder}"]
+    lines = loading_code(output.base_model, folder).splitlines()
+    return "\n".join(["load it with", *(f"    {line}".rstrip() for line in [*first, *lines])])

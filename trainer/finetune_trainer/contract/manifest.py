@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.wire import TolerantWire
 
 MANIFEST_VERSION = 1
@@ -46,8 +47,11 @@ class Manifest(TolerantWire):
     rank: int
     target_modules: list[str]
     metrics: dict[str, float] = Field(default_factory=dict)
+    losses: LossSummary = Field(default_factory=LossSummary, description="How the loss went.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that shaped the result.")
-    recipe: dict[str, Any] = Field(default_factory=dict, description="The recipe, without the job's identity.")
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="The recipe, without the job's identity and the storage's addresses."
+    )
     attempt: int
     writer: str
     job_uid: str | None = Field(

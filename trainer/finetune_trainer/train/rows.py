@@ -4,15 +4,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.export.facts import LengthBin
 from finetune_trainer.train.batch import IGNORED
 
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 _ROWS_A_BATCH = 1000
+_MOST_BINS = 20
 
 
 def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
@@ -34,6 +37,18 @@ def longest_row(rows: Any) -> int:
 def largest_id(rows: Any) -> int:
     """The largest token id of a dataset that `write_rows` has made; it has at least one row."""
     return max(int(pc.max(chunk.flatten()).as_py()) for chunk in _ids(rows))
+
+
+def rows_by_length(rows: Any) -> list[LengthBin]:
+    """The rows of such a dataset by length: at most 20 bins of one width, from the shortest to the longest row."""
+    lengths = np.concatenate([pc.list_value_length(chunk).to_numpy(zero_copy_only=False) for chunk in _ids(rows)])
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // _MOST_BINS)
+    counts = np.bincount((lengths - low) // width)
+    return [
+        LengthBin(low=low + index * width, high=min(high, low + (index + 1) * width - 1), rows=int(count))
+        for index, count in enumerate(counts)
+    ]
 
 
 def _ids(rows: Any) -> list[Any]:

@@ -3,11 +3,11 @@
 Imports stay light: torch and its friends come in only once it is known that there is something to train.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.layout import run_prefix, writer_folder
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
@@ -17,7 +17,10 @@ from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.tokenize import token_rows
 from finetune_trainer.data.tokens import TokenCounts
-from finetune_trainer.export import Adapter, model_id, write_adapter
+from finetune_trainer.export.adapter import Adapter, write_adapter
+from finetune_trainer.export.base_model import base_licence, model_id
+from finetune_trainer.export.facts import RunFacts, settings_of
+from finetune_trainer.export.record import write_record
 from finetune_trainer.log import event, go_offline, libraries_quiet
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output, reusable_output
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from finetune_trainer.train.trainer import StepTrainer
-
-_SHAPING_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
 
 def run(recipe: Recipe, context: Context) -> Result:
@@ -53,12 +54,14 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
     folder = fetch_model(recipe, inputs, context)
+    licence = base_licence(recipe.model.uri, context.open_store)
     context.leave_if_told()
 
     reporter.stage(Stage.LOADING)
     go_offline()
     from finetune_trainer.model.fit import require_fit
     from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
+    from finetune_trainer.train.facts import run_facts
     from finetune_trainer.train.rows import largest_id, longest_row
 
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
@@ -73,10 +76,12 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
 
     reporter.stage(Stage.SAVING)
-    adapter = write_adapter(trainer.model, tokenizer, recipe, metrics, context.work / "adapter", inputs.model_revision)
+    adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
+    facts = run_facts(trainer, recipe, inputs, rows, counts, metrics, licence, context)
+    write_record(facts, adapter.folder)
 
     reporter.stage(Stage.UPLOADING)
-    output = published(recipe, inputs, adapter, counts, metrics, context)
+    output = published(recipe, inputs, adapter, facts, context)
     reporter.stage(Stage.FINISHED)
     return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
 
@@ -144,10 +149,12 @@ def trained(
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
     from finetune_trainer.train.callbacks import ReportSteps, StopWhenTold
+    from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.trainer import make_trainer
 
     report, stop = ReportSteps(context.reporter, context.clock), StopWhenTold(context.stop)
-    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", [report, stop])
+    history = KeepHistory(context.clock, context.now)
+    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", [history, report, stop])
     event(
         "training",
         rows=len(rows),
@@ -178,8 +185,7 @@ def published(
     recipe: Recipe,
     inputs: Inputs,
     adapter: Adapter,
-    counts: TokenCounts,
-    metrics: dict[str, float],
+    facts: RunFacts,
     context: Context,
 ) -> OutputRecord:
     """Uploads the adapter, commits it, and reads it back: what is reported is what a consumer finds."""
@@ -198,16 +204,17 @@ def published(
             base_model=model_id(recipe.model.uri),
             base_model_revision=inputs.model_revision,
             dataset=inputs.dataset,
-            rows=counts.rows,
+            rows=facts.counts.rows,
             rank=recipe.lora.rank,
             target_modules=adapter.target_modules,
-            metrics=metrics,
-            versions={name: version(name) for name in _SHAPING_PACKAGES},
-            recipe={key: value for key, value in recipe.to_dict().items() if key != "job"},
+            metrics=dict(facts.metrics),
+            losses=LossSummary.of(facts.history),
+            versions=dict(facts.versions),
+            recipe=settings_of(recipe),
             attempt=recipe.job.attempt,
             writer=context.writer,
             job_uid=recipe.job.uid or None,
-            created=context.now(),
+            created=facts.created,
         )
 
     mode, uploaded = recipe.output.on_existing, context.reporter.uploaded

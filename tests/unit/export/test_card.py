@@ -1,0 +1,92 @@
+"""The model card says what happened, loads by its own snippet, and takes nothing from the data for markup."""
+
+import ast
+
+import pytest
+import yaml
+
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.export.base_model import base_licence, licence_in, loading_code
+from finetune_trainer.export.card import code, model_card
+from finetune_trainer.storage.local import LocalStore
+from unit.export.runs import facts
+
+
+def _front_matter(card: str) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+def test_hub_model_is_named_as_the_hub_reads_it() -> None:
+    card = model_card(facts(recipe={"model": {"uri": "hf://org/base"}}, base_revision="c0ffee", base_licence="mit"))
+
+    front = _front_matter(card)
+    assert (front["base_model"], front["license"], front["library_name"]) == ("org/base", "mit", "peft")
+    assert "at commit `c0ffee`" in card
+    assert 'from_pretrained("org/base", revision="c0ffee")' in card
+
+
+def test_what_was_asked_and_what_came_out() -> None:
+    card = model_card(facts(recipe={"lora": {"rank": 64}, "training": {"learningRate": "1e-4", "batchSize": 16}}))
+
+    for row in (
+        "| lora.rank | `64` |",
+        "| training.learningRate | `1e-4` |",
+        "| training.batchSize | `16` |",
+        "| model.quantization.type | `nf4` |",
+        "| model.quantization.doubleQuant | `true` |",
+        "| layers | `k_proj, q_proj` |",
+        "| tokens that count in the loss | 4,000 |",
+        "| lowest validation loss | 2.5 (step 2) |",
+        "| torch | `2.13.0` |",
+        "- `s3://data/train.jsonl`, 1,234 bytes, etag `abc`",
+    ):
+        assert row in card.splitlines(), row
+    assert "7 of 100 rows were longer than dataset.maxLength" in card
+    assert "10 rows were left out" in card
+    assert "lowest after step 2" in card
+    assert "(loss.svg)" in card
+
+
+@pytest.mark.parametrize(
+    ("base", "first", "loads"),
+    [
+        ("org/base", "", "org/base"),
+        ("/models/base", "", "/models/base"),
+        ("s3://models/base/llama", "# first: aws s3 cp --recursive s3://models/base/llama/ llama/", "llama"),
+        ("pvc://shared/llama", "# the base model is on the claim shared: mount it, at /mnt for example", "/mnt/llama"),
+        ('s3://models/a b/"x"', "# first: aws s3 cp --recursive 's3://models/a b/\"x\"/' '\"x\"/'", '"x"'),
+    ],
+)
+def test_snippet_names_what_from_pretrained_can_load(base: str, first: str, loads: str) -> None:
+    snippet = loading_code(base, "adapter")
+
+    assert snippet.partition("\n")[0].startswith("#") is bool(first)
+    assert snippet.startswith(first)
+    loaded = [node.args for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
+    assert loads in [ast.literal_eval(item) for item in [args[0] for args in loaded] if isinstance(item, ast.Constant)]
+
+
+def test_hostile_names_stay_text() -> None:
+    name = "s3://data/a|b`` ](x) <img src=x>\n# heading"
+    card = model_card(facts(dataset=[SourceObject(uri=name, size=1)]))
+
+    assert "# heading" not in card.splitlines()
+    assert code(name) == "```s3://data/a\\|b`` ](x) <img src=x> # heading```"
+
+
+def test_licence_comes_from_the_front_matter_of_the_base_models_card(tmp_path: object) -> None:
+    assert licence_in("---\nlanguage: en\nlicense: apache-2.0\n---\n# x") == "apache-2.0"
+    assert licence_in('\ufeff---\r\nlicense: "mit"\r\n---\r\n') == "mit"
+    assert licence_in("# x\nlicense: mit\n") is None
+    assert licence_in("---\nlicense: [a, b]\n---\n") is None
+    assert licence_in("---\nlicense: <script>\n---\n") is None
+    assert licence_in("---\nlicense: mit\n") is None, "the front matter has no end"
+
+
+def test_base_model_without_a_card_has_no_licence(tmp_path: object) -> None:
+    def store(_: Uri) -> LocalStore:
+        return LocalStore(tmp_path)  # type: ignore[arg-type]
+
+    assert base_licence(f"file://{tmp_path}", store) is None

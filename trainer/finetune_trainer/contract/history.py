@@ -1,0 +1,81 @@
+"""How the loss went: what the trainer logged, step by step.
+
+It is read from transformers' `trainer_state.log_history`, which every checkpoint holds, so that a resumed run has the
+whole of it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from finetune_trainer.contract.progress import Number
+from finetune_trainer.contract.wire import TolerantWire
+
+_NAMES = {
+    "epoch": "epoch",
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "tokens": "tokens",
+    "tokens_per_second": "tokens_per_second",
+    "seconds": "seconds",
+    "wall_time": "wall_time",
+}
+"""Key of a log entry -> field of `HistoryEntry`."""
+
+
+class HistoryEntry(TolerantWire):
+    """What is known after one step; what was not logged there is absent."""
+
+    step: int = Field(ge=0, description="Optimizer steps done.")
+    epoch: Number = None
+    loss: Number = Field(None, description="Training loss, nats per token, mean since the entry before.")
+    eval_loss: Number = Field(None, description="Validation loss, nats per token.")
+    learning_rate: Number = None
+    grad_norm: Number = Field(None, description="Length of the gradient before it is clipped.")
+    tokens: int | None = Field(None, ge=0, description="Tokens that went through the model so far.")
+    tokens_per_second: Number = Field(None, description="Tokens per second since the entry before.")
+    seconds: Number = Field(None, description="Seconds of training so far, in all attempts that it was resumed from.")
+    wall_time: Number = Field(None, description="When it was logged, seconds since 1970.")
+
+
+def history_of(log: Iterable[Mapping[str, Any]]) -> list[HistoryEntry]:
+    """The history in a `log_history`: entries with a training or validation loss, one a step, in the order of steps."""
+    steps: dict[int, dict[str, Any]] = {}
+    for item in log:
+        if "loss" in item or "eval_loss" in item:
+            known = {field: item[key] for key, field in _NAMES.items() if item.get(key) is not None}
+            steps.setdefault(int(item["step"]), {}).update(known)
+    return [HistoryEntry(step=step, **steps[step]) for step in sorted(steps)]
+
+
+class LossSummary(TolerantWire):
+    """A history in a few numbers; losses in nats per token."""
+
+    entries: int = Field(0, ge=0, description="Entries of the history.")
+    first_loss: Number = Field(None, description="Training loss of the first entry.")
+    last_loss: Number = Field(None, description="Training loss of the last entry.")
+    lowest_loss: Number = Field(None, description="Lowest training loss of an entry.")
+    lowest_loss_step: int | None = Field(None, description="The step of that entry.")
+    last_eval_loss: Number = Field(None, description="Last validation loss.")
+    lowest_eval_loss: Number = Field(None, description="Lowest validation loss.")
+    lowest_eval_loss_step: int | None = Field(None, description="The step it was measured after.")
+
+    @classmethod
+    def of(cls, history: Sequence[HistoryEntry]) -> "LossSummary":
+        """The summary of a history."""
+        losses = [(item.loss, item.step) for item in history if item.loss is not None]
+        evals = [(item.eval_loss, item.step) for item in history if item.eval_loss is not None]
+        lowest, lowest_eval = min(losses, default=(None, None)), min(evals, default=(None, None))
+        return cls(
+            entries=len(history),
+            first_loss=losses[0][0] if losses else None,
+            last_loss=losses[-1][0] if losses else None,
+            lowest_loss=lowest[0],
+            lowest_loss_step=lowest[1],
+            last_eval_loss=evals[-1][0] if evals else None,
+            lowest_eval_loss=lowest_eval[0],
+            lowest_eval_loss_step=lowest_eval[1],
+        )

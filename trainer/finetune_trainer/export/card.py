@@ -1,0 +1,127 @@
+"""The model card: README.md of the adapter's folder, with the front matter that the Hub reads.
+
+Names of objects and prompts come from outside: they stand in code spans, which neither Markdown nor HTML reads into.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+
+from finetune_trainer.contract.history import LossSummary
+from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.export.base_model import loading_code
+from finetune_trainer.export.facts import RunFacts
+
+CHART_NAME = "loss.svg"
+_MOST_OBJECTS = 20
+_ELSEWHERE = (
+    "The whole recipe and the checksums of all files are in `manifest.json` beside this folder, the curves in "
+    "`report.html`, and for TensorBoard in `runs`."
+)
+_HYPERPARAMETERS = ("dataset.maxLength", "dataset.packing", "dataset.loss")
+
+
+def model_card(facts: RunFacts) -> str:
+    """The card's text."""
+    name, base = facts.recipe.job.name, facts.base_model
+    revision = f" at commit {code(facts.base_revision)}" if facts.base_revision else ""
+    licence = facts.base_licence or "not named by its card; look it up before you pass the adapter on"
+    sections = [
+        _front_matter(facts),
+        f"# {name}",
+        f"A LoRA adapter for {code(base)}{revision}. Licence of the base model: {licence}.",
+        *_warnings(facts),
+        f"![training loss over steps]({CHART_NAME})" if facts.history else "",
+        "## Load it",
+        f"```python\n{loading_code(base, 'path/of/this/folder', facts.base_revision)}\n```",
+        "## Figures",
+        _table(_figures(facts)),
+        "## Adapter and quantisation",
+        _table(_adapter(facts)),
+        "## Training",
+        _table(_training(facts)),
+        "## Data",
+        *_data(facts),
+        "## Versions",
+        _table({name: code(version) for name, version in facts.versions.items()}),
+        _ELSEWHERE,
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def code(text: str) -> str:
+    """The text as a code span in a table cell: one line, with a fence that is longer than any in it."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or " "
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    padded = f" {line} " if line.startswith("`") or line.endswith("`") else line
+    return f"{fence}{padded}{fence}".replace("|", "\\|")
+
+
+def _front_matter(facts: RunFacts) -> str:
+    lines = ["library_name: peft", "pipeline_tag: text-generation", "tags: [lora, sft]"]
+    # The Hub refuses a card whose base_model is none of its own.
+    if parse_uri(facts.recipe.model.uri).scheme is Scheme.HF:
+        lines.insert(0, f"base_model: {json.dumps(facts.base_model)}")
+    if facts.base_licence:
+        lines.append(f"license: {facts.base_licence}")
+    return "\n".join(["---", *lines, "---"])
+
+
+def _warnings(facts: RunFacts) -> list[str]:
+    return ["\n".join(f"> **Note:** {warning}" for warning in facts.warnings)] if facts.warnings else []
+
+
+def _figures(facts: RunFacts) -> dict[str, str]:
+    loss = LossSummary.of(facts.history)
+    rows = {name: f"{value:.6g}" for name, value in sorted(facts.metrics.items())}
+    if loss.first_loss is not None and loss.lowest_loss is not None:
+        rows["loss of the first log"] = f"{loss.first_loss:.6g}"
+        rows["lowest loss"] = f"{loss.lowest_loss:.6g} (step {loss.lowest_loss_step})"
+    if loss.last_eval_loss is not None and loss.lowest_eval_loss is not None:
+        rows["validation loss"] = f"{loss.last_eval_loss:.6g}"
+        rows["lowest validation loss"] = f"{loss.lowest_eval_loss:.6g} (step {loss.lowest_eval_loss_step})"
+    rows["trained tokens a pass over the data"] = f"{facts.counts.trained_tokens:,}"
+    return rows
+
+
+def _adapter(facts: RunFacts) -> dict[str, str]:
+    return {
+        **_settings(facts, "lora."),
+        "layers": code(", ".join(facts.target_modules)),
+        **_settings(facts, "model.quantization."),
+    }
+
+
+def _training(facts: RunFacts) -> dict[str, str]:
+    return {
+        **_settings(facts, "training."),
+        **{name: value for name, value in _settings(facts, "dataset.").items() if name in _HYPERPARAMETERS},
+        "trained on": code(facts.device),
+    }
+
+
+def _settings(facts: RunFacts, section: str) -> dict[str, str]:
+    return {name: code(value) for name, value in facts.settings.items() if name.startswith(section)}
+
+
+def _data(facts: RunFacts) -> list[str]:
+    counts = facts.counts
+    rows = {
+        "rows trained": f"{counts.rows:,}",
+        "rows cut at maxLength": f"{counts.truncated:,}",
+        "rows left out": f"{counts.dropped:,}",
+        "tokens": f"{counts.tokens:,}",
+        "tokens that count in the loss": f"{counts.trained_tokens:,}",
+    }
+    objects = [
+        f"- {code(item.uri)}, {item.size:,} bytes"
+        + (f", sha256 {code(item.sha256)}" if item.sha256 else f", etag {code(item.etag)}" if item.etag else "")
+        for item in facts.dataset[:_MOST_OBJECTS]
+    ]
+    if len(facts.dataset) > _MOST_OBJECTS:
+        objects.append(f"- and {len(facts.dataset) - _MOST_OBJECTS} more, all in `manifest.json`")
+    return [_table(rows), "\n".join(objects)]
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -1,0 +1,134 @@
+"""The facts of a run: all that the model card, the report and the event files are made from.
+
+They hold what came from outside (rows, object keys, prompts), which is nobody's to trust: whoever shows it escapes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from finetune_trainer.contract.history import HistoryEntry, LossSummary
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.export.base_model import model_id
+
+_NOT_SHOWN = ("job", "storage")
+"""Sections of the recipe that shape nothing: who asked, and how storage is reached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthBin:
+    """Rows of similar length.
+
+    Attributes:
+        low, high: tokens of the shortest and the longest row that belongs here.
+        rows: how many there are.
+    """
+
+    low: int
+    high: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What two models answer to one prompt.
+
+    Attributes:
+        prompt: what was asked.
+        base: the base model's answer.
+        tuned: the answer with the adapter.
+    """
+
+    prompt: str
+    base: str
+    tuned: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What happened.
+
+    Attributes:
+        recipe: what was asked for.
+        fingerprint: the run's name by what went into it.
+        base_revision: the commit of a Hub model.
+        base_licence: the licence that the base model's card names.
+        dataset: the data's objects.
+        counts: what became of the rows.
+        lengths: the trained rows by length, shortest first.
+        target_modules: names of the layers that carry the adapter.
+        metrics: final figures.
+        history: the losses, in the order of steps.
+        samples: answers before and after.
+        stage_seconds: seconds spent in each stage so far, in order.
+        device: what it was trained on, in words.
+        peak_gpu_memory_bytes, peak_memory_bytes: the most that was in use on the GPU and in the process.
+        versions: packages that shaped the result.
+        created: when the adapter was made.
+    """
+
+    recipe: Recipe
+    fingerprint: str
+    base_revision: str | None
+    base_licence: str | None
+    dataset: Sequence[SourceObject]
+    counts: TokenCounts
+    lengths: Sequence[LengthBin]
+    target_modules: Sequence[str]
+    metrics: Mapping[str, float]
+    history: Sequence[HistoryEntry]
+    samples: Sequence[Sample] = ()
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    device: str
+    peak_gpu_memory_bytes: int | None
+    peak_memory_bytes: int
+    versions: Mapping[str, str]
+    created: datetime
+
+    @property
+    def base_model(self) -> str:
+        """The base model as a server should name it."""
+        return model_id(self.recipe.model.uri)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Every setting of the recipe by its path in the spec, defaults among them."""
+        return _flat(settings_of(self.recipe))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know before using the adapter."""
+        counts, loss = self.counts, LossSummary.of(self.history)
+        length = self.recipe.dataset.max_length
+        found = []
+        if counts.truncated:
+            found.append(
+                f"{counts.truncated} of {counts.rows + counts.dropped} rows were longer than dataset.maxLength "
+                f"({length} tokens) and were cut; the longest has {counts.longest}."
+            )
+        if counts.dropped:
+            found.append(f"{counts.dropped} rows were left out: after the cut they had no token to train.")
+        lowest, last = loss.lowest_eval_loss, loss.last_eval_loss
+        if lowest is not None and last is not None and last > lowest:
+            found.append(
+                f"The validation loss was lowest after step {loss.lowest_eval_loss_step} ({lowest:.4f}) and is "
+                f"{last:.4f} at the end: the adapter fits its own rows more than others."
+            )
+        return found
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without the job's identity and without the storage's addresses."""
+    return {key: value for key, value in recipe.to_dict().items() if key not in _NOT_SHOWN}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    if isinstance(value, dict):
+        inner = [_flat(item, f"{path}.{key}" if path else key) for key, item in value.items()]
+        return {key: text for part in inner for key, text in part.items()}
+    if isinstance(value, list):
+        return {path: ", ".join(map(str, value))}
+    return {path: str(value).lower() if isinstance(value, bool) else str(value)}

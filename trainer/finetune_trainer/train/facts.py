@@ -1,0 +1,55 @@
+"""Collecting the facts of a run that has been trained: what the report and the card are made from."""
+
+import resource
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from finetune_trainer.contract.history import history_of
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.export.facts import RunFacts
+from finetune_trainer.model.adapter import adapted_modules
+from finetune_trainer.train.context import Context
+from finetune_trainer.train.inputs import Inputs
+from finetune_trainer.train.rows import rows_by_length
+
+if TYPE_CHECKING:
+    from finetune_trainer.train.trainer import StepTrainer
+
+_SHAPING_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+
+
+def run_facts(
+    trainer: "StepTrainer",
+    recipe: Recipe,
+    inputs: Inputs,
+    rows: Any,
+    counts: TokenCounts,
+    metrics: Mapping[str, float],
+    licence: str | None,
+    context: Context,
+) -> RunFacts:
+    """The facts, once training has ended."""
+    cuda = torch.cuda.is_available()
+    return RunFacts(
+        recipe=recipe,
+        fingerprint=inputs.fingerprint,
+        base_revision=inputs.model_revision,
+        base_licence=licence,
+        dataset=inputs.dataset,
+        counts=counts,
+        lengths=rows_by_length(rows),
+        target_modules=adapted_modules(trainer.model),
+        metrics=metrics,
+        history=history_of(trainer.state.log_history),
+        stage_seconds=context.reporter.stage_seconds(),
+        device=torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
+        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
+        # Linux counts it in KiB.
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        versions={name: version(name) for name in _SHAPING_PACKAGES},
+        created=context.now(),
+    )
