@@ -1,11 +1,13 @@
 """Files of the other formats as users really upload them, each with its verdict; see `corpus`."""
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from .corpus import Case, K
 
@@ -19,12 +21,20 @@ def zstd(content: bytes) -> bytes:
     return bytes(packed.getvalue())
 
 
+def parquet(columns: dict[str, Any] | Any, **options: Any) -> bytes:
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
+    file = io.BytesIO()
+    pq.write_table(table, file, **options)
+    return file.getvalue()
+
+
 def format_cases() -> Iterator[Case]:
     """All of them."""
     yield from _zstd()
     yield from _json()
     yield from _delimited()
     yield from _text()
+    yield from _parquet()
 
 
 def _zstd() -> Iterator[Case]:
@@ -182,3 +192,74 @@ def _text() -> Iterator[Case]:
     other = (1, K.SCHEMA, "the key prompt"), (1, K.SCHEMA, "the key completion")
     named = {"schema": "promptCompletion"}
     yield Case(name="text: another schema", content=b"a\n", file="t.txt", rows=1, problems=other, spec=named)
+
+
+def _parquet() -> Iterator[Case]:
+    prompts = {"prompt": [row["prompt"] for row in ROWS], "completion": [row["completion"] for row in ROWS]}
+    more = prompts | {"id": list(range(5)), "vector": [[0.5] * 9] * 5}
+    plain = parquet(more)
+    yield Case(name="parquet", content=plain, file="t.parquet", rows=5, schema="promptCompletion")
+    yield Case(name="parquet without the name", content=plain, file="part-0", rows=5)
+    yield Case(name="parquet named", content=plain, file="t", rows=5, spec={"format": "parquet"})
+    many = parquet({"text": [f"row {n}" for n in range(1000)]}, row_group_size=70, compression="zstd")
+    yield Case(name="parquet: row groups", content=many, file="t.parquet", rows=1000, schema="text")
+    chat: list[dict[str, Any]] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "name": None}]
+    tables = {
+        "list of struct": pa.table({"messages": [chat] * 3}),
+        "list of map": pa.table(
+            {"messages": [[list(turn.items())[:2] for turn in chat]] * 3},
+            pa.schema({"messages": pa.list_(pa.map_(pa.string(), pa.string()))}),
+        ),
+        "large": pa.table(
+            {"messages": [chat] * 3},
+            pa.schema(
+                {"messages": pa.large_list(pa.struct({"role": pa.large_string(), "content": pa.large_string()}))}
+            ),
+        ),
+    }
+    for name, table in tables.items():
+        content = parquet(table)
+        yield Case(name=f"parquet: {name}", content=content, file="t.parquet", rows=3, schema="messages")
+    words = pa.array(["a", "b", "a"])
+    for kind in (pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        content = parquet({"text": words.cast(kind)})
+        yield Case(name=f"parquet: {kind}", content=content, file="t.parquet", rows=3, schema="text")
+    alpaca = parquet({"instruction": ["i", "j"], "input": [None, ""], "output": ["o", "p"]})
+    yield Case(name="parquet: null that may be", content=alpaca, file="t.parquet", rows=2, schema="alpaca")
+
+    def bad(name: str, content: bytes, *problems: tuple[int, K, str], rows: int = 0, **more: Any) -> Case:
+        return Case(name=f"parquet: {name}", content=content, rows=rows, problems=problems, **{"file": "t.pq", **more})
+
+    null = parquet({"text": ["a"] * 99 + [None]})
+    yield bad("null", null, (100, K.TYPE, "t.pq row 100 text: found null"), rows=100)
+    numbers = parquet({"text": [1, 2]})
+    yield bad("numbers", numbers, (1, K.TYPE, "number 1"), (2, K.TYPE, "number 2"), rows=2)
+    yield bad("binary", parquet({"text": [b"abc"]}), (1, K.TYPE, "3 bytes of binary data"), rows=1)
+    latin = pa.Array.from_buffers(
+        pa.string(), 3, [None, pa.array([0, 1, 5, 6], pa.int32()).buffers()[1], pa.py_buffer(b"acaf\xe9b")]
+    )
+    yield bad("latin-1", parquet({"text": latin}), (2, K.ENCODING, "text: found the byte 0xe9"), rows=2)
+    turns = [[{"role": "user", "content": "u"}, {"role": "bot", "content": "x"}, chat[1]]]
+    yield bad("role", parquet({"messages": turns}), (1, K.ROLE, "messages[1].role: found the text 'bot'"), rows=1)
+    question = parquet({"question": ["q"], "answer": ["a"]})
+    yield bad("unknown columns", question, (1, K.SCHEMA, "the keys question, answer"), rows=1)
+    twice = parquet(pa.Table.from_arrays([words, words], names=["text", "text"]))
+    yield bad("column twice", twice, (1, K.SCHEMA, "the column 'text' twice"))
+    yield bad("cut short", plain[:-20], (1, K.FILE, "cut short"))
+    yield bad("only its beginning", plain[:4], (1, K.FILE, "t.pq"))
+    damaged = bytearray(many)
+    damaged[len(many) // 3] ^= 0xFF
+    yield bad("damaged", bytes(damaged), (-1, K.FILE, "damaged Parquet data"), rows=-1)
+    yield bad("encrypted", b"PARE" + plain[4:-4] + b"PARE", (1, K.FILE, "encrypted"))
+    yield bad("packed", gzip.compress(plain), (1, K.FILE, "compresses its columns itself"), file="t.parquet.gz")
+    yield bad("a web page", b"<!DOCTYPE html><html></html>", (1, K.FILE, "web page"))
+    yield bad("text", b"prompt,completion\nq,a\n", (1, K.FILE, "no Parquet footer"))
+    yield bad("empty", b"", (1, K.FILE, "t.pq"))
+    limit: dict[str, Any] = {"limits": {"maxLineBytes": 1024}}
+    long_row = parquet({"text": ["a", "x" * 2000, "b"]})
+    yield bad("row over the limit", long_row, (2, K.TOO_LONG, "a row of 2,000 bytes"), rows=2, spec=limit)
+    yield bad("too many rows", many, (51, K.LIMIT, "maxRows"), rows=51, spec={"limits": {"maxRows": 50}})
+    yield bad("too many bytes", many, (65, K.LIMIT, "maxBytes"), rows=64, spec={"limits": {"maxBytes": 1000}})
+    bomb = parquet({"text": ["x" * (1 << 20)] * 64}, use_dictionary=False, compression="zstd")
+    yield bad("bomb", bomb, (1, K.LIMIT, "maxCompressionRatio"))
+    yield bad("no rows", parquet({"text": pa.array([], pa.string())}), (1, K.NO_ROWS, "no rows"))

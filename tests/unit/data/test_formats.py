@@ -1,6 +1,7 @@
 """The formats one by one: what is read does not depend on how the bytes are cut, and files of several may be mixed."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -9,10 +10,14 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import s3server
+from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.delimited import DelimitedRecords
 from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
@@ -21,9 +26,11 @@ from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.read import read_examples
 from finetune_trainer.data.records import Records
 from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.places import Places
+from s3server import S3Server
 
-from .format_corpus import ROWS, zstd
+from .format_corpus import ROWS, parquet, zstd
 
 PLACES = Places(StorageSpec(), None)
 CUTS = st.lists(st.integers(0, 400), max_size=20)
@@ -130,6 +137,42 @@ def test_the_texts_are_those_of_the_file(tmp_path: Path) -> None:
     assert [turn.content for turn in example.messages] == ["do", "done"]
 
 
+def test_parquet_is_read_from_s3_at_random(s3: S3Server, tmp_path: Path) -> None:
+    texts = [os.urandom(1000).hex() for _ in range(6000)]
+    content = parquet({"prompt": texts, "vector": [[0.5] * 100] * 6000, "completion": texts}, row_group_size=2500)
+    s3.put("formats/t.parquet", content)
+    places = Places(StorageSpec(endpoint=s3.endpoint), s3server.mount(tmp_path / "keys", s3.admin))
+    dataset = DatasetSpec(uri="s3://data/formats/t.parquet", sha256=hashlib.sha256(content).hexdigest())
+    objects = dataset_objects(dataset, places)
+    rows = list(read_examples(dataset, objects, places))
+    assert [row.completion for row in rows if isinstance(row, PromptCompletion)] == texts
+
+    s3.put("formats/t.parquet", parquet({"prompt": texts[:10], "completion": texts[:10]}))
+    with pytest.raises(ObjectReplacedError):
+        list(read_examples(dataset, objects, places))
+
+
+def test_a_parquet_file_that_is_replaced_meanwhile_is_no_good_one(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(parquet({"text": ["a"] * 1000}))
+    dataset = DatasetSpec(uri=f"file://{path}")
+    examples = read_examples(dataset, dataset_objects(dataset, PLACES), PLACES)
+    next(examples)
+    with path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ObjectReplacedError):
+        list(examples)
+
+
+def test_the_checksum_of_a_parquet_file_is_that_of_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(parquet({"text": ["a"] * 1000}))
+    good = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(read(uri=f"file://{path}", sha256=good)) == 1000
+    with pytest.raises(TrainerError, match=f"found SHA-256 {good}"):
+        read(uri=f"file://{path}", sha256="0" * 64)
+
+
 _SCAN = """
 import re, sys
 from pathlib import Path
@@ -164,7 +207,7 @@ def peak_of(path: Path) -> tuple[int, int]:
     return int(rows), int(peak)
 
 
-@pytest.mark.parametrize("name", ["t.json", "t.csv", "t.jsonl.zst"])
+@pytest.mark.parametrize("name", ["t.json", "t.csv", "t.jsonl.zst", "t.parquet"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     row, count = {"prompt": "p" * 40_000, "completion": "c" * 40_000}, 3_400
     path = tmp_path / name
@@ -178,9 +221,15 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
             case "t.csv":
                 file.write(b"prompt,completion\n")
                 file.writelines(f"{row['prompt']},{row['completion']}\n".encode() for _ in range(count))
+            case "t.parquet":
+                # One row group: it is larger than what may be held.
+                block = pa.table({"text": [os.urandom(3000).hex() for _ in range(200)]})
+                with pq.ParquetWriter(file, block.schema, use_dictionary=False, compression="none") as writer:
+                    writer.write_table(pa.concat_tables([block] * 225).combine_chunks(), row_group_size=45_000)
+                count = 45_000
             case _:
-                block = "".join(f'{{"text": "{os.urandom(3000).hex()}"}}\n' for _ in range(200))
-                file.writelines([zstd(block.encode())] * 200)
+                lines = "".join(f'{{"text": "{os.urandom(3000).hex()}"}}\n' for _ in range(200))
+                file.writelines([zstd(lines.encode())] * 200)
                 count = 40_000
     rows, peak = peak_of(path)
     assert rows == count

@@ -1,10 +1,11 @@
 """From a stored object to its records: decompressed as it says itself, read as its format says."""
 
 import hashlib
+import io
 import posixpath
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
@@ -13,8 +14,9 @@ from finetune_trainer.data import gunzip, unzstd
 from finetune_trainer.data.delimited import DelimitedRecords
 from finetune_trainer.data.json_document import JsonRecords
 from finetune_trainer.data.jsonl import JsonlRecords
+from finetune_trainer.data.parquet import ParquetRecords
 from finetune_trainer.data.plain_text import TextRecords
-from finetune_trainer.data.problems import FaultError
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.records import Records
 from finetune_trainer.data.sniff import UTF8_BOM, format_of, sniff
 from finetune_trainer.storage.base import ByteCount
@@ -35,7 +37,7 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
         FaultError: it is something else than it should be, or cannot be decompressed.
         TrainerError: NOT_SUPPORTED, what reads this format is not installed; or the storage's reason.
     """
-    pieces = _unpack(stored, dataset.limits.max_compression_ratio)
+    pieces, packed = _unpack(stored, dataset.limits.max_compression_ratio)
     first = next(pieces, b"")
     format_ = format_of(dataset, posixpath.basename(source.uri), first)
     if fault := sniff(first, format_):
@@ -52,7 +54,11 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
         case DatasetFormat.TEXT:
             column = dataset.fields.text if dataset.fields is not None else None
             return TextRecords(content, longest, column or "text")
-        case DatasetFormat.PARQUET | DatasetFormat.PANDAS:
+        case DatasetFormat.PARQUET:
+            if packed:
+                raise FaultError(_packed_parquet())
+            return ParquetRecords(stored.random_access(), source.size, dataset, unpacked)
+        case DatasetFormat.PANDAS:
             raise TrainerError(
                 FailureReason.NOT_SUPPORTED,
                 f"{source.uri}: dataset.format {format_} is not read by this version; convert the rows to jsonl",
@@ -68,6 +74,7 @@ class StoredBytes:
         self._stream = stream
         self._moved = moved
         self._hash = hashlib.sha256() if hashed else None
+        self._at_random = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -85,20 +92,68 @@ class StoredBytes:
         """The SHA-256 of the whole object, whether or not all of it was asked for; None when not hashed."""
         if self._hash is None:
             return None
+        if self._at_random:
+            self._hash = hashlib.sha256()
+            self._stream.seek(0)
         for _ in self:
             pass
         return self._hash.hexdigest()
 
+    def random_access(self) -> BinaryIO:
+        """The stored object as a file that is read at random, from now on."""
+        self._at_random = True
+        return cast("BinaryIO", _CountedFile(self._stream, self._moved))
 
-def _unpack(stored: "StoredBytes", max_ratio: int) -> Iterator[bytes]:
-    """The decompressed bytes; compression is told by the content, whatever the name says."""
+
+class _CountedFile(io.RawIOBase):
+    """The stored object at random, its bytes counted as they are read."""
+
+    def __init__(self, stream: BinaryIO, moved: ByteCount) -> None:
+        super().__init__()
+        self._stream = stream
+        self._moved = moved
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Goes to a place."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The place."""
+        return self._stream.tell()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; fewer only at the end."""
+        content = self._stream.read(size)
+        self._moved(len(content))
+        return content
+
+
+def _unpack(stored: "StoredBytes", max_ratio: int) -> tuple[Iterator[bytes], bool]:
+    """The decompressed bytes, and whether they were compressed; told by the content, whatever the name says."""
     first = next(stored, b"")
     pieces = chain((first,), stored)
     if first.startswith(gunzip.MAGIC):
-        return gunzip.gunzip(pieces, max_ratio)
+        return gunzip.gunzip(pieces, max_ratio), True
     if first.startswith(unzstd.MAGIC):
-        return unzstd.unzstd(pieces, max_ratio)
-    return pieces
+        return unzstd.unzstd(pieces, max_ratio), True
+    return pieces, False
+
+
+def _packed_parquet() -> Fault:
+    return Fault(
+        kind=ProblemKind.FILE,
+        found="a Parquet file that is compressed as a whole",
+        expected="a Parquet file",
+        remedy="unpack it: Parquet compresses its columns itself, and is read at random",
+    )
 
 
 def _counted(pieces: Iterator[bytes], unpacked: Callable[[int], None]) -> Iterator[bytes]:

@@ -137,6 +137,8 @@ def shown(value: object) -> str:
             return f"the number {_number(value)}"
         case str():
             return f"the text {shorten(value)!r}" if value else "an empty text"
+        case bytes():
+            return f"{len(value)} bytes of binary data"
         case list():
             return f"a list of {len(value)}"
         case dict():

@@ -258,6 +258,12 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
     return [shape for shape in every if shape.schema is schema]
 
 
+def columns_read(fields: Fields | None) -> frozenset[str]:
+    """The columns that a row of any schema may be made of, for formats that read columns apart."""
+    mapped = (fields or Fields()).model_dump(exclude_none=True).values()
+    return frozenset(Fields.model_fields) - {"role", "content"} | {"conversations", "tools"} | frozenset(mapped)
+
+
 def _column_faults(row: Row, columns: Sequence[str]) -> list[Fault]:
     faults = []
     for column in columns:

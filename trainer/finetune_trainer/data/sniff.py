@@ -84,7 +84,7 @@ def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
     head = head[:_HEAD_BYTES]
     wanted = _WANTED[format_]
     for magic, what, remedy in _BINARY:
-        if head.startswith(magic) and not (format_ is DatasetFormat.PARQUET and magic in PARQUET_MAGIC):
+        if head.startswith(magic) and not (format_ is DatasetFormat.PARQUET and magic == PARQUET_MAGIC[0]):
             return _fault(what, wanted, remedy)
     if head.startswith(_LFS):
         return _fault("a Git LFS pointer", wanted, "fetch the file itself: git lfs pull")

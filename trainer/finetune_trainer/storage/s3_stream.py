@@ -33,7 +33,7 @@ class Body(Protocol):
 
 
 class ResumingStream(io.RawIOBase):
-    """Reads an object of known size through `open_at(offset)`.
+    """Reads an object of known size through `open_at(offset)`, from its beginning or from where `seek` went.
 
     Args:
         open_at: opens the body from a byte on; raises what the client raises.
@@ -61,6 +61,23 @@ class ResumingStream(io.RawIOBase):
     def readable(self) -> bool:
         """It is."""
         return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Goes to a place of the object; the next read asks for it with a request of its own."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        position = min(max(start + offset, 0), self._size)
+        if position != self._position:
+            self._drop()
+            self._position = position
+        return position
 
     def readinto(self, buffer: "io.WriteableBuffer", /) -> int:  # type: ignore[name-defined]
         """The next bytes; 0 at the end of the object and only there."""

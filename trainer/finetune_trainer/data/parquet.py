@@ -1,0 +1,149 @@
+"""Parquet: row groups are streamed, and of the columns only those that a row can be made of are read.
+
+The format needs its end first and columns side by side, so the file is read at random (`StoredBytes.random_access`);
+nothing is put on the disk.
+"""
+
+import io
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.data.arrow import pyarrow
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
+from finetune_trainer.data.ratio import require_ratio
+from finetune_trainer.data.records import Record
+from finetune_trainer.data.shapes import Row, columns_read
+from finetune_trainer.storage.base import ByteCount
+
+_ROWS_A_BATCH = 64
+_BUFFER_BYTES = 4 << 20
+"""Read at once of a column: without it Arrow holds whole row groups."""
+
+
+class ParquetRecords:
+    """The rows of a Parquet file.
+
+    Args:
+        file: the file; it can be read at random.
+        size: its bytes.
+        dataset: columns and limits.
+        unpacked: called with the bytes of the columns read, decompressed.
+    """
+
+    unit: Final = Unit.ROW
+
+    def __init__(self, file: BinaryIO, size: int, dataset: DatasetSpec, unpacked: ByteCount) -> None:
+        self._file = file
+        self._size = size
+        self._limits = dataset.limits
+        self._columns = columns_read(dataset.fields)
+        self._unpacked = unpacked
+        self.number = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """See `Records`."""
+        pa = pyarrow("Parquet")
+        try:
+            file = pa.parquet.ParquetFile(
+                self._file, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            )
+            yield from self._rows(file)
+        except (pa.ArrowException, OSError) as error:
+            raise FaultError(_unreadable(str(error))) from None
+
+    def _rows(self, file: Any) -> Iterator[Record]:
+        names: list[str] = file.schema_arrow.names
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise FaultError(
+                Fault(
+                    kind=ProblemKind.SCHEMA,
+                    found=f"the column {shorten(twice[0])!r} twice",
+                    expected="each column once",
+                    remedy="rename or remove one of the two",
+                )
+            )
+        self._require_ratio(file.metadata)
+        # Columns that no row is made of stand for themselves by name: messages list them.
+        others: Row = dict.fromkeys(name for name in names if name not in self._columns)
+        read = [name for name in names if name in self._columns]
+        for batch in file.iter_batches(_ROWS_A_BATCH, columns=read):
+            self._unpacked(batch.nbytes)
+            large = batch.nbytes > self._limits.max_line_bytes
+            for row in self._converted(batch):
+                self.number += 1
+                if isinstance(row, Fault):
+                    yield self.number, None, row
+                elif large and (size := _text_bytes(row)) > self._limits.max_line_bytes:
+                    yield self.number, None, self._too_long(size)
+                else:
+                    yield self.number, None, others | row
+        # A file that was replaced meanwhile says so at its end, which nothing above has read to.
+        self._file.seek(0, io.SEEK_END)
+        self._file.read(1)
+
+    def _converted(self, batch: Any) -> Iterator[Row | Fault]:
+        try:
+            rows = batch.to_pylist(maps_as_pydicts="strict")
+        except UnicodeDecodeError:
+            # Somewhere among them is a text that is none.
+            yield from (_one_row(batch.slice(index, 1)) for index in range(batch.num_rows))
+        except ValueError as error:
+            raise FaultError(_unreadable(str(error)), self.number + 1) from None
+        else:
+            # A batch of no columns has no rows as dictionaries, but has their number.
+            yield from rows or ({} for _ in range(batch.num_rows))
+
+    def _require_ratio(self, metadata: Any) -> None:
+        """Goes by what the file says of itself; what it really grows to is held by `dataset.limits.maxBytes`."""
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        require_ratio(sum(group.total_byte_size for group in groups), self._size, self._limits.max_compression_ratio)
+
+    def _too_long(self, size: int) -> Fault:
+        return Fault(
+            kind=ProblemKind.TOO_LONG,
+            found=f"a row of {size:,} bytes",
+            expected=f"at most {self._limits.max_line_bytes:,}",
+            remedy="split the row, or raise dataset.limits.maxLineBytes",
+        )
+
+
+def _one_row(batch: Any) -> Row | Fault:
+    row: Row = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            [row[name]] = column.to_pylist(maps_as_pydicts="strict")
+        except UnicodeDecodeError as error:
+            return Fault(
+                kind=ProblemKind.ENCODING,
+                path=name,
+                found=f"the byte 0x{error.object[error.start]:02x}, which is not UTF-8",
+                expected="UTF-8",
+                remedy="the column is declared as text but holds other bytes: write the file again",
+            )
+    return row
+
+
+def _text_bytes(value: object) -> int:
+    """Bytes of the texts in a row."""
+    match value:
+        case str():
+            return len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
+        case dict():
+            return sum(map(_text_bytes, value.values()))
+        case list():
+            return sum(map(_text_bytes, value))
+    return 0
+
+
+def _unreadable(said: str) -> Fault:
+    """What Arrow objects to. Its words are part of no interface: unknown ones are passed on."""
+    found, remedy = f"damaged Parquet data ({shorten(said, 120)})", "write or upload the file again"
+    if "magic bytes not found" in said or "footer" in said:
+        found, remedy = "no Parquet footer at the end of the file", "the file is cut short: upload it again"
+    elif "crypt" in said:
+        found, remedy = "encrypted Parquet columns", "write the file without encryption"
+    elif "duplicate field names" in said:
+        found, remedy = "a nested column with two fields of one name", "rename one of the two"
+    return Fault(kind=ProblemKind.FILE, found=found, expected="a Parquet file", remedy=remedy)
