@@ -95,6 +95,7 @@ class PreflightStatus(TolerantWire):
     bytes: int | None = Field(None, ge=0, description="Bytes of the dataset.")
     schema_: ShortText | None = Field(None, alias="schema", description="Shape of the rows.")
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
+    duplicates: int | None = Field(None, ge=0, description="Rows that train what a row before has trained.")
     model_parameters: int | None = Field(None, ge=0, description="Weights of the base model.")
     model_bytes: int | None = Field(None, ge=0, description="Bytes of the base model's files.")
     model_revision: ShortText | None = Field(

@@ -46,6 +46,7 @@ class PreflightSummary(TolerantWire):
     bytes: int | None = Field(None, ge=0)
     schema_: str | None = Field(None, alias="schema")
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
+    duplicates: int | None = Field(None, ge=0, description="Rows that train what a row before has trained.")
     model_parameters: int | None = None
     model_bytes: int | None = None
     model_revision: str | None = Field(None, description="The commit that a Hub model's revision means.")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.example import Example, Place
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.storage.base import ByteCount, OpenStore
@@ -14,6 +15,7 @@ def read_examples(
     objects: Sequence[SourceObject],
     open_store: OpenStore,
     moved: ByteCount = lambda _: None,
+    duplicates: DuplicateCounter | None = None,
 ) -> Iterator[Example]:
     """The examples of the objects, in order; memory does not grow with their number.
 
@@ -25,12 +27,13 @@ def read_examples(
         objects: what to read, as `sources.dataset_objects` gives it.
         open_store: where objects are opened.
         moved: called with stored bytes as they are read.
+        duplicates: counts the rows that train what a row before has trained.
 
     Raises:
         TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED when what reads a format is not
             installed; or the storage's reason.
     """
-    scan = DatasetScan(dataset, objects, open_store, moved)
+    scan = DatasetScan(dataset, objects, open_store, moved, duplicates)
     findings = scan.findings
     for shape, file, line, row in scan:
         if not findings.count:

@@ -11,6 +11,7 @@ from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.detect import find_shape, unknown_shape
+from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.records import Records
@@ -33,6 +34,7 @@ class DatasetScan:
         objects: what to read.
         open_store: where objects are opened.
         moved: called with stored bytes as they are read.
+        duplicates: the counter; a new one by default.
 
     Attributes:
         findings: the problems; complete when the iteration has ended.
@@ -40,6 +42,7 @@ class DatasetScan:
         blank_lines: lines without content.
         bytes: bytes after decompression.
         schema: the rows' schema, once known.
+        duplicates: sound rows that train what a row before has trained, whatever their other columns.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class DatasetScan:
         objects: Sequence[SourceObject],
         open_store: OpenStore,
         moved: ByteCount = lambda _: None,
+        duplicates: DuplicateCounter | None = None,
     ) -> None:
         self._dataset = dataset
         self._objects = objects
@@ -57,6 +61,7 @@ class DatasetScan:
         self.findings = Findings()
         self.rows = self.blank_lines = self.bytes = 0
         self.schema: DatasetSchema | None = None
+        self.duplicates = duplicates or DuplicateCounter()
 
     def __iter__(self) -> Iterator[ScannedRow]:
         """The sound rows.
@@ -109,6 +114,7 @@ class DatasetScan:
             self.schema = known.schema
         # The loop that decides the speed: no call more than needed for a sound row.
         add, unit, max_rows = self.findings.add, records.unit, self._dataset.limits.max_rows
+        seen = self.duplicates.add
         for number, offset, row in records:
             if row is None:
                 self.blank_lines += 1
@@ -125,6 +131,7 @@ class DatasetScan:
                 for fault in faults:
                     add(fault, name, number, offset, unit)
             else:
+                seen(known.key(row))
                 yield known, name, number, row
 
     def _unpacked(self, count: int) -> None:

@@ -159,8 +159,7 @@ class _Checks:
         else:
 
             def look() -> str:
-                check_writing(self._open_store(output), output, token)
-                return f"{output} was written, read back and cleaned up"
+                return check_writing(self._open_store(output), output, token)
 
             self._run("storage.write", [output.scheme], look)
 
@@ -183,7 +182,13 @@ class _Checks:
         self._findings = scan.findings
         for _ in scan:
             pass
-        self._facts |= {"rows": scan.rows, "bytes": scan.bytes, "schema": scan.schema}
+        repeated = scan.duplicates
+        self._facts |= {
+            "rows": scan.rows,
+            "bytes": scan.bytes,
+            "schema": scan.schema,
+            "duplicates": repeated.count,
+        }
         scan.findings.raise_if_any()
         if self._validation:
             own = DatasetScan(_without_checksum(dataset), self._validation, self._open_store, self._moved)
@@ -192,7 +197,9 @@ class _Checks:
                 pass
             own.findings.raise_if_any()
         blank = f", {scan.blank_lines:,} blank lines passed over" if scan.blank_lines else ""
-        return f"{scan.rows:,} rows of {scan.schema}, {scan.bytes:,} bytes{blank}"
+        least = "" if repeated.complete else "at least "
+        twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
+        return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}"
 
     def _run(self, name: str, schemes: Sequence[Scheme], look: Callable[[], str]) -> None:
         """Runs a check and notes its verdict; storage that did not answer is not waited for again."""

@@ -13,6 +13,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import RECIPE_ENV, TERMINATION_ENV
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
 from finetune_trainer.contract.progress import Stage
+from finetune_trainer.machine import memory_that_ran_out
 from finetune_trainer.preflight.checks import check
 from finetune_trainer.preflight.outcome import exit_code, shown, termination
 from finetune_trainer.recipe_file import read_recipe
@@ -58,6 +59,8 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
     except TrainerError as error:
         return _failed("recipe", error.reason, error.message)
     except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
+        if (reason := memory_that_ran_out(error)) is not None:
+            return _failed("preflight", reason, f"memory ran out while the data was checked ({type(error).__name__})")
         log.failure("crashed", error)
         return _failed("preflight", FailureReason.INTERNAL, f"{type(error).__name__}: {error}")
     finally:

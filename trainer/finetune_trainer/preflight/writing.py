@@ -9,13 +9,18 @@ from finetune_trainer.contract.uri import Uri
 from finetune_trainer.storage.base import AlreadyExistsError, Store
 
 
-def check_writing(store: Store, output: Uri, token: str) -> None:
-    """Writes, reads back and removes an object under the output. Nothing is left, whatever happens.
+def check_writing(store: Store, output: Uri, token: str) -> str:
+    """Writes, reads back and removes an object under the output. Nothing is left, unless deleting is not allowed.
+
+    The run itself deletes nothing, so rights without DeleteObject are enough for it: that is only worth a note.
 
     Args:
         store: the output's store.
         output: output.uri.
         token: makes the probe's name unique.
+
+    Returns:
+        What was done, in words.
 
     Raises:
         TrainerError: the storage's reason; NOT_SUPPORTED when conditional writes are ignored.
@@ -29,7 +34,13 @@ def check_writing(store: Store, output: Uri, token: str) -> None:
     except BaseException:
         _remove_quietly(store, probe)
         raise
-    store.delete(probe)
+    try:
+        store.delete(probe)
+    except TrainerError as error:
+        if error.reason is not FailureReason.STORAGE_ACCESS_DENIED:
+            raise
+        return f"{output} was written and read back; the probe stays there, {probe} (note: {error.message})"
+    return f"{output} was written, read back and cleaned up"
 
 
 def _check_read_back(store: Store, probe: Uri, content: bytes) -> None:
