@@ -110,6 +110,7 @@ def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert verdicts(report) == dict.fromkeys(names, Verdict.PASSED)
     summary = report.summary
     assert (summary.rows, summary.schema_, summary.model_parameters) == (3, "promptCompletion", 10)
+    assert summary.duplicates == 2
     assert summary.bytes == 3 * len(ROW)
     assert ended.outcome is Outcome.SUCCEEDED
     assert ended.fingerprint == report.fingerprint is not None
@@ -193,6 +194,44 @@ def test_an_output_that_may_only_be_read(bench: Bench, capsys: pytest.CaptureFix
     assert verdicts(report) | {"storage.write": Verdict.PASSED} == dict.fromkeys(verdicts(report), Verdict.PASSED)
     assert ended.message.startswith("storage.write: writing")
     assert "AccessDenied" in ended.message
+
+
+def test_an_output_in_which_nothing_may_be_deleted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with s3server.running() as server:
+        bench = Bench(server, tmp_path, "nodelete")
+        deny = {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": ["s3:DeleteObject"],
+            "Resource": [f"arn:aws:s3:::{s3server.BUCKET}/*"],
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+        server.client().put_bucket_policy(Bucket=s3server.BUCKET, Policy=policy)
+        code, report, _ = report_of(bench, capsys)
+        assert code == 0, report
+        (writing,) = [item for item in report.checks if item.name == "storage.write"]
+        assert "the probe stays there" in writing.message
+        assert len(bench.outputs()) == 1
+
+
+_SMALL = """
+import re, resource, sys
+from pathlib import Path
+from finetune_trainer import preflight
+taken = int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (taken + (64 << 20),) * 2)
+sys.exit(preflight.main(sys.argv[1:]))
+"""
+
+
+def test_memory_that_runs_out_has_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(b'{"text": "' + b"x" * (100 << 20) + b'"}\n')
+    recipe = local_recipe(tmp_path, dataset={"limits": {"maxLineBytes": 1 << 30}})
+    done = run_child(_SMALL, recipe, {TERMINATION_ENV: str(tmp_path / "termination")})
+    ended = Termination.read((tmp_path / "termination").read_text())
+    assert ended is not None
+    assert (done.returncode, ended.reason) == (ExitCode.HOST_OUT_OF_MEMORY, FailureReason.HOST_OUT_OF_MEMORY)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -378,31 +417,41 @@ def test_sigterm_is_an_end_with_a_reason(bench: Bench) -> None:
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, FailureReason.PREEMPTED)
 
 
-def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
-    data, model = tmp_path / "train.jsonl", tmp_path / "model"
-    data.write_bytes(ROW)
+def local_recipe(folder: Path, **sections: Any) -> Path:
+    """A recipe with file:// places; the data is `train.jsonl` in the folder."""
+    model = folder / "model"
     model.mkdir()
     for name, content in MODEL.items():
         (model / name).write_bytes(content)
     recipe = {
         "job": {"name": "tiny"},
         "model": {"uri": f"file://{model}"},
-        "dataset": {"uri": f"file://{data}"},
-        "output": {"uri": f"file://{tmp_path}/out"},
+        "output": {"uri": f"file://{folder}/out"},
+        **sections,
+        "dataset": {"uri": f"file://{folder}/train.jsonl", **sections.get("dataset", {})},
     }
-    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    return folder / "recipe.json"
+
+
+def run_child(script: str, recipe: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, "--recipe", str(recipe)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_nothing_heavy_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(ROW)
     script = (
         "import sys; from finetune_trainer import preflight; code = preflight.main(sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'peft', 'trl', 'accelerate'} & set(sys.modules); "
         "assert not heavy, heavy; sys.exit(code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, "--recipe", str(tmp_path / "recipe.json")],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_child(script, local_recipe(tmp_path), {})
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "ok      dataset" in done.stdout
     assert not (tmp_path / "out").exists()

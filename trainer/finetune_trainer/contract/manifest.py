@@ -33,6 +33,17 @@ class SourceObject(TolerantWire):
     revision: str | None = Field(None, description="Commit of a Hub model's file.")
 
 
+class DataFacts(TolerantWire):
+    """What became of the rows."""
+
+    tokens: int = Field(ge=0, description="Tokens of the trained rows, after the cut.")
+    trained_tokens: int = Field(ge=0, description="Those of them that count in the loss.")
+    truncated: int = Field(ge=0, description="Rows that were cut to dataset.maxLength.")
+    dropped: int = Field(ge=0, description="Rows without a trained token, which were left out.")
+    longest: int = Field(ge=0, description="Tokens of the longest row before any cut.")
+    duplicates: int = Field(ge=0, description="Rows that repeat one before.")
+
+
 class Manifest(TolerantWire):
     """What was made, from what, by whom."""
 
@@ -44,6 +55,7 @@ class Manifest(TolerantWire):
     base_model_revision: str | None = Field(None, description="The commit that was trained on, of a Hub model.")
     dataset: list[SourceObject]
     rows: int | None = Field(None, ge=0)
+    data: DataFacts | None = None
     rank: int
     target_modules: list[str]
     metrics: dict[str, float] = Field(default_factory=dict)

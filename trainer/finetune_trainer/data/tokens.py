@@ -58,6 +58,7 @@ class TokenCounts:
         truncated: rows that were longer than maxLength and were cut.
         dropped: rows without a trained token (after the cut), which are left out.
         longest: tokens of the longest row before any cut.
+        duplicates: rows of the data, trained or not, that repeat one before.
     """
 
     rows: int = 0
@@ -66,6 +67,7 @@ class TokenCounts:
     truncated: int = 0
     dropped: int = 0
     longest: int = 0
+    duplicates: int = 0
 
     def take(self, row: TokenRow, max_length: int) -> TokenRow | None:
         """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained."""

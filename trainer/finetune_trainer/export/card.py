@@ -110,6 +110,7 @@ def _data(facts: RunFacts) -> list[str]:
         "rows trained": f"{counts.rows:,}",
         "rows cut at maxLength": f"{counts.truncated:,}",
         "rows left out": f"{counts.dropped:,}",
+        "duplicate rows": f"{counts.duplicates:,}",
         "tokens": f"{counts.tokens:,}",
         "tokens that count in the loss": f"{counts.trained_tokens:,}",
     }

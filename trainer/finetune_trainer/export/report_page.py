@@ -180,6 +180,7 @@ def _data(facts: RunFacts) -> dict[str, str]:
         "rows trained": f"{counts.rows:,}",
         "rows cut at dataset.maxLength": f"{counts.truncated:,}",
         "rows left out": f"{counts.dropped:,}",
+        "duplicate rows": f"{counts.duplicates:,}",
         "tokens": f"{counts.tokens:,}",
         "tokens that count in the loss": f"{counts.trained_tokens:,}",
         "longest row before the cut": f"{counts.longest:,} tokens",

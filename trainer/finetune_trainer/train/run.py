@@ -9,7 +9,7 @@ from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.layout import run_prefix, writer_folder
-from finetune_trainer.contract.manifest import Manifest, ManifestFile
+from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.supported import unsupported_fields
@@ -116,13 +116,15 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
     Raises:
         TrainerError: a row is wrong, or none is left; or the process was told to go.
     """
+    from finetune_trainer.data.duplicates import DuplicateCounter
     from finetune_trainer.data.read import read_examples
     from finetune_trainer.train.rows import write_rows
 
-    dataset, counts = recipe.dataset, TokenCounts()
-    examples = read_examples(dataset, inputs.dataset, context.open_store, context.downloaded)
+    dataset, counts, repeated = recipe.dataset, TokenCounts(), DuplicateCounter()
+    examples = read_examples(dataset, inputs.dataset, context.open_store, context.downloaded, repeated)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
     written = write_rows(map(context.unless_told, rows), context.work / "rows.arrow")
+    counts.duplicates = repeated.count
     event(
         "dataset",
         rows=counts.rows,
@@ -131,6 +133,7 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
         truncated=counts.truncated,
         dropped=counts.dropped,
         longest=counts.longest,
+        duplicates=counts.duplicates,
     )
     if not counts.rows:
         message = f"no row has a token to train: {counts.dropped} of {counts.dropped} rows were dropped"
@@ -205,6 +208,14 @@ def published(
             base_model_revision=inputs.model_revision,
             dataset=inputs.dataset,
             rows=facts.counts.rows,
+            data=DataFacts(
+                tokens=facts.counts.tokens,
+                trained_tokens=facts.counts.trained_tokens,
+                truncated=facts.counts.truncated,
+                dropped=facts.counts.dropped,
+                longest=facts.counts.longest,
+                duplicates=facts.counts.duplicates,
+            ),
             rank=recipe.lora.rank,
             target_modules=adapter.target_modules,
             metrics=dict(facts.metrics),
