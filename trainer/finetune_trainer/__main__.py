@@ -73,7 +73,7 @@ def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter,
         places = Places(
             recipe.storage,
             Credentials.from_environment(environment),
-            revision=recipe.model.revision,
+            model=recipe.model,
             hub_token=HubToken.from_environment(environment),
         )
         context = Context(

@@ -77,7 +77,7 @@ def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
         raise TrainerError(
             FailureReason.MODEL_NOT_FOUND, f"{uri} is no folder with model files: model.uri must name the folder itself"
         )
-    return [_with_content(item, open_store) for item in files]
+    return [with_content(item, open_store) for item in files]
 
 
 def pickled_weights(objects: Sequence[SourceObject]) -> list[str]:
@@ -187,7 +187,7 @@ def _data_objects(places: Sequence[str], open_store: OpenStore) -> list[SourceOb
             found = [item for item in found if not _hidden(item.uri.removeprefix(top))]
         if not found:
             raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
-        objects += [_with_content(item, open_store, whole=True) for item in found]
+        objects += [with_content(item, open_store, whole=True) for item in found]
     return objects
 
 
@@ -195,8 +195,8 @@ def _hidden(path: str) -> bool:
     return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
-def _with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:
-    """The object with a SHA-256 where its ETag is none of its content: files.
+def with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:
+    """The object with a SHA-256 where its ETag is none of its content: files. `whole`: however large it is.
 
     Large weights keep size and time of change: hashing 140 GB would cost minutes, and the worst that a copy's
     new time can do is a training that need not have been.

@@ -290,6 +290,37 @@ def test_models(
     assert bench.outputs() == []
 
 
+ADAPTER_CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["model.layers.0.mlp.up_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        (ADAPTER_CONFIG, 0, "continues from s3://"),
+        (ADAPTER_CONFIG | {"r": 8}, ExitCode.INVALID_RECIPE, "its rank is 8, and spec.lora.rank is 16"),
+        (None, ExitCode.MODEL_NOT_FOUND, "spec.lora.initialAdapterUri: "),
+    ],
+    ids=["fits", "another rank", "gone"],
+)
+def test_an_adapter_to_continue_from(
+    s3: S3Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    config: dict[str, Any] | None,
+    code: int,
+    said: str,
+) -> None:
+    bench = Bench(s3, tmp_path, f"adapters-{tmp_path.name}")
+    if config is not None:
+        bench.put("adapter/adapter_config.json", json.dumps(config).encode())
+        bench.put("adapter/adapter_model.safetensors", weights(10))
+    bench.sections["lora"] = {"initialAdapterUri": f"{bench.base}/adapter"}
+    found, report, _ = report_of(bench, capsys)
+    assert found == code
+    [check] = [item for item in report.checks if item.name == "adapter"]
+    assert said in check.message
+
+
 def put_adapter(bench: Bench, fingerprint: str, uid: str | None = None) -> None:
     place = f"out/tiny/{fingerprint[:12]}"
     manifest = Manifest.model_validate(

@@ -14,7 +14,6 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.model.deviceMap": {"model": {"deviceMap": "balanced"}},
     "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2"}},
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
-    "spec.lora.initialAdapterUri": {"lora": {"initialAdapterUri": "s3://models/adapters/x"}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
@@ -39,7 +38,7 @@ WORKS = {
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
-    "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "output.onExisting",
+    "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting",
 }  # fmt: skip
 
 

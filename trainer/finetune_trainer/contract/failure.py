@@ -139,8 +139,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.MODEL_NOT_FOUND,
             _F,
             ExitCode.MODEL_NOT_FOUND,
-            "There is no such model or revision, or it is private.",
-            "Check model.uri and model.revision, and the token of a private model.",
+            "There is no such model, revision or adapter, or it is private.",
+            "Check model.uri and model.revision, or lora.initialAdapterUri, and the token of a private model.",
         ),
         (
             FailureReason.MODEL_INVALID,

@@ -54,6 +54,9 @@ class Manifest(TolerantWire):
     base_model: str = Field(description="The base model as a server should name it.")
     base_model_revision: str | None = Field(None, description="The commit that was trained on, of a Hub model.")
     dataset: list[SourceObject]
+    initial_adapter: list[SourceObject] = Field(
+        default_factory=list, description="The files of the adapter that was continued from."
+    )
     rows: int | None = Field(None, ge=0)
     data: DataFacts | None = None
     rank: int

@@ -52,13 +52,6 @@ def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
         yield _not_yet("dataset.validation", "set", "the adapter is not measured yet; remove the section")
 
 
-def _lora(recipe: Recipe) -> Iterator[Unsupported]:
-    lora = recipe.lora
-    if lora.initial_adapter_uri is not None:
-        message = "a training always starts from a new adapter; remove the field"
-        yield _not_yet("lora.initialAdapterUri", lora.initial_adapter_uri, message)
-
-
 def _training(recipe: Recipe) -> Iterator[Unsupported]:
     if recipe.training.early_stopping is not None:
         message = "the validation loss is not measured yet; remove the section"
@@ -97,7 +90,6 @@ def _output(recipe: Recipe) -> Iterator[Unsupported]:
 _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
     _model,
     _dataset,
-    _lora,
     _training,
     _evaluation,
     _checkpoint,

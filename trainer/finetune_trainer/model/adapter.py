@@ -1,11 +1,14 @@
 """The LoRA adapter: its configuration from the recipe, the layers it goes to, and the number type of its weights."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Int8Params, Params4bit
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -13,6 +16,7 @@ from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraSpec, LoraVari
 
 _ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
 """Kinds of layers that PEFT puts LoRA on and language models have; bitsandbytes' are subclasses of Linear."""
+_START = "spec.lora.initialAdapterUri"
 
 
 def lora_config(spec: LoraSpec, model: Any) -> LoraConfig:
@@ -124,3 +128,36 @@ def keep_in_float32(model: torch.nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+
+
+def take_weights(model: Any, file: Path) -> None:
+    """Gives the adapter of a PEFT model the weights of another one, which must have the same layers and shapes.
+
+    Args:
+        model: the PEFT model with its new adapter in float32.
+        file: the other adapter's safetensors file.
+
+    Raises:
+        TrainerError: MODEL_INVALID, the file is damaged, or made for another base model; INVALID_RECIPE, it is for
+            other layers than the recipe asks for.
+    """
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise TrainerError(FailureReason.MODEL_INVALID, f"{_START}: its weights cannot be read: {error}") from error
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if different := sorted(own.keys() ^ weights.keys()):
+        side = "the adapter has none" if different[0] in own else "the recipe asks for none"
+        raise TrainerError(
+            FailureReason.INVALID_RECIPE,
+            f"{_START}: its layers are not those of spec.lora.targetModules and modulesToSave: {len(different)} weights"
+            f" differ, for {different[0]} {side}; write the adapter's",
+        )
+    if different := [name for name, weight in own.items() if weight.shape != weights[name].shape]:
+        name = different[0]
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"{_START}: it was made for another base model: {name} has the shape {tuple(weights[name].shape)}, here it "
+            f"is {tuple(own[name].shape)}",
+        )
+    set_peft_model_state_dict(model, weights)

@@ -19,6 +19,7 @@ from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.preflight.model_files import check_model
 from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
@@ -50,6 +51,7 @@ def check(
     run.recipe_fields()
     run.data_places()
     run.model()
+    run.initial_adapter()
     run.existing()
     run.rows()
     run.writing(token or uuid.uuid4().hex)
@@ -68,6 +70,7 @@ class _Checks:
         self._data: list[SourceObject] | None = None
         self._validation: list[SourceObject] = []
         self._model: list[SourceObject] | None = None
+        self._adapter: list[SourceObject] | None = None
         self._findings = Findings()
         self._facts: dict[str, object] = {}
         self._fingerprint: str | None = None
@@ -120,13 +123,28 @@ class _Checks:
 
         self._run("model", [parse_uri(place).scheme], look)
 
+    def initial_adapter(self) -> None:
+        """The adapter to continue from is there, whole, and of the kind that the recipe asks for."""
+        place = self._recipe.lora.initial_adapter_uri
+        if place is None:
+            self._adapter = []
+            return
+
+        def look() -> str:
+            found = initial_adapter_objects(self._recipe, self._open_store)
+            require_agreement(self._recipe, found, self._open_store)
+            self._adapter = found
+            return f"continues from {place}, {sum(item.size for item in found):,} bytes"
+
+        self._run("adapter", [parse_uri(place).scheme], look)
+
     def existing(self) -> None:
         """Whether the adapter of this very run is there already."""
         output = self._recipe.output
-        if self._data is None or self._model is None:
+        if self._data is None or self._model is None or self._adapter is None:
             self._skip("output", "data or model are not known, hence neither is the run's fingerprint")
             return
-        self._fingerprint = fingerprint(self._recipe, [*self._data, *self._validation], self._model)
+        self._fingerprint = fingerprint(self._recipe, [*self._data, *self._validation], self._model, self._adapter)
         name = self._fingerprint
 
         def look() -> str:

@@ -73,7 +73,7 @@ def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount)
     places = Places(
         recipe.storage,
         Credentials.from_environment(environment),
-        revision=recipe.model.revision,
+        model=recipe.model,
         hub_token=HubToken.from_environment(environment),
     )
     return check(recipe, places, moved=moved)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
-from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.log import quieten
 from finetune_trainer.storage.base import Store
 from finetune_trainer.storage.credentials import Credentials
@@ -59,33 +60,47 @@ def open_store(
 
 
 class Places:
-    """The stores of one recipe, each opened once. Callable, so that it fits wherever an `OpenStore` is asked for."""
+    """The stores of one recipe, each opened once. Callable, so that it fits wherever an `OpenStore` is asked for.
+
+    Args:
+        spec: how object storage is reached.
+        credentials: the mounted keys; None for the SDK's own chain.
+        model: whose revision is that of its own Hub repository, and of no other.
+        hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
+        pvc_root: where claims are mounted.
+    """
 
     def __init__(
         self,
         spec: StorageSpec,
         credentials: Credentials | None,
         *,
-        revision: str | None = None,
+        model: ModelSpec | None = None,
         hub_token: HubToken | None = None,
         pvc_root: Path = Path(PVC_ROOT),
     ) -> None:
         self._spec = spec
         self._credentials = credentials
-        self._revision = revision
+        self._revisions = {_root(parse_uri(model.uri)): model.revision} if model else {}
         self._hub_token = hub_token
         self._pvc_root = pvc_root
-        self._stores: dict[Scheme, Store] = {}
+        self._stores: dict[str, Store] = {}
 
     def __call__(self, uri: Uri) -> Store:
         """The store of a URI; see `open_store`."""
-        if uri.scheme not in self._stores:
-            self._stores[uri.scheme] = open_store(
+        root = _root(uri)
+        if root not in self._stores:
+            self._stores[root] = open_store(
                 uri,
                 self._spec,
                 self._credentials,
-                revision=self._revision,
+                revision=self._revisions.get(root),
                 hub_token=self._hub_token,
                 pvc_root=self._pvc_root,
             )
-        return self._stores[uri.scheme]
+        return self._stores[root]
+
+
+def _root(uri: Uri) -> str:
+    """What one store is for: a repository of the Hub, or all places of another scheme."""
+    return "/".join([uri.scheme, *uri.authority.split("/")[:2]]) if uri.scheme is Scheme.HF else str(uri.scheme)

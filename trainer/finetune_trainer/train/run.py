@@ -3,6 +3,7 @@
 Imports stay light: torch and its friends come in only once it is known that there is something to train.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.contract.consistency import inconsistencies
@@ -25,7 +26,7 @@ from finetune_trainer.log import event, go_offline, libraries_quiet
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output, reusable_output
 from finetune_trainer.train.context import Context, Result
-from finetune_trainer.train.inputs import Inputs, fetch_model, find_inputs
+from finetune_trainer.train.inputs import Inputs, fetch_adapter, fetch_model, find_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ def run(recipe: Recipe, context: Context) -> Result:
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
-    folder = fetch_model(recipe, inputs, context)
+    folder, start = fetch_model(recipe, inputs, context), fetch_adapter(recipe, inputs, context)
     licence = base_licence(recipe.model.uri, context.open_store)
     context.leave_if_told()
 
@@ -73,7 +74,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
     context.leave_if_told()
 
-    trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, context)
+    trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, start, context)
 
     reporter.stage(Stage.SAVING)
     adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
@@ -144,7 +145,13 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
 
 
 def trained(
-    recipe: Recipe, base: Any, tokenizer: Any, rows: Any, dtype: "torch.dtype", context: Context
+    recipe: Recipe,
+    base: Any,
+    tokenizer: Any,
+    rows: Any,
+    dtype: "torch.dtype",
+    start: Path | None,
+    context: Context,
 ) -> "tuple[StepTrainer, dict[str, float]]":
     """Trains; returns the trainer with its model, and the final metrics.
 
@@ -157,7 +164,8 @@ def trained(
 
     report, stop = ReportSteps(context.reporter, context.clock), StopWhenTold(context.stop)
     history = KeepHistory(context.clock, context.now)
-    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", [history, report, stop])
+    callbacks = [history, report, stop]
+    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", callbacks, start)
     event(
         "training",
         rows=len(rows),
@@ -207,6 +215,7 @@ def published(
             base_model=model_id(recipe.model.uri),
             base_model_revision=inputs.model_revision,
             dataset=inputs.dataset,
+            initial_adapter=inputs.adapter,
             rows=facts.counts.rows,
             data=DataFacts(
                 tokens=facts.counts.tokens,

@@ -17,7 +17,13 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
-from finetune_trainer.model.adapter import keep_in_float32, lora_config, require_saveable, require_targets
+from finetune_trainer.model.adapter import (
+    keep_in_float32,
+    lora_config,
+    require_saveable,
+    require_targets,
+    take_weights,
+)
 from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
 from finetune_trainer.train.isolation import rows_are_isolated
@@ -65,6 +71,7 @@ def make_trainer(
     dtype: torch.dtype,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
+    start: Path | None = None,
 ) -> StepTrainer:
     """The trainer, with the adapter put on the model and in float32, ready to train.
 
@@ -76,6 +83,7 @@ def make_trainer(
         dtype: number type of the products.
         folder: where transformers may write.
         callbacks: called by transformers' rules.
+        start: weights of the adapter to continue from; None for a new one.
 
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
@@ -98,6 +106,8 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
+    if start is not None:
+        take_weights(trainer.model, start)
     return trainer
 
 
