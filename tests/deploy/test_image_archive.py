@@ -5,18 +5,14 @@ import hashlib
 import io
 import json
 import subprocess
-import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))
-from scripts.build_images import record  # noqa: E402
-from scripts.build_images.archive import leading_layers, write  # noqa: E402
+from scripts.build_images import record
+from scripts.build_images.archive import leading_layers, write
 
 NAME = "localhost/finetune-test:1"
 BASE, CUDA, TORCH = b"base" * 1000, b"cuda" * 300_000, b"torch" * 200_000
