@@ -4,7 +4,8 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 PYTHON := .venv/bin/python
 LOCALCLUSTER := PYTHONPATH=tests $(PYTHON) -m localcluster
-IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar build/images/finetune-scripted-trainer.tar
+IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar build/images/finetune-scripted-trainer.tar \
+  build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
 .PHONY: help venv generate format check test images cluster cluster-down demo bench clean
@@ -24,8 +25,8 @@ format: venv ## format the code
 check: venv ## style, types, import contracts, generated files, and the tests that need no cluster
 	@scripts/check
 
-images: venv ## both images as OCI archives in build/images
-	@scripts/build-images --with-scripted
+images: venv ## the images as archives in build/images, in the format of docker save
+	@scripts/build-images --for-tests
 
 cluster: venv images ## a local Kubernetes with S3 and the images; prints how to reach it
 	@$(LOCALCLUSTER) up --images $(IMAGES)

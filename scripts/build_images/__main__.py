@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.build_images import buildah, debian_base, docker, record
-from scripts.build_images.catalog import ALL, ROOT, SCRIPTED, SHIPPED, Image
+from scripts.build_images.catalog import ALL, FOR_TESTS, ROOT, SHIPPED, Image
 from scripts.build_images.engine import Engine
 from scripts.build_images.steps import BuildError, fail, step
 
@@ -20,8 +20,8 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     """Runs the command and returns its exit status."""
     options = _parser().parse_args(arguments)
     images = [image for image in ALL if image.name in options.images] if options.images else list(SHIPPED)
-    if options.with_scripted and SCRIPTED not in images:
-        images.append(SCRIPTED)
+    if options.for_tests:
+        images += [image for image in FOR_TESTS if image not in images]
     home = buildah.user_cache(environment) / "finetune-operator" / "images"
     try:
         with _alone(home):
@@ -91,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help=f"{', '.join(image.name for image in ALL)}; default: the first two",
     )
-    parser.add_argument("--with-scripted", action="store_true", help="also the scripted trainer of the cluster tests")
+    parser.add_argument(
+        "--for-tests",
+        action="store_true",
+        help="also those of the cluster tests: the scripted trainer and an S3 server",
+    )
     parser.add_argument(
         "--base", help="base image; default: the Dockerfiles' own, or a Debian made here when it cannot be pulled"
     )

@@ -61,8 +61,15 @@ SCRIPTED = Image(
     stack=("requirements/operator.txt", "requirements/uv.txt"),
     code=("trainer/finetune_trainer/__init__.py", "trainer/finetune_trainer/contract", "tests/scripted"),
 )
+S3 = Image(
+    name="finetune-test-s3",
+    dockerfile="tests/s3/Dockerfile",
+    stack=("requirements/dev.txt", "requirements/uv.txt"),
+    code=(),
+)
 SHIPPED = (OPERATOR, TRAINER)
-ALL = (*SHIPPED, SCRIPTED)
+FOR_TESTS = (SCRIPTED, S3)
+ALL = (*SHIPPED, *FOR_TESTS)
 
 
 def version() -> str:

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["images/operator/Dockerfile", "images/trainer/Dockerfile"]
-ALL = [*SHIPPED, "tests/scripted/Dockerfile"]
+PYTHON = [*SHIPPED, "tests/scripted/Dockerfile"]
+ALL = [*PYTHON, "tests/s3/Dockerfile"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ def dockerfile(request: pytest.FixtureRequest) -> Dockerfile:
     return Dockerfile(request.param)
 
 
+@pytest.fixture(params=PYTHON)
+def python(request: pytest.FixtureRequest) -> Dockerfile:
+    return Dockerfile(request.param)
+
+
 @pytest.fixture(params=SHIPPED)
 def shipped(request: pytest.FixtureRequest) -> Dockerfile:
     return Dockerfile(request.param)
@@ -71,8 +77,8 @@ def test_the_process_is_no_root_and_is_asked_to_end_by_sigterm(dockerfile: Docke
     assert dockerfile.only("STOPSIGNAL") == "SIGTERM"
 
 
-def test_the_entrypoint_is_python_itself(dockerfile: Dockerfile) -> None:
-    program, option, module = json.loads(dockerfile.only("ENTRYPOINT"))  # a shell form is no JSON
+def test_the_entrypoint_is_python_itself(python: Dockerfile) -> None:
+    program, option, module = json.loads(python.only("ENTRYPOINT"))  # a shell form is no JSON
     assert (program, option) == ("python", "-m")
     assert module in ("finetune_operator", "finetune_trainer")
 
@@ -83,7 +89,7 @@ def test_every_stage_takes_its_base_from_the_argument(dockerfile: Dockerfile) ->
     stages = {match[1] for match in re.finditer(r"^FROM \S+ AS (\S+)$", dockerfile.source, re.MULTILINE)}
     for item in dockerfile.instructions:
         if item.word == "FROM":
-            assert item.text.split()[0] in {"${BASE}", *stages}
+            assert item.text.split()[0] in {"${BASE}", "scratch", *stages}
 
 
 def test_nothing_is_installed_without_a_hash(dockerfile: Dockerfile) -> None:
@@ -107,8 +113,8 @@ def test_no_tool_of_the_build_gets_into_the_image(dockerfile: Dockerfile) -> Non
         assert not re.search(r"/opt/uv(?!/bin/uv,target=)", item.text), item.text
 
 
-def test_our_code_is_the_last_layer(dockerfile: Dockerfile) -> None:
-    layers = [item for item in dockerfile.last_stage if item.word in ("COPY", "RUN", "ADD")]
+def test_our_code_is_the_last_layer(python: Dockerfile) -> None:
+    layers = [item for item in python.last_stage if item.word in ("COPY", "RUN", "ADD")]
     code = [item.word == "COPY" and "/opt/finetune" in item.text for item in layers]
     assert code == sorted(code), "a code change must not make a layer of packages again"
     assert any(code)
@@ -168,8 +174,8 @@ def test_every_package_of_the_trainer_is_in_one_layer_and_the_large_ones_come_fi
 
 
 def test_common_stages_are_the_same_in_every_dockerfile() -> None:
-    operator, trainer, scripted = (Dockerfile(path) for path in ALL)
-    assert operator.stage("uv") == trainer.stage("uv") == scripted.stage("uv")
+    operator, trainer, scripted, s3 = (Dockerfile(path) for path in ALL)
+    assert operator.stage("uv") == trainer.stage("uv") == scripted.stage("uv") == s3.stage("uv")
     assert operator.stage("code") == trainer.stage("code")
 
 
@@ -185,6 +191,12 @@ def test_the_build_context_has_what_the_dockerfiles_copy() -> None:
                 assert (ROOT / source).exists(), f"{path}: {source}"
                 assert any(Path(source).match(rule) or rule.startswith(f"{source}/") or source.startswith(f"{rule}/")
                            for rule in allowed), f"{path}: {source} is left out by .dockerignore"  # fmt: skip
+
+
+def test_the_s3_server_is_the_program_alone() -> None:
+    stage = Dockerfile("tests/s3/Dockerfile").last_stage
+    layers = [item.text for item in stage if item.word in ("FROM", "COPY", "RUN", "ADD")]
+    assert layers == ["scratch", "--from=weed /opt/weed/bin/weed /weed"]
 
 
 def _packages(requirements: str) -> set[str]:
