@@ -17,6 +17,8 @@ ROLLOUT_SECONDS = 120
 OPERATOR_IMAGE = f"finetune-operator:{__version__}"
 TRAINER_IMAGE = f"finetune-trainer:{__version__}"
 SCRIPTED_IMAGE = f"finetune-scripted-trainer:{__version__}"
+S3_IMAGE = f"finetune-test-s3:{__version__}"
+"""What `Target.with_s3` deploys where no S3 server is given."""
 
 
 def install(target: Target) -> None:
@@ -60,7 +62,9 @@ def operator_pods(target: Target) -> list[dict[str, Any]]:
 
 
 def _apply_with_images_of(target: Target) -> None:
-    with tempfile.TemporaryDirectory(dir=ROOT / "build") as folder:
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as folder:
         overlay = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",

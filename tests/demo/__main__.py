@@ -1,6 +1,6 @@
 """`make demo`: the operator installed, a real model and real conversations in S3, one YAML applied and followed.
 
-Runs on the local cluster, or on the one that KUBECONFIG names (IMAGE_PREFIX, S3_ENDPOINT: see docs/testing.md).
+Runs on the local cluster, or on the one that KUBECONFIG names (see docs/testing.md).
 """
 
 import json
@@ -31,22 +31,35 @@ QUESTIONS = (
 def main() -> int:
     """Runs the demo; 0 when the job succeeded."""
     try:
-        target = Target.current()
-        _title("Installing the operator")
-        _show(target, "apply", "-k", "manifests/default")
-        installation.install(target)
-        model = _fill_storage(target)
-        status = _train(target)
-        if status.get("phase") != "Succeeded":
-            print(f"the job ended as {status.get('phase')}: {status.get('failure')}", file=sys.stderr)
-            return 1
-        _compare(target, status, model)
+        cluster = Target.current()
+        with cluster.with_s3(installation.S3_IMAGE) as target:
+            succeeded = _run(target)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if target.local is not None:
+    if not succeeded:
+        return 1
+    if cluster.local is not None:
         print("\nThe cluster is still up: `make cluster-down` takes it away and leaves nothing behind.")
+    else:
+        print(f"\nStill there: the operator (`kubectl delete -k manifests/default`) and the namespace {NAMESPACE}.")
+        if cluster.given_s3 is None:
+            print("The S3 server that was deployed for the demo is gone, and with it model, data and adapter.")
     return 0
+
+
+def _run(target: Target) -> bool:
+    """Everything from the installation to the answers; whether the job succeeded."""
+    _title("Installing the operator")
+    _show(target, "apply", "-k", "manifests/default")
+    installation.install(target)
+    model = _fill_storage(target)
+    status = _train(target)
+    if status.get("phase") != "Succeeded":
+        print(f"the job ended as {status.get('phase')}: {status.get('failure')}", file=sys.stderr)
+        return False
+    _compare(target, status, model)
+    return True
 
 
 def _fill_storage(target: Target) -> Path:

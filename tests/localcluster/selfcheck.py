@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from localcluster import levers, object_store, s3_service
+from localcluster import levers, s3_service, seaweedfs
 from localcluster.bench import Bench, bench
 from localcluster.cluster import LocalCluster
 from localcluster.errors import ClusterError
@@ -79,8 +79,8 @@ def check_s3_rights(place: Bench) -> str:
     from botocore.exceptions import ClientError
 
     s3 = place.cluster.s3
-    admin, reader = object_store.client(s3), object_store.client(s3, s3.reader)
-    stranger = object_store.client(s3, object_store.new_keys())
+    admin, reader = seaweedfs.client(s3), seaweedfs.client(s3, s3.reader)
+    stranger = seaweedfs.client(s3, seaweedfs.new_keys())
     bucket = place.namespace
 
     def refused(act: Callable[[], object]) -> str:
@@ -120,7 +120,7 @@ def check_s3_rights(place: Bench) -> str:
 def check_s3_survives_a_crash(place: Bench) -> str:
     """After SIGKILL and a new start the data is there."""
     cluster = place.cluster
-    admin = object_store.client(cluster.s3)
+    admin = seaweedfs.client(cluster.s3)
     admin.create_bucket(Bucket=place.namespace)
     body = secrets.token_bytes(2**20)
     admin.put_object(Bucket=place.namespace, Key="a", Body=body)

@@ -3,19 +3,22 @@
 Both have the same attributes. On somebody else's cluster the images come from
 `IMAGE_PREFIX` (a registry that the cluster pulls from) and S3 from `S3_ENDPOINT` with
 `S3_ACCESS_KEY` and `S3_SECRET_KEY` (`S3_POD_ENDPOINT` where pods see it elsewhere,
-`S3_READER_ACCESS_KEY` and `S3_READER_SECRET_KEY` for a read-only identity). The levers
-that reach into a machine are the local cluster's alone: `require_local` says so.
+`S3_READER_ACCESS_KEY` and `S3_READER_SECRET_KEY` for a read-only identity), or from a
+server that `with_s3` deploys there. The levers that reach into a machine are the local
+cluster's alone: `require_local` says so.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from localcluster import binaries, cluster, s3_service
+from localcluster import binaries, cluster, deployed_s3, s3_service
 from localcluster.cluster import LocalCluster
 from localcluster.errors import ClusterError, UnsupportedError
 from localcluster.kubectl import Kubectl
@@ -53,14 +56,20 @@ class Target:
         """The kubeconfig to use."""
         return self.kubectl.kubeconfig
 
+    @contextmanager
+    def with_s3(self, image: str) -> Iterator[Target]:
+        """The same cluster with an S3 server: the one it has, or one of `image` deployed for the time of the block."""
+        if self.given_s3 is not None:
+            yield self
+            return
+        with deployed_s3.running(self.kubectl, self.image(image)) as s3:
+            yield replace(self, given_s3=s3)
+
     @property
     def s3(self) -> S3:
-        """The S3 server."""
+        """The S3 server, as this machine and as pods reach it."""
         if self.given_s3 is None:
-            raise ClusterError(
-                "KUBECONFIG names a cluster, so S3 must be given too: set S3_ENDPOINT, S3_ACCESS_KEY "
-                "and S3_SECRET_KEY to a server that this machine and the cluster's pods reach"
-            )
+            raise ClusterError("this cluster has no S3 server: set S3_ENDPOINT, or let `with_s3` deploy one")
         return self.given_s3
 
     def image(self, name: str) -> str:
@@ -87,7 +96,8 @@ class Target:
 def _kubectl() -> str:
     if binaries.KUBERNETES.is_built():
         return binaries.KUBERNETES.program("kubectl")
-    if found := shutil.which("kubectl"):
+    # The second is the development requirements', for a machine that has none of its own.
+    if found := shutil.which("kubectl") or shutil.which("kubectl", path=sysconfig.get_path("scripts")):
         return found
     raise ClusterError("kubectl is not installed")
 

@@ -50,7 +50,7 @@ def test_another_cluster_with_its_registry_and_s3(kubeconfig: str) -> None:
     assert found.load_image(Path("/does/not/matter.tar")) == []
 
 
-def test_another_cluster_without_s3_says_what_to_set(kubeconfig: str) -> None:
+def test_another_cluster_without_s3_says_so(kubeconfig: str) -> None:
     found = Target.current({"KUBECONFIG": kubeconfig})
     with pytest.raises(ClusterError, match="S3_ENDPOINT"):
         _ = found.s3

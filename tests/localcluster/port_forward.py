@@ -1,0 +1,88 @@
+"""`kubectl port-forward` for the time of a block, started again whenever it ends.
+
+It ends by itself: when the server's pod goes, and when the server resets any connection
+(kubernetes/kubernetes#111825). The port stays the same, so that a client only tries again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from localcluster.kubectl import Kubectl
+from localcluster.ports import choose
+
+_LOOPBACK = "127.0.0.1"
+_PAUSE_SECONDS = 0.2
+_END_SECONDS = 5
+_WORDS = 300
+"""Characters of a forward's last words that are kept."""
+
+
+class PortForward:
+    """A forward that is kept up by a thread.
+
+    Attributes:
+        port: where it listens on this machine's loopback.
+        words: what kubectl said when it last ended; empty while the first one runs.
+    """
+
+    def __init__(self, kubectl: Kubectl, namespace: str, target: str, remote_port: int) -> None:
+        self.port = choose(_LOOPBACK, remote_port)
+        self.words = ""
+        self._argv = [
+            kubectl.program, f"--kubeconfig={kubectl.kubeconfig}", f"--namespace={namespace}",
+            "port-forward", f"--address={_LOOPBACK}", target, f"{self.port}:{remote_port}",
+        ]  # fmt: skip
+        self._process: subprocess.Popen[str] | None = None
+        self._changing = threading.Lock()
+        self._closed = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_up, name=f"port-forward {target}", daemon=True)
+        self._keeper.start()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the kubectl that runs now, or None in the pause between two."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def close(self) -> None:
+        """Ends it; returns when the process is gone."""
+        with self._changing:
+            self._closed.set()
+            process = self._process
+        if process is not None:
+            process.terminate()
+            self._keeper.join(_END_SECONDS)
+            process.kill()
+        self._keeper.join()
+
+    def _keep_up(self) -> None:
+        while True:
+            with self._changing:
+                if self._closed.is_set():
+                    return
+                # A session of its own: Ctrl-C is for the caller, who needs the forward to clean up.
+                self._process = subprocess.Popen(
+                    self._argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            _, said = self._process.communicate()
+            self.words = said.strip()[-_WORDS:] or f"ended with {self._process.returncode}"
+            self._closed.wait(_PAUSE_SECONDS)
+
+
+@contextmanager
+def port_forward(kubectl: Kubectl, namespace: str, target: str, remote_port: int) -> Iterator[PortForward]:
+    """Forwards a port of this machine to one of a pod or Service, such as `service/s3`, inside the block."""
+    forward = PortForward(kubectl, namespace, target, remote_port)
+    try:
+        yield forward
+    finally:
+        forward.close()
