@@ -161,7 +161,9 @@ def s3_client(s3: S3) -> Any:
         region_name=s3.region,
         aws_access_key_id=s3.admin.access_key,
         aws_secret_access_key=s3.admin.secret_key,
-        config=Config(s3={"addressing_style": "path"}, retries={"mode": "standard"}),
+        # Over half a minute: a port-forward that drops takes seconds to come back on a busy machine. The mode
+        # "standard" would give up before, by its quota: the threads of one upload share 50 attempts.
+        config=Config(s3={"addressing_style": "path"}, retries={"mode": "legacy", "total_max_attempts": 8}),
     )
 
 
