@@ -1,4 +1,4 @@
-"""The assistant's tokens under chat templates of the families' kinds, written here for the test."""
+"""The assistant's tokens under models' own templates of several kinds, written here for the test."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.example import Conversation, Message, Place
-from finetune_trainer.data.template import conversation_row
+from finetune_trainer.data.tokenize import RowTokenizer
+from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_tokenizer
 
 pytestmark = pytest.mark.trainer
@@ -50,6 +52,10 @@ def _conversation(*contents: str, first: str = "user") -> Conversation:
     roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
     messages = tuple(Message(role=roles[index % 2], content=content) for index, content in enumerate(contents))
     return Conversation(place=Place(file="chat.jsonl", line=3), messages=messages)
+
+
+def conversation_row(conversation: Conversation, tokenizer: Any) -> TokenRow:
+    return RowTokenizer(tokenizer, Loss.AUTO)(conversation)
 
 
 @pytest.fixture
@@ -108,9 +114,9 @@ def test_empty_assistant_turn_trains_its_end_token(with_template: Any) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (ENDLESS, "writes no end-of-turn token"),
-        (REWRITING, "rewrites the assistant's text"),
-        (ALTERNATING, "refuses this conversation: roles must alternate"),
+        (ENDLESS, "found no end-of-turn token.*write {{ eos_token }} there"),
+        (REWRITING, "found an assistant's text that the chat template rewrites"),
+        (ALTERNATING, "the chat template refuses: roles must alternate"),
     ],
 )
 def test_uncertain_template_is_refused_with_the_rows_place(template: str, message: str, with_template: Any) -> None:
@@ -122,5 +128,5 @@ def test_uncertain_template_is_refused_with_the_rows_place(template: str, messag
 
 
 def test_model_without_template_is_refused_with_the_remedy(with_template: Any) -> None:
-    with pytest.raises(TrainerError, match=r"no chat template.*use the instruct model"):
+    with pytest.raises(TrainerError, match=r"no chat template.*set dataset.chatTemplate"):
         conversation_row(_conversation("hi", "yo"), with_template(None))

@@ -23,7 +23,9 @@ def _trained(row: TokenRow, tokenizer: Any) -> str:
     return text
 
 
-@pytest.mark.parametrize("text", ["Water boils.", "<s>Water boils.", "<s>Water boils.</s>", "Water boils.</s>\n"])
+@pytest.mark.parametrize(
+    "text", ["Water boils.", "<s>Water boils.", "\n<s>Water boils.", "<s>Water boils.</s>", "Water boils.</s>\n"]
+)
 def test_text_has_one_bos_and_one_eos_however_it_was_prepared(text: str, tokenizer: Any) -> None:
     row = _row(Text(place=PLACE, text=text), tokenizer)
 
@@ -84,7 +86,9 @@ def test_loss_all_trains_the_prompt_too(tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("loss", [Loss.ASSISTANT, Loss.COMPLETION])
 def test_text_has_no_part_to_train_alone(loss: Loss, tokenizer: Any) -> None:
-    with pytest.raises(TrainerError, match=r"train\.jsonl:7: dataset\.loss is .*use loss: auto or all"):
+    with pytest.raises(
+        TrainerError, match=r"train\.jsonl:7: found .*dataset\.loss is .*use dataset\.loss: auto or all"
+    ):
         _row(Text(place=PLACE, text="a"), tokenizer, loss)
 
 

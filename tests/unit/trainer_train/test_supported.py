@@ -12,7 +12,6 @@ from unit.trainer_train.recipes import recipe
 UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.model.trustRemoteCode": {"model": {"trustRemoteCode": True}},
     "spec.model.deviceMap": {"model": {"deviceMap": "balanced"}},
-    "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2"}},
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
@@ -34,6 +33,7 @@ ELSEWHERE = {
 WORKS = {
     # A test in tests/trainer/test_options.py (or the file named) runs each of them.
     "model.quantization", "model.attention", "dataset.loss", "dataset.maxLength", "dataset.packing", "lora.rank",
+    "dataset.chatTemplate",
     "lora.alpha", "lora.dropout", "lora.targetModules", "lora.bias", "lora.variant", "training.epochs",
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",

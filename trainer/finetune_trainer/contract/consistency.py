@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Switch
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, DatasetSpec, Loss, Switch
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
 from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.contract.recipe.training import Scheduler
@@ -47,8 +47,20 @@ def _model(recipe: Recipe) -> Iterator[Inconsistency]:
 
 
 def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:
+    yield from _fields(recipe.dataset)
+    dataset, schema = recipe.dataset, recipe.dataset.schema_
+    if dataset.chat_template is not None and schema in (DatasetSchema.TEXT, DatasetSchema.PROMPT_COMPLETION):
+        shown = dataset.chat_template.strip().splitlines()[0][:40]
+        message = f"rows of schema {schema} are no conversations, and a template would not be used; remove the field"
+        yield Inconsistency(path="spec.dataset.chatTemplate", value=shown, message=message)
+    if schema is DatasetSchema.TEXT and dataset.loss in (Loss.ASSISTANT, Loss.COMPLETION):
+        message = "running text has no such part; use auto or all"
+        yield Inconsistency(path="spec.dataset.loss", value=dataset.loss, message=message)
+
+
+def _fields(dataset: DatasetSpec) -> Iterator[Inconsistency]:
     """A column that is named and never read would train on another one."""
-    fields, schema = recipe.dataset.fields, recipe.dataset.schema_
+    fields, schema = dataset.fields, dataset.schema_
     if fields is None:
         return
     if schema is DatasetSchema.AUTO:

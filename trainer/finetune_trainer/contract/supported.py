@@ -45,9 +45,6 @@ def _model(recipe: Recipe) -> Iterator[Unsupported]:
 
 def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
     dataset = recipe.dataset
-    if dataset.chat_template is not None:
-        shown = dataset.chat_template.splitlines()[0][:40]
-        yield _not_yet("dataset.chatTemplate", shown, "only the model's own chat template is used; remove the field")
     if dataset.validation is not None:
         yield _not_yet("dataset.validation", "set", "the adapter is not measured yet; remove the section")
 

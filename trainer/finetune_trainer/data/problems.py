@@ -33,6 +33,7 @@ class ProblemKind(StrEnum):
     CHARACTER = "forbidden character"
     ROLE = "wrong role"
     NO_ANSWER = "no assistant turn"
+    TEMPLATE = "chat template"
     NO_ROWS = "no rows"
     CHECKSUM = "wrong checksum"
 

@@ -1,22 +1,29 @@
-"""Rows to token rows: what is trained is decided here and nowhere else.
+"""Rows to token rows: what is trained is decided here and in `template`, and nowhere else.
 
 | row | tokens | trained |
 |---|---|---|
 | text | BOS once if the model's tokenizer sets one, the text, EOS once | all |
 | prompt and completion | as one text, divided at the prompt's end | completion and EOS |
-| messages | the model's chat template | the assistant's turns with their end-of-turn tokens |
+| messages | the text of the chat template | the assistant's turns with their end-of-turn tokens |
 
 `dataset.loss` widens or narrows the last column. TRL's own preparation is not used: it doubles a BOS that stands in the
-text (trl#1400) and cuts and drops rows in silence.
+text (trl#1400) and cuts and drops rows in silence. Rows are encoded many at a time, on all cores.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
-from finetune_trainer.data.template import conversation_row, whole_conversation_row
-from finetune_trainer.data.tokens import TokenCounts, Tokenizer, TokenRow
+from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
+from finetune_trainer.data.template import TrainedText
+from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
+from finetune_trainer.data.tokens import TokenCounts, Tokenizer, TokenRow, special_texts
+
+_ROWS_A_BATCH = 256
+_CHARACTERS_A_BATCH = 1 << 20
 
 
 def token_rows(
@@ -24,25 +31,31 @@ def token_rows(
 ) -> Iterator[TokenRow]:
     """Tokenises rows, cuts them to `max_length` tokens and leaves out those without a trained one.
 
+    Nothing more is yielded after the first row that cannot be tokenised: the rest is only looked through for further
+    ones. So the rows count only when the iteration has ended well.
+
     Args:
         examples: the rows.
-        tokenizer: the model's tokenizer.
+        tokenizer: the model's tokenizer, with the chat template to use.
         loss: which tokens are trained.
         max_length: longest row, in tokens.
         counts: is brought up to date with every row.
 
     Raises:
-        TrainerError: a row cannot be tokenised as asked; the message names its file and line.
+        TrainerError: rows cannot be tokenised as asked; the message names the first ones' file and line.
     """
-    token_row = RowTokenizer(tokenizer, loss)
-    for example in examples:
-        row = counts.take(token_row(example), max_length)
-        if row is not None:
-            yield row
+    tokenize, findings = RowTokenizer(tokenizer, loss), Findings()
+    for batch in _batches(examples):
+        for example, row in zip(batch, tokenize.batch(batch), strict=True):
+            if isinstance(row, Fault):
+                findings.add(row, example.place.file, example.place.line)
+            elif not findings.count and (kept := counts.take(row, max_length)) is not None:
+                yield kept
+    findings.raise_if_any()
 
 
 class RowTokenizer:
-    """Tokenises one row after the other, uncut."""
+    """Tokenises rows, uncut."""
 
     def __init__(self, tokenizer: Tokenizer, loss: Loss) -> None:
         self._tokenizer = tokenizer
@@ -55,44 +68,93 @@ class RowTokenizer:
         Raises:
             TrainerError: `loss` asks for a part that this row does not have, or the chat template refuses it.
         """
-        match example:
-            case Text():
-                return self._text(example)
-            case PromptCompletion():
-                return self._prompt_and_completion(example)
-            case Conversation() if self._loss is Loss.ALL:
-                return whole_conversation_row(example, self._tokenizer)
-            case Conversation():
-                return conversation_row(example, self._tokenizer, only_last=self._loss is Loss.COMPLETION)
+        (row,) = self.batch([example])
+        if isinstance(row, Fault):
+            message = f"{example.place.file}:{example.place.line}: found {row.found}, expected {row.expected}"
+            raise TrainerError(FailureReason.DATASET_INVALID, f"{message}; {row.remedy}")
+        return row
 
-    def _text(self, example: Text) -> TokenRow:
-        if self._loss in (Loss.ASSISTANT, Loss.COMPLETION):
-            place = example.place
+    def batch(self, examples: Sequence[Example]) -> list[TokenRow | Fault]:
+        """Tokenises rows together; in place of one that cannot be, what is wrong with it.
+
+        Raises:
+            TrainerError: the model has no chat template or no EOS, and the rows need it.
+        """
+        texts = iter(self._texts([example for example in examples if isinstance(example, Text)]))
+        prompts = iter(self._prompts([example for example in examples if isinstance(example, PromptCompletion)]))
+        talks = iter(self._talks([example for example in examples if isinstance(example, Conversation)]))
+        source = {Text: texts, PromptCompletion: prompts, Conversation: talks}
+        return [next(source[type(example)]) for example in examples]
+
+    def _texts(self, examples: Sequence[Text]) -> Sequence[TokenRow | Fault]:
+        if examples and self._loss in (Loss.ASSISTANT, Loss.COMPLETION):
+            return [_no_such_part(self._loss)] * len(examples)
+        encoded = self._encode([self._without_eos(self._without_bos(example.text)) for example in examples])
+        rows = [(*self._bos, *ids, self._eos()) for ids in encoded]
+        return [TokenRow(ids=ids, trained=(True,) * len(ids)) for ids in rows]
+
+    def _prompts(self, examples: Sequence[PromptCompletion]) -> Sequence[TokenRow]:
+        prompts = [self._without_bos(example.prompt) for example in examples]
+        completions = [self._without_eos(example.completion) for example in examples]
+        joint = self._encode([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])
+        rows = []
+        for first, both, completion in zip(self._encode(prompts), joint, completions, strict=True):
+            # A server encodes the prompt alone. Where prompt and completion would share a token, the prompt keeps its
+            # own tokens, so that the model is trained on the ones it will be given.
+            rest = both[len(first) :] if both[: len(first)] == first else self._encode([completion])[0]
+            ids = (*self._bos, *first, *rest, self._eos())
+            untrained = 0 if self._loss is Loss.ALL else len(self._bos) + len(first)
+            rows.append(TokenRow(ids=ids, trained=(False,) * untrained + (True,) * (len(ids) - untrained)))
+        return rows
+
+    def _talks(self, examples: Sequence[Conversation]) -> Sequence[TokenRow | Fault]:
+        rows: list[TokenRow | Fault] = []
+        texts: list[str] = []
+        spans: list[list[Span]] = []
+        places: list[int] = []
+        for index, example in enumerate(examples):
+            try:
+                text, trained = self._trained_text(example.messages)
+            except FaultError as error:
+                rows.append(error.fault)
+                continue
+            rows.append(_LATER)
+            texts.append(text)
+            spans.append(trained)
+            places.append(index)
+        if texts:
+            encoded = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            for index, text, parts, ids, offsets in zip(
+                places, texts, spans, encoded["input_ids"], encoded["offset_mapping"], strict=True
+            ):
+                rows[index] = TokenRow(ids=tuple(ids), trained=_trained(text, offsets, parts))
+        return rows
+
+    @cached_property
+    def _trained_text(self) -> TrainedText:
+        """Made for the first conversation: other rows need no chat template."""
+        source = template_of(self._tokenizer.chat_template)
+        if source is None:
             raise TrainerError(
-                FailureReason.DATASET_INVALID,
-                f"{place.file}:{place.line}: dataset.loss is {self._loss}, but this row is running text without such "
-                "a part; use loss: auto or all",
+                FailureReason.MODEL_INVALID,
+                "the dataset has messages, but the model has no chat template (chat_template.jinja, or chat_template "
+                "in tokenizer_config.json); set dataset.chatTemplate, use the instruct model of the family, or rows of "
+                "prompt and completion",
             )
-        ids = (*self._bos, *self._encode(self._without_eos(self._without_bos(example.text))), self._eos())
-        return TokenRow(ids=ids, trained=(True,) * len(ids))
+        try:
+            template = ChatTemplate(source, self._tokenizer.special_tokens_map)
+        except ValueError as error:
+            raise TrainerError(FailureReason.MODEL_INVALID, f"the model's chat template {error}") from error
+        return TrainedText(template, special_texts(self._tokenizer), self._loss)
 
-    def _prompt_and_completion(self, example: PromptCompletion) -> TokenRow:
-        prompt, completion = self._without_bos(example.prompt), self._without_eos(example.completion)
-        first, joint = self._encode(prompt), self._encode(prompt + completion)
-        # A server encodes the prompt alone. Where prompt and completion would share a token, the prompt keeps its own
-        # tokens, so that the model is trained on the ones it will be given.
-        rest = joint[len(first) :] if joint[: len(first)] == first else self._encode(completion)
-        head = (*self._bos, *first)
-        ids = (*head, *rest, self._eos())
-        trained = tuple(self._loss is Loss.ALL or index >= len(head) for index in range(len(ids)))
-        return TokenRow(ids=ids, trained=trained)
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _encode(self, texts: list[str]) -> list[tuple[int, ...]]:
+        encoded = self._tokenizer(texts, add_special_tokens=False) if texts else {"input_ids": []}
+        return [tuple(ids) for ids in encoded["input_ids"]]
 
     def _without_bos(self, text: str) -> str:
-        """The text without a leading BOS, which many prepared datasets write out ("<s>[INST] …")."""
-        return text.removeprefix(self._tokenizer.bos_token) if self._bos and self._tokenizer.bos_token else text
+        """The text without a BOS string at its start and the blanks before it, if the tokenizer sets a BOS itself."""
+        bos, bare = self._tokenizer.bos_token, text.lstrip()
+        return bare.removeprefix(bos) if self._bos and bos and bare.startswith(bos) else text
 
     def _without_eos(self, text: str) -> str:
         """The text without a trailing EOS and the blanks after it; other blanks at the end are the text's."""
@@ -107,6 +169,57 @@ class RowTokenizer:
                 "trained without one never stops",
             )
         return self._tokenizer.eos_token_id
+
+
+_LATER = TokenRow(ids=(), trained=())
+"""Stands for a row that is encoded with the others of its batch."""
+
+
+def _trained(text: str, offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> tuple[bool, ...]:
+    """Which tokens lie in the spans. `offsets` are each token's first and last (exclusive) character."""
+    trained = [False] * len(offsets)
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    for span in spans:
+        first, last = bisect_right(ends, span.start), bisect_left(starts, span.end)
+        # A token may begin before the content when only the blank that belongs to it stands there ("▁Paris"). Where it
+        # holds part of the template's own writing, a server would never ask the model for it.
+        while first < last and starts[first] < span.start and text[starts[first] : span.start].strip():
+            first += 1
+        trained[first:last] = [True] * (last - first)
+    return tuple(trained)
+
+
+def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Groups of rows, small enough that long rows do not fill the memory."""
+    batch: list[Example] = []
+    size = 0
+    for example in examples:
+        batch.append(example)
+        size += _characters(example)
+        if len(batch) == _ROWS_A_BATCH or size >= _CHARACTERS_A_BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _characters(example: Example) -> int:
+    match example:
+        case Text():
+            return len(example.text)
+        case PromptCompletion():
+            return len(example.prompt) + len(example.completion)
+        case Conversation():
+            return sum(len(message.content) for message in example.messages)
+
+
+def _no_such_part(loss: Loss) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        found=f"running text, and dataset.loss is {loss}",
+        expected="rows that have such a part",
+        remedy="use dataset.loss: auto or all",
+    )
 
 
 def _leading_bos(tokenizer: Tokenizer) -> tuple[int, ...]:

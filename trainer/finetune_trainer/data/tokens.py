@@ -1,6 +1,6 @@
 """A row as the model sees it: token ids, and which of them are trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,17 +12,26 @@ class Tokenizer(Protocol):
     bos_token_id: int | None
     eos_token: str | None
     eos_token_id: int | None
-    all_special_ids: Sequence[int]
+    all_special_tokens: Sequence[str]
+    special_tokens_map: Mapping[str, Any]
     chat_template: Any
     added_tokens_decoder: Any
 
-    def __call__(self, text: str, **options: Any) -> Any:
-        """Encodes a text; with `return_offsets_mapping` also each token's place in it."""
+    def __call__(self, text: str | list[str], **options: Any) -> Any:
+        """Encodes texts; with `return_offsets_mapping` also each token's place in its text."""
         ...
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Renders messages with the chat template."""
-        ...
+
+def special_texts(tokenizer: Tokenizer) -> frozenset[str]:
+    """Tokens that never come from running text: the named special ones and added ones such as <|im_end|>."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return frozenset(added | set(tokenizer.all_special_tokens))
+
+
+def added_texts(tokenizer: Tokenizer) -> frozenset[str]:
+    """Tokens that are found whole in a text: the special ones and every other added one."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    return frozenset(added | set(tokenizer.all_special_tokens))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.data.templates.chat import for_servers
 from finetune_trainer.export.base_model import model_id
 
 _ADAPTER_CONFIG, _TOKENIZER_CONFIG = "adapter_config.json", "tokenizer_config.json"
+_CHAT_TEMPLATE = "chat_template.jinja"
 _OF_THIS_PROCESS = ("is_local", "local_files_only", "name_or_path", "trust_remote_code")
 
 
@@ -48,6 +50,9 @@ def write_adapter(model: Any, tokenizer: Any, recipe: Recipe, folder: Path, revi
     # PEFT's own card: the run's record has a better one.
     (folder / "README.md").unlink(missing_ok=True)
     scrub_tokenizer_config(folder / _TOKENIZER_CONFIG)
+    if recipe.dataset.chat_template is not None:
+        template = folder / _CHAT_TEMPLATE
+        template.write_text(for_servers(template.read_text(encoding="utf-8")), encoding="utf-8")
     return Adapter(folder=folder, target_modules=adapted_modules(model))
 
 

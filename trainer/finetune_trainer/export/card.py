@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.data.templates.builtin import template_label
 from finetune_trainer.export.base_model import loading_code
 from finetune_trainer.export.facts import RunFacts
 
@@ -93,9 +94,12 @@ def _adapter(facts: RunFacts) -> dict[str, str]:
 
 
 def _training(facts: RunFacts) -> dict[str, str]:
+    chosen = facts.recipe.dataset.chat_template
+    template = {"chat template": f"{template_label(chosen)}, in `chat_template.jinja`"} if chosen is not None else {}
     return {
         **_settings(facts, "training."),
         **{name: value for name, value in _settings(facts, "dataset.").items() if name in _HYPERPARAMETERS},
+        **template,
         "trained on": code(facts.device),
     }
 

@@ -17,10 +17,13 @@ from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.data.example import Conversation
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.data.templates.choose import check_syntax, template_unused
 from finetune_trainer.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.preflight.model_files import check_model
+from finetune_trainer.preflight.templates import check_template, first_conversations
 from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
     dataset_objects,
@@ -54,6 +57,7 @@ def check(
     run.initial_adapter()
     run.existing()
     run.rows()
+    run.template()
     run.writing(token or uuid.uuid4().hex)
     return run.report()
 
@@ -71,7 +75,9 @@ class _Checks:
         self._validation: list[SourceObject] = []
         self._model: list[SourceObject] | None = None
         self._adapter: list[SourceObject] | None = None
+        self._model_folder: list[SourceObject] | None = None
         self._findings = Findings()
+        self._first_talks: list[Conversation] = []
         self._facts: dict[str, object] = {}
         self._fingerprint: str | None = None
         self._existing: OutputRecord | None = None
@@ -110,7 +116,7 @@ class _Checks:
         def look() -> str:
             folder = model_folder(self._recipe, self._open_store)
             facts = check_model(place, folder, self._open_store)
-            self._model = model_files(folder)
+            self._model, self._model_folder = model_files(folder), folder
             revision = folder[0].revision
             self._facts |= {
                 "model_bytes": facts.size,
@@ -167,12 +173,31 @@ class _Checks:
             data = self._data
             self._run("dataset", [parse_uri(item.uri).scheme for item in data], lambda: self._scan(data))
 
+    def template(self) -> None:
+        """The chat template is one for this tokenizer and takes the first rows."""
+        dataset = self._recipe.dataset
+        chosen, talks, model = dataset.chat_template, self._first_talks, self._model_folder
+        if self._existing is not None or (chosen is None and not talks):
+            return  # nothing is rendered
+
+        def look() -> str:
+            check_syntax(chosen)
+            if talks and model is not None:
+                own = Findings()
+                self._findings = self._findings if self._findings.count else own
+                return check_template(dataset, model, talks, own, self._open_store)
+            if chosen is not None and self._facts.get("schema") is not None:
+                raise template_unused(chosen)
+            return "it parses; what else is to be known needs the data and the model"
+
+        self._run("template", [parse_uri(self._recipe.model.uri).scheme] if talks else [], look)
+
     def writing(self, token: str) -> None:
         """The output can be written. Comes last, and not at all when the data is bad: then nothing is written."""
         output = parse_uri(self._recipe.output.uri)
         if self._existing is not None:
             self._skip("storage.write", "nothing is written: the adapter is there")
-        elif self._failed("dataset") or self._failed("storage.read"):
+        elif any(self._failed(name) for name in ("dataset", "template", "storage.read")):
             self._skip("storage.write", "nothing is written while the data is not in order")
         else:
 
@@ -198,7 +223,9 @@ class _Checks:
         dataset = self._recipe.dataset
         scan = DatasetScan(dataset, data, self._open_store, self._moved)
         self._findings = scan.findings
-        for _ in scan:
+        rows = iter(scan)
+        self._first_talks = first_conversations(rows)
+        for _ in rows:
             pass
         repeated = scan.duplicates
         self._facts |= {

@@ -16,6 +16,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.data.templates.choose import check_syntax, only_conversations, use_chat_template
 from finetune_trainer.data.tokenize import token_rows
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export.adapter import Adapter, write_adapter
@@ -67,6 +68,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(folder)
+    use_chat_template(tokenizer, recipe.dataset.chat_template)
     rows, counts = tokenised(recipe, inputs, tokenizer, context)
     context.leave_if_told()
     base = load_base(folder, recipe.model, dtype)
@@ -97,6 +99,7 @@ def refuse(recipe: Recipe) -> None:
         raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
     if asked := unsupported_fields(recipe):
         raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, asked)))
+    check_syntax(recipe.dataset.chat_template)
 
 
 def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord | None:
@@ -123,6 +126,7 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
 
     dataset, counts, repeated = recipe.dataset, TokenCounts(), DuplicateCounter()
     examples = read_examples(dataset, inputs.dataset, context.open_store, context.downloaded, repeated)
+    examples = only_conversations(examples, dataset.chat_template)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
     written = write_rows(map(context.unless_told, rows), context.work / "rows.arrow")
     counts.duplicates = repeated.count

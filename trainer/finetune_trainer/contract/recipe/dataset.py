@@ -140,6 +140,19 @@ class Limits(Wire):
     )
 
 
+CHAT_TEMPLATES = ("llama-2", "llama-3", "chatml", "mistral", "gemma", "qwen", "phi")
+"""Names of the built-in chat templates. What a name means never changes: the fingerprint holds the name."""
+
+ChatTemplateText = Annotated[
+    str,
+    Matching(
+        f"^({'|'.join(CHAT_TEMPLATES)})$|[{{][{{%]",
+        f"must be one of {', '.join(CHAT_TEMPLATES)}, or inline Jinja with its braces",
+    ),
+    Field(min_length=1, max_length=16384),
+]
+
+
 Sha256 = Annotated[
     str,
     Matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
@@ -174,10 +187,11 @@ class DatasetSpec(Wire):
     fields: Fields | None = Field(
         None, description="Maps columns with other names to their parts. Default: the usual names."
     )
-    chat_template: Annotated[str, Field(min_length=1, max_length=16384)] | None = Field(
+    chat_template: ChatTemplateText | None = Field(
         None,
-        description="Chat template: a built-in name (llama-2, llama-3, chatml, mistral, gemma, qwen, phi) or inline "
-        "Jinja. Default: the model's own.",
+        description="Chat template of conversations: a built-in name (llama-2, llama-3, chatml, mistral, gemma, qwen, "
+        "phi) or inline Jinja, which may mark what is trained with generation blocks. The adapter's tokenizer carries "
+        "it. Default: the model's own. Example: llama-2.",
     )
     loss: Loss = Field(
         Loss.AUTO,

@@ -1,0 +1,133 @@
+"""A chat template, compiled: messages in, text out, and where the template says that the assistant writes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_trainer.data.example import Message
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
+
+_COMMENT_OR_MARK = re.compile(r"\{#.*?#\}|\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of the rendered text."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered conversation.
+
+    Attributes:
+        text: the text that is tokenised.
+        marked: the parts inside `{% generation %}`, in order, apart from each other.
+    """
+
+    text: str
+    marked: tuple[Span, ...] = ()
+
+
+class ChatTemplate:
+    """A template with the special tokens of one tokenizer.
+
+    Args:
+        source: the Jinja text.
+        special_tokens: `bos_token`, `eos_token` and the like, as the template's variables.
+
+    Attributes:
+        has_marks: whether it marks the assistant's part with `{% generation %}`.
+
+    Raises:
+        ValueError: the text does not compile; the message says where and why.
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
+        # Jinja is for conversations; rows of text do without.
+        from finetune_trainer.data.templates.sandbox import REFUSALS, Sandbox
+
+        sandbox = Sandbox()
+        self._compiled = sandbox.compiled(source)
+        self.has_marks = sandbox.marked
+        self._special_tokens = dict(special_tokens)
+        self._refusals = REFUSALS
+
+    def render(self, messages: Sequence[Message], *, asking: bool = False) -> Rendered:
+        """Renders messages; `asking` ends the text with the generation prompt, as a server does.
+
+        Raises:
+            FaultError: the template refuses them.
+        """
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self._compiled.render(
+                messages=turns, tools=None, documents=None, add_generation_prompt=asking, **self._special_tokens
+            )
+        except self._refusals as error:
+            raise FaultError(
+                Fault(
+                    kind=ProblemKind.TEMPLATE,
+                    found=f"a conversation that the chat template refuses: {shorten(str(error), 160)}",
+                    expected="one that it renders",
+                    remedy="change the row, or set another dataset.chatTemplate",
+                )
+            ) from error
+        return _without_marks(text) if self.has_marks else Rendered(text)
+
+
+def require_syntax(source: str) -> None:
+    """Parses a template, and runs nothing of it: compiling already evaluates what is constant.
+
+    Raises:
+        ValueError: it does not parse; the message says where and why.
+    """
+    from finetune_trainer.data.templates.sandbox import Sandbox
+
+    Sandbox().parsed(source)
+
+
+def template_of(tokenizer_template: object) -> str | None:
+    """A tokenizer's own template for plain conversations; None when it has none.
+
+    Some have several by name; `default` is the one that a server takes without tools.
+    """
+    if isinstance(tokenizer_template, Mapping):
+        tokenizer_template = tokenizer_template.get("default")
+    return tokenizer_template if isinstance(tokenizer_template, str) and tokenizer_template else None
+
+
+def for_servers(source: str) -> str:
+    """The template with its `{% generation %}` marks as comments, for readers that do not know the tag.
+
+    A comment keeps the dashes and Jinja trims around it as around a block, so the rendered text stays the same.
+    """
+    return _COMMENT_OR_MARK.sub(
+        lambda found: f"{{#{found[1]} {found[2]} {found[3]}#}}" if found[2] else found[0], source
+    )
+
+
+def _without_marks(text: str) -> Rendered:
+    """Takes the marks out of a rendered text; marks inside marks, and one that adjoins the last, join it."""
+    from finetune_trainer.data.templates.sandbox import CLOSE, OPEN
+
+    pieces: list[str] = []
+    spans: list[Span] = []
+    length = depth = start = 0
+    for piece in re.split("(\0[()])", text):
+        if piece == OPEN:
+            start = start if depth else length
+            depth += 1
+        elif piece == CLOSE:
+            depth -= 1
+            if not depth:
+                if spans and spans[-1].end == start:
+                    start = spans.pop().start
+                spans.append(Span(start, length))
+        else:
+            pieces.append(piece)
+            length += len(piece)
+    return Rendered("".join(pieces), tuple(spans))

@@ -1,0 +1,73 @@
+"""Putting the recipe's template in place of the model's own."""
+
+from collections.abc import Iterable, Iterator
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.data.example import Conversation, Example
+from finetune_trainer.data.templates.builtin import template_label, template_source
+from finetune_trainer.data.templates.chat import ChatTemplate, require_syntax
+from finetune_trainer.data.templates.probe import template_problem
+from finetune_trainer.data.tokens import Tokenizer, added_texts
+
+
+def use_chat_template(tokenizer: Tokenizer, chat_template: str | None) -> None:
+    """Gives the tokenizer the template of `dataset.chatTemplate`, from where rows and the saved tokenizer take it.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        chat_template: the field; None leaves the model's own template.
+
+    Raises:
+        TrainerError: INVALID_RECIPE, the template does not compile, or is not for this tokenizer.
+    """
+    if chat_template is None:
+        return
+    source = template_source(chat_template)
+    try:
+        problem = template_problem(ChatTemplate(source, tokenizer.special_tokens_map), added_texts(tokenizer))
+    except ValueError as error:
+        problem = str(error)
+    if problem is not None:
+        raise template_refused(chat_template, problem)
+    tokenizer.chat_template = source
+
+
+def check_syntax(chat_template: str | None) -> None:
+    """Parses the template; the rest needs the model's tokenizer.
+
+    Raises:
+        TrainerError: INVALID_RECIPE, it does not parse.
+    """
+    if chat_template is None:
+        return
+    try:
+        require_syntax(template_source(chat_template))
+    except ValueError as error:
+        raise template_refused(chat_template, str(error)) from error
+
+
+def only_conversations(examples: Iterable[Example], chat_template: str | None) -> Iterator[Example]:
+    """The rows themselves, unless there is a template and it would be ignored.
+
+    Raises:
+        TrainerError: INVALID_RECIPE, a row is no conversation, and the recipe has a chat template.
+    """
+    for example in examples:
+        if chat_template is not None and not isinstance(example, Conversation):
+            raise template_unused(chat_template)
+        yield example
+
+
+def template_unused(chat_template: str) -> TrainerError:
+    """The error of a recipe that sets a template where none is applied."""
+    return TrainerError(
+        FailureReason.INVALID_RECIPE,
+        f"spec.dataset.chatTemplate: {template_label(chat_template)}: the rows are no conversations, and only to those "
+        "a chat template is applied; remove the field, or use rows of messages",
+    )
+
+
+def template_refused(chat_template: str, problem: str) -> TrainerError:
+    """The error of a recipe whose template cannot be used."""
+    label = template_label(chat_template)
+    return TrainerError(FailureReason.INVALID_RECIPE, f"spec.dataset.chatTemplate: {label}: the template {problem}")

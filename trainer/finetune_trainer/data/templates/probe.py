@@ -1,0 +1,65 @@
+"""What a template does to a plain conversation, before any row and any weight is read.
+
+A special token that the tokenizer does not know is not an error anywhere: it is split into letters, and a model is
+trained on an end of turn that no server stops at. So the template is asked to write a conversation, and what looks
+like a special token in it must be one.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+from finetune_trainer.data.example import Message
+from finetune_trainer.data.problems import FaultError
+from finetune_trainer.data.templates.chat import ChatTemplate
+
+# U+FF5C is the bar in DeepSeek's tokens.
+_LOOKS_SPECIAL = re.compile(
+    r"<\|[^\s<>|]{1,40}\|>|<\uff5c[^\s<>]{1,40}\uff5c>|<(?:start|end)_of_turn>|</?s>|<(?:bos|eos)>"
+)
+_ASKED, _SAID = "asked7", "said8"
+_SYSTEM, _USER = Message(role="system", content="rule5"), Message(role="user", content=_ASKED)
+_ASSISTANT = Message(role="assistant", content=_SAID)
+_CONVERSATIONS = (
+    (_SYSTEM, _USER, _ASSISTANT, _USER, _ASSISTANT),
+    (_USER, _ASSISTANT, _USER, _ASSISTANT),
+    (_USER, _ASSISTANT),
+    (_SYSTEM, _USER, _ASSISTANT),
+)
+"""The first that the template takes is looked at."""
+
+
+def template_problem(template: ChatTemplate, known: Collection[str]) -> str | None:
+    """What is wrong with a template whatever the rows are, as the end of a sentence that names it; None when nothing.
+
+    Args:
+        template: the chat template.
+        known: the tokens that the model's tokenizer finds whole in a text.
+    """
+    try:
+        text = _first_rendered(template)
+    except FaultError as error:
+        return f"has {error.fault.found}, though it was only a user's turn and an assistant's"
+    plain = text.casefold()
+    if _ASKED not in plain or _SAID not in plain:
+        return "leaves out what the user or the assistant says; write {% for message in messages %} and its content"
+    if unknown := sorted(set(_LOOKS_SPECIAL.findall(text)) - set(known)):
+        return (
+            f"writes {', '.join(unknown[:8])}, which the model's tokenizer does not know as special tokens and would "
+            "split into letters; use the template of the model's family, or leave the field out"
+        )
+    return None
+
+
+def _first_rendered(template: ChatTemplate) -> str:
+    refusal: FaultError | None = None
+    for conversation in _CONVERSATIONS:
+        try:
+            return _rendered(template, conversation)
+        except FaultError as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
+
+
+def _rendered(template: ChatTemplate, conversation: Sequence[Message]) -> str:
+    return template.render(conversation).text + template.render(conversation[:-1], asking=True).text
