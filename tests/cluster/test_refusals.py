@@ -81,9 +81,9 @@ def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(refused: Lab,
 
 def test_a_field_without_behaviour_is_refused_by_name(shared_lab: Lab) -> None:
     lab = shared_lab
-    lab.apply("merged", output={"uri": f"s3://{lab.bucket}/adapters", "merged": "bf16"})
-    status = lab.until_finished("merged", seconds=30)
+    lab.apply("queued", scheduling={"queueName": "team"})
+    status = lab.until_finished("queued", seconds=30)
     stalled = condition(status, "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "NotSupported")
-    assert "spec.output.merged" in stalled["message"]
-    assert lab.children("merged") == []
+    assert "spec.scheduling.queueName" in stalled["message"]
+    assert lab.children("queued") == []

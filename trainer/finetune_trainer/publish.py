@@ -9,7 +9,7 @@ when the storage itself says that it is not this writer's; in doubt they stay.
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,10 @@ class Place:
     Attributes:
         store: where the output is.
         run: the run's place; the manifest stands directly in it.
-        folder: this writer's folder under `run`.
     """
 
     store: Store
     run: Uri
-    folder: str
 
     @property
     def manifest(self) -> Uri:
@@ -45,19 +43,17 @@ class Place:
 
 def publish(
     place: Place,
-    folder: Path,
-    files: Sequence[Path],
+    folders: Mapping[str, Path],
     describe: Callable[[list[ManifestFile]], Manifest],
     on_existing: OnExisting,
     moved: ByteCount,
     patience: Patience,
 ) -> None:
-    """Uploads the adapter's files and commits them.
+    """Uploads this writer's files and commits them.
 
     Args:
         place: where to.
-        folder: the adapter's folder on disk.
-        files: the files in it.
+        folders: this writer's folders: name under the run's place -> what goes into it.
         describe: makes the manifest from the files with their checksums.
         on_existing: with Replace, a manifest that is there gives way.
         moved: is told the bytes moved.
@@ -68,9 +64,10 @@ def publish(
             else the storage's reason. This writer's files are then removed as far as the store lets it, unless the
             manifest may be there.
     """
-    entries = [_entry(place, folder, file) for file in files]
+    files = [(name, folder, file) for name, folder in folders.items() for file in _files(folder)]
+    entries = [_entry(*item) for item in files]
     try:
-        for file, entry in zip(files, entries, strict=True):
+        for (_, _, file), entry in zip(files, entries, strict=True):
             target = place.run.child(*entry.path.split("/"))
             patience.call(partial(place.store.upload, file, target, moved))
         content = (describe(entries).to_json() + "\n").encode()
@@ -124,10 +121,14 @@ def _surely_another(place: Place, content: bytes) -> bool:
         return False
 
 
-def _entry(place: Place, folder: Path, file: Path) -> ManifestFile:
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _entry(name: str, folder: Path, file: Path) -> ManifestFile:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    path = f"{place.folder}/{file.relative_to(folder).as_posix()}"
+    path = f"{name}/{file.relative_to(folder).as_posix()}"
     return ManifestFile(path=path, size=file.stat().st_size, sha256=digest)
 
 

@@ -148,6 +148,7 @@ def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> 
         raise _damaged(uri, f"{len(lost)} of its files are missing or of another size, {lost[0]} for one")
     return OutputRecord(
         uri=str(folder),
+        merged_uri=str(place.child(manifest.merged)) if manifest.merged else None,
         manifest_uri=str(uri),
         digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
         size_bytes=manifest.size,

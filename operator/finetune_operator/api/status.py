@@ -127,9 +127,12 @@ class OutputStatus(TolerantWire):
     """Where the adapter is."""
 
     uri: ShortText = Field(description="The adapter's folder: a plain PEFT layout.")
+    merged_uri: ShortText | None = Field(
+        None, description="The merged model's folder, loadable without PEFT; with output.merged."
+    )
     manifest_uri: ShortText = Field(description="The manifest with the checksums of every file.")
     digest: ShortText = Field(description="sha256:… of the manifest.")
-    size_bytes: int = Field(ge=0, description="Bytes of the adapter's files.")
+    size_bytes: int = Field(ge=0, description="Bytes of all files of the output.")
     base_model: ShortText = Field(description="The base model, as a server should name it.")
     rank: int = Field(ge=1, description="Rank of the adapter; a server's maximal LoRA rank must reach it.")
     target_modules: Annotated[list[ShortText], Field(max_length=256)] = Field(

@@ -42,7 +42,7 @@ def _publish(
     folder = root / f"local-{writer}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(b"weights of " + writer.encode())
-    place = Place(store=store or LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"), folder=writer)
+    place = Place(store=store or LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"))
 
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
@@ -50,7 +50,7 @@ def _publish(
             target_modules=["q_proj"], attempt=1, writer=writer, created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    publish(place, folder, sorted(folder.iterdir()), describe, on_existing, lambda _: None, (time or Time()).patience())
+    publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or Time()).patience())
 
 
 def _manifest(root: Path) -> Manifest:
@@ -100,10 +100,10 @@ def test_failed_upload_leaves_neither_manifest_nor_files(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
-    place = Place(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"), folder="1-first")
+    place = Place(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"))
 
     with pytest.raises(TrainerError) as caught:
-        publish(place, folder, sorted(folder.iterdir()), _not_reached, OnExisting.REUSE, lambda _: None, Patience())
+        publish(place, {"1-first": folder}, _not_reached, OnExisting.REUSE, lambda _: None, Patience())
 
     assert caught.value.reason is FailureReason.DISK_FULL
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

@@ -21,7 +21,6 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.checkpoint.everyMinutes": {"checkpoint": {"everyMinutes": 10}},
     "spec.checkpoint.keep": {"checkpoint": {"keep": 3}},
     "spec.checkpoint.uri": {"checkpoint": {"uri": "s3://scratch/checkpoints"}},
-    "spec.output.merged": {"output": {"merged": "bf16"}},
 }
 ELSEWHERE = {
     # What names the job and where things are, and how rows are read: not this half's.
@@ -39,6 +38,7 @@ WORKS = {
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
     "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting",
+    "output.merged",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Inside a pod: where the recipe is mounted, where secrets are, where the process 
 
     <output.uri>/<job name>/<fingerprint, 12 digits>/            one run
         <attempt>-<writer>/…                                     adapter files of one pod
+        <attempt>-<writer>-merged/…                              the merged model, with output.merged
         manifest.json                                            the commit: written last, once
         checkpoints/…                                            unless checkpoint.uri says otherwise
 """
@@ -47,3 +48,8 @@ def run_prefix(output: Uri, job: str, fingerprint: str) -> Uri:
 def writer_folder(attempt: int, writer: str) -> str:
     """The folder of one writer inside the run's place. `writer` is a pod UID or any unique token."""
     return f"{attempt}-{writer[:8]}"
+
+
+def merged_folder(attempt: int, writer: str) -> str:
+    """The folder of a writer's merged model, beside its adapter's: who wants the adapter fetches no gigabytes."""
+    return f"{writer_folder(attempt, writer)}-merged"

@@ -16,7 +16,7 @@ MANIFEST_VERSION = 1
 
 
 class ManifestFile(TolerantWire):
-    """One file of the adapter."""
+    """One file of the output."""
 
     path: str = Field(description="Relative to the manifest's place, with '/'.")
     size: int = Field(ge=0, description="Bytes.")
@@ -50,6 +50,9 @@ class Manifest(TolerantWire):
     version: int = MANIFEST_VERSION
     fingerprint: str
     adapter: str = Field(description="The adapter's folder, relative to the manifest's place.")
+    merged: str | None = Field(
+        None, description="The merged model's folder, relative to the manifest's place, when there is one."
+    )
     files: list[ManifestFile]
     base_model: str = Field(description="The base model as a server should name it.")
     base_model_revision: str | None = Field(None, description="The commit that was trained on, of a Hub model.")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
-from finetune_trainer.contract.recipe.output import Merged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +78,12 @@ def _checkpoint(recipe: Recipe) -> Iterator[Unsupported]:
         yield _not_yet("checkpoint.uri", checkpoint.uri, message)
 
 
-def _output(recipe: Recipe) -> Iterator[Unsupported]:
-    if recipe.output.merged is not Merged.NONE:
-        yield _not_yet("output.merged", recipe.output.merged, "only the adapter is written; use none")
-
-
 _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
     _model,
     _dataset,
     _training,
     _evaluation,
     _checkpoint,
-    _output,
 )
 
 

@@ -30,6 +30,7 @@ class OutputRecord(TolerantWire):
     """Where the adapter is."""
 
     uri: str = Field(description="The adapter's folder.")
+    merged_uri: str | None = Field(None, description="The merged model's folder, when there is one.")
     manifest_uri: str
     digest: str = Field(description="sha256:… of the manifest's bytes.")
     size_bytes: int = Field(ge=0)

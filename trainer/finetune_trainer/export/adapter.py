@@ -30,11 +30,6 @@ class Adapter:
     folder: Path
     target_modules: list[str]
 
-    @property
-    def files(self) -> list[Path]:
-        """All files, sorted by name."""
-        return sorted(path for path in self.folder.rglob("*") if path.is_file())
-
 
 def write_adapter(model: Any, tokenizer: Any, recipe: Recipe, folder: Path, revision: str | None = None) -> Adapter:
     """Writes the adapter of a PEFT model and its tokenizer into the empty `folder`.

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.history import LossSummary
-from finetune_trainer.contract.layout import run_prefix, writer_folder
+from finetune_trainer.contract.layout import merged_folder, run_prefix, writer_folder
 from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.contract.uri import parse_uri
@@ -82,9 +83,10 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
     facts = run_facts(trainer, recipe, inputs, rows, counts, metrics, licence, context)
     write_record(facts, adapter.folder)
+    merged = merged_model(recipe, trainer, tokenizer, folder, context)
 
     reporter.stage(Stage.UPLOADING)
-    output = published(recipe, inputs, adapter, facts, context)
+    output = published(recipe, inputs, adapter, merged, facts, context)
     reporter.stage(Stage.FINISHED)
     return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
 
@@ -196,10 +198,23 @@ def final_metrics(trainer: "StepTrainer") -> dict[str, float]:
     }
 
 
+def merged_model(recipe: Recipe, trainer: "StepTrainer", tokenizer: Any, base: Path, context: Context) -> Path | None:
+    """The folder of the merged model on this machine, when the recipe asks for one."""
+    if recipe.output.merged is Merged.NONE:
+        return None
+    from finetune_trainer.export.merged import write_merged
+
+    folder = context.work / "merged"
+    write_merged(trainer.model, tokenizer, base, folder)
+    event("merged", bytes=sum(file.stat().st_size for file in folder.iterdir()))
+    return folder
+
+
 def published(
     recipe: Recipe,
     inputs: Inputs,
     adapter: Adapter,
+    merged: Path | None,
     facts: RunFacts,
     context: Context,
 ) -> OutputRecord:
@@ -208,13 +223,17 @@ def published(
     place = Place(
         store=context.open_store(output),
         run=run_prefix(output, recipe.job.name, inputs.fingerprint),
-        folder=writer_folder(recipe.job.attempt, context.writer),
     )
+    attempt, writer = recipe.job.attempt, context.writer
+    folders = {writer_folder(attempt, writer): adapter.folder}
+    if merged is not None:
+        folders[merged_folder(attempt, writer)] = merged
 
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
             fingerprint=inputs.fingerprint,
-            adapter=place.folder,
+            adapter=writer_folder(attempt, writer),
+            merged=merged_folder(attempt, writer) if merged is not None else None,
             files=files,
             base_model=model_id(recipe.model.uri),
             base_model_revision=inputs.model_revision,
@@ -235,14 +254,14 @@ def published(
             losses=LossSummary.of(facts.history),
             versions=dict(facts.versions),
             recipe=settings_of(recipe),
-            attempt=recipe.job.attempt,
-            writer=context.writer,
+            attempt=attempt,
+            writer=writer,
             job_uid=recipe.job.uid or None,
             created=facts.created,
         )
 
     mode, uploaded = recipe.output.on_existing, context.reporter.uploaded
-    publish(place, adapter.folder, adapter.files, describe, mode, uploaded, context.patience)
+    publish(place, folders, describe, mode, uploaded, context.patience)
     record = context.patience.call(lambda: existing_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)

@@ -42,7 +42,11 @@ class OutputSpec(Wire):
         description="When an adapter of the same run (same fingerprint) is there: Reuse it without training, Fail, or "
         "Replace it. Default: Reuse.",
     )
-    merged: Merged = Field(Merged.NONE, description="Write the merged model too: none or bf16. Default: none.")
+    merged: Merged = Field(
+        Merged.NONE,
+        description="Write the whole model with the adapter in it too, as ATTEMPT-WRITER-merged/: none, or bf16 for "
+        "2 bytes a weight on the pod's disk and in the output. Default: none.",
+    )
     deletion_policy: DeletionPolicy = Field(
         DeletionPolicy.RETAIN,
         description="What happens to the adapter when the job is deleted. Default: Retain.",

@@ -1,0 +1,185 @@
+"""The merged model: the base model's weights with the adapter in them, bfloat16, loadable without PEFT.
+
+The adapter was trained on what the quantised weights unpack to, so it is merged into exactly that. Merged into the
+original weights it would meet others than it has learned to correct, and the error is that of the quantisation
+(peft#2321); merged into the packed ones it would be rounded to 4 bits itself.
+
+One layer at a time is unpacked and one shard at a time is held, whatever the size of the model.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from peft.utils.integrations import dequantize_module_weight
+from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
+
+from finetune_trainer.export.adapter import scrub_tokenizer_config
+
+SHARD_BYTES = 2 << 30
+"""Most bytes of a shard; a larger tensor has one of its own."""
+
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_COPIED = ("generation_config.json",)
+_DTYPE_KEYS = ("dtype", "torch_dtype")
+
+Tensors = Iterator[tuple[str, torch.Tensor]]
+
+
+def write_merged(model: Any, tokenizer: Any, base: Path, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes the merged model.
+
+    Args:
+        model: the trained PEFT model.
+        tokenizer: its tokenizer.
+        base: the base model's folder, whose configuration the merged model takes over.
+        folder: where to; it must not be there yet.
+        shard_bytes: most bytes of a shard.
+    """
+    folder.mkdir(parents=True)
+    _write_shards(merged_tensors(model), folder, shard_bytes)
+    _write_json(folder / "config.json", _config(base, tied=_is_tied(model)))
+    for name in _COPIED:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    tokenizer.save_pretrained(str(folder))
+    scrub_tokenizer_config(folder / "tokenizer_config.json")
+
+
+def merged_tensors(model: Any) -> Tensors:
+    """Every weight of the merged model under the name that checkpoints have for it, one layer after the other.
+
+    A weight that two modules share comes once. Number types other than floating point stay.
+    """
+    plain = model.get_base_model()
+    for _, layer in groupby(_tensors(plain), lambda item: _layer(item[0])):
+        # Names and shapes in memory are transformers' own for some architectures (experts of a mixture in one tensor).
+        for name, tensor in revert_weight_conversion(plain, dict(layer)).items():
+            yield name, _for_a_file(tensor)
+
+
+def _layer(name: str) -> str:
+    """The decoder layer that a weight belongs to; a weight outside of one is by itself."""
+    found = _LAYER.match(name)
+    return found.group(1) if found else name
+
+
+def _tensors(model: torch.nn.Module) -> Tensors:
+    seen: set[int] = set()
+    for prefix, module in _modules(model, ""):
+        if isinstance(module, BaseTunerLayer):
+            yield f"{prefix}weight", _merged_weight(module)
+            module = module.get_base_layer()  # noqa: PLW2901
+            named: Any = [(name, value) for name, value in module.named_parameters(recurse=False) if name != "weight"]
+        else:
+            named = module.named_parameters(recurse=False)
+        kept = [(name, value) for name, value in module.named_buffers(recurse=False) if _is_saved(module, name)]
+        for name, value in [*named, *kept]:
+            if id(value) not in seen:
+                seen.add(id(value))
+                plain = dequantize_module_weight(module) if name == "weight" else value
+                yield f"{prefix}{name}", plain.detach()
+
+
+def _modules(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Every module with the prefix of its weights' names; adapted layers are not entered, wrappers are passed over."""
+    if isinstance(module, ModulesToSaveWrapper):
+        yield from _modules(module.modules_to_save[module.active_adapters[0]], prefix)
+        return
+    yield prefix, module
+    if not isinstance(module, BaseTunerLayer):
+        for name, child in module.named_children():
+            yield from _modules(child, f"{prefix}{name}.")
+
+
+def _merged_weight(layer: Any) -> torch.Tensor:
+    """The unpacked weight of an adapted layer with the adapter in it, in float32."""
+    (adapter,) = layer.active_adapters
+    merged: torch.Tensor
+    with torch.no_grad():
+        base = dequantize_module_weight(layer.get_base_layer()).float()
+        if (variant := layer.lora_variant.get(adapter)) is not None:
+            merged = variant.merge_safe(layer, adapter, base)
+        else:
+            merged = base + layer.get_delta_weight(adapter).float()
+    return merged
+
+
+def _is_saved(module: torch.nn.Module, buffer: str) -> bool:
+    return buffer not in module._non_persistent_buffers_set  # noqa: SLF001 (torch has no public word for it)
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether embeddings and head are one weight still: an adapter or a copy of one of them parts them."""
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if any(isinstance(end, BaseTunerLayer) for end in ends):
+        return False
+    first, second = (end.weight for end in ends)
+    return first is second
+
+
+def _for_a_file(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on the CPU, in bfloat16, with storage of its own."""
+    stored = tensor.to(device="cpu", dtype=torch.bfloat16 if tensor.is_floating_point() else None).contiguous()
+    return stored if stored.untyped_storage().nbytes() == stored.nbytes else stored.clone()
+
+
+def _write_shards(tensors: Tensors, folder: Path, shard_bytes: int) -> None:
+    """Writes the tensors as safetensors: `model.safetensors`, or several files and an index."""
+    parts: list[Path] = []
+    places: dict[str, int] = {}
+    total, held = 0, {}  # type: ignore[var-annotated]
+
+    def flush() -> None:
+        parts.append(folder / f"part-{len(parts)}")
+        # Loaders ask for the format (transformers:modeling_utils.py).
+        save_file(held, parts[-1], metadata={"format": "pt"})
+        held.clear()
+
+    size = 0
+    for name, tensor in tensors:
+        if held and size + tensor.nbytes > shard_bytes:
+            flush()
+            size = 0
+        held[name], places[name] = tensor, len(parts)
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+    flush()
+    if len(parts) == 1:
+        parts[0].rename(folder / "model.safetensors")
+        return
+    names = [f"model-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1)]
+    for part, name in zip(parts, names, strict=True):
+        part.rename(folder / name)
+    index = {"metadata": {"total_size": total}, "weight_map": {name: names[part] for name, part in places.items()}}
+    _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _config(base: Path, *, tied: bool) -> dict[str, Any]:
+    """The base model's configuration for bfloat16 weights.
+
+    It is the file's own and not the one in memory, which the training has changed (no cache, quantised).
+    """
+    config: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config")
+    for section in [config, *([text] if isinstance(text, dict) else [])]:
+        for key in _DTYPE_KEYS:
+            if key in section:
+                section[key] = "bfloat16"
+        if not tied:
+            section["tie_word_embeddings"] = False
+    if not any(key in config for key in _DTYPE_KEYS):
+        # The older word, which every version reads.
+        config["torch_dtype"] = "bfloat16"
+    return config
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
