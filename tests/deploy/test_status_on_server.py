@@ -85,6 +85,7 @@ FULL = FineTuneJobStatus(
         model_parameters=BIG,
         model_bytes=BIG,
         model_revision="f5db02db724555f92da89c216ac04704f23d4590",
+        memory_estimate_bytes=BIG,
     ),
     failure=Failure(reason="Killed", message=LONG, exit_code=137),
     output=OutputStatus(

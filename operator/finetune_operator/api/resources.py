@@ -41,6 +41,12 @@ class Resources(Wire):
         Matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
         Field(max_length=128),
     ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
+    gpu_memory: Quantity | None = Field(
+        None,
+        description="Memory of one GPU. Preflight refuses a training that cannot fit it. Default: told by well-known "
+        "node labels in scheduling (nvidia.com/gpu.memory, nvidia.com/gpu.product, cloud.google.com/gke-accelerator, "
+        "karpenter.k8s.aws/instance-gpu-memory), else not known. Example: 24Gi.",
+    )
     nodes: int = Field(1, ge=1, le=64, description="Pods that train together, one a node. Default: 1.")
     cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
     memory: Quantity | None = Field(

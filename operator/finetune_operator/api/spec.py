@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from finetune_operator.api.gpumemory import gpu_memory_bytes
 from finetune_operator.api.resources import Resources
 from finetune_operator.api.scheduling import Scheduling
 from finetune_trainer.contract.profile import Profile, with_profile
@@ -24,6 +25,7 @@ from finetune_trainer.contract.recipe import (
     TrainingSpec,
 )
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR
+from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.recipe import RunToken
 from finetune_trainer.contract.wire import Wire
 
@@ -223,4 +225,7 @@ class FineTuneJobSpec(Wire):
             output=self.output,
             storage=self.storage,
             run_token=self.run_token,
+            machine=MachineSpec(
+                gpus=self.resources.gpus, gpu_memory_bytes=gpu_memory_bytes(self.resources, self.scheduling)
+            ),
         )

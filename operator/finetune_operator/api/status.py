@@ -101,6 +101,11 @@ class PreflightStatus(TolerantWire):
     model_revision: ShortText | None = Field(
         None, description="Commit of a Hub model that preflight looked at and every attempt trains on."
     )
+    memory_estimate_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Least memory that the training takes by estimate, in bytes: of the GPU, or of the process.",
+    )
 
 
 class Attempt(TolerantWire):

@@ -107,7 +107,7 @@ def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     code, report, ended = report_of(bench, capsys)
     assert code == 0
     names = ["recipe", "storage.read", "model", "output", "dataset", "storage.write"]
-    assert verdicts(report) == dict.fromkeys(names, Verdict.PASSED)
+    assert verdicts(report) == {**dict.fromkeys(names, Verdict.PASSED), "memory": Verdict.SKIPPED}
     summary = report.summary
     assert (summary.rows, summary.schema_, summary.model_parameters) == (3, "promptCompletion", 10)
     assert summary.duplicates == 2
@@ -115,6 +115,31 @@ def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.outcome is Outcome.SUCCEEDED
     assert ended.fingerprint == report.fingerprint is not None
     assert bench.outputs() == []
+
+
+def put_llama(bench: Bench) -> None:
+    """A model with Llama's sizes in its config and the weights of one layer."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 352}
+    bench.put("model/config.json", json.dumps({"model_type": "llama", **sizes, "intermediate_size": 128}).encode())
+
+
+@pytest.mark.parametrize(("gib", "verdict"), [(4, Verdict.PASSED), (0.5, Verdict.FAILED), (None, Verdict.PASSED)])
+def test_the_memory_of_the_gpu(
+    bench: Bench, capsys: pytest.CaptureFixture[str], gib: float | None, verdict: Verdict
+) -> None:
+    put_llama(bench)
+    bench.sections["machine"] = {"gpus": 1, **({} if gib is None else {"gpuMemoryBytes": int(gib * (1 << 30))})}
+    code, report, ended = report_of(bench, capsys)
+    assert code == (ExitCode.GPU_TOO_SMALL if verdict is Verdict.FAILED else 0)
+    assert verdicts(report)["memory"] is verdict
+    assert ended.preflight is not None
+    assert ended.preflight.memory_estimate_bytes == sum(report.memory.values()) > report.memory["reserve"] > 0
+    message = next(item.message for item in report.checks if item.name == "memory")
+    for part in ("model", "adapter", "gradients", "optimizer", "activations", "workspace", "reserve"):
+        assert f"{part} " in message
+    if verdict is Verdict.FAILED:
+        assert ended.reason is FailureReason.GPU_TOO_SMALL
+        assert "the job asks for 0.5 GiB" in ended.message
 
 
 def test_a_broken_line_far_down(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +216,8 @@ def test_an_output_that_may_only_be_read(bench: Bench, capsys: pytest.CaptureFix
     bench.keys = bench.s3.reader
     code, report, ended = report_of(bench, capsys)
     assert code == ExitCode.STORAGE_ACCESS_DENIED
-    assert verdicts(report) | {"storage.write": Verdict.PASSED} == dict.fromkeys(verdicts(report), Verdict.PASSED)
+    others = {name: verdict for name, verdict in verdicts(report).items() if name not in ("storage.write", "memory")}
+    assert others == dict.fromkeys(others, Verdict.PASSED)
     assert ended.message.startswith("storage.write: writing")
     assert "AccessDenied" in ended.message
 

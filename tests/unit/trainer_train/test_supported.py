@@ -27,7 +27,7 @@ ELSEWHERE = {
     "model.uri", "model.revision", "model.tokenSecretRef", "dataset.uri", "dataset.uris", "dataset.format",
     "dataset.schema", "dataset.fields", "dataset.sha256", "dataset.limits", "output.uri", "output.deletionPolicy",
     "storage.secretRef", "storage.endpoint", "storage.region", "storage.addressingStyle", "storage.checksums",
-    "storage.caBundle", "runToken",
+    "storage.caBundle", "runToken", "machine.gpus", "machine.gpuMemoryBytes",
 }  # fmt: skip
 WORKS = {
     # A test in tests/trainer/test_options.py (or the file named) runs each of them.

@@ -43,6 +43,7 @@ class ExitCode(IntEnum):
     LOSS_DIVERGED = 23
     STALLED = 24
     HOST_OUT_OF_MEMORY = 25
+    GPU_TOO_SMALL = 26
     PREEMPTED = 30
     SUPERSEDED = 31
 
@@ -62,6 +63,7 @@ class FailureReason(StrEnum):
     STORAGE_NOT_FOUND = "StorageNotFound"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     OUTPUT_CONFLICT = "OutputConflict"
+    GPU_TOO_SMALL = "GpuTooSmall"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     DISK_FULL = "DiskFull"
@@ -183,6 +185,13 @@ FAILURES: dict[FailureReason, FailureClass] = {
             ExitCode.OUTPUT_CONFLICT,
             "An adapter of this run is there and may not be taken, or it is damaged.",
             "Set output.onExisting to Reuse or Replace, or use another output.uri.",
+        ),
+        (
+            FailureReason.GPU_TOO_SMALL,
+            _F,
+            ExitCode.GPU_TOO_SMALL,
+            "Preflight has estimated that not even the smallest passes fit the GPU that the job asks for.",
+            "Ask for a GPU with more memory, or lower dataset.maxLength or lora.rank, or quantise to nf4.",
         ),
         (
             FailureReason.GPU_OUT_OF_MEMORY,

@@ -61,4 +61,7 @@ class PreflightReport(TolerantWire):
     problem_count: int = Field(0, ge=0)
     summary: PreflightSummary = Field(default_factory=PreflightSummary)
     fingerprint: str | None = None
+    memory: dict[str, int] = Field(
+        default_factory=dict, description="Least memory of the device that the training takes, in bytes by part."
+    )
     existing: OutputRecord | None = Field(None, description="The adapter of this very run, when it is there already.")

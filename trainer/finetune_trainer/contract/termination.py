@@ -51,6 +51,9 @@ class PreflightSummary(TolerantWire):
     model_parameters: int | None = None
     model_bytes: int | None = None
     model_revision: str | None = Field(None, description="The commit that a Hub model's revision means.")
+    memory_estimate_bytes: int | None = Field(
+        None, ge=0, description="Least memory of the device that the training takes, by estimate."
+    )
 
 
 class Termination(TolerantWire):

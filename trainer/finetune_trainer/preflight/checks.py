@@ -22,7 +22,9 @@ from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
 from finetune_trainer.initial_adapter import initial_adapter_objects, require_agreement
-from finetune_trainer.preflight.model_files import check_model
+from finetune_trainer.memory.estimate import MemoryEstimate
+from finetune_trainer.memory.room import least_memory, require_room
+from finetune_trainer.preflight.model_files import ModelFacts, check_model
 from finetune_trainer.preflight.templates import check_template, first_conversations
 from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
@@ -56,6 +58,7 @@ def check(
     run.model()
     run.initial_adapter()
     run.existing()
+    run.memory()
     run.rows()
     run.template()
     run.writing(token or uuid.uuid4().hex)
@@ -81,6 +84,8 @@ class _Checks:
         self._facts: dict[str, object] = {}
         self._fingerprint: str | None = None
         self._existing: OutputRecord | None = None
+        self._model_facts: ModelFacts | None = None
+        self._memory: MemoryEstimate | None = None
 
     def recipe_fields(self) -> None:
         """Fields that contradict each other, or ask for what this version does not do."""
@@ -116,7 +121,7 @@ class _Checks:
         def look() -> str:
             folder = model_folder(self._recipe, self._open_store)
             facts = check_model(place, folder, self._open_store)
-            self._model, self._model_folder = model_files(folder), folder
+            self._model, self._model_folder, self._model_facts = model_files(folder), folder, facts
             revision = folder[0].revision
             self._facts |= {
                 "model_bytes": facts.size,
@@ -162,6 +167,20 @@ class _Checks:
             return f"the adapter of this very run is at {found.uri} and will be taken"
 
         self._run("output", [parse_uri(output.uri).scheme], look)
+
+    def memory(self) -> None:
+        """The smallest way of training fits the GPU, where its memory is known."""
+        facts, name = self._model_facts, "memory"
+        if facts is None:
+            self._skip(name, "the model is not known")
+        elif self._existing is not None:
+            self._skip(name, "nothing is trained: the adapter is there")
+        elif (least := least_memory(self._recipe, facts.config, facts.tensors, facts.weights_size)) is None:
+            self._skip(name, "the model's config.json does not have the sizes by which it is estimated")
+        else:
+            self._memory = least
+            self._facts["memory_estimate_bytes"] = least.total
+            self._run(name, (), lambda: require_room(self._recipe, least))
 
     def rows(self) -> None:
         """Every row of the data is sound."""
@@ -216,6 +235,7 @@ class _Checks:
             problem_count=count,
             summary=PreflightSummary.model_validate({"problems": count, **self._facts}),
             fingerprint=self._fingerprint,
+            memory=self._memory.parts() if self._memory is not None else {},
             existing=self._existing,
         )
 

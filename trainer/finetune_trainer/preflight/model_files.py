@@ -5,14 +5,15 @@ its name. The header of a safetensors file says how long the file must be, and h
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.memory.shape import Tensors
 from finetune_trainer.model.files import has_weights, needed, require_complete, require_unquantised
 from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.storage.base import OpenStore
@@ -27,11 +28,20 @@ class ModelFacts:
 
     Attributes:
         size: bytes of the files that a trainer reads.
-        parameters: numbers in the weights; None where the headers were not read (Hub models).
+        weights_size: bytes of the weights among them.
+        config: what config.json holds.
+        tensors: the shapes of the weights by name; None where the headers were not read (Hub models).
     """
 
     size: int
-    parameters: int | None
+    weights_size: int
+    config: Mapping[str, Any]
+    tensors: Tensors | None
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers in the weights; None where the headers were not read."""
+        return None if self.tensors is None else sum(map(prod, self.tensors.values()))
 
 
 def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
@@ -63,10 +73,15 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
         _check_index(place, files, open_store)
     used = needed(folder)
     weights = [item for item in used if item.uri.endswith(WEIGHTS_SUFFIX)]
-    parameters: int | None = None
+    tensors: dict[str, tuple[int, ...]] | None = None
     if parse_uri(place).scheme is not Scheme.HF:  # the Hub's client would fetch every file whole
-        parameters = sum(_parameters(item, open_store) for item in weights)
-    return ModelFacts(size=sum(item.size for item in used), parameters=parameters)
+        tensors = {name: shape for item in weights for name, shape in _tensors(item, open_store).items()}
+    return ModelFacts(
+        size=sum(item.size for item in used),
+        weights_size=sum(item.size for item in weights),
+        config=config,
+        tensors=tensors,
+    )
 
 
 def _check_index(place: str, files: dict[str, SourceObject], open_store: OpenStore) -> None:
@@ -81,17 +96,17 @@ def _check_index(place: str, files: dict[str, SourceObject], open_store: OpenSto
         )
 
 
-def _parameters(source: SourceObject, open_store: OpenStore) -> int:
-    """The numbers in a safetensors file: 8 bytes with the header's length, the header as JSON, the tensors."""
+def _tensors(source: SourceObject, open_store: OpenStore) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file: 8 bytes with the header's length, the header as JSON, the tensors."""
     with open_store(parse_uri(source.uri)).open(source) as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = _header(stream, length, source) if 0 < length <= _LONGEST_HEADER else None
     if header is None:
         raise _invalid(source.uri, "is no safetensors file (a Git LFS pointer, or an error page?): upload it again")
     try:
-        tensors = [value for name, value in header.items() if name != "__metadata__"]
-        end = max((int(tensor["data_offsets"][1]) for tensor in tensors), default=0)
-        count = sum(prod(tensor["shape"]) for tensor in tensors)
+        tensors = {name: value for name, value in header.items() if name != "__metadata__"}
+        end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
+        shapes = {name: tuple(map(int, tensor["shape"])) for name, tensor in tensors.items()}
     except (TypeError, KeyError, IndexError, ValueError):
         raise _invalid(source.uri, "has a damaged safetensors header: upload it again") from None
     if source.size != 8 + length + end:
@@ -99,7 +114,7 @@ def _parameters(source: SourceObject, open_store: OpenStore) -> int:
             source.uri,
             f"has {source.size:,} bytes, its header says {8 + length + end:,}: upload it again, it is damaged",
         )
-    return int(count)
+    return shapes
 
 
 def _header(stream: BinaryIO, length: int, source: SourceObject) -> "dict[str, dict[str, list[int]]] | None":

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.contract.recipe.lora import LoraSpec
+from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
@@ -37,3 +38,4 @@ class Recipe(Wire):
     output: OutputSpec
     storage: StorageSpec = Field(default_factory=StorageSpec)
     run_token: RunToken | None = None
+    machine: MachineSpec = Field(default_factory=MachineSpec)

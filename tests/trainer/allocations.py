@@ -1,0 +1,166 @@
+"""A real training whose allocations are counted, to hold the memory estimate against.
+
+No GPU: torch's CPU allocator is counted, allocation by allocation, over the second step (real trainer, random weights).
+The model, the adapter and the optimizer are counted by their tensors.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.functional import QuantState
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.memory.activations import Masking, Pass
+from finetune_trainer.memory.estimate import MemoryEstimate, Plan, estimate
+from finetune_trainer.model.load import load_base, load_tokenizer
+from finetune_trainer.model.sizes import loaded_shape
+from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.trainer import make_trainer
+from trainer.tiny_model import make_tiny_model
+
+ROWS_A_PASS = 4
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {
+        "vocab_size": 2048,
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+    },
+    "135M": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One training."""
+
+    shape: str
+    tokens: int
+    quantization: str = "nf4"
+    dtype: str = "float32"
+    checkpointing: bool = False
+    packed: bool = True
+    attention: str = "sdpa"
+    lora: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def recipe(self) -> Recipe:
+        """As a recipe; the places in it are never looked at."""
+        switch = {True: "enabled", False: "disabled"}
+        return Recipe.model_validate(
+            {
+                "job": {"name": "memory"},
+                "model": {
+                    "uri": "file:///model",
+                    "quantization": {"type": self.quantization, "computeDtype": self.dtype},
+                    "attention": self.attention,
+                },
+                "dataset": {
+                    "uri": "file:///rows.jsonl",
+                    "maxLength": self.tokens // ROWS_A_PASS,
+                    "packing": switch[self.packed],
+                },
+                "lora": dict(self.lora),
+                "training": {
+                    "batchSize": ROWS_A_PASS,
+                    "microBatchSize": ROWS_A_PASS,
+                    "maxSteps": 2,
+                    "gradientCheckpointing": switch[self.checkpointing],
+                },
+                "output": {"uri": "file:///out"},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """Bytes that were there: of the model, of all that is trained with its optimizer, and at most on top in a step."""
+
+    model: int
+    trained: int
+    step: int
+
+
+def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
+    """Trains two steps of the case; returns the estimate and what was counted."""
+    torch.manual_seed(0)
+    make_tiny_model(folder / "model")
+    config = LlamaConfig(bos_token_id=1, eos_token_id=2, max_position_embeddings=16384, **SHAPES[case.shape])
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    recipe, dtype = case.recipe, getattr(torch, case.dtype)
+    base = load_base(folder / "model", recipe.model, dtype)
+    shape = loaded_shape(base)
+    assert shape is not None
+    model_bytes = sum(_bytes(tensor) for tensor in _model_tensors(base))
+    length = case.tokens // ROWS_A_PASS
+    # Padded rows differ in length, as in life: equal ones need no mask.
+    lengths = [length, length - 1, length - 2, length - 3] * 2
+    rows = write_rows((_row(length) for length in lengths), folder / "rows.arrow")
+    trainer = make_trainer(recipe, base, load_tokenizer(folder / "model"), rows, dtype, folder / "trainer", [])
+    steps: list[int] = []
+    run = trainer.training_step
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            loss: torch.Tensor = run(*arguments)
+        steps.append(_highest(profile))
+        return loss
+
+    trainer.training_step = counted  # type: ignore[method-assign,assignment]
+    trainer.train()
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    state = [value for kept in trainer.optimizer.state.values() for value in kept.values() if torch.is_tensor(value)]
+    # Gradients are made in the first pass of a step, so they are in the step's own count.
+    gradients = sum(map(_bytes, trained))
+    tokens = length * ROWS_A_PASS
+    masking = Masking.VARLEN if trainer.passes.varlen else Masking.EAGER if case.attention == "eager" else Masking.DENSE
+    one = Pass(tokens=tokens, span=tokens if case.packed else length, checkpointing=case.checkpointing)
+    plan = Plan.of(recipe, cuda=False, masking=masking)
+    assert trainer.passes.packed is case.packed
+    return estimate(shape, plan, one), Counted(
+        model=model_bytes, trained=2 * gradients + sum(map(_bytes, state)), step=steps[-1] - gradients
+    )
+
+
+def _row(length: int) -> TokenRow:
+    return TokenRow(ids=tuple(range(3, 3 + length)), trained=(True,) * length)
+
+
+def _model_tensors(model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    for parameter in model.parameters():
+        yield parameter
+        if isinstance(state := getattr(parameter, "quant_state", None), QuantState):
+            yield from (state.absmax, state.code)
+            if state.nested:
+                yield from (state.state2.absmax, state.state2.code, state.offset)
+        if (scales := getattr(parameter, "SCB", None)) is not None:
+            yield scales
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _highest(profile: Any) -> int:
+    """The highest sum of the allocations since the start, in bytes."""
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest

@@ -1,0 +1,86 @@
+"""How a step is divided, by the memory at hand."""
+
+from typing import Any
+
+import pytest
+
+from finetune_trainer.memory.choice import Choice, choose, largest_pass
+from finetune_trainer.memory.estimate import GIB, Plan, estimate
+from unit.memory.test_estimate import llama_3_8b
+from unit.trainer_train.recipes import recipe
+
+
+def chosen(
+    gib: float | None, *, cuda: bool = True, longest: int = 2048, packed: bool = True, **sections: Any
+) -> Choice:
+    asked = recipe(**sections)
+    free = None if gib is None else int(gib * GIB)
+    plan = Plan.of(asked, cuda=cuda)
+    found = choose(asked, llama_3_8b(), plan, packed=packed, longest=longest, free=free)
+    if found.fits:
+        assert free is not None
+        assert found.memory is not None
+        assert found.memory.total < free
+        one = largest_pass(found.division, packed=packed, longest=longest)
+        assert found.memory == estimate(llama_3_8b(), plan, one)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gib", "tokens", "again"),
+    [(140, 16384, False), (79, 8192, False), (23.5, 16384, True), (12, 6144, True), (9, 2048, True)],
+)
+def test_an_8b_model_on_gpus_of_all_sizes(gib: float, tokens: int, again: bool) -> None:
+    found = chosen(gib)
+    assert (found.division.pass_tokens, found.division.checkpointing, found.fits) == (tokens, again, True)
+
+
+def test_more_memory_never_makes_a_pass_smaller() -> None:
+    speeds = [chosen(gib).division for gib in range(8, 160, 4)]
+    order = [(not item.checkpointing, item.pass_tokens) for item in speeds]
+    assert order == sorted(order)
+
+
+def test_what_the_recipe_sets_is_taken() -> None:
+    both = chosen(140, training={"gradientCheckpointing": "enabled", "microBatchSize": 4, "batchSize": 16})
+    assert both.division.to_dict() == {"pass_tokens": 8192, "max_rows": 4, "checkpointing": True}
+    never = chosen(24, training={"gradientCheckpointing": "disabled"})
+    assert not never.division.checkpointing
+    assert never.division.pass_tokens < 4096
+
+
+def test_a_long_row_goes_alone_and_is_counted_whole() -> None:
+    found = chosen(24, longest=30_000)
+    one = largest_pass(found.division, packed=True, longest=30_000)
+    assert found.division.checkpointing
+    assert one.tokens >= 30_000
+
+
+def test_a_short_step_needs_no_room_for_more() -> None:
+    found = chosen(24, longest=100, training={"batchSize": 4})
+    assert not found.division.checkpointing
+
+
+def test_what_does_not_fit_is_tried_in_the_smallest_way() -> None:
+    found = chosen(6)
+    assert (found.fits, found.division.pass_tokens, found.division.checkpointing) == (False, 512, True)
+
+
+def test_nothing_known_of_the_memory() -> None:
+    found = chosen(None)
+    assert (found.fits, found.division.pass_tokens, found.division.checkpointing) == (None, 8192, True)
+    assert chosen(None, cuda=False).division.pass_tokens == 512
+
+
+def test_a_model_of_unknown_sizes() -> None:
+    asked = recipe()
+    found = choose(asked, None, Plan.of(asked, cuda=True), packed=True, longest=10, free=GIB)
+    assert (found.memory, found.fits, found.division.checkpointing) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("gib", "tokens", "again"), [(400, 512, False), (17, 512, False), (13, 512, True), (10.3, 128, True)]
+)
+def test_a_cpu_keeps_its_passes_unless_memory_forces_less(gib: float, tokens: int, again: bool) -> None:
+    found = chosen(gib, cuda=False, longest=100)
+    assert (found.division.pass_tokens, found.division.checkpointing) == (tokens, again)

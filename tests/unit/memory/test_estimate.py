@@ -1,0 +1,94 @@
+"""The estimate against published measurements, and against arithmetic."""
+
+from typing import Any
+
+import pytest
+
+from finetune_trainer.contract.recipe.training import Optimizer
+from finetune_trainer.memory.activations import Masking, Pass
+from finetune_trainer.memory.estimate import GIB, MemoryEstimate, Plan, estimate
+from finetune_trainer.memory.shape import ModelShape, model_shape, tensors_of_llama
+from finetune_trainer.memory.trained import optimizer_bytes, trained_bytes, trained_tensors
+from unit.memory.published import LLAMA_3_8B, LLAMA_3_8B_BYTES
+from unit.trainer_train.recipes import recipe
+
+
+def llama_3_8b() -> ModelShape:
+    tensors = tensors_of_llama(LLAMA_3_8B, LLAMA_3_8B_BYTES)
+    assert tensors is not None
+    shape = model_shape(LLAMA_3_8B, tensors)
+    assert shape is not None
+    return shape
+
+
+def estimated(tokens: int, *, again: bool = True, masking: Masking | None = None, **sections: Any) -> MemoryEstimate:
+    one = Pass(tokens=tokens, span=tokens, checkpointing=again)
+    return estimate(llama_3_8b(), Plan.of(recipe(**sections), cuda=True, masking=masking), one)
+
+
+def test_torchtunes_8b_qlora() -> None:
+    # torchtune's README: Llama 3.1 8B, QLoRA, batch 2 x 2048 packed, activation checkpointing: 7.4 GiB (allocator).
+    found = estimated(4096, lora={"rank": 8})
+    assert 6.7 < (found.total - found.reserve) / GIB < 8.1
+
+
+def test_torchtunes_8b_lora() -> None:
+    # The same README: LoRA in bfloat16 takes 16.2 GiB with activation checkpointing and offloading on a 4090; without
+    # offloading the base model alone is 15 GiB.
+    found = estimated(4096, lora={"rank": 8}, model={"quantization": {"type": "none"}})
+    assert found.model == LLAMA_3_8B_BYTES
+    assert 16.2 < (found.total - found.reserve) / GIB < 19
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ({"type": "nf4"}, 4.127),
+        ({"type": "nf4", "doubleQuant": False}, 4.5),
+        ({"type": "fp4"}, 4.127),
+        ({"type": "int8"}, 8.0),
+        ({"type": "none"}, 16.0),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_bits_a_weight(quantization: dict[str, Any], bits: float) -> None:
+    linears = 6_979_321_856
+    plain = 2 * (8_030_261_248 - linears)
+    found = estimated(1, model={"quantization": quantization}).model
+    assert 8 * (found - plain) / linears == pytest.approx(bits, rel=0.002)
+
+
+def test_what_is_trained() -> None:
+    shape = llama_3_8b()
+    all_linear = trained_tensors(shape, recipe(lora={"rank": 16}).lora)
+    assert trained_bytes(all_linear) == 4 * 41_943_040
+    two = trained_tensors(shape, recipe(lora={"rank": 16, "targetModules": ["q_proj", "v_proj"]}).lora)
+    assert trained_bytes(two) == 4 * 6_815_744
+    whole = trained_tensors(shape, recipe(lora={"rank": 16, "modulesToSave": ["lm_head"]}).lora)
+    assert trained_bytes(whole) == 4 * (41_943_040 + 128256 * 4096)
+    dora = trained_tensors(shape, recipe(lora={"rank": 16, "variant": "dora"}).lora)
+    assert trained_bytes(dora) == 4 * (41_943_040 + 32 * (2 * 4096 + 2 * 1024 + 2 * 14336 + 4096))
+    assert optimizer_bytes(all_linear, Optimizer.ADAMW_TORCH_FUSED) == 8 * 41_943_040
+    assert optimizer_bytes(all_linear, Optimizer.SGD) == 0
+    assert optimizer_bytes(all_linear, Optimizer.ADAMW_8BIT) == 2 * 41_943_040 * 260 // 256
+    assert optimizer_bytes([(16, 4096)], Optimizer.ADAFACTOR) == 4 * (16 + 4096)
+
+
+def test_a_mask_is_quadratic_and_borders_are_not() -> None:
+    def activations(tokens: int, masking: Masking) -> int:
+        return estimated(tokens, again=False, masking=masking).activations
+
+    assert activations(8192, Masking.VARLEN) == 2 * activations(4096, Masking.VARLEN)
+    # A copy of the mask in bfloat16 for each of the 32 layers: 4 GiB of 8,192 tokens.
+    extra = activations(8192, Masking.DENSE) - activations(8192, Masking.VARLEN)
+    assert extra > 32 * 2 * 8192**2
+    assert activations(8192, Masking.EAGER) > activations(8192, Masking.DENSE) + 32 * 32 * 2 * 8192**2
+
+
+def test_what_takes_more() -> None:
+    plain = estimated(8192, again=False)
+    assert estimated(8192, again=True).total < plain.total
+    assert estimated(8192, again=False, lora={"dropout": "0.1"}).activations > plain.activations
+    assert estimated(8192, again=False, lora={"variant": "dora"}).activations > plain.activations
+    assert estimated(8192, again=False, lora={"rank": 64}).optimizer == 4 * plain.optimizer
+    assert sum(plain.parts().values()) == plain.total

@@ -1,0 +1,12 @@
+"""What is known of the machine that a training gets, before there is one."""
+
+from pydantic import Field
+
+from finetune_trainer.contract.wire import Wire
+
+
+class MachineSpec(Wire):
+    """The training pod's devices, as whoever starts it knows them. Shapes no weight."""
+
+    gpus: int | None = Field(None, ge=0, description="GPUs of one pod; 0 trains on the CPU.")
+    gpu_memory_bytes: int | None = Field(None, ge=0, description="Memory of one GPU, where it is known.")

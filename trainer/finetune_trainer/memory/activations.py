@@ -1,0 +1,165 @@
+"""Bytes of what a pass keeps for its backward pass, and of what it needs on top for a moment.
+
+Counted from the tensors that transformers' decoders, PEFT's layers and TRL's head save and allocate, for a model with a
+gated feed-forward layer (Llama's); others have less. Sizes below are numbers a token, unless they are called bytes.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from finetune_trainer.contract.recipe.lora import LoraSpec, LoraVariant
+from finetune_trainer.contract.recipe.model import Attention, QuantizationType
+from finetune_trainer.memory.shape import ModelShape
+from finetune_trainer.memory.trained import FLOAT32, adapted
+
+_HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
+"""Tile of the logits that TRL makes at a time, whatever the vocabulary (trl:kernels/chunked_logprob.py,
+TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
+_HEAD_TILES_ON_CPU = 7 * FLOAT32 + 1
+"""Bytes for each logit of a tile without Triton: seven float32 copies and a mask (same file, _backward_tile)."""
+
+
+class Masking(StrEnum):
+    """How rows are kept apart, which decides what attention saves."""
+
+    VARLEN = "varlen"
+    """By their borders: nothing is quadratic."""
+    DENSE = "dense"
+    """By a mask over all pairs of tokens of a pass, of which torch's SDPA keeps a copy a layer in the products' type
+    (aten/native/transformers/attention.cpp, convert_boolean_attn_mask); keys and values are repeated for every head."""
+    EAGER = "eager"
+    """By a mask, and every head's weights over all pairs are kept."""
+
+    @classmethod
+    def of(cls, attention: Attention) -> "Masking":
+        """What the recipe's word comes to where the model has it; auto takes varlen."""
+        match attention:
+            case Attention.EAGER:
+                return cls.EAGER
+            case Attention.SDPA:
+                return cls.DENSE
+            case Attention.AUTO | Attention.VARLEN:
+                return cls.VARLEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One forward and backward pass.
+
+    Attributes:
+        tokens: its tokens, padding included.
+        span: tokens that one token's row of the mask covers: all of a pack, or the longest row of a padded pass.
+        checkpointing: keep only the inputs of the layers and compute the rest again.
+    """
+
+    tokens: int
+    span: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """How numbers are held.
+
+    Attributes:
+        width: bytes of a number of the products (2 for bfloat16 and float16).
+        cuda: on a GPU.
+        quantization: type of the base weights.
+    """
+
+    width: int
+    cuda: bool
+    quantization: QuantizationType
+
+    @property
+    def inputs_shared(self) -> bool:
+        """Whether layers with the same input save it once.
+
+        PEFT casts the input to float32 where it believes that autocast is off, and autocast casts it back for each
+        layer: for unquantised layers (peft:tuners/lora/layer.py), and for all on a CPU, since
+        `torch.is_autocast_enabled()` speaks of CUDA only (peft:tuners/lora/bnb.py).
+        """
+        return self.width == FLOAT32 or (self.cuda and self.quantization is not QuantizationType.NONE)
+
+
+def layer_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
+    """Bytes that one decoder layer saves in a pass."""
+    width = precision.width
+    per_token = width * (_attention(shape, masking) + 4 * shape.intermediate + 2 * shape.routed * shape.hidden)
+    # The two norms keep their inputs in float32.
+    per_token += FLOAT32 * 2 * shape.hidden
+    per_token += _adapters(shape, lora, precision) // shape.layers
+    per_token += FLOAT32 * shape.heads
+    match masking:
+        case Masking.DENSE:
+            per_token += width * one.span
+        case Masking.EAGER:
+            per_token += shape.heads * one.span * (FLOAT32 if width == FLOAT32 else FLOAT32 + width)
+        case Masking.VARLEN:
+            pass
+    return one.tokens * per_token
+
+
+def kept_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
+    """Bytes that a pass keeps from its forward to its backward pass."""
+    mask = 0 if masking is Masking.VARLEN else one.tokens * one.span
+    ends = 2 * one.tokens * shape.hidden * precision.width
+    if one.checkpointing:
+        return mask + ends + shape.layers * one.tokens * shape.hidden * precision.width
+    return mask + ends + shape.layers * layer_bytes(shape, lora, precision, masking, one)
+
+
+def passing_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
+    """Bytes that a pass needs for a moment, on top of what it keeps: the head's, or a layer's on the way back."""
+    again = layer_bytes(shape, lora, precision, masking, one) if one.checkpointing else 0
+    return max(_head(shape, precision, one), again + _layer_backward(shape, lora, precision, masking, one))
+
+
+def _attention(shape: ModelShape, masking: Masking) -> int:
+    """Queries, keys, values and the output."""
+    keys = shape.keys if masking is Masking.VARLEN else shape.attention
+    return 2 * shape.attention + 2 * keys
+
+
+def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
+    """Bytes a token of all adapters of all layers."""
+    weights, width = adapted(shape, lora), precision.width
+    inputs = sum(weight.shape[1] for weight in weights)
+    found = width * lora.rank * len(weights)
+    if float(lora.dropout) > 0:
+        # The mask, a byte a number on a GPU (native_dropout) and a float32 elsewhere, and what is left of the input.
+        found += inputs * (width + (1 if precision.cuda else FLOAT32))
+    elif not precision.inputs_shared:
+        found += width * max(0, inputs - shape.layers * shape.intermediate)
+    elif weights:
+        # The outputs of the two norms; other inputs are saved by the attention and by the feed-forward layer itself.
+        found += width * 2 * shape.layers * shape.hidden
+    if lora.variant is LoraVariant.DORA:
+        # The outputs of the base layer and of the adapter, each before its scaling.
+        found += width * 2 * sum(weight.shape[0] for weight in weights)
+    return found
+
+
+def _head(shape: ModelShape, precision: Precision, one: Pass) -> int:
+    """A tile of logits and the gradient of the last hidden state; the logits are never there as a whole."""
+    tokens = min(one.tokens, _HEAD_TOKENS)
+    tile = tokens * _HEAD_VOCABULARY * precision.width
+    if not precision.cuda:
+        tile += tokens * min(shape.vocabulary, _HEAD_VOCABULARY) * _HEAD_TILES_ON_CPU
+    return tile + one.tokens * shape.hidden * (FLOAT32 + precision.width)
+
+
+def _layer_backward(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
+    """Gradients of the feed-forward layer, and the largest linear layer's weight as plain numbers."""
+    found = one.tokens * (3 * shape.intermediate + 2 * shape.hidden) * precision.width
+    if precision.quantization is not QuantizationType.NONE:
+        found += shape.largest_linear * precision.width
+    if not precision.inputs_shared:
+        found += one.tokens * shape.intermediate * FLOAT32
+    if masking is Masking.EAGER:
+        found += 2 * one.tokens * one.span * shape.heads * FLOAT32
+    if lora.variant is LoraVariant.DORA and (weights := adapted(shape, lora)):
+        # The norm of the adapted weight is taken of the whole weight, and B A is made by way of a unit matrix
+        # (peft:tuners/lora/dora.py).
+        found += FLOAT32 * max(weight.shape[1] ** 2 + 3 * weight.size for weight in weights)
+    return found

@@ -1,0 +1,180 @@
+"""The sizes of a model that decide its memory, from config.json and the names and shapes of its tensors."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+Tensors = Mapping[str, tuple[int, ...]]
+"""Shapes of a model's tensors, by name, as a safetensors header has them."""
+
+_TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "embedding", "embeddings")
+_HEADS = ("lm_head", "embed_out", "output")
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+_TOLERANCE = 0.03
+"""Files are a little longer than their numbers: headers, and buffers that older checkpoints hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """One weight.
+
+    Attributes:
+        module: the module it belongs to, for example `model.layers.0.mlp.up_proj`.
+        shape: its sizes; a linear layer's are (outputs, inputs), GPT-2's the other way round.
+    """
+
+    module: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The sizes of a decoder.
+
+    Attributes:
+        layers: number of decoder layers.
+        hidden: width of the residual stream.
+        attention: width of a token's queries, all heads together.
+        keys: width of its keys, which are fewer with grouped-query attention; its values are as many.
+        heads: number of query heads.
+        intermediate: width of a token's feed-forward layers; with experts, of all that a token goes through.
+        routed: experts that a token goes through; 0 without experts.
+        vocabulary: number of token ids.
+        positions: most tokens of a row; 0 where there is no limit.
+        linears: weights of the linear layers but the output head: what is quantised and what `all-linear` adapts.
+        others: all other weights (embeddings, norms, biases, the head unless it is tied, experts): never quantised.
+    """
+
+    layers: int
+    hidden: int
+    attention: int
+    keys: int
+    heads: int
+    intermediate: int
+    routed: int
+    vocabulary: int
+    positions: int
+    linears: tuple[Weight, ...]
+    others: tuple[Weight, ...]
+
+    @property
+    def largest_linear(self) -> int:
+        """Numbers in the largest linear layer."""
+        return max((weight.size for weight in self.linears), default=0)
+
+
+def model_shape(config: Mapping[str, Any], tensors: Tensors) -> ModelShape | None:
+    """The sizes of the model with this config.json and these tensors; None when the config lacks one of them.
+
+    Experts stay out of `linears`: transformers 5 keeps them in one three-dimensional parameter a layer, which
+    bitsandbytes does not see (transformers:integrations/bitsandbytes.py replaces nn.Linear only).
+    """
+    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
+    sizes = _Sizes(text or config)
+    if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary):
+        return None
+    tied = bool(config.get("tie_word_embeddings"))
+    weights = [(name, Weight(module=_module(name), shape=tuple(shape))) for name, shape in tensors.items()]
+    weights = [(name, weight) for name, weight in weights if not (tied and _last(weight.module) in _HEADS)]
+    linears = tuple(weight for name, weight in weights if _is_linear(name, weight, experts=sizes.experts > 0))
+    chosen = set(linears)
+    return ModelShape(
+        layers=sizes.layers,
+        hidden=sizes.hidden,
+        attention=sizes.heads * sizes.head_width,
+        keys=sizes.key_heads * sizes.head_width,
+        heads=sizes.heads,
+        intermediate=sizes.intermediate_of_token,
+        routed=sizes.routed,
+        vocabulary=sizes.vocabulary,
+        positions=sizes.positions,
+        linears=linears,
+        others=tuple(weight for _, weight in weights if weight not in chosen),
+    )
+
+
+def tensors_of_llama(config: Mapping[str, Any], file_bytes: int) -> Tensors | None:
+    """The tensors of a model with Llama's layers, where only config.json and the weights' size are known.
+
+    Most decoders of the Hub have these layers under these names (Llama, Mistral, Qwen, SmolLM, Gemma). The size tells
+    whether this one does: None when the tensors would not fill the files.
+    """
+    sizes, width = _Sizes(config), _BYTES_OF.get(str(config.get("torch_dtype") or config.get("dtype")))
+    if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary and width) or sizes.experts:
+        return None
+    tensors = dict(sizes.llama())
+    for found in (tensors, {**tensors, "lm_head.weight": (sizes.vocabulary, sizes.hidden)}):
+        if abs(sum(map(prod, found.values())) * width - file_bytes) <= _TOLERANCE * file_bytes:
+            return found
+    return None
+
+
+_BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class _Sizes:
+    """The numbers of a config.json under any of their names; 0 where there is none."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self.hidden = self._of("hidden_size", "n_embd", "d_model")
+        self.layers = self._of("num_hidden_layers", "n_layer", "num_layers")
+        self.heads = self._of("num_attention_heads", "n_head")
+        self.vocabulary = self._of("vocab_size")
+        self.positions = self._of("max_position_embeddings", "n_positions", "n_ctx")
+        self.key_heads = self._of("num_key_value_heads") or self.heads
+        self.head_width = self._of("head_dim") or (self.hidden // self.heads if self.heads else 0)
+        self.intermediate = self._of("intermediate_size", "n_inner", "ffn_dim") or 4 * self.hidden
+        self.experts = self._of("num_local_experts", "num_experts", "n_routed_experts")
+        self.routed = (self._of("num_experts_per_tok") or 2) if self.experts else 0
+
+    @property
+    def intermediate_of_token(self) -> int:
+        if not self.experts:
+            return self.intermediate
+        expert = self._of("moe_intermediate_size") or self.intermediate
+        return self.routed * expert + self._of("shared_expert_intermediate_size")
+
+    def llama(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        hidden, queries, keys = self.hidden, self.heads * self.head_width, self.key_heads * self.head_width
+        layer = {
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, queries),
+            "mlp.gate_proj": (self.intermediate, hidden),
+            "mlp.up_proj": (self.intermediate, hidden),
+            "mlp.down_proj": (hidden, self.intermediate),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }
+        yield "model.embed_tokens.weight", (self.vocabulary, hidden)
+        for index in range(self.layers):
+            for name, shape in layer.items():
+                yield f"model.layers.{index}.{name}.weight", shape
+        yield "model.norm.weight", (hidden,)
+
+    def _of(self, *names: str) -> int:
+        found = (self._config.get(name) for name in names)
+        return next((value for value in found if type(value) is int and value > 0), 0)
+
+
+def _is_linear(name: str, weight: Weight, *, experts: bool) -> bool:
+    last = _last(weight.module)
+    if len(weight.shape) != 2 or not name.endswith(".weight") or last in (*_TABLES, *_HEADS):
+        return False
+    return not experts or not (last in _ROUTERS or ".experts." in f".{weight.module}.")
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]

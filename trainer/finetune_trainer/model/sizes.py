@@ -1,0 +1,24 @@
+"""The sizes of a loaded model, for the estimate of its memory (memory/estimate.py)."""
+
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from finetune_trainer.memory.shape import ModelShape, model_shape
+
+
+def loaded_shape(model: Any) -> ModelShape | None:
+    """The sizes of a base model before PEFT has changed it; None for an architecture whose config names them otherwise.
+
+    A packed weight has another shape than the layer it belongs to, so linear layers are asked for their own.
+    """
+    tensors: dict[str, tuple[int, ...]] = {}
+    for name, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            whole = own == "weight" and isinstance(module, torch.nn.Linear)
+            shape = (module.out_features, module.in_features) if whole else tuple(parameter.shape)
+            if own == "weight" and isinstance(module, Conv1D):
+                shape = (parameter.shape[1], parameter.shape[0])
+            tensors[f"{name}.{own}"] = shape
+    return model_shape(model.config.get_text_config().to_dict(), tensors)
