@@ -51,6 +51,13 @@ class ProgressStatus(TolerantWire):
     learning_rate: ShortText | None = Field(None, description="Learning rate of the last step.")
     tokens_per_second: int | None = Field(None, ge=0, description="Trained tokens per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step.")
+    resumed_from_step: int | None = Field(
+        None, ge=1, description="Step of the checkpoint that the attempt went on from."
+    )
+    checkpoint_step: int | None = Field(None, ge=1, description="Step of the newest checkpoint in storage.")
+    pass_tokens: int | None = Field(
+        None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+    )
     peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="Highest GPU memory use, in bytes.")
     bytes_downloaded: int | None = Field(None, ge=0, description="Bytes fetched.")
     bytes_uploaded: int | None = Field(None, ge=0, description="Bytes put.")
@@ -77,6 +84,9 @@ class ProgressStatus(TolerantWire):
             learning_rate=_decimal(record.learning_rate, ".3g"),
             tokens_per_second=None if record.tokens_per_second is None else int(record.tokens_per_second),
             eta_seconds=record.eta_seconds,
+            resumed_from_step=record.resumed_from_step,
+            checkpoint_step=record.checkpoint_step,
+            pass_tokens=record.pass_tokens,
             peak_gpu_memory_bytes=record.peak_gpu_memory_bytes,
             bytes_downloaded=record.bytes_downloaded,
             bytes_uploaded=record.bytes_uploaded,

@@ -17,10 +17,6 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
     "spec.evaluation.samplePrompts": {"evaluation": {"samplePrompts": ["Hello"]}},
-    "spec.checkpoint.everySteps": {"checkpoint": {"everySteps": 10}},
-    "spec.checkpoint.everyMinutes": {"checkpoint": {"everyMinutes": 10}},
-    "spec.checkpoint.keep": {"checkpoint": {"keep": 3}},
-    "spec.checkpoint.uri": {"checkpoint": {"uri": "s3://scratch/checkpoints"}},
 }
 ELSEWHERE = {
     # What names the job and where things are, and how rows are read: not this half's.
@@ -39,6 +35,8 @@ WORKS = {
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
     "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting",
     "output.merged",
+    # tests/trainer/test_checkpoints.py, and everyMinutes tests/unit/trainer_train/test_due.py
+    "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keep", "checkpoint.uri",
 }  # fmt: skip
 
 

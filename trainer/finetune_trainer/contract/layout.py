@@ -6,7 +6,10 @@ Inside a pod: where the recipe is mounted, where secrets are, where the process 
         <attempt>-<writer>/…                                     adapter files of one pod
         <attempt>-<writer>-merged/…                              the merged model, with output.merged
         manifest.json                                            the commit: written last, once
-        checkpoints/…                                            unless checkpoint.uri says otherwise
+        checkpoints/<step, 8 digits>-<writer>/…                  state of a training, until the adapter is there
+        checkpoints/<step, 8 digits>-<writer>/checkpoint.json    its commit: written last
+
+With checkpoint.uri the last two stand in the same folders under that place.
 """
 
 from finetune_trainer.contract.uri import Uri
@@ -37,7 +40,10 @@ PROGRESS_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/progress/token"  # noqa: S105
 
 MANIFEST_NAME = "manifest.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+CHECKPOINT_MANIFEST_NAME = "checkpoint.json"
 FINGERPRINT_DIGITS = 12
+_WRITER_DIGITS = 8
 
 
 def run_prefix(output: Uri, job: str, fingerprint: str) -> Uri:
@@ -47,9 +53,19 @@ def run_prefix(output: Uri, job: str, fingerprint: str) -> Uri:
 
 def writer_folder(attempt: int, writer: str) -> str:
     """The folder of one writer inside the run's place. `writer` is a pod UID or any unique token."""
-    return f"{attempt}-{writer[:8]}"
+    return f"{attempt}-{writer[:_WRITER_DIGITS]}"
 
 
 def merged_folder(attempt: int, writer: str) -> str:
     """The folder of a writer's merged model, beside its adapter's: who wants the adapter fetches no gigabytes."""
     return f"{writer_folder(attempt, writer)}-merged"
+
+
+def checkpoints_prefix(output: Uri, checkpoints: Uri | None, job: str, fingerprint: str) -> Uri:
+    """The place of one run's checkpoints: under checkpoint.uri, else beside the adapter."""
+    return run_prefix(checkpoints or output, job, fingerprint).child(CHECKPOINTS_FOLDER)
+
+
+def checkpoint_folder(step: int, writer: str) -> str:
+    """The folder of one checkpoint inside the run's place for them; the names sort by step."""
+    return f"{step:08d}-{writer[:_WRITER_DIGITS]}"

@@ -51,6 +51,11 @@ class Progress(TolerantWire):
     learning_rate: Number = None
     tokens_per_second: Number = Field(None, description="Trained tokens per second since the last record.")
     eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step, by the recent rate.")
+    resumed_from_step: int | None = Field(None, ge=1, description="Step of the checkpoint that this pod went on from.")
+    checkpoint_step: int | None = Field(None, ge=1, description="Step of the newest checkpoint in storage.")
+    pass_tokens: int | None = Field(
+        None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+    )
     peak_gpu_memory_bytes: int | None = Field(None, ge=0)
     bytes_downloaded: int | None = Field(None, ge=0)
     bytes_uploaded: int | None = Field(None, ge=0)

@@ -65,25 +65,11 @@ def _evaluation(recipe: Recipe) -> Iterator[Unsupported]:
         yield _not_yet("evaluation.samplePrompts", f"{len(evaluation.sample_prompts)} prompts", message)
 
 
-def _checkpoint(recipe: Recipe) -> Iterator[Unsupported]:
-    checkpoint = recipe.checkpoint
-    message = "checkpoints are not there yet: a new attempt starts at step 0; remove the field"
-    if checkpoint.every_steps is not None:
-        yield _not_yet("checkpoint.everySteps", str(checkpoint.every_steps), message)
-    if checkpoint.every_minutes is not None:
-        yield _not_yet("checkpoint.everyMinutes", str(checkpoint.every_minutes), message)
-    if checkpoint.keep != type(checkpoint).model_fields["keep"].default:
-        yield _not_yet("checkpoint.keep", str(checkpoint.keep), message)
-    if checkpoint.uri is not None:
-        yield _not_yet("checkpoint.uri", checkpoint.uri, message)
-
-
 _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
     _model,
     _dataset,
     _training,
     _evaluation,
-    _checkpoint,
 )
 
 

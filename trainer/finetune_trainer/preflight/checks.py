@@ -212,8 +212,12 @@ class _Checks:
         self._run("template", [parse_uri(self._recipe.model.uri).scheme] if talks else [], look)
 
     def writing(self, token: str) -> None:
-        """The output can be written. Comes last, and not at all when the data is bad: then nothing is written."""
-        output = parse_uri(self._recipe.output.uri)
+        """The output can be written, and a place of its own for checkpoints.
+
+        Comes last, and not at all when the data is bad: then nothing is written.
+        """
+        asked = [self._recipe.output.uri, self._recipe.checkpoint.uri]
+        places = [parse_uri(uri) for uri in dict.fromkeys(uri for uri in asked if uri is not None)]
         if self._existing is not None:
             self._skip("storage.write", "nothing is written: the adapter is there")
         elif any(self._failed(name) for name in ("dataset", "template", "storage.read")):
@@ -221,9 +225,9 @@ class _Checks:
         else:
 
             def look() -> str:
-                return check_writing(self._open_store(output), output, token)
+                return "; ".join(check_writing(self._open_store(place), place, token) for place in places)
 
-            self._run("storage.write", [output.scheme], look)
+            self._run("storage.write", [place.scheme for place in places], look)
 
     def report(self) -> PreflightReport:
         """All of it."""

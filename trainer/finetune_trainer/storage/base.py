@@ -99,6 +99,10 @@ class Store(Protocol):
         """Removes an object; a missing one is fine."""
         ...
 
+    def delete_folder(self, uri: Uri) -> None:
+        """Removes all objects under a prefix, which this trainer must have made; a missing one is fine."""
+        ...
+
 
 OpenStore = Callable[[Uri], Store]
 """Gives the store of a URI; `places.Places` is one."""

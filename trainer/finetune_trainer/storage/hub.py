@@ -115,6 +115,10 @@ class HubStore:
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
+    def delete_folder(self, uri: Uri) -> None:
+        """Refused: the Hub is only read."""
+        raise _read_only(uri)
+
     def _listed(self, repo: str) -> list[SourceObject]:
         """The model's files, by the Hub. HfApi.model_info asks the same, but only once and without a time limit."""
         token = self._token.read() if self._token else None

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,13 @@ class LocalStore:
                 if path.is_relative_to(directory) and directory.is_dir() and not any(directory.iterdir()):
                     directory.rmdir()
                     self._made.remove(directory)
+
+    def delete_folder(self, uri: Uri) -> None:
+        """See `Store.delete_folder`."""
+        path = self._path(uri)
+        with _reasons("deleting", uri):
+            if path.is_dir():
+                shutil.rmtree(path)
 
     def _path(self, uri: Uri) -> Path:
         if uri.scheme is Scheme.FILE:

@@ -154,6 +154,11 @@ class S3Store:
         """See `Store.delete`."""
         self._call("deleting", uri, lambda client: client.delete_object(Bucket=uri.authority, Key=uri.path))
 
+    def delete_folder(self, uri: Uri) -> None:
+        """See `Store.delete_folder`. One request an object: DeleteObjects is not in every server and policy."""
+        for item in self._list(uri, uri.path.rstrip("/") + "/"):
+            self.delete(parse_uri(item.uri))
+
     def _head(self, uri: Uri) -> SourceObject:
         def ask(client: "S3Client") -> SourceObject:
             try:

@@ -5,7 +5,7 @@ many tokens a pass) is decided where the passes run, and can change between two 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -69,6 +69,32 @@ class Passes:
                 yield packed_pass(chosen_ids, chosen_labels, varlen=self.varlen)
             else:
                 yield self._padded(chosen_ids, chosen_labels)
+
+    def smaller(self, step: Tensors) -> "Passes | None":
+        """A division whose largest pass of that step is at most half as large; None when every row goes alone.
+
+        The step stays the same: more passes, each with the same weight per token.
+        """
+        lengths: list[int] = step["lengths"].tolist()
+        room = lengths if self.packed else [max(lengths)] * len(lengths)
+        passes = divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows)
+        largest = max(
+            (rows for rows in passes if len(rows) > 1), key=lambda rows: sum(room[row] for row in rows), default=None
+        )
+        if largest is None:
+            return None
+        return replace(
+            self, max_tokens=sum(room[row] for row in largest) // 2, max_rows=max(1, (len(largest) + 1) // 2)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Passes":
+        """What `to_dict` has made."""
+        return cls(**values)
 
     def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
         pad = torch.nn.utils.rnn.pad_sequence

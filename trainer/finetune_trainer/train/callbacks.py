@@ -1,13 +1,22 @@
-"""What happens between two steps: progress, and the end when the pod is told to go."""
+"""What happens between two steps: progress, checkpoints, and the end when the pod is told to go."""
 
+import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.progress import Stage
+from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES, CheckpointSpec
 from finetune_trainer.log import event
 from finetune_trainer.report import Clock, Pace, Reporter
+from finetune_trainer.train.batch import Passes
+
+_WORTH_SAVING_SECONDS = 60.0
+"""Training since the last checkpoint that is saved at the end, in seconds."""
 
 
 class ReportSteps(TrainerCallback):  # type: ignore[misc]
@@ -21,8 +30,9 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Reports how many steps there will be."""
         del args, control, rest
-        self._reporter.update(stage=Stage.TRAINING, step=0, total_steps=state.max_steps, percent=0)
-        self._pace.step(self._clock(), 0, 0)
+        step, total = state.global_step, state.max_steps
+        self._reporter.update(stage=Stage.TRAINING, step=step, total_steps=total, percent=100 * step // total)
+        self._pace.step(self._clock(), step, state.num_input_tokens_seen)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Reports the step and the estimate."""
@@ -35,6 +45,16 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
             tokens_per_second=self._pace.tokens_per_second(),
             eta_seconds=self._pace.eta_seconds(state.max_steps),
             peak_gpu_memory_bytes=_peak_gpu_memory(),
+        )
+
+    def smaller_passes(self, passes: Passes) -> None:
+        """Reports and logs that memory ran out and the step is done again in smaller passes."""
+        self._reporter.update(pass_tokens=passes.max_tokens)
+        event(
+            "memory",
+            level=logging.WARNING,
+            message="ran out; same step in smaller passes",
+            pass_tokens=passes.max_tokens,
         )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
@@ -56,18 +76,54 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
         )
 
 
-class StopWhenTold(TrainerCallback):  # type: ignore[misc]
-    """Ends the training at the next step boundary once the flag is set."""
+class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
+    """Has a checkpoint written when one is due, and ends the training when the process is told to go.
 
-    def __init__(self, stop: threading.Event) -> None:
+    Args:
+        checkpointer: takes what was written.
+        spec: how often.
+        stop: the flag that says: go.
+        clock: seconds.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, spec: CheckpointSpec, stop: threading.Event, clock: Clock) -> None:
+        self._checkpointer = checkpointer
+        self._steps = spec.every_steps
+        minutes = spec.every_minutes or (None if spec.every_steps else DEFAULT_CHECKPOINT_MINUTES)
+        self._seconds = minutes and minutes * 60.0
         self._stop = stop
+        self._clock = clock
+        self._saved = clock()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Starts the time until the first one."""
+        del args, state, control, rest
+        self._saved = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Asks the trainer to end."""
-        del args, state, rest
-        if self._stop.is_set():
-            control.should_training_stop = True
+        """Asks for a checkpoint where one is due, and for the end where it was told."""
+        del args, rest
+        last = state.global_step >= state.max_steps
+        if self._stop.is_set() and not last:
+            control.should_training_stop = control.should_save = True
+        elif self._due(state.global_step, last=last):
+            control.should_save = True
         return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Hands the written checkpoint over."""
+        del control, rest
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self._checkpointer.save(folder, state.global_step, state.max_steps)
+        self._saved = self._clock()
+
+    def _due(self, step: int, *, last: bool) -> bool:
+        """After the last step only what takes long to do again is worth it: evaluation and upload follow."""
+        waited = self._clock() - self._saved
+        if last:
+            return waited >= _WORTH_SAVING_SECONDS
+        by_steps = self._steps is not None and step % self._steps == 0
+        return by_steps or (self._seconds is not None and waited >= self._seconds)
 
 
 def _peak_gpu_memory() -> int | None:

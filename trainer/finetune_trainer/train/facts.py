@@ -2,7 +2,6 @@
 
 import resource
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +14,10 @@ from finetune_trainer.model.adapter import adapted_modules
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.rows import rows_by_length
+from finetune_trainer.versions import shaping_versions
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
-
-_SHAPING_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
 
 
 def run_facts(
@@ -50,6 +48,6 @@ def run_facts(
         peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
         # Linux counts it in KiB.
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        versions={name: version(name) for name in _SHAPING_PACKAGES},
+        versions=shaping_versions(),
         created=context.now(),
     )

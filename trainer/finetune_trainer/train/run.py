@@ -3,13 +3,16 @@
 Imports stay light: torch and its friends come in only once it is known that there is something to train.
 """
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_trainer.checkpoints import Checkpointer, Found, Shelf
 from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.history import LossSummary
-from finetune_trainer.contract.layout import merged_folder, run_prefix, writer_folder
+from finetune_trainer.contract.layout import checkpoints_prefix, merged_folder, run_prefix, writer_folder
 from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
@@ -29,11 +32,15 @@ from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output, reusable_output
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.inputs import Inputs, fetch_adapter, fetch_model, find_inputs
+from finetune_trainer.versions import shaping_versions
 
 if TYPE_CHECKING:
     import torch
 
     from finetune_trainer.train.trainer import StepTrainer
+
+_CHECKPOINT_PATIENCE_SECONDS = 60.0
+"""With storage that does not answer: a pod that is told to go has two minutes."""
 
 
 def run(recipe: Recipe, context: Context) -> Result:
@@ -47,6 +54,7 @@ def run(recipe: Recipe, context: Context) -> Result:
     inputs = find_inputs(recipe, context.open_store)
     event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
     if (existing := reusable(recipe, inputs, context)) is not None:
+        remove_checkpoints(recipe, inputs, context)
         return Result(outcome=Outcome.REUSED, fingerprint=inputs.fingerprint, output=existing)
 
     with libraries_quiet():
@@ -56,8 +64,9 @@ def run(recipe: Recipe, context: Context) -> Result:
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
-    folder, start = fetch_model(recipe, inputs, context), fetch_adapter(recipe, inputs, context)
+    folder, initial = fetch_model(recipe, inputs, context), fetch_adapter(recipe, inputs, context)
     licence = base_licence(recipe.model.uri, context.open_store)
+    start = newest_checkpoint(recipe, inputs, context)
     context.leave_if_told()
 
     reporter.stage(Stage.LOADING)
@@ -77,7 +86,8 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
     context.leave_if_told()
 
-    trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, start, context)
+    checkpointer = Checkpointer(shelf_of(recipe, inputs, context), reporter)
+    trainer, metrics = trained(recipe, base, tokenizer, rows, dtype, initial, checkpointer, start, context)
 
     reporter.stage(Stage.SAVING)
     adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
@@ -87,6 +97,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
     reporter.stage(Stage.UPLOADING)
     output = published(recipe, inputs, adapter, merged, facts, context)
+    remove_checkpoints(recipe, inputs, context)
     reporter.stage(Stage.FINISHED)
     return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
 
@@ -114,6 +125,62 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     if existing is not None:
         event("reused", uri=existing.uri)
     return existing
+
+
+def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Found | None:
+    """The newest whole checkpoint of this very run, fetched; None when there is none.
+
+    Raises:
+        TrainerError: the storage's reason, or the process was told to go.
+    """
+    found = shelf_of(recipe, inputs, context).newest(context.work / "checkpoint", context.downloaded)
+    if found is not None:
+        manifest, here = found.manifest, shaping_versions()
+        event(
+            "resuming",
+            step=f"{manifest.step}/{manifest.total_steps}",
+            uri=found.uri,
+            # Another version may compute other last bits: the run goes on, but not exactly as it would have.
+            other_versions=", ".join(
+                f"{name} {was}" for name, was in manifest.versions.items() if was != here.get(name)
+            )
+            or None,
+        )
+        context.reporter.update(
+            resumed_from_step=manifest.step,
+            checkpoint_step=manifest.step,
+            step=manifest.step,
+            total_steps=manifest.total_steps,
+            percent=100 * manifest.step // manifest.total_steps,
+        )
+    return found
+
+
+def shelf_of(recipe: Recipe, inputs: Inputs, context: Context) -> Shelf:
+    """Where the checkpoints of this very run are."""
+    asked = recipe.checkpoint.uri
+    output = parse_uri(recipe.output.uri)
+    place = checkpoints_prefix(output, parse_uri(asked) if asked else None, recipe.job.name, inputs.fingerprint)
+    return Shelf(
+        store=context.open_store(place),
+        place=place,
+        fingerprint=inputs.fingerprint,
+        keep=recipe.checkpoint.keep,
+        attempt=recipe.job.attempt,
+        writer=context.writer,
+        versions=shaping_versions(),
+        now=context.now,
+        patience=replace(context.patience, seconds=min(context.patience.seconds, _CHECKPOINT_PATIENCE_SECONDS)),
+    )
+
+
+def remove_checkpoints(recipe: Recipe, inputs: Inputs, context: Context) -> None:
+    """Removes this run's checkpoints: its adapter is there. What cannot be removed is only logged."""
+    shelf = shelf_of(recipe, inputs, context)
+    try:
+        shelf.clear()
+    except TrainerError as error:
+        event("checkpoint", level=logging.WARNING, uri=shelf.place, message=f"not removed: {error.message}")
 
 
 def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> "tuple[Any, TokenCounts]":
@@ -156,37 +223,55 @@ def trained(
     tokenizer: Any,
     rows: Any,
     dtype: "torch.dtype",
-    start: Path | None,
+    initial: Path | None,
+    checkpointer: Checkpointer,
+    start: Found | None,
     context: Context,
 ) -> "tuple[StepTrainer, dict[str, float]]":
-    """Trains; returns the trainer with its model, and the final metrics.
+    """Trains, from the checkpoint `start` where there is one; returns the trainer with its model, and final metrics.
 
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
-    from finetune_trainer.train.callbacks import ReportSteps, StopWhenTold
+    from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue
     from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.trainer import make_trainer
 
-    report, stop = ReportSteps(context.reporter, context.clock), StopWhenTold(context.stop)
-    history = KeepHistory(context.clock, context.now)
-    callbacks = [history, report, stop]
-    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", callbacks, start)
+    history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
+    save = SaveWhenDue(checkpointer, recipe.checkpoint, context.stop, context.clock)
+    callbacks = [history, report, save]
+    trainer = make_trainer(recipe, base, tokenizer, rows, dtype, context.work / "trainer", callbacks, initial)
+    trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
     event(
         "training",
         rows=len(rows),
-        steps=trainer.state.max_steps or None,
         packed=trainer.passes.packed,
         pass_tokens=trainer.passes.max_tokens,
         compute_dtype=str(dtype).removeprefix("torch."),
     )
-    trainer.train()
+    try:
+        if start is not None and start.manifest.step == start.manifest.total_steps:
+            trainer.load_finished(start.folder)
+        else:
+            trainer.train_from(start.folder if start else None)
+    except TrainerError as error:
+        checkpointer.wait()
+        raise TrainerError(error.reason, f"{error.message}; {left_behind(checkpointer, start)}") from error
+    checkpointer.wait()
     done, total = trainer.state.global_step, trainer.state.max_steps
     if done < total:
-        raise TrainerError(FailureReason.PREEMPTED, f"told to stop; stopped after step {done} of {total}")
+        message = f"told to stop; stopped after step {done} of {total}; {left_behind(checkpointer, start)}"
+        raise TrainerError(FailureReason.PREEMPTED, message)
     metrics = final_metrics(trainer)
     context.reporter.update(loss=metrics["loss"])
     return trainer, metrics
+
+
+def left_behind(checkpointer: Checkpointer, start: Found | None) -> str:
+    """What the next attempt finds, for the message at the end of this one."""
+    step = checkpointer.put_step or (start.manifest.step if start else None)
+    newest = f"the newest checkpoint is of step {step}" if step else "there is no checkpoint"
+    return f"{newest} (a later one could not be put: {checkpointer.failure})" if checkpointer.failure else newest
 
 
 def final_metrics(trainer: "StepTrainer") -> dict[str, float]:

@@ -5,18 +5,22 @@ is filled by tokens (data/pack.py) and every token of the step weighs the same i
 """
 
 import math
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
+from finetune_trainer.machine import memory_that_ran_out
 from finetune_trainer.model.adapter import (
     keep_in_float32,
     lora_config,
@@ -28,7 +32,13 @@ from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.neftune import Neftune
+from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.settings import pass_tokens, trainer_settings
+from finetune_trainer.train.state import StepRecord
+
+
+class ToldToStopError(Exception):
+    """The process was told to go in the middle of a step, whose work is lost; the trainer stands after the last one."""
 
 
 class StepTrainer(SFTTrainer):  # type: ignore[misc]
@@ -37,22 +47,68 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     Attributes:
         passes: how a step is divided; set before training.
         last_loss: loss of the last step, nats per trained token.
+        told_to_stop: asked before every pass.
+        on_smaller_passes: told the new division when one had to be found for lack of memory.
+        saved_step: step of the newest checkpoint, 0 when there is none.
     """
 
     passes: Passes
     last_loss: float = math.nan
+    told_to_stop: Callable[[], bool] = staticmethod(lambda: False)
+    on_smaller_passes: Callable[[Passes], object] = staticmethod(lambda _: None)
+    saved_step: int = 0
 
-    def training_step(self, model: Any, inputs: Tensors, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Runs forward and backward of every pass of the step; returns the step's loss, nats per trained token.
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._after_step = RngState.capture()
+
+    def train_from(self, checkpoint: Path | None) -> None:
+        """Trains to the last step, or until it is told to stop: then a checkpoint of the last whole step is written.
+
+        Args:
+            checkpoint: a checkpoint's folder; None starts at the beginning.
 
         Raises:
             TrainerError: the loss is no number any more.
         """
-        # transformers counts only for models whose forward takes keyword arguments; the weight of a token must not
-        # depend on that.
-        trained = (inputs["labels"] != IGNORED).sum()
-        losses = [super(StepTrainer, self).training_step(model, part, trained) for part in self.passes.of(inputs)]
-        total = torch.stack(losses).sum()
+        if checkpoint is not None:
+            self._take_up(checkpoint)
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except ToldToStopError:
+            if self.state.global_step > self.saved_step:
+                self._save_checkpoint(self.model, None)
+                self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def load_finished(self, checkpoint: Path) -> None:
+        """Loads adapter and record of a training whose last step is done.
+
+        transformers would train on: its loop begins an epoch before it looks whether a step is left.
+        """
+        self._take_up(checkpoint)
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+
+    def training_step(self, model: Any, inputs: Tensors, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+        """Runs forward and backward of every pass of the step; returns the step's loss, nats per trained token.
+
+        When memory runs out, the step is done again with passes half as large, from the same random numbers: the rows
+        and their weights stay, so it is the same step.
+
+        Raises:
+            ToldToStopError: before a pass.
+            TrainerError: the loss is no number any more.
+        """
+        before = RngState.capture()
+        try:
+            total = self._passes_of_step(model, inputs)
+            while total is None:
+                before.restore()
+                total = self._passes_of_step(model, inputs)
+        except ToldToStopError:
+            model.zero_grad()
+            self._after_step.restore()
+            raise
         self.last_loss = total.item()
         if not math.isfinite(self.last_loss):
             step, rate = self.state.global_step + 1, self._get_learning_rate()
@@ -60,7 +116,56 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             raise TrainerError(FailureReason.LOSS_DIVERGED, message)
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
+        self._after_step = RngState.capture()
         return total
+
+    def _passes_of_step(self, model: Any, step: Tensors) -> torch.Tensor | None:
+        """The step's loss; None when memory ran out and smaller passes were found."""
+        # transformers counts only for models whose forward takes keyword arguments; the weight of a token must not
+        # depend on that.
+        trained = (step["labels"] != IGNORED).sum()
+        losses = []
+        try:
+            for part in self.passes.of(step):
+                if self.told_to_stop():
+                    raise ToldToStopError
+                losses.append(super().training_step(model, part, trained))
+        except (RuntimeError, MemoryError) as error:
+            smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
+            if smaller is None:
+                raise
+            # The traceback holds the tensors of the pass that did not fit.
+            traceback.clear_frames(error.__traceback__)
+        else:
+            return torch.stack(losses).sum()
+        losses.clear()
+        model.zero_grad()
+        torch.cuda.empty_cache()
+        self.passes = smaller
+        self.on_smaller_passes(smaller)
+        return None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 (transformers' signature)
+        """Writes what a resumed training needs, and no more: transformers' own adds a pickle and an empty model card.
+
+        Files and names are transformers' and PEFT's, so that other tools read them, and nothing that is read back can
+        run code: the adapter is safetensors, the rest is loaded with `weights_only`.
+        """
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder.mkdir(parents=True)
+        self.model.save_pretrained(str(folder), save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+        StepRecord(step=self.state.global_step, passes=self.passes, last_loss=self.last_loss).write(folder)
+        self.saved_step = self.state.global_step
+
+    def _take_up(self, checkpoint: Path) -> None:
+        """Takes what transformers does not restore."""
+        record = StepRecord.read(checkpoint)
+        self.passes, self.last_loss, self.saved_step = record.passes, record.last_loss, record.step
 
 
 def make_trainer(

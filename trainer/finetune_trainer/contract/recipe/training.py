@@ -168,15 +168,28 @@ class EvaluationSpec(Wire):
     ) = Field(None, description="Prompts answered by base and tuned model, side by side, at the end.")
 
 
+DEFAULT_CHECKPOINT_MINUTES = 10
+"""Minutes between checkpoints when neither everySteps nor everyMinutes is set."""
+
+
 class CheckpointSpec(Wire):
-    """How often the training state is saved, so that a preempted run goes on at its step."""
+    """How often the training state is saved, so that the next attempt goes on at its step.
+
+    Besides, a pod that is told to end saves it at once. The checkpoints go when the adapter is there.
+    """
 
     every_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Optimizer steps between checkpoints. Example: 100."
     )
-    every_minutes: int | None = Field(None, ge=1, le=10_080, description="Minutes between checkpoints. Example: 10.")
+    every_minutes: int | None = Field(
+        None,
+        ge=1,
+        le=10_080,
+        description="Minutes between checkpoints; with everySteps too, whichever comes first. Default: 10 when "
+        "everySteps is not set.",
+    )
     keep: int = Field(2, ge=1, le=100, description="Newest checkpoints that are kept. Default: 2.")
     uri: OutputUri | None = Field(
         None,
-        description="Where checkpoints go. Default: beside the output. Example: s3://scratch/checkpoints.",
+        description="Prefix under which checkpoints go. Default: output.uri. Example: s3://scratch/checkpoints.",
     )

@@ -1,0 +1,96 @@
+"""When a checkpoint is due."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import TrainerControl, TrainerState
+
+from finetune_trainer.checkpoints import Checkpointer
+from finetune_trainer.contract.recipe.training import CheckpointSpec
+from finetune_trainer.train.callbacks import SaveWhenDue
+
+TOTAL = 100
+
+
+@dataclass
+class Training:
+    """Steps of so many seconds each, and the steps after which a checkpoint was asked for."""
+
+    spec: CheckpointSpec
+    seconds: float
+    stop_at: int | None = None
+    now: float = 1000.0
+    saved: list[int] = field(default_factory=list)
+    ended: int = TOTAL
+
+    def run(self, checkpointer: Any) -> "Training":
+        stop = threading.Event()
+        callback = SaveWhenDue(checkpointer, self.spec, stop, lambda: self.now)
+        state, arguments = TrainerState(max_steps=TOTAL), SimpleNamespace(output_dir="there")
+        callback.on_train_begin(arguments, state, TrainerControl())
+        for step in range(1, TOTAL + 1):
+            self.now += self.seconds
+            state.global_step, control = step, TrainerControl()
+            if step == self.stop_at:
+                stop.set()
+            callback.on_step_end(arguments, state, control)
+            if control.should_save:
+                self.saved.append(step)
+                callback.on_save(arguments, state, control)
+            if control.should_training_stop:
+                self.ended = step
+                break
+        return self
+
+
+class _Taken(Checkpointer):
+    """Notes what it was given; nothing is put anywhere."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[Path, int, int]] = []
+
+    def save(self, folder: Path, step: int, total_steps: int) -> None:
+        self.taken.append((folder, step, total_steps))
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds", "steps"),
+    [
+        ({"everySteps": 30}, 0.1, [30, 60, 90]),
+        ({"everyMinutes": 1}, 25, [3, 6, 9]),
+        ({}, 601, [1, 2, 3]),
+        ({}, 200, [3, 6, 9]),
+        ({"everySteps": 4, "everyMinutes": 1}, 25, [3, 4, 7]),
+        ({"everySteps": 1000}, 601, [100]),
+    ],
+)
+def test_every_so_many_steps_or_minutes(spec: dict[str, int], seconds: float, steps: list[int]) -> None:
+    """Neither set is every ten minutes; every step and every minute count from the checkpoint before."""
+    training = Training(spec=CheckpointSpec.model_validate(spec), seconds=seconds).run(_Taken())
+
+    assert training.saved[: len(steps)] == steps
+
+
+def test_after_the_last_step_only_what_takes_long_to_do_again() -> None:
+    spec = CheckpointSpec.model_validate({"everySteps": 90})
+
+    assert Training(spec=spec, seconds=1).run(_Taken()).saved == [90]
+    assert Training(spec=spec, seconds=7).run(_Taken()).saved == [90, 100]
+
+
+def test_told_to_stop_it_saves_and_ends() -> None:
+    taken = _Taken()
+    training = Training(spec=CheckpointSpec(), seconds=0.1, stop_at=17).run(taken)
+
+    assert (training.saved, training.ended) == ([17], 17)
+    assert taken.taken == [(Path("there/checkpoint-17"), 17, TOTAL)]
+
+
+def test_told_to_stop_at_the_last_step_it_goes_on_to_the_adapter() -> None:
+    training = Training(spec=CheckpointSpec(), seconds=0.1, stop_at=TOTAL).run(_Taken())
+
+    assert training.saved == []

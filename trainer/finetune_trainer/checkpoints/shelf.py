@@ -1,0 +1,194 @@
+"""The checkpoints of one run in storage."""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from finetune_trainer.contract.checkpoint import CheckpointManifest
+from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.layout import CHECKPOINT_MANIFEST_NAME, checkpoint_folder
+from finetune_trainer.contract.manifest import ManifestFile, SourceObject
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.log import event
+from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError, ObjectReplacedError, Store
+from finetune_trainer.storage.patience import Patience
+
+
+class _DamagedError(Exception):
+    """A checkpoint is not whole; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A checkpoint that was fetched and is whole.
+
+    Attributes:
+        folder: its files on this machine.
+        manifest: what it is of.
+        uri: where it was.
+    """
+
+    folder: Path
+    manifest: CheckpointManifest
+    uri: Uri
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """Where the checkpoints of one run are, and who writes them.
+
+    Attributes:
+        store: the store of `place`.
+        place: the folder of the run's checkpoints.
+        fingerprint: the run's.
+        keep: newest checkpoints that stay.
+        attempt: number of the attempt that writes.
+        writer: UID of the pod that writes, or any unique token.
+        versions: packages that shape the result.
+        now: the time of day.
+        patience: with storage that does not answer.
+    """
+
+    store: Store
+    place: Uri
+    fingerprint: str
+    keep: int
+    attempt: int
+    writer: str
+    versions: Mapping[str, str]
+    now: Callable[[], datetime]
+    patience: Patience
+
+    def put(self, folder: Path, step: int, total_steps: int, moved: ByteCount) -> Uri:
+        """Uploads the files of `folder` and then their manifest; the oldest checkpoints give way.
+
+        Returns:
+            The checkpoint's place.
+
+        Raises:
+            TrainerError: the storage's reason; nothing counts as put then.
+        """
+        place = self.place.child(checkpoint_folder(step, self.writer))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        entries = [_entry(folder, file) for file in files]
+        for file, entry in zip(files, entries, strict=True):
+            self.patience.call(partial(self.store.upload, file, place.child(*entry.path.split("/")), moved))
+        manifest = CheckpointManifest(
+            fingerprint=self.fingerprint,
+            step=step,
+            total_steps=total_steps,
+            files=entries,
+            versions=dict(self.versions),
+            attempt=self.attempt,
+            writer=self.writer,
+            created=self.now(),
+        )
+        content = (manifest.to_json() + "\n").encode()
+        # The folder is this writer's own, so there is nobody to win against.
+        self.patience.call(partial(self.store.replace, place.child(CHECKPOINT_MANIFEST_NAME), content))
+        with contextlib.suppress(TrainerError):  # What was to go and stays costs space, and is tried again.
+            self._prune()
+        return place
+
+    def newest(self, target: Path, moved: ByteCount) -> Found | None:
+        """Fetches the newest checkpoint that is whole; every damaged one before it is logged and passed over.
+
+        Args:
+            target: an absent or empty folder for its files.
+            moved: is told the bytes moved.
+
+        Raises:
+            TrainerError: the storage's reason. An older checkpoint is no answer to storage that does not answer.
+        """
+        for folder in self._folders():
+            if not folder.committed:
+                continue
+            try:
+                manifest = self._manifest(folder)
+                self._fetch(folder, manifest, target, moved)
+            except (_DamagedError, ObjectNotFoundError, ObjectReplacedError) as error:
+                event("checkpoint", level=logging.WARNING, uri=folder.uri, message=f"passed over: {error}")
+                continue
+            return Found(folder=target, manifest=manifest, uri=folder.uri)
+        return None
+
+    def clear(self) -> None:
+        """Removes all checkpoints of the run: its adapter is there.
+
+        Raises:
+            TrainerError: the storage's reason.
+        """
+        self.store.delete_folder(self.place)
+
+    def _prune(self) -> None:
+        """Removes all but the newest checkpoints, and halves of older ones that a killed writer has left."""
+        kept = 0
+        for folder in self._folders():
+            if kept >= self.keep:
+                # First what makes it count, so that nobody takes it for whole.
+                self.store.delete(folder.uri.child(CHECKPOINT_MANIFEST_NAME))
+                self.store.delete_folder(folder.uri)
+            kept += folder.committed
+
+    def _folders(self) -> list["_Folder"]:
+        """The folders that are there, newest first."""
+        try:
+            found = self.patience.call(partial(self.store.stat, self.place))
+        except ObjectNotFoundError:
+            return []
+        top = str(self.place).rstrip("/") + "/"
+        folders: dict[str, dict[str, SourceObject]] = {}
+        for item in found:
+            name, _, path = item.uri.removeprefix(top).partition("/")
+            folders.setdefault(name, {})[path] = item
+        return [_Folder(uri=self.place.child(name), objects=folders[name]) for name in sorted(folders, reverse=True)]
+
+    def _manifest(self, folder: "_Folder") -> CheckpointManifest:
+        content = self.patience.call(partial(self.store.read, folder.uri.child(CHECKPOINT_MANIFEST_NAME)))
+        manifest = CheckpointManifest.read(content or b"")
+        if manifest is None:
+            raise _DamagedError("its manifest cannot be read, or is of another version")
+        if manifest.fingerprint != self.fingerprint:
+            raise _DamagedError("it is of another run")
+        for file in manifest.files:
+            if ".." in file.path.split("/") or file.path.startswith("/"):
+                raise _DamagedError(f"{file.path} leads out of it")
+            there = folder.objects.get(file.path)
+            if there is None or there.size != file.size:
+                raise _DamagedError(f"{file.path} is missing or of another size")
+        return manifest
+
+    def _fetch(self, folder: "_Folder", manifest: CheckpointManifest, target: Path, moved: ByteCount) -> None:
+        for file in manifest.files:
+            path = target / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.patience.call(partial(self.store.download, folder.objects[file.path], path, moved))
+            if _sha256(path) != file.sha256:
+                raise _DamagedError(f"{file.path} has other bytes than its checksum says")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """A folder of the shelf: its place and its objects by path."""
+
+    uri: Uri
+    objects: Mapping[str, SourceObject]
+
+    @property
+    def committed(self) -> bool:
+        """Whether its manifest is there."""
+        return CHECKPOINT_MANIFEST_NAME in self.objects
+
+
+def _entry(folder: Path, file: Path) -> ManifestFile:
+    return ManifestFile(path=file.relative_to(folder).as_posix(), size=file.stat().st_size, sha256=_sha256(file))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

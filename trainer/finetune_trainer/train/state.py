@@ -1,0 +1,38 @@
+"""The part of a training's state that transformers does not keep; a checkpoint holds it beside transformers' files.
+
+How a step is divided into passes belongs to it: another division adds up in another order, and the last bits differ.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.train.batch import Passes
+
+_NAME = "steps.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """What is known after a step.
+
+    Attributes:
+        step: optimizer steps done.
+        passes: how a step is divided.
+        last_loss: loss of the last step, nats per trained token.
+    """
+
+    step: int
+    passes: Passes
+    last_loss: float
+
+    def write(self, folder: Path) -> None:
+        """Writes it into a checkpoint's folder."""
+        values = {"step": self.step, "passes": self.passes.to_dict(), "lastLoss": self.last_loss}
+        (folder / _NAME).write_text(json.dumps(values) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "StepRecord":
+        """Reads it from a checkpoint's folder."""
+        values = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        return cls(step=values["step"], passes=Passes.from_dict(values["passes"]), last_loss=values["lastLoss"])
