@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import BinaryIO, cast
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSpec
 from finetune_trainer.data import gunzip, unzstd
@@ -15,6 +14,7 @@ from finetune_trainer.data.delimited import DelimitedRecords
 from finetune_trainer.data.json_document import JsonRecords
 from finetune_trainer.data.jsonl import JsonlRecords
 from finetune_trainer.data.parquet import ParquetRecords
+from finetune_trainer.data.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.plain_text import TextRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.records import Records
@@ -59,10 +59,7 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
                 raise FaultError(_packed_parquet())
             return ParquetRecords(stored.random_access(), source.size, dataset, unpacked)
         case DatasetFormat.PANDAS:
-            raise TrainerError(
-                FailureReason.NOT_SUPPORTED,
-                f"{source.uri}: dataset.format {format_} is not read by this version; convert the rows to jsonl",
-            )
+            return PickledFrameRecords(chain((first,), pieces), dataset, unpacked)
         case _:
             return JsonlRecords(content, longest)
 

@@ -5,13 +5,14 @@ nothing is put on the disk.
 """
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.data.arrow import pyarrow
-from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten
 from finetune_trainer.data.ratio import require_ratio
 from finetune_trainer.data.records import Record
 from finetune_trainer.data.shapes import Row, columns_read
@@ -55,15 +56,8 @@ class ParquetRecords:
 
     def _rows(self, file: Any) -> Iterator[Record]:
         names: list[str] = file.schema_arrow.names
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise FaultError(
-                Fault(
-                    kind=ProblemKind.SCHEMA,
-                    found=f"the column {shorten(twice[0])!r} twice",
-                    expected="each column once",
-                    remedy="rename or remove one of the two",
-                )
-            )
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise FaultError(column_twice(twice[0]))
         self._require_ratio(file.metadata)
         # Columns that no row is made of stand for themselves by name: messages list them.
         others: Row = dict.fromkeys(name for name in names if name not in self._columns)

@@ -149,8 +149,18 @@ def shown(value: object) -> str:
 
 def keys_shown(row: dict[str, object]) -> str:
     """A row's keys, shortened."""
-    names = ", ".join(repr(shorten(key, 24))[1:-1] for key in list(row)[:8])
+    names = ", ".join(repr(shorten(str(key), 24))[1:-1] for key in list(row)[:8])
     return names + (", …" if len(row) > 8 else "")
+
+
+def column_twice(name: str) -> Fault:
+    """The fault of a table with two columns of one name."""
+    return Fault(
+        kind=ProblemKind.SCHEMA,
+        found=f"the column {shorten(name)!r} twice",
+        expected="each column once",
+        remedy="rename or remove one of the two",
+    )
 
 
 def _number(value: float) -> str:

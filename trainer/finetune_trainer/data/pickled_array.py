@@ -1,0 +1,280 @@
+"""The values of a pickled column, out of the records that it is made of: numpy's arrays, pandas' own, Arrow's.
+
+The records are whatever the file says. What does not fit together raises TypeError, ValueError or LookupError, which
+`pickled_frame` turns into a fault; nothing here is larger than the file, however often it names one part of itself.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+from finetune_trainer.data.pickle_guard import Made
+
+_FORMATS: Final = {
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+    "f4": "f",
+    "f8": "d",
+    "b1": "?",
+}
+"""numpy's name of a type -> `memoryview`'s."""
+_OFFSETS: Final = {"string": "i", "large_string": "q"}
+"""Arrow's name of a type -> the format of its offsets."""
+_STANDS_FOR_ITS_CLASS = frozenset({"_reconstructor", "_reconstruct", "__pyx_unpickle_NDArrayBacked", "_new_Index"})
+_NDARRAY = frozenset({"ndarray", "_frombuffer"})
+
+
+def kind_of(value: object) -> str:
+    """What a record stands for; of constructors that take a class, that class. Empty for plain values."""
+    if isinstance(value, type) and issubclass(value, Made):
+        return value.kind
+    if not isinstance(value, Made):
+        return ""
+    return kind_of(value.args[0]) if value.kind in _STANDS_FOR_ITS_CLASS else value.kind
+
+
+def column_of(values: object, index: int, count: int) -> Sequence[object]:
+    """One column of a block.
+
+    Args:
+        values: the block's values.
+        index: the column's place in the block.
+        count: how many values it must have.
+    """
+    found = _column(values, index, count)
+    if len(found) != count:
+        raise ValueError(f"a column of {len(found):,} values that should have {count:,}")
+    return found
+
+
+def shape_of(values: object) -> tuple[int, int]:
+    """How many columns a block has, and how many values each, as it says; `column_of` looks whether they are there."""
+    kind = kind_of(values)
+    if kind.startswith("Arrow"):
+        return 1, sum(integer(sequence(chunk.args[0])[1]) for chunk in _chunks(values))
+    shape = NumpyArray(values if kind in _NDARRAY else _held(values)).shape
+    return (shape[0], shape[1]) if len(shape) == 2 else (1, shape[0])
+
+
+def is_array(value: object) -> bool:
+    """Whether it is a numpy array."""
+    return kind_of(value) in _NDARRAY
+
+
+def made(value: object) -> Made:
+    """A record, and nothing else."""
+    if not isinstance(value, Made):
+        raise TypeError("no object where one should be")
+    return value
+
+
+def state_of(value: object) -> dict[str, object]:
+    """The state of a record whose state is a dictionary."""
+    state = made(value).state
+    if not isinstance(state, dict):
+        raise TypeError(f"no state of a {kind_of(value)}")
+    return state
+
+
+def sequence(value: object) -> Sequence[object]:
+    """A list or tuple, and nothing else."""
+    if not isinstance(value, list | tuple):
+        raise TypeError("no list where one should be")
+    return value
+
+
+def integer(value: object) -> int:
+    """A number of a size that a machine counts with, and nothing else."""
+    if not isinstance(value, int) or value.bit_length() > 63:
+        raise TypeError("no number where one should be")
+    return value
+
+
+class NumpyArray:
+    """A numpy array of one dimension, or two.
+
+    Attributes:
+        shape: its shape, as it says.
+    """
+
+    def __init__(self, value: object) -> None:
+        record = made(value)
+        if record.kind == "_frombuffer":
+            self._data, self._dtype, shape, order = record.args
+            self._fortran = order == "F"
+        elif kind_of(record) == "ndarray":
+            _, shape, self._dtype, fortran, self._data = sequence(record.state)
+            self._fortran = bool(fortran)
+        else:
+            raise TypeError(f"a {kind_of(record)} where an array should be")
+        self.shape = tuple(map(integer, sequence(shape)))
+        if len(self.shape) not in (1, 2) or min(self.shape) < 0:
+            raise ValueError(f"an array of the shape {self.shape}")
+
+    def values(self) -> Sequence[object]:
+        """All values in the order of the memory; those of types that no text is made of stand there by name."""
+        dtype, count = made(self._dtype), math.prod(self.shape)
+        if dtype.kind != "dtype":
+            raise TypeError("an array without a type")
+        name, order = str(dtype.args[0]), sequence(dtype.state)[1]
+        if name.startswith("O"):
+            found = sequence(self._data)
+        elif name in _FORMATS and order != ">":
+            found = memoryview(_bytes(self._data)).cast(_FORMATS[name])  # type: ignore[call-overload]
+        else:
+            return Opaque(f"numpy {name}", count)
+        if len(found) != count:
+            raise ValueError(f"an array of {len(found):,} values that should have {count:,}")
+        return found
+
+    def column(self, index: int) -> Sequence[object]:
+        """A row of the array, which is a column of the frame."""
+        values = self.values()
+        if len(self.shape) == 1:
+            return values
+        height, length = self.shape
+        return values[index::height] if self._fortran else values[index * length : (index + 1) * length]
+
+
+class Opaque(Sequence[object]):
+    """Values of a type that no text is made of: each is an object whose type has the name."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._value = type(name, (), {})()
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: object) -> object:  # type: ignore[override]
+        if isinstance(index, slice):
+            return Opaque(type(self._value).__name__, len(range(*index.indices(self._count))))
+        return self._value
+
+
+class _Chosen(Sequence[object]):
+    """The values of a categorical column."""
+
+    def __init__(self, codes: Sequence[object], categories: Sequence[object]) -> None:
+        self._codes = codes
+        self._categories = categories
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, index: object) -> object:  # type: ignore[override]
+        code = integer(self._codes[integer(index)])
+        return self._categories[code] if code >= 0 else None
+
+
+class _ArrowTexts(Sequence[object]):
+    """The texts of an Arrow array: validity bits, offsets, and the characters one after the other."""
+
+    def __init__(self, chunk: Made) -> None:
+        alias, length, _, offset, buffers, *_ = sequence(chunk.args[0])
+        valid, places, characters = sequence(buffers)
+        self._count, self._first = integer(length), integer(offset)
+        self._valid = _bytes(valid) if valid is not None else None
+        ends = memoryview(_bytes(places) if places is not None else b"")
+        self._ends = ends.cast(_OFFSETS[str(made(alias).args[0])])  # type: ignore[call-overload]
+        self._text = memoryview(_bytes(characters) if characters is not None else b"")
+        if self._count and not 0 <= self._first < len(self._ends) - self._count:
+            raise ValueError("fewer texts than an array should have")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: object) -> object:  # type: ignore[override]
+        place = self._first + integer(index)
+        if self._valid is not None and not self._valid[place // 8] >> place % 8 & 1:
+            return None
+        start, end = self._ends[place], self._ends[place + 1]
+        if not 0 <= start <= end <= len(self._text):
+            raise ValueError("a text outside of its buffer")
+        return str(self._text[start:end], "utf-8")
+
+
+class _Joined(Sequence[object]):
+    """Several sequences as one."""
+
+    def __init__(self, parts: Sequence[Sequence[object]]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: object) -> object:  # type: ignore[override]
+        place = integer(index)
+        part = bisect_right(self._ends, place)
+        return self._parts[part][place - (self._ends[part - 1] if part else 0)]
+
+
+def _column(values: object, index: int, count: int) -> Sequence[object]:
+    kind = kind_of(values)
+    if kind in _NDARRAY:
+        return NumpyArray(values).column(index)
+    if kind.startswith("Arrow"):
+        parts: dict[int, Sequence[object]] = {}  # a chunk that is named often is decoded once
+        chunks = _chunks(values)
+        for chunk in chunks:
+            if id(chunk) not in parts:
+                parts[id(chunk)] = _chunk(chunk)
+        return _Joined([parts[id(chunk)] for chunk in chunks])
+    if kind == "Categorical":
+        dtype = next(part for part in _parts(values) if kind_of(part) == "CategoricalDtype")
+        _, data = made(state_of(dtype)["categories"]).args
+        if not isinstance(data, dict):
+            raise TypeError("no categories")
+        return _Chosen(NumpyArray(_held(values)).values(), _column(data["data"], 0, shape_of(data["data"])[1]))
+    if kind in ("StringArray", "NumpyExtensionArray"):
+        return NumpyArray(_held(values)).column(index)
+    return Opaque(kind, count)
+
+
+def _chunk(chunk: Made) -> Sequence[object]:
+    alias, length, *_ = sequence(chunk.args[0])
+    name = made(alias).args[0] if made(alias).args else made(alias).kind
+    return _ArrowTexts(chunk) if name in _OFFSETS else Opaque(f"arrow {name}", integer(length))
+
+
+def _chunks(values: object) -> list[Made]:
+    """The arrays of a column that Arrow holds."""
+    held = next(made(part) for part in _parts(values) if kind_of(part) in ("chunked_array", "_restore_array"))
+    return [made(part) for part in sequence(held.args[0])] if held.kind == "chunked_array" else [held]
+
+
+def _held(values: object) -> object:
+    """The numpy array that an extension array holds its values in."""
+    found = next((part for part in _parts(values) if is_array(part)), None)
+    if found is None:
+        raise TypeError(f"a {kind_of(values)} without values")
+    return found
+
+
+def _parts(values: object) -> Sequence[object]:
+    """What an extension array is made of."""
+    state = made(values).state
+    return list(state.values()) if isinstance(state, dict) else sequence(state)
+
+
+def _bytes(value: object) -> bytes | bytearray:
+    """Bytes as the protocols write them: as they are, or in a call, below protocol 3 as text in Latin-1."""
+    if isinstance(value, bytes | bytearray):
+        return value
+    record = made(value)
+    if record.kind not in ("encode", "bytes", "bytearray", "py_buffer"):
+        raise TypeError("no bytes where some should be")
+    if not isinstance(record.state, bytes | bytearray):
+        content = record.args[0] if record.args else b""
+        # Kept: a file may name the same bytes many times.
+        record.state = content.encode("latin-1") if isinstance(content, str) else _bytes(content)
+    return record.state
