@@ -340,7 +340,10 @@ def test_adapter_carries_the_template_it_was_trained_with(local_run: Callable[..
     assert [served(tokenizer, talk) for talk in turns] == [served(trained, talk) for talk in turns]
     # Readers that do not know the tag find comments in its place.
     assert "{%- generation" not in (folder / "chat_template.jinja").read_text()
-    assert "| chat template | llama-2, in `chat_template.jinja` |" in (folder / "README.md").read_text()
+    assert (
+        "| chat template | llama-2, in `chat_template.jinja`: load the tokenizer from this folder |"
+        in (folder / "README.md").read_text()
+    )
     assert manifest.recipe["dataset"]["chatTemplate"] == "llama-2"
     assert any(file.path.endswith("/chat_template.jinja") for file in manifest.files)
 

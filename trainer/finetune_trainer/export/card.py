@@ -95,7 +95,11 @@ def _adapter(facts: RunFacts) -> dict[str, str]:
 
 def _training(facts: RunFacts) -> dict[str, str]:
     chosen = facts.recipe.dataset.chat_template
-    template = {"chat template": f"{template_label(chosen)}, in `chat_template.jinja`"} if chosen is not None else {}
+    template = (
+        {"chat template": f"{template_label(chosen)}, in `chat_template.jinja`: load the tokenizer from this folder"}
+        if chosen is not None
+        else {}
+    )
     return {
         **_settings(facts, "training."),
         **{name: value for name, value in _settings(facts, "dataset.").items() if name in _HYPERPARAMETERS},

@@ -13,6 +13,7 @@ from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
@@ -259,6 +260,11 @@ class _Checks:
             "duplicates": repeated.count,
         }
         scan.findings.raise_if_any()
+        if scan.schema is DatasetSchema.TEXT and dataset.loss in (Loss.ASSISTANT, Loss.COMPLETION):
+            message = (
+                f"spec.dataset.loss: {dataset.loss}: the rows are running text without such a part; use auto or all"
+            )
+            raise TrainerError(FailureReason.INVALID_RECIPE, message)
         if self._validation:
             own = DatasetScan(_without_checksum(dataset), self._validation, self._open_store, self._moved)
             self._findings = own.findings
