@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.latest import Latest
 from finetune_trainer.contract.layout import FINGERPRINT_DIGITS
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome
@@ -56,6 +57,22 @@ def test_digest_is_the_manifests(local_run: Runs) -> None:
     content = Path(result.output.manifest_uri.removeprefix("file://")).read_bytes()
     assert result.output.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
     assert json.loads(content)["fingerprint"] == result.fingerprint
+
+
+def test_newest_run_is_pointed_to_and_a_pointer_that_fails_fails_nothing(local_run: Runs) -> None:
+    run = local_run(QUESTIONS)
+    pointer = run.folder / "out" / "tiny" / "latest.json"
+
+    first = run()
+
+    latest = Latest.model_validate_json(pointer.read_bytes())
+    assert (latest.manifest, latest.digest) == (first.output.manifest_uri, first.output.digest)
+    assert (latest.adapter, latest.fingerprint) == (first.output.uri, first.fingerprint)
+    assert latest.created == manifest_of(first).created
+
+    pointer.unlink()
+    pointer.mkdir()
+    assert run.changed(training={"seed": 1})().outcome is Outcome.SUCCEEDED
 
 
 def test_same_run_takes_the_adapter_that_is_there(local_run: Runs) -> None:

@@ -65,9 +65,10 @@ def test_model_data_and_adapter_in_s3(tiny_model: Path, tmp_path: Path) -> None:
         prefix = f"adapters/tiny/{first.fingerprint[:12]}/"
         manifest = Manifest.model_validate_json(server.get(f"{prefix}manifest.json"))
         assert first.output.base_model == "s3://data/base"
-        assert {f"{prefix}{file.path}" for file in manifest.files} | {f"{prefix}manifest.json"} == set(
-            server.keys("adapters/")
-        )
+        assert {f"{prefix}{file.path}" for file in manifest.files} | {
+            f"{prefix}manifest.json",
+            "adapters/tiny/latest.json",
+        } == set(server.keys("adapters/"))
         assert [item.uri for item in manifest.dataset] == ["s3://data/rows/a.jsonl", "s3://data/rows/b.jsonl"]
         assert not (tmp_path / "first" / "model" / "consolidated.00.pth").exists()
         config = json.loads(server.get(f"{prefix}{manifest.adapter}/adapter_config.json"))

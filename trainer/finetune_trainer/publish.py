@@ -19,7 +19,7 @@ from finetune_trainer.contract.layout import MANIFEST_NAME
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri
-from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, Store
+from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectChangedError, Store
 from finetune_trainer.storage.patience import Patience
 
 
@@ -90,14 +90,21 @@ def publish(
 def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
     """Puts the manifest; an error after which it is there all the same is none.
 
-    Replace has no condition that every server knows. So a look comes first: what another pod of the same job has put
-    meanwhile stands, since its attempt may have been reported already.
+    Replace puts it in the place of the one that was looked at. What another pod of the same job has put meanwhile
+    stands, since its attempt may have been reported already; after any other change there is a new look.
     """
-    if on_existing is OnExisting.REPLACE and _same_jobs(place.store.read(place.manifest), content):
+    found = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
+    if _same_jobs(found, content):
         raise AlreadyExistsError(str(place.manifest))
-    put = place.store.replace if on_existing is OnExisting.REPLACE else place.store.create
     try:
-        put(place.manifest, content)
+        if found is None:
+            place.store.create(place.manifest, content)
+        else:
+            place.store.replace(place.manifest, content, found)
+    except AlreadyExistsError:
+        if on_existing is OnExisting.REPLACE:
+            raise ObjectChangedError(str(place.manifest)) from None
+        raise
     except TrainerError:
         with contextlib.suppress(TrainerError):
             if place.store.read(place.manifest) == content:

@@ -8,7 +8,12 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.storage.base import AlreadyExistsError, ObjectNotFoundError, ObjectReplacedError
+from finetune_trainer.storage.base import (
+    AlreadyExistsError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    ObjectReplacedError,
+)
 from finetune_trainer.storage.local import LocalStore, _reasons
 
 
@@ -83,6 +88,29 @@ def test_of_racing_writers_exactly_one_wins(store: LocalStore, tmp_path: Path) -
     assert len(won) == 1
     assert store.read(uri) == str(won[0]).encode()
     store.create(uri, str(won[0]).encode())  # the same bytes are this call's own
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_of_racing_replacers_exactly_one_wins(store: LocalStore, tmp_path: Path) -> None:
+    uri = parse_uri(f"file://{tmp_path}/out/manifest.json")
+    store.create(uri, b"before")
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        try:
+            store.replace(uri, str(number).encode(), b"before")
+        except ObjectChangedError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read(uri) == str(won[0]).encode()
+    store.replace(uri, str(won[0]).encode(), b"before")  # the same bytes are this call's own
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
 
 

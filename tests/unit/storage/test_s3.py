@@ -14,7 +14,13 @@ import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.output import Checksums, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.storage.base import AlreadyExistsError, ObjectNotFoundError, ObjectReplacedError, Store
+from finetune_trainer.storage.base import (
+    AlreadyExistsError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    ObjectReplacedError,
+    Store,
+)
 from finetune_trainer.storage.places import open_store
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.s3_client import S3Connection
@@ -132,6 +138,82 @@ def test_create_is_exclusive_and_repeatable(s3: S3Server, store: Store) -> None:
     store.delete(uri)
     store.delete(uri)
     assert store.read(uri) is None
+
+
+def test_replacing_what_was_looked_at(s3: S3Server, store: Store) -> None:
+    uri = parse_uri("s3://data/replacing/manifest.json")
+    with pytest.raises(ObjectChangedError):
+        store.replace(uri, b"two", b"one")
+    store.create(uri, b"one")
+    with pytest.raises(ObjectChangedError):
+        store.replace(uri, b"two", b"another one")
+    store.replace(uri, b"two", b"one")
+    store.replace(uri, b"two", b"one")  # the answer to the first try was lost
+    assert s3.get("replacing/manifest.json") == b"two"
+
+
+def test_of_racing_replacers_exactly_one_wins(s3: S3Server, store: Store) -> None:
+    """They all have looked before the first one writes: only the server's condition can tell them apart."""
+    uri = parse_uri("s3://data/replacing-race/manifest.json")
+    store.create(uri, b"before")
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        try:
+            store.replace(uri, f"writer {number}".encode(), b"before")
+        except ObjectChangedError:
+            return
+        won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert s3.get("replacing-race/manifest.json") == f"writer {won[0]}".encode()
+
+
+class _WithoutConditions(BaseHTTPRequestHandler):
+    """A server that refuses If-Match."""
+
+    puts: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        self._answer(200, b"before", ("ETag", '"e"'))
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.puts.append({name.lower(): value for name, value in self.headers.items()})
+        refused = "If-Match" in self.headers
+        self._answer(501 if refused else 200, _code("NotImplemented").encode() if refused else b"", ("ETag", '"f"'))
+
+    def _answer(self, status: int, body: bytes, header: tuple[str, str]) -> None:
+        self.send_response(status)
+        self.send_header(*header)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_a_server_without_if_match_gets_a_plain_put(tmp_path: Path) -> None:
+    puts: list[dict[str, str]] = []
+    server = HTTPServer(("127.0.0.1", 0), type("Server", (_WithoutConditions,), {"puts": puts}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        spec = StorageSpec(endpoint=f"http://127.0.0.1:{server.server_address[1]}", checksums=Checksums.WHEN_REQUIRED)
+        store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), attempts=1)
+        store.replace(parse_uri("s3://data/x"), b"after", b"before")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    assert [put.get("if-match") for put in puts] == ['"e"', None]
 
 
 def test_of_racing_writers_exactly_one_wins(s3: S3Server, store: Store) -> None:

@@ -1,6 +1,7 @@
 """Publishing into a real directory: the manifest is the commit, and of two writers one wins."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def _publish(
     writer: str,
     on_existing: OnExisting = OnExisting.REUSE,
     *,
+    job: str | None = None,
     store: LocalStore | None = None,
     time: Time | None = None,
 ) -> None:
@@ -47,7 +49,7 @@ def _publish(
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
             fingerprint="0" * 64, adapter=writer, files=files, base_model="org/name", dataset=[], rank=8,
-            target_modules=["q_proj"], attempt=1, writer=writer, created=datetime(2026, 1, 1, tzinfo=UTC),
+            target_modules=["q_proj"], attempt=1, writer=writer, job_uid=job, created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
     publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or Time()).patience())
@@ -125,11 +127,11 @@ class Outage(LocalStore):
         self._write()
         super().create(uri, content)
 
-    def replace(self, uri: Uri, content: bytes) -> None:
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
         if self.written and not self.writes:
-            super().replace(uri, content)
+            super().replace(uri, content, expected)
         self._write()
-        super().replace(uri, content)
+        super().replace(uri, content, expected)
 
     def read(self, uri: Uri) -> bytes | None:
         if self.writes:
@@ -187,7 +189,9 @@ class NoManifests(LocalStore):
         del content
         raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"writing {uri}: refused")
 
-    replace = create
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
+        del expected
+        self.create(uri, content)
 
 
 def test_files_go_when_the_manifest_is_known_to_be_absent(tmp_path: Path) -> None:
@@ -206,3 +210,38 @@ def test_files_go_and_the_others_stay_when_a_refused_manifest_is_anothers(tmp_pa
 
     assert _adapter(tmp_path, "1-first").exists()
     assert not _adapter(tmp_path, "1-second").exists()
+
+
+class Overtaken(LocalStore):
+    """A directory where another writer replaces the manifest between this one's look and its write, `times` times."""
+
+    def __init__(self, root: Path, other: Callable[[], None], times: int = 1) -> None:
+        super().__init__(root)
+        self.other, self.times = other, times
+
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
+        if self.times:
+            self.times -= 1
+            self.other()
+        super().replace(uri, content, expected)
+
+
+def test_of_two_pods_that_replace_at_once_the_first_one_stands(tmp_path: Path) -> None:
+    _publish(tmp_path, "0-before")
+    store = Overtaken(tmp_path, lambda: _publish(tmp_path, "1-faster", OnExisting.REPLACE, job="uid-1"))
+
+    with pytest.raises(TrainerError) as caught:
+        _publish(tmp_path, "1-slower", OnExisting.REPLACE, store=store, job="uid-1")
+
+    assert caught.value.reason is FailureReason.SUPERSEDED
+    assert _manifest(tmp_path).adapter == "1-faster"
+    assert not _adapter(tmp_path, "1-slower").exists()
+
+
+def test_of_two_jobs_that_replace_at_once_the_last_one_stands(tmp_path: Path) -> None:
+    _publish(tmp_path, "0-before")
+    store = Overtaken(tmp_path, lambda: _publish(tmp_path, "1-faster", OnExisting.REPLACE, job="uid-1"))
+
+    _publish(tmp_path, "1-slower", OnExisting.REPLACE, store=store, job="uid-2")
+
+    assert _manifest(tmp_path).adapter == "1-slower"

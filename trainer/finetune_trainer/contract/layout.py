@@ -2,6 +2,7 @@
 
 Inside a pod: where the recipe is mounted, where secrets are, where the process may write. In the output:
 
+    <output.uri>/<job name>/latest.json                          which run is the newest
     <output.uri>/<job name>/<fingerprint, 12 digits>/            one run
         <attempt>-<writer>/…                                     adapter files of one pod
         <attempt>-<writer>-merged/…                              the merged model, with output.merged
@@ -40,6 +41,7 @@ PROGRESS_CA_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 PROGRESS_TOKEN_PATH = "/var/run/secrets/finetune.dev/progress/token"  # noqa: S105
 
 MANIFEST_NAME = "manifest.json"
+LATEST_NAME = "latest.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 CHECKPOINT_MANIFEST_NAME = "checkpoint.json"
 FINGERPRINT_DIGITS = 12
@@ -49,6 +51,11 @@ _WRITER_DIGITS = 8
 def run_prefix(output: Uri, job: str, fingerprint: str) -> Uri:
     """The place of one run: every attempt of the same recipe on the same data."""
     return output.child(job, fingerprint[:FINGERPRINT_DIGITS])
+
+
+def latest_uri(output: Uri, job: str) -> Uri:
+    """The place of the pointer to a job's newest run."""
+    return output.child(job, LATEST_NAME)
 
 
 def writer_folder(attempt: int, writer: str) -> str:

@@ -46,6 +46,15 @@ class ObjectReplacedError(TrainerError):
         )
 
 
+class ObjectChangedError(TrainerError):
+    """A conditional write found another object there, or none: another writer was faster. A new look decides."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(
+            FailureReason.STORAGE_UNAVAILABLE, f"{uri} was changed or removed by another writer at the same moment"
+        )
+
+
 class Store(Protocol):
     """A place that holds objects."""
 
@@ -91,8 +100,16 @@ class Store(Protocol):
         """
         ...
 
-    def replace(self, uri: Uri, content: bytes) -> None:
-        """Puts a small object, replacing what is there."""
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
+        """Puts a small object, replacing what is there.
+
+        With `expected` only when exactly these bytes are there, as far as the place knows such a condition; otherwise
+        what comes between the look and the write is lost. As with `create`, an object that holds `content` already
+        counts as this call's own.
+
+        Raises:
+            ObjectChangedError: there is something else, or nothing.
+        """
         ...
 
     def delete(self, uri: Uri) -> None:

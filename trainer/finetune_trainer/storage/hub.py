@@ -107,7 +107,7 @@ class HubStore:
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
-    def replace(self, uri: Uri, content: bytes) -> None:  # noqa: ARG002
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:  # noqa: ARG002
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 

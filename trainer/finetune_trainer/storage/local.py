@@ -1,6 +1,8 @@
 """Directories: file:// on a laptop, pvc:// in a pod."""
 
+import contextlib
 import errno
+import fcntl
 import io
 import os
 import shutil
@@ -12,7 +14,13 @@ from typing import BinaryIO, cast
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
-from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectNotFoundError, ObjectReplacedError
+from finetune_trainer.storage.base import (
+    AlreadyExistsError,
+    ByteCount,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    ObjectReplacedError,
+)
 from finetune_trainer.storage.partial import beside, partial_file
 
 _CHUNK = 1 << 20
@@ -85,12 +93,16 @@ class LocalStore:
                     if target.read_bytes() != content:
                         raise AlreadyExistsError(str(uri)) from None
 
-    def replace(self, uri: Uri, content: bytes) -> None:
-        """See `Store.replace`."""
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
+        """See `Store.replace`. The condition holds between processes that lock the folder, as this one does."""
+        target = self._path(uri)
         with _reasons("writing", uri):
-            self._make_parents(self._path(uri))
-            with partial_file(self._path(uri)) as partial:
-                _write(partial, content)
+            self._make_parents(target)
+            with _alone_in(target.parent):
+                if expected is not None and self.read(uri) not in (expected, content):
+                    raise ObjectChangedError(str(uri))
+                with partial_file(target) as partial:
+                    _write(partial, content)
 
     def delete(self, uri: Uri) -> None:
         """See `Store.delete`. Directories that this store made for the object go with it."""
@@ -158,6 +170,18 @@ class _GuardedFile(io.FileIO):
     def _check(self) -> None:
         if self._source.etag not in (None, _etag(os.fstat(self.fileno()))):
             raise ObjectReplacedError(self._source.uri)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other writers that lock the folder out of it; file systems without locks do nothing."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -13,7 +13,13 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
-from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectNotFoundError, ObjectReplacedError
+from finetune_trainer.storage.base import (
+    AlreadyExistsError,
+    ByteCount,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    ObjectReplacedError,
+)
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.partial import partial_file
 from finetune_trainer.storage.s3_client import ATTEMPTS, S3Connection
@@ -146,9 +152,31 @@ class S3Store:
             if self.read(uri) != content:
                 raise
 
-    def replace(self, uri: Uri, content: bytes) -> None:
-        """See `Store.replace`."""
-        self._call("writing", uri, lambda client: client.put_object(Bucket=uri.authority, Key=uri.path, Body=content))
+    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
+        """See `Store.replace`. The condition is the server's (`If-Match`); one that refuses it gets a plain PUT."""
+
+        def put(client: "S3Client") -> None:
+            if expected is None:
+                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content)
+                return
+            try:
+                found = client.get_object(Bucket=uri.authority, Key=uri.path)
+                if found["Body"].read() != expected:
+                    raise ObjectChangedError(str(uri))
+                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfMatch=found["ETag"])
+            except ClientError as error:
+                if http_status(error) in (404, 409, 412) and error_code(error) != "NoSuchBucket":
+                    raise ObjectChangedError(str(uri)) from error
+                if http_status(error) != 501:
+                    raise
+                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content)
+
+        try:
+            self._call("writing", uri, put)
+        except ObjectChangedError:
+            # The SDK repeats a request whose answer was lost, and the repetition then finds the first one's object.
+            if self.read(uri) != content:
+                raise
 
     def delete(self, uri: Uri) -> None:
         """See `Store.delete`."""

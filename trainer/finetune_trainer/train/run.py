@@ -12,7 +12,8 @@ from finetune_trainer.checkpoints import Checkpointer, Found, Shelf
 from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.history import LossSummary
-from finetune_trainer.contract.layout import checkpoints_prefix, merged_folder, run_prefix, writer_folder
+from finetune_trainer.contract.latest import Latest
+from finetune_trainer.contract.layout import checkpoints_prefix, latest_uri, merged_folder, run_prefix, writer_folder
 from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
@@ -27,9 +28,11 @@ from finetune_trainer.export.adapter import Adapter, write_adapter
 from finetune_trainer.export.base_model import base_licence, model_id
 from finetune_trainer.export.facts import RunFacts, settings_of
 from finetune_trainer.export.record import write_record
+from finetune_trainer.latest import point_to
 from finetune_trainer.log import event, go_offline, libraries_quiet
 from finetune_trainer.publish import Place, publish
 from finetune_trainer.sources import existing_output, reusable_output
+from finetune_trainer.storage.base import Store
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.inputs import Inputs, fetch_adapter, fetch_model, find_inputs
 from finetune_trainer.versions import shaping_versions
@@ -350,4 +353,24 @@ def published(
     record = context.patience.call(lambda: existing_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
+    point_latest(recipe, record, facts, place.store)
     return record
+
+
+def point_latest(recipe: Recipe, record: OutputRecord, facts: RunFacts, store: Store) -> None:
+    """Lets latest.json name this run. The adapter is committed: a pointer that cannot be written is only logged."""
+    uri = latest_uri(parse_uri(recipe.output.uri), recipe.job.name)
+    latest = Latest(
+        manifest=record.manifest_uri,
+        digest=record.digest,
+        adapter=record.uri,
+        merged=record.merged_uri,
+        fingerprint=facts.fingerprint,
+        created=facts.created,
+    )
+    try:
+        pointed = point_to(latest, store, uri)
+    except TrainerError as error:
+        event("latest", level=logging.WARNING, uri=uri, message=f"not written: {error.message}")
+    else:
+        event("latest", uri=uri, written=pointed)

@@ -1,0 +1,33 @@
+"""Moving a job's pointer to its newest run, and never back."""
+
+from finetune_trainer.contract.latest import Latest
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.storage.base import AlreadyExistsError, ObjectChangedError, Store
+
+_TRIES = 5
+
+
+def point_to(latest: Latest, store: Store, uri: Uri) -> bool:
+    """Writes the pointer unless it names a newer run; whether it names this one afterwards.
+
+    Of writers at the same time each looks again when another has changed it, so the newest run stays, as far as the
+    server knows conditional writes.
+
+    Raises:
+        TrainerError: the storage's reason.
+    """
+    content = (latest.to_json() + "\n").encode()
+    for _ in range(_TRIES):
+        found = store.read(uri)
+        known = Latest.read(found) if found is not None else None
+        if known is not None and known.created > latest.created:
+            return False
+        try:
+            if found is None:
+                store.create(uri, content)
+            else:
+                store.replace(uri, content, found)
+        except (AlreadyExistsError, ObjectChangedError):
+            continue
+        return True
+    return False
