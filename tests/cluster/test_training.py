@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cluster.artefact import download, verified_manifest
-from cluster.lab import Lab, condition, s3_client
+from cluster.lab import Lab, condition, keys_under, s3_client
 from demo.answers import ask
 from finetune_trainer import log
 from localcluster import levers
@@ -42,20 +43,53 @@ def test_the_same_yaml_again_trains_nothing(lab: Lab) -> None:
     assert lab.children("again", "train") == []
 
 
-def test_a_trainer_that_is_killed_leaves_one_manifest(lab: Lab, tmp_path: Path) -> None:
+def test_a_trainer_that_is_killed_and_evicted_makes_the_bytes_of_one_that_was_left_alone(
+    lab: Lab, tmp_path: Path
+) -> None:
     cluster = lab.target.require_local()
-    lab.apply("killed", training={"maxSteps": 1500, "batchSize": 4})
+    recipe = {
+        "training": {"maxSteps": 1500, "batchSize": 4},
+        "lora": {"dropout": "0.1"},
+        "checkpoint": {"everySteps": 50},
+    }
+    lab.apply("disturbed", **recipe)
 
-    def trains() -> bool:
-        return bool(lab.status("killed").get("progress", {}).get("step"))
+    def checkpoint_after(step: int) -> int:
+        """Waits for a checkpoint of a later step; returns its step."""
 
-    lab.until("its first step", trains, seconds=180)
-    [pod] = lab.pods("killed", "train")
+        def newest() -> int | None:
+            found = int(lab.status("disturbed").get("progress", {}).get("checkpointStep", 0))
+            return found if found > step else None
+
+        return int(lab.until(f"a checkpoint after step {step}", newest, seconds=180))
+
+    first = checkpoint_after(0)
+    [pod] = lab.pods("disturbed", "train")
     levers.kill_container(cluster, lab.namespace, pod["metadata"]["name"])
-    status = lab.until_finished("killed", seconds=240)
+    checkpoint_after(first)
+    [pod] = [pod for pod in lab.pods("disturbed", "train") if pod["status"]["phase"] == "Running"]
+    levers.evict(lab.target.kubectl, lab.namespace, pod["metadata"]["name"])
+    status = lab.until_finished("disturbed", seconds=300)
     assert status["phase"] == "Succeeded", lab.picture()
     assert [attempt["reason"] for attempt in status["attempts"]] == ["Killed", "TrainingSucceeded"]
-    verified_manifest(download(lab.target, status, tmp_path), status)
+    assert status["progress"]["resumedFromStep"] > first
+
+    lab.apply("left-alone", **recipe)
+    alone = lab.until_finished("left-alone", seconds=240)
+    assert alone["phase"] == "Succeeded", lab.picture()
+    assert "resumedFromStep" not in alone["progress"]
+    weights = [
+        _weights_digest(verified_manifest(download(lab.target, found, tmp_path / name), found))
+        for name, found in (("disturbed", status), ("alone", alone))
+    ]
+    assert weights[0] == weights[1]
+    left = keys_under(s3_client(lab.target.s3), lab.bucket, "")
+    assert [key for key in left if "/checkpoints/" in key] == []
+
+
+def _weights_digest(manifest: dict[str, Any]) -> str:
+    [digest] = [file["sha256"] for file in manifest["files"] if file["path"].endswith("/adapter_model.safetensors")]
+    return str(digest)
 
 
 def test_nothing_that_was_applied_is_changed(lab: Lab) -> None:
