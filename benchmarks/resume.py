@@ -1,8 +1,8 @@
 """Kills trainings at random instants and compares what comes out, byte by byte, with one that was left alone.
 
-    PYTHONPATH=tests python benchmarks/resume.py --kills 50
+    PYTHONPATH=.:tests python benchmarks/resume.py --kills 50
 
-Every process is the real trainer on the tiny random model, with dropout, over several epochs; SIGKILL and SIGTERM in turn
+Every process is the real trainer on the tiny random model, with dropout, over several epochs; SIGKILL or SIGTERM
 by chance. A row a training: how often it was killed, what the checkpoints saved, and whether the adapter is the same.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tables import Table
+from benchmarks.tables import Table
 
 from finetune_trainer.contract.recipe import Recipe
 from trainer.kills import Life, random_kills, train_through
