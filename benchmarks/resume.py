@@ -1,6 +1,6 @@
 """Kills trainings at random instants and compares what comes out, byte by byte, with one that was left alone.
 
-    PYTHONPATH=.:tests python benchmarks/resume.py --kills 50
+    python benchmarks/resume.py --kills 50
 
 Every process is the real trainer on the tiny random model, with dropout, over several epochs; SIGKILL or SIGTERM
 by chance. A row a training: how often it was killed, what the checkpoints saved, and whether the adapter is the same.
@@ -11,8 +11,12 @@ import hashlib
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.tables import Table
 
@@ -37,7 +41,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="longest training before a kill (default: 4)")
     options = parser.parse_args()
 
-    rows, differ, number = [], 0, 0
+    rows: list[Sequence[str]] = []
+    differ = number = 0
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "model"
         make_tiny_model(base)
