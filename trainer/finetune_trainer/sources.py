@@ -52,12 +52,13 @@ def model_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
     Raises:
         TrainerError: MODEL_NOT_FOUND, or the storage's reason.
     """
-    return model_files(model_folder(recipe, open_store))
+    return model_files(recipe, model_folder(recipe, open_store))
 
 
-def model_files(folder: Sequence[SourceObject]) -> list[SourceObject]:
-    """Those files of a model's folder that a trainer needs."""
-    return [item for item in folder if item.uri.endswith(_MODEL_SUFFIXES)]
+def model_files(recipe: Recipe, folder: Sequence[SourceObject]) -> list[SourceObject]:
+    """Those files of a model's folder that a trainer needs; Python code only where it may run."""
+    suffixes = (*_MODEL_SUFFIXES, ".py") if recipe.model.trust_remote_code else _MODEL_SUFFIXES
+    return [item for item in folder if item.uri.endswith(suffixes)]
 
 
 def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:

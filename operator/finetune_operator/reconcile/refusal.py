@@ -6,6 +6,7 @@ from finetune_operator.api.job import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.contract.supported import unsupported_fields
 
 
@@ -41,7 +42,12 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
             f"spec.scheduling.serviceAccountName: {account!r} is not one that the administrator allows ({allowed})"
         )
     if job.spec.model.trust_remote_code and not config.allow_remote_code:
-        found.append("spec.model.trustRemoteCode: the administrator does not allow code from model repositories")
+        found.append(
+            "spec.model.trustRemoteCode: the administrator does not allow code from model repositories "
+            "(FINETUNE_ALLOW_REMOTE_CODE): remove the field, or use a model that transformers knows by itself"
+        )
+    if job.spec.model.device_map is not DeviceMap.NONE and not job.spec.resources.gpus:
+        found.append("spec.model.deviceMap: it spreads layers over GPUs, and resources.gpus is 0: remove the field")
     return found
 
 
@@ -50,8 +56,11 @@ def _not_yet(job: FineTuneJob) -> list[str]:
     found = []
     if resources.nodes > 1:
         found.append("spec.resources.nodes: training on several nodes is not there yet: set 1")
-    if resources.gpus > 1:
-        found.append("spec.resources.gpus: training on several GPUs is not there yet: set 1")
+    if resources.gpus > 1 and job.spec.model.device_map is DeviceMap.NONE:
+        found.append(
+            "spec.resources.gpus: training on several GPUs at a time is not there yet: set 1, or spread a model that "
+            "is too large for one with model.deviceMap balanced"
+        )
     if scheduling.queue_name is not None:
         found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
     return found

@@ -8,7 +8,7 @@ import pytest
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import ConditionStatus
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
-from unit.reconcile.world import OUTPUT, World, a_job, checked, failed, reused, succeeded
+from unit.reconcile.world import CONFIG, OUTPUT, World, a_job, checked, failed, reused, succeeded
 
 
 def phase_of(world: World) -> Phase | None:
@@ -527,6 +527,7 @@ def test_fields_without_behaviour_are_refused_by_name(spec: dict[str, Any], fiel
     [
         ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName"),
         ({"model": {"uri": "hf://a/b", "trustRemoteCode": True}}, "trustRemoteCode"),
+        ({"model": {"uri": "hf://a/b", "deviceMap": "balanced"}, "resources": {"gpus": 0}}, "deviceMap"),
     ],
 )
 def test_what_the_administrator_forbids_is_refused_by_name(spec: dict[str, Any], word: str) -> None:
@@ -536,6 +537,22 @@ def test_what_the_administrator_forbids_is_refused_by_name(spec: dict[str, Any],
     assert world.status.failure.reason == "InvalidSpec"
     assert word in world.status.failure.message
     assert world.made == []
+
+
+def test_what_the_administrator_allows_may_run() -> None:
+    job = a_job(model={"uri": "hf://a/b", "trustRemoteCode": True})
+    world = World(job, config=replace(CONFIG, allow_remote_code=True))
+    world.step()
+    assert world.status.failure is None
+    assert world.made == ["support-bot-preflight-1"]
+
+
+def test_a_model_may_be_spread_over_the_gpus_of_its_pod() -> None:
+    spec = {"model": {"uri": "hf://a/b", "deviceMap": "balanced"}, "resources": {"gpus": 4}}
+    world = World(a_job(**spec, preflight={"enabled": False}))
+    world.step()
+    [container] = world.manifests["support-bot-train-1"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "4"
 
 
 def test_another_controllers_job_is_left_alone() -> None:

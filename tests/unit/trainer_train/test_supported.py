@@ -10,8 +10,6 @@ from finetune_trainer.contract.wire import Wire
 from unit.trainer_train.recipes import recipe
 
 UNSUPPORTED: dict[str, dict[str, Any]] = {
-    "spec.model.trustRemoteCode": {"model": {"trustRemoteCode": True}},
-    "spec.model.deviceMap": {"model": {"deviceMap": "balanced"}},
     "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
@@ -33,8 +31,8 @@ WORKS = {
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
-    "training.restarts", "training.neftuneAlpha", "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting",
-    "output.merged",
+    "training.restarts", "training.neftuneAlpha", "model.trustRemoteCode", "model.deviceMap",
+    "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting", "output.merged",
     # tests/trainer/test_checkpoints.py, and everyMinutes tests/unit/trainer_train/test_due.py
     "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keep", "checkpoint.uri",
 }  # fmt: skip

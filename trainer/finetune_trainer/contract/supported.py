@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.model import DeviceMap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +15,7 @@ class Unsupported:
     """One field that asks for what is not there.
 
     Attributes:
-        path: the field, for example `spec.model.deviceMap`.
+        path: the field, for example `spec.output.merged`.
         value: what stands there.
         message: what is not there, and what to write instead.
     """
@@ -32,14 +31,6 @@ class Unsupported:
 def unsupported_fields(recipe: Recipe) -> list[Unsupported]:
     """Every field of the recipe that this version would have to ignore, in the order of the sections."""
     return [found for section in _SECTIONS for found in section(recipe)]
-
-
-def _model(recipe: Recipe) -> Iterator[Unsupported]:
-    model = recipe.model
-    if model.trust_remote_code:
-        yield _not_yet("model.trustRemoteCode", "true", "code from the model repository is never run; remove the field")
-    if model.device_map is not DeviceMap.NONE:
-        yield _not_yet("model.deviceMap", model.device_map, "one process trains on one GPU; remove the field")
 
 
 def _dataset(recipe: Recipe) -> Iterator[Unsupported]:
@@ -66,7 +57,6 @@ def _evaluation(recipe: Recipe) -> Iterator[Unsupported]:
 
 
 _SECTIONS: tuple[Callable[[Recipe], Iterator[Unsupported]], ...] = (
-    _model,
     _dataset,
     _training,
     _evaluation,

@@ -1,7 +1,8 @@
 """The base model, quantised, from a folder.
 
 What must be said of the arguments: BitsAndBytesConfig's own defaults are fp4 and float32 products, so both are always
-set; weights come from safetensors and nothing else; nothing is fetched; no code of the folder is run.
+set; weights come from safetensors and nothing else; nothing is fetched; code of the folder is run only where the recipe
+says so, which the operator refuses unless its administrator allows it.
 
 What damaged files make the libraries raise is of any class (tokenizers raises plain Exception): all of it is the
 model's fault but what is known to be the machine's.
@@ -22,7 +23,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.recipe.model import Attention, ComputeDtype, ModelSpec, Quantization, QuantizationType
+from finetune_trainer.contract.recipe.model import (
+    Attention,
+    ComputeDtype,
+    DeviceMap,
+    ModelSpec,
+    Quantization,
+    QuantizationType,
+)
 from finetune_trainer.machine import is_machines
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
@@ -50,18 +58,22 @@ def compute_dtype(chosen: ComputeDtype) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
     """The model's tokenizer.
+
+    Args:
+        folder: the model's files.
+        remote_code: whether code of the folder may run (model.trustRemoteCode).
 
     Raises:
         TrainerError: its files are damaged or of a kind that needs the model's own code.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
     except Exception as error:
         if is_machines(error):
             raise
-        raise TrainerError(FailureReason.MODEL_INVALID, f"the model's tokenizer cannot be read: {error}") from error
+        raise _unusable("the model's tokenizer cannot be read", error) from error
     if not tokenizer.is_fast:
         raise TrainerError(
             FailureReason.MODEL_INVALID,
@@ -84,9 +96,10 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             what this architecture does not have.
     """
     transformers_logging.disable_progress_bar()
-    config = _config(folder)
+    config = _config(folder, remote_code=spec.trust_remote_code)
     require_unquantised(spec.uri, config.to_dict())
     attention = _attention(spec.attention, config)
+    placed = device_map(spec.device_map, cuda=torch.cuda.is_available())
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -94,14 +107,17 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             dtype=dtype,
             quantization_config=_quantization(spec.quantization, dtype),
             attn_implementation=attention,
+            device_map=placed,
             use_safetensors=True,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=spec.trust_remote_code,
         )
     except Exception as error:
         if is_machines(error):
             raise
-        raise TrainerError(FailureReason.MODEL_INVALID, f"the base model cannot be loaded: {error}") from error
+        if "dispatched on the CPU or the disk" in str(error):  # transformers:quantizers/quantizer_bnb_4bit.py
+            raise _too_large() from error
+        raise _unusable("the base model cannot be loaded", error) from error
     # transformers would train on: weights that are not in the files are drawn at random, with no more than a warning.
     if absent := sorted(loaded["missing_keys"]):
         raise TrainerError(
@@ -109,22 +125,71 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
             f"the base model's files lack {len(absent)} of its weights, {absent[0]} for one: the folder is incomplete, "
             "or its config.json belongs to another model",
         )
+    _require_on_gpus(model)
     _require_shapes(model)
     _keep_weights_as_packed(model)
     return model
 
 
-def _config(folder: Path) -> Any:
+def device_map(asked: DeviceMap, *, cuda: bool) -> str | None:
+    """How accelerate spreads the layers over the GPUs that this process sees; None puts the model on one device.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED, layers are to be spread and there is no GPU.
+    """
+    if asked is DeviceMap.NONE:
+        return None
+    if not cuda:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"spec.model.deviceMap: {asked}: layers are spread over GPUs, and this machine has none; remove the field",
+        )
+    return str(asked)
+
+
+def _require_on_gpus(model: Any) -> None:
+    """Checks that no layer was put where there is no GPU: such a model would train from the host's memory for weeks.
+
+    Raises:
+        TrainerError: GPU_OUT_OF_MEMORY.
+    """
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    if torch.cuda.is_available() and places & {"cpu", "disk", torch.device("cpu")}:
+        raise _too_large()
+
+
+def _too_large() -> TrainerError:
+    return TrainerError(
+        FailureReason.GPU_OUT_OF_MEMORY,
+        "the base model does not fit into the GPUs' memory; raise resources.gpus with model.deviceMap balanced, or "
+        "quantise it to 4 bit",
+    )
+
+
+def _config(folder: Path, *, remote_code: bool) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
     except Exception as error:
         if is_machines(error):
             raise
-        raise TrainerError(FailureReason.MODEL_INVALID, f"the model's config.json cannot be used: {error}") from error
+        raise _unusable("the model's config.json cannot be used", error) from error
 
 
-def _attention(asked: Attention, config: Any) -> str:
+def _unusable(what: str, error: Exception) -> TrainerError:
+    """The model's files are at fault; transformers' word for the code that they need is its own argument."""
+    why = str(error)
+    if "trust_remote_code" in why:
+        why = (
+            "it needs Python code of the model's repository, which runs only with model.trustRemoteCode: true, and "
+            "only where the administrator allows it"
+        )
+    return TrainerError(FailureReason.MODEL_INVALID, f"{what}: {why}")
+
+
+def _attention(asked: Attention, config: Any) -> str | None:
     """The attention in transformers' words; auto takes varlen, SDPA or eager, the first that the architecture has.
+
+    None leaves the choice to an architecture that transformers does not know: it is the model repository's own.
 
     Raises:
         TrainerError: NOT_SUPPORTED, this architecture has not what is asked for (Bloom and GPT-J have no SDPA).
@@ -132,6 +197,8 @@ def _attention(asked: Attention, config: Any) -> str:
     if asked is Attention.EAGER:
         return "eager"
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if architecture is None and asked is Attention.AUTO:
+        return None
     if asked in (Attention.VARLEN, Attention.AUTO):
         if (obstacle := obstacle_to_varlen(architecture, config)) is None:
             register_varlen()

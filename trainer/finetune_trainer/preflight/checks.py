@@ -122,7 +122,7 @@ class _Checks:
         def look() -> str:
             folder = model_folder(self._recipe, self._open_store)
             facts = check_model(place, folder, self._open_store)
-            self._model, self._model_folder, self._model_facts = model_files(folder), folder, facts
+            self._model, self._model_folder, self._model_facts = model_files(self._recipe, folder), folder, facts
             revision = folder[0].revision
             self._facts |= {
                 "model_bytes": facts.size,

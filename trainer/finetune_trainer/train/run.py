@@ -80,7 +80,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     from finetune_trainer.train.rows import largest_id, longest_row
 
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, remote_code=recipe.model.trust_remote_code)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
     rows, counts = tokenised(recipe, inputs, tokenizer, context)
     context.leave_if_told()

@@ -123,7 +123,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """The step's loss; None when memory ran out and smaller passes were found."""
         # transformers counts only for models whose forward takes keyword arguments; the weight of a token must not
         # depend on that.
-        trained = (step["labels"] != IGNORED).sum()
+        trained: torch.Tensor | float = (step["labels"] != IGNORED).sum()
+        if self.is_model_parallel:
+            # The head may be on another GPU than the labels; a plain number is on all of them.
+            trained = float(trained)
         losses = []
         try:
             for part in self.passes.of(step):

@@ -1,0 +1,58 @@
+"""Layers over several GPUs: what can be seen of it without one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.model import DeviceMap
+from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.model.load import device_map, load_base
+from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.trainer import make_trainer
+from trainer.running import QUESTIONS, LocalRun, recipe_of
+
+pytestmark = pytest.mark.trainer
+
+
+def test_the_map_is_accelerates_word_where_there_are_gpus() -> None:
+    assert device_map(DeviceMap.NONE, cuda=True) is None
+    assert [device_map(kind, cuda=True) for kind in list(DeviceMap)[1:]] == [
+        "auto", "balanced", "balanced_low_0", "sequential"
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_it_is_refused_where_there_is_none(local_run: Callable[..., LocalRun]) -> None:
+    with pytest.raises(TrainerError, match=r"spec\.model\.deviceMap: balanced: .*this machine has none") as caught:
+        local_run(QUESTIONS, model={"deviceMap": "balanced"})()
+    assert caught.value.reason is FailureReason.NOT_SUPPORTED
+
+
+def test_a_spread_model_trains_to_the_same_weights(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    """All pieces on one CPU, but apart: accelerate's hooks are between them as between GPUs."""
+    from accelerate import dispatch_model
+
+    recipe = recipe_of(tiny_model, Path("/data"), Path("/output"), model={"quantization": {"type": "none"}})
+    texts = [tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in QUESTIONS]
+    rows = write_rows([TokenRow(ids=tuple(ids), trained=(True,) * len(ids)) for ids in texts], tmp_path / "rows.arrow")
+
+    def weights(*, spread: bool, parallel: bool) -> dict[str, torch.Tensor]:
+        model = load_base(tiny_model, recipe.model, torch.float32)
+        if spread:
+            parts = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb")
+            places = (*parts, "lm_head")
+            dispatch_model(model, dict.fromkeys(places, "cpu"), main_device="cpu", force_hooks=True)
+            assert hasattr(model.model.layers[0], "_hf_hook")
+        trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+        trainer.is_model_parallel = parallel
+        trainer.train()
+        return {name: part.detach().clone() for name, part in trainer.model.named_parameters() if part.requires_grad}
+
+    plain, spread = weights(spread=False, parallel=False), weights(spread=True, parallel=True)
+    assert plain.keys() == spread.keys()
+    for name, values in plain.items():
+        torch.testing.assert_close(values, spread[name])
