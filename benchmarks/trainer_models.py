@@ -1,0 +1,117 @@
+"""Models and data of the trainer's benchmark: a real small model, or the shapes of a large one with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+LLAMA_SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    "8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+    },
+}
+SHAPES = ("smollm2", *LLAMA_SHAPES)
+"""`smollm2` is SmolLM2-135M-Instruct itself; the others are shapes of Llama's architecture, their weights random: speed
+does not depend on what stands in them."""
+
+
+def conversations(rows: int) -> list[dict[str, Any]]:
+    """Short rows of real chats, in a fixed order that mixes the topics; they begin anew when there are no more."""
+    from realmodel.smollm2 import chatterbot_rows
+
+    corpus = chatterbot_rows()
+    return [corpus[(index * 379) % len(corpus)] for index in range(rows)]
+
+
+def load_model(shape: str, device: str, *, ours: bool, attention: str | None) -> tuple[Any, Any]:
+    """The quantised base model (NF4, double quantisation) and its tokenizer.
+
+    Args:
+        shape: a name of `SHAPES`.
+        device: `cpu` or `cuda`.
+        ours: load it as our trainer does; otherwise as transformers' documentation says.
+        attention: our recipe's `model.attention`; None is auto.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    from finetune_trainer.contract.recipe import ModelSpec
+    from finetune_trainer.model.load import load_base
+    from realmodel.smollm2 import prepare_smollm2
+
+    folder = prepare_smollm2()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    if shape in LLAMA_SHAPES:
+        return _random(shape, device, dtype, attention if ours else "sdpa"), tokenizer
+    if ours:
+        spec = ModelSpec.model_validate({"uri": f"file://{folder}", "attention": attention or "auto"})
+        return load_base(folder, spec, dtype), tokenizer
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, dtype=dtype), tokenizer
+
+
+def _random(shape: str, device: str, dtype: Any, attention: str | None) -> Any:
+    """A model of random weights, quantised where it is: no file of its size is read or written."""
+    import torch
+    from bitsandbytes.nn import Linear4bit, Params4bit
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from finetune_trainer.model.attention import NAME, register_varlen
+
+    register_varlen()
+    name = {None: NAME, "auto": NAME, "varlen": NAME}.get(attention, attention)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            LlamaConfig(**LLAMA_SHAPES[shape]), dtype=dtype, attn_implementation=name
+        )
+    head = model.get_output_embeddings()
+    linear = [(key, part) for key, part in model.named_modules() if type(part) is torch.nn.Linear and part is not head]
+    for key, part in linear:
+        packed = Linear4bit(
+            part.in_features, part.out_features, bias=False, compute_dtype=dtype, quant_type="nf4", device="meta"
+        )
+        weight = Params4bit(part.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4")
+        packed.weight = weight
+        packed.support_avx512bf16_for_cpu = False
+        model.set_submodule(key, packed.to(device))
+    # PEFT looks here for the kind of its layers.
+    model.is_loaded_in_4bit = True
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    return model
+
+
+def matrix_parameters(model: Any) -> int:
+    """Parameters of the linear layers, the head among them; each takes 4 floating point operations a token trained."""
+    from bitsandbytes.nn import Linear4bit
+    from torch.nn import Linear
+
+    linear = [part for part in model.modules() if isinstance(part, (Linear, Linear4bit))]
+    return sum(part.in_features * part.out_features for part in linear)
+
+
+def model_folder() -> Path:
+    """Where the real model is, made if it is not there: once, before the rows run."""
+    from realmodel.smollm2 import prepare_smollm2
+
+    return prepare_smollm2()

@@ -1,0 +1,216 @@
+"""One row of the trainer's benchmark, measured in a process of its own: `trainer_row.py ROW` with a row as JSON.
+
+What counts is the training alone, from the first step to the last: CPU and wall time between the trainer's callbacks.
+The peak of memory is the process's, loading and importing with it. Prints one JSON object.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+LENGTH = 1024
+LORA = {"rank": 16, "alpha": 32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What is measured.
+
+    Attributes:
+        name: the row's head in the table.
+        trl: plain TRL with these settings of SFTConfig, nothing of ours; None for our trainer.
+        recipe: sections of our recipe.
+        dropout: of the adapter.
+        device: `cpu` or `cuda`.
+        shape: a name of `trainer_models.SHAPES`.
+        rows: how many rows of data are trained, once each.
+    """
+
+    name: str
+    trl: dict[str, Any] | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    dropout: str = "0"
+    device: str = "cpu"
+    shape: str = "smollm2"
+    rows: int = 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came out.
+
+    Attributes:
+        tokens: useful tokens, those of the rows and no padding.
+        cpu_seconds: of all threads, in the training.
+        wall_seconds: of the training.
+        peak_bytes: of the process (VmHWM), or of the GPU.
+        parameters: of the base model's matrix products, the head among them.
+        peak_flops: floating point operations a second of a large matrix product on this device.
+        loss: mean loss of the steps, nats per trained token.
+    """
+
+    tokens: int
+    cpu_seconds: float
+    wall_seconds: float
+    peak_bytes: int
+    parameters: int
+    peak_flops: float
+    loss: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Measured":
+        """From what the process printed."""
+        return cls(**json.loads(text.splitlines()[-1]))
+
+
+def measure(row: Row, folder: Path) -> Measured:
+    """Trains `row.rows` rows and measures."""
+    import torch
+    from benchmarks.trainer_models import conversations, load_model, matrix_parameters
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """Begins with the first step, when all is built."""
+
+        began: tuple[float, float] = (0.0, 0.0)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            del args, control, rest
+            if state.global_step == 0:
+                self.began = time.process_time(), time.perf_counter()
+
+    clock = Clock()
+    conversation = conversations(row.rows)
+    model, tokenizer = load_model(row.shape, row.device, ours=row.trl is None, attention=row.recipe.get("attention"))
+    peak = product_speed(torch.device(row.device), model.dtype)
+    parameters = matrix_parameters(model)
+    make = plain_trl if row.trl is not None else ours
+    trainer = make(row, model, tokenizer, conversation, folder, clock)
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    result = trainer.train()
+    if row.device == "cuda":
+        torch.cuda.synchronize()
+    cpu, wall = time.process_time() - clock.began[0], time.perf_counter() - clock.began[1]
+    return Measured(
+        tokens=sum(lengths),
+        cpu_seconds=cpu,
+        wall_seconds=wall,
+        peak_bytes=torch.cuda.max_memory_allocated() if row.device == "cuda" else high_water(),
+        parameters=parameters,
+        peak_flops=peak,
+        loss=result.training_loss,
+    )
+
+
+def plain_trl(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder: Path, clock: Any) -> Any:
+    """TRL's SFTTrainer as its documentation shows it, with no setting but the row's and the epoch."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    settings = SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        use_cpu=row.device == "cpu",
+        bf16=row.device == "cuda",
+        dataloader_pin_memory=row.device == "cuda",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **(row.trl or {}),
+    )
+    adapter = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=LORA["rank"],
+        lora_alpha=LORA["alpha"],
+        lora_dropout=float(row.dropout),
+        target_modules="all-linear",
+    )
+    rows = Dataset.from_list(conversations)
+    return SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=adapter,
+        callbacks=[clock],
+    )
+
+
+def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder: Path, clock: Any) -> Any:
+    """Our trainer, over the rows' tokens, with loss on all of them as TRL has it."""
+    from finetune_trainer.contract.recipe import Recipe
+    from finetune_trainer.contract.recipe.dataset import Loss
+    from finetune_trainer.data.example import Conversation, Message, Place
+    from finetune_trainer.data.tokenize import RowTokenizer
+    from finetune_trainer.train.rows import write_rows
+    from finetune_trainer.train.trainer import make_trainer
+
+    sections = {key: value for key, value in row.recipe.items() if key != "attention"}
+    recipe = Recipe.model_validate(
+        {
+            "job": {"name": "benchmark"},
+            "model": {"uri": "file:///model"},
+            "dataset": {"uri": "file:///data", "maxLength": LENGTH, **sections.get("dataset", {})},
+            "lora": {**LORA, "dropout": row.dropout},
+            "training": {"epochs": 1, **sections.get("training", {})},
+            "output": {"uri": "file:///out"},
+        }
+    )
+    tokenize = RowTokenizer(tokenizer, Loss.ALL)
+    place = Place(file="corpus", line=1)
+    tokens = (
+        tokenize(Conversation(place=place, messages=tuple(Message(**message) for message in item["messages"])))
+        for item in conversations
+    )
+    dataset = write_rows(tokens, folder / "rows.arrow")
+    return make_trainer(recipe, model, tokenizer, dataset, model.dtype, folder, [clock])
+
+
+def product_speed(device: Any, dtype: Any) -> float:
+    """Floating point operations a second of a matrix product that is large for the device."""
+    import torch
+
+    size = 1024 if device.type == "cpu" else 8192
+    one, other = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        begin = time.perf_counter() if device.type == "cuda" else time.process_time()
+        one @ other
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        end = time.perf_counter() if device.type == "cuda" else time.process_time()
+        best = min(best, end - begin)
+    return 2 * size**3 / best
+
+
+def high_water() -> int:
+    """Peak resident memory of this process, bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise LookupError("no VmHWM in /proc/self/status")
+
+
+def main() -> None:
+    """Measures the row that is given as JSON."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from finetune_trainer.log import libraries_quiet
+
+    row = Row(**json.loads(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder, libraries_quiet():
+        found = measure(row, Path(folder))
+    print(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The log-probabilities of the trained tokens, without ever holding the logits of a whole pass.
+
+A vocabulary of 128k tokens makes the logits of 8192 tokens 4 GB. TRL scores them in tiles too (its fused LM head), but
+on a CPU it scores untrained tokens with the rest, and it makes every logit twice, in the forward and in the backward
+pass. The head of a LoRA training is frozen: the gradient by its input is known as soon as the logits are, so one
+product less does, and a third of a small model's whole training is its head.
+
+It takes the place of TRL's function under TRL's own names (`fused_lm_head`), and leaves to it what it does not know:
+a head that is trained itself, and models that do more to their logits than a linear layer.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from trl.trainer.utils import FusedCausalLMOutput
+
+from finetune_trainer.train.batch import IGNORED
+
+_TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
+"""Logits of a tile: on a CPU they should stay near the cache, on a GPU the product should fill it."""
+_PROBE_IDS = 5
+
+
+class FrozenHeadLogProbs(torch.autograd.Function):
+    """Log-probability of one token id for each hidden state, through a linear layer that is not trained."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor, tile: int
+    ) -> torch.Tensor:
+        """Computes the log-probabilities, and the gradient that the backward pass will ask for.
+
+        Args:
+            ctx: torch's.
+            hidden: shape (tokens, width).
+            weight: of the head, shape (vocabulary, width).
+            bias: of the head, shape (vocabulary,).
+            ids: shape (tokens,).
+            tile: at most how many logits are held at a time, but one token's at least.
+
+        Returns:
+            Shape (tokens,), float32, natural logarithms.
+        """
+        found = torch.empty(len(ids), dtype=torch.float32, device=hidden.device)
+        # In float32: the loss's scale, which float16 needs, comes only in the backward pass.
+        gradient = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
+        step = max(1, tile // len(weight))
+        for begin in range(0, len(ids), step):
+            rows = slice(begin, begin + step)
+            chosen = ids[rows, None]
+            logits = torch.nn.functional.linear(hidden[rows], weight, bias)
+            scores = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+            del logits
+            found[rows] = scores.gather(1, chosen)[:, 0]
+            # The gradient of log p(id) by the logits: 1 at the id, less the probabilities.
+            slope = scores.exp_().neg_()
+            slope.scatter_add_(1, chosen, torch.ones_like(slope[:, :1]))
+            gradient[rows] = (slope.to(weight.dtype) @ weight).float()
+        ctx.save_for_backward(gradient)
+        ctx.dtype = hidden.dtype
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradient by `hidden`."""
+        (gradient,) = ctx.saved_tensors
+        return (gradient * outer[0][:, None]).to(ctx.dtype), None, None, None, None
+
+
+def score_trained_tokens_only(model: Any) -> None:
+    """Puts this module's head in the place of TRL's, where it knows the model's; call it once the trainer is made.
+
+    Args:
+        model: the causal language model below the adapter, with TRL's fused head on.
+    """
+    if not head_is_plain(model):
+        return
+    fused = model.forward
+
+    def forward(
+        self: Any, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        if not fused_lm_head or labels is None:
+            return fused(*args, **kwargs, **({"labels": labels} if labels is not None else {}))
+        head = self.get_output_embeddings()
+        hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1]
+        ids = labels[:, 1:]
+        mask = ids != IGNORED
+        tile = _TILE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
+        dtype = head.weight.dtype
+        scores = FrozenHeadLogProbs.apply(hidden[mask].to(dtype), head.weight, head.bias, ids[mask], tile)
+        spread = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
+        return FusedCausalLMOutput(log_probs=spread, label_mask=mask)
+
+    model.forward = MethodType(forward, model)
+
+
+def head_is_plain(model: Any) -> bool:
+    """Whether a model's logits are its last hidden states through a frozen linear layer and no more.
+
+    Some models scale their logits (Granite, Cohere), each in its own words: so the model is asked, with a few tokens.
+    A cap on the logits (Gemma 2) may leave small ones as they are; those models say so in one word.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or any(part.requires_grad for part in head.parameters()):
+        return False
+    if getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None:
+        return False
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            ids = torch.arange(_PROBE_IDS, device=model.device)[None]
+            logits = model(input_ids=ids, use_cache=False).logits
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            return torch.equal(head(hidden), logits)
+    finally:
+        model.train(was_training)
