@@ -75,7 +75,8 @@ def test_evaluation_does_not_cost_the_gradients(tiny_model: Path) -> None:
 def test_products_are_float32_on_a_cpu() -> None:
     assert not torch.cuda.is_available()
     assert compute_dtype(ComputeDtype.AUTO) is torch.float32
-    assert compute_dtype(ComputeDtype.FLOAT16) is torch.float16
+    assert compute_dtype(ComputeDtype.FLOAT16) is torch.float32
+    assert compute_dtype(ComputeDtype.BFLOAT16) is torch.bfloat16
 
 
 def test_base_is_quantised_as_asked_with_the_products_number_type(tiny_model: Path) -> None:
