@@ -1,5 +1,6 @@
 """Models and data of the trainer's benchmark: a real small model, or the shapes of a large one with random weights."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,17 @@ does not depend on what stands in them."""
 
 
 def conversations(rows: int) -> list[dict[str, Any]]:
-    """Short rows of real chats, in a fixed order that mixes the topics; they begin anew when there are no more."""
+    """Real questions and answers of the whole English ChatterBot corpus, most short and some not, topics mixed.
+
+    The order is fixed; rows begin anew when there are no more.
+    """
     from realmodel.smollm2 import chatterbot_rows
 
-    corpus = chatterbot_rows()
-    return [corpus[(index * 379) % len(corpus)] for index in range(rows)]
+    folder = files("chatterbot_corpus").joinpath("data", "english")
+    topics = sorted(path.name.removesuffix(".yml") for path in folder.iterdir())
+    corpus = chatterbot_rows(topics)
+    # 761 has no factor in common with the number of rows, so that every row is taken once.
+    return [corpus[(index * 761) % len(corpus)] for index in range(rows)]
 
 
 def load_model(shape: str, device: str, *, ours: bool, attention: str | None) -> tuple[Any, Any]:

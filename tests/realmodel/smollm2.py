@@ -7,6 +7,7 @@ cache, since that takes about ten seconds and 270 MB.
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
@@ -46,10 +47,10 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
     return folder
 
 
-def chatterbot_rows() -> list[dict[str, list[dict[str, str]]]]:
+def chatterbot_rows(topics: Sequence[str] = _TOPICS) -> list[dict[str, list[dict[str, str]]]]:
     """Real questions and answers as rows of `messages`, in a fixed order."""
     rows = []
-    for topic in _TOPICS:
+    for topic in topics:
         text = files("chatterbot_corpus").joinpath("data", "english", f"{topic}.yml").read_text(encoding="utf-8")
         for turns in yaml.safe_load(text)["conversations"]:
             if len(turns) >= 2 and all(isinstance(turn, str) and turn.strip() for turn in turns[:2]):
