@@ -48,6 +48,8 @@ def test_another_cluster_with_its_registry_and_s3(kubeconfig: str) -> None:
     assert found.s3.reader is None
     assert found.publish_s3("default") == "https://s3.example"
     assert found.load_image(Path("/does/not/matter.tar")) == []
+    with found.with_s3("finetune-test-s3:1") as same:
+        assert same is found
 
 
 def test_another_cluster_without_s3_says_so(kubeconfig: str) -> None:
