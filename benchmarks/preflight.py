@@ -8,6 +8,7 @@ parser on the same lines, as a yardstick of the machine.
 """
 
 import argparse
+import csv
 import gzip
 import json
 import random
@@ -15,12 +16,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from pathlib import Path
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 _SENTENCE = "the quick brown fox jumps over a lazy dog please tell me how to reset my password and thank you"
 _WORDS = _SENTENCE.split()
 _CHILD = """
-import json, resource, sys, time
+import json, re, sys, time
 from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
@@ -31,15 +36,17 @@ path = sys.argv[1]
 places = Places(StorageSpec(), None)
 uri = parse_uri("file://" + path)
 objects = list(places(uri).stat(uri))
-scan = DatasetScan(DatasetSpec(uri=str(uri)), objects, places)
+dataset = DatasetSpec.model_validate({"uri": str(uri), "limits": {"maxCompressionRatio": 10000}})
+scan = DatasetScan(dataset, objects, places)
 start = time.process_time()
 for _ in scan:
     pass
 seconds = time.process_time() - start
 assert not scan.findings.count, scan.findings.message()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# Not ru_maxrss: it is inherited through fork and exec.
+peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 bare = 0.0
-if not path.endswith(".gz"):
+if path.endswith(".jsonl"):
     with open(path, "rb") as file:
         lines = file.read(64 << 20).split(b"\\n")[:-1]
     start = time.process_time()
@@ -99,6 +106,46 @@ def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes
         yield block
 
 
+def _prompts(size: int) -> Iterator[dict[str, str]]:
+    """Rows of a prompt and a completion, `size` bytes in all; a few thousand different ones, over and over."""
+    dice = random.Random(0)
+    rows = [{"prompt": _text(dice, 60), "completion": " " + _text(dice, 120)} for _ in range(4000)]
+    row_bytes = sum(len(text) for row in rows for text in row.values()) / len(rows)
+    return islice(cycle(rows), int(size / row_bytes))
+
+
+def _write_json(path: Path, size: int) -> None:
+    with path.open("w") as file:
+        file.write("[")
+        file.writelines(f"{',' if index else ''}{json.dumps(row)}" for index, row in enumerate(_prompts(size)))
+        file.write("]")
+
+
+def _write_csv(path: Path, size: int) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["prompt", "completion"])
+        writer.writeheader()
+        writer.writerows(_prompts(size))
+
+
+def _write_parquet(path: Path, size: int) -> None:
+    pq.write_table(pa.Table.from_pylist(list(_prompts(size))), path)
+
+
+def _write_zstd(path: Path, size: int) -> None:
+    with pa.CompressedOutputStream(str(path), "zstd") as stream:
+        for row in _prompts(size):
+            stream.write(json.dumps(row).encode() + b"\n")
+
+
+_FORMATS: dict[str, Callable[[Path, int], None]] = {
+    "json": _write_json,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "jsonl.zst": _write_zstd,
+}
+
+
 def _measure(path: Path) -> dict[str, float]:
     done = subprocess.run([sys.executable, "-c", _CHILD, str(path)], capture_output=True, text=True, check=True)
     result: dict[str, float] = json.loads(done.stdout)
@@ -121,6 +168,11 @@ def main() -> None:
         with gzip.open(packed, "wb", compresslevel=1) as file:
             file.writelines(_lines(_chat, size))
         _print("messages, 3 turns, gzip", _measure(packed))
+        for name, write in _FORMATS.items():
+            path = Path(folder) / f"rows.{name}"
+            write(path, size)
+            _print(f"prompt, completion: {name}", _measure(path))
+            path.unlink()
 
 
 def _print(name: str, result: dict[str, float]) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import s3server
-from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.delimited import DelimitedRecords
 from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
@@ -234,3 +234,23 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     rows, peak = peak_of(path)
     assert rows == count
     assert peak <= 256
+
+
+def test_without_arrow_a_file_that_needs_it_is_refused_and_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n')
+    assert len(read(uri=f"file://{tmp_path}/t.jsonl")) == 1
+    for name, content in {"t.parquet": parquet({"text": ["a"]}), "t.jsonl.zst": zstd(b'{"text": "a"}\n')}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TrainerError, match="pyarrow is not installed") as raised:
+            read(uri=f"file://{tmp_path}/{name}")
+        assert raised.value.reason is FailureReason.NOT_SUPPORTED
+
+
+def test_messages_after_reading_name_the_row_too(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(parquet({"text": ["a", "b"]}))
+    (tmp_path / "t.txt").write_bytes(b"a\n")
+    uris = [f"file://{tmp_path}/t.parquet", f"file://{tmp_path}/t.txt"]
+    assert [str(example.place) for example in read(uris=uris)] == ["t.parquet row 1", "t.parquet row 2", "t.txt:1"]

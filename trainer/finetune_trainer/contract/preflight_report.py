@@ -33,6 +33,10 @@ class Unit(StrEnum):
     ROW = "row"
     """In formats without lines: a JSON array, Parquet, a DataFrame."""
 
+    def place(self, file: str, number: int) -> str:
+        """A place in a file as messages write it."""
+        return f"{file}:{number}" if self is Unit.LINE else f"{file} row {number}"
+
 
 class DataProblem(TolerantWire):
     """One problem of one row."""
@@ -47,8 +51,7 @@ class DataProblem(TolerantWire):
     remedy: str = ""
 
     def __str__(self) -> str:
-        at = f":{self.line}" if self.unit is Unit.LINE else f" row {self.line}"
-        place = f"{self.file}{at}" + (f" {self.path}" if self.path else "")
+        place = self.unit.place(self.file, self.line) + (f" {self.path}" if self.path else "")
         return f"{place}: found {self.found}, expected {self.expected}" + (f"; {self.remedy}" if self.remedy else "")
 
 

@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass
 
+from finetune_trainer.contract.preflight_report import Unit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a row stands: the user's own file name and line, for messages."""
+    """Where a row stands, for messages: the user's own file name and the line, or what else is counted there."""
 
     file: str
     line: int
+    unit: Unit = Unit.LINE
+
+    def __str__(self) -> str:
+        return self.unit.place(self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,5 +37,5 @@ def read_examples(
     findings = scan.findings
     for shape, file, line, row in scan:
         if not findings.count:
-            yield shape.build(row, Place(file=file, line=line))
+            yield shape.build(row, Place(file=file, line=line, unit=scan.unit))
     findings.raise_if_any()

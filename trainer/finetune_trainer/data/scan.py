@@ -42,6 +42,7 @@ class DatasetScan:
         blank_lines: lines without content.
         bytes: bytes after decompression.
         schema: the rows' schema, once known.
+        unit: what the places of the object that is being read count.
         duplicates: sound rows that train what a row before has trained, whatever their other columns.
     """
 
@@ -61,6 +62,7 @@ class DatasetScan:
         self.findings = Findings()
         self.rows = self.blank_lines = self.bytes = 0
         self.schema: DatasetSchema | None = None
+        self.unit = Unit.LINE
         self.duplicates = duplicates or DuplicateCounter()
 
     def __iter__(self) -> Iterator[ScannedRow]:
@@ -113,7 +115,8 @@ class DatasetScan:
         if known is not None:
             self.schema = known.schema
         # The loop that decides the speed: no call more than needed for a sound row.
-        add, unit, max_rows = self.findings.add, records.unit, self._dataset.limits.max_rows
+        self.unit = unit = records.unit
+        add, max_rows = self.findings.add, self._dataset.limits.max_rows
         seen = self.duplicates.add
         for number, offset, row in records:
             if row is None:

@@ -48,7 +48,7 @@ def token_rows(
     for batch in _batches(examples):
         for example, row in zip(batch, tokenize.batch(batch), strict=True):
             if isinstance(row, Fault):
-                findings.add(row, example.place.file, example.place.line)
+                findings.add(row, example.place.file, example.place.line, unit=example.place.unit)
             elif not findings.count and (kept := counts.take(row, max_length)) is not None:
                 yield kept
     findings.raise_if_any()
@@ -70,7 +70,7 @@ class RowTokenizer:
         """
         (row,) = self.batch([example])
         if isinstance(row, Fault):
-            message = f"{example.place.file}:{example.place.line}: found {row.found}, expected {row.expected}"
+            message = f"{example.place}: found {row.found}, expected {row.expected}"
             raise TrainerError(FailureReason.DATASET_INVALID, f"{message}; {row.remedy}")
         return row
 

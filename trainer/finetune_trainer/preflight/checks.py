@@ -249,7 +249,7 @@ class _Checks:
         scan = DatasetScan(dataset, data, self._open_store, self._moved)
         self._findings = scan.findings
         rows = iter(scan)
-        self._first_talks = first_conversations(rows)
+        self._first_talks = first_conversations(scan, rows)
         for _ in rows:
             pass
         repeated = scan.duplicates

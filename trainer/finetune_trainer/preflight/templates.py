@@ -15,7 +15,7 @@ from finetune_trainer.contract.recipe import DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.example import Conversation, Place
 from finetune_trainer.data.problems import Findings
-from finetune_trainer.data.scan import ScannedRow
+from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.data.templates.builtin import template_label, template_source
 from finetune_trainer.data.templates.choose import template_refused
 from finetune_trainer.data.templates.trial import Trial, try_template
@@ -47,12 +47,17 @@ class TokenizerFacts:
     known: frozenset[str] | None = None
 
 
-def first_conversations(rows: Iterator[ScannedRow]) -> list[Conversation]:
-    """Takes the rows that are rendered; none when rows are no conversations."""
+def first_conversations(scan: DatasetScan, rows: Iterator[ScannedRow]) -> list[Conversation]:
+    """Takes the rows that are rendered; none when rows are no conversations.
+
+    Args:
+        scan: the pass.
+        rows: its iterator, which goes on where this has stopped.
+    """
     taken: list[Conversation] = []
     size = 0
     for shape, file, line, row in rows:
-        example = shape.build(row, Place(file=file, line=line))
+        example = shape.build(row, Place(file=file, line=line, unit=scan.unit))
         if not isinstance(example, Conversation):
             break
         taken.append(example)
@@ -114,7 +119,8 @@ def check_template(
             raise template_refused(chosen, result.problem)
         raise TrainerError(FailureReason.MODEL_INVALID, f"the model's chat template {result.problem}")
     for number, fault in sorted(result.faults.items()):
-        findings.add(fault, rows[number].place.file, rows[number].place.line)
+        place = rows[number].place
+        findings.add(fault, place.file, place.line, unit=place.unit)
     findings.raise_if_any()
     return f"{label}; {len(rows):,} row{'s' if len(rows) > 1 else ''} rendered"
 
