@@ -2,17 +2,17 @@
 
 import resource
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from finetune_trainer.contract.history import history_of
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export.facts import RunFacts
 from finetune_trainer.model.adapter import adapted_modules
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
+from finetune_trainer.train.materials import Materials
 from finetune_trainer.train.rows import rows_by_length
 from finetune_trainer.versions import shaping_versions
 
@@ -24,8 +24,7 @@ def run_facts(
     trainer: "StepTrainer",
     recipe: Recipe,
     inputs: Inputs,
-    rows: Any,
-    counts: TokenCounts,
+    materials: Materials,
     metrics: Mapping[str, float],
     licence: str | None,
     context: Context,
@@ -38,8 +37,8 @@ def run_facts(
         base_revision=inputs.model_revision,
         base_licence=licence,
         dataset=inputs.dataset,
-        counts=counts,
-        lengths=rows_by_length(rows),
+        counts=materials.counts,
+        lengths=rows_by_length(materials.rows),
         target_modules=adapted_modules(trainer.model),
         metrics=metrics,
         history=history_of(trainer.state.log_history),

@@ -1,0 +1,92 @@
+"""Getting to this machine what a run needs of other places: the model, an adapter to go on from, a checkpoint."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_trainer.checkpoints import Found
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.export.base_model import base_licence
+from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
+from finetune_trainer.model.files import needed
+from finetune_trainer.train.context import Context
+from finetune_trainer.train.inputs import Inputs
+from finetune_trainer.train.resume import newest_checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What was fetched.
+
+    Attributes:
+        model: the base model's folder.
+        licence: of the base model, where its card names one.
+        initial_adapter: the weights of the adapter that is continued from.
+        checkpoint: of this very run, to go on from.
+    """
+
+    model: Path
+    licence: str | None
+    initial_adapter: Path | None
+    checkpoint: Found | None
+
+
+def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
+    """Fetches all of it.
+
+    Raises:
+        TrainerError: the storage's reason; what was found is damaged; or the process was told to go.
+    """
+    return Fetched(
+        model=fetch_model(recipe, inputs, context),
+        licence=base_licence(recipe.model.uri, context.open_store),
+        initial_adapter=fetch_adapter(recipe, inputs, context),
+        checkpoint=newest_checkpoint(recipe, inputs, context),
+    )
+
+
+def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
+    """The model's folder on this machine: in place where it is mounted, else downloaded."""
+    place = parse_uri(recipe.model.uri)
+    match place.scheme:
+        case Scheme.FILE:
+            return Path(place.path)
+        case Scheme.PVC:
+            return context.pvc_root / place.authority / place.path
+        case Scheme.HF | Scheme.S3:
+            return _download(recipe, inputs, context)
+
+
+def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | None:
+    """The weights of the adapter that is continued from, on this machine and checked; None when there is none.
+
+    Raises:
+        TrainerError: MODEL_INVALID, they are others than those that were found; or the storage's reason.
+    """
+    if recipe.lora.initial_adapter_uri is None:
+        return None
+    store = context.open_store(parse_uri(recipe.lora.initial_adapter_uri))
+    folder = context.work / "initial-adapter"
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in inputs.adapter:
+        file = folder / item.uri.rsplit("/", 1)[-1]
+        store.download(item, file, context.downloaded)
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if item.sha256 not in (None, found):
+            raise TrainerError(
+                FailureReason.MODEL_INVALID,
+                f"spec.lora.initialAdapterUri: {item.uri} has the SHA-256 {found}, expected {item.sha256}: it is "
+                "damaged or was replaced",
+            )
+    return folder / ADAPTER_WEIGHTS
+
+
+def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
+    store, folder = context.open_store(parse_uri(recipe.model.uri)), context.work / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in needed(inputs.model):
+        store.download(item, folder / item.uri.rsplit("/", 1)[-1], context.downloaded)
+    return folder
