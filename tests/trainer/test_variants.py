@@ -96,6 +96,29 @@ def test_a_tied_head_follows_the_embeddings(names: list[str], tiny_model: Path, 
     assert torch.equal(_logits(served, tokenizer), _logits(model, tokenizer))
 
 
+@pytest.mark.parametrize(("weights", "bias"), [("nf4", "all"), ("int8", "lora_only"), ("none", "all")])
+def test_biases_are_trained_and_saved(
+    weights: str, bias: str, tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    biased = shutil.copytree(tiny_model, tmp_path / "biased")
+    LlamaForCausalLM(LlamaConfig.from_pretrained(biased, attention_bias=True)).save_pretrained(biased)
+    lora = {"bias": bias, "targetModules": ["q_proj"]}
+    recipe = _recipe(biased, model={"quantization": {"type": weights}}, lora=lora)
+    trainer = _trainer(recipe, biased, tokenizer, tmp_path / "work")
+    trainer.train()
+    adapter = write_adapter(trainer.model, tokenizer, recipe, tmp_path / "adapter")
+
+    saved = load_file(adapter.folder / "adapter_model.safetensors")
+    biases = {name.rsplit(".", 2)[-2] for name in saved if name.endswith(".bias")}
+    assert biases == ({"base_layer", "k_proj", "v_proj", "o_proj"} if bias == "all" else {"base_layer"})
+    assert all(values.any() for name, values in saved.items() if name.endswith("base_layer.bias"))
+    served = PeftModel.from_pretrained(load_base(biased, recipe.model, torch.float32), adapter.folder)
+    assert torch.equal(_logits(served, tokenizer), _logits(trainer.model, tokenizer))
+
+
 def test_modules_that_cannot_be_trained_whole_are_named(local_run: Runs) -> None:
     run = local_run(QUESTIONS, lora={"targetModules": ["q_proj"], "modulesToSave": ["mlp", "lm_heads", "norm"]})
 
