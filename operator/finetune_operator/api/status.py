@@ -106,6 +106,16 @@ class PreflightStatus(TolerantWire):
     schema_: ShortText | None = Field(None, alias="schema", description="Shape of the rows.")
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
     duplicates: int | None = Field(None, ge=0, description="Rows that train what a row before has trained.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of one epoch, after the cut at dataset.maxLength.")
+    tokens_p50: int | None = Field(None, ge=0, description="Tokens that half of the rows do not exceed.")
+    tokens_p95: int | None = Field(None, ge=0, description="Tokens that 95 % of the rows do not exceed.")
+    tokens_max: int | None = Field(None, ge=0, description="Tokens of the longest row.")
+    truncated: int | None = Field(None, ge=0, description="Rows longer than dataset.maxLength, which are cut.")
+    dropped: int | None = Field(None, ge=0, description="Rows without a token to train, which are left out.")
+    sampled_rows: int | None = Field(
+        None, ge=0, description="Rows from which the counts of tokens are estimated; absent when all were tokenised."
+    )
+    steps: int | None = Field(None, ge=0, description="Optimizer steps that the training will take.")
     model_parameters: int | None = Field(None, ge=0, description="Weights of the base model.")
     model_bytes: int | None = Field(None, ge=0, description="Bytes of the base model's files.")
     model_revision: ShortText | None = Field(

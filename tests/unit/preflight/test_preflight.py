@@ -20,6 +20,8 @@ from finetune_trainer.contract.preflight_report import PreflightReport, Verdict
 from finetune_trainer.contract.termination import MAX_BYTES, Outcome, Termination
 from s3server import S3Server
 
+from .tokenizers_made import tokenizer_json
+
 ROW = b'{"prompt": "2 + 2?", "completion": " 4"}\n'
 
 
@@ -32,7 +34,8 @@ def weights(parameters: int) -> bytes:
 
 MODEL = {
     "config.json": b'{"model_type": "llama"}',
-    "tokenizer.json": b"{}",
+    "tokenizer.json": tokenizer_json(),
+    "tokenizer_config.json": b'{"bos_token": "<s>", "eos_token": "</s>"}',
     "model.safetensors": weights(10),
     "README.md": b"",
 }
@@ -106,7 +109,7 @@ def verdicts(report: PreflightReport) -> dict[str, Verdict]:
 def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     code, report, ended = report_of(bench, capsys)
     assert code == 0
-    names = ["recipe", "storage.read", "model", "output", "dataset", "storage.write"]
+    names = ["recipe", "storage.read", "model", "output", "dataset", "tokens", "storage.write"]
     assert verdicts(report) == {**dict.fromkeys(names, Verdict.PASSED), "memory": Verdict.SKIPPED}
     summary = report.summary
     assert (summary.rows, summary.schema_, summary.model_parameters) == (3, "promptCompletion", 10)
@@ -176,6 +179,111 @@ def test_text_for_a_terminal(bench: Bench, capsys: pytest.CaptureFixture[str]) -
     assert "  train.jsonl:2 prompt: found an empty object, expected the key prompt" in shown
     assert "… and 40 more" in shown
     assert "DatasetInvalid: Correct the named lines" in shown
+
+
+def prompts(*lengths: int) -> bytes:
+    """Rows of so many tokens, with BOS and EOS: the model's tokenizer makes one of each byte."""
+    rows = [{"prompt": "p", "completion": "c" * (length - 3)} for length in lengths]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def test_tokens_are_counted(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", prompts(*[20] * 60, *[100] * 36, *[200] * 4))
+    bench.sections = {"dataset": {"maxLength": 128}, "training": {"batchSize": 8, "epochs": 2}}
+    code, report, ended = report_of(bench, capsys)
+    assert code == 0
+    found = report.tokens
+    assert found is not None
+    assert (found.rows, found.sampled_rows, found.truncated, found.dropped) == (100, 100, 4, 0)
+    assert (found.p50, found.p95, found.p99, found.longest) == (20, 100, 200, 200)
+    assert found.tokens == 60 * 20 + 36 * 100 + 4 * 128
+    assert found.trained_tokens == found.tokens - 2 * 100, "without BOS and prompt"
+    assert found.steps == 2 * 13
+    assert [(item.up_to, item.rows) for item in found.histogram] == [(32, 60), (64, 0), (128, 36), (256, 4)]
+    summary = ended.preflight
+    assert summary is not None
+    assert (summary.tokens, summary.steps, summary.truncated, summary.dropped) == (found.tokens, 26, 4, 0)
+    assert (summary.tokens_p50, summary.tokens_p95, summary.tokens_max) == (20, 100, 200)
+    assert summary.sampled_rows is None
+
+
+def test_tokens_on_a_terminal(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", prompts(*[20] * 60, *[200] * 3))
+    bench.sections = {"dataset": {"maxLength": 128}}
+    assert bench.run()[0] == 0
+    shown = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in shown if "tokens an epoch" in line]
+    assert "3 rows (4.8 %) longer than dataset.maxLength (128), to be cut" in line
+    start = next(index for index, line in enumerate(shown) if line.endswith("tokens to  rows"))
+    bars = [line.split() for line in shown[start + 1 : start + 5]]
+    assert bars == [["32", "60", "#" * 40], ["64", "0"], ["128", "0"], ["256", "3", "##", "(cut)"]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sections", "code", "words"),
+    [
+        (
+            json.dumps({"instruction": "i", "output": "o"}).encode(),
+            {},
+            ExitCode.MODEL_INVALID,
+            "the model has no chat template",
+        ),
+        (
+            json.dumps({"prompt": "p" * 99, "completion": "c"}).encode(),
+            {"dataset": {"maxLength": 64}},
+            ExitCode.DATASET_INVALID,
+            "no row has a token to train: all 1 would be dropped",
+        ),
+        (
+            json.dumps({"text": "t"}).encode(),
+            {"dataset": {"loss": "assistant"}},
+            ExitCode.INVALID_RECIPE,
+            "spec.dataset.loss: assistant: the rows are running text",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_trained(
+    bench: Bench,
+    capsys: pytest.CaptureFixture[str],
+    rows: bytes,
+    sections: dict[str, Any],
+    code: ExitCode,
+    words: str,
+) -> None:
+    bench.put("train.jsonl", rows)
+    bench.sections = sections
+    found, report, ended = report_of(bench, capsys)
+    assert found == code, ended.message
+    assert words in ended.message
+    assert verdicts(report)["storage.write"] is Verdict.SKIPPED
+
+
+def test_a_template_that_refuses_a_late_row(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    template = "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('not this') }}{% endif %}"
+    bench.put("model/chat_template.jinja", f"{template}{{{{ m.content }}}}</s>{{% endfor %}}".encode())
+    turn = {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}
+    late = {"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "a"}]}
+    bench.put("train.jsonl", b"".join(json.dumps(row).encode() + b"\n" for row in [*[turn] * 1500, late]))
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert "train.jsonl:1501: found a conversation that the chat template refuses: not this" in ended.message
+    assert (verdicts(report)["template"], verdicts(report)["tokens"]) == (Verdict.PASSED, Verdict.FAILED)
+    assert report.problem_count == 1
+
+
+def test_a_tokenizer_that_is_damaged(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("model/tokenizer.json", b"{}")
+    code, report, ended = report_of(bench, capsys)
+    assert code == ExitCode.MODEL_INVALID
+    assert "tokenizer.json cannot be read as a tokenizer" in ended.message
+    assert verdicts(report)["dataset"] is Verdict.PASSED
+
+
+def test_a_model_without_tokenizer_json(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.drop("model/tokenizer.json")
+    bench.put("model/tokenizer.model", b"SentencePiece")
+    code, report, _ = report_of(bench, capsys)
+    assert (code, verdicts(report)["tokens"], report.tokens) == (0, Verdict.SKIPPED, None)
 
 
 def test_an_empty_dataset(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,7 +418,7 @@ def test_models(
         else:
             bench.put(f"model/{file}", content)
     found, report, ended = report_of(bench, capsys)
-    assert found == code
+    assert found == code, ended.message
     assert words in ended.message
     assert verdicts(report)["dataset"] is Verdict.PASSED, "the rest is checked all the same"
     assert bench.outputs() == []

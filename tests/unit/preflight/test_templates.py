@@ -13,16 +13,14 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.preflight import check
 from finetune_trainer.storage.places import Places
 
+from .tokenizers_made import tokenizer_json
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TALK = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]}
-TOKENS = [
-    {"id": 0, "content": "<|im_start|>", "special": True},
-    {"id": 1, "content": "<|im_end|>", "special": True},
-    {"id": 2, "content": "<think>", "special": False},
-]
+TOKENIZER = tokenizer_json(special=("<|im_start|>", "<|im_end|>"), plain=("<think>",)).decode()
 
 
 class Folder:
@@ -33,7 +31,7 @@ class Folder:
         tensor = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
         header = json.dumps(tensor).encode()
         self.model("config.json", {"model_type": "llama"})
-        self.model("tokenizer.json", {"version": "1.0", "added_tokens": TOKENS, "model": {"vocab": {}}})
+        self.model("tokenizer.json", TOKENIZER)
         self.model("tokenizer_config.json", {"eos_token": {"content": "<|im_end|>"}, "chat_template": CHATML})
         (folder / "model" / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
         self.rows(TALK, TALK, TALK)
@@ -212,8 +210,10 @@ def test_tokenizer_whose_files_name_no_special_tokens_is_not_judged(folder: Fold
 
 
 def test_special_tokens_of_the_older_files(folder: Folder) -> None:
-    folder.model("tokenizer.json", {"added_tokens": []})
-    folder.model("tokenizer_config.json", {"added_tokens_decoder": {str(token["id"]): token for token in TOKENS}})
+    folder.model("tokenizer.json", tokenizer_json(special=()).decode())
+    tokens = ({"content": "<|im_start|>", "special": True}, {"content": "<|im_end|>", "special": True})
+    decoder = {str(number): token for number, token in enumerate(tokens, 256)}
+    folder.model("tokenizer_config.json", {"added_tokens_decoder": decoder})
     folder.model("special_tokens_map.json", {"eos_token": "<|im_end|>"})
 
     assert folder.template(chatTemplate="chatml").message == "chatml; 3 rows rendered"

@@ -55,6 +55,33 @@ class DataProblem(TolerantWire):
         return f"{place}: found {self.found}, expected {self.expected}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+class TokenBucket(TolerantWire):
+    """Rows of about the same length."""
+
+    up_to: int = Field(ge=1, description="Most tokens of a row; one more than the bucket before has at most, at least.")
+    rows: int = Field(ge=0)
+
+
+class TokenStatistics(TolerantWire):
+    """How long the rows are, with the model's tokenizer and chat template; before the cut unless it says otherwise."""
+
+    rows: int = Field(ge=0, description="Rows that the numbers are about: all.")
+    sampled_rows: int = Field(
+        ge=0, description="Rows that were tokenised; when fewer than rows, the numbers are estimates from this sample."
+    )
+    tokens: int = Field(ge=0, description="Tokens of the trained rows after the cut: those of one epoch.")
+    trained_tokens: int = Field(ge=0, description="Those of them that count in the loss.")
+    truncated: int = Field(ge=0, description="Rows over dataset.maxLength, which are cut.")
+    dropped: int = Field(ge=0, description="Rows without a trained token after the cut, which are left out.")
+    p50: int = Field(ge=0, description="Half of the rows have at most so many tokens.")
+    p95: int = Field(ge=0)
+    p99: int = Field(ge=0)
+    longest: int = Field(ge=0, description="Tokens of the longest row that was tokenised.")
+    steps: int = Field(ge=0, description="Optimizer steps of the training.")
+    max_length: int = Field(ge=1, description="dataset.maxLength.")
+    histogram: list[TokenBucket] = Field(default_factory=list)
+
+
 class PreflightReport(TolerantWire):
     """The whole report, as `preflight --output json` prints it."""
 
@@ -62,6 +89,7 @@ class PreflightReport(TolerantWire):
     checks: list[Check]
     problems: list[DataProblem] = Field(default_factory=list, description="The first 20.")
     problem_count: int = Field(0, ge=0)
+    tokens: TokenStatistics | None = Field(None, description="How long the rows are; absent when not tokenised.")
     summary: PreflightSummary = Field(default_factory=PreflightSummary)
     fingerprint: str | None = None
     memory: dict[str, int] = Field(

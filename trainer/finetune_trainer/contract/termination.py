@@ -48,6 +48,14 @@ class PreflightSummary(TolerantWire):
     schema_: str | None = Field(None, alias="schema")
     problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
     duplicates: int | None = Field(None, ge=0, description="Rows that train what a row before has trained.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of one epoch, after the cut.")
+    tokens_p50: int | None = Field(None, ge=0)
+    tokens_p95: int | None = Field(None, ge=0)
+    tokens_max: int | None = Field(None, ge=0)
+    truncated: int | None = Field(None, ge=0)
+    dropped: int | None = Field(None, ge=0)
+    sampled_rows: int | None = Field(None, ge=0, description="Rows behind these estimates; absent when all.")
+    steps: int | None = Field(None, ge=0)
     model_parameters: int | None = None
     model_bytes: int | None = None
     model_revision: str | None = Field(None, description="The commit that a Hub model's revision means.")

@@ -195,7 +195,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     size = 0
     for example in examples:
         batch.append(example)
-        size += _characters(example)
+        size += characters(example)
         if len(batch) == _ROWS_A_BATCH or size >= _CHARACTERS_A_BATCH:
             yield batch
             batch, size = [], 0
@@ -203,7 +203,8 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _characters(example: Example) -> int:
+def characters(example: Example) -> int:
+    """How long a row's text is."""
     match example:
         case Text():
             return len(example.text)

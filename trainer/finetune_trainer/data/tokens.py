@@ -78,16 +78,22 @@ class TokenCounts:
     longest: int = 0
     duplicates: int = 0
 
-    def take(self, row: TokenRow, max_length: int) -> TokenRow | None:
-        """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained."""
+    def take(self, row: TokenRow, max_length: int, weight: int = 1) -> TokenRow | None:
+        """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained.
+
+        Args:
+            row: the row, uncut.
+            max_length: longest row that is trained, in tokens.
+            weight: how many rows it stands for, in a sample.
+        """
         self.longest = max(self.longest, len(row.ids))
         if len(row.ids) > max_length:
-            self.truncated += 1
+            self.truncated += weight
             row = row.cut(max_length)
         if not row.trains:
-            self.dropped += 1
+            self.dropped += weight
             return None
-        self.rows += 1
-        self.tokens += len(row.ids)
-        self.trained_tokens += sum(row.trained[1:])
+        self.rows += weight
+        self.tokens += len(row.ids) * weight
+        self.trained_tokens += sum(row.trained[1:]) * weight
         return row

@@ -11,22 +11,26 @@ from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.preflight_report import Check, PreflightReport, TokenStatistics, Verdict
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
-from finetune_trainer.data.example import Conversation
-from finetune_trainer.data.problems import Findings
+from finetune_trainer.data.example import Conversation, Place
+from finetune_trainer.data.problems import KEPT, Findings
 from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
 from finetune_trainer.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.memory.estimate import MemoryEstimate
 from finetune_trainer.memory.room import least_memory, require_room
 from finetune_trainer.preflight.model_files import ModelFacts, check_model
-from finetune_trainer.preflight.templates import check_template, first_conversations
+from finetune_trainer.preflight.templates import check_template, first_rows, tokenizer_facts
+from finetune_trainer.preflight.token_pass import TokenPass
+from finetune_trainer.preflight.token_words import in_words, summary_of
+from finetune_trainer.preflight.tokenizer import file_tokenizer
 from finetune_trainer.preflight.writing import check_writing
 from finetune_trainer.sources import (
     dataset_objects,
@@ -61,7 +65,7 @@ def check(
     run.existing()
     run.memory()
     run.rows()
-    run.template()
+    run.tokens()
     run.writing(token or uuid.uuid4().hex)
     return run.report()
 
@@ -80,8 +84,9 @@ class _Checks:
         self._model: list[SourceObject] | None = None
         self._adapter: list[SourceObject] | None = None
         self._model_folder: list[SourceObject] | None = None
-        self._findings = Findings()
-        self._first_talks: list[Conversation] = []
+        self._found: list[Findings] = []
+        self._counting: TokenPass | TrainerError | str = "no row was read"
+        self._tokens: TokenStatistics | None = None
         self._facts: dict[str, object] = {}
         self._fingerprint: str | None = None
         self._existing: OutputRecord | None = None
@@ -184,33 +189,76 @@ class _Checks:
             self._run(name, (), lambda: require_room(self._recipe, least))
 
     def rows(self) -> None:
-        """Every row of the data is sound."""
-        if self._data is None:
-            self._skip("dataset", "its objects cannot be read")
-        elif self._existing is not None:
-            self._skip("dataset", "nothing is trained: an adapter of the same data is there")
-        else:
+        """Every row of the data is sound, and the chat template takes the first ones."""
+        if self._data is not None and self._existing is None:
             data = self._data
             self._run("dataset", [parse_uri(item.uri).scheme for item in data], lambda: self._scan(data))
+            return
+        if self._existing is not None:
+            self._skip("dataset", "nothing is trained: an adapter of the same data is there")
+        else:
+            self._skip("dataset", "its objects cannot be read")
+            self._template([])
 
-    def template(self) -> None:
+    def tokens(self) -> None:
+        """How long the rows are, and that there is something to train in them."""
+        counted = self._counting
+        if self._existing is not None:
+            return
+        if isinstance(counted, str):
+            self._skip("tokens", counted)
+        elif self._failed("dataset"):
+            self._skip("tokens", "the rows are not in order")
+        else:
+
+            def look() -> str:
+                if isinstance(counted, TrainerError):
+                    raise counted
+                self._tokens = counted.statistics()
+                self._facts |= summary_of(self._tokens)
+                return in_words(self._tokens)
+
+            self._run("tokens", (), look)
+
+    def _template(self, talks: Sequence[Conversation]) -> None:
         """The chat template is one for this tokenizer and takes the first rows."""
         dataset = self._recipe.dataset
-        chosen, talks, model = dataset.chat_template, self._first_talks, self._model_folder
-        if self._existing is not None or (chosen is None and not talks):
+        chosen, model = dataset.chat_template, self._model_folder
+        if chosen is None and not talks:
             return  # nothing is rendered
 
         def look() -> str:
             check_syntax(chosen)
             if talks and model is not None:
-                own = Findings()
-                self._findings = self._findings if self._findings.count else own
-                return check_template(dataset, model, talks, own, self._open_store)
+                return check_template(dataset, model, talks, self._findings(), self._open_store)
             if chosen is not None and self._facts.get("schema") is not None:
                 raise template_unused(chosen)
             return "it parses; what else is to be known needs the data and the model"
 
         self._run("template", [parse_uri(self._recipe.model.uri).scheme] if talks else [], look)
+
+    def _make_counting(self) -> TokenPass | TrainerError | str:
+        """What counts tokens; or what is wrong with the tokenizer; or why there is none."""
+        dataset, model = self._recipe.dataset, self._model_folder
+        if model is None:
+            return "the model is not known"
+        if self._failed("template"):
+            return "the chat template is not in order"
+        try:
+            facts = tokenizer_facts(model, self._open_store)
+            template = facts.template if dataset.chat_template is None else template_source(dataset.chat_template)
+            tokenizer = file_tokenizer(model, facts, template, self._open_store)
+        except TrainerError as error:
+            return error
+        if tokenizer is None or tokenizer.eos_token_id is None:
+            # A class of transformers may make what the files lack.
+            return "the model has no tokenizer.json, or names no end-of-text token: the trainer counts by itself"
+        return TokenPass(self._recipe, tokenizer, self._findings())
+
+    def _findings(self) -> Findings:
+        """A new list of problems that the report will have."""
+        self._found.append(Findings())
+        return self._found[-1]
 
     def writing(self, token: str) -> None:
         """The output can be written, and a place of its own for checkpoints.
@@ -221,7 +269,7 @@ class _Checks:
         places = [parse_uri(uri) for uri in dict.fromkeys(uri for uri in asked if uri is not None)]
         if self._existing is not None:
             self._skip("storage.write", "nothing is written: the adapter is there")
-        elif any(self._failed(name) for name in ("dataset", "template", "storage.read")):
+        elif any(self._failed(name) for name in ("dataset", "template", "tokens", "storage.read")):
             self._skip("storage.write", "nothing is written while the data is not in order")
         else:
 
@@ -232,12 +280,14 @@ class _Checks:
 
     def report(self) -> PreflightReport:
         """All of it."""
-        count = self._findings.count
+        count = sum(found.count for found in self._found)
+        problems = [problem for found in self._found for problem in found.problems]
         return PreflightReport(
             passed=all(item.verdict is not Verdict.FAILED for item in self._checks),
             checks=self._checks,
-            problems=self._findings.problems,
+            problems=problems[:KEPT],
             problem_count=count,
+            tokens=self._tokens,
             summary=PreflightSummary.model_validate({"problems": count, **self._facts}),
             fingerprint=self._fingerprint,
             memory=self._memory.parts() if self._memory is not None else {},
@@ -247,11 +297,21 @@ class _Checks:
     def _scan(self, data: Sequence[SourceObject]) -> str:
         dataset = self._recipe.dataset
         scan = DatasetScan(dataset, data, self._open_store, self._moved)
-        self._findings = scan.findings
+        self._found.append(scan.findings)
         rows = iter(scan)
-        self._first_talks = first_conversations(scan, rows)
-        for _ in rows:
-            pass
+        first = first_rows(scan, rows)
+        self._facts["schema"] = scan.schema
+        self._template([row for row in first if isinstance(row, Conversation)])
+        self._counting = counted = self._make_counting()
+        if isinstance(counted, TokenPass):
+            for row in first:
+                counted.take(row, counted.next_weight())
+            for shape, file, line, found in rows:
+                if weight := counted.next_weight():
+                    counted.take(shape.build(found, Place(file=file, line=line, unit=scan.unit)), weight)
+        else:
+            for _ in rows:
+                pass
         repeated = scan.duplicates
         self._facts |= {
             "rows": scan.rows,
@@ -267,7 +327,7 @@ class _Checks:
             raise TrainerError(FailureReason.INVALID_RECIPE, message)
         if self._validation:
             own = DatasetScan(_without_checksum(dataset), self._validation, self._open_store, self._moved)
-            self._findings = own.findings
+            self._found.append(own.findings)
             for _ in own:
                 pass
             own.findings.raise_if_any()

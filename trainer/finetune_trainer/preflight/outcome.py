@@ -4,6 +4,7 @@ from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.data.problems import shorten
+from finetune_trainer.preflight.token_words import histogram
 
 _MARKS = {Verdict.PASSED: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "skipped"}
 _FIRST_MESSAGE, _OTHER_MESSAGE = 2200, 300
@@ -42,6 +43,7 @@ def shown(report: PreflightReport) -> str:
     """The report for a terminal: a line a check, all kept problems, and what to do."""
     width = max(len(item.name) for item in report.checks)
     lines = [f"{_MARKS[item.verdict]:8}{item.name:{width}}  {_first_line(item)}".rstrip() for item in report.checks]
+    lines += [f"  {line}" for line in histogram(report.tokens)] if report.tokens is not None else []
     lines += [f"  {problem}" for problem in report.problems]
     if (more := report.problem_count - len(report.problems)) > 0:
         lines.append(f"  … and {more:,} more")

@@ -13,12 +13,13 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.example import Conversation, Place
+from finetune_trainer.data.example import Conversation, Example, Place
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.data.templates.builtin import template_label, template_source
 from finetune_trainer.data.templates.choose import template_refused
 from finetune_trainer.data.templates.trial import Trial, try_template
+from finetune_trainer.data.tokenize import characters
 from finetune_trainer.sources import read_json
 from finetune_trainer.storage.base import OpenStore
 
@@ -47,22 +48,20 @@ class TokenizerFacts:
     known: frozenset[str] | None = None
 
 
-def first_conversations(scan: DatasetScan, rows: Iterator[ScannedRow]) -> list[Conversation]:
-    """Takes the rows that are rendered; none when rows are no conversations.
+def first_rows(scan: DatasetScan, rows: Iterator[ScannedRow]) -> list[Example]:
+    """Takes the first rows: those that are rendered, or one when rows are no conversations.
 
     Args:
         scan: the pass.
         rows: its iterator, which goes on where this has stopped.
     """
-    taken: list[Conversation] = []
+    taken: list[Example] = []
     size = 0
     for shape, file, line, row in rows:
         example = shape.build(row, Place(file=file, line=line, unit=scan.unit))
-        if not isinstance(example, Conversation):
-            break
         taken.append(example)
-        size += sum(len(message.content) for message in example.messages)
-        if len(taken) == _FIRST_ROWS or size >= _FIRST_CHARACTERS:
+        size += characters(example)
+        if not isinstance(example, Conversation) or len(taken) == _FIRST_ROWS or size >= _FIRST_CHARACTERS:
             break
     return taken
 

@@ -1,0 +1,164 @@
+"""Preflight counts the tokens that the training has: its tokenizer, without transformers, gives transformers' ids."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer.contract.recipe import StorageSpec
+from finetune_trainer.contract.recipe.dataset import Loss
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
+from finetune_trainer.data.problems import Findings
+from finetune_trainer.data.templates.builtin import template_source
+from finetune_trainer.data.templates.choose import use_chat_template
+from finetune_trainer.data.tokenize import RowTokenizer, token_rows
+from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.model.load import load_tokenizer
+from finetune_trainer.preflight.templates import tokenizer_facts
+from finetune_trainer.preflight.token_pass import TokenPass
+from finetune_trainer.preflight.tokenizer import FileTokenizer, file_tokenizer
+from finetune_trainer.storage.places import Places
+
+from .families import FAMILIES, family_tokenizer, llama_2_tokenizer
+from .running import recipe_of
+
+pytestmark = pytest.mark.trainer
+PLACE = Place(file="train.jsonl", line=1)
+PLACES = Places(StorageSpec(), None)
+TEXTS = (
+    "Water boils at 100 degrees.",
+    " <s>[INST] Name the capital. [/INST] Paris </s>",
+    "<|im_start|>user\nhi<|im_end|> <|eot_id|><end_of_turn>",
+    "e\u0301 日本語 👍 tab\t\r\n\n  ends  ",
+    "x",
+    "</s></s> a </s> b",
+)
+
+
+def small_tokenizer(folder: Path, chat_template: str | None = None) -> FileTokenizer:
+    uri = parse_uri(f"file://{folder}")
+    files = list(PLACES(uri).stat(uri))
+    found = file_tokenizer(files, tokenizer_facts(files, PLACES), chat_template, PLACES)
+    assert found is not None
+    return found
+
+
+def examples() -> list[Example]:
+    dice = random.Random(0)
+    words = " ".join(TEXTS).split(" ")
+
+    def some(count: int) -> str:
+        return " ".join(dice.choices(words, k=count)).strip() or "a"
+
+    rows: list[Example] = [Text(place=PLACE, text=text) for text in TEXTS]
+    rows += [PromptCompletion(place=PLACE, prompt=some(5), completion=some(n)) for n in range(1, 9)]
+    for turns in range(1, 4):
+        spoken = (Message(role=role, content=some(6)) for _ in range(turns) for role in ("user", "assistant"))
+        rows.append(Conversation(place=PLACE, messages=tuple(spoken)))
+    return rows
+
+
+def assert_equal_rows(folder: Path, template: str | None) -> None:
+    large = load_tokenizer(folder)
+    use_chat_template(large, template)
+    small = small_tokenizer(folder, template_source(template) if template else large.chat_template)
+    for with_special in (True, False):
+        options: dict[str, Any] = {"add_special_tokens": with_special, "return_offsets_mapping": True}
+        for text in TEXTS:
+            ours, theirs = small(text, **options), large(text, **options)
+            assert list(ours["input_ids"]) == list(theirs["input_ids"]), text
+            assert list(ours["offset_mapping"]) == list(theirs["offset_mapping"]), text
+    for loss in (Loss.AUTO, Loss.ALL):
+        rows = examples()
+        assert RowTokenizer(small, loss).batch(rows) == RowTokenizer(large, loss).batch(rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_families_with_built_in_templates(family: str, tiny_model: Path, tmp_path: Path) -> None:
+    family_tokenizer(family, tiny_model).save_pretrained(tmp_path)
+    assert_equal_rows(tmp_path, family)
+
+
+def test_the_models_own_template(tiny_model: Path) -> None:
+    assert_equal_rows(tiny_model, None)
+
+
+@pytest.mark.parametrize("legacy", [True, False, None])
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "PreTrainedTokenizerFast"])
+def test_llama_2s_kind_of_file(name: str, legacy: bool | None, tmp_path: Path) -> None:
+    llama_2_tokenizer().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": name, "add_bos_token": True, "add_eos_token": False}
+    config |= {} if legacy is None else {"legacy": legacy}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert_equal_rows(tmp_path, "llama-2")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"add_bos_token": False},
+        {"add_bos_token": True, "add_eos_token": True},
+        {"added_tokens_decoder": {"352": {"content": "boils at", "special": False, "normalized": False}}},
+        {"eos_token": "<|new_end|>"},
+    ],
+)
+def test_what_the_config_changes(changes: dict[str, Any], tiny_model: Path, tmp_path: Path) -> None:
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **changes}))
+    assert_equal_rows(tmp_path, None)
+
+
+def test_a_length_set_in_the_file_cuts_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    stated = json.loads((tmp_path / "tokenizer.json").read_text())
+    stated["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stated))
+    assert_equal_rows(tmp_path, None)
+
+
+def test_what_preflight_counts_is_what_the_trainer_counts(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    rows = examples() * 3
+    recipe = recipe_of(
+        tiny_model,
+        tmp_path / "t.jsonl",
+        tmp_path / "out",
+        dataset={"maxLength": 24},
+        training={"maxSteps": None, "epochs": 2, "batchSize": 4},
+    )
+    counts = TokenCounts()
+    kept = list(token_rows(rows, tokenizer, loss=Loss.AUTO, max_length=24, counts=counts))
+    counted = TokenPass(recipe, small_tokenizer(tiny_model, tokenizer.chat_template), Findings())
+    for row in rows:
+        counted.take(row, counted.next_weight())
+    found = counted.statistics()
+    assert min(found.truncated, found.dropped) > 0, "the test is about them too"
+    assert (found.rows, found.sampled_rows) == (len(rows), len(rows))
+    assert (found.tokens, found.trained_tokens) == (counts.tokens, counts.trained_tokens)
+    assert (found.truncated, found.dropped, found.longest) == (counts.truncated, counts.dropped, counts.longest)
+    assert found.steps == 2 * -(-len(kept) // 4)
+    assert sum(bucket.rows for bucket in found.histogram) == len(rows)
+
+
+def test_a_sample_comes_close(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    dice = random.Random(1)
+    rows = [Text(place=PLACE, text="word " * dice.randint(1, 80)) for _ in range(4000)]
+    recipe = recipe_of(tiny_model, tmp_path / "t.jsonl", tmp_path / "out", dataset={"maxLength": 64})
+    counts = TokenCounts()
+    list(token_rows(rows, tokenizer, loss=Loss.AUTO, max_length=64, counts=counts))
+    counted = TokenPass(recipe, small_tokenizer(tiny_model), Findings(), level_characters=80_000)
+    for row in rows:
+        if weight := counted.next_weight():
+            counted.take(row, weight)
+    found = counted.statistics()
+    assert found.rows == len(rows)
+    assert found.sampled_rows < 1500
+    assert found.tokens == pytest.approx(counts.tokens, rel=0.05)
+    assert found.truncated == pytest.approx(counts.truncated, rel=0.1)

@@ -1,0 +1,57 @@
+"""How long the rows are, in tokens: counts by length, percentiles, and the few buckets that a reader is shown."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+FIRST_BUCKET = 32
+"""Longest row of the first bucket; each further one ends at twice the length."""
+
+
+class LengthHistogram:
+    """Rows by their length, exactly. Memory grows with the number of different lengths, not of rows."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[int] = Counter()
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return self._rows.total()
+
+    @property
+    def longest(self) -> int:
+        """The longest row's tokens; 0 without rows."""
+        return max(self._rows, default=0)
+
+    def add(self, length: int, rows: int = 1) -> None:
+        """Takes rows of `length` tokens."""
+        self._rows[length] += rows
+
+    def percentile(self, percent: int) -> int:
+        """The shortest length that `percent` of a hundred rows do not exceed (nearest rank); 0 without rows."""
+        wanted = -(-self.rows * percent // 100)
+        seen = 0
+        for length in sorted(self._rows):
+            seen += self._rows[length]
+            if seen >= wanted:
+                return length
+        return 0
+
+    def buckets(self, edge: int) -> Sequence[tuple[int, int]]:
+        """Pairs of a bucket's longest length and its rows, from the shortest to the longest row's; empty ones between.
+
+        Args:
+            edge: a length at which a bucket must end, so that the rows over it can be told apart.
+        """
+        ends = [FIRST_BUCKET]
+        while ends[-1] < self.longest:
+            ends.append(ends[-1] * 2)
+        ends = sorted({*ends, edge}) if edge < ends[-1] else ends
+        found = [0] * len(ends)
+        bucket = 0
+        for length in sorted(self._rows):
+            while length > ends[bucket]:
+                bucket += 1
+            found[bucket] += self._rows[length]
+        first = next((index for index, rows in enumerate(found) if rows), 0)
+        return list(zip(ends, found, strict=True))[first:] if self._rows else []
