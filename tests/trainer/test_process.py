@@ -18,7 +18,7 @@ from finetune_trainer.contract.failure import ExitCode, FailureReason
 from finetune_trainer.contract.layout import POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.termination import Outcome, Termination
-from trainer.running import QUESTIONS, LocalRun, folder_of
+from trainer.running import QUESTIONS, LocalRun, adapter_files, folder_of
 
 pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
@@ -101,9 +101,7 @@ def test_process_trains_quietly_without_connections_and_makes_the_same_bytes(loc
     # Another process, other hash seed, other folders, same recipe: the same files to the last byte.
     here = folder_of(run.changed(output={"uri": f"file://{run.folder}/again"})())
     there = Path(message.output.uri.removeprefix("file://"))
-    assert {path.name: path.read_bytes() for path in here.iterdir()} == {
-        path.name: path.read_bytes() for path in there.iterdir()
-    }
+    assert adapter_files(here) == adapter_files(there)
 
 
 def test_sigterm_ends_the_process_at_a_step_and_says_so(local_run: Runs) -> None:

@@ -13,7 +13,7 @@ from finetune_trainer.contract.latest import Latest
 from finetune_trainer.contract.layout import FINGERPRINT_DIGITS
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome
-from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of
+from trainer.running import QUESTIONS, LocalRun, adapter_files, folder_of, manifest_of
 
 pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
@@ -21,14 +21,6 @@ Runs = Callable[..., LocalRun]
 
 def _files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _adapter(folder: Path) -> dict[str, bytes]:
-    """The files that equal runs make equal: all but the run's record, which holds times."""
-    recorded = {"README.md", "report.html", "loss.svg"}
-    return {
-        name: content for name, content in _files(folder).items() if name not in recorded and "tfevents" not in name
-    }
 
 
 def test_adapter_is_committed_with_its_checksums(local_run: Runs) -> None:
@@ -119,7 +111,7 @@ def test_replace_trains_again_and_puts_the_same_weights(local_run: Runs) -> None
     assert second.outcome is Outcome.SUCCEEDED
     assert second.output.digest != first.output.digest
     assert manifest_of(second).adapter == "2-writer-o"
-    assert _adapter(folder_of(second)) == _adapter(folder_of(first))
+    assert adapter_files(folder_of(second)) == adapter_files(folder_of(first))
 
 
 @pytest.mark.parametrize("mode", ["Fail", "Replace"])

@@ -164,7 +164,7 @@ def test_progress_goes_through_all_stages_with_rising_steps(local_run: Runs) -> 
     last = run.seen[-1]
     assert (last.step, last.total_steps, last.percent, last.eta_seconds) == (3, 3, 100, 0)
     assert last.loss is not None
-    assert last.bytes_uploaded == sum(file.stat().st_size for file in folder_of_last(run).iterdir())
+    assert last.bytes_uploaded == sum(file.stat().st_size for file in folder_of_last(run).rglob("*") if file.is_file())
 
 
 def test_last_loss_is_reported_however_seldom_losses_are_logged(local_run: Runs) -> None:

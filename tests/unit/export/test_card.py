@@ -7,6 +7,7 @@ import yaml
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
+from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export.base_model import base_licence, licence_in, loading_code
 from finetune_trainer.export.card import code, model_card
 from finetune_trainer.storage.local import LocalStore
@@ -66,6 +67,21 @@ def test_snippet_names_what_from_pretrained_can_load(base: str, first: str, load
     assert snippet.startswith(first)
     loaded = [node.args for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
     assert loads in [ast.literal_eval(item) for item in [args[0] for args in loaded] if isinstance(item, ast.Constant)]
+
+
+def test_model_with_code_of_its_own_is_loaded_with_it() -> None:
+    card = model_card(facts(recipe={"model": {"uri": "hf://org/base", "trustRemoteCode": True}}))
+
+    assert 'from_pretrained("org/base", trust_remote_code=True)' in card
+
+
+def test_what_happened_on_the_way_is_told() -> None:
+    counts = TokenCounts(rows=9, duplicates=3)
+    card = model_card(facts(counts=counts, resumed_from_step=40, smaller_pass_tokens=4096, history=[]))
+
+    notes = [line for line in card.splitlines() if line.startswith("> **Note:**")]
+    assert ["3 rows repeat" in notes[0], "step 40" in notes[1], "at most 4096 tokens" in notes[2]] == [True] * 3
+    assert "loss.svg" not in card
 
 
 def test_hostile_names_stay_text() -> None:

@@ -44,21 +44,23 @@ def licence_in(card: str) -> str | None:
     return found.group(2) if found else None
 
 
-def loading_code(base: str, adapter: str, revision: str | None = None) -> str:
+def loading_code(base: str, adapter: str, revision: str | None = None, *, remote_code: bool = False) -> str:
     """Python that loads a base model with its adapter; without a line break at its end.
 
     Args:
         base: the model as `model_id` names it.
         adapter: the adapter's folder on the reader's machine.
         revision: the commit of a Hub model.
+        remote_code: whether the model needs the code of its own folder.
     """
     first, name = _fetching(base)
     pinned = f", revision={json.dumps(revision)}" if revision else ""
+    trusting = ", trust_remote_code=True" if remote_code else ""
     return (
         f"{first}"
         "from peft import PeftModel\n"
         "from transformers import AutoModelForCausalLM\n\n"
-        f"model = AutoModelForCausalLM.from_pretrained({_literal(name)}{pinned})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({_literal(name)}{pinned}{trusting})\n"
         f"model = PeftModel.from_pretrained(model, {_literal(adapter)})"
     )
 

@@ -26,6 +26,8 @@ def model_card(facts: RunFacts) -> str:
     """The card's text."""
     name, base = facts.recipe.job.name, facts.base_model
     revision = f" at commit {code(facts.base_revision)}" if facts.base_revision else ""
+    trusting = facts.recipe.model.trust_remote_code
+    code_to_load = loading_code(base, "path/of/this/folder", facts.base_revision, remote_code=trusting)
     licence = facts.base_licence or "not named by its card; look it up before you pass the adapter on"
     sections = [
         _front_matter(facts),
@@ -34,7 +36,7 @@ def model_card(facts: RunFacts) -> str:
         *_warnings(facts),
         f"![training loss over steps]({CHART_NAME})" if facts.history else "",
         "## Load it",
-        f"```python\n{loading_code(base, 'path/of/this/folder', facts.base_revision)}\n```",
+        f"```python\n{code_to_load}\n```",
         "## Figures",
         _table(_figures(facts)),
         "## Adapter and quantisation",

@@ -63,7 +63,9 @@ class RunFacts:
         metrics: final figures.
         history: the losses, in the order of steps.
         samples: answers before and after.
-        stage_seconds: seconds spent in each stage so far, in order.
+        resumed_from_step: the step of the checkpoint that this attempt went on from.
+        smaller_pass_tokens: most tokens of a forward pass, when it was halved for lack of GPU memory.
+        stage_seconds: seconds this attempt spent in each stage so far, in order.
         device: what it was trained on, in words.
         peak_gpu_memory_bytes, peak_memory_bytes: the most that was in use on the GPU and in the process.
         versions: packages that shaped the result.
@@ -81,6 +83,8 @@ class RunFacts:
     metrics: Mapping[str, float]
     history: Sequence[HistoryEntry]
     samples: Sequence[Sample] = ()
+    resumed_from_step: int | None = None
+    smaller_pass_tokens: int | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     device: str
     peak_gpu_memory_bytes: int | None
@@ -111,6 +115,18 @@ class RunFacts:
             )
         if counts.dropped:
             found.append(f"{counts.dropped} rows were left out: after the cut they had no token to train.")
+        if counts.duplicates:
+            found.append(f"{counts.duplicates} rows repeat one before and were trained as often as they are there.")
+        if self.resumed_from_step:
+            found.append(
+                f"The training went on from a checkpoint of step {self.resumed_from_step}; times and memory of a stage "
+                "are this attempt's."
+            )
+        if self.smaller_pass_tokens:
+            found.append(
+                f"GPU memory ran out: steps were divided into passes of at most {self.smaller_pass_tokens} tokens. The "
+                "rows of a step stayed the same."
+            )
         lowest, last = loss.lowest_eval_loss, loss.last_eval_loss
         if lowest is not None and last is not None and last > lowest:
             found.append(

@@ -28,7 +28,8 @@ SHARD_BYTES = 2 << 30
 """Most bytes of a shard; a larger tensor has one of its own."""
 
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
-_COPIED = ("generation_config.json",)
+_COPIED = ("generation_config.json", "*.py")
+"""Files of the base model that hold for the merged one; code is there where the model needs its own."""
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 Tensors = Iterator[tuple[str, torch.Tensor]]
@@ -47,9 +48,9 @@ def write_merged(model: Any, tokenizer: Any, base: Path, folder: Path, shard_byt
     folder.mkdir(parents=True)
     _write_shards(merged_tensors(model), folder, shard_bytes)
     _write_json(folder / "config.json", _config(base, tied=_is_tied(model)))
-    for name in _COPIED:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    for pattern in _COPIED:
+        for file in base.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
     tokenizer.save_pretrained(str(folder))
     scrub_tokenizer_config(folder / "tokenizer_config.json")
 

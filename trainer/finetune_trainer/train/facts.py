@@ -30,7 +30,7 @@ def run_facts(
     context: Context,
 ) -> RunFacts:
     """The facts, once training has ended."""
-    cuda = torch.cuda.is_available()
+    progress = context.reporter.progress
     return RunFacts(
         recipe=recipe,
         fingerprint=inputs.fingerprint,
@@ -42,11 +42,19 @@ def run_facts(
         target_modules=adapted_modules(trainer.model),
         metrics=metrics,
         history=history_of(trainer.state.log_history),
+        resumed_from_step=progress.resumed_from_step,
+        smaller_pass_tokens=progress.pass_tokens,
         stage_seconds=context.reporter.stage_seconds(),
-        device=torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
-        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if cuda else None,
+        device=_device(),
+        peak_gpu_memory_bytes=sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) or None,
         # Linux counts it in KiB.
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         versions=shaping_versions(),
         created=context.now(),
     )
+
+
+def _device() -> str:
+    if not torch.cuda.is_available():
+        return f"CPU, {torch.get_num_threads()} threads"
+    return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
