@@ -135,6 +135,24 @@ _RULES: list[dict[str, str]] = [
         "fieldPath": ".training.microBatchSize",
     },
     {
+        "rule": "self.lora.variant != 'dora' || self.model.quantization.type != 'int8'",
+        "message": "dora does not work on int8 weights: use nf4, fp4 or none in model.quantization.type, or another "
+        "variant",
+        "fieldPath": ".lora.variant",
+    },
+    {
+        "rule": "!has(self.lora.modulesToSave) || !has(self.lora.targetModules) || "
+        "!self.lora.modulesToSave.exists(name, name in self.lora.targetModules)",
+        "message": "a module is trained whole or gets an adapter, not both: remove it here or from targetModules",
+        "fieldPath": ".lora.modulesToSave",
+    },
+    {
+        "rule": "!has(self.training.restarts) || "
+        "(has(self.training.scheduler) && self.training.scheduler == 'cosine_with_restarts')",
+        "message": "only the scheduler cosine_with_restarts has restarts: use it, or remove the field",
+        "fieldPath": ".training.restarts",
+    },
+    {
         "rule": "!has(self.training.earlyStopping) || has(self.dataset.validation)",
         "message": "needs dataset.validation: add it, or remove earlyStopping",
         "fieldPath": ".training.earlyStopping",
