@@ -261,6 +261,30 @@ def test_a_claim_of_endless_columns_or_rows_is_refused() -> None:
         assert "form that is not known" in raised.value.fault.found
 
 
+def test_a_claim_of_many_columns_without_a_row_is_refused() -> None:
+    content = pickle.dumps(pd.DataFrame({"a": [1, 2], "b": [3, 4]}), protocol=2)
+    many = b"J" + (1 << 20).to_bytes(4, "little")
+    for true, claim in (
+        (b"K\x02K\x02\x86", many + b"K\x00\x86"),
+        (b"K\x00K\x02K\x01\x87", b"K\x00" + many + b"K\x01\x87"),
+    ):
+        assert content.count(true) == 1
+        content = content.replace(true, claim)
+    with pytest.raises(FaultError) as raised:
+        rows_of(content)
+    assert "more than 100,000 columns" in raised.value.fault.found
+
+
+def test_a_claim_of_more_rows_than_a_file_can_hold_is_refused() -> None:
+    content = pickle.dumps(pd.DataFrame({"a": pd.to_datetime(["2020-01-01"] * 2)}), protocol=2)
+    shape = b"K\x01K\x02\x86"
+    assert content.count(shape) == 1
+    content = content.replace(shape, b"K\x01J" + (1 << 30).to_bytes(4, "little") + b"\x86")
+    dataset = DatasetSpec.model_validate({"uri": "file:///t.pkl", "format": "pandas"})
+    with pytest.raises(FaultError):
+        next(iter(PickledFrameRecords(iter([content]), dataset, lambda _: None)))
+
+
 def test_a_pickle_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickled_frame, "MOST_BYTES", 1000)
     with pytest.raises(FaultError, match="a pickle of more than 1,000 bytes"):

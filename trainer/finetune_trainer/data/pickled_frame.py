@@ -107,7 +107,7 @@ class _Frame:
         self._blocks: dict[int, tuple[object, int]] = {}
         lengths = {self._note(block) for block in sequence(blocks)}
         if len(lengths) > 1 or max(lengths, default=0) > most_rows:
-            raise ValueError("columns of unequal lengths")
+            raise ValueError("columns of unequal lengths, or longer than the file")
         self.rows = lengths.pop() if lengths else 0
         self.names = [str(name) for name in _names(sequence(axes)[0], len(self._blocks))]
         if twice := [name for name, count in Counter(self.names).items() if count > 1]:
