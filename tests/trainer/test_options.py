@@ -2,11 +2,16 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import Trainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import TrainingSpec
+from finetune_trainer.train.settings import trainer_settings
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of
 
 pytestmark = pytest.mark.trainer
@@ -84,6 +89,14 @@ def test_a_constant_rate_is_warmed_up_too(local_run: Runs) -> None:
 def test_optimizers_that_differ_only_in_speed_and_memory_run(local_run: Runs) -> None:
     for optimizer in ("adamw_torch", "paged_adamw_32bit"):
         assert manifest_of(local_run(QUESTIONS, training={"optimizer": optimizer})()).metrics["steps"] == 2
+
+
+def test_the_default_optimizer_is_fused(tmp_path: Path) -> None:
+    settings = trainer_settings(TrainingSpec(), torch.float32, tmp_path)
+
+    optimizer, options = Trainer.get_optimizer_cls_and_kwargs(settings)
+
+    assert (optimizer, options["fused"]) == (torch.optim.AdamW, True)
 
 
 def test_epochs_are_passes_over_all_rows(local_run: Runs) -> None:

@@ -84,8 +84,10 @@ def score_trained_tokens_only(model: Any) -> None:
         if not fused_lm_head or labels is None:
             return fused(*args, **kwargs, **({"labels": labels} if labels is not None else {}))
         head = self.get_output_embeddings()
-        hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1]
-        ids = labels[:, 1:]
+        # With the layers spread over several devices, the last may be on another than the head.
+        place = head.weight.device
+        hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1].to(place)
+        ids = labels[:, 1:].to(place)
         mask = ids != IGNORED
         tile = _TILE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
         dtype = head.weight.dtype

@@ -187,7 +187,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         outputs = model(**inputs, use_cache=False, fused_lm_head=True)
         trained = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -outputs.log_probs.sum() / torch.as_tensor(trained).clamp(min=1)
+        loss = -outputs.log_probs.sum() / torch.as_tensor(trained, device=outputs.log_probs.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, and DDP takes the mean of their gradients.
             loss = loss * self.accelerator.num_processes
