@@ -30,6 +30,7 @@ class Case:
     problems: tuple[Expected, ...] = ()
     file: str = "train.jsonl"
     blank: int = 0
+    duplicates: int | None = None
     schema: str | None = None
     spec: dict[str, Any] = field(default_factory=dict)
 

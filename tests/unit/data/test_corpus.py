@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.preflight_report import DataProblem
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.problems import ProblemKind
 from finetune_trainer.data.read import read_examples
@@ -16,8 +17,9 @@ from finetune_trainer.storage.places import Places
 
 from .corpus import GOOD, Case, cases
 from .format_corpus import format_cases
+from .line_corpus import line_cases
 
-CASES = [*cases(), *format_cases()]
+CASES = [*cases(), *line_cases(), *format_cases()]
 
 
 def spec_of(case: Case, path: Path) -> DatasetSpec:
@@ -45,6 +47,14 @@ def test_verdict(case: Case, tmp_path: Path) -> None:
     assert scan.blank_lines == case.blank
     if case.schema is not None:
         assert scan.schema == case.schema
+    if case.duplicates is not None:
+        assert scan.duplicates.count == case.duplicates
+    for problem in scan.findings.problems:
+        assert str(problem).isprintable()
+        assert DataProblem.model_validate_json(problem.to_json()) == problem
+        if case.content.startswith((b"{", b"\xef\xbb\xbf{")) and problem.byte_offset is not None:
+            before = case.content.split(b"\n")[: problem.line - 1]
+            assert problem.byte_offset == sum(len(line) + 1 for line in before)
     about_lines = ProblemKind.CHECKSUM not in scan.findings.kinds
     bad_lines = {line for line, _ in found} if about_lines else set()
     assert not bad_lines & {line for _, line in sound}
@@ -60,7 +70,7 @@ def test_verdict(case: Case, tmp_path: Path) -> None:
 
 
 def test_there_are_many_cases_with_names_of_their_own() -> None:
-    assert len({case.name for case in CASES}) >= 60
+    assert len({case.name for case in CASES}) >= 230
     assert len({(case.name, case.content) for case in CASES}) == len(CASES)
 
 

@@ -18,6 +18,7 @@ from finetune_trainer.data.example import Conversation, Example, Message, Place,
 from finetune_trainer.data.json_line import parse_row
 from finetune_trainer.data.lines import LineSplitter
 from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
@@ -164,3 +165,48 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, longest: int) -> Non
     sound, size, peak = map(int, done.stdout.split())
     assert (sound, size) == (rows, rows * len(row))
     assert peak <= 256
+
+
+_PIECES = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b":",
+        b",",
+        b"\\",
+        b"\\u",
+        b"\\ud800",
+        b"null",
+        b"NaN",
+        b"1e9",
+        b"\xef\xbb\xbf",
+        b"\xff",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    row=st.dictionaries(st.sampled_from(["prompt", "completion", "text", "messages"]), _JSON, max_size=3),
+    cuts=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 5), _PIECES | st.binary(max_size=3)), max_size=4),
+)
+def test_a_mutated_line_is_a_row_or_a_fault(
+    tmp_path_factory: pytest.TempPathFactory, row: dict[str, object], cuts: list[tuple[int, int, bytes]]
+) -> None:
+    line = json.dumps(row).encode("utf-8", "surrogatepass")
+    for start, removed, put in cuts:
+        line = line[:start] + put + line[start + removed :]
+    path = tmp_path_factory.mktemp("mutated") / "t.jsonl"
+    path.write_bytes(lines({"prompt": "a", "completion": "b"}) * 3 + line + b"\n")
+    dataset = DatasetSpec(uri=f"file://{path}")
+    scan = DatasetScan(dataset, dataset_objects(dataset, PLACES), PLACES)
+    sound = [number for _, _, number, _ in scan]
+    assert sound[:3] == [1, 2, 3]
+    for problem in scan.findings.problems:
+        assert problem.line >= 4
+        assert problem.expected
+        assert problem.to_json().encode()
+    assert scan.findings.count or len(sound) >= 4 or scan.blank_lines

@@ -43,7 +43,8 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
     if fault := sniff(first, format_):
         raise FaultError(fault)
     longest = dataset.limits.max_line_bytes
-    content = _counted(chain((first.removeprefix(UTF8_BOM),), pieces), unpacked)
+    stored.mark_bytes = len(UTF8_BOM) if first.startswith(UTF8_BOM) else 0
+    content = _counted(chain((first[stored.mark_bytes :],), pieces), unpacked)
     match format_:
         case DatasetFormat.JSON:
             return JsonRecords(content, longest)
@@ -65,9 +66,14 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
 
 
 class StoredBytes:
-    """The stored bytes in pieces, counted and, if asked, hashed."""
+    """The stored bytes in pieces, counted and, if asked, hashed.
+
+    Attributes:
+        mark_bytes: bytes of the byte order mark that the content began with; records do not count them.
+    """
 
     def __init__(self, stream: BinaryIO, moved: ByteCount, *, hashed: bool) -> None:
+        self.mark_bytes = 0
         self._stream = stream
         self._moved = moved
         self._hash = hashlib.sha256() if hashed else None

@@ -94,14 +94,14 @@ class Findings:
         if len(self.problems) < KEPT:
             self.problems.append(
                 DataProblem(
-                    file=file,
+                    file=printable(file),
                     line=line,
                     unit=unit,
                     byte_offset=byte_offset,
-                    path=fault.path,
-                    found=fault.found,
-                    expected=fault.expected,
-                    remedy=fault.remedy,
+                    path=printable(fault.path),
+                    found=printable(fault.found),
+                    expected=printable(fault.expected),
+                    remedy=printable(fault.remedy),
                 )
             )
 
@@ -125,6 +125,17 @@ class Findings:
 def shorten(text: str, longest: int = 60) -> str:
     """The text, cut with an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates escaped.
+
+    File names, keys and what a chat template says are a stranger's: they could move a terminal's cursor, and half a
+    surrogate pair cannot be written as JSON at all.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shown(value: object) -> str:

@@ -90,7 +90,7 @@ class DatasetScan:
             records: Records | None = None
             try:
                 records = open_records(stored, source, self._dataset, self._unpacked)
-                yield from self._rows(records, name, shape)
+                yield from self._rows(records, name, shape, stored.mark_bytes)
             except FaultError as error:
                 number = error.line or (records.number if records is not None else 0) + 1
                 self.findings.add(error.fault, name, number, unit=records.unit if records is not None else Unit.LINE)
@@ -105,8 +105,8 @@ class DatasetScan:
                 )
                 self.findings.add(fault, name, 1)
 
-    def _rows(self, records: Records, name: str, shape: Shape | Row | None) -> Iterator[ScannedRow]:
-        """The sound rows of an object.
+    def _rows(self, records: Records, name: str, shape: Shape | Row | None, mark_bytes: int) -> Iterator[ScannedRow]:
+        """The sound rows of an object; offsets are `mark_bytes` more than the records say.
 
         Raises:
             FaultError: the rest of the object cannot be read, or no row has a known shape.
@@ -123,7 +123,7 @@ class DatasetScan:
                 self.blank_lines += 1
                 continue
             if isinstance(row, Fault):
-                add(row, name, number, offset, unit)
+                add(row, name, number, None if offset is None else offset + mark_bytes, unit)
                 continue
             self.rows += 1
             if self.rows > max_rows:
@@ -132,7 +132,7 @@ class DatasetScan:
                 raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
             if faults := known.faults(row):
                 for fault in faults:
-                    add(fault, name, number, offset, unit)
+                    add(fault, name, number, None if offset is None else offset + mark_bytes, unit)
             else:
                 seen(known.key(row))
                 yield known, name, number, row
