@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.data.templates.chat import for_servers
 from finetune_trainer.export.base_model import model_id
+from finetune_trainer.export.tokenizer import write_tokenizer
 
-_ADAPTER_CONFIG, _TOKENIZER_CONFIG = "adapter_config.json", "tokenizer_config.json"
-_CHAT_TEMPLATE = "chat_template.jinja"
-_OF_THIS_PROCESS = ("is_local", "local_files_only", "name_or_path", "trust_remote_code")
+_ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +38,10 @@ def write_adapter(model: Any, tokenizer: Any, recipe: Recipe, folder: Path, revi
 
     # "auto" would ask the Hub whether the vocabulary has changed; it never does here.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    tokenizer.save_pretrained(str(folder))
+    write_tokenizer(tokenizer, folder)
     _scrub_adapter_config(folder / _ADAPTER_CONFIG, recipe, revision)
     # PEFT's own card: the run's record has a better one.
     (folder / "README.md").unlink(missing_ok=True)
-    scrub_tokenizer_config(folder / _TOKENIZER_CONFIG)
-    if recipe.dataset.chat_template is not None:
-        template = folder / _CHAT_TEMPLATE
-        template.write_text(for_servers(template.read_text(encoding="utf-8")), encoding="utf-8")
     return Adapter(folder=folder, target_modules=adapted_modules(model))
 
 
@@ -60,14 +54,6 @@ def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> N
     config["target_modules"] = sorted(config["target_modules"])
     if config.get("modules_to_save"):
         config["modules_to_save"] = sorted(config["modules_to_save"])
-    _write_json(file, config)
-
-
-def scrub_tokenizer_config(file: Path) -> None:
-    """Removes what transformers notes of how this process loaded the tokenizer."""
-    config = json.loads(file.read_text(encoding="utf-8"))
-    for key in _OF_THIS_PROCESS:
-        config.pop(key, None)
     _write_json(file, config)
 
 

@@ -22,7 +22,7 @@ from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
 
-from finetune_trainer.export.adapter import scrub_tokenizer_config
+from finetune_trainer.export.tokenizer import write_tokenizer
 
 SHARD_BYTES = 2 << 30
 """Most bytes of a shard; a larger tensor has one of its own."""
@@ -51,8 +51,7 @@ def write_merged(model: Any, tokenizer: Any, base: Path, folder: Path, shard_byt
     for pattern in _COPIED:
         for file in base.glob(pattern):
             shutil.copyfile(file, folder / file.name)
-    tokenizer.save_pretrained(str(folder))
-    scrub_tokenizer_config(folder / "tokenizer_config.json")
+    write_tokenizer(tokenizer, folder)
 
 
 def merged_tensors(model: Any) -> Tensors:
