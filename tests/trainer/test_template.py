@@ -112,6 +112,27 @@ def test_empty_assistant_turn_trains_its_end_token(with_template: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "content", "trained"),
+    [
+        # "Ġdo" and "g" are tokens. Only the blank of the first one is the template's: the model writes it.
+        ("the lazy ", "dog", " dog</s>"),
+        # Here it holds a letter of the template, and no server would ask for it.
+        ("the lazy d", "og", "g</s>"),
+    ],
+)
+def test_token_that_begins_before_the_content(before: str, content: str, trained: str, with_template: Any) -> None:
+    tokenizer = with_template(
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '" + before + "' ~ m.content ~ eos_token }}"
+        "{% else %}{{ m.content ~ eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '" + before + "' }}{% endif %}"
+    )
+
+    row = conversation_row(_conversation("hi", content), tokenizer)
+
+    assert tokenizer.decode([t for t, on in zip(row.ids, row.trained, strict=True) if on]) == trained
+
+
+@pytest.mark.parametrize(
     ("template", "message"),
     [
         (ENDLESS, "found no end-of-turn token.*write {{ eos_token }} there"),
