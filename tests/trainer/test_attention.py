@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
-from finetune_trainer.model.attention import NAME, borders, register_varlen, varlen_attention, varlen_kernel
+from finetune_trainer.model.attention import NAME, borders, is_varlen, register_varlen, varlen_attention, varlen_kernel
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import packed_pass
 from finetune_trainer.train.isolation import rows_are_isolated
-from finetune_trainer.train.trainer import choose_passes
+from finetune_trainer.train.trainer import packs_rows
 from trainer.running import LocalRun
 
 pytestmark = pytest.mark.trainer
@@ -115,9 +115,7 @@ def test_rows_are_isolated_only_with_their_borders(monkeypatch: pytest.MonkeyPat
     assert not rows_are_isolated(model, vocabulary=96)
 
 
-def test_auto_takes_sdpa_where_the_borders_get_lost(
-    local_run: Callable[..., LocalRun], tokenizer: Any, tiny_model: Path
-) -> None:
+def test_auto_takes_sdpa_where_the_borders_get_lost(local_run: Callable[..., LocalRun], tiny_model: Path) -> None:
     recipe = local_run([]).recipe
     model = load_base(tiny_model, recipe.model, torch.float32)
     forward = model.forward
@@ -126,11 +124,12 @@ def test_auto_takes_sdpa_where_the_borders_get_lost(
         del cu_seq_lens_q
         return forward(*args, **kwargs)
 
-    assert choose_passes(recipe, model, tokenizer).varlen
+    assert packs_rows(recipe, model)
+    assert is_varlen(model)
     model.forward = without_borders
-    passes = choose_passes(recipe, model, tokenizer)
 
-    assert (passes.packed, passes.varlen) == (True, False)
+    assert packs_rows(recipe, model)
+    assert not is_varlen(model)
     assert model.config._attn_implementation == "sdpa"
 
 

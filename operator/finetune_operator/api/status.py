@@ -59,6 +59,12 @@ class ProgressStatus(TolerantWire):
         None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
     )
     peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="Highest GPU memory use, in bytes.")
+    peak_memory_bytes: int | None = Field(None, ge=0, description="Highest memory use of the process, in bytes.")
+    memory_estimate_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="What the training was estimated to take, in bytes: of the GPU, or of the process without one.",
+    )
     bytes_downloaded: int | None = Field(None, ge=0, description="Bytes fetched.")
     bytes_uploaded: int | None = Field(None, ge=0, description="Bytes put.")
     heartbeat_time: datetime | None = Field(None, description="When the record was made.")
@@ -88,6 +94,8 @@ class ProgressStatus(TolerantWire):
             checkpoint_step=record.checkpoint_step,
             pass_tokens=record.pass_tokens,
             peak_gpu_memory_bytes=record.peak_gpu_memory_bytes,
+            peak_memory_bytes=record.peak_memory_bytes,
+            memory_estimate_bytes=record.memory_estimate_bytes,
             bytes_downloaded=record.bytes_downloaded,
             bytes_uploaded=record.bytes_uploaded,
             heartbeat_time=record.heartbeat_time,

@@ -28,7 +28,7 @@ def chosen(
 
 @pytest.mark.parametrize(
     ("gib", "tokens", "again"),
-    [(140, 16384, False), (79, 8192, False), (23.5, 16384, True), (12, 6144, True), (9, 2048, True)],
+    [(140, 16384, False), (79, 8192, False), (23.5, 16384, True), (12, 8192, True), (9, 2048, True)],
 )
 def test_an_8b_model_on_gpus_of_all_sizes(gib: float, tokens: int, again: bool) -> None:
     found = chosen(gib)

@@ -44,6 +44,15 @@ class DataFacts(TolerantWire):
     duplicates: int = Field(ge=0, description="Rows that repeat one before.")
 
 
+class MemoryFacts(TolerantWire):
+    """What the training took of the memory, beside what it was estimated to take; in bytes."""
+
+    estimate_bytes: int | None = Field(None, ge=0, description="Of the GPU, or of the process without one.")
+    peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="The most that tensors had of the GPU.")
+    peak_gpu_reserved_bytes: int | None = Field(None, ge=0, description="The most that torch's allocator held of it.")
+    peak_memory_bytes: int | None = Field(None, ge=0, description="The most that was resident of the process.")
+
+
 class Manifest(TolerantWire):
     """What was made, from what, by whom."""
 
@@ -65,6 +74,7 @@ class Manifest(TolerantWire):
     rank: int
     target_modules: list[str]
     metrics: dict[str, float] = Field(default_factory=dict)
+    memory: MemoryFacts | None = None
     losses: LossSummary = Field(default_factory=LossSummary, description="How the loss went.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that shaped the result.")
     recipe: dict[str, Any] = Field(

@@ -57,6 +57,10 @@ class Progress(TolerantWire):
         None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
     )
     peak_gpu_memory_bytes: int | None = Field(None, ge=0)
+    peak_memory_bytes: int | None = Field(None, ge=0, description="Highest memory use of the process.")
+    memory_estimate_bytes: int | None = Field(
+        None, ge=0, description="What the training was estimated to take of the GPU, or of the process without one."
+    )
     bytes_downloaded: int | None = Field(None, ge=0)
     bytes_uploaded: int | None = Field(None, ge=0)
     heartbeat_time: datetime | None = Field(None, description="When the record was made.")

@@ -68,6 +68,8 @@ class RunFacts:
         stage_seconds: seconds this attempt spent in each stage so far, in order.
         device: what it was trained on, in words.
         peak_gpu_memory_bytes, peak_memory_bytes: the most that was in use on the GPU and in the process.
+        peak_gpu_reserved_bytes: the most that torch's allocator held of the GPU.
+        memory_estimate_bytes: what the training was estimated to take: of the GPU, or of the process without one.
         versions: packages that shaped the result.
         created: when the adapter was made.
     """
@@ -89,6 +91,8 @@ class RunFacts:
     device: str
     peak_gpu_memory_bytes: int | None
     peak_memory_bytes: int
+    peak_gpu_reserved_bytes: int | None = None
+    memory_estimate_bytes: int | None = None
     versions: Mapping[str, str]
     created: datetime
 

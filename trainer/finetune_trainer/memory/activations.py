@@ -12,9 +12,11 @@ from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trained import FLOAT32, adapted
 
+_HEAD_TILE = {False: 2**22, True: 2**26}
+"""Logits that are there at a time, off and on a GPU (train/head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
-"""Tile of the logits that TRL makes at a time, whatever the vocabulary (trl:kernels/chunked_logprob.py,
-TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
+"""The same of heads that are left to TRL: tokens and ids of a tile, whatever the vocabulary
+(trl:kernels/chunked_logprob.py, TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
 _HEAD_TILES_ON_CPU = 7 * FLOAT32 + 1
 """Bytes for each logit of a tile without Triton: seven float32 copies and a mask (same file, _backward_tile)."""
 
@@ -103,7 +105,7 @@ def layer_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking
 def kept_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
     """Bytes that a pass keeps from its forward to its backward pass."""
     mask = 0 if masking is Masking.VARLEN else one.tokens * one.span
-    ends = 2 * one.tokens * shape.hidden * precision.width
+    ends = one.tokens * shape.hidden * precision.width
     if one.checkpointing:
         return mask + ends + shape.layers * one.tokens * shape.hidden * precision.width
     return mask + ends + shape.layers * layer_bytes(shape, lora, precision, masking, one)
@@ -112,7 +114,7 @@ def kept_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking:
 def passing_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
     """Bytes that a pass needs for a moment, on top of what it keeps: the head's, or a layer's on the way back."""
     again = layer_bytes(shape, lora, precision, masking, one) if one.checkpointing else 0
-    return max(_head(shape, precision, one), again + _layer_backward(shape, lora, precision, masking, one))
+    return max(_head(shape, lora, precision, one), again + _layer_backward(shape, lora, precision, masking, one))
 
 
 def _attention(shape: ModelShape, masking: Masking) -> int:
@@ -140,22 +142,28 @@ def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
     return found
 
 
-def _head(shape: ModelShape, precision: Precision, one: Pass) -> int:
+def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, one: Pass) -> int:
     """A tile of logits and the gradient of the last hidden state; the logits are never there as a whole."""
-    tokens = min(one.tokens, _HEAD_TOKENS)
-    tile = tokens * _HEAD_VOCABULARY * precision.width
-    if not precision.cuda:
-        tile += tokens * min(shape.vocabulary, _HEAD_VOCABULARY) * _HEAD_TILES_ON_CPU
+    at_a_time = max(1, _HEAD_TILE[precision.cuda] // shape.vocabulary)
+    # The logits, and their logarithms of probabilities in float32.
+    tile = min(one.tokens, at_a_time) * shape.vocabulary * (FLOAT32 + precision.width)
+    if not (shape.plain_head and "lm_head" not in (lora.modules_to_save or [])):
+        tokens = min(one.tokens, _HEAD_TOKENS)
+        others = tokens * _HEAD_VOCABULARY * precision.width
+        if not precision.cuda:
+            others += tokens * min(shape.vocabulary, _HEAD_VOCABULARY) * _HEAD_TILES_ON_CPU
+        tile = max(tile, others)
     return tile + one.tokens * shape.hidden * (FLOAT32 + precision.width)
 
 
 def _layer_backward(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
     """Gradients of the feed-forward layer, and the largest linear layer's weight as plain numbers."""
-    found = one.tokens * (3 * shape.intermediate + 2 * shape.hidden) * precision.width
+    found = one.tokens * (2 * shape.intermediate + shape.hidden) * precision.width
     if precision.quantization is not QuantizationType.NONE:
         found += shape.largest_linear * precision.width
     if not precision.inputs_shared:
-        found += one.tokens * shape.intermediate * FLOAT32
+        # Inputs and gradients in float32, before they are cast back.
+        found += one.tokens * (2 * shape.intermediate + 4 * shape.hidden) * FLOAT32
     if masking is Masking.EAGER:
         found += 2 * one.tokens * one.span * shape.heads * FLOAT32
     if lora.variant is LoraVariant.DORA and (weights := adapted(shape, lora)):

@@ -10,6 +10,7 @@ Tensors = Mapping[str, tuple[int, ...]]
 
 _TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "embedding", "embeddings")
 _HEADS = ("lm_head", "embed_out", "output")
+_HEAD_TRICKS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 _TOLERANCE = 0.03
 """Files are a little longer than their numbers: headers, and buffers that older checkpoints hold."""
@@ -47,6 +48,8 @@ class ModelShape:
         routed: experts that a token goes through; 0 without experts.
         vocabulary: number of token ids.
         positions: most tokens of a row; 0 where there is no limit.
+        plain_head: the logits are the last hidden states through the head and no more; not scaled, capped or with a
+            loss of their own for experts.
         linears: weights of the linear layers but the output head: what is quantised and what `all-linear` adapts.
         others: all other weights (embeddings, norms, biases, the head unless it is tied, experts): never quantised.
     """
@@ -60,6 +63,7 @@ class ModelShape:
     routed: int
     vocabulary: int
     positions: int
+    plain_head: bool
     linears: tuple[Weight, ...]
     others: tuple[Weight, ...]
 
@@ -94,6 +98,7 @@ def model_shape(config: Mapping[str, Any], tensors: Tensors) -> ModelShape | Non
         routed=sizes.routed,
         vocabulary=sizes.vocabulary,
         positions=sizes.positions,
+        plain_head=not sizes.experts and not any(sizes.has(name) for name in _HEAD_TRICKS),
         linears=linears,
         others=tuple(weight for _, weight in weights if weight not in chosen),
     )
@@ -159,6 +164,9 @@ class _Sizes:
             for name, shape in layer.items():
                 yield f"model.layers.{index}.{name}.weight", shape
         yield "model.norm.weight", (hidden,)
+
+    def has(self, name: str) -> bool:
+        return self._config.get(name) is not None
 
     def _of(self, *names: str) -> int:
         found = (self._config.get(name) for name in names)

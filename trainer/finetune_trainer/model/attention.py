@@ -51,6 +51,11 @@ def is_varlen(model: Any) -> bool:
     return bool(getattr(model.config, "_attn_implementation", None) == NAME)
 
 
+def is_eager(model: Any) -> bool:
+    """Whether a model was loaded with eager attention, which holds every head's weights over all pairs of tokens."""
+    return bool(getattr(model.config, "_attn_implementation", None) == "eager")
+
+
 def borders(lengths: list[int], device: torch.device) -> dict[str, Any]:
     """The keyword arguments that tell the attention where the rows of a pack begin, by transformers' names.
 

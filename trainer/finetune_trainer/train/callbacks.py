@@ -12,6 +12,7 @@ from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES, CheckpointSpec
 from finetune_trainer.log import event
+from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.report import Clock, Pace, Reporter
 from finetune_trainer.train.batch import Passes
 
@@ -45,6 +46,7 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
             tokens_per_second=self._pace.tokens_per_second(),
             eta_seconds=self._pace.eta_seconds(state.max_steps),
             peak_gpu_memory_bytes=_peak_gpu_memory(),
+            peak_memory_bytes=peak_process_bytes(),
         )
 
     def smaller_passes(self, passes: Passes) -> None:

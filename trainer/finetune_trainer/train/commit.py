@@ -8,7 +8,7 @@ from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.latest import Latest
 from finetune_trainer.contract.layout import latest_uri, merged_folder, run_prefix, writer_folder
-from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
+from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile, MemoryFacts
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.termination import OutputRecord
@@ -81,6 +81,12 @@ def published(
             rank=recipe.lora.rank,
             target_modules=adapter.target_modules,
             metrics=dict(facts.metrics),
+            memory=MemoryFacts(
+                estimate_bytes=facts.memory_estimate_bytes,
+                peak_gpu_memory_bytes=facts.peak_gpu_memory_bytes,
+                peak_gpu_reserved_bytes=facts.peak_gpu_reserved_bytes,
+                peak_memory_bytes=facts.peak_memory_bytes,
+            ),
             losses=LossSummary.of(facts.history),
             versions=dict(facts.versions),
             recipe=settings_of(recipe),

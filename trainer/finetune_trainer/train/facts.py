@@ -1,6 +1,5 @@
 """Collecting the facts of a run that has been trained: what the report and the card are made from."""
 
-import resource
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import torch
 from finetune_trainer.contract.history import history_of
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.facts import RunFacts
+from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.model.adapter import adapted_modules
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
@@ -47,8 +47,9 @@ def run_facts(
         stage_seconds=context.reporter.stage_seconds(),
         device=_device(),
         peak_gpu_memory_bytes=sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) or None,
-        # Linux counts it in KiB.
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_gpu_reserved_bytes=sum(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count()))) or None,
+        peak_memory_bytes=peak_process_bytes() or 0,
+        memory_estimate_bytes=trainer.choice.memory.total if trainer.choice.memory else None,
         versions=shaping_versions(),
         created=context.now(),
     )

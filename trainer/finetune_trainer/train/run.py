@@ -123,6 +123,7 @@ def trained(
     made_of = (materials.base, materials.tokenizer, materials.rows, materials.dtype)
     trainer = make_trainer(recipe, *made_of, folder, callbacks, initial)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
+    context.reporter.update(memory_estimate_bytes=trainer.choice.memory.total if trainer.choice.memory else None)
     event(
         "training",
         rows=len(materials.rows),

@@ -7,33 +7,17 @@ import torch
 from trl import SFTConfig
 
 from finetune_trainer.contract.recipe import TrainingSpec
-from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RESTARTS, Scheduler
 
-GPU_PASS_TOKENS = 8192
-"""Tokens of a forward pass on a GPU. Unpacking 4-bit weights is paid per pass: at 8k tokens it is about 5 % of the
-products' time, at 512 tokens 74 %."""
-CPU_PASS_TOKENS = 512
-"""Tokens of a forward pass on a CPU: unpacking is a few per cent there already, and larger passes only cost memory."""
 
-
-def pass_tokens(*, cuda: bool) -> int:
-    """Most tokens of one forward pass when the recipe does not say how many rows; a longer row goes alone."""
-    return GPU_PASS_TOKENS if cuda else CPU_PASS_TOKENS
-
-
-def checkpoints_activations(spec: TrainingSpec, *, cuda: bool) -> bool:
-    """Whether activations are recomputed: auto does so on a GPU, whose memory is the scarce one."""
-    return cuda if spec.gradient_checkpointing is Switch.AUTO else spec.gradient_checkpointing is Switch.ENABLED
-
-
-def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SFTConfig:
+def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, checkpointing: bool) -> SFTConfig:
     """SFTConfig for a run; one batch is one optimizer step, whose division into passes is train/trainer.py's.
 
     Args:
         spec: the training section.
         dtype: number type of the products.
         folder: where transformers may write.
+        checkpointing: whether activations are computed again in the backward pass.
     """
     cuda = torch.cuda.is_available()
     length: dict[str, Any] = (
@@ -53,7 +37,7 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path) -> SF
         optim=str(spec.optimizer),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),
-        activation_checkpointing=checkpoints_activations(spec, cuda=cuda),
+        activation_checkpointing=checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,

@@ -21,6 +21,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
 from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.memory.choice import Choice, Division
 from finetune_trainer.model.adapter import (
     keep_in_float32,
     lora_config,
@@ -30,11 +31,13 @@ from finetune_trainer.model.adapter import (
 )
 from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
+from finetune_trainer.train.division import divide_steps, free_bytes
 from finetune_trainer.train.head import score_trained_tokens_only
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.settings import pass_tokens, trainer_settings
+from finetune_trainer.train.rows import longest_row
+from finetune_trainer.train.settings import trainer_settings
 from finetune_trainer.train.state import StepRecord
 
 
@@ -47,6 +50,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     Attributes:
         passes: how a step is divided; set before training.
+        choice: how that was chosen by the memory at hand.
         last_loss: loss of the last step, nats per trained token.
         told_to_stop: asked before every pass.
         on_smaller_passes: told the new division when one had to be found for lack of memory.
@@ -54,6 +58,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     passes: Passes
+    choice: Choice
     last_loss: float = math.nan
     told_to_stop: Callable[[], bool] = staticmethod(lambda: False)
     on_smaller_passes: Callable[[Passes], object] = staticmethod(lambda _: None)
@@ -219,8 +224,10 @@ def make_trainer(
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
     """
-    settings = trainer_settings(recipe.training, dtype, folder)
-    passes = choose_passes(recipe, model, tokenizer)
+    packed = packs_rows(recipe, model)
+    free = free_bytes(recipe.model.device_map)
+    choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
+    settings = trainer_settings(recipe.training, dtype, folder, checkpointing=choice.division.checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
@@ -233,7 +240,8 @@ def make_trainer(
         data_collator=flat_step,
         callbacks=[*callbacks, *([noise] if noise else [])],
     )
-    trainer.passes = passes
+    trainer.choice = choice
+    trainer.passes = passes_of(choice.division, model, tokenizer, packed=packed)
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
@@ -244,13 +252,13 @@ def make_trainer(
     return trainer
 
 
-def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
-    """How steps are divided: packed where the model keeps rows apart.
+def packs_rows(recipe: Recipe, model: Any) -> bool:
+    """Whether rows are packed: where the model keeps them apart, unless the recipe says no.
 
     Raises:
         TrainerError: dataset.packing is enabled, or varlen attention asked for, and the model does not keep rows apart.
     """
-    packing, micro = recipe.dataset.packing, recipe.training.micro_batch_size
+    packing = recipe.dataset.packing
     packed = packing is not Switch.DISABLED and _keeps_rows_apart(model, recipe.model.attention)
     if packing is Switch.ENABLED and not packed:
         raise TrainerError(
@@ -264,12 +272,17 @@ def choose_passes(recipe: Recipe, model: Any, tokenizer: Any) -> Passes:
             "spec.model.attention: varlen: with this model and quantisation, packed rows would see each other, and "
             "varlen is for packed rows; use auto",
         )
+    return packed
+
+
+def passes_of(division: Division, model: Any, tokenizer: Any, *, packed: bool) -> Passes:
+    """The division with what the tensors need besides."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return Passes(
         packed=packed,
         varlen=packed and is_varlen(model),
-        max_tokens=micro * recipe.dataset.max_length if micro else pass_tokens(cuda=torch.cuda.is_available()),
-        max_rows=micro or recipe.training.batch_size,
+        max_tokens=division.pass_tokens,
+        max_rows=division.max_rows,
         pad_id=pad if pad is not None else 0,
     )
 

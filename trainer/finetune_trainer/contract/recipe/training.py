@@ -120,8 +120,8 @@ class TrainingSpec(Wire):
     )
     gradient_checkpointing: Switch = Field(
         Switch.AUTO,
-        description="Recompute activations in the backward pass to save memory: auto, enabled or disabled. "
-        "Default: auto.",
+        description="Recompute activations in the backward pass to save memory: auto (where they do not fit), enabled "
+        "or disabled. Default: auto.",
     )
     seed: int = Field(42, ge=0, le=4_294_967_295, description="Seed of every random choice. Default: 42.")
     logging_steps: int = Field(
