@@ -17,7 +17,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from finetune_trainer.train.batch import IGNORED
 
-_TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**26}
+_TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**25}
 """Logits of a tile: on a CPU they should stay near the cache, on a GPU the product should fill it."""
 _PROBE_IDS = 5
 
