@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+# In the place of this script's own folder, whose trainer.py would hide tests/trainer.
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path[:1] = [str(_ROOT), str(_ROOT / "tests")]
 
-from benchmarks.tables import Table
+from benchmarks.tables import Table  # noqa: E402
 
-from finetune_trainer.memory.estimate import MemoryEstimate
-from trainer.allocations import Case, Counted, measure
+from finetune_trainer.memory.estimate import MemoryEstimate  # noqa: E402
+from trainer.allocations import Case, Counted, measure  # noqa: E402
 
 MIB = 1 << 20
 
