@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
@@ -153,3 +154,26 @@ def test_training_that_has_ended_is_loaded_and_not_trained_on(make: Callable[...
     assert loaded.state.global_step == loaded.state.max_steps == 4
     assert loaded.last_loss == trainer.last_loss
     assert loaded.state.num_input_tokens_seen == trainer.state.num_input_tokens_seen
+
+
+def test_gradient_that_is_no_number_ends_the_training_before_it_reaches_the_adapter(
+    make: Callable[..., StepTrainer],
+) -> None:
+    """The step before is whole: its checkpoint, where there is one, is good."""
+    trainer, passes = make(rows_a_pass=8), 0
+    (adapter, *_) = (part for part in trainer.model.parameters() if part.requires_grad)
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        return torch.full_like(gradient, torch.inf) if passes == 3 else gradient
+
+    adapter.register_hook(spoil)
+
+    with pytest.raises(TrainerError) as caught:
+        trainer.train_from(None)
+
+    assert caught.value.reason is FailureReason.LOSS_DIVERGED
+    assert caught.value.message.startswith("the gradient's length is inf at step 3 (learning rate ")
+    assert trainer.state.global_step == 2
+    assert all(weight.isfinite().all() for weight in _weights(trainer).values())

@@ -157,6 +157,21 @@ _RULES: list[dict[str, str]] = [
         "message": "needs dataset.validation: add it, or remove earlyStopping",
         "fieldPath": ".training.earlyStopping",
     },
+    {
+        "rule": "!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
+        "message": "needs evaluation.everySteps: add it, or remove earlyStopping",
+        "fieldPath": ".training.earlyStopping",
+    },
+    {
+        "rule": "!has(self.evaluation.everySteps) || has(self.dataset.validation)",
+        "message": "needs dataset.validation: add it, or remove everySteps",
+        "fieldPath": ".evaluation.everySteps",
+    },
+    {
+        "rule": "!has(self.evaluation.gate) || has(self.dataset.validation)",
+        "message": "needs dataset.validation: add it, or remove the gate",
+        "fieldPath": ".evaluation.gate",
+    },
 ]
 """The rules that only the API server can hold (old against new, no files of a cluster's node), and the rules over
 several sections, which in Python are those of contract.consistency."""
@@ -174,7 +189,7 @@ class FineTuneJobSpec(Wire):
         default_factory=TrainingSpec, description="Length, learning rate, batch and optimizer."
     )
     evaluation: EvaluationSpec = Field(
-        default_factory=EvaluationSpec, description="When the adapter is measured against the base model."
+        default_factory=EvaluationSpec, description="How the adapter is measured on the rows of dataset.validation."
     )
     checkpoint: CheckpointSpec = Field(
         default_factory=CheckpointSpec, description="How often the training state is saved."

@@ -65,6 +65,8 @@ def test_a_wrong_file_is_an_exit_code_and_no_traceback(tmp_path: Path, capsys: p
     assert "spec.lora.rank" in capsys.readouterr().err
 
 
-def test_what_is_not_there_yet_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 11
+def test_fields_that_contradict_each_other_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 10
     assert "spec.evaluation.everySteps" in capsys.readouterr().err

@@ -106,3 +106,13 @@ def test_base_model_without_a_card_has_no_licence(tmp_path: object) -> None:
         return LocalStore(tmp_path)  # type: ignore[arg-type]
 
     assert base_licence(f"file://{tmp_path}", store) is None
+
+
+def test_it_is_told_that_the_best_adapter_is_not_the_last() -> None:
+    card = model_card(facts(metrics={"loss": 1.0, "steps": 4.0, "eval_loss": 2.5, "eval_step": 2.0}))
+
+    assert (
+        "The adapter is that of step 2, whose validation loss was the lowest; the training went on to step 4." in card
+    )
+    assert "fits its own rows" not in card
+    assert "| eval_loss | 2.5 |" in card

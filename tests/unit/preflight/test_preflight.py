@@ -286,6 +286,33 @@ def test_a_model_without_tokenizer_json(bench: Bench, capsys: pytest.CaptureFixt
     assert (code, verdicts(report)["tokens"], report.tokens) == (0, Verdict.SKIPPED, None)
 
 
+def test_rows_for_validation_are_counted(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.put("train.jsonl", b"".join(ROW.replace(b"2?", b"%d?" % number) for number in range(30)))
+    bench.sections = {"dataset": {"validation": {"fraction": "0.2"}}, "training": {"batchSize": 8, "epochs": 1}}
+    code, report, _ = report_of(bench, capsys)
+    assert code == 0
+    assert "30 rows of promptCompletion" in (said := _message(report, "dataset"))
+    assert said.endswith(", about 6 of them kept out for validation")
+    assert report.tokens is not None
+    assert report.tokens.steps == 3
+
+    bench.put("own.jsonl", ROW * 4)
+    bench.sections = {"dataset": {"validation": {"uri": f"{bench.base}/own.jsonl"}}}
+    _, report, _ = report_of(bench, capsys)
+    assert _message(report, "dataset").endswith(", 4 rows for validation")
+
+
+def test_rows_that_are_all_the_same_cannot_be_divided(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.sections = {"dataset": {"validation": {"fraction": "0.2"}}}
+    code, _, ended = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert "spec.dataset.validation.fraction: 3 rows that are all the same" in ended.message
+
+
+def _message(report: PreflightReport, name: str) -> str:
+    return next(item.message for item in report.checks if item.name == name)
+
+
 def test_an_empty_dataset(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.put("train.jsonl", b"")
     code, _, ended = report_of(bench, capsys)

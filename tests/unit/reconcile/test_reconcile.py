@@ -508,7 +508,6 @@ def test_a_success_whose_report_is_gone_is_asked_again() -> None:
         ({"resources": {"nodes": 2}}, "spec.resources.nodes"),
         ({"resources": {"gpus": 2}}, "spec.resources.gpus"),
         ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
-        ({"evaluation": {"everySteps": 5}}, "spec.evaluation.everySteps"),
     ],
 )
 def test_fields_without_behaviour_are_refused_by_name(spec: dict[str, Any], field: str) -> None:

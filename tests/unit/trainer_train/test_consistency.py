@@ -20,6 +20,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.lora.modulesToSave": {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["lm_head", "q_proj"]}},
     "spec.training.restarts": {"training": {"restarts": 2}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
+    "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
+    "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
 }
 
 
@@ -41,7 +43,12 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
         {"dataset": {"fields": {"role": "from"}, "schema": "messages"}},
         {"dataset": {"chatTemplate": "llama-2", "schema": "alpaca"}},
         {"dataset": {"loss": "completion", "schema": "messages"}},
-        {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}},
+        {
+            "dataset": {"validation": {"fraction": "0.5"}},
+            "training": {"earlyStopping": {}},
+            "evaluation": {"everySteps": 10, "gate": {"minLossImprovement": "0"}},
+        },
+        {"evaluation": {"samplePrompts": ["hello"]}},
         {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
         {"training": {"batchSize": 16, "microBatchSize": 16}},
         {"training": {"scheduler": "cosine_with_restarts", "restarts": 3}},
@@ -56,3 +63,9 @@ def test_all_broken_rules_are_named_at_once() -> None:
     found = inconsistencies(recipe(lora={"targetModules": ["all-linear", "q_proj"]}, training={"microBatchSize": 5}))
 
     assert [item.path for item in found] == ["spec.lora.targetModules", "spec.training.microBatchSize"]
+
+
+def test_early_stopping_without_measurements_on_the_way_is_broken() -> None:
+    sections = {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}}
+
+    assert [item.path for item in inconsistencies(recipe(**sections))] == ["spec.training.earlyStopping"]

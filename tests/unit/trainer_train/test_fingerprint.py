@@ -66,6 +66,17 @@ def test_an_adapter_to_continue_from_counts_by_content() -> None:
     assert fingerprint(start, DATA, MODEL, ADAPTER) != fingerprint(recipe(), DATA, MODEL)
 
 
+def test_validation_rows_of_their_own_count_by_content() -> None:
+    own = recipe(dataset={"validation": {"uri": "s3://data/val.jsonl"}})
+    moved = recipe(dataset={"validation": {"uri": "pvc://data/val.jsonl"}})
+    rows = SourceObject(uri="s3://data/val.jsonl", size=2, etag="v")
+    copied, changed = rows.model_copy(update={"uri": "pvc://data/val.jsonl"}), rows.model_copy(update={"etag": "w"})
+
+    assert fingerprint(own, [*DATA, rows], MODEL) == fingerprint(moved, [*DATA, copied], MODEL)
+    assert fingerprint(own, [*DATA, rows], MODEL) != fingerprint(own, [*DATA, changed], MODEL)
+    assert fingerprint(own, [*DATA, rows], MODEL) != fingerprint(recipe(), [*DATA, rows], MODEL)
+
+
 def test_no_decimal_of_the_recipe_is_compared_as_text() -> None:
     shaping = ("model.", "dataset.", "lora.", "training.", "evaluation.", "output.")
 

@@ -71,12 +71,7 @@ def test_recipe_that_is_none(tmp_path: Path, content: str | None) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_unsupported_and_contradicting_fields_are_refused(tmp_path: Path) -> None:
-    done, message = _train(tmp_path, _local(tmp_path, evaluation={"everySteps": 3, "samplePrompts": ["a"]}))
-    assert (done.returncode, message.reason) == (ExitCode.NOT_SUPPORTED, FailureReason.NOT_SUPPORTED)
-    assert "spec.evaluation.everySteps: 3" in message.message
-    assert "spec.evaluation.samplePrompts: 1 prompts" in message.message
-
+def test_contradicting_fields_are_refused(tmp_path: Path) -> None:
     done, message = _train(tmp_path, _local(tmp_path, training={"batchSize": 4, "microBatchSize": 3}))
     assert (done.returncode, message.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
 

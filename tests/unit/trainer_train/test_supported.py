@@ -2,20 +2,12 @@
 
 from typing import Any
 
-import pytest
-
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.wire import Wire
 from unit.trainer_train.recipes import recipe
 
-UNSUPPORTED: dict[str, dict[str, Any]] = {
-    "spec.dataset.validation": {"dataset": {"validation": {"fraction": "0.1"}}},
-    "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
-    "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
-    "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
-    "spec.evaluation.samplePrompts": {"evaluation": {"samplePrompts": ["Hello"]}},
-}
+UNSUPPORTED: dict[str, dict[str, Any]] = {}
 ELSEWHERE = {
     # What names the job and where things are, and how rows are read: not this half's.
     "model.uri", "model.revision", "model.tokenSecretRef", "dataset.uri", "dataset.uris", "dataset.format",
@@ -33,6 +25,9 @@ WORKS = {
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
     "training.restarts", "training.neftuneAlpha", "model.trustRemoteCode", "model.deviceMap",
     "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting", "output.merged",
+    # tests/trainer/test_evaluation.py
+    "dataset.validation", "training.earlyStopping", "evaluation.everySteps", "evaluation.gate",
+    "evaluation.samplePrompts",
     # tests/trainer/test_checkpoints.py, and everyMinutes tests/unit/trainer_train/test_due.py
     "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keep", "checkpoint.uri",
 }  # fmt: skip
@@ -42,23 +37,16 @@ def test_defaults_ask_for_nothing() -> None:
     assert unsupported_fields(recipe()) == []
 
 
-@pytest.mark.parametrize("path", UNSUPPORTED)
-def test_field_is_named_with_value_and_remedy(path: str) -> None:
-    (found,) = unsupported_fields(recipe(**UNSUPPORTED[path]))
-
-    assert found.path == path
-    assert found.value
-    assert str(found).startswith(f"{path}: {found.value}: ")
-
-
-def test_all_fields_are_named_at_once() -> None:
+def test_all_fields_are_named_at_once_with_value_and_remedy() -> None:
     sections: dict[str, dict[str, Any]] = {}
     for asked in UNSUPPORTED.values():
         for name, section in asked.items():
             merged = {**sections.get(name, {}), **section} if isinstance(section, dict) else section
             sections[name] = merged
 
-    assert [found.path for found in unsupported_fields(recipe(**sections))] == list(UNSUPPORTED)
+    found = unsupported_fields(recipe(**sections))
+    assert [item.path for item in found] == list(UNSUPPORTED)
+    assert all(str(item).startswith(f"{item.path}: {item.value}: ") for item in found)
 
 
 def test_no_field_of_the_recipe_is_forgotten() -> None:

@@ -34,7 +34,7 @@ class Inconsistency:
 
 def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     """Every broken rule, in the order of the sections."""
-    return [*_model(recipe), *_dataset(recipe), *_lora(recipe), *_training(recipe)]
+    return [*_model(recipe), *_dataset(recipe), *_lora(recipe), *_training(recipe), *_evaluation(recipe)]
 
 
 def _model(recipe: Recipe) -> Iterator[Inconsistency]:
@@ -96,6 +96,22 @@ def _training(recipe: Recipe) -> Iterator[Inconsistency]:
     if training.restarts is not None and training.scheduler is not Scheduler.COSINE_WITH_RESTARTS:
         message = f"the scheduler {training.scheduler} has none; remove it, or use cosine_with_restarts"
         yield Inconsistency(path="spec.training.restarts", value=str(training.restarts), message=message)
-    if training.early_stopping is not None and recipe.dataset.validation is None:
-        message = "needs dataset.validation; add it or remove earlyStopping"
-        yield Inconsistency(path="spec.training.earlyStopping", value="set", message=message)
+    if training.early_stopping is not None:
+        if recipe.dataset.validation is None:
+            message = "needs dataset.validation; add it or remove earlyStopping"
+            yield Inconsistency(path="spec.training.earlyStopping", value="set", message=message)
+        elif recipe.evaluation.every_steps is None:
+            message = "needs evaluation.everySteps; without it only the end is measured. Add it or remove earlyStopping"
+            yield Inconsistency(path="spec.training.earlyStopping", value="set", message=message)
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Inconsistency]:
+    evaluation = recipe.evaluation
+    if recipe.dataset.validation is not None:
+        return
+    if evaluation.every_steps is not None:
+        message = "needs dataset.validation; add it or remove everySteps"
+        yield Inconsistency(path="spec.evaluation.everySteps", value=str(evaluation.every_steps), message=message)
+    if evaluation.gate is not None:
+        message = "needs dataset.validation; add it or remove the gate"
+        yield Inconsistency(path="spec.evaluation.gate", value="set", message=message)

@@ -44,6 +44,7 @@ class ExitCode(IntEnum):
     STALLED = 24
     HOST_OUT_OF_MEMORY = 25
     GPU_TOO_SMALL = 26
+    QUALITY_GATE_MISSED = 27
     PREEMPTED = 30
     SUPERSEDED = 31
 
@@ -68,6 +69,7 @@ class FailureReason(StrEnum):
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     DISK_FULL = "DiskFull"
     LOSS_DIVERGED = "LossDiverged"
+    QUALITY_GATE_MISSED = "QualityGateMissed"
     STALLED = "TrainingStalled"
     PREEMPTED = "Preempted"
     SUPERSEDED = "Superseded"
@@ -218,8 +220,15 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.LOSS_DIVERGED,
             _F,
             ExitCode.LOSS_DIVERGED,
-            "The loss was NaN or infinite.",
+            "The loss, the validation loss or the gradient was NaN or infinite. A loss that is only high is none.",
             "Lower training.learningRate or look for damaged rows.",
+        ),
+        (
+            FailureReason.QUALITY_GATE_MISSED,
+            _F,
+            ExitCode.QUALITY_GATE_MISSED,
+            "The adapter was trained and did not reach evaluation.gate; nothing was committed.",
+            "Train longer or with other data or settings, or lower the gate; that is another job.",
         ),
         (
             FailureReason.STALLED,

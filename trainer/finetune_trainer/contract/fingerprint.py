@@ -16,7 +16,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
 
-_SHAPES_NO_WEIGHT: dict[str, set[str]] = {
+_SHAPES_NO_WEIGHT: dict[str, Any] = {
     "model": {
         "uri",
         "revision",
@@ -25,7 +25,10 @@ _SHAPES_NO_WEIGHT: dict[str, set[str]] = {
         "attention",
         "device_map",
     },
-    "dataset": {"uri", "uris", "limits", "sha256", "format", "packing"},
+    "dataset": {
+        **dict.fromkeys(("uri", "uris", "limits", "sha256", "format", "packing"), True),
+        "validation": {"uri"},
+    },
     "lora": {"initial_adapter_uri"},
     "training": {"micro_batch_size", "logging_steps", "gradient_checkpointing"},
 }

@@ -42,6 +42,10 @@ class DataFacts(TolerantWire):
     dropped: int = Field(ge=0, description="Rows without a trained token, which were left out.")
     longest: int = Field(ge=0, description="Tokens of the longest row before any cut.")
     duplicates: int = Field(ge=0, description="Rows that repeat one before.")
+    validation: int = Field(0, ge=0, description="Rows that were kept out of training to measure it.")
+    trained_too: int = Field(
+        0, ge=0, description="Validation rows of their own that were left out because they are trained."
+    )
 
 
 class MemoryFacts(TolerantWire):

@@ -50,6 +50,14 @@ class TrainedText:
             spans = spans[-1:]
         return rendered.text, [self._with_end(rendered.text, span) for span in spans]
 
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text that a server sends for these messages.
+
+        Raises:
+            FaultError: the template refuses them.
+        """
+        return self._template.render(messages, asking=True).text
+
     def _found_spans(self, messages: Sequence[Message], text: str) -> list[Span]:
         """Where each assistant's part stands: from the end of the prompt to the content's end.
 
@@ -87,7 +95,7 @@ class TrainedText:
         writes the beginning of the conversation otherwise once it goes on.
         """
         try:
-            prompt = self._template.render(before, asking=True).text
+            prompt = self.prompt(before)
         except FaultError:
             return -1
         return len(prompt) if text.startswith(prompt) else -1

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
+from finetune_trainer.data.example import Conversation, Example, Message, PromptCompletion, Text
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
@@ -85,6 +85,19 @@ class RowTokenizer:
         talks = iter(self._talks([example for example in examples if isinstance(example, Conversation)]))
         source = {Text: texts, PromptCompletion: prompts, Conversation: talks}
         return [next(source[type(example)]) for example in examples]
+
+    def beginning(self, text: str) -> tuple[int, ...]:
+        """The ids of a text that the model is to go on with."""
+        return (*self._bos, *self._encode([self._without_bos(text)])[0])
+
+    def asked(self, content: str) -> tuple[int, ...]:
+        """The ids of a conversation that begins with this user's turn, up to where the assistant is to write.
+
+        Raises:
+            FaultError: the chat template refuses it.
+            TrainerError: the model has no chat template.
+        """
+        return self._encode([self._trained_text.prompt([Message(role="user", content=content)])])[0]
 
     def _texts(self, examples: Sequence[Text]) -> Sequence[TokenRow | Fault]:
         if examples and self._loss in (Loss.ASSISTANT, Loss.COMPLETION):

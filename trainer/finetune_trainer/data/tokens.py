@@ -68,6 +68,8 @@ class TokenCounts:
         dropped: rows without a trained token (after the cut), which are left out.
         longest: tokens of the longest row before any cut.
         duplicates: rows of the data, trained or not, that repeat one before.
+        validation: rows that the adapter is measured with.
+        trained_too: validation rows of their own that were left out because they are trained.
     """
 
     rows: int = 0
@@ -77,6 +79,8 @@ class TokenCounts:
     dropped: int = 0
     longest: int = 0
     duplicates: int = 0
+    validation: int = 0
+    trained_too: int = 0
 
     def take(self, row: TokenRow, max_length: int, weight: int = 1) -> TokenRow | None:
         """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained.

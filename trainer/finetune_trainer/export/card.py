@@ -118,6 +118,8 @@ def _data(facts: RunFacts) -> list[str]:
     counts = facts.counts
     rows = {
         "rows trained": f"{counts.rows:,}",
+        **({"rows kept out for validation": f"{counts.validation:,}"} if counts.validation else {}),
+        **({"validation rows left out, trained too": f"{counts.trained_too:,}"} if counts.trained_too else {}),
         "rows cut at maxLength": f"{counts.truncated:,}",
         "rows left out": f"{counts.dropped:,}",
         "duplicate rows": f"{counts.duplicates:,}",

@@ -114,8 +114,8 @@ class RunFacts:
         found = []
         if counts.truncated:
             found.append(
-                f"{counts.truncated} of {counts.rows + counts.dropped} rows were longer than dataset.maxLength "
-                f"({length} tokens) and were cut; the longest has {counts.longest}."
+                f"{counts.truncated} of {counts.rows + counts.validation + counts.dropped} rows were longer than "
+                f"dataset.maxLength ({length} tokens) and were cut; the longest has {counts.longest}."
             )
         if counts.dropped:
             found.append(f"{counts.dropped} rows were left out: after the cut they had no token to train.")
@@ -132,7 +132,12 @@ class RunFacts:
                 "rows of a step stayed the same."
             )
         lowest, last = loss.lowest_eval_loss, loss.last_eval_loss
-        if lowest is not None and last is not None and last > lowest:
+        if (kept := self.metrics.get("eval_step")) is not None and kept < self.metrics.get("steps", kept):
+            found.append(
+                f"The adapter is that of step {kept:.0f}, whose validation loss was the lowest; the training went on "
+                f"to step {self.metrics['steps']:.0f}."
+            )
+        elif lowest is not None and last is not None and last > lowest:
             found.append(
                 f"The validation loss was lowest after step {loss.lowest_eval_loss_step} ({lowest:.4f}) and is "
                 f"{last:.4f} at the end: the adapter fits its own rows more than others."

@@ -113,7 +113,9 @@ def _tiles(facts: RunFacts) -> str:
     loss, last = LossSummary.of(facts.history), facts.history[-1] if facts.history else None
     tiles = {
         "final loss": _shown(facts.metrics.get("loss")),
-        "validation loss": _shown(loss.last_eval_loss),
+        "validation loss": _shown(facts.metrics.get("eval_loss", loss.last_eval_loss)),
+        "without the adapter": _shown(facts.metrics.get("base_eval_loss")),
+        "perplexity": _shown(facts.metrics.get("eval_perplexity")),
         "steps": _shown(facts.metrics.get("steps")),
         "tokens": _shown(facts.metrics.get("tokens")),
         "tokens per second": _shown(_mean_rate(facts)),
@@ -178,6 +180,8 @@ def _data(facts: RunFacts) -> dict[str, str]:
     counts = facts.counts
     return {
         "rows trained": f"{counts.rows:,}",
+        **({"rows kept out for validation": f"{counts.validation:,}"} if counts.validation else {}),
+        **({"validation rows left out, trained too": f"{counts.trained_too:,}"} if counts.trained_too else {}),
         "rows cut at dataset.maxLength": f"{counts.truncated:,}",
         "rows left out": f"{counts.dropped:,}",
         "duplicate rows": f"{counts.duplicates:,}",

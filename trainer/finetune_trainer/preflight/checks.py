@@ -12,7 +12,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, TokenStatistics, Verdict
-from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.supported import unsupported_fields
@@ -20,6 +20,7 @@ from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.data.example import Conversation, Place
 from finetune_trainer.data.problems import KEPT, Findings
+from finetune_trainer.data.read import for_validation
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
@@ -325,16 +326,20 @@ class _Checks:
                 f"spec.dataset.loss: {dataset.loss}: the rows are running text without such a part; use auto or all"
             )
             raise TrainerError(FailureReason.INVALID_RECIPE, message)
+        kept = ""
         if self._validation:
-            own = DatasetScan(_without_checksum(dataset), self._validation, self._open_store, self._moved)
+            own = DatasetScan(for_validation(dataset), self._validation, self._open_store, self._moved)
             self._found.append(own.findings)
             for _ in own:
                 pass
             own.findings.raise_if_any()
+            kept = f", {own.rows:,} rows for validation"
+        elif dataset.validation is not None:
+            kept = _held_out(scan, float(dataset.validation.fraction or 0))
         blank = f", {scan.blank_lines:,} blank lines passed over" if scan.blank_lines else ""
         least = "" if repeated.complete else "at least "
         twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
-        return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}"
+        return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{kept}"
 
     def _run(self, name: str, schemes: Sequence[Scheme], look: Callable[[], str]) -> None:
         """Runs a check and notes its verdict; storage that did not answer is not waited for again."""
@@ -360,6 +365,16 @@ class _Checks:
         return any(item.name == name and item.verdict is Verdict.FAILED for item in self._checks)
 
 
-def _without_checksum(dataset: DatasetSpec) -> DatasetSpec:
-    """dataset.sha256 is the training object's."""
-    return dataset.model_copy(update={"sha256": None})
+def _held_out(scan: DatasetScan, fraction: float) -> str:
+    """How many rows are kept out for validation.
+
+    Raises:
+        TrainerError: there are no two different rows.
+    """
+    if scan.rows - scan.duplicates.count < 2:
+        raise TrainerError(
+            FailureReason.DATASET_INVALID,
+            f"spec.dataset.validation.fraction: {scan.rows:,} rows that are all the same cannot be divided; use rows "
+            "of their own (validation.uri), or remove the section",
+        )
+    return f", about {max(1, int(fraction * scan.rows)):,} of them kept out for validation"

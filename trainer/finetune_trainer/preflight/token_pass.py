@@ -113,4 +113,7 @@ def _steps(recipe: Recipe, rows: int) -> int:
     training = recipe.training
     if training.max_steps is not None:
         return training.max_steps
+    validation = recipe.dataset.validation
+    if validation is not None and validation.fraction is not None:
+        rows -= max(1, int(float(validation.fraction) * rows))
     return -(-rows // training.batch_size) * (training.epochs or DEFAULT_EPOCHS)

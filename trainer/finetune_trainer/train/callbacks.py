@@ -112,6 +112,13 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
             control.should_save = True
         return control
 
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Asks for a checkpoint at the end of a training that stops early, as after the last step."""
+        del args, rest
+        if control.should_training_stop and self._due(state.global_step, last=True):
+            control.should_save = True
+        return control
+
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Hands the written checkpoint over."""
         del control, rest

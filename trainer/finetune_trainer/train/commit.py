@@ -77,6 +77,8 @@ def published(
                 dropped=facts.counts.dropped,
                 longest=facts.counts.longest,
                 duplicates=facts.counts.duplicates,
+                validation=facts.counts.validation,
+                trained_too=facts.counts.trained_too,
             ),
             rank=recipe.lora.rank,
             target_modules=adapter.target_modules,

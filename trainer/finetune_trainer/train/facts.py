@@ -1,6 +1,5 @@
 """Collecting the facts of a run that has been trained: what the report and the card are made from."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ from finetune_trainer.model.adapter import adapted_modules
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.materials import Materials
+from finetune_trainer.train.quality import Quality
 from finetune_trainer.train.rows import rows_by_length
 from finetune_trainer.versions import shaping_versions
 
@@ -25,7 +25,7 @@ def run_facts(
     recipe: Recipe,
     inputs: Inputs,
     materials: Materials,
-    metrics: Mapping[str, float],
+    quality: Quality,
     licence: str | None,
     context: Context,
 ) -> RunFacts:
@@ -37,10 +37,11 @@ def run_facts(
         base_revision=inputs.model_revision,
         base_licence=licence,
         dataset=inputs.dataset,
-        counts=materials.counts,
-        lengths=rows_by_length(materials.rows),
+        counts=materials.data.counts,
+        lengths=rows_by_length(materials.data.rows),
         target_modules=adapted_modules(trainer.model),
-        metrics=metrics,
+        metrics={**final_metrics(trainer), **quality.metrics},
+        samples=quality.samples,
         history=history_of(trainer.state.log_history),
         resumed_from_step=progress.resumed_from_step,
         smaller_pass_tokens=progress.pass_tokens,
@@ -59,3 +60,12 @@ def _device() -> str:
     if not torch.cuda.is_available():
         return f"CPU, {torch.get_num_threads()} threads"
     return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+
+
+def final_metrics(trainer: "StepTrainer") -> dict[str, float]:
+    """Loss of the last step in nats per trained token, steps done, and tokens that went through the model."""
+    return {
+        "loss": trainer.last_loss,
+        "steps": float(trainer.state.global_step),
+        "tokens": float(trainer.state.num_input_tokens_seen),
+    }

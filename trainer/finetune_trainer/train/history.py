@@ -23,7 +23,7 @@ class KeepHistory(TrainerCallback):  # type: ignore[misc]
     def __init__(self, clock: Clock, now: Callable[[], datetime]) -> None:
         self._clock = clock
         self._now = now
-        self._began = 0.0
+        self._began: float | None = None
         self._last = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -35,6 +35,9 @@ class KeepHistory(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Completes the newest entry."""
+        if self._began is None:  # nothing is left to train, and the end is measured
+            self.on_train_begin(args, state, control)
+            assert self._began is not None
         del args, control, rest
         seconds, tokens = self._clock() - self._began, state.num_input_tokens_seen
         entry = state.log_history[-1]

@@ -16,13 +16,15 @@ class Inputs:
     """What goes in, by content.
 
     Attributes:
-        dataset: the data's objects, in reading order.
+        dataset: the training data's objects, in reading order.
+        validation: the objects of validation rows of their own; empty when there are none.
         model: the model's files.
         adapter: the files of the adapter that is continued from; empty when there is none.
         fingerprint: the name of the run that they and the recipe make.
     """
 
     dataset: list[SourceObject]
+    validation: list[SourceObject]
     model: list[SourceObject]
     adapter: list[SourceObject]
     fingerprint: str
@@ -44,5 +46,6 @@ def find_inputs(recipe: Recipe, open_store: OpenStore) -> Inputs:
     require_complete(recipe.model.uri, model)
     adapter = initial_adapter_objects(recipe, open_store)
     require_agreement(recipe, adapter, open_store)
-    identity = fingerprint(recipe, [*dataset, *validation_objects(recipe.dataset, open_store)], model, adapter)
-    return Inputs(dataset=dataset, model=model, adapter=adapter, fingerprint=identity)
+    validation = validation_objects(recipe.dataset, open_store)
+    identity = fingerprint(recipe, [*dataset, *validation], model, adapter)
+    return Inputs(dataset=dataset, validation=validation, model=model, adapter=adapter, fingerprint=identity)

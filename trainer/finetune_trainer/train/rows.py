@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.export.facts import LengthBin
@@ -29,6 +30,29 @@ def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
     return Dataset.from_file(str(file))
 
 
+def parted(rows: Any, chosen: NDArray[np.bool_], rest: Path, taken: Path) -> tuple[Any, Any]:
+    """Such a dataset in two: the rows that are not chosen, in the file `rest`, and the chosen ones, in `taken`."""
+    for file, wanted in ((rest, ~chosen), (taken, chosen)):
+        begin = 0
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+            for batch in rows.data.to_batches():
+                writer.write_batch(batch.filter(pa.array(wanted[begin : begin + len(batch)])))
+                begin += len(batch)
+    return Dataset.from_file(str(rest)), Dataset.from_file(str(taken))
+
+
+def token_count(rows: Any) -> int:
+    """Tokens of all rows of such a dataset."""
+    return sum(len(chunk.flatten()) for chunk in _ids(rows))
+
+
+def trained_token_count(rows: Any) -> int:
+    """Tokens that count in the loss; the first one of a row never does."""
+    chunks = [chunk for chunk in rows.data.column("labels").chunks if len(chunk)]
+    trained = sum(_labelled(chunk.flatten()) for chunk in chunks)
+    return trained - sum(_labelled(pc.list_element(chunk, 0)) for chunk in chunks)
+
+
 def longest_row(rows: Any) -> int:
     """Tokens of the longest row of a dataset that `write_rows` has made; it has at least one row."""
     return max(int(pc.max(pc.list_value_length(chunk)).as_py()) for chunk in _ids(rows))
@@ -39,9 +63,14 @@ def largest_id(rows: Any) -> int:
     return max(int(pc.max(chunk.flatten()).as_py()) for chunk in _ids(rows))
 
 
+def row_lengths(rows: Any) -> NDArray[np.int32]:
+    """Tokens of each row of such a dataset."""
+    return np.concatenate([pc.list_value_length(chunk).to_numpy(zero_copy_only=False) for chunk in _ids(rows)])
+
+
 def rows_by_length(rows: Any) -> list[LengthBin]:
     """The rows of such a dataset by length: at most 20 bins of one width, from the shortest to the longest row."""
-    lengths = np.concatenate([pc.list_value_length(chunk).to_numpy(zero_copy_only=False) for chunk in _ids(rows)])
+    lengths = row_lengths(rows)
     low, high = int(lengths.min()), int(lengths.max())
     width = -(-(high - low + 1) // _MOST_BINS)
     counts = np.bincount((lengths - low) // width)
@@ -49,6 +78,10 @@ def rows_by_length(rows: Any) -> list[LengthBin]:
         LengthBin(low=low + index * width, high=min(high, low + (index + 1) * width - 1), rows=int(count))
         for index, count in enumerate(counts)
     ]
+
+
+def _labelled(labels: Any) -> int:
+    return int(pc.sum(pc.not_equal(labels, IGNORED)).as_py() or 0)
 
 
 def _ids(rows: Any) -> list[Any]:

@@ -25,6 +25,7 @@ from finetune_trainer.train.resume import left_behind, remove_checkpoints, shelf
 
 if TYPE_CHECKING:
     from finetune_trainer.train.materials import Materials
+    from finetune_trainer.train.quality import Quality
     from finetune_trainer.train.trainer import StepTrainer
 
 
@@ -59,12 +60,13 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
     materials = load_materials(recipe, inputs, fetched.model, context)
     checkpointer = Checkpointer(shelf_of(recipe, inputs, context), reporter)
-    trainer, metrics = trained(recipe, materials, fetched, checkpointer, context)
+    trainer = trained(recipe, materials, fetched, checkpointer, context)
+    quality = compared(recipe, trainer, materials, fetched, checkpointer, context)
 
     reporter.stage(Stage.SAVING)
     tokenizer = materials.tokenizer
     adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
-    facts = run_facts(trainer, recipe, inputs, materials, metrics, fetched.licence, context)
+    facts = run_facts(trainer, recipe, inputs, materials, quality, fetched.licence, context)
     write_record(facts, adapter.folder)
     merged = merged_model(recipe, trainer, tokenizer, fetched.model, context)
 
@@ -106,54 +108,74 @@ def trained(
     fetched: Fetched,
     checkpointer: Checkpointer,
     context: Context,
-) -> "tuple[StepTrainer, dict[str, float]]":
-    """Trains, from the fetched checkpoint where there is one; returns the trainer with its model, and final metrics.
+) -> "StepTrainer":
+    """Trains, from the fetched checkpoint where there is one; returns the trainer with the adapter that is kept.
 
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
     from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue
+    from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.trainer import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
     save = SaveWhenDue(checkpointer, recipe.checkpoint, context.stop, context.clock)
-    callbacks = [history, report, save]
+    measure = Evaluation(recipe, materials.validation, context.reporter, context.stop) if materials.validation else None
+    callbacks = [history, report, save, *([measure] if measure else [])]
     folder, initial = context.work / "trainer", fetched.initial_adapter
-    made_of = (materials.base, materials.tokenizer, materials.rows, materials.dtype)
+    made_of = (materials.base, materials.tokenizer, materials.data.rows, materials.dtype)
     trainer = make_trainer(recipe, *made_of, folder, callbacks, initial)
+    if measure is not None:
+        measure.measures(trainer)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
+    trainer.heartbeat = context.reporter.update
     context.reporter.update(memory_estimate_bytes=trainer.choice.memory.total if trainer.choice.memory else None)
     event(
         "training",
-        rows=len(materials.rows),
+        rows=len(materials.data.rows),
         packed=trainer.passes.packed,
         pass_tokens=trainer.passes.max_tokens,
         compute_dtype=str(materials.dtype).removeprefix("torch."),
     )
     start = fetched.checkpoint
     try:
-        if start is not None and start.manifest.step == start.manifest.total_steps:
-            trainer.load_finished(start.folder)
-        else:
-            trainer.train_from(start.folder if start else None)
+        trainer.train_from(start.folder if start else None)
     except TrainerError as error:
         checkpointer.wait()
         raise TrainerError(error.reason, f"{error.message}; {left_behind(checkpointer, start)}") from error
     checkpointer.wait()
-    done, total = trainer.state.global_step, trainer.state.max_steps
-    if done < total:
+    if not trainer.ended:
+        done, total = trainer.state.global_step, trainer.state.max_steps
         message = f"told to stop; stopped after step {done} of {total}; {left_behind(checkpointer, start)}"
         raise TrainerError(FailureReason.PREEMPTED, message)
-    metrics = final_metrics(trainer)
-    context.reporter.update(loss=metrics["loss"])
-    return trainer, metrics
+    context.reporter.update(loss=trainer.last_loss)
+    return trainer
 
 
-def final_metrics(trainer: "StepTrainer") -> dict[str, float]:
-    """Loss of the last step in nats per trained token, steps done, and tokens that went through the model."""
-    return {
-        "loss": trainer.last_loss,
-        "steps": float(trainer.state.global_step),
-        "tokens": float(trainer.state.num_input_tokens_seen),
-    }
+def compared(
+    recipe: Recipe,
+    trainer: "StepTrainer",
+    materials: "Materials",
+    fetched: Fetched,
+    checkpointer: Checkpointer,
+    context: Context,
+) -> "Quality":
+    """Measures the adapter beside its base model, where the recipe asks for it.
+
+    Raises:
+        TrainerError: the stop flag was set, or the gate was missed.
+    """
+    from finetune_trainer.train.quality import Quality, compare
+    from finetune_trainer.train.trainer import ToldToStopError
+
+    if materials.validation is None and not materials.prompts.texts:
+        return Quality()
+    context.reporter.stage(Stage.EVALUATING)
+    try:
+        return compare(trainer, materials.tokenizer, materials.validation, materials.prompts, recipe.evaluation.gate)
+    except ToldToStopError:
+        reason, message = FailureReason.PREEMPTED, "told to stop after the training, while its adapter was measured"
+    except TrainerError as error:
+        reason, message = error.reason, error.message
+    raise TrainerError(reason, f"{message}; {left_behind(checkpointer, fetched.checkpoint)}")

@@ -7,11 +7,12 @@ is filled by tokens (data/pack.py) and every token of the step weighs the same i
 import math
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
@@ -30,8 +31,12 @@ from finetune_trainer.model.adapter import (
     take_weights,
 )
 from finetune_trainer.model.attention import is_varlen
+from finetune_trainer.model.base import Weights, base_weights_that_are_trained
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors, flat_step
+from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.division import divide_steps, free_bytes
+from finetune_trainer.train.early_stopping import EVAL_LOSS
+from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
 from finetune_trainer.train.head import score_trained_tokens_only
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.neftune import Neftune
@@ -53,16 +58,25 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         choice: how that was chosen by the memory at hand.
         last_loss: loss of the last step, nats per trained token.
         told_to_stop: asked before every pass.
+        heartbeat: called between the passes and tokens of a measurement, which may take long.
         on_smaller_passes: told the new division when one had to be found for lack of memory.
         saved_step: step of the newest checkpoint, 0 when there is none.
+        base_weights: the base model's own weights that are trained in place, as they were.
+        evaluation: measures the adapter; None when there are no rows to measure with.
+        ended: whether the training has come to its end, and was not told to stop before.
     """
 
     passes: Passes
     choice: Choice
     last_loss: float = math.nan
     told_to_stop: Callable[[], bool] = staticmethod(lambda: False)
+    heartbeat: Callable[[], object] = staticmethod(lambda: None)
     on_smaller_passes: Callable[[Passes], object] = staticmethod(lambda _: None)
     saved_step: int = 0
+    base_weights: Weights
+    evaluation: Evaluation | None = None
+    ended: bool = False
+    control: TrainerControl
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -71,20 +85,56 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def train_from(self, checkpoint: Path | None) -> None:
         """Trains to the last step, or until it is told to stop: then a checkpoint of the last whole step is written.
 
+        At the end the model has the adapter that is kept.
+
         Args:
-            checkpoint: a checkpoint's folder; None starts at the beginning.
+            checkpoint: a checkpoint's folder, of the last step perhaps; None starts at the beginning.
 
         Raises:
             TrainerError: the loss is no number any more.
         """
-        if checkpoint is not None:
-            self._take_up(checkpoint)
         try:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            self._train(checkpoint)
+            self.ended = self._is_at_its_end(self.state)
+            if self.ended and self.evaluation is not None:
+                self.evaluation.finish()
         except ToldToStopError:
+            self.ended = False
             if self.state.global_step > self.saved_step:
                 self._save_checkpoint(self.model, None)
                 self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _train(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            self._take_up(checkpoint)
+            if self._is_at_its_end(TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))):
+                self.load_finished(checkpoint)
+                return
+        with suppress(NothingLeftError):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def _is_at_its_end(self, state: TrainerState) -> bool:
+        """Whether no step is left, be it that the validation loss no longer improves."""
+        return state.global_step >= state.max_steps or (
+            self.evaluation is not None and self.evaluation.ended_early(state)
+        )
+
+    def leave_if_told(self) -> None:
+        """Raises ToldToStopError when the process was told to go."""
+        if self.told_to_stop():
+            raise ToldToStopError
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:  # noqa: ARG002 (transformers' signature)
+        """Measures the adapter with `evaluation`; transformers calls it when a callback has asked for it.
+
+        Raises:
+            ToldToStopError: before a pass.
+            TrainerError: the validation loss is no number.
+        """
+        assert self.evaluation is not None, "only it asks"
+        metrics = {EVAL_LOSS: self.evaluation.measure()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def load_finished(self, checkpoint: Path) -> None:
         """Loads adapter and record of a training whose last step is done.
@@ -136,8 +186,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         losses = []
         try:
             for part in self.passes.of(step):
-                if self.told_to_stop():
-                    raise ToldToStopError
+                self.leave_if_told()
                 losses.append(super().training_step(model, part, trained))
         except (RuntimeError, MemoryError) as error:
             smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
@@ -169,12 +218,30 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         StepRecord(step=self.state.global_step, passes=self.passes, last_loss=self.last_loss).write(folder)
+        if self.evaluation is not None and self.evaluation.best is not None:
+            self.evaluation.best.write(folder)
         self.saved_step = self.state.global_step
 
     def _take_up(self, checkpoint: Path) -> None:
         """Takes what transformers does not restore."""
         record = StepRecord.read(checkpoint)
         self.passes, self.last_loss, self.saved_step = record.passes, record.last_loss, record.step
+        if self.evaluation is not None:
+            self.evaluation.best = BestAdapter.read(checkpoint)
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The gradient's length, which transformers asks for before it takes the step.
+
+        Raises:
+            TrainerError: it is no number: the step would destroy the adapter. float16 is left alone, whose loss scale
+                is too large now and then; such a step is passed over.
+        """
+        found = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None and not math.isfinite(length := float(found)):
+            step, rate = self.state.global_step + 1, self._get_learning_rate()
+            message = f"the gradient's length is {length} at step {step} (learning rate {rate:.3g})"
+            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+        return found
 
     def compute_loss(
         self,
@@ -245,6 +312,7 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
+    trainer.base_weights = base_weights_that_are_trained(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)
     if not trainer.aux_loss_enabled:

@@ -106,11 +106,13 @@ class Validation(Wire):
 
     uri: DatasetUri | None = Field(
         None,
-        description="Validation rows of their own, of the same format. Example: s3://data/support/val.jsonl.",
+        description="Validation rows of their own, read as the training rows are; those that are trained too are left "
+        "out. Example: s3://data/support/val.jsonl.",
     )
     fraction: Fraction | None = Field(
         None,
-        description='Share of the training rows to hold out, chosen by the seed, between 0 and 0.5. Example: "0.05".',
+        description="Share of the training rows to hold out, chosen by content and training.seed; equal rows stay "
+        'together. Above "0", at most "0.5". Example: "0.05".',
     )
 
     @model_validator(mode="after")

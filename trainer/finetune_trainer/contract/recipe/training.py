@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.uri import OutputUri
-from finetune_trainer.contract.wire import DECIMAL_LENGTH, Decimal, DecimalRange, Exclusive, Wire
+from finetune_trainer.contract.wire import DECIMAL_LENGTH, Decimal, DecimalRange, Exclusive, ObjectRule, Wire
 
 DEFAULT_RESTARTS = 1
 """Restarts of `cosine_with_restarts` when none are named; without any it would be `cosine`."""
@@ -51,10 +51,13 @@ LearningRate = Annotated[
 class EarlyStopping(Wire):
     """Stop when the validation loss no longer falls."""
 
-    patience: int = Field(3, ge=1, le=100, description="Evaluations without improvement before the end. Default: 3.")
+    patience: int = Field(
+        3, ge=1, le=100, description="Evaluations in a row without improvement before the end. Default: 3."
+    )
     min_improvement: Decimal = Field(
         "0",
-        description='Fall of the validation loss that counts as improvement. Default: "0". Example: "0.01".',
+        description="Fall of the validation loss, in nats per token below the last improvement, that counts as one. "
+        'Default: "0", any fall. Example: "0.01".',
     )
 
 
@@ -129,7 +132,8 @@ class TrainingSpec(Wire):
     )
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Stop early by the validation loss; needs dataset.validation. Default: none.",
+        description="Stop early by the validation loss; needs dataset.validation and evaluation.everySteps. "
+        "Default: none.",
     )
 
     @model_validator(mode="after")
@@ -138,34 +142,63 @@ class TrainingSpec(Wire):
         return self
 
 
+Perplexity = Annotated[
+    str,
+    DecimalRange('must be a decimal in quotes above "1", which no perplexity is below; for example "8"', above=1.0),
+    Field(max_length=DECIMAL_LENGTH),
+]
+
+_GATE: tuple[ObjectRule["Gate"], ...] = (
+    ObjectRule(
+        expression="has(self.minLossImprovement) || has(self.maxPerplexity)",
+        holds=lambda gate: gate.min_loss_improvement is not None or gate.max_perplexity is not None,
+        message="set minLossImprovement, maxPerplexity, or both: an empty gate lets everything pass",
+    ),
+)
+
+
 class Gate(Wire):
-    """What the adapter must reach to count as a success."""
+    """What the adapter must reach to count as a success; one that does not is not kept."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _GATE))
 
     min_loss_improvement: Decimal | None = Field(
-        None, description='Least fall of the validation loss from the base model. Example: "0.1".'
+        None,
+        description="Least fall of the validation loss, nats per token, from the base model to the tuned one. "
+        'Example: "0.1".',
     )
-    max_perplexity: Decimal | None = Field(
-        None, description='Highest validation perplexity of the tuned model. Example: "8".'
+    max_perplexity: Perplexity | None = Field(
+        None, description='Highest validation perplexity (e to the loss) of the tuned model, above 1. Example: "8".'
     )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        ObjectRule.check(self, _GATE)
+        return self
 
 
 class EvaluationSpec(Wire):
-    """When the adapter is measured against the base model."""
+    """How the adapter is measured on the rows of dataset.validation."""
 
     every_steps: int | None = Field(
         None,
         ge=1,
         le=10_000_000,
-        description="Optimizer steps between evaluations. Default: only at the end.",
+        description="Optimizer steps between evaluations; needs dataset.validation. The adapter that is kept is then "
+        "the one with the lowest validation loss. Default: only at the end, and the last adapter is kept. Example: 50.",
     )
-    gate: Gate | None = Field(None, description="What the adapter must reach. Default: none.")
+    gate: Gate | None = Field(None, description="What the adapter must reach; needs dataset.validation. Default: none.")
     sample_prompts: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=2000)]],
             Field(min_length=1, max_length=16),
         ]
         | None
-    ) = Field(None, description="Prompts answered by base and tuned model, side by side, at the end.")
+    ) = Field(
+        None,
+        description="Prompts that base and tuned model answer side by side at the end, in the report. A prompt is a "
+        "user's turn where the rows are conversations, else the beginning of a text.",
+    )
 
 
 DEFAULT_CHECKPOINT_MINUTES = 10

@@ -1,0 +1,137 @@
+"""Measuring the adapter on the way: when, which one is the best, and whether it still improves.
+
+Of a training that is measured on the way, the best adapter is kept, be it the last or not, as transformers'
+`load_best_model_at_end` does. What is decided follows from `log_history` and the best adapter, both of which a
+checkpoint holds.
+"""
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.progress import Stage
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.log import event
+from finetune_trainer.report import Reporter
+from finetune_trainer.train.best import BestAdapter
+from finetune_trainer.train.early_stopping import EVAL_LOSS, measured, no_longer_improves
+from finetune_trainer.train.evaluate import ValidationRows, mean_loss
+
+if TYPE_CHECKING:
+    from finetune_trainer.train.trainer import StepTrainer
+
+
+class NothingLeftError(Exception):
+    """The training that was to be resumed is at its end: the validation loss no longer improves."""
+
+
+class Evaluation(TrainerCallback):  # type: ignore[misc]
+    """Has the adapter measured when it is due.
+
+    Args:
+        recipe: when, and when to stop early.
+        rows: what to measure with.
+        reporter: is told the losses.
+        stop: a process that is told to go does not begin to measure; a resumed one does it first.
+
+    Attributes:
+        best: the adapter with the lowest loss so far; None when only the end is measured.
+        trainer: whose adapter it is; set before training.
+    """
+
+    best: BestAdapter | None = None
+    trainer: "StepTrainer"
+
+    def __init__(self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, stop: threading.Event) -> None:
+        self._every = recipe.evaluation.every_steps
+        self._early_stopping = recipe.training.early_stopping
+        self._rows = rows
+        self._reporter = reporter
+        self._stop = stop
+
+    def measures(self, trainer: "StepTrainer") -> None:
+        """Makes the two known to each other."""
+        self.trainer, trainer.evaluation = trainer, self
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Measures first what the pod before was told to leave unmeasured.
+
+        Raises:
+            NothingLeftError: that was the last step.
+        """
+        del args, rest
+        if self._due(state) and state.global_step not in measured(state.log_history):
+            self.trainer.evaluate()
+            if control.should_training_stop:
+                raise NothingLeftError
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Asks for a measurement where one is due. The last step's comes after its checkpoint (`finish`)."""
+        del args, rest
+        if self._due(state) and not self._stop.is_set():
+            control.should_evaluate = True
+        return control
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Ends the training that no longer improves."""
+        del args, rest
+        if self.ended_early(state):
+            control.should_training_stop = True
+            losses = measured(state.log_history)
+            lowest = min(losses, key=lambda step: losses[step])
+            event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=lowest)
+        return control
+
+    def measure(self) -> float:
+        """Measures the trainer's adapter, notes it in the log, and keeps the adapter when it is the best.
+
+        Raises:
+            ToldToStopError: before a pass; nothing is noted.
+            TrainerError: the loss is no number.
+        """
+        trainer, before = self.trainer, self._reporter.progress.stage
+        step = trainer.state.global_step
+        self._reporter.stage(Stage.EVALUATING)
+        loss = mean_loss(trainer, self._rows)
+        if not math.isfinite(loss):
+            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the validation loss is {loss} after step {step}")
+        trainer.log({EVAL_LOSS: loss})
+        if self._every is not None and (self.best is None or loss < self.best.loss):
+            self.best = BestAdapter.of(trainer.model, step, loss)
+        self._reporter.update(stage=before, eval_loss=loss)
+        event("evaluation", step=f"{step}/{trainer.state.max_steps}", eval_loss=loss, rows=len(self._rows))
+        return loss
+
+    def ended_early(self, state: Any) -> bool:
+        """Whether the training has ended before its last step."""
+        spec = self._early_stopping
+        early = state.global_step < state.max_steps
+        return early and spec is not None and no_longer_improves(measured(state.log_history).values(), spec)
+
+    def finish(self) -> None:
+        """Measures the last step, unless that was done, and puts the best adapter into the model.
+
+        Raises:
+            ToldToStopError: before a pass; the model has the last adapter then.
+        """
+        state = self.trainer.state
+        if state.global_step not in measured(state.log_history):
+            self.trainer.evaluate()
+        if self.best is not None and self.best.step != state.global_step:
+            self.best.put_into(self.trainer.model)
+            event("best", step=self.best.step, eval_loss=self.best.loss)
+
+    @property
+    def kept(self) -> tuple[int, float]:
+        """Step and validation loss of the adapter that is kept, once the training has ended."""
+        if self.best is not None:
+            return self.best.step, self.best.loss
+        state = self.trainer.state
+        return state.global_step, measured(state.log_history)[state.global_step]
+
+    def _due(self, state: Any) -> bool:
+        step = state.global_step
+        return self._every is not None and 0 < step < state.max_steps and step % self._every == 0

@@ -1,0 +1,69 @@
+"""The adapter that is kept beside its base model: validation loss, perplexity, and answers to a few prompts.
+
+The base model is the trained one with its adapter off, so nothing is loaded twice.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from finetune_trainer.contract.recipe.training import Gate
+from finetune_trainer.export.facts import Sample
+from finetune_trainer.log import event
+from finetune_trainer.model.base import without_adapter
+from finetune_trainer.train.evaluate import ValidationRows, mean_loss, perplexity
+from finetune_trainer.train.gate import require_good_enough
+from finetune_trainer.train.samples import Prompts, answers
+
+if TYPE_CHECKING:
+    from finetune_trainer.train.trainer import StepTrainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What was measured.
+
+    Attributes:
+        metrics: by name, losses in nats per token: `eval_loss`, `eval_perplexity`, `eval_step` (the step of the adapter
+            that is kept), `base_eval_loss` and `base_eval_perplexity`.
+        samples: answers side by side.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
+
+
+def compare(
+    trainer: "StepTrainer", tokenizer: Any, rows: ValidationRows | None, prompts: Prompts, gate: Gate | None
+) -> Quality:
+    """Measures the trainer's adapter and its base model; call it once the training has ended.
+
+    Raises:
+        ToldToStopError: before a pass or a token.
+        TrainerError: QUALITY_GATE_MISSED.
+    """
+    metrics: dict[str, float] = {}
+    if rows is not None and trainer.evaluation is not None:
+        step, loss = trainer.evaluation.kept
+        with without_adapter(trainer.model, trainer.base_weights):
+            base = mean_loss(trainer, rows)
+        measured = {
+            "eval_loss": loss,
+            "eval_perplexity": perplexity(loss),
+            "eval_step": float(step),
+            "base_eval_loss": base,
+            "base_eval_perplexity": perplexity(base),
+        }
+        metrics = {name: value for name, value in measured.items() if math.isfinite(value)}
+        event("quality", eval_loss=loss, base_eval_loss=base, step=step, rows=len(rows))
+        if gate is not None:
+            require_good_enough(gate, loss, base)
+    tuned = answers(trainer, tokenizer, prompts)
+    with without_adapter(trainer.model, trainer.base_weights):
+        untuned = answers(trainer, tokenizer, prompts)
+    samples = [
+        Sample(prompt=prompt, base=before, tuned=after)
+        for prompt, before, after in zip(prompts.texts, untuned, tuned, strict=True)
+    ]
+    return Quality(metrics=metrics, samples=samples)

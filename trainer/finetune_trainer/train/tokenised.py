@@ -1,0 +1,163 @@
+"""The data as token rows on disk: those that are trained, and those that the adapter is measured with.
+
+Validation rows go through the same reading, templates and cut as the others, and none of them is trained.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.data.duplicates import DuplicateCounter
+from finetune_trainer.data.example import Conversation, Example
+from finetune_trainer.data.read import for_validation, read_examples
+from finetune_trainer.data.split import Keys, also_in, held_out, row_key
+from finetune_trainer.data.templates.choose import only_conversations
+from finetune_trainer.data.tokenize import token_rows
+from finetune_trainer.data.tokens import TokenCounts, TokenRow
+from finetune_trainer.log import event
+from finetune_trainer.train.context import Context
+from finetune_trainer.train.inputs import Inputs
+from finetune_trainer.train.rows import parted, token_count, trained_token_count, write_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenised:
+    """The rows.
+
+    Attributes:
+        rows: dataset of `input_ids` and `labels`, on disk: what is trained.
+        validation: such a dataset of the rows that are kept out; None when none are asked for.
+        counts: what became of all rows that were read.
+        conversations: whether the rows are conversations, which a chat template has made text.
+    """
+
+    rows: Any
+    validation: Any
+    counts: TokenCounts
+    conversations: bool
+
+
+def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> Tokenised:
+    """Reads the training rows, and the validation rows where they are asked for.
+
+    Raises:
+        TrainerError: a row is wrong, or none is left to train or to measure with; or the process was told to go.
+    """
+    data = _read(recipe, recipe.dataset, inputs.dataset, tokenizer, context, "rows")
+    counts = data.counts
+    event(
+        "dataset",
+        rows=counts.rows,
+        tokens=counts.tokens,
+        trained_tokens=counts.trained_tokens,
+        truncated=counts.truncated,
+        dropped=counts.dropped,
+        longest=counts.longest,
+        duplicates=counts.duplicates,
+    )
+    split = recipe.dataset.validation
+    if split is None:
+        return Tokenised(rows=data.rows, validation=None, counts=counts, conversations=data.conversations)
+    if split.fraction is not None:
+        found = _held_out(data, float(split.fraction), context.work)
+    else:
+        own = _read(recipe, for_validation(recipe.dataset), inputs.validation, tokenizer, context, "own-validation")
+        found = _without_trained(data, own, context.work)
+    event("validation", rows=found.counts.validation, trained_too=found.counts.trained_too or None)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """Rows that were read, and a key for each."""
+
+    rows: Any
+    keys: Keys
+    counts: TokenCounts
+    conversations: bool
+
+
+def _read(
+    recipe: Recipe, dataset: DatasetSpec, objects: Sequence[SourceObject], tokenizer: Any, context: Context, name: str
+) -> _Read:
+    counts, repeated, kinds = TokenCounts(), DuplicateCounter(), set[type[Example]]()
+    keys = array("Q")
+    examples = read_examples(dataset, objects, context.open_store, context.downloaded, repeated)
+    examples = _noting(only_conversations(examples, dataset.chat_template), kinds)
+    rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
+    keyed = _keyed(map(context.unless_told, rows), recipe.training.seed, keys)
+    written = write_rows(keyed, context.work / f"{name}.arrow")
+    counts.duplicates = repeated.count
+    if not counts.rows:
+        message = f"no row has a token to train: {counts.dropped} of {counts.dropped} rows were dropped"
+        where = "" if name == "rows" else "spec.dataset.validation.uri: "
+        raise TrainerError(
+            FailureReason.DATASET_INVALID, f"{where}{message} (dataset.maxLength is {dataset.max_length} tokens)"
+        )
+    return _Read(
+        rows=written, keys=np.asarray(keys, dtype=np.uint64), counts=counts, conversations=Conversation in kinds
+    )
+
+
+def _noting(examples: Iterable[Example], kinds: set[type[Example]]) -> Iterator[Example]:
+    for example in examples:
+        kinds.add(type(example))
+        yield example
+
+
+def _keyed(rows: Iterable[TokenRow], seed: int, keys: "array[int]") -> Iterator[TokenRow]:
+    for row in rows:
+        keys.append(row_key(row.ids, seed))
+        yield row
+
+
+def _held_out(data: _Read, fraction: float, folder: Path) -> Tokenised:
+    """The rows with a part of them held out.
+
+    Raises:
+        TrainerError: all rows are equal, so none is left to train.
+    """
+    chosen = held_out(data.keys, fraction)
+    if chosen.all():
+        raise TrainerError(
+            FailureReason.DATASET_INVALID,
+            f"spec.dataset.validation.fraction: {len(chosen)} rows that are all the same cannot be divided; use rows "
+            "of their own (validation.uri), or remove the section",
+        )
+    rows, validation = parted(data.rows, chosen, folder / "training.arrow", folder / "validation.arrow")
+    counts = replace(
+        data.counts,
+        rows=len(rows),
+        tokens=token_count(rows),
+        trained_tokens=trained_token_count(rows),
+        validation=len(validation),
+    )
+    return Tokenised(rows=rows, validation=validation, counts=counts, conversations=data.conversations)
+
+
+def _without_trained(data: _Read, own: _Read, folder: Path) -> Tokenised:
+    """The rows with validation rows of their own, without those that are trained.
+
+    Raises:
+        TrainerError: all of them are.
+    """
+    known = also_in(own.keys, data.keys)
+    if known.all():
+        raise TrainerError(
+            FailureReason.DATASET_INVALID,
+            f"spec.dataset.validation.uri: each of its {len(known)} rows is a training row too, and what is trained "
+            "measures nothing; use other rows, or validation.fraction",
+        )
+    validation = own.rows
+    if known.any():
+        validation, _ = parted(own.rows, known, folder / "validation.arrow", folder / "trained-too.arrow")
+    counts = replace(data.counts, validation=len(validation), trained_too=int(known.sum()))
+    return Tokenised(rows=data.rows, validation=validation, counts=counts, conversations=data.conversations)
