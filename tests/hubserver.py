@@ -11,6 +11,8 @@ as the real Hub's CDN, which must never see a token. Every request is kept.
 
 import hashlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +35,8 @@ class Request:
     path: str
     authorization: str | None
     user_agent: str
+    first: int = 0
+    """The first byte that is asked for."""
 
 
 @dataclass(kw_only=True)
@@ -42,11 +46,16 @@ class Fault:
     Attributes:
         status: the answer's status; 0: the announced length is never reached, the connection ends half-way.
         times: how often; then the answer is the right one.
+        sent: with status 0, as many bytes of the file itself come before the connection ends; negative: all of them
+            but the last, which is another one, and the connection stays.
+        reset: with `sent`, the connection is reset (RST) rather than closed.
     """
 
     path: str
     status: int
     times: int = 1_000_000
+    sent: int | None = None
+    reset: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -127,6 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     host: str
     protocol_version = "HTTP/1.1"
+    broken: Fault | None = None
+    """What happens to the file that is about to be sent."""
+
+    @property
+    def first_byte(self) -> int:
+        return int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -137,6 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
                 path=path,
                 authorization=self.headers.get("authorization"),
                 user_agent=self.headers.get("user-agent", ""),
+                first=self.first_byte,
             )
         )
         for fault in self.hub.faults:
@@ -145,6 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault.status:
                     self.send(fault.status, fault.body, **fault.headers)
                     return
+                if fault.sent is not None:
+                    self.broken = fault
+                    break
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
                 self.end_headers()
@@ -164,13 +183,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "GET":
+            return
+        if (fault := self.broken) is None:
             self.wfile.write(body)
+        elif fault.sent is not None and fault.sent < 0:
+            self.wfile.write(body[:-1] + bytes([body[-1] ^ 1]))
+        else:
+            self.wfile.write(body[: fault.sent])
+            self.close_connection = True
+            if fault.reset:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+        self.broken = None
 
     def send_file(self, content: bytes, **headers: str) -> None:
         """A file, or the part of it that is asked for."""
-        first = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0]
-        start = int(first)
+        start = self.first_byte
         if start:
             headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self.send(206 if start else 200, content[start:], Accept_Ranges="bytes", **headers)

@@ -6,6 +6,7 @@ Each look happens in a process of its own: the Hub's client reads its switches w
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from finetune_trainer.storage.hub_token import HubToken
 from hubserver import Fault, Hub, Repository
 
 _SCRIPT = """
-import json, sys
+import hashlib, json, sys
 from pathlib import Path
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
@@ -28,7 +29,7 @@ from finetune_trainer.log import quieten
 quieten()
 from finetune_trainer.storage.hub import HubStore
 
-store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3]), []
+store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=lambda _: None), []
 try:
     found = store.stat(parse_uri("hf://org/name"))
     print(json.dumps([item.to_dict() for item in found]), flush=True)
@@ -36,8 +37,9 @@ try:
     contents = {}
     for item in found:
         target = Path(sys.argv[2]) / item.uri.rsplit("/", 1)[-1]
-        store.download(item, target, moved.append)
-        contents[target.name] = target.read_text()
+        store.download(item, target, moved.append, link=sys.argv[4] == "link")
+        content = target.read_bytes()
+        contents[target.name] = content.decode() if item.size < 1000 else hashlib.sha256(content).hexdigest()
     print(json.dumps({"contents": contents, "moved": sum(moved), "opened": store.open(found[0]).read().decode()}))
 except TrainerError as error:
     print(json.dumps({"reason": error.reason, "message": error.message}))
@@ -48,9 +50,9 @@ CONFIG, WEIGHTS = b'{"model_type": "llama"}', b"weights of the first commit"
 class Look:
     """A process that lists a model, waits, and fetches what it has listed."""
 
-    def __init__(self, folder: Path, revision: str = "main", **environment: str) -> None:
+    def __init__(self, folder: Path, revision: str = "main", how: str = "link", **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, str(folder / "cache"), str(folder / "target"), revision],
+            [sys.executable, "-c", _SCRIPT, str(folder / "cache"), str(folder / "target"), revision, how],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "trainer"), **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,8 +64,8 @@ class Look:
 
     def fetch(self) -> dict[str, Any]:
         """What came of it."""
-        stdout, stderr = self.process.communicate("\n")
-        assert stderr == ""
+        stdout, self.log = self.process.communicate("\n")
+        assert "Traceback" not in self.log, self.log
         answer = json.loads(stdout)
         assert isinstance(answer, dict)
         return answer
@@ -83,8 +85,8 @@ def model(hub: Hub) -> Repository:
     return hub.add("org/name", {"config.json": CONFIG, "model.safetensors": WEIGHTS})
 
 
-def look(hub: Hub, folder: Path) -> Look:
-    return Look(folder, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0")
+def look(hub: Hub, folder: Path, how: str = "link") -> Look:
+    return Look(folder, how=how, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0")
 
 
 def cached(folder: Path, *, blob: str) -> str:
@@ -110,6 +112,7 @@ def test_what_was_listed_is_fetched_wherever_the_branch_moves(hub: Hub, model: R
     assert got["opened"] == CONFIG.decode()
     assert got["moved"] == len(CONFIG) + len(WEIGHTS)
     assert (tmp_path / "target/model.safetensors").is_symlink(), "weights take their space once"
+    assert seen.log == ""
 
 
 def test_a_cache_gives_the_identity_that_the_hub_gives(hub: Hub, model: Repository, tmp_path: Path) -> None:
@@ -177,6 +180,82 @@ def test_a_connection_that_breaks_is_made_again(hub: Hub, model: Repository, tmp
     hub.faults += [broken, busy]
     assert look(hub, tmp_path).fetch()["contents"]["model.safetensors"] == WEIGHTS.decode()
     assert (broken.times, busy.times) == (0, 0)
+
+
+LARGE = random.Random(1).randbytes(22 << 20)
+"""Longer than two of the pieces in which the client writes a file; what has come of one that is torn is lost."""
+
+
+@pytest.fixture
+def large(hub: Hub) -> str:
+    """A model with a large file; returns the end of the path that the file is fetched from."""
+    hub.add("org/name", {"config.json": CONFIG, "model.safetensors": LARGE})
+    return hashlib.sha256(LARGE).hexdigest()
+
+
+@pytest.mark.parametrize("how", ["link", "own"])
+def test_a_file_goes_on_where_it_broke(hub: Hub, large: str, tmp_path: Path, how: str) -> None:
+    hub.faults += [Fault(path=large, status=0, times=1, sent=15 << 20)]
+    got = look(hub, tmp_path, how).fetch()
+
+    assert got["contents"]["model.safetensors"] == large
+    first, second = (item.first for item in hub.requests if item.path.endswith(large))
+    assert (first, second) == (0, 10 << 20)
+    assert got["moved"] == len(CONFIG) + len(LARGE)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 0, "sent": 15 << 20, "reset": True}, {"status": 502}, {"status": 500}], ids=str
+)
+def test_a_file_is_asked_for_again(hub: Hub, large: str, tmp_path: Path, fault: dict[str, Any]) -> None:
+    hub.faults += [Fault(path=large, times=2, **fault)]
+    seen = look(hub, tmp_path)
+
+    assert seen.fetch()["contents"]["model.safetensors"] == large
+    assert len([item for item in hub.requests if item.path.endswith(large)]) == 3
+    assert [line.split()[0] for line in seen.log.splitlines()] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize("how", ["link", "own"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_file_is_fetched_once_more(hub: Hub, model: Repository, tmp_path: Path, name: str, how: str) -> None:
+    place = {"config.json": "/api/resolve-cache/", "model.safetensors": hashlib.sha256(WEIGHTS).hexdigest()}[name]
+    fault = Fault(path=place, status=0, times=1, sent=-1)
+    hub.faults.append(fault)
+    got = look(hub, tmp_path, how).fetch()
+
+    assert got["contents"] == {"config.json": CONFIG.decode(), "model.safetensors": WEIGHTS.decode()}
+    assert fault.times == 0
+
+    fault.times = 1000
+    got = look(hub, tmp_path / "other", how).fetch()
+    assert got["reason"] == "ModelInvalid"
+    kind = {"config.json": "Git name", "model.safetensors": "SHA-256"}[name]
+    assert f"hf://org/name/{name} at revision {model.refs['main']} has the {kind} " in got["message"]
+    assert "check HF_ENDPOINT and the proxy" in got["message"]
+    assert not (tmp_path / "other/target" / name).exists()
+
+
+def test_files_of_its_own(hub: Hub, model: Repository, tmp_path: Path) -> None:
+    got = look(hub, tmp_path, "own").fetch()
+
+    assert got["contents"] == {"config.json": CONFIG.decode(), "model.safetensors": WEIGHTS.decode()}
+    files = sorted((tmp_path / "target").iterdir())
+    assert [file.name for file in files] == ["config.json", "model.safetensors"]
+    assert not any(file.is_symlink() for file in files)
+
+    look(hub, tmp_path).fetch()
+    assert (tmp_path / "target/model.safetensors").is_symlink()
+    copied = Look(tmp_path, model.refs["main"], "own", HF_HUB_OFFLINE="1")
+    assert copied.fetch()["contents"] == got["contents"]
+    assert not (tmp_path / "target/model.safetensors").is_symlink()
+
+
+def test_a_damaged_cache_is_no_model(tmp_path: Path) -> None:
+    cached(tmp_path, blob=hashlib.sha256(WEIGHTS).hexdigest())
+    got = Look(tmp_path, HF_HUB_OFFLINE="1").fetch()
+    assert got["reason"] == "ModelInvalid"
+    assert "has the SHA-256 " in got["message"]
 
 
 @pytest.mark.parametrize("text", ["", " \n", "two words", "line\nbreak", "h\u00f6chst geheim"])

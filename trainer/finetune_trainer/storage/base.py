@@ -77,8 +77,15 @@ class Store(Protocol):
         """
         ...
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
-        """Puts the object into the file `target`, which appears only when it is whole."""
+    def download(self, source: SourceObject, target: Path, moved: ByteCount, *, link: bool = True) -> None:
+        """Puts the object into the file `target`, which appears only when it is whole.
+
+        Args:
+            source: what `stat` found.
+            target: the file.
+            moved: is told the bytes that come.
+            link: whether the target may be a link to a file that lies on this machine already, in a cache for example.
+        """
         ...
 
     def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:

@@ -6,7 +6,11 @@ already holds is used as it is.
 """
 
 import hashlib
-from collections.abc import Sequence
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
@@ -25,7 +29,9 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.contract.wire import TolerantWire
+from finetune_trainer.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
+from finetune_trainer.storage.content import damage
 from finetune_trainer.storage.hub_errors import known_reasons
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.partial import partial_file
@@ -35,6 +41,8 @@ _ANSWER_SECONDS = 30.0
 """How long the Hub may be silent; the client itself would wait for ever (huggingface_hub:hf_api.py, model_info)."""
 _RETRIES = 3
 """Further questions after a fault of the Hub's: 1, 2 and 4 seconds apart, or as far as the Hub asks for."""
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between the tries of one file."""
 _SHA256_DIGITS = 64
 
 
@@ -63,14 +71,21 @@ class HubStore:
         revision: branch, tag or commit; None is the main branch.
         token: access token of a gated model; None leaves it to the client (HF_TOKEN, a login).
         cache: the Hub cache; None is the client's own place.
+        sleep: waits that many seconds.
     """
 
     def __init__(
-        self, *, revision: str | None = None, token: HubToken | None = None, cache: Path | None = None
+        self,
+        *,
+        revision: str | None = None,
+        token: HubToken | None = None,
+        cache: Path | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._revision = revision
         self._token = token
         self._cache = cache
+        self._sleep = sleep
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
@@ -86,11 +101,20 @@ class HubStore:
         """See `Store.open`. The file is fetched into the cache first."""
         return cast("BinaryIO", self._fetched(parse_uri(source.uri), source.revision).open("rb"))
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
-        """See `Store.download`. The target is a link into the cache: weights take their space once."""
-        fetched = self._fetched(parse_uri(source.uri), source.revision, moved)
-        with partial_file(target) as partial:
-            partial.symlink_to(fetched.resolve())
+    def download(self, source: SourceObject, target: Path, moved: ByteCount, *, link: bool = True) -> None:
+        """See `Store.download`. A link goes into the client's cache: weights take their space once."""
+        if link:
+            with partial_file(target) as partial:
+                partial.symlink_to(self._checked(source, moved, None))
+            return
+        folder = _made(target.parent)
+        with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder) as own, partial_file(target) as partial:
+            # Offline, the client looks for a file in its cache only when it is not to put it elsewhere.
+            file = self._checked(source, moved, None if is_offline_mode() else Path(own))
+            if file.is_relative_to(Path(own).resolve()):
+                file.replace(partial)
+            else:
+                shutil.copyfile(file, partial)
 
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
@@ -147,8 +171,44 @@ class HubStore:
             for item in info.siblings
         ]
 
-    def _fetched(self, uri: Uri, revision: str | None, moved: ByteCount | None = None) -> Path:
-        """The file in the cache; what comes over the network is counted."""
+    def _checked(self, source: SourceObject, moved: ByteCount, folder: Path | None) -> Path:
+        """The file, which is what the Hub told of; one that is not is fetched once more, and no third time.
+
+        The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
+        answers 5xx: then the file begins anew here (huggingface_hub:file_download.py, http_get).
+        """
+        uri, wrong = parse_uri(source.uri), None
+        for pause in (*_PAUSES, None):
+            try:
+                file = self._fetched(uri, source.revision, moved, folder=folder, anew=wrong is not None).resolve()
+            except TrainerError as error:
+                if error.reason is not FailureReason.STORAGE_UNAVAILABLE or pause is None:
+                    raise
+                event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
+                self._sleep(pause)
+                continue
+            before, wrong = wrong, damage(file, source)
+            if wrong is None:
+                return file
+            if before is not None or is_offline_mode():
+                break
+            event("damaged", level=logging.WARNING, message=f"{uri} {wrong}")
+        raise TrainerError(
+            FailureReason.MODEL_INVALID,
+            f"{_what(*_split(uri), source.revision)} {wrong}: the local cache, or what answers for the Hub, damages "
+            "it; check HF_ENDPOINT and the proxy",
+        )
+
+    def _fetched(
+        self,
+        uri: Uri,
+        revision: str | None,
+        moved: ByteCount | None = None,
+        *,
+        folder: Path | None = None,
+        anew: bool = False,
+    ) -> Path:
+        """The file in the cache, or in a folder of its own; what comes over the network is counted."""
         repo, file = _split(uri)
         token = self._token.read() if self._token else None
         with known_reasons(_what(repo, file, revision), token=token is not None):
@@ -159,6 +219,8 @@ class HubStore:
                     revision=revision or DEFAULT_REVISION,
                     token=token,
                     cache_dir=self._cache,
+                    local_dir=folder,
+                    force_download=anew,
                     tqdm_class=_counter(moved) if moved else None,
                 )
             )
@@ -224,6 +286,11 @@ def _split(uri: Uri) -> tuple[str, str]:
     assert uri.scheme is Scheme.HF
     organisation, name, *rest = f"{uri.authority}/{uri.path}".rstrip("/").split("/")
     return f"{organisation}/{name}", "/".join(rest)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _what(repo: str, file: str, revision: str | None) -> str:

@@ -60,7 +60,14 @@ class LocalStore:
             file = _GuardedFile(self._path(uri), source)
         return cast("BinaryIO", io.BufferedReader(file, _CHUNK))
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
+    def download(
+        self,
+        source: SourceObject,
+        target: Path,
+        moved: ByteCount,
+        *,
+        link: bool = True,  # noqa: ARG002 (the Protocol's)
+    ) -> None:
         """See `Store.download`."""
         with self.open(source) as stream, _reasons("copying", parse_uri(source.uri)), partial_file(target) as partial:
             _copy(stream, partial, moved)

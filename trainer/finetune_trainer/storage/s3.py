@@ -91,7 +91,14 @@ class S3Store:
         stream = ResumingStream(open_at, source.size, lambda error: translate(error, self._attempted("reading", uri)))
         return cast("BinaryIO", io.BufferedReader(stream, BUFFER_BYTES))
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount) -> None:
+    def download(
+        self,
+        source: SourceObject,
+        target: Path,
+        moved: ByteCount,
+        *,
+        link: bool = True,  # noqa: ARG002 (the Protocol's)
+    ) -> None:
         """See `Store.download`. Large objects come in parallel parts, each bound to the ETag that `stat` saw."""
         with partial_file(target) as partial:
             if source.size < _PART_BYTES:

@@ -1,0 +1,50 @@
+"""Whether a file on this disk is the object that its source told of: by size, and by content where that is known.
+
+The Hub tells the SHA-256 of large files and Git's own name of small ones. Its client compares sizes only, unless the
+file came through Xet, so that a mirror or a proxy that damages bytes would go unnoticed (huggingface_hub 1.x,
+file_download.py: http_get). An S3 ETag is no checksum that a client can compute: only the size is compared.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Scheme
+
+_GIT_NAME = re.compile("[0-9a-f]{40}")
+_CHUNK = 1 << 20
+
+
+def damage(file: Path, source: SourceObject) -> str | None:
+    """What is wrong with the file, as the rest of a sentence that begins with its name; None when nothing is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = file.stat().st_size
+    if size != source.size:
+        return f"has {size} bytes, expected {source.size}"
+    if source.sha256 is not None:
+        return _differs("SHA-256", _sha256(file), source.sha256)
+    if source.uri.startswith(f"{Scheme.HF}://") and _GIT_NAME.fullmatch(source.etag or ""):
+        return _differs("Git name", _git_name(file), source.etag or "")
+    return None
+
+
+def _differs(what: str, found: str, expected: str) -> str | None:
+    return None if found == expected else f"has the {what} {found}, expected {expected}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _git_name(file: Path) -> str:
+    """SHA-1 of the content after Git's header (git-hash-object)."""
+    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
