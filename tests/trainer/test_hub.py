@@ -43,7 +43,8 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
         assert checked.message.preflight is not None
         assert checked.message.preflight.model_revision == commit
         fetched = [item.path.rsplit("/", 1)[-1] for item in hub.requests if item.method == "GET"]
-        assert set(fetched) == {"main", "config.json"}, "the description, and what is needed to know the model"
+        tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+        assert set(fetched) == {"main", "config.json"} | tokenizer, "the description, and what counting tokens takes"
 
         # The branch moves on, to files of another size; the operator hands the commit of preflight on.
         model.commit({**tiny_files, "config.json": tiny_files["config.json"] + b"\n"})
@@ -83,6 +84,30 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
         assert {item.authorization for item in hub.requests if item.host == "store"} == {None}, "a CDN is no Hub"
         assert [item for item in hub.requests if not ROUTES.fullmatch(f"{item.method} {item.path}")] == []
         assert [item.user_agent for item in hub.requests if re.search("torch|agent/", item.user_agent)] == []
+
+
+def test_jobs_share_a_cache_of_models(tiny_files: dict[str, bytes], tmp_path: Path) -> None:
+    model = {"uri": "hf://org/tiny", "cache": f"file://{tmp_path / 'cache'}"}
+    manifests = []
+    with hubserver.running() as hub:
+        hub.add("org/tiny", {**tiny_files, **NOT_NEEDED})
+        for name, fetched in (("first", {*tiny_files, "README.md"}), ("second", {"README.md"})):
+            (tmp_path / name).mkdir()
+            hub.requests.clear()
+            end = HubJob(folder=tmp_path / name, endpoint=hub.endpoint, model=model).train()
+
+            assert end.code == 0, end.everything
+            assert _names(hub) == fetched
+            assert not list((tmp_path / name).rglob("model.safetensors")), "the pod's own disk stays free"
+            assert end.message.output is not None
+            manifests.append(Path(end.message.output.manifest_uri.removeprefix("file://")).read_bytes())
+
+    [entry] = (tmp_path / "cache").iterdir()
+    assert {path.name: path.read_bytes() for path in entry.iterdir()} == tiny_files
+    one, other = map(Manifest.model_validate_json, manifests)
+    assert one.fingerprint == other.fingerprint
+    weights = [{file.sha256 for file in item.files if file.path.endswith(".safetensors")} for item in (one, other)]
+    assert weights[0] == weights[1]
 
 
 def _names(hub: hubserver.Hub) -> set[str]:

@@ -95,6 +95,7 @@ _RULES: list[dict[str, str]] = [
         "message": "managedBy is immutable: create a FineTuneJob with another name",
     },
     _not_in_cluster("!self.model.uri.startsWith('file://')", ".model.uri", "hf://, s3:// or pvc://"),
+    _not_in_cluster("!has(self.model.cache) || !self.model.cache.startsWith('file://')", ".model.cache", "pvc://"),
     _not_in_cluster(
         "!has(self.dataset.uri) || !self.dataset.uri.startsWith('file://')", ".dataset.uri", "s3:// or pvc://"
     ),
@@ -122,6 +123,11 @@ _RULES: list[dict[str, str]] = [
         "rule": "!has(self.model.revision) || self.model.uri.startsWith('hf://')",
         "message": "only hf:// models have revisions: remove the field",
         "fieldPath": ".model.revision",
+    },
+    {
+        "rule": "!has(self.model.cache) || self.model.uri.startsWith('hf://') || self.model.uri.startsWith('s3://')",
+        "message": "only hf:// and s3:// models are fetched: remove the field",
+        "fieldPath": ".model.cache",
     },
     {
         "rule": "!has(self.lora.targetModules) || self.lora.targetModules.size() == 1 || "

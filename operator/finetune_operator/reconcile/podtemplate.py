@@ -65,7 +65,7 @@ def pod_template(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(job, config, role, [mount for _, mount in volumes])],
-        "volumes": [volume for volume, _ in volumes],
+        "volumes": list({volume["name"]: volume for volume, _ in volumes}.values()),
     }
     if scheduling.service_account_name is not None:
         spec["serviceAccountName"] = scheduling.service_account_name
@@ -164,9 +164,7 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
             "items": [{"key": token.key, "path": file}],
         }
         found.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
-    for index, claim in enumerate(_claims(job)):
-        volume = {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        found.append(_volume(f"pvc-{index}", volume, f"{layout.PVC_ROOT}/{claim}", read_only=True))
+    found += _claim_volumes(job, role)
     if role == names.TRAIN_ROLE:
         memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
         found.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
@@ -190,6 +188,21 @@ def _volume(
     if read_only:
         mount["readOnly"] = True
     return {"name": name, **source}, mount
+
+
+def _claim_volumes(job: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Claims, each as one volume: mounted read-only to be read from, and once more where the cache is written to."""
+    read = _claims(job)
+    cache = parse_uri(job.spec.model.cache).authority if job.spec.model.cache and role == names.TRAIN_ROLE else None
+    found = []
+    for index, claim in enumerate(dict.fromkeys([*read, *filter(None, [cache])])):
+        source: dict[str, Any] = {"claimName": claim} if claim == cache else {"claimName": claim, "readOnly": True}
+        name, volume = f"pvc-{index}", {"persistentVolumeClaim": source}
+        if claim in read:
+            found.append(_volume(name, volume, f"{layout.PVC_ROOT}/{claim}", read_only=True))
+        if claim == cache:
+            found.append(_volume(name, volume, layout.CACHE_ROOT))
+    return found
 
 
 def _claims(job: FineTuneJob) -> list[str]:

@@ -115,6 +115,30 @@ def test_claims_are_mounted_once_and_read_only() -> None:
     assert f"{layout.PVC_ROOT}/models" in mounts
 
 
+@pytest.mark.parametrize(
+    ("cache", "data", "read_only"),
+    [
+        ("pvc://cache/models", "pvc://data/train.jsonl", {"data": True, "cache": False}),
+        ("pvc://shared/models", "pvc://shared/train.jsonl", {"shared": False}),
+    ],
+)
+def test_training_alone_may_write_to_the_cache(cache: str, data: str, read_only: dict[str, bool]) -> None:
+    sections = {"model": {"uri": "hf://org/llama", "cache": cache}, "dataset": {"uri": data}}
+    pod = pod_of(names.TRAIN_ROLE, **sections)["spec"]
+    claims = [item["persistentVolumeClaim"] for item in pod["volumes"] if "persistentVolumeClaim" in item]
+    assert {item["claimName"]: item.get("readOnly", False) for item in claims} == read_only
+    assert len(claims) == len(read_only), "one volume a claim"
+    volumes = {item["name"] for item in pod["volumes"]}
+    mounts = {item["mountPath"]: item for item in pod["containers"][0]["volumeMounts"]}
+    assert {item["name"] for item in mounts.values()} == volumes
+    assert "readOnly" not in mounts[layout.CACHE_ROOT]
+    assert mounts[f"{layout.PVC_ROOT}/{data.split('/')[2]}"]["readOnly"] is True
+
+    preflight = pod_of(names.PREFLIGHT_ROLE, **sections)["spec"]
+    assert layout.CACHE_ROOT not in json.dumps(preflight)
+    assert all(item["persistentVolumeClaim"]["readOnly"] for item in preflight["volumes"] if "pvc" in item["name"])
+
+
 @pytest.mark.parametrize(("cpu", "threads"), [("500m", "1"), ("4", "4"), ("2500m", "2"), (3, "3")])
 def test_threads_follow_the_cores(cpu: object, threads: str) -> None:
     assert environment(pod_of(names.TRAIN_ROLE, resources={"cpu": cpu}))["OMP_NUM_THREADS"] == threads

@@ -3,13 +3,14 @@
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """Forwards to a server; cuts an answer after a number of bytes, for a number of connections."""
+    """Forwards to a server; refuses, slows down or cuts a number of answers."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -21,6 +22,9 @@ class Proxy(socketserver.ThreadingTCPServer):
         self.cut_after = 0
         self.cuts_left = 0
         self.cuts = 0
+        self.refusals: list[int] = []
+        self.slow_left = 0
+        self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
@@ -29,6 +33,35 @@ class Proxy(socketserver.ThreadingTCPServer):
     def cut(self, times: int, after: int) -> None:
         """From now on: `times` answers that are longer than `after` bytes end there, with a reset."""
         self.cuts_left, self.cut_after, self.cuts = times, after, 0
+
+    def refuse(self, *statuses: int) -> None:
+        """From now on: the next GETs are answered with these statuses, and the connection ends."""
+        self.refusals = list(statuses)
+
+    def slow(self, times: int) -> None:
+        """From now on: the answers on `times` connections come in pieces of 256 KiB, with pauses."""
+        self.slow_left = times
+
+    def next_refusal(self) -> int | None:
+        with self._lock:
+            return self.refusals.pop(0) if self.refusals else None
+
+    def take_cut(self) -> bool:
+        with self._lock:
+            if not self.cuts_left:
+                return False
+            self.cuts_left -= 1
+            self.cuts += 1
+            return True
+
+    def take_slow(self) -> bool:
+        with self._lock:
+            self.slow_left -= 1
+            return self.slow_left >= 0
+
+
+_ERROR = b"<Error><Code>SlowDown</Code><Message>please wait</Message></Error>"
+_REFUSAL = b"HTTP/1.1 %d Refused\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -43,19 +76,25 @@ class _Connection(socketserver.BaseRequestHandler):
     def _requests(self, upstream: socket.socket) -> None:
         try:
             while piece := self.request.recv(65536):
+                if piece.startswith(b"GET ") and (status := self.server.next_refusal()):
+                    self.request.sendall(_REFUSAL % (status, len(_ERROR), _ERROR))
+                    self.request.shutdown(socket.SHUT_RDWR)
+                    upstream.shutdown(socket.SHUT_RDWR)
+                    return
                 upstream.sendall(piece)
             upstream.shutdown(socket.SHUT_WR)
         except OSError:
             return
 
     def _answers(self, upstream: socket.socket) -> None:
-        passed = 0
+        passed, slow = 0, False
         try:
-            while piece := upstream.recv(65536):
+            while piece := upstream.recv(262144 if slow else 65536):
+                slow = slow or (not passed and self.server.take_slow())
                 passed += len(piece)
-                if self.server.cuts_left and passed > self.server.cut_after:
-                    self.server.cuts_left -= 1
-                    self.server.cuts += 1
+                if slow:
+                    time.sleep(0.02)
+                if passed > self.server.cut_after and self.server.take_cut():
                     self.request.shutdown(socket.SHUT_RDWR)  # close() would wait for the other thread's recv()
                     return
                 self.request.sendall(piece)

@@ -9,6 +9,7 @@ from unit.trainer_train.recipes import recipe
 
 BROKEN: dict[str, dict[str, Any]] = {
     "spec.model.revision": {"model": {"uri": "s3://models/base", "revision": "main"}},
+    "spec.model.cache": {"model": {"uri": "pvc://models/base", "cache": "pvc://models/cache"}},
     "spec.model.attention": {"model": {"attention": "varlen"}, "dataset": {"packing": "disabled"}},
     "spec.dataset.fields": {"dataset": {"fields": {"prompt": "question", "text": "body"}}},
     "spec.dataset.fields.text": {"dataset": {"schema": "promptCompletion", "fields": {"text": "body", "prompt": "q"}}},
@@ -37,6 +38,8 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
     [
         {},
         {"model": {"revision": "main"}},
+        {"model": {"cache": "pvc://models"}},
+        {"model": {"uri": "s3://models/base", "cache": "pvc://models/cache"}},
         {"model": {"attention": "varlen"}},
         {"model": {"attention": "sdpa"}, "dataset": {"packing": "disabled"}},
         {"dataset": {"fields": {"prompt": "question"}}},

@@ -25,6 +25,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"lora": {"modulesToSave": ["a", "b"]}}, {"lora": {"modulesToSave": ["b", "a"]}}),
     ({"model": {"quantization": {"type": "none"}}},
      {"model": {"quantization": {"type": "none", "doubleQuant": False}}}),
+    ({"model": {"cache": "pvc://models/cache"}}, {}),
     ({"dataset": {"packing": "disabled"}, "training": {"microBatchSize": 4}}, {}),
 ]  # fmt: skip
 OTHER: list[dict[str, Any]] = [

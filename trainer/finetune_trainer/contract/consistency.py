@@ -41,6 +41,9 @@ def _model(recipe: Recipe) -> Iterator[Inconsistency]:
     if recipe.model.revision is not None and parse_uri(recipe.model.uri).scheme is not Scheme.HF:
         message = f"only hf:// models have revisions, and model.uri is {recipe.model.uri}; remove the field"
         yield Inconsistency(path="spec.model.revision", value=recipe.model.revision, message=message)
+    if recipe.model.cache is not None and parse_uri(recipe.model.uri).scheme not in (Scheme.HF, Scheme.S3):
+        message = f"only hf:// and s3:// models are fetched, and model.uri is {recipe.model.uri}; remove the field"
+        yield Inconsistency(path="spec.model.cache", value=recipe.model.cache, message=message)
     if recipe.model.attention is Attention.VARLEN and recipe.dataset.packing is Switch.DISABLED:
         message = "is for packed rows, and dataset.packing is disabled; use auto or pack"
         yield Inconsistency(path="spec.model.attention", value=recipe.model.attention, message=message)

@@ -21,6 +21,7 @@ _SHAPES_NO_WEIGHT: dict[str, Any] = {
         "uri",
         "revision",
         "token_secret_ref",
+        "cache",
         "trust_remote_code",
         "attention",
         "device_map",

@@ -31,6 +31,8 @@ HUB_TOKEN_PATH = "/var/run/secrets/finetune.dev/hub/token"  # noqa: S105
 HUB_TOKEN_ENV = "FINETUNE_HUB_TOKEN_FILE"  # noqa: S105
 PVC_ROOT = "/mnt/pvc"
 """pvc://claim/path is this directory's claim/path, in a pod."""
+CACHE_ROOT = "/mnt/cache"
+"""model.cache's pvc://claim/path is this directory's path, in a training pod, which may write there."""
 POD_UID_ENV = "FINETUNE_POD_UID"
 """UID of the pod: the identity of a writer, since one attempt may have several pods."""
 

@@ -91,6 +91,15 @@ DatasetUri = Annotated[
     _NO_CLIMBING,
     Field(max_length=1024),
 ]
+CacheUri = Annotated[
+    str,
+    Matching(
+        f"^(pvc://{_CLAIM}(/.*)?|file:///.+)$",
+        "must be pvc://claim or pvc://claim/path (file:///path in a local run)",
+    ),
+    _NO_CLIMBING,
+    Field(max_length=1024),
+]
 OutputUri = Annotated[
     str,
     Matching(

@@ -5,6 +5,7 @@ a LocalEntryNotFoundError (huggingface_hub:file_download.py, _raise_on_head_call
 """
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -62,12 +63,14 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
             return _answer(error, what, token=token)
         case OSError(errno=number) if number in _DISK_FULL:
             return TrainerError(FailureReason.DISK_FULL, f"no space left for {what}")
-        case PermissionError() | FileNotFoundError() if error.errno is not None:
-            return None
+        case ConnectionError() | TimeoutError() | socket.gaierror():
+            return _unreachable(error, what)
+        case OSError() if error.errno is not None:
+            return None  # this machine's disk
         case errors.FileMetadataError():
             return _unavailable(what, f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})")
         case _:
-            return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})")
+            return _unreachable(error, what)
 
 
 def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerError | None:
@@ -107,6 +110,10 @@ def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerE
 def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
     said = f"; the Hub says: {_shortened(error.server_message)}" if error.server_message else ""
     return TrainerError(FailureReason.MODEL_ACCESS_DENIED, message + said)
+
+
+def _unreachable(error: BaseException | None, what: str) -> TrainerError:
+    return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})")
 
 
 def _unavailable(what: str, why: str) -> TrainerError:

@@ -21,8 +21,9 @@ from finetune_trainer.storage.base import (
     ObjectReplacedError,
 )
 from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 from finetune_trainer.storage.partial import partial_file
-from finetune_trainer.storage.s3_client import ATTEMPTS, S3Connection
+from finetune_trainer.storage.s3_client import ATTEMPTS, CONNECTIONS, S3Connection
 from finetune_trainer.storage.s3_errors import (
     FAILURES_OF_S3,
     Attempted,
@@ -39,14 +40,23 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _PART_BYTES = 16 * _MIB
-_TRANSFERS = TransferConfig(
-    multipart_threshold=_PART_BYTES,
-    multipart_chunksize=_PART_BYTES,
-    max_concurrency=16,
-    num_download_attempts=10,
-    # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
-    preferred_transfer_client="classic",
-)
+
+
+def _transfers(concurrency: int) -> TransferConfig:
+    """Parts at a time. What is downloaded and not yet on the disk is at most 16 MiB (64 pieces of 256 KiB) a file."""
+    return TransferConfig(
+        multipart_threshold=_PART_BYTES,
+        multipart_chunksize=_PART_BYTES,
+        max_concurrency=concurrency,
+        max_io_queue=64,
+        num_download_attempts=10,
+        # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
+        preferred_transfer_client="classic",
+    )
+
+
+_UPLOADS = _transfers(16)
+_DOWNLOADS = _transfers(CONNECTIONS // FILES_AT_A_TIME)
 T = TypeVar("T")
 
 
@@ -111,7 +121,7 @@ class S3Store:
             known = _Known(source.size, source.etag, moved)
 
             def fetch(client: "S3Client") -> None:
-                with create_transfer_manager(client, _TRANSFERS) as manager:
+                with create_transfer_manager(client, _DOWNLOADS) as manager:
                     future = manager.download(uri.authority, uri.path, str(partial), subscribers=[known])
                     future.result()
                     seen = (future.meta.etag or "").strip('"')
@@ -124,7 +134,7 @@ class S3Store:
         """See `Store.upload`. The request carries checksums, so that the server refuses damaged bytes."""
 
         def put(client: "S3Client") -> None:
-            with create_transfer_manager(client, _TRANSFERS) as manager:
+            with create_transfer_manager(client, _UPLOADS) as manager:
                 subscribers = [_Moved(moved)]
                 manager.upload(str(path), uri.authority, uri.path, subscribers=subscribers).result()
 
@@ -235,10 +245,11 @@ class S3Store:
 
     def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
         """Sends the request, and once more when the identity was refused and another one is at hand."""
+        client = self._connection.client
         try:
-            return request(self._connection.client)
+            return request(client)
         except FAILURES_OF_S3 as error:
-            if not is_refused_identity(error) or not self._connection.renew():
+            if not is_refused_identity(error) or not self._connection.renew(client):
                 raise
         return request(self._connection.client)
 

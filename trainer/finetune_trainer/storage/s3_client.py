@@ -2,6 +2,7 @@
 
 import ssl
 import tempfile
+import threading
 import weakref
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +22,7 @@ ATTEMPTS = 8
 """Tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a minute."""
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 60
-_CONNECTIONS = 32
+CONNECTIONS = 32
 
 
 class S3Connection:
@@ -37,6 +38,7 @@ class S3Connection:
         self._spec = spec
         self._credentials = credentials
         self._attempts = attempts
+        self._renewing = threading.Lock()
         self._ca_file = _ca_file(spec.ca_bundle)
         if self._ca_file is not None:
             weakref.finalize(self, self._ca_file.close)
@@ -60,15 +62,18 @@ class S3Connection:
         keys = self._keys
         return tuple(value for value in (keys.secret, keys.session) if value) if keys else ()
 
-    def renew(self) -> bool:
-        """Reads the identity again; False when it is the one that was just refused."""
-        if self._credentials is not None:
-            keys = self._credentials.read(self._secret)
-            if keys == self._keys:
-                return False
-            self._keys = keys
-        self.client = self._connect()
-        return True
+    def renew(self, refused: "S3Client") -> bool:
+        """Reads the identity again, unless another thread has; False when it is the one that was just refused."""
+        with self._renewing:
+            if self.client is not refused:
+                return True
+            if self._credentials is not None:
+                keys = self._credentials.read(self._secret)
+                if keys == self._keys:
+                    return False
+                self._keys = keys
+            self.client = self._connect()
+            return True
 
     def _connect(self) -> "S3Client":
         spec, keys = self._spec, self._keys or AccessKeys(key_id="", secret="")
@@ -84,7 +89,7 @@ class S3Connection:
             retries={"mode": "standard", "total_max_attempts": self._attempts},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            max_pool_connections=_CONNECTIONS,
+            max_pool_connections=CONNECTIONS,
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
             ignore_configured_endpoint_urls=True,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.layout import CACHE_ROOT
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.report import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
@@ -26,6 +27,7 @@ class Context:
         open_store: gives the store of a URI.
         writer: who writes: the pod's UID or any unique token.
         pvc_root: pvc://claim/path is this directory's claim/path.
+        cache_root: of model.cache, pvc://claim/path is this directory's path.
         reporter: is told the progress.
         stop: set it to end the run at the next step boundary.
         clock: seconds, for rates and estimates.
@@ -37,6 +39,7 @@ class Context:
     open_store: OpenStore
     writer: str
     pvc_root: Path
+    cache_root: Path = Path(CACHE_ROOT)
     reporter: Reporter = field(default_factory=Reporter)
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = time.monotonic

@@ -1,6 +1,7 @@
 """Getting to this machine what a run needs of other places: the model, an adapter to go on from, a checkpoint."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
+from finetune_trainer.log import event
 from finetune_trainer.model.files import needed
+from finetune_trainer.storage.model_cache import CacheUnusableError, ModelCache
+from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.resume import newest_checkpoint
@@ -48,7 +52,7 @@ def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
 
 
 def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
-    """The model's folder on this machine: in place where it is mounted, else downloaded."""
+    """The model's folder on this machine: in place where it is mounted, else from the cache, else downloaded."""
     place = parse_uri(recipe.model.uri)
     match place.scheme:
         case Scheme.FILE:
@@ -85,8 +89,20 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
 
 
 def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
-    store, folder = context.open_store(parse_uri(recipe.model.uri)), context.work / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    for item in needed(inputs.model):
-        store.download(item, folder / item.uri.rsplit("/", 1)[-1], context.downloaded)
+    uri, objects = parse_uri(recipe.model.uri), needed(inputs.model)
+    store, folder = context.open_store(uri), context.work / "model"
+    if recipe.model.cache is not None:
+        place = parse_uri(recipe.model.cache)
+        root = context.cache_root / place.path.lstrip("/") if place.scheme is Scheme.PVC else Path(place.path)
+        cache = ModelCache(root=root, now=context.now, leave=context.leave_if_told)
+
+        def fill(part: Path) -> None:
+            download_all(store, objects, part, context.downloaded, link=False)
+
+        try:
+            return cache.folder(uri, objects, fill)
+        except CacheUnusableError as error:
+            message = f"{error}; the model is fetched to the pod's own disk"
+            event("cache", level=logging.WARNING, place=recipe.model.cache, message=message)
+    download_all(store, objects, folder, context.downloaded)
     return folder

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.uri import ModelUri
+from finetune_trainer.contract.uri import CacheUri, ModelUri
 from finetune_trainer.contract.wire import ObjectName, Wire
 
 
@@ -88,6 +88,12 @@ class ModelSpec(Wire):
     )
     token_secret_ref: SecretKeyRef | None = Field(
         None, description="Hub access token for a gated model: a key of a Secret in this namespace."
+    )
+    cache: CacheUri | None = Field(
+        None,
+        description="Where fetched models are kept for other jobs: a claim that training pods may write to, and a "
+        "folder in it. For hf:// and s3:// models. A volume that is full or read-only is passed over. Default: none, "
+        "each pod fetches the model. Example: pvc://models/cache.",
     )
     trust_remote_code: bool = Field(
         default=False,

@@ -1,0 +1,171 @@
+"""Base models on a volume that jobs share: one folder for each model and revision, which pods fill and use at once.
+
+A folder is filled under another name and renamed when it is whole, so that a half-filled one is never taken for a
+model. There is no lock, which a dead pod could hold for ever: of two pods that fill the same folder one is first, and
+the other drops its copy. What is found is compared with what the source tells of it before it is used, and filled
+anew when it differs.
+
+A volume that is full, read-only or not there ends no job: the model is then fetched as if there were no cache.
+"""
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Uri
+from finetune_trainer.log import event
+from finetune_trainer.storage.content import damage
+from finetune_trainer.storage.parallel import FILES_AT_A_TIME
+
+Fill = Callable[[Path], object]
+"""Fetches the model's files into a folder that is there and empty."""
+_PART = ".part-"
+_LEFT_BEHIND = timedelta(days=1)
+_LABEL_LETTERS = 120
+_DIGITS = 16
+_RENAMES = 3
+
+
+class CacheUnusableError(Exception):
+    """The volume cannot be written, or not be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCache:
+    """The models in one folder.
+
+    Attributes:
+        root: the folder; it is made when it is missing.
+        now: the time of day, by which leftovers are old.
+        leave: called between files; raises when the process is told to go.
+    """
+
+    root: Path
+    now: Callable[[], datetime]
+    leave: Callable[[], object]
+
+    def folder(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill) -> Path:
+        """The folder of a model, whole: as it was found, or filled now.
+
+        Raises:
+            CacheUnusableError: it can neither be used nor be filled here.
+            TrainerError: the source's reason, from `fill`; or the process was told to go.
+        """
+        entry = self.root / entry_name(uri, objects)
+        try:
+            if self._holds(entry, objects):
+                event("cached", model=uri, folder=entry)
+                return entry
+            self._fill(entry, objects, fill)
+        except OSError as error:
+            raise CacheUnusableError(f"{self.root}: {os.strerror(error.errno or errno.EIO)}") from error
+        except TrainerError as error:
+            if error.reason is not FailureReason.DISK_FULL:
+                raise
+            raise CacheUnusableError(f"{self.root}: {error.message}") from error
+        event("caching", model=uri, folder=entry)
+        return entry
+
+    def _holds(self, entry: Path, objects: Sequence[SourceObject]) -> bool:
+        """Whether all the objects are in the folder, undamaged."""
+        if not entry.is_dir():
+            return False
+
+        def wrong(item: SourceObject) -> str | None:
+            self.leave()
+            file = entry / _name(item)
+            return damage(file, item) if file.is_file() else "is missing"
+
+        with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="verify") as pool:
+            found = {_name(item): said for item, said in zip(objects, pool.map(wrong, objects), strict=True) if said}
+        for name, said in found.items():
+            event("damaged", level=logging.WARNING, message=f"{entry / name} {said}; it is fetched anew")
+        return not found
+
+    def _fill(self, entry: Path, objects: Sequence[SourceObject], fill: Fill) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        disk = shutil.disk_usage(self.root)
+        if disk.total and disk.free < sum(item.size for item in objects):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with self._part() as part:
+            part.mkdir()
+            fill(part)
+            _to_disk(part)
+            self._into_place(part, entry, objects)
+
+    def _into_place(self, part: Path, entry: Path, objects: Sequence[SourceObject]) -> None:
+        """Renames a whole folder to the entry, unless another pod was first; a damaged entry is moved away."""
+        for _ in range(_RENAMES):
+            try:
+                part.rename(entry)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                _sync(self.root)
+                return
+            if self._holds(entry, objects):
+                return
+            with self._part() as old, contextlib.suppress(FileNotFoundError):
+                entry.rename(old)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    @contextmanager
+    def _part(self) -> Iterator[Path]:
+        """A free name beside the entries; whatever has it at the end goes."""
+        path = self.root / f"{_PART}{secrets.token_hex(8)}"
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """Removes what pods that died have left; one that still fills a folder writes more often than once a day."""
+        oldest = (self.now() - _LEFT_BEHIND).timestamp()
+        for path in self.root.glob(f"{_PART}*"):
+            with contextlib.suppress(OSError):
+                if max(item.stat().st_mtime for item in (path, *path.rglob("*"))) < oldest:
+                    event("leftover", folder=path, message="removed")
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def entry_name(uri: Uri, objects: Sequence[SourceObject]) -> str:
+    """The name of a model's folder: readable words, the Hub's commit, and a digest of the files' identities."""
+    revision = objects[0].revision if objects else None
+    words = "--".join(part for part in (uri.authority, uri.path.strip("/"), (revision or "")[:12]) if part)
+    label = re.sub("[^A-Za-z0-9._-]+", "--", words)[-_LABEL_LETTERS:].lstrip(".")
+    lines = sorted(f"{_name(item)}\0{item.size}\0{item.sha256 or item.etag}\0{item.revision}" for item in objects)
+    return f"{label}-{hashlib.sha256(chr(0).join(lines).encode()).hexdigest()[:_DIGITS]}"
+
+
+def _name(item: SourceObject) -> str:
+    return item.uri.rsplit("/", 1)[-1]
+
+
+def _to_disk(folder: Path) -> None:
+    """After the rename no crash of the node may show a file with its name and length, but without its bytes."""
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)  # network file systems may know it for files only
+    finally:
+        os.close(descriptor)
