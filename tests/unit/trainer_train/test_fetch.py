@@ -56,7 +56,7 @@ class Pod:
     def fetch(self) -> Path:
         return fetch_model(
             self.recipe,
-            Inputs(dataset=[], model=self.objects, adapter=[], fingerprint="f" * 64),
+            Inputs(dataset=[], validation=[], model=self.objects, adapter=[], fingerprint="f" * 64),
             self.context,
         )
 
