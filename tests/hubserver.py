@@ -12,6 +12,7 @@ as the real Hub's CDN, which must never see a token. Every request is kept.
 import hashlib
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -109,11 +110,15 @@ class Hub:
 
 
 @contextmanager
-def running() -> Iterator[Hub]:
-    """A Hub of its own."""
+def running(tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
+    """A Hub of its own; with `tls` it speaks https."""
     hub = Hub()
     servers = [_serve(hub, handler) for handler in (_HubHandler, _StoreHandler)]
-    hub.endpoint, hub.store = (f"http://{_LOOPBACK}:{server.server_port}" for server in servers)
+    if tls is not None:
+        for server in servers:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "https" if tls else "http"
+    hub.endpoint, hub.store = (f"{scheme}://{_LOOPBACK}:{server.server_port}" for server in servers)
     threads = [threading.Thread(target=server.serve_forever, args=(0.05,)) for server in servers]
     for thread in threads:
         thread.start()

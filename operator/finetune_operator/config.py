@@ -1,5 +1,6 @@
 """The process's configuration from its environment: every variable read once, every mistake reported at once."""
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,6 +10,9 @@ from finetune_operator.reconcile.config import ReconcileConfig
 
 T = TypeVar("T")
 
+_LONGEST_BUNDLE = 65_536
+"""It becomes an annotation; all of an object's together may have 256 KiB."""
+_SHOWN = 60
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PULL_POLICIES = ("", "Always", "IfNotPresent", "Never")
 _DEFAULT_ACCOUNTS: tuple[str, ...] = ("default",)
@@ -76,6 +80,8 @@ def read_config(environment: Mapping[str, str], *, fallback_identity: str) -> Co
             progress_url=reader.value("FINETUNE_PROGRESS_URL", _url, ""),
             service_accounts=frozenset(reader.value("FINETUNE_SERVICE_ACCOUNTS", _words, _DEFAULT_ACCOUNTS)),
             allow_remote_code=reader.value("FINETUNE_ALLOW_REMOTE_CODE", _boolean, default=False),
+            hub_endpoint=reader.value("FINETUNE_HUB_ENDPOINT", _url, ""),
+            hub_ca_bundle=reader.value("FINETUNE_HUB_CA_BUNDLE", _certificates, ""),
         ),
         watch_namespaces=reader.value("FINETUNE_WATCH_NAMESPACES", _words, _NO_WORDS),
         workers=reader.value("FINETUNE_WORKERS", _whole(1, 256), 32),
@@ -106,7 +112,8 @@ class _Reader:
         try:
             return parse(text)
         except ValueError as error:
-            self.problems.append(f"{name}: {error} (found {text!r})")
+            shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+            self.problems.append(f"{name}: {error} (found {shown!r})")
             return default
 
     def required(self, name: str, meaning: str) -> str:
@@ -148,8 +155,18 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _certificates(text: str) -> str:
+    if len(text) > _LONGEST_BUNDLE:
+        raise ValueError(f"must have at most {_LONGEST_BUNDLE} characters: leave certificates out that are not needed")
+    try:
+        ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError) as error:
+        raise ValueError(f"must be certificates in PEM: {error}") from None
+    return text
+
+
 def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must be a URL such as http://finetune-operator.finetune-system.svc:8080")
+        raise ValueError("must be a URL, such as http://finetune-operator.finetune-system.svc:8080")
     return text.rstrip("/")

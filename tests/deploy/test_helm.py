@@ -105,6 +105,15 @@ def test_what_the_administrator_allows_reaches_the_operator() -> None:
     assert objects[OPERATOR]["spec"]["replicas"] == 2
 
 
+def test_a_mirror_of_the_hub_reaches_the_operator() -> None:
+    bundle = "-----BEGIN CERTIFICATE-----\nAA: {{ no template }}\n-----END CERTIFICATE-----\n"
+    objects = render({"hub": {"endpoint": "https://hub.example.com", "caBundle": bundle}})
+    environment = {item["name"]: item.get("value") for item in _container(objects)["env"]}
+    assert environment["FINETUNE_HUB_ENDPOINT"] == "https://hub.example.com"
+    assert environment["FINETUNE_HUB_CA_BUNDLE"] == bundle
+    assert not any("HUB" in item["name"] for item in _container(render({}))["env"])
+
+
 def test_placement_reaches_the_pod() -> None:
     values: dict[str, Any] = {
         "nodeSelector": {"pool": "system"},

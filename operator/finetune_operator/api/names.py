@@ -23,6 +23,8 @@ ROLE_LABEL = f"{GROUP}/role"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 RECIPE_ANNOTATION = f"{GROUP}/recipe"
 """On the pod template: the recipe, mounted from here by the downward API."""
+HUB_CA_ANNOTATION = f"{GROUP}/hub-ca"
+"""On the pod template: certificates for the Hub's mirror, mounted in the same way."""
 
 CONTROLLER_NAME = f"{GROUP}/operator"
 """The value of spec.managedBy that means this operator, as does its absence."""

@@ -183,9 +183,10 @@ class LocalObject(Wire):
 
 
 _RESERVED_ENV = (
-    "^(AWS_|HF_|HUGGING|TRANSFORMERS_|KUBEFLOW_|KUBERNETES_|PYTHON|LD_|NVIDIA_|CUDA_VISIBLE|"
+    "^(AWS_|KUBEFLOW_|KUBERNETES_|PYTHON|LD_|NVIDIA_|CUDA_VISIBLE|"
     "FINETUNE_(RECIPE|WORK|TERMINATION|STORAGE|HUB|POD)|(PATH|HOME|TMPDIR|USER)$)"
 )
+_HUB_ENV = "^(HF_|HUGGING|TRANSFORMERS_|SSL_CERT_)"
 
 
 class EnvVar(Wire):
@@ -197,6 +198,12 @@ class EnvVar(Wire):
         Matching(
             _RESERVED_ENV,
             "this variable belongs to the trainer: use the field of the spec that sets it",
+            negated=True,
+        ),
+        Matching(
+            _HUB_ENV,
+            "this variable belongs to the trainer: the Hub's token goes into model.tokenSecretRef; a mirror and its "
+            "certificates are the administrator's (Helm: hub.endpoint, hub.caBundle)",
             negated=True,
         ),
         Field(max_length=128),

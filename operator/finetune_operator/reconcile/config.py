@@ -14,6 +14,8 @@ class ReconcileConfig:
         progress_url: base URL of the progress server as pods reach it, without a trailing slash; empty turns it off.
         service_accounts: names that spec.scheduling.serviceAccountName may take.
         allow_remote_code: whether model.trustRemoteCode may be true.
+        hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
+        hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
     """
 
     preflight_image: str
@@ -22,3 +24,5 @@ class ReconcileConfig:
     progress_url: str = ""
     service_accounts: frozenset[str] = frozenset({"default"})
     allow_remote_code: bool = False
+    hub_endpoint: str = ""
+    hub_ca_bundle: str = ""

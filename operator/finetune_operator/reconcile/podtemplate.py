@@ -51,6 +51,8 @@ def pod_template(
         names.RECIPE_ANNOTATION: recipe_of(job, attempt, revision).to_json(),
         "kubectl.kubernetes.io/default-container": _CONTAINERS[role],
     }
+    if config.hub_ca_bundle:
+        annotations[names.HUB_CA_ANNOTATION] = config.hub_ca_bundle
     volumes = _volumes(job, config, role)
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -113,6 +115,11 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[d
         values[layout.STORAGE_SECRET_ENV] = layout.STORAGE_SECRET_PATH
     if job.spec.model.token_secret_ref is not None:
         values[layout.HUB_TOKEN_ENV] = layout.HUB_TOKEN_PATH
+    if config.hub_endpoint:
+        values["HF_ENDPOINT"] = config.hub_endpoint
+    if config.hub_ca_bundle:
+        # What the Hub's client reads (httpx). S3 has storage.caBundle: its client does not read this variable.
+        values["SSL_CERT_FILE"] = layout.HUB_CA_PATH
     if role == names.TRAIN_ROLE:
         # More threads than cores make two trainings on one node tens of times slower.
         values["OMP_NUM_THREADS"] = str(_whole_cores(job.spec.resources.cpu))
@@ -138,16 +145,15 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
     """Volumes, each with its mount."""
     resources, storage, token = job.spec.resources, job.spec.storage, job.spec.model.token_secret_ref
     work = {} if resources.ephemeral_storage is None else {"sizeLimit": resources.ephemeral_storage}
-    recipe = {
-        "items": [
-            {
-                "path": layout.RECIPE_PATH.rsplit("/", 1)[-1],
-                "fieldRef": {"fieldPath": f"metadata.annotations['{names.RECIPE_ANNOTATION}']"},
-            }
-        ]
-    }
+    from_annotations = [(layout.RECIPE_PATH, names.RECIPE_ANNOTATION)]
+    if config.hub_ca_bundle:
+        from_annotations.append((layout.HUB_CA_PATH, names.HUB_CA_ANNOTATION))
+    items = [
+        {"path": path.rsplit("/", 1)[-1], "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+        for path, annotation in from_annotations
+    ]
     found = [
-        _volume("recipe", {"downwardAPI": recipe}, layout.RECIPE_PATH.rsplit("/", 1)[0], read_only=True),
+        _volume("recipe", {"downwardAPI": {"items": items}}, layout.RECIPE_PATH.rsplit("/", 1)[0], read_only=True),
         _volume("work", {"emptyDir": work}, layout.WORK_PATH),
         _volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
     ]

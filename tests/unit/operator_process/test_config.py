@@ -25,6 +25,7 @@ def test_everything_can_be_set() -> None:
             "FINETUNE_PROGRESS_URL": "http://operator.svc:8080/",
             "FINETUNE_SERVICE_ACCOUNTS": "trainer, default,trainer",
             "FINETUNE_ALLOW_REMOTE_CODE": "true",
+            "FINETUNE_HUB_ENDPOINT": "https://hub.example.com/mirror/",
             "FINETUNE_WATCH_NAMESPACES": " a,b ,",
             "FINETUNE_WORKERS": "4",
             "FINETUNE_RESYNC_SECONDS": "60",
@@ -39,6 +40,7 @@ def test_everything_can_be_set() -> None:
     assert config.reconcile.progress_url == "http://operator.svc:8080"
     assert config.reconcile.service_accounts == {"trainer", "default"}
     assert config.reconcile.allow_remote_code
+    assert config.reconcile.hub_endpoint == "https://hub.example.com/mirror"
     assert config.watch_namespaces == ("a", "b")
     assert (config.workers, config.resync_seconds, config.http_port) == (4, 60.0, 9090)
     assert (config.lease_namespace, config.identity, config.log_level) == ("system", "operator-0", "WARNING")
@@ -50,6 +52,8 @@ def test_every_mistake_is_told_at_once_with_its_variable() -> None:
         "FINETUNE_IMAGE_PULL_POLICY": "Sometimes",
         "FINETUNE_PROGRESS_URL": "operator:8080",
         "FINETUNE_ALLOW_REMOTE_CODE": "perhaps",
+        "FINETUNE_HUB_ENDPOINT": "hub.example.com",
+        "FINETUNE_HUB_CA_BUNDLE": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----" * 3,
         "FINETUNE_WORKERS": "0",
         "FINETUNE_RESYNC_SECONDS": "1.5",
         "FINETUNE_LOG_LEVEL": "info",

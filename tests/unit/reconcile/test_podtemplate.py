@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,22 @@ def test_claims_are_mounted_once_and_read_only() -> None:
     assert claims == [{"claimName": "models", "readOnly": True}]
     mounts = [item["mountPath"] for item in pod["spec"]["containers"][0]["volumeMounts"]]
     assert f"{layout.PVC_ROOT}/models" in mounts
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_pod_asks_the_mirror_of_the_hub(role: str) -> None:
+    config = replace(CONFIG, hub_endpoint="https://hub.example.com", hub_ca_bundle="PEM")
+    pod: dict[str, Any] = child_job(a_job(), config, role, 1)["spec"]["template"]
+    assert environment(pod)["HF_ENDPOINT"] == "https://hub.example.com"
+    file = environment(pod)["SSL_CERT_FILE"]
+    [mount] = [item for item in pod["spec"]["containers"][0]["volumeMounts"] if item["name"] == "recipe"]
+    [volume] = [item for item in pod["spec"]["volumes"] if item["name"] == "recipe"]
+    annotations = {
+        f"{mount['mountPath']}/{item['path']}": item["fieldRef"]["fieldPath"] for item in volume["downwardAPI"]["items"]
+    }
+    assert annotations[file] == "metadata.annotations['finetune.dev/hub-ca']"
+    assert pod["metadata"]["annotations"]["finetune.dev/hub-ca"] == "PEM"
+    assert not {"HF_ENDPOINT", "SSL_CERT_FILE"} & environment(pod_of(role)).keys()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -256,6 +257,26 @@ def test_a_damaged_cache_is_no_model(tmp_path: Path) -> None:
     got = Look(tmp_path, HF_HUB_OFFLINE="1").fetch()
     assert got["reason"] == "ModelInvalid"
     assert "has the SHA-256 " in got["message"]
+
+
+def test_a_mirror_with_a_certificate_authority_of_its_own(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with hubserver.running(context) as hub:
+        hub.add("org/name", {"config.json": CONFIG, "model.safetensors": WEIGHTS})
+        asked = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+        trusting = Look(tmp_path, SSL_CERT_FILE=str(certificate), **asked)
+        assert trusting.fetch()["contents"]["model.safetensors"] == WEIGHTS.decode()
+
+        distrusting = Look(tmp_path, **asked)
+        distrusting.end()
+        assert distrusting.found["reason"] == "StorageUnavailable"
+        assert "certificate is not trusted" in distrusting.found["message"]
+        assert "hub.caBundle" in distrusting.found["message"]
 
 
 @pytest.mark.parametrize("text", ["", " \n", "two words", "line\nbreak", "h\u00f6chst geheim"])

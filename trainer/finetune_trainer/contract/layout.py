@@ -29,6 +29,8 @@ STORAGE_SECRET_PATH = "/var/run/secrets/finetune.dev/storage"  # noqa: S105 (a p
 STORAGE_SECRET_ENV = "FINETUNE_STORAGE_SECRET"  # noqa: S105
 HUB_TOKEN_PATH = "/var/run/secrets/finetune.dev/hub/token"  # noqa: S105
 HUB_TOKEN_ENV = "FINETUNE_HUB_TOKEN_FILE"  # noqa: S105
+HUB_CA_PATH = "/etc/finetune/hub-ca.pem"
+"""Certificates of the Hub's mirror, beside the recipe, in a pod."""
 PVC_ROOT = "/mnt/pvc"
 """pvc://claim/path is this directory's claim/path, in a pod."""
 CACHE_ROOT = "/mnt/cache"

@@ -113,6 +113,12 @@ def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
 
 
 def _unreachable(error: BaseException | None, what: str) -> TrainerError:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return _unavailable(
+            what,
+            f"the Hub's certificate is not trusted ({_said(error)}): name its authority in the chart's hub.caBundle "
+            "(SSL_CERT_FILE in a local run)",
+        )
     return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})")
 
 
