@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class HubJob:
     model: dict[str, Any]
     token: str | None = None
     """Content of the mounted Secret's key; None: the recipe has no token."""
+    lora: dict[str, Any] = field(default_factory=dict)
 
     def preflight(self, **environment: str) -> End:
         return self._run(["preflight"], "preflight", environment)
@@ -89,7 +90,7 @@ class HubJob:
             "job": {"name": "tiny"},
             "model": self.model,
             "dataset": {"uri": f"file://{data}"},
-            "lora": {"rank": 4},
+            "lora": {"rank": 4, **self.lora},
             "training": {"maxSteps": 2, "batchSize": 8},
             "output": {"uri": f"file://{self.folder / 'out'}"},
         }

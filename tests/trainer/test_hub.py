@@ -86,6 +86,30 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
         assert [item.user_agent for item in hub.requests if re.search("torch|agent/", item.user_agent)] == []
 
 
+def test_an_adapter_to_continue_from_has_a_revision(tiny_files: dict[str, bytes], tmp_path: Path) -> None:
+    def files(rank: int) -> dict[str, bytes]:
+        config = {"peft_type": "LORA", "r": rank, "lora_alpha": 32, "target_modules": ["q_proj"]}
+        return {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": b"weights"}
+
+    with hubserver.running() as hub:
+        hub.add("org/tiny", tiny_files)
+        adapter = hub.add("org/first", files(rank=4))
+        adapter.refs["v1"] = adapter.refs["main"]
+        adapter.commit(files(rank=8))
+        ends = [
+            HubJob(
+                folder=tmp_path,
+                endpoint=hub.endpoint,
+                model={"uri": "hf://org/tiny"},
+                lora={"initialAdapterUri": "hf://org/first", **revision},
+            ).preflight()
+            for revision in ({"initialAdapterRevision": "v1"}, {})
+        ]
+
+    assert [end.message.outcome for end in ends] == [Outcome.SUCCEEDED, Outcome.FAILED], ends
+    assert "its rank is 8, and spec.lora.rank is 4" in ends[1].message.message
+
+
 def test_jobs_share_a_cache_of_models(tiny_files: dict[str, bytes], tmp_path: Path) -> None:
     model = {"uri": "hf://org/tiny", "cache": f"file://{tmp_path / 'cache'}"}
     manifests = []

@@ -74,6 +74,7 @@ def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter,
             recipe.storage,
             Credentials.from_environment(environment),
             model=recipe.model,
+            lora=recipe.lora,
             hub_token=HubToken.from_environment(environment),
         )
         context = Context(

@@ -130,6 +130,12 @@ _RULES: list[dict[str, str]] = [
         "fieldPath": ".model.cache",
     },
     {
+        "rule": "!has(self.lora.initialAdapterRevision) || "
+        "(has(self.lora.initialAdapterUri) && self.lora.initialAdapterUri.startsWith('hf://'))",
+        "message": "only hf:// adapters have revisions: remove the field",
+        "fieldPath": ".lora.initialAdapterRevision",
+    },
+    {
         "rule": "!has(self.lora.targetModules) || self.lora.targetModules.size() == 1 || "
         f"!('{ALL_LINEAR}' in self.lora.targetModules)",
         "message": f"{ALL_LINEAR} stands alone: remove it or the other names",

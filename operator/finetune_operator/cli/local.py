@@ -102,7 +102,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
 
 def _places(job: JobFile) -> Places:
-    return Places(job.spec.storage, None, model=job.spec.model)
+    return Places(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora)
 
 
 def _say(text: str) -> None:

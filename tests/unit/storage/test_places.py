@@ -4,7 +4,7 @@ from typing import cast
 
 import pytest
 
-from finetune_trainer.contract.recipe import ModelSpec, StorageSpec
+from finetune_trainer.contract.recipe import LoraSpec, ModelSpec, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.storage.places import Places
 
@@ -13,8 +13,13 @@ def test_the_models_revision_is_its_own_repositorys_only() -> None:
     pytest.importorskip("huggingface_hub")
     from finetune_trainer.storage.hub import HubStore
 
-    places = Places(StorageSpec(), None, model=ModelSpec(uri="hf://org/base", revision="v2"))
-    base, adapter = (cast("HubStore", places(parse_uri(uri))) for uri in ("hf://org/base", "hf://org/adapter"))
+    model, lora = ModelSpec(uri="hf://org/base", revision="v2"), LoraSpec(initial_adapter_uri="hf://org/adapter")
+    for revision in (None, "v3"):
+        pinned = lora.model_copy(update={"initial_adapter_revision": revision})
+        places = Places(StorageSpec(), None, model=model, lora=pinned)
+        base, adapter, other = (
+            cast("HubStore", places(parse_uri(f"hf://org/{name}"))) for name in ("base", "adapter", "other")
+        )
 
-    assert (base._revision, adapter._revision) == ("v2", None)
-    assert places(parse_uri("hf://org/base/config.json")) is base
+        assert (base._revision, adapter._revision, other._revision) == ("v2", revision, None)
+        assert places(parse_uri("hf://org/base/config.json")) is base

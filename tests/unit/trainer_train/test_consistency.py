@@ -16,6 +16,9 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2", "schema": "promptCompletion"}},
     "spec.dataset.loss": {"dataset": {"loss": "completion", "schema": "text"}},
     "spec.lora.targetModules": {"lora": {"targetModules": ["all-linear", "lm_head"]}},
+    "spec.lora.initialAdapterRevision": {
+        "lora": {"initialAdapterUri": "s3://models/first", "initialAdapterRevision": "main"}
+    },
     "spec.training.microBatchSize": {"training": {"batchSize": 16, "microBatchSize": 3}},
     "spec.lora.variant": {"model": {"quantization": {"type": "int8"}}, "lora": {"variant": "dora"}},
     "spec.lora.modulesToSave": {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["lm_head", "q_proj"]}},
@@ -52,6 +55,7 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
             "evaluation": {"everySteps": 10, "gate": {"minLossImprovement": "0"}},
         },
         {"evaluation": {"samplePrompts": ["hello"]}},
+        {"lora": {"initialAdapterUri": "hf://org/first", "initialAdapterRevision": "main"}},
         {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
         {"training": {"batchSize": 16, "microBatchSize": 16}},
         {"training": {"scheduler": "cosine_with_restarts", "restarts": 3}},
@@ -60,6 +64,12 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
 )
 def test_consistent_recipe_passes(sections: dict[str, Any]) -> None:
     assert inconsistencies(recipe(**sections)) == []
+
+
+def test_one_repository_is_read_at_one_revision() -> None:
+    lora = {"initialAdapterUri": "hf://org/both", "initialAdapterRevision": "v1"}
+    (found,) = inconsistencies(recipe(model={"uri": "hf://org/both"}, lora=lora))
+    assert str(found).startswith("spec.lora.initialAdapterRevision: v1: model.uri is the same repository")
 
 
 def test_all_broken_rules_are_named_at_once() -> None:

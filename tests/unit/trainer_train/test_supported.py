@@ -25,7 +25,8 @@ WORKS = {
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
     "training.restarts", "training.neftuneAlpha", "model.trustRemoteCode", "model.deviceMap",
-    "lora.modulesToSave", "lora.initialAdapterUri", "output.onExisting", "output.merged",
+    "lora.modulesToSave", "lora.initialAdapterUri", "lora.initialAdapterRevision",
+    "output.onExisting", "output.merged",
     # tests/trainer/test_evaluation.py
     "dataset.validation", "training.earlyStopping", "evaluation.everySteps", "evaluation.gate",
     "evaluation.samplePrompts",

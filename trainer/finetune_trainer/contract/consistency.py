@@ -78,6 +78,15 @@ def _fields(dataset: DatasetSpec) -> Iterator[Inconsistency]:
 
 def _lora(recipe: Recipe) -> Iterator[Inconsistency]:
     lora = recipe.lora
+    if (revision := lora.initial_adapter_revision) is not None:
+        place = lora.initial_adapter_uri
+        message = None
+        if place is None or parse_uri(place).scheme is not Scheme.HF:
+            message = f"only hf:// adapters have revisions, and lora.initialAdapterUri is {place}; remove the field"
+        elif place == recipe.model.uri:
+            message = "model.uri is the same repository, and model.revision is for both; remove the field"
+        if message is not None:
+            yield Inconsistency(path="spec.lora.initialAdapterRevision", value=revision, message=message)
     if ALL_LINEAR in lora.target_modules and len(lora.target_modules) > 1:
         message = f"{ALL_LINEAR} stands alone; remove it or the other names"
         yield Inconsistency(path="spec.lora.targetModules", value=", ".join(lora.target_modules), message=message)

@@ -30,7 +30,7 @@ _SHAPES_NO_WEIGHT: dict[str, Any] = {
         **dict.fromkeys(("uri", "uris", "limits", "sha256", "format", "packing"), True),
         "validation": {"uri"},
     },
-    "lora": {"initial_adapter_uri"},
+    "lora": {"initial_adapter_uri", "initial_adapter_revision"},
     "training": {"micro_batch_size", "logging_steps", "gradient_checkpointing"},
 }
 DECIMALS = (

@@ -73,6 +73,8 @@ def parse_uri(text: str) -> Uri:
 
 _NO_CLIMBING = Matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
 
+HubRevision = Annotated[str, Field(min_length=1, max_length=128)]
+"""Branch, tag or commit of a Hub repository."""
 ModelUri = Annotated[
     str,
     Matching(

@@ -74,6 +74,7 @@ def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount)
         recipe.storage,
         Credentials.from_environment(environment),
         model=recipe.model,
+        lora=recipe.lora,
         hub_token=HubToken.from_environment(environment),
     )
     return check(recipe, places, moved=moved)

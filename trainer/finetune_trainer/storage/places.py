@@ -5,6 +5,7 @@ from pathlib import Path
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
@@ -65,7 +66,7 @@ class Places:
     Args:
         spec: how object storage is reached.
         credentials: the mounted keys; None for the SDK's own chain.
-        model: whose revision is that of its own Hub repository, and of no other.
+        model, lora: whose revisions are those of their own Hub repositories, and of no other.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
     """
@@ -76,12 +77,17 @@ class Places:
         credentials: Credentials | None,
         *,
         model: ModelSpec | None = None,
+        lora: LoraSpec | None = None,
         hub_token: HubToken | None = None,
         pvc_root: Path = Path(PVC_ROOT),
     ) -> None:
         self._spec = spec
         self._credentials = credentials
-        self._revisions = {_root(parse_uri(model.uri)): model.revision} if model else {}
+        self._revisions: dict[str, str | None] = {}
+        if lora and lora.initial_adapter_uri:
+            self._revisions[_root(parse_uri(lora.initial_adapter_uri))] = lora.initial_adapter_revision
+        if model:
+            self._revisions[_root(parse_uri(model.uri))] = model.revision
         self._hub_token = hub_token
         self._pvc_root = pvc_root
         self._stores: dict[str, Store] = {}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.uri import ModelUri
+from finetune_trainer.contract.uri import HubRevision, ModelUri
 from finetune_trainer.contract.wire import DECIMAL_LENGTH, DecimalRange, Wire
 
 ALL_LINEAR = "all-linear"
@@ -67,4 +67,9 @@ class LoraSpec(Wire):
         None,
         description="Adapter to continue from, as a new training. This is not resume: resume is automatic. "
         "Example: s3://models/adapters/support-bot/3f2a9c0d1e4b/1-0a1b2c3d.",
+    )
+    initial_adapter_revision: HubRevision | None = Field(
+        None,
+        description="Branch, tag or commit of an initialAdapterUri on the Hub; the commit it resolves to is recorded. "
+        "Default: the main branch.",
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.uri import CacheUri, ModelUri
+from finetune_trainer.contract.uri import CacheUri, HubRevision, ModelUri
 from finetune_trainer.contract.wire import ObjectName, Wire
 
 
@@ -81,7 +81,7 @@ class ModelSpec(Wire):
         description="Where the base model is: hf://org/name, s3://bucket/prefix, pvc://claim/path. Weights must be "
         "safetensors. Example: hf://meta-llama/Llama-2-7b-chat-hf."
     )
-    revision: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+    revision: HubRevision | None = Field(
         None,
         description="Branch, tag or commit of a Hub model; the commit it resolves to is recorded. Hub models only. "
         "Default: the main branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
