@@ -74,3 +74,12 @@ def test_the_report_of_preflight_is_json_on_demand(job: Path) -> None:
     report = json.loads(done.stdout)
     assert report["passed"] is True
     assert report["summary"]["rows"] == 16
+
+
+def test_two_processes_where_the_yaml_asks_for_two_gpus(job: Path) -> None:
+    """Without any GPU they share the CPU."""
+    job.write_text(job.read_text() + "  resources: {gpus: 2}\n")
+    done = finetune("run", str(job))
+    assert done.returncode == 0, done.stderr
+    assert "local: training in 2 processes" in done.stderr
+    assert len(list((job.parent / "out").rglob("adapter_model.safetensors"))) == 1

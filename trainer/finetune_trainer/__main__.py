@@ -12,6 +12,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from finetune_trainer import log
@@ -25,29 +26,46 @@ from finetune_trainer.contract.layout import (
 )
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.distributed.launch import launch
+from finetune_trainer.distributed.worker import PipeSink, leave_with_launcher
+from finetune_trainer.distributed.world import Pod, World
 from finetune_trainer.recipe_file import read_recipe
-from finetune_trainer.report import HttpSink, Reporter
+from finetune_trainer.report import HttpSink, Reporter, Sink
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs the process; returns its exit code."""
-    log.set_up()
+    world = World.from_environment(environment)
+    log.set_up(
+        rank=world.rank if world else 0, level=logging.ERROR if world is not None and world.quiet else logging.INFO
+    )
     log.quieten()
     if arguments[:1] == ["preflight"]:
         from finetune_trainer import preflight
 
         return preflight.main(arguments[1:], environment)
     options = _parser().parse_args(arguments)
-    return train(options.recipe or environment.get(RECIPE_ENV, ""), environment)
+    return train(options.recipe or environment.get(RECIPE_ENV, ""), environment, world)
 
 
-def train(recipe_file: str, environment: Mapping[str, str]) -> int:
-    """Trains by the recipe in a file; says how it ended in the log, the termination message and the exit code."""
+def train(recipe_file: str, environment: Mapping[str, str], world: World | None = None) -> int:
+    """Trains by the recipe in a file; says how it ended in the log, the termination message and the exit code.
+
+    Args:
+        recipe_file: path of the recipe.
+        environment: the process's variables.
+        world: who this process is, where the launcher has started it as one of several.
+    """
     sink = HttpSink.from_environment(environment)
-    reporter = Reporter([sink] if sink else [])
+    sinks: list[Sink] = [sink] if sink else []
+    if world is not None:
+        leave_with_launcher()
+        if world.local_rank == 0:
+            sinks.append(PipeSink(world))
+    reporter = Reporter(sinks)
     stop = stop_on_sigterm()
     try:
-        ended = _train(recipe_file, environment, reporter, stop)
+        ended = _train(recipe_file, environment, reporter, stop, world)
     except TrainerError as error:
         ended = _failed(error.reason, error.message, reporter.progress)
     except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
@@ -60,15 +78,26 @@ def train(recipe_file: str, environment: Mapping[str, str]) -> int:
     return _exit_code(ended)
 
 
-def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter, stop: threading.Event) -> Termination:
+def _train(
+    recipe_file: str,
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    stop: threading.Event,
+    world: World | None,
+) -> Termination:
     from finetune_trainer.storage.credentials import Credentials
     from finetune_trainer.storage.hub_token import HubToken
     from finetune_trainer.storage.places import Places
     from finetune_trainer.train.context import Context
     from finetune_trainer.train.failures import known_causes
-    from finetune_trainer.train.run import run
+    from finetune_trainer.train.run import assist, refuse, run
 
     recipe = read_recipe(recipe_file)
+    if world is None and (pod := Pod.of(recipe, environment)).size > 1:
+        refuse(recipe)
+        ended = launch(Path(recipe_file), pod, environment, stop, reporter.take)
+        # Whichever process has failed: what the training had come to is the first one's knowledge.
+        return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=environment.get(WORK_ENV)) as work:
         places = Places(
             recipe.storage,
@@ -85,6 +114,13 @@ def _train(recipe_file: str, environment: Mapping[str, str], reporter: Reporter,
             reporter=reporter,
             stop=stop,
         )
+        if world is not None:
+            from finetune_trainer.distributed.peers import Peers
+
+            context = replace(context, peers=Peers.join(world, context.leave_if_told))
+            if world.rank != 0:
+                assist(recipe, context)
+                return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)
         result = run(recipe, context)
     log.event("finished", outcome=result.outcome, uri=result.output.uri)
     return Termination(
@@ -118,7 +154,9 @@ def _write(ended: Termination, path: Path) -> None:
 
 
 def _failed(reason: FailureReason, message: str, progress: Progress) -> Termination:
-    log.event("failed", level=logging.ERROR, reason=reason, message=message, remedy=FAILURES[reason].remedy)
+    # What is only a consequence must not hide the process that has failed.
+    level = logging.WARNING if reason is FailureReason.PEER_FAILED else logging.ERROR
+    log.event("failed", level=level, reason=reason, message=message, remedy=FAILURES[reason].remedy)
     return Termination(outcome=Outcome.FAILED, reason=reason, message=message, progress=progress)
 
 

@@ -40,13 +40,16 @@ def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     logging.getLogger(_NAME).log(level, "%s", f"{name} {shown}".rstrip())
 
 
-def set_up(stream: TextIO | None = None) -> None:
-    """Sets the process's log up and silences the others'; for a process of its own, not for a library's user."""
+def set_up(stream: TextIO | None = None, *, rank: int = 0, level: int = logging.INFO) -> None:
+    """Sets the process's log up and silences the others'; for a process of its own, not for a library's user.
+
+    Of several processes that train together only the first tells what happens; the others warn, with their number.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(_Formatter(rank))
     own = logging.getLogger(_NAME)
     own.handlers[:] = [handler]
-    own.setLevel(logging.INFO)
+    own.setLevel(max(level, logging.WARNING) if rank else level)
     own.propagate = False
     logging.getLogger().handlers[:] = [logging.NullHandler()]
 
@@ -88,9 +91,13 @@ def libraries_quiet() -> Iterator[None]:
 class _Formatter(logging.Formatter):
     """`2026-01-31T12:00:00Z info event key=value`, with a traceback below where there is one."""
 
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self._suffix = f" rank={rank}" if rank else ""
+
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        line = f"{when} {_LEVELS.get(record.levelno, record.levelname.lower())} {record.getMessage()}"
+        line = f"{when} {_LEVELS.get(record.levelno, record.levelname.lower())} {record.getMessage()}{self._suffix}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -63,6 +63,13 @@ class Reporter:
             for sink in self._sinks:
                 sink(self.progress)
 
+    def take(self, progress: Progress) -> None:
+        """Takes the record of another process that does the work."""
+        with self._changing:
+            self.progress = progress
+            for sink in self._sinks:
+                sink(progress)
+
     def stage_seconds(self) -> dict[str, float]:
         """Seconds in each stage so far, in the order they were first entered."""
         with self._changing:

@@ -35,7 +35,13 @@ Quantity = Annotated[
 class Resources(Wire):
     """What one training pod asks for."""
 
-    gpus: int = Field(1, ge=0, le=16, description="GPUs of one pod; 0 trains on the CPU. Default: 1.")
+    gpus: int = Field(
+        1,
+        ge=0,
+        le=16,
+        description="GPUs of one pod: as many processes, each with the whole model, share every optimizer step, unless "
+        "model.deviceMap spreads one model over them. 0 trains on the CPU. Default: 1.",
+    )
     gpu_resource: Annotated[
         str,
         Matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),

@@ -1,9 +1,10 @@
-"""A FineTuneJob on this machine: the recipe of its spec, checked and trained in this process.
+"""A FineTuneJob on this machine: the recipe of its spec, checked and trained on it: in this process, or in one a GPU.
 
 `storage.secretRef` and `model.tokenSecretRef` name Secrets of a cluster; here the SDK's own chain (environment,
 profile, instance identity) and the Hub client's (HF_TOKEN, a login) stand for them.
 """
 
+import os
 import signal
 import sys
 import tempfile
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING
 from finetune_operator.cli.display import ProgressBar, how_to_load
 from finetune_operator.cli.jobfile import JobFile
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
-from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.layout import PVC_ROOT, WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome
+from finetune_trainer.distributed.world import Pod
 from finetune_trainer.storage.places import Places
 
 if TYPE_CHECKING:
+    from finetune_trainer.report import Reporter
     from finetune_trainer.train.context import Result
 
 
@@ -31,8 +34,11 @@ def refuse(job: JobFile) -> None:
     Raises:
         TrainerError: with every such field.
     """
-    if missing := unsupported_fields(recipe_of(job)):
-        lines = "".join(f"\n  {item.path}: {item.message}" for item in missing)
+    missing = [f"{item.path}: {item.message}" for item in unsupported_fields(recipe_of(job))]
+    if job.spec.resources.nodes > 1:
+        missing.append("spec.resources.nodes: a local run has one machine; set 1")
+    if missing:
+        lines = "".join(f"\n  {item}" for item in missing)
         raise TrainerError(FailureReason.NOT_SUPPORTED, f"not in this version:{lines}")
 
 
@@ -83,11 +89,15 @@ def _train(job: JobFile, work: Path | None) -> "Result":
     from finetune_trainer.train.failures import known_causes
     from finetune_trainer.train.run import run as train
 
-    _say(f"{job.name}: training")
+    recipe = recipe_of(job)
+    pod = Pod.of(recipe, {})
+    _say(f"{job.name}: training" + (f" in {pod.size} processes" if pod.size > 1 else ""))
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stop.set())
     try:
         with ProgressBar() as bar, known_causes(), tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder:
+            if pod.size > 1:
+                return _train_in_processes(recipe, pod, Path(folder), Reporter([bar.show]), stop)
             context = Context(
                 work=Path(folder),
                 open_store=_places(job),
@@ -96,9 +106,27 @@ def _train(job: JobFile, work: Path | None) -> "Result":
                 reporter=Reporter([bar.show]),
                 stop=stop,
             )
-            return train(recipe_of(job), context)
+            return train(recipe, context)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _train_in_processes(
+    recipe: Recipe, pod: Pod, folder: Path, reporter: "Reporter", stop: threading.Event
+) -> "Result":
+    from finetune_trainer.distributed.launch import launch
+    from finetune_trainer.train.context import Result
+    from finetune_trainer.train.run import refuse as refuse_recipe
+
+    refuse_recipe(recipe)
+    file = folder / "recipe.json"
+    file.write_text(recipe.to_json(), encoding="utf-8")
+    ended = launch(file, pod, {**os.environ, WORK_ENV: str(folder)}, stop, reporter.take, quiet=True)
+    if ended.reason is not None:
+        raise TrainerError(ended.reason, ended.message)
+    assert ended.output is not None
+    assert ended.fingerprint is not None
+    return Result(outcome=ended.outcome, fingerprint=ended.fingerprint, output=ended.output)
 
 
 def _places(job: JobFile) -> Places:

@@ -56,11 +56,6 @@ def _not_yet(job: FineTuneJob) -> list[str]:
     found = []
     if resources.nodes > 1:
         found.append("spec.resources.nodes: training on several nodes is not there yet: set 1")
-    if resources.gpus > 1 and job.spec.model.device_map is DeviceMap.NONE:
-        found.append(
-            "spec.resources.gpus: training on several GPUs at a time is not there yet: set 1, or spread a model that "
-            "is too large for one with model.deviceMap balanced"
-        )
     if scheduling.queue_name is not None:
         found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
     return found

@@ -320,7 +320,7 @@ def test_an_edit_that_would_be_refused_waits_for_the_next_attempt() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()
     world.run()
-    world.edit(preflight={"enabled": False}, resources={"gpus": 2})
+    world.edit(preflight={"enabled": False}, scheduling={"queueName": "team"})
     world.step()
     assert phase_of(world) is Phase.RUNNING
     world.finish("", exit_code=1)
@@ -506,7 +506,6 @@ def test_a_success_whose_report_is_gone_is_asked_again() -> None:
     ("spec", "field"),
     [
         ({"resources": {"nodes": 2}}, "spec.resources.nodes"),
-        ({"resources": {"gpus": 2}}, "spec.resources.gpus"),
         ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
     ],
 )

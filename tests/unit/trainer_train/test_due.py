@@ -29,7 +29,7 @@ class Training:
 
     def run(self, checkpointer: Any) -> "Training":
         stop = threading.Event()
-        callback = SaveWhenDue(checkpointer, self.spec, stop, lambda: self.now)
+        callback = SaveWhenDue(checkpointer, self.spec, stop.is_set, lambda: self.now)
         state, arguments = TrainerState(max_steps=TOTAL), SimpleNamespace(output_dir="there")
         callback.on_train_begin(arguments, state, TrainerControl())
         for step in range(1, TOTAL + 1):

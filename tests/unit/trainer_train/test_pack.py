@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.pack import divide
+from finetune_trainer.data.pack import divide, spread
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=64)
 
@@ -33,3 +33,20 @@ def test_short_rows_fill_the_gap_that_a_long_one_leaves() -> None:
 
 def test_row_above_the_limit_has_a_pass_of_its_own() -> None:
     assert divide([500, 10], max_tokens=100, max_rows=8) == [[0], [1]]
+
+
+@given(LENGTHS, st.integers(1, 8), st.integers(1, 1000), st.integers(1, 16))
+def test_processes_share_every_row_once_within_the_limits(
+    lengths: list[int], ranks: int, tokens: int, rows: int
+) -> None:
+    passes = spread(lengths, ranks=ranks, max_tokens=tokens, max_rows=rows)
+
+    assert sorted(row for part in passes for row in part) == list(range(len(lengths)))
+    assert len(passes) >= min(ranks, len(lengths)), "nobody is idle while another has two rows"
+    assert len(passes) % ranks == 0 or len(passes) == len(lengths), "no last round for some of them only"
+    for part in passes:
+        assert len(part) == 1 or (sum(lengths[row] for row in part) <= tokens and len(part) <= rows)
+
+
+def test_processes_have_equal_work() -> None:
+    assert spread([100, 90, 20, 10], ranks=2, max_tokens=1000, max_rows=8) == [[0, 3], [1, 2]]

@@ -95,18 +95,19 @@ class Shelf:
             self._prune()
         return place
 
-    def newest(self, target: Path, moved: ByteCount) -> Found | None:
+    def newest(self, target: Path, moved: ByteCount, *, only: Uri | None = None) -> Found | None:
         """Fetches the newest checkpoint that is whole; every damaged one before it is logged and passed over.
 
         Args:
             target: an absent or empty folder for its files.
             moved: is told the bytes moved.
+            only: the one place that is looked at; None for all.
 
         Raises:
             TrainerError: the storage's reason. An older checkpoint is no answer to storage that does not answer.
         """
         for folder in self._folders():
-            if not folder.committed:
+            if not folder.committed or (only is not None and folder.uri != only):
                 continue
             try:
                 manifest = self._manifest(folder)

@@ -47,6 +47,7 @@ class ExitCode(IntEnum):
     QUALITY_GATE_MISSED = 27
     PREEMPTED = 30
     SUPERSEDED = 31
+    PEER_FAILED = 32
 
 
 class FailureReason(StrEnum):
@@ -73,6 +74,7 @@ class FailureReason(StrEnum):
     STALLED = "TrainingStalled"
     PREEMPTED = "Preempted"
     SUPERSEDED = "Superseded"
+    PEER_FAILED = "PeerFailed"
     KILLED = "Killed"
     IMAGE_PULL = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
@@ -250,6 +252,13 @@ FAILURES: dict[FailureReason, FailureClass] = {
             ExitCode.SUPERSEDED,
             "Another pod of the same run committed its adapter first.",
             "Nothing to do: another pod of this job has put the adapter.",
+        ),
+        (
+            FailureReason.PEER_FAILED,
+            _C,
+            ExitCode.PEER_FAILED,
+            "Another process of the same training was gone, or did not come; its own reason is not known.",
+            "Look at the other pods of the attempt; all of resources.nodes must be able to run at the same time.",
         ),
         (
             FailureReason.KILLED,

@@ -38,6 +38,15 @@ CACHE_ROOT = "/mnt/cache"
 POD_UID_ENV = "FINETUNE_POD_UID"
 """UID of the pod: the identity of a writer, since one attempt may have several pods."""
 
+NODES_ENV = "FINETUNE_NODES"
+"""How many pods train together; unset for one."""
+NODE_ENV = "JOB_COMPLETION_INDEX"
+"""Number of this pod among them, from 0: Kubernetes sets it in the pods of an Indexed Job."""
+MASTER_HOST_ENV = "FINETUNE_MASTER_HOST"
+"""Name of pod 0, which the others connect to."""
+MASTER_PORT = 29500
+"""Where the first process of pod 0 listens."""
+
 # transformers' KubeflowCallback reports to these, so any TRL image reports to this operator unmodified.
 PROGRESS_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
 PROGRESS_TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"  # noqa: S105

@@ -4,13 +4,14 @@ A step travels as one flat sequence, all rows one after the other, so that the w
 many tokens a pass) is decided where the passes run, and can change between two steps.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
-from finetune_trainer.data.pack import divide
+from finetune_trainer.data.pack import divide, spread
 from finetune_trainer.model.attention import borders
 
 IGNORED = -100
@@ -54,30 +55,42 @@ class Passes:
     max_rows: int
     pad_id: int
 
-    def of(self, step: Tensors) -> Iterator[Tensors]:
+    def of(self, step: Tensors, *, rank: int = 0, ranks: int = 1) -> Iterator[Tensors]:
         """The model's inputs, pass by pass: `input_ids` and `labels`; for packs `position_ids`, else `attention_mask`.
 
         With `varlen` also what `model.attention.borders` makes.
+
+        Args:
+            step: the step.
+            rank: which process asks, of `ranks`: it gets its share of the passes, which may be none.
+            ranks: processes that share the step.
         """
         lengths: list[int] = step["lengths"].tolist()
         ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
-        # Padded, every row takes as much room as the longest.
-        room = lengths if self.packed else [max(lengths)] * len(lengths)
-        for rows in divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows):
+        for rows in self._divided(self._room(lengths), ranks)[rank::ranks]:
             chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
             if self.packed:
                 yield packed_pass(chosen_ids, chosen_labels, varlen=self.varlen)
             else:
                 yield self._padded(chosen_ids, chosen_labels)
 
-    def smaller(self, step: Tensors) -> "Passes | None":
+    def _room(self, lengths: list[int]) -> list[int]:
+        """Tokens that each row takes: padded, every row takes as much room as the longest."""
+        return lengths if self.packed else [max(lengths)] * len(lengths)
+
+    def _divided(self, room: list[int], ranks: int) -> list[list[int]]:
+        if ranks == 1:
+            return divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows)
+        return spread(room, ranks=ranks, max_tokens=self.max_tokens, max_rows=self.max_rows)
+
+    def smaller(self, step: Tensors, *, ranks: int = 1) -> "Passes | None":
         """A division whose largest pass of that step is at most half as large; None when every row goes alone.
 
         The step stays the same: more passes, each with the same weight per token.
         """
         lengths: list[int] = step["lengths"].tolist()
-        room = lengths if self.packed else [max(lengths)] * len(lengths)
-        passes = divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows)
+        room = self._room(lengths)
+        passes = self._divided(room, ranks)
         largest = max(
             (rows for rows in passes if len(rows) > 1), key=lambda rows: sum(room[row] for row in rows), default=None
         )
@@ -86,6 +99,15 @@ class Passes:
         return replace(
             self, max_tokens=sum(room[row] for row in largest) // 2, max_rows=max(1, (len(largest) + 1) // 2)
         )
+
+    def to_text(self) -> str:
+        """As text; `from_text` reads it back."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_text(cls, text: str) -> "Passes":
+        """What `to_text` has made."""
+        return cls.from_dict(json.loads(text))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` reads it back."""

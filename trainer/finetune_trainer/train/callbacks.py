@@ -1,7 +1,7 @@
 """What happens between two steps: progress, checkpoints, and the end when the pod is told to go."""
 
 import logging
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,22 +78,38 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
         )
 
 
+class EndWhenTold(TrainerCallback):  # type: ignore[misc]
+    """Ends the training when its processes have agreed to go; another one of them writes the checkpoint."""
+
+    def __init__(self, told: Callable[[], bool]) -> None:
+        self._told = told
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Asks for the end where it was told."""
+        del args, rest
+        if self._told() and state.global_step < state.max_steps:
+            control.should_training_stop = True
+        return control
+
+
 class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
     """Has a checkpoint written when one is due, and ends the training when the process is told to go.
 
     Args:
         checkpointer: takes what was written.
         spec: how often.
-        stop: the flag that says: go.
+        told: whether the process was told to go.
         clock: seconds.
     """
 
-    def __init__(self, checkpointer: Checkpointer, spec: CheckpointSpec, stop: threading.Event, clock: Clock) -> None:
+    def __init__(
+        self, checkpointer: Checkpointer, spec: CheckpointSpec, told: Callable[[], bool], clock: Clock
+    ) -> None:
         self._checkpointer = checkpointer
         self._steps = spec.every_steps
         minutes = spec.every_minutes or (None if spec.every_steps else DEFAULT_CHECKPOINT_MINUTES)
         self._seconds = minutes and minutes * 60.0
-        self._stop = stop
+        self._told = told
         self._clock = clock
         self._saved = clock()
 
@@ -106,7 +122,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         """Asks for a checkpoint where one is due, and for the end where it was told."""
         del args, rest
         last = state.global_step >= state.max_steps
-        if self._stop.is_set() and not last:
+        if self._told() and not last:
             control.should_training_stop = control.should_save = True
         elif self._due(state.global_step, last=last):
             control.should_save = True

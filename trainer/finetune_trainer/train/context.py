@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import CACHE_ROOT
@@ -14,6 +14,9 @@ from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.report import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
 from finetune_trainer.storage.patience import Patience
+
+if TYPE_CHECKING:
+    from finetune_trainer.distributed.peers import Peers
 
 T = TypeVar("T")
 
@@ -33,6 +36,7 @@ class Context:
         clock: seconds, for rates and estimates.
         now: the time of day, for the manifest.
         patience: with storage that does not answer, once the adapter is there to be put.
+        peers: the other processes of this training; None for one that trains alone.
     """
 
     work: Path
@@ -45,6 +49,7 @@ class Context:
     clock: Clock = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     patience: Patience = field(default_factory=Patience)
+    peers: "Peers | None" = None
 
     def leave_if_told(self) -> None:
         """Ends the run before the first step when the process was told to go.

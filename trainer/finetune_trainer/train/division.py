@@ -49,14 +49,16 @@ def divide_steps(
     return found
 
 
-def free_bytes(device_map: DeviceMap) -> int | None:
+def free_bytes(device_map: DeviceMap, *, processes: int = 1) -> int | None:
     """What the training may take of the device: the GPU's memory but what others hold of it, or the container's.
 
     Args:
         device_map: layers that are spread have the memory of all GPUs; else the process has one.
+        processes: how many train in this container; without GPUs they share its memory.
     """
     if not torch.cuda.is_available():
-        return memory_limit_bytes()
+        limit = memory_limit_bytes()
+        return None if limit is None else limit // processes
     every = range(torch.cuda.device_count())
     mine = [torch.cuda.current_device()] if device_map is DeviceMap.NONE else every
     return sum(int(torch.cuda.mem_get_info(gpu)[0]) + torch.cuda.memory_reserved(gpu) for gpu in mine)

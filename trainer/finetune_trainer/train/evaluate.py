@@ -53,6 +53,11 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     Raises:
         ToldToStopError: before a pass.
     """
+    return trainer.summed(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
+
+
+def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
+    """The sum over the tokens of the passes that this process runs."""
     model = trainer.model
     before, was_training = RngState.capture(), model.training
     model.eval()
@@ -60,7 +65,7 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager():
             for group in rows.groups():
-                for part in trainer.passes.of(group):
+                for part in trainer.own_passes(group):
                     trainer.leave_if_told()
                     trainer.heartbeat()
                     # What the loss of training is made of (StepTrainer.compute_loss), without a router's loss.
@@ -69,7 +74,7 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     finally:
         model.train(was_training)
         before.restore()
-    return total.item() / rows.trained_tokens
+    return float(total.item())
 
 
 def perplexity(loss: float) -> float:

@@ -6,7 +6,7 @@ checkpoint holds.
 """
 
 import math
-import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
@@ -35,7 +35,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         recipe: when, and when to stop early.
         rows: what to measure with.
         reporter: is told the losses.
-        stop: a process that is told to go does not begin to measure; a resumed one does it first.
+        told: whether the process was told to go: it does not begin to measure; a resumed one does it first.
 
     Attributes:
         best: the adapter with the lowest loss so far; None when only the end is measured.
@@ -45,12 +45,12 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
     best: BestAdapter | None = None
     trainer: "StepTrainer"
 
-    def __init__(self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, stop: threading.Event) -> None:
+    def __init__(self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, told: Callable[[], bool]) -> None:
         self._every = recipe.evaluation.every_steps
         self._early_stopping = recipe.training.early_stopping
         self._rows = rows
         self._reporter = reporter
-        self._stop = stop
+        self._told = told
 
     def measures(self, trainer: "StepTrainer") -> None:
         """Makes the two known to each other."""
@@ -71,7 +71,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
         """Asks for a measurement where one is due. The last step's comes after its checkpoint (`finish`)."""
         del args, rest
-        if self._due(state) and not self._stop.is_set():
+        if self._due(state) and not self._told():
             control.should_evaluate = True
         return control
 

@@ -51,6 +51,16 @@ def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
     )
 
 
+def fetch_all_but_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
+    """Fetches what no earlier pod has left; see `fetch`."""
+    return Fetched(
+        model=fetch_model(recipe, inputs, context),
+        licence=None,
+        initial_adapter=fetch_adapter(recipe, inputs, context),
+        checkpoint=None,
+    )
+
+
 def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     """The model's folder on this machine: in place where it is mounted, else from the cache, else downloaded."""
     place = parse_uri(recipe.model.uri)

@@ -15,7 +15,7 @@ from finetune_trainer.train.evaluate import ValidationRows
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.rows import largest_id, longest_row
 from finetune_trainer.train.samples import Prompts, prompts_of
-from finetune_trainer.train.tokenised import Tokenised, tokenised
+from finetune_trainer.train.tokenised import Tokenised, tokenised_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
-    data = tokenised(recipe, inputs, tokenizer, context)
+    data = tokenised_once(recipe, inputs, tokenizer, context)
     prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
     context.leave_if_told()
     base = load_base(model, recipe.model, dtype)

@@ -4,10 +4,10 @@ import logging
 from dataclasses import replace
 
 from finetune_trainer.checkpoints import Checkpointer, Found, Shelf
-from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import checkpoints_prefix
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.log import event
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
@@ -43,6 +43,20 @@ def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Found
             total_steps=manifest.total_steps,
             percent=100 * manifest.step // manifest.total_steps,
         )
+    return found
+
+
+def checkpoint_at(place: Uri, recipe: Recipe, inputs: Inputs, context: Context) -> Found:
+    """The checkpoint that another pod of this training has chosen, fetched.
+
+    Raises:
+        TrainerError: the storage's reason, STORAGE_UNAVAILABLE where it is gone or damaged here, or the process was
+            told to go.
+    """
+    found = shelf_of(recipe, inputs, context).newest(context.work / "checkpoint", context.downloaded, only=place)
+    if found is None:
+        message = f"the checkpoint {place}, which process 0 has chosen, cannot be had whole from here"
+        raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, message)
     return found
 
 

@@ -27,7 +27,17 @@ def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
         for group in _groups(rows, _ROWS_A_BATCH):
             writer.write_batch(pa.record_batch([[list(r.ids) for r in group], [_labels(r) for r in group]], _SCHEMA))
+    return read_rows(file)
+
+
+def read_rows(file: Path) -> Any:
+    """The dataset of a file that `write_rows` has written."""
     return Dataset.from_file(str(file))
+
+
+def file_of(rows: Any) -> Path:
+    """The file of such a dataset."""
+    return Path(rows.cache_files[0]["filename"])
 
 
 def parted(rows: Any, chosen: NDArray[np.bool_], rest: Path, taken: Path) -> tuple[Any, Any]:

@@ -23,6 +23,9 @@ from finetune_trainer.train.fetch import Fetched, fetch
 from finetune_trainer.train.inputs import Inputs, find_inputs
 from finetune_trainer.train.resume import left_behind, remove_checkpoints, shelf_of
 
+_DONE_BEFORE = "done-before"
+"""Under which process 0 says whether there is anything to train."""
+
 if TYPE_CHECKING:
     from finetune_trainer.train.materials import Materials
     from finetune_trainer.train.quality import Quality
@@ -39,7 +42,12 @@ def run(recipe: Recipe, context: Context) -> Result:
     refuse(recipe)
     inputs = find_inputs(recipe, context.open_store)
     event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
-    if (existing := reusable(recipe, inputs, context)) is not None:
+    existing = reusable(recipe, inputs, context)
+    if context.peers is not None:
+        context.peers.say(_DONE_BEFORE, "yes" if existing is not None else "no")
+        if existing is not None:
+            context.peers.leave_together()
+    if existing is not None:
         remove_checkpoints(recipe, inputs, context)
         return Result(outcome=Outcome.REUSED, fingerprint=inputs.fingerprint, output=existing)
 
@@ -47,10 +55,44 @@ def run(recipe: Recipe, context: Context) -> Result:
         return _run(recipe, inputs, context)
 
 
+def assist(recipe: Recipe, context: Context) -> None:
+    """Trains along with the process that runs `run`, and ends with the last step: only that one commits.
+
+    Raises:
+        TrainerError: every end with a known cause, the end of another process among them.
+    """
+    peers = context.peers
+    assert peers is not None
+    inputs = find_inputs(recipe, context.open_store)
+    if peers.hear(_DONE_BEFORE) == "yes":
+        peers.leave_together()
+        return
+    with libraries_quiet():
+        fetched = fetched_for(recipe, inputs, context)
+        go_offline()
+        from finetune_trainer.train.materials import load_materials
+
+        materials = load_materials(recipe, inputs, fetched.model, context)
+        trained(recipe, materials, fetched, Checkpointer(shelf_of(recipe, inputs, context), context.reporter), context)
+
+
+def fetched_for(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
+    """What the run needs, on this machine; several processes of a pod share it.
+
+    Raises:
+        TrainerError: see `fetch`.
+    """
+    if context.peers is None:
+        return fetch(recipe, inputs, context)
+    from finetune_trainer.distributed.fetching import fetch_once
+
+    return fetch_once(recipe, inputs, context.peers, context)
+
+
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
-    fetched = fetch(recipe, inputs, context)
+    fetched = fetched_for(recipe, inputs, context)
     context.leave_if_told()
 
     reporter.stage(Stage.LOADING)
@@ -114,18 +156,21 @@ def trained(
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
-    from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue
+    from finetune_trainer.train.callbacks import EndWhenTold, ReportSteps, SaveWhenDue
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.trainer import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
-    save = SaveWhenDue(checkpointer, recipe.checkpoint, context.stop, context.clock)
-    measure = Evaluation(recipe, materials.validation, context.reporter, context.stop) if materials.validation else None
-    callbacks = [history, report, save, *([measure] if measure else [])]
-    folder, initial = context.work / "trainer", fetched.initial_adapter
+    peers = context.peers
+    told = context.stop.is_set if peers is None else peers.is_told
+    writes = peers is None or peers.first
+    end = SaveWhenDue(checkpointer, recipe.checkpoint, told, context.clock) if writes else EndWhenTold(told)
+    measure = Evaluation(recipe, materials.validation, context.reporter, told) if materials.validation else None
+    callbacks = [history, report, end, *([measure] if measure else [])]
+    folder, initial = context.work / f"trainer-{peers.world.rank if peers else 0}", fetched.initial_adapter
     made_of = (materials.base, materials.tokenizer, materials.data.rows, materials.dtype)
-    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial)
+    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, peers)
     if measure is not None:
         measure.measures(trainer)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
@@ -136,6 +181,7 @@ def trained(
         rows=len(materials.data.rows),
         packed=trainer.passes.packed,
         pass_tokens=trainer.passes.max_tokens,
+        processes=peers.world.size if peers else None,
         compute_dtype=str(materials.dtype).removeprefix("torch."),
     )
     start = fetched.checkpoint
@@ -147,8 +193,11 @@ def trained(
     checkpointer.wait()
     if not trainer.ended:
         done, total = trainer.state.global_step, trainer.state.max_steps
+        if peers is not None:
+            peers.leave_together()
         message = f"told to stop; stopped after step {done} of {total}; {left_behind(checkpointer, start)}"
         raise TrainerError(FailureReason.PREEMPTED, message)
+    trainer.go_on_alone()
     context.reporter.update(loss=trainer.last_loss)
     return trainer
 

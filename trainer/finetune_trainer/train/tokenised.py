@@ -3,6 +3,7 @@
 Validation rows go through the same reading, templates and cut as the others, and none of them is trained.
 """
 
+import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from finetune_trainer.data.tokens import TokenCounts, TokenRow
 from finetune_trainer.log import event
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
-from finetune_trainer.train.rows import parted, token_count, trained_token_count, write_rows
+from finetune_trainer.train.rows import file_of, parted, read_rows, token_count, trained_token_count, write_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Tokenised:
     Attributes:
         rows: dataset of `input_ids` and `labels`, on disk: what is trained.
         validation: such a dataset of the rows that are kept out; None when none are asked for.
-        counts: what became of all rows that were read.
+        counts: what became of all rows that were read; nothing in a process that takes those of another.
         conversations: whether the rows are conversations, which a chat template has made text.
     """
 
@@ -43,6 +44,30 @@ class Tokenised:
     validation: Any
     counts: TokenCounts
     conversations: bool
+
+
+def tokenised_once(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> Tokenised:
+    """The rows; of several processes in a pod the first one reads them, for all.
+
+    Raises:
+        TrainerError: see `tokenised`; or another process failed.
+    """
+    peers = context.peers
+    if peers is None:
+        return tokenised(recipe, inputs, tokenizer, context)
+    place = f"rows/{peers.world.node}"
+    if peers.first_of_pod:
+        data = tokenised(recipe, inputs, tokenizer, context)
+        files = [None if rows is None else str(file_of(rows)) for rows in (data.rows, data.validation)]
+        peers.say(place, json.dumps([*files, data.conversations]))
+        return data
+    rows, validation, conversations = json.loads(peers.hear(place))
+    return Tokenised(
+        rows=read_rows(Path(rows)),
+        validation=None if validation is None else read_rows(Path(validation)),
+        counts=TokenCounts(),
+        conversations=conversations,
+    )
 
 
 def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> Tokenised:

@@ -6,10 +6,11 @@ is filled by tokens (data/pack.py) and every token of the step weighs the same i
 
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl
@@ -44,6 +45,9 @@ from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.rows import longest_row
 from finetune_trainer.train.settings import trainer_settings
 from finetune_trainer.train.state import StepRecord
+
+if TYPE_CHECKING:
+    from finetune_trainer.distributed.peers import Peers
 
 
 class ToldToStopError(Exception):
@@ -177,17 +181,12 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _passes_of_step(self, model: Any, step: Tensors) -> torch.Tensor | None:
         """The step's loss; None when memory ran out and smaller passes were found."""
-        # transformers counts only for models whose forward takes keyword arguments; the weight of a token must not
-        # depend on that.
-        trained: torch.Tensor | float = (step["labels"] != IGNORED).sum()
-        if self.is_model_parallel:
-            # The head may be on another GPU than the labels; a plain number is on all of them.
-            trained = float(trained)
+        trained = self._trained_tokens(step)
         losses = []
         try:
-            for part in self.passes.of(step):
+            for part in self.own_passes(step):
                 self.leave_if_told()
-                losses.append(super().training_step(model, part, trained))
+                losses.append(self._one_pass(model, part, trained))
         except (RuntimeError, MemoryError) as error:
             smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
             if smaller is None:
@@ -197,11 +196,48 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         else:
             return torch.stack(losses).sum()
         losses.clear()
+        self._use_smaller(model, smaller)
+        return None
+
+    def own_passes(self, step: Tensors) -> Iterator[Tensors]:
+        """The passes that this process runs: alone, all of them."""
+        return self.passes.of(step)
+
+    def summed(self, compute: Callable[[], float]) -> float:
+        """What all processes have computed together; alone, what this one does.
+
+        Raises:
+            ToldToStopError: one of them was told to go before it had computed its part.
+        """
+        return compute()
+
+    def go_on_alone(self) -> None:
+        """From now on this process measures without the others, which have ended with the training."""
+
+    def agree_on_passes(self) -> None:
+        """Takes the division that all processes of the training can run; alone, that is the one that was chosen."""
+
+    def _one_pass(self, model: Any, part: Tensors, trained: torch.Tensor | float) -> torch.Tensor:
+        """Forward and backward of one pass; its part of the step's loss."""
+        loss: torch.Tensor = super().training_step(model, part, trained)
+        return loss
+
+    def _trained_tokens(self, step: Tensors) -> torch.Tensor | float:
+        """Tokens of the step that count in the loss.
+
+        transformers counts only for models whose forward takes keyword arguments; the weight of a token must not depend
+        on that.
+        """
+        trained: torch.Tensor = (step["labels"] != IGNORED).sum()
+        # Of a model that is spread, the head may be on another GPU than the labels; a plain number is on all of them.
+        return float(trained) if self.is_model_parallel else trained
+
+    def _use_smaller(self, model: Any, smaller: Passes) -> None:
+        """Forgets what was done of the step, which is to be done again in smaller passes."""
         model.zero_grad()
         torch.cuda.empty_cache()
         self.passes = smaller
         self.on_smaller_passes(smaller)
-        return None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 (transformers' signature)
         """Writes what a resumed training needs, and no more: transformers' own adds a pickle and an empty model card.
@@ -275,6 +311,7 @@ def make_trainer(
     folder: Path,
     callbacks: Sequence[TrainerCallback],
     start: Path | None = None,
+    peers: "Peers | None" = None,
 ) -> StepTrainer:
     """The trainer, with the adapter put on the model and in float32, ready to train.
 
@@ -287,18 +324,19 @@ def make_trainer(
         folder: where transformers may write.
         callbacks: called by transformers' rules.
         start: weights of the adapter to continue from; None for a new one.
+        peers: the other processes of this training; None for one that trains alone.
 
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
     """
     packed = packs_rows(recipe, model)
-    free = free_bytes(recipe.model.device_map)
+    free = free_bytes(recipe.model.device_map, processes=peers.world.local_size if peers else 1)
     choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
     settings = trainer_settings(recipe.training, dtype, folder, checkpointing=choice.division.checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
-    trainer = StepTrainer(
+    trainer = (StepTrainer if peers is None else _parallel(peers))(
         model=model,
         args=settings,
         train_dataset=rows,
@@ -317,7 +355,14 @@ def make_trainer(
         take_weights(trainer.model, start)
     if not trainer.aux_loss_enabled:
         score_trained_tokens_only(trainer.model.get_base_model())
+    trainer.agree_on_passes()
     return trainer
+
+
+def _parallel(peers: "Peers") -> Callable[..., StepTrainer]:
+    from finetune_trainer.train.parallel import ParallelTrainer
+
+    return partial(ParallelTrainer, peers)
 
 
 def packs_rows(recipe: Recipe, model: Any) -> bool:

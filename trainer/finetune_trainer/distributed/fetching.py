@@ -1,0 +1,73 @@
+"""Fetching once a pod: its first process fetches, the others use the same files; all take up the same checkpoint."""
+
+import json
+from pathlib import Path
+
+from finetune_trainer.checkpoints import Found
+from finetune_trainer.contract.checkpoint import CheckpointManifest
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.train.context import Context
+from finetune_trainer.train.fetch import Fetched, fetch, fetch_all_but_checkpoint
+from finetune_trainer.train.inputs import Inputs
+from finetune_trainer.train.resume import checkpoint_at
+
+_CHECKPOINT = "checkpoint"
+
+
+def fetch_once(recipe: Recipe, inputs: Inputs, peers: Peers, context: Context) -> Fetched:
+    """What the run needs, on this pod's disk; process 0 chooses the checkpoint.
+
+    Raises:
+        TrainerError: the storage's reason; what was found is damaged; another process failed; or the process was told
+            to go.
+    """
+    place = f"fetched/{peers.world.node}"
+    if not peers.first_of_pod:
+        return _read(peers.hear(place))
+    if peers.first:
+        fetched = fetch(recipe, inputs, context)
+        peers.say(_CHECKPOINT, str(fetched.checkpoint.uri) if fetched.checkpoint else "")
+    else:
+        fetched = fetch_all_but_checkpoint(recipe, inputs, context)
+        chosen = peers.hear(_CHECKPOINT)
+        found = checkpoint_at(parse_uri(chosen), recipe, inputs, context) if chosen else None
+        fetched = Fetched(
+            model=fetched.model, licence=fetched.licence, initial_adapter=fetched.initial_adapter, checkpoint=found
+        )
+    peers.say(place, _shown(fetched))
+    return fetched
+
+
+def _shown(fetched: Fetched) -> str:
+    found = fetched.checkpoint
+    return json.dumps(
+        {
+            "model": str(fetched.model),
+            "licence": fetched.licence,
+            "adapter": str(fetched.initial_adapter) if fetched.initial_adapter else None,
+            "checkpoint": None
+            if found is None
+            else {"folder": str(found.folder), "manifest": found.manifest.to_json(), "uri": str(found.uri)},
+        }
+    )
+
+
+def _read(text: str) -> Fetched:
+    values = json.loads(text)
+    found = values["checkpoint"]
+    return Fetched(
+        model=Path(values["model"]),
+        licence=values["licence"],
+        initial_adapter=Path(values["adapter"]) if values["adapter"] else None,
+        checkpoint=None if found is None else _checkpoint(found["folder"], found["manifest"], parse_uri(found["uri"])),
+    )
+
+
+def _checkpoint(folder: str, manifest: str, uri: Uri) -> Found:
+    read = CheckpointManifest.read(manifest.encode())
+    if read is None:
+        raise TrainerError(FailureReason.INTERNAL, f"the manifest of {uri} was not understood by a second process")
+    return Found(folder=Path(folder), manifest=read, uri=uri)

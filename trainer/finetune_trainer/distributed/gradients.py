@@ -1,0 +1,53 @@
+"""Adding up what the processes have computed of one step."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from finetune_trainer.distributed.peers import Peers
+
+_BUCKET = 16 * 1024 * 1024
+"""Numbers that are summed at a time: 64 MiB beside the gradients."""
+
+
+def add_up_gradients(parameters: Sequence[torch.nn.Parameter], peers: Peers) -> None:
+    """Makes every parameter's gradient the sum over the processes, in float32.
+
+    A parameter that has a gradient nowhere keeps none: an optimizer's weight decay would move it.
+    """
+    here = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+    anywhere: list[float] = peers.add_up(here).tolist()
+    moved = [parameter for parameter, found in zip(parameters, anywhere, strict=True) if found]
+    for bucket in _buckets(moved):
+        parts = [
+            torch.zeros(parameter.numel(), device=parameter.device)
+            if parameter.grad is None
+            else parameter.grad.reshape(-1).float()
+            for parameter in bucket
+        ]
+        device = parts[0].device
+        flat = peers.add_up(torch.cat([part.to(device) for part in parts]))
+        for parameter, total in zip(bucket, torch.split(flat, [part.numel() for part in parts]), strict=True):
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)
+            parameter.grad.copy_(total.view_as(parameter))
+
+
+def make_alike(parameters: Sequence[torch.nn.Parameter], peers: Peers) -> None:
+    """Gives every process the parameters of process 0."""
+    with torch.no_grad():
+        for parameter in parameters:
+            peers.from_first(parameter.data)
+
+
+def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    bucket: list[torch.nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        if bucket and size + parameter.numel() > _BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += parameter.numel()
+    if bucket:
+        yield bucket
