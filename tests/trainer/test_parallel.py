@@ -77,14 +77,14 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> None:
 
 def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     """Loss and weights agree to the rounding of sums; a step of one row gives one process no work."""
-    sections = {"training": {"maxSteps": 8, "batchSize": 5, "learningRate": "5e-3", "neftuneAlpha": "5"}}
-    run = local_run(QUESTIONS[:6], machine={"gpus": 2}, **sections)
+    training = {"maxSteps": 8, "batchSize": 5, "learningRate": "5e-3", "neftuneAlpha": "5"}
+    measured = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
+    run = local_run(QUESTIONS[:9], training=training, machine={"gpus": 2}, **measured)
     process = _start(run)
 
     code, log, message = _end(process, run)
 
     assert code == 0, log
-    assert " training rows=6 " in log
     assert " processes=2" in log
     assert message.outcome is Outcome.SUCCEEDED
     assert message.progress is not None
@@ -93,6 +93,8 @@ def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     assert message.output is not None
     assert message.output.metrics["loss"] == pytest.approx(alone.output.metrics["loss"], abs=1e-5)
     assert message.output.metrics["tokens"] == alone.output.metrics["tokens"]
+    for number in ("eval_loss", "base_eval_loss"):
+        assert message.output.metrics[number] == pytest.approx(alone.output.metrics[number], abs=1e-5)
     assert _differ(_adapter(message), load_file(folder_of(alone) / "adapter_model.safetensors")) < 1e-5
     assert list((run.folder / "work").iterdir()) == []
 
