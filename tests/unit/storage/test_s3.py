@@ -21,6 +21,7 @@ from finetune_trainer.storage.base import (
     ObjectReplacedError,
     Store,
 )
+from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.storage.places import open_store
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.s3_client import S3Connection
@@ -292,6 +293,17 @@ def test_rotated_keys_are_taken_up(s3: S3Server, tmp_path: Path) -> None:
     store = store_of(s3, s3server.Keys("OLDKEY0000000001", "old"), tmp_path)
     s3server.mount(tmp_path / "keys", s3.admin)
     assert len(store.stat(parse_uri("s3://data/rotated/x"))) == 1
+
+
+def test_rotated_keys_are_taken_up_by_all_downloads(s3: S3Server, tmp_path: Path) -> None:
+    for number in range(8):
+        s3.put(f"rotated/many/{number}", b"x" * number)
+    store = store_of(s3, s3.admin, tmp_path)
+    found = store.stat(parse_uri("s3://data/rotated/many"))
+    store = store_of(s3, s3server.Keys("OLDKEY0000000001", "old"), tmp_path)
+    s3server.mount(tmp_path / "keys", s3.admin)
+    download_all(store, found, tmp_path / "target", ignore)
+    assert sorted(file.stat().st_size for file in (tmp_path / "target").iterdir()) == list(range(8))
 
 
 def test_a_dead_endpoint_is_unavailable(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ FILES = {
     **{f"model-{number}.safetensors": random.Random(number).randbytes((18 + number) * _MIB) for number in range(4)},
 }
 SIZE = sum(map(len, FILES.values()))
+NO_CLAIM = "no-claim"
 
 
 class Pod:
@@ -43,6 +44,8 @@ class Pod:
         self.stop, self.reporter = threading.Event(), Reporter()
         self.disk = folder / name
         self.disk.mkdir()
+        if name != NO_CLAIM:
+            (folder / "cache").mkdir(exist_ok=True)
         self.context = Context(
             work=self.disk,
             open_store=places,
@@ -174,11 +177,11 @@ def test_a_damaged_entry_is_filled_anew(s3: S3Server, model: str, tmp_path: Path
     assert list(folder.parent.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("place", ["file:///dev/null/cache", "file:///proc/cache"])
+@pytest.mark.parametrize("place", ["file:///dev/null/cache", "file:///proc/cache", "pvc://models/cache"])
 def test_a_cache_that_cannot_be_written_is_passed_over(
     s3: S3Server, model: str, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pod = Pod(s3, tmp_path, "pod", uri=model, cache=place)
+    pod = Pod(s3, tmp_path, NO_CLAIM, uri=model, cache=place)
 
     folder = pod.fetch()
 
@@ -186,3 +189,4 @@ def test_a_cache_that_cannot_be_written_is_passed_over(
     assert contents(folder) == FILES
     assert f"cache place={place} " in caplog.text
     assert "fetched to the pod's own disk" in caplog.text
+    assert not (tmp_path / "cache").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_trainer.checkpoints import Found
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
 from finetune_trainer.log import event
@@ -102,17 +102,24 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     uri, objects = parse_uri(recipe.model.uri), needed(inputs.model)
     store, folder = context.open_store(uri), context.work / "model"
     if recipe.model.cache is not None:
-        place = parse_uri(recipe.model.cache)
-        root = context.cache_root / place.path.lstrip("/") if place.scheme is Scheme.PVC else Path(place.path)
-        cache = ModelCache(root=root, now=context.now, leave=context.leave_if_told)
 
         def fill(part: Path) -> None:
             download_all(store, objects, part, context.downloaded, link=False)
 
         try:
+            root = _cache_root(parse_uri(recipe.model.cache), context)
+            cache = ModelCache(root=root, now=context.now, leave=context.leave_if_told)
             return cache.folder(uri, objects, fill)
         except CacheUnusableError as error:
             message = f"{error}; the model is fetched to the pod's own disk"
             event("cache", level=logging.WARNING, place=recipe.model.cache, message=message)
     download_all(store, objects, folder, context.downloaded)
     return folder
+
+
+def _cache_root(place: Uri, context: Context) -> Path:
+    if place.scheme is Scheme.FILE:
+        return Path(place.path)
+    if not context.cache_root.is_dir():
+        raise CacheUnusableError(f"claim {place.authority} is not mounted here")
+    return context.cache_root / place.path.lstrip("/")
