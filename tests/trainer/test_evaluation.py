@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -184,6 +185,24 @@ def test_told_to_stop_while_it_is_measured_it_measures_first(
     assert _losses(resumed) == {at: loss for at, loss in _losses(whole).items() if at >= step}
 
 
+def test_told_to_stop_at_the_step_that_is_to_be_measured(overfitting: Callable[..., LocalRun], kept: bytes) -> None:
+    """It goes at once, and the next pod measures."""
+    run = overfitting()
+
+    def tell(progress: Progress) -> None:
+        if progress.step == BEST:
+            run.stop.set()
+
+    run.on_progress = tell
+    with pytest.raises(TrainerError):
+        run()
+    resumed = run.changed()
+
+    assert Stage.EVALUATING not in {p.stage for p in run.seen if p.step == BEST}
+    assert _weights(resumed) == kept
+    assert manifest_of(resumed()).metrics["eval_step"] == BEST
+
+
 def test_told_to_stop_while_base_and_adapter_are_compared(overfitting: Callable[..., LocalRun], kept: bytes) -> None:
     run = overfitting(checkpoint={"everySteps": 2})
     message = _told_while_measuring(run, STEPS, times=2)
@@ -252,15 +271,13 @@ def test_an_early_end_that_has_a_checkpoint_is_taken_up_as_an_end(
     assert (folder_of(result) / "adapter_model.safetensors").read_bytes() == kept
 
 
-def _reference(model: Path, rows: list[TokenRow], weights: str) -> float:
+def _reference(model: Any, rows: list[TokenRow]) -> float:
     """The loss by its definition: the mean of -log p over the trained tokens, row by row."""
-    recipe = recipe_of(model, model, model, model={"quantization": {"type": weights}})
-    base = load_base(model, recipe.model, torch.float32).eval()
+    model.eval()
     total, count = 0.0, 0
     with torch.no_grad():
         for row in rows:
-            ids = torch.tensor([row.ids])
-            scores = base(input_ids=ids).logits[0].double().log_softmax(-1)
+            scores = model(input_ids=torch.tensor([row.ids])).logits[0].double().log_softmax(-1)
             for place in range(1, len(row.ids)):
                 if row.trained[place]:
                     total, count = total - scores[place - 1, row.ids[place]].item(), count + 1
@@ -306,9 +323,34 @@ def test_the_base_loss_is_that_of_the_base_model_alone(
     with without_adapter(trainer.model, trainer.base_weights):
         untuned = mean_loss(trainer, validation)
 
-    assert untuned == pytest.approx(_reference(base, ROWS, weights), rel=1e-5)
+    assert untuned == pytest.approx(_reference(load_base(base, recipe.model, torch.float32), ROWS), rel=1e-5)
     assert tuned < untuned - 0.1
     assert mean_loss(trainer, validation) == tuned
+    assert tuned == pytest.approx(_reference(trainer.model, ROWS), rel=1e-5)
+
+
+def test_measuring_leaves_mode_and_random_numbers_as_they_were(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Also where a model draws some in evaluation mode, as code of its own may."""
+    recipe = recipe_of(tiny_model, tmp_path, tmp_path)
+    rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
+    model = load_base(tiny_model, recipe.model, torch.float32)
+    trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    drawn: list[float] = []
+    trainer.model.register_forward_hook(lambda *_: drawn.append(torch.rand(()).item() + random.random()))
+    trainer.model.train()
+    torch.manual_seed(5)
+    random.seed(5)
+    expected = (torch.rand(3).tolist(), random.random())
+    torch.manual_seed(5)
+    random.seed(5)
+
+    mean_loss(trainer, ValidationRows(rows))
+
+    assert drawn
+    assert (torch.rand(3).tolist(), random.random()) == expected
+    assert trainer.model.training
 
 
 def _divided(run: LocalRun, tokenizer: Any, name: str) -> tuple[list[list[int]], list[list[int]], Any]:

@@ -302,6 +302,31 @@ def test_rows_for_validation_are_counted(bench: Bench, capsys: pytest.CaptureFix
     assert _message(report, "dataset").endswith(", 4 rows for validation")
 
 
+def test_rows_for_validation_are_looked_at_as_the_others(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.sections = {"dataset": {"validation": {"uri": f"{bench.base}/own.jsonl"}}}
+    bench.put("own.jsonl", ROW + b'{"prompt": "a"}\n')
+    code, report, ended = report_of(bench, capsys)
+    assert (code, ended.reason) == (ExitCode.DATASET_INVALID, FailureReason.DATASET_INVALID)
+    assert [(item.file, item.line) for item in report.problems] == [("own.jsonl", 2)]
+
+    talk = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
+    refused = {"messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "hello"}]}
+    bench.put("train.jsonl", json.dumps(talk).encode() + b"\n")
+    bench.put("own.jsonl", b"".join(json.dumps(item).encode() + b"\n" for item in (talk, refused)))
+    refusal = "{% if messages[0].content == 'no' %}{{ raise_exception('not that') }}{% endif %}"
+    turns = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    bench.sections["dataset"]["chatTemplate"] = refusal + turns
+    code, report, _ = report_of(bench, capsys)
+    assert code == ExitCode.DATASET_INVALID
+    assert [(item.file, item.line) for item in report.problems] == [("own.jsonl", 2)]
+    assert "not that" in report.problems[0].found
+
+    bench.put("own.jsonl", ROW)
+    code, _, ended = report_of(bench, capsys)
+    assert (code, ended.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
+    assert "spec.dataset.chatTemplate" in ended.message
+
+
 def test_rows_that_are_all_the_same_cannot_be_divided(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.sections = {"dataset": {"validation": {"fraction": "0.2"}}}
     code, _, ended = report_of(bench, capsys)

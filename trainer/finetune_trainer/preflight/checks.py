@@ -328,18 +328,34 @@ class _Checks:
             raise TrainerError(FailureReason.INVALID_RECIPE, message)
         kept = ""
         if self._validation:
-            own = DatasetScan(for_validation(dataset), self._validation, self._open_store, self._moved)
-            self._found.append(own.findings)
-            for _ in own:
-                pass
-            own.findings.raise_if_any()
-            kept = f", {own.rows:,} rows for validation"
+            kept = f", {self._scan_validation(counted):,} rows for validation"
         elif dataset.validation is not None:
             kept = _held_out(scan, float(dataset.validation.fraction or 0))
         blank = f", {scan.blank_lines:,} blank lines passed over" if scan.blank_lines else ""
         least = "" if repeated.complete else "at least "
         twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
         return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{kept}"
+
+    def _scan_validation(self, trained: TokenPass | TrainerError | str) -> int:
+        """Looks at validation rows of their own as at the others, tokenised where those are; returns their number.
+
+        Raises:
+            TrainerError: rows are wrong, or have no token to measure.
+        """
+        dataset = for_validation(self._recipe.dataset)
+        scan = DatasetScan(dataset, self._validation, self._open_store, self._moved)
+        self._found.append(scan.findings)
+        counted = trained.another(self._findings()) if isinstance(trained, TokenPass) else None
+        for shape, file, line, found in scan:
+            if counted is not None and (weight := counted.next_weight()):
+                counted.take(shape.build(found, Place(file=file, line=line, unit=scan.unit)), weight)
+        scan.findings.raise_if_any()
+        talks = scan.schema not in (DatasetSchema.TEXT, DatasetSchema.PROMPT_COMPLETION)
+        if dataset.chat_template is not None and not talks:
+            raise template_unused(dataset.chat_template)
+        if counted is not None:
+            counted.statistics()
+        return scan.rows
 
     def _run(self, name: str, schemes: Sequence[Scheme], look: Callable[[], str]) -> None:
         """Runs a check and notes its verdict; storage that did not answer is not waited for again."""

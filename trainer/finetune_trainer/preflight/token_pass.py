@@ -30,6 +30,7 @@ class TokenPass:
     ) -> None:
         self._recipe = recipe
         self._length = recipe.dataset.max_length
+        self._tokenizer, self._level = tokenizer, level_characters
         self._tokenize = RowTokenizer(tokenizer, recipe.dataset.loss)
         self._findings = findings
         self._sample = Sample(level_characters)
@@ -39,6 +40,10 @@ class TokenPass:
         self._histogram = LengthHistogram()
         self._counts = TokenCounts()
         self._error: TrainerError | None = None
+
+    def another(self, findings: Findings) -> "TokenPass":
+        """A pass over other rows with the same tokenizer."""
+        return TokenPass(self._recipe, self._tokenizer, findings, self._level)
 
     def next_weight(self) -> int:
         """How many rows the next one stands for; 0 when it need not be built and taken."""
