@@ -312,7 +312,15 @@ def test_the_base_loss_is_that_of_the_base_model_alone(
         LlamaForCausalLM(LlamaConfig.from_pretrained(base, attention_bias=True)).save_pretrained(base)
     training = {"learningRate": "5e-2", "maxSteps": 4, "batchSize": 4}
     quantization = {"quantization": {"type": weights}}
-    recipe = recipe_of(base, base, base, lora=lora, model=quantization, training=training, dataset={"packing": packing})
+    recipe = recipe_of(
+        base,
+        base,
+        base,
+        lora={**lora, "dropout": "0.5"},
+        model=quantization,
+        training=training,
+        dataset={"packing": packing},
+    )
     rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
     model = load_base(base, recipe.model, torch.float32)
     trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])

@@ -75,6 +75,29 @@ def test_numbers_are_those_of_whole_logits(bias: bool, tile: int) -> None:
     )
 
 
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts products of matrices."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **kwargs or {})
+
+
+def test_without_a_backward_pass_a_tile_takes_one_product() -> None:
+    """What measures a model needs no gradient; the numbers are the same."""
+    hidden, weight, ids = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7)
+
+    with _Products() as measured:  # type: ignore[no-untyped-call]
+        found = FrozenHeadLogProbs.apply(hidden, weight, None, ids, 22)
+    with _Products() as trained:  # type: ignore[no-untyped-call]
+        expected = FrozenHeadLogProbs.apply(hidden.clone().requires_grad_(), weight, None, ids, 22)
+
+    assert torch.equal(found, expected)
+    assert (measured.count, trained.count) == (4, 8)
+
+
 def test_a_pass_without_a_trained_token_has_no_gradient_and_no_error() -> None:
     model = _model()
     add_fused_lm_head(model)

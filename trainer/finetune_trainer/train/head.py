@@ -43,8 +43,9 @@ class FrozenHeadLogProbs(torch.autograd.Function):
             Shape (tokens,), float32, natural logarithms.
         """
         found = torch.empty(len(ids), dtype=torch.float32, device=hidden.device)
-        # In float32: the loss's scale, which float16 needs, comes only in the backward pass.
-        gradient = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
+        # A measurement asks for none. In float32: the loss's scale, which float16 needs, comes in the backward pass.
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty(hidden.shape if wanted else 0, dtype=torch.float32, device=hidden.device)
         step = max(1, tile // len(weight))
         for begin in range(0, len(ids), step):
             rows = slice(begin, begin + step)
@@ -53,6 +54,8 @@ class FrozenHeadLogProbs(torch.autograd.Function):
             scores = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
             del logits
             found[rows] = scores.gather(1, chosen)[:, 0]
+            if not wanted:
+                continue
             # The gradient of log p(id) by the logits: 1 at the id, less the probabilities.
             slope = scores.exp_().neg_()
             slope.scatter_add_(1, chosen, torch.ones_like(slope[:, :1]))
