@@ -68,6 +68,8 @@ class Repository:
     name: str
     gated: bool = False
     private: bool = False
+    xet: bool = False
+    """Offers large files through Xet too, without a server for that: a mirror that passes on the Hub's headers."""
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
@@ -270,8 +272,12 @@ class _HubHandler(_Handler):
             self.refuse(404, "Entry not found", "EntryNotFound")
         elif file.endswith(_LFS_SUFFIXES):
             digest = hashlib.sha256(content).hexdigest()
+            route = f"{self.hub.endpoint}/api/models/{name}/xet-read-token/{commit}"
+            offer = {"X_Xet_Hash": digest, "Link": f'<{route}>; rel="xet-auth"'} if model.xet else {}
             self.send(
                 302,
+                b"",
+                **offer,
                 Location=f"{self.hub.store}/{name}/{digest}",
                 X_Repo_Commit=commit,
                 X_Linked_Etag=f'"{digest}"',

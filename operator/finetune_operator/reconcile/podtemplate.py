@@ -117,6 +117,9 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[d
         values[layout.HUB_TOKEN_ENV] = layout.HUB_TOKEN_PATH
     if config.hub_endpoint:
         values["HF_ENDPOINT"] = config.hub_endpoint
+        # Mirrors pass on the Hub's offer to send a file through Xet, whose servers they do not stand for
+        # (huggingface_hub#4475, sonatype/nexus-public#648). Without Xet a file comes from where the offer came from.
+        values["HF_HUB_DISABLE_XET"] = "1"
     if config.hub_ca_bundle:
         # What the Hub's client reads (httpx). S3 has storage.caBundle: its client does not read this variable.
         values["SSL_CERT_FILE"] = layout.HUB_CA_PATH

@@ -121,6 +121,7 @@ def test_every_pod_asks_the_mirror_of_the_hub(role: str) -> None:
     config = replace(CONFIG, hub_endpoint="https://hub.example.com", hub_ca_bundle="PEM")
     pod: dict[str, Any] = child_job(a_job(), config, role, 1)["spec"]["template"]
     assert environment(pod)["HF_ENDPOINT"] == "https://hub.example.com"
+    assert environment(pod)["HF_HUB_DISABLE_XET"] == "1"
     file = environment(pod)["SSL_CERT_FILE"]
     [mount] = [item for item in pod["spec"]["containers"][0]["volumeMounts"] if item["name"] == "recipe"]
     [volume] = [item for item in pod["spec"]["volumes"] if item["name"] == "recipe"]
@@ -129,7 +130,7 @@ def test_every_pod_asks_the_mirror_of_the_hub(role: str) -> None:
     }
     assert annotations[file] == "metadata.annotations['finetune.dev/hub-ca']"
     assert pod["metadata"]["annotations"]["finetune.dev/hub-ca"] == "PEM"
-    assert not {"HF_ENDPOINT", "SSL_CERT_FILE"} & environment(pod_of(role)).keys()
+    assert not {"HF_ENDPOINT", "HF_HUB_DISABLE_XET", "SSL_CERT_FILE"} & environment(pod_of(role)).keys()
 
 
 @pytest.mark.parametrize(

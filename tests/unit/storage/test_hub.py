@@ -259,6 +259,18 @@ def test_a_damaged_cache_is_no_model(tmp_path: Path) -> None:
     assert "has the SHA-256 " in got["message"]
 
 
+def test_a_mirror_without_xet(hub: Hub, model: Repository, tmp_path: Path) -> None:
+    model.xet = True
+    asked = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+
+    without = Look(tmp_path, HF_HUB_DISABLE_XET="1", **asked)
+    assert without.fetch()["contents"]["model.safetensors"] == WEIGHTS.decode()
+
+    got = Look(tmp_path / "other", **asked).fetch()
+    assert got["reason"] == "ModelNotFound"
+    assert "HF_HUB_DISABLE_XET=1" in got["message"]
+
+
 def test_a_mirror_with_a_certificate_authority_of_its_own(tmp_path: Path) -> None:
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]

@@ -17,6 +17,7 @@ from finetune_trainer.storage.base import ObjectNotFoundError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_SAYING = 200
+_XET_ROUTE = "/xet-read-token/"
 _OWN_COPY = "mirror the model to s3:// or pvc:// and set model.uri to it"
 _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a field's name)
 
@@ -100,6 +101,12 @@ def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerE
         return _denied(f"{what}: the Hub refuses it: the token in {_TOKEN_FIELD} needs the right to read it", error)
     if status == 429:
         return _unavailable(what, f"the Hub answers 429, too many requests{_wait(error)}; a token raises its limit")
+    if status == 404 and _XET_ROUTE in str(error.response.url):
+        return TrainerError(
+            FailureReason.MODEL_NOT_FOUND,
+            f"{what}: what answers for the Hub offers the file through Xet and does not serve that: set "
+            "HF_HUB_DISABLE_XET=1 (the chart's hub.endpoint does)",
+        )
     if status >= 500 or status == 408:
         return _unavailable(what, f"the Hub answers {status}{_wait(error)}")
     return TrainerError(
