@@ -101,7 +101,7 @@ IMMUTABLE: dict[str, Any] = {
     "dataset.uri": "s3://data/other.jsonl",
     "lora.rank": 8,
     "training.epochs": 2,
-    "evaluation.everySteps": 10,
+    "evaluation.samplePrompts": ["hello"],
     "checkpoint.keep": 3,
     "output.uri": "s3://models/other",
     "storage.region": "eu-west-1",
