@@ -137,6 +137,32 @@ def test_the_adapter_with_the_lowest_loss_is_kept(overfitting: Callable[..., Loc
     assert all(torch.equal(best[name], last[name]) for name in last)
 
 
+def test_without_steps_only_the_end_is_measured_and_the_last_adapter_is_kept(local_run: Runs) -> None:
+    """The rows that are held out are the same ones for the next pod: two passes over the data, ended in the second."""
+    sections: dict[str, Any] = {
+        "training": {"maxSteps": None, "epochs": 2},
+        "dataset": {"validation": {"fraction": "0.2"}},
+    }
+    run = local_run(QUESTIONS, **sections, lora={"dropout": "0.1"})
+    whole = _elsewhere(run, "whole")
+    result = whole()
+
+    def tell(progress: Progress) -> None:
+        if progress.step == 4:
+            run.stop.set()
+
+    run.on_progress = tell
+    with pytest.raises(TrainerError, match="stopped after step 4 of 6"):
+        run()
+
+    assert _weights(run.changed()) == (folder_of(result) / "adapter_model.safetensors").read_bytes()
+    assert _losses(whole).keys() == {6}
+    manifest = manifest_of(result)
+    assert (manifest.metrics["eval_step"], manifest.metrics["steps"]) == (6, 6)
+    assert manifest.data is not None
+    assert (manifest.rows, manifest.data.validation) == (20, 4)
+
+
 @pytest.mark.parametrize("packing", ["enabled", "disabled"])
 def test_a_training_that_is_measured_makes_the_bytes_of_one_that_is_not(
     overfitting: Callable[..., LocalRun], packing: str

@@ -13,7 +13,7 @@ from finetune_trainer.export.base_model import loading_code
 
 
 class ProgressBar:
-    """A bar of optimizer steps with the loss; the stage before and after."""
+    """A bar of optimizer steps with the losses; the stage before and after."""
 
     def __init__(self) -> None:
         self._bar = tqdm(
@@ -41,6 +41,8 @@ class ProgressBar:
         shown = {}
         if progress.loss is not None:
             shown["loss"] = f"{progress.loss:.4f}"
+        if progress.eval_loss is not None:
+            shown["eval_loss"] = f"{progress.eval_loss:.4f}"
         if progress.tokens_per_second is not None:
             shown["tokens/s"] = f"{progress.tokens_per_second:,.0f}"
         self._bar.set_postfix(shown, refresh=False)
