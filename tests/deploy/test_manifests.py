@@ -33,6 +33,7 @@ def test_the_operator_s_rights_are_these_and_no_other() -> None:
         *(("finetune.dev/finetunejobs/status", verb) for verb in ("get", "patch")),
         ("finetune.dev/finetunejobs/finalizers", "update"),
         *(("batch/jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
+        *(("/services", verb) for verb in ("create", "patch")),
         *(("/pods", verb) for verb in ("get", "list", "watch")),
         *((f"{group}/events", verb) for group in ("", "events.k8s.io") for verb in ("create", "patch")),
     }

@@ -28,7 +28,7 @@ from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.launch import launch
 from finetune_trainer.distributed.worker import PipeSink, leave_with_launcher
-from finetune_trainer.distributed.world import Pod, World
+from finetune_trainer.distributed.world import Pod, World, leads
 from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.report import HttpSink, Reporter, Sink
 
@@ -56,7 +56,8 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
         environment: the process's variables.
         world: who this process is, where the launcher has started it as one of several.
     """
-    sink = HttpSink.from_environment(environment)
+    # Of several pods the first one speaks for all.
+    sink = HttpSink.from_environment(environment) if leads(environment) else None
     sinks: list[Sink] = [sink] if sink else []
     if world is not None:
         leave_with_launcher()

@@ -139,7 +139,7 @@ def _printer_columns() -> list[dict[str, Any]]:
         column("Progress", ".status.progress.display"),
         column("Loss", ".status.progress.loss"),
         column("Restarts", ".status.restarts", "integer"),
-        column("GPUs", ".spec.resources.gpus", "integer"),
+        column("GPUs", ".status.gpus", "integer"),
         column("Age", ".metadata.creationTimestamp", "date"),
         column("ETA", ".status.progress.etaSeconds", "integer", wide=True),
         column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),

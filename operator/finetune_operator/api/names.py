@@ -21,6 +21,8 @@ JOB_NAME_LABEL = f"{GROUP}/job-name"
 JOB_UID_LABEL = f"{GROUP}/job-uid"
 ROLE_LABEL = f"{GROUP}/role"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""Which pod of an Indexed Job it is; Kubernetes sets it."""
 RECIPE_ANNOTATION = f"{GROUP}/recipe"
 """On the pod template: the recipe, mounted from here by the downward API."""
 HUB_CA_ANNOTATION = f"{GROUP}/hub-ca"
@@ -37,15 +39,26 @@ PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
 
 MAX_NAME = 63
+MAX_JOB_NAME = 60
+"""A pod of an Indexed Job is called after its Job and its number, below 64, and that must be a host name."""
 
 
 def child_name(job: str, role: str, attempt: int) -> str:
-    """Name of the child Job of one attempt: at most 63 characters, distinct for distinct jobs."""
-    suffix = f"-{role}-{attempt}"
-    if len(job) + len(suffix) <= MAX_NAME:
-        return job + suffix
+    """Name of the child Job of one attempt: at most 60 characters, distinct for distinct jobs."""
+    return _affixed("", job, f"-{role}-{attempt}", MAX_JOB_NAME)
+
+
+def service_name(job: str) -> str:
+    """Name of the headless Service of a job of several pods: begins with a letter, as a Service's must."""
+    return _affixed("pods-", job, "", MAX_NAME)
+
+
+def _affixed(prefix: str, job: str, suffix: str, most: int) -> str:
+    if len(prefix) + len(job) + len(suffix) <= most:
+        return prefix + job + suffix
     digest = hashlib.sha256(job.encode()).hexdigest()[:8]
-    return f"{job[: MAX_NAME - len(suffix) - len(digest) - 1].rstrip('-')}-{digest}{suffix}"
+    room = most - len(prefix) - len(suffix) - len(digest) - 1
+    return f"{prefix}{job[:room].rstrip('-')}-{digest}{suffix}"
 
 
 def progress_audience(uid: str) -> str:

@@ -53,7 +53,13 @@ class Resources(Wire):
         "node labels in scheduling (nvidia.com/gpu.memory, nvidia.com/gpu.product, cloud.google.com/gke-accelerator, "
         "karpenter.k8s.aws/instance-gpu-memory), else not known. Example: 24Gi.",
     )
-    nodes: int = Field(1, ge=1, le=64, description="Pods that train together, one a node. Default: 1.")
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Pods that train together, each on a node of its own and with `gpus` GPUs; they share every "
+        "optimizer step. Kubernetes starts each as soon as it fits; all at once or none is a queue's work. Default: 1.",
+    )
     cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
     memory: Quantity | None = Field(
         None,

@@ -209,6 +209,7 @@ class FineTuneJobStatus(TolerantWire):
     failure: Failure | None = Field(None, description="Why the job failed.")
     output: OutputStatus | None = Field(None, description="Where the adapter is.")
     fingerprint: ShortText | None = Field(None, description="Name of the run by what goes into it.")
+    gpus: int | None = Field(None, ge=0, description="GPUs of all training pods together.")
     gpu_seconds: int = Field(0, ge=0, description="GPUs times seconds of all training pods of ended attempts.")
     start_time: datetime | None = Field(None, description="When this run was first looked at, or last resumed.")
     completion_time: datetime | None = Field(None, description="When this run ended.")

@@ -22,7 +22,7 @@ from finetune_operator.control.live import LiveReader
 from finetune_operator.control.queue import QueueClosed, WorkQueue
 from finetune_operator.control.record import JobRecord, job_record
 from finetune_operator.control.statuspatch import status_patch
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, SERVICES, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder, Regarding
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
 """`reconcile.reconcile`, or a simpler one in a test."""
+
+
+_RESOURCES = {"Job": JOBS, "Service": SERVICES}
 
 
 class _NothingToDo(Exception):  # noqa: N818 (an outcome)
@@ -153,13 +156,15 @@ class Controller:
         for manifest in plan.apply:
             name = manifest["metadata"]["name"]
             try:
-                raw = await self._kube.apply(JOBS, manifest)
+                raw = await self._kube.apply(_RESOURCES[manifest["kind"]], manifest)
             except (Forbidden, Invalid) as error:
-                refused = trouble.child_refused(plan.status, job.generation, name, error, self._now())
+                child = f"{manifest['kind']} {name}"
+                refused = trouble.child_refused(plan.status, job.generation, child, error, self._now())
                 if await self._write_status(record, job.status, refused):
-                    await self._events.post(_regarding(record), [trouble.refusal_event(name, error)])
+                    await self._events.post(_regarding(record), [trouble.refusal_event(child, error)])
                 raise _ChildRefused(name, error) from None
-            self._take_in_child(record, raw)
+            if manifest["kind"] == "Job":
+                self._take_in_child(record, raw)
         for deletion in plan.delete:
             try:
                 await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)

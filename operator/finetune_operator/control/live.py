@@ -47,7 +47,7 @@ class LiveReader:
             plan: what is about to be done, if there is a plan already.
         """
         if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.uid):
-            wanted = [manifest["metadata"]["name"] for manifest in plan.apply]
+            wanted = [manifest["metadata"]["name"] for manifest in plan.apply if manifest["kind"] == "Job"]
             if wanted and await self._none_exists(record.namespace, wanted):
                 return Observed()
         selector = f"{names.JOB_UID_LABEL}={record.uid}"

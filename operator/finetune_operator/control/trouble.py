@@ -49,7 +49,7 @@ def child_refused(
     Args:
         planned: the status as it should have become.
         generation: the spec's.
-        child: the Job's name.
+        child: its kind and name.
         error: the refusal.
         now: the time.
     """
@@ -70,7 +70,7 @@ def child_refused(
 
 def refusal_event(child: str, error: KubeError) -> Event:
     """The refusal as a user reads it in `kubectl describe`."""
-    text = f"Kubernetes refuses the Job {child}: {error.message} The operator tries again; the quota, policy or right "
+    text = f"Kubernetes refuses the {child}: {error.message} The operator tries again; the quota, policy or right "
     return Event(type=EventType.WARNING, reason=Reason.CHILD_REFUSED, message=_cut(f"{text}named here must change."))
 
 

@@ -30,6 +30,7 @@ class Resource:
 
 FINETUNEJOBS = Resource(group=names.GROUP, version=names.VERSION, plural=names.PLURAL)
 JOBS = Resource(group="batch", version="v1", plural="jobs")
+SERVICES = Resource(group="", version="v1", plural="services")
 PODS = Resource(group="", version="v1", plural="pods")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases")

@@ -25,6 +25,7 @@ def start(draft: Draft) -> Attempt:
     draft.update(
         attempt=attempt.number,
         attempts=[*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
+        gpus=draft.job.spec.resources.gpus * draft.job.spec.resources.nodes,
         restarts=status.restarts + 1 if status.attempts else 0,
         progress=None,
         failure=None,

@@ -10,12 +10,14 @@ from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
+from finetune_trainer.contract import layout
 
 
 def child_job(
     job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
 ) -> dict[str, Any]:
     """The manifest of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
+    nodes = job.spec.resources.nodes if role == names.TRAIN_ROLE else 1
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -27,8 +29,10 @@ def child_job(
         },
         "spec": {
             "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
+            "completions": nodes,
+            "parallelism": nodes,
+            # Numbered pods, which find each other by name; one that fails ends all of them.
+            **({"completionMode": "Indexed"} if nodes > 1 else {}),
             # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
@@ -37,6 +41,34 @@ def child_job(
                 ]
             },
             "template": pod_template(job, config, role, attempt, revision),
+        },
+    }
+
+
+def headless_service(job: FineTuneJob) -> dict[str, Any]:
+    """Gives the pods of one attempt names that the others can resolve, before they are ready too.
+
+    One for all attempts: each has pods of other names.
+    """
+    selector = {names.JOB_UID_LABEL: job.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.service_name(job.name),
+            "namespace": job.namespace,
+            "labels": {
+                names.MANAGED_BY_LABEL: names.MANAGED_BY,
+                names.JOB_NAME_LABEL: job.name,
+                names.JOB_UID_LABEL: job.uid,
+            },
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": selector,
+            "ports": [{"name": "rendezvous", "port": layout.MASTER_PORT, "protocol": "TCP"}],
         },
     }
 

@@ -49,6 +49,7 @@ class PodView:
         waiting_reason, waiting_message: why the container does not start, as the kubelet says it.
         unschedulable: the scheduler's message while no node fits, else empty.
         disruption: the reason of a DisruptionTarget condition (eviction, preemption, taint), else empty.
+        index: number of the pod among those that train together; None for one that trains alone.
         deletion_time: when a deleted pod should be gone, grace period included; None while it is not deleted.
     """
 
@@ -71,6 +72,12 @@ class PodView:
     disruption: str
     terminated: Terminated | None
     deletion_time: datetime | None
+    index: int | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that reports and commits: of several pods the first."""
+        return self.index in (None, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +156,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         disruption=(_true_condition(status, "DisruptionTarget") or {}).get("reason", ""),
         terminated=_terminated(state.get("terminated")),
         deletion_time=_time(metadata.get("deletionTimestamp")),
+        index=int(index) if (index := labels.get(names.INDEX_LABEL, "")).isdecimal() else None,
     )
 
 

@@ -81,7 +81,7 @@ Verdict = Waiting | Running | Settling | Passed | Ending
 def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
     """The verdict on one child Job and its pods, oldest first."""
     for pod in reversed(pods):
-        if pod.terminated is not None and pod.terminated.exit_code == 0:
+        if pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0:
             return Passed(termination=Termination.read(pod.terminated.message))
     if job.complete:
         return Passed(termination=None, pod_gone=True)
@@ -94,15 +94,25 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live:
         return Settling() if pods else _without_pod(job, now)
-    pod = live[-1]
-    if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
-        return Ending(
-            reason=FailureReason.POD_LOST,
-            message=f"pod {pod.name} was deleted ({pod.disruption or 'no reason given'}) and its node does not answer",
-        )
-    if pod.running_since is not None:
-        return Running(pod=pod, since=pod.running_since)
-    return _waiting(pod)
+    newest = _newest(live)
+    for pod in newest:
+        if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
+            return Ending(
+                reason=FailureReason.POD_LOST,
+                message=f"pod {pod.name} was deleted ({pod.disruption or 'no reason given'}) and its node does not "
+                "answer",
+            )
+    waiting = [_waiting(pod) for pod in newest if pod.running_since is None]
+    if waiting:
+        return next((one for one in waiting if one.reason), waiting[0])
+    since = max(pod.running_since for pod in newest if pod.running_since is not None)
+    return Running(pod=newest[0], since=since)
+
+
+def _newest(pods: list[PodView]) -> list[PodView]:
+    """The newest pod of each number, in the order of numbers: a Job may have replaced one that was disrupted."""
+    by_index = {pod.index or 0: pod for pod in pods}
+    return [by_index[index] for index in sorted(by_index)]
 
 
 def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
@@ -144,7 +154,25 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
             reason=FailureReason.POD_LOST,
             message=f"its pod is gone; the Job says {job.failure_reason}: {job.failure_message}",
         )
-    return classify(ended[-1])
+    return _root(ended)
+
+
+def _root(ended: list[PodView]) -> Ending:
+    """The end of the pod that failed first, by itself: the others of its attempt lose it, or are told to go."""
+    if all(pod.index is None for pod in ended):
+        return classify(ended[-1])
+    failed = sorted((pod for pod in ended if _exit_code(pod) != 0), key=_finished)
+    endings = [classify(pod) for pod in failed or ended]
+    own = [ending for ending in endings if ending.reason is not FailureReason.PEER_FAILED]
+    return (own or endings)[0]
+
+
+def _exit_code(pod: PodView) -> int:
+    return pod.terminated.exit_code if pod.terminated is not None else 0
+
+
+def _finished(pod: PodView) -> datetime:
+    return pod.terminated.finished or pod.created if pod.terminated is not None else pod.created
 
 
 def classify(pod: PodView) -> Ending:

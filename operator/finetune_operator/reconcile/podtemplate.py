@@ -66,7 +66,7 @@ def pod_template(
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, config, role, [mount for _, mount in volumes])],
+        "containers": [_container(job, config, role, attempt, [mount for _, mount in volumes])],
         "volumes": list({volume["name"]: volume for volume, _ in volumes}.values()),
     }
     if scheduling.service_account_name is not None:
@@ -74,16 +74,18 @@ def pod_template(
     if scheduling.image_pull_secrets:
         spec["imagePullSecrets"] = [secret.to_dict() for secret in scheduling.image_pull_secrets]
     if training:
-        spec.update(_placement(job))
+        spec.update(_placement(job, attempt))
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
-def _container(job: FineTuneJob, config: ReconcileConfig, role: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+def _container(
+    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, mounts: list[dict[str, Any]]
+) -> dict[str, Any]:
     training = role == names.TRAIN_ROLE
     container: dict[str, Any] = {
         "name": _CONTAINERS[role],
         "image": config.trainer_image if training else config.preflight_image,
-        "env": _environment(job, config, role),
+        "env": _environment(job, config, role, attempt),
         "resources": _training_resources(job) if training else PREFLIGHT_RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -103,7 +105,7 @@ def _container(job: FineTuneJob, config: ReconcileConfig, role: str, mounts: lis
     return container
 
 
-def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[dict[str, Any]]:
+def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> list[dict[str, Any]]:
     values: dict[str, str] = {
         layout.RECIPE_ENV: layout.RECIPE_PATH,
         layout.WORK_ENV: layout.WORK_PATH,
@@ -126,6 +128,10 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[d
     if role == names.TRAIN_ROLE:
         # More threads than cores make two trainings on one node tens of times slower.
         values["OMP_NUM_THREADS"] = str(_whole_cores(job.spec.resources.cpu))
+        if job.spec.resources.nodes > 1:
+            values[layout.NODES_ENV] = str(job.spec.resources.nodes)
+            first = f"{names.child_name(job.name, role, attempt)}-0"
+            values[layout.MASTER_HOST_ENV] = f"{first}.{names.service_name(job.name)}"
         if config.progress_url:
             values[layout.PROGRESS_URL_ENV] = progress_url(job, config)
             values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH
@@ -236,7 +242,7 @@ def _training_resources(job: FineTuneJob) -> dict[str, Any]:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _placement(job: FineTuneJob) -> dict[str, Any]:
+def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
     scheduling = job.spec.scheduling
     found: dict[str, Any] = {}
     if scheduling.priority_class_name is not None:
@@ -253,6 +259,11 @@ def _placement(job: FineTuneJob) -> dict[str, Any]:
         found["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         }
+    if job.spec.resources.nodes > 1:
+        found["subdomain"] = names.service_name(job.name)
+        mine = {"matchLabels": {names.JOB_UID_LABEL: job.uid, names.ATTEMPT_LABEL: str(attempt)}}
+        apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
+        found.setdefault("affinity", {})["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": apart}
     return found
 
 

@@ -52,10 +52,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
 
 
 def _not_yet(job: FineTuneJob) -> list[str]:
-    resources, scheduling = job.spec.resources, job.spec.scheduling
     found = []
-    if resources.nodes > 1:
-        found.append("spec.resources.nodes: training on several nodes is not there yet: set 1")
-    if scheduling.queue_name is not None:
+    if job.spec.scheduling.queue_name is not None:
         found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
     return found

@@ -37,6 +37,6 @@ def expire(draft: Draft) -> None:
 def _idle(draft: Draft, job_name: str) -> bool:
     """Whether the Job has no pod that ended well: its controller has not marked it complete yet otherwise."""
     return not any(
-        pod.job_name == job_name and pod.terminated is not None and pod.terminated.exit_code == 0
+        pod.job_name == job_name and pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0
         for pod in draft.observed.pods
     )

@@ -8,7 +8,7 @@ from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus, Pre
 from finetune_operator.reconcile.conditions import restamped, set_condition, show
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.ends import is_finished
-from finetune_operator.reconcile.manifests import child_job
+from finetune_operator.reconcile.manifests import child_job, headless_service
 from finetune_operator.reconcile.outcome import Running, Waiting
 from finetune_operator.reconcile.plan import EventType
 from finetune_trainer.contract.termination import Termination
@@ -46,6 +46,8 @@ def start(draft: Draft, role: str, attempt: int) -> None:
     # The run's own token: another one in the spec is the next run's.
     spec = draft.job.spec.model_copy(update={"run_token": draft.status.run_token})
     child = child_job(replace(draft.job, spec=spec), draft.config, role, attempt, revision)
+    if role == names.TRAIN_ROLE and spec.resources.nodes > 1:
+        draft.apply(headless_service(draft.job))
     draft.apply(child)
     name = child["metadata"]["name"]
     draft.update(job_name=name, pod_name=None)

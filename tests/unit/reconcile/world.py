@@ -93,6 +93,7 @@ class World:
     jobs: dict[str, JobView] = field(default_factory=dict)
     pods: dict[str, PodView] = field(default_factory=dict)
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
     status_writes: int = 0
@@ -122,6 +123,9 @@ class World:
 
     def _apply(self, manifest: dict[str, Any]) -> None:
         name = manifest["metadata"]["name"]
+        if manifest["kind"] == "Service":
+            self.services[name] = manifest
+            return
         if name in self.jobs:
             assert manifest == self.manifests[name], "a Job's template is immutable"
             return

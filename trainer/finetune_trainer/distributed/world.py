@@ -55,6 +55,11 @@ class Pod:
         return cls(processes=processes, node=int(node), nodes=nodes, host=host, port=MASTER_PORT)
 
 
+def leads(environment: Mapping[str, str]) -> bool:
+    """Whether this pod is the first of those that train together, or the only one."""
+    return environment.get(NODE_ENV, "0") == "0"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """One process among all.
