@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,15 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_trainer.contract.failure import ExitCode, FailureReason
-from finetune_trainer.contract.layout import POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
+from finetune_trainer.contract.layout import (
+    MASTER_ENV,
+    NODE_ENV,
+    NODES_ENV,
+    POD_UID_ENV,
+    RECIPE_ENV,
+    TERMINATION_ENV,
+    WORK_ENV,
+)
 from finetune_trainer.contract.termination import Outcome, Termination
 from trainer.running import QUESTIONS, LocalRun, folder_of
 
@@ -31,7 +40,7 @@ def _start(run: LocalRun, **more: str) -> subprocess.Popen[str]:
         "OMP_NUM_THREADS": "1",
         RECIPE_ENV: str(recipe),
         WORK_ENV: str(work),
-        TERMINATION_ENV: str(run.folder / "termination"),
+        TERMINATION_ENV: str(run.folder / f"termination{more.get(NODE_ENV, '')}"),
         POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000",
         **more,
     }
@@ -40,12 +49,12 @@ def _start(run: LocalRun, **more: str) -> subprocess.Popen[str]:
     )
 
 
-def _end(process: subprocess.Popen[str], run: LocalRun) -> tuple[int, str, Termination]:
+def _end(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tuple[int, str, Termination]:
     assert process.stderr is not None
     log = process.stderr.read()
     process.stderr.close()
     code = process.wait()
-    message = Termination.read((run.folder / "termination").read_text())
+    message = Termination.read((run.folder / f"termination{pod}").read_text())
     assert message is not None, log
     return code, log, message
 
@@ -173,3 +182,24 @@ def test_adapter_that_is_there_is_taken_by_all(local_run: Runs) -> None:
 
     assert code == 0, log
     assert (message.outcome, message.output) == (Outcome.REUSED, result.output)
+
+
+def test_two_pods_share_one_training_and_one_that_is_killed_ends_both(local_run: Runs) -> None:
+    """Each with its own disk, as on two nodes; the second tells of the first's end as a consequence."""
+    run = local_run(QUESTIONS, training={"maxSteps": 5000}, machine={"gpus": 0})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        master = f"127.0.0.1:{free.getsockname()[1]}"
+    both = {NODES_ENV: "2", MASTER_ENV: master}
+    # The second one comes first, and waits.
+    second, first = (_start(run, **both, **{NODE_ENV: index}) for index in ("1", "0"))
+    _wait_for(first, " step step=2/")
+    first.kill()
+    first.wait()
+    assert first.stderr is not None
+    first.stderr.close()
+
+    code, log, message = _end(second, run, "1")
+
+    assert (code, message.reason) == (ExitCode.PEER_FAILED, FailureReason.PEER_FAILED), log
+    assert "Traceback" not in log
+    assert " step " not in log

@@ -131,7 +131,7 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: 
         if job.spec.resources.nodes > 1:
             values[layout.NODES_ENV] = str(job.spec.resources.nodes)
             first = f"{names.child_name(job.name, role, attempt)}-0"
-            values[layout.MASTER_HOST_ENV] = f"{first}.{names.service_name(job.name)}"
+            values[layout.MASTER_ENV] = f"{first}.{names.service_name(job.name)}:{layout.MASTER_PORT}"
         if config.progress_url:
             values[layout.PROGRESS_URL_ENV] = progress_url(job, config)
             values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH

@@ -63,7 +63,7 @@ def test_one_indexed_job_and_a_service_that_names_its_pods(world: World) -> None
     assert service["metadata"]["ownerReferences"] == manifest["metadata"]["ownerReferences"]
     env = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
     assert env[layout.NODES_ENV] == "2"
-    assert env[layout.MASTER_HOST_ENV] == f"support-bot-train-1-0.{name}"
+    assert env[layout.MASTER_ENV] == f"support-bot-train-1-0.{name}:29500"
     [apart] = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     assert apart["labelSelector"]["matchLabels"].items() <= labels.items()
 

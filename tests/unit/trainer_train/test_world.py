@@ -18,13 +18,13 @@ def test_a_model_that_is_spread_has_one_process() -> None:
 
 
 def test_pods_know_their_place() -> None:
-    variables = {"FINETUNE_NODES": "3", "JOB_COMPLETION_INDEX": "2", "FINETUNE_MASTER_HOST": "a-0.a.team"}
+    variables = {"FINETUNE_NODES": "3", "JOB_COMPLETION_INDEX": "2", "FINETUNE_MASTER": "a-0.a:29500"}
     pod = Pod.of(recipe(machine={"gpus": 2}), variables)
-    assert (pod.size, pod.node, pod.host, pod.port) == (6, 2, "a-0.a.team", 29500)
+    assert (pod.size, pod.node, pod.host, pod.port) == (6, 2, "a-0.a", 29500)
 
 
 def test_a_pod_without_a_place_says_which_variables_are_missing() -> None:
-    with pytest.raises(TrainerError, match="JOB_COMPLETION_INDEX or FINETUNE_MASTER_HOST is not set"):
+    with pytest.raises(TrainerError, match="JOB_COMPLETION_INDEX or FINETUNE_MASTER is not set"):
         Pod.of(recipe(), {"FINETUNE_NODES": "2"})
 
 

@@ -42,10 +42,10 @@ NODES_ENV = "FINETUNE_NODES"
 """How many pods train together; unset for one."""
 NODE_ENV = "JOB_COMPLETION_INDEX"
 """Number of this pod among them, from 0: Kubernetes sets it in the pods of an Indexed Job."""
-MASTER_HOST_ENV = "FINETUNE_MASTER_HOST"
-"""Name of pod 0, which the others connect to."""
+MASTER_ENV = "FINETUNE_MASTER"
+"""HOST:PORT of pod 0, where its first process listens and the others connect to."""
 MASTER_PORT = 29500
-"""Where the first process of pod 0 listens."""
+"""The port of it in a cluster."""
 
 # transformers' KubeflowCallback reports to these, so any TRL image reports to this operator unmodified.
 PROGRESS_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"

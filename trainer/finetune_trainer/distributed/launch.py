@@ -24,7 +24,7 @@ from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.layout import PROGRESS_URL_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
-from finetune_trainer.distributed.world import Pod, World
+from finetune_trainer.distributed.world import HERE, Pod, World
 from finetune_trainer.log import event
 
 _LOOK_SECONDS = 0.05
@@ -142,9 +142,8 @@ def _listen(pod: Pod) -> socket.socket | None:
     """The socket that process 0 will listen on: made here, so that no other program gets its port in between."""
     if pod.node != 0:
         return None
-    if pod.nodes == 1:
-        return socket.create_server((pod.host, 0))
-    return socket.create_server(("", pod.port), backlog=pod.size)
+    # A pod's own name may not be resolvable yet, so it listens on every address that it has.
+    return socket.create_server((HERE if pod.host == HERE else "", pod.port), backlog=pod.size)
 
 
 def _environment(environment: Mapping[str, str], world: World, work: Path, said: Path) -> dict[str, str]:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.layout import MASTER_HOST_ENV, MASTER_PORT, NODE_ENV, NODES_ENV
+from finetune_trainer.contract.layout import MASTER_ENV, NODE_ENV, NODES_ENV
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
 
 _WORKER_ENV = "FINETUNE_WORKER"
 """What the launcher tells a process of its own; unset in the process that a pod or a user starts."""
-_HERE = "127.0.0.1"
+HERE = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Pod:
     processes: int
     node: int = 0
     nodes: int = 1
-    host: str = _HERE
+    host: str = HERE
     port: int = 0
 
     @property
@@ -48,11 +48,11 @@ class Pod:
         nodes = int(environment.get(NODES_ENV) or 1)
         if nodes == 1:
             return cls(processes=processes)
-        node, host = environment.get(NODE_ENV, ""), environment.get(MASTER_HOST_ENV, "")
-        if not node.isdecimal() or not host:
-            message = f"{NODES_ENV} is {nodes}, and {NODE_ENV} or {MASTER_HOST_ENV} is not set"
+        node, (host, _, port) = environment.get(NODE_ENV, ""), environment.get(MASTER_ENV, "").rpartition(":")
+        if not (node.isdecimal() and host and port.isdecimal()):
+            message = f"{NODES_ENV} is {nodes}, and {NODE_ENV} or {MASTER_ENV} is not set"
             raise TrainerError(FailureReason.INTERNAL, message)
-        return cls(processes=processes, node=int(node), nodes=nodes, host=host, port=MASTER_PORT)
+        return cls(processes=processes, node=int(node), nodes=nodes, host=host, port=int(port))
 
 
 def leads(environment: Mapping[str, str]) -> bool:
