@@ -14,6 +14,7 @@ from finetune_trainer.contract import layout
 from finetune_trainer.contract.failure import FailureReason
 from unit.reconcile.world import CONFIG, START, World, a_job, failed, succeeded
 
+ALLOWED = replace(CONFIG, allow_several_nodes=True)
 NODES = {"resources": {"nodes": 2, "gpus": 4}, "preflight": {"enabled": False}, "retry": {"backoffSeconds": 0}}
 
 
@@ -24,7 +25,7 @@ def _phase(world: World) -> Phase | None:
 @pytest.fixture
 def world() -> World:
     """A job of two pods whose Job is there."""
-    world = World(a_job(**NODES))
+    world = World(a_job(**NODES), config=ALLOWED)
     world.step()
     return world
 
