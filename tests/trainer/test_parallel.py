@@ -128,14 +128,14 @@ def test_process_that_is_killed_is_the_reason_and_takes_the_others_along(local_r
 
 
 def test_told_to_go_they_end_at_one_step_and_another_number_of_processes_goes_on(local_run: Runs) -> None:
-    run = local_run(QUESTIONS, training={"maxSteps": 30, "batchSize": 8, "learningRate": "1e-3"}, machine={"gpus": 2})
+    run = local_run(QUESTIONS, training={"maxSteps": 150, "batchSize": 8, "learningRate": "1e-3"}, machine={"gpus": 2})
     process = _start(run)
     _wait_for(process, " step step=5/")
     process.send_signal(signal.SIGTERM)
     code, log, message = _end(process, run)
 
     assert (code, message.reason) == (ExitCode.PREEMPTED, FailureReason.PREEMPTED), log
-    stopped = re.search(r"stopped after step (\d+) of 30; the newest checkpoint is of step (\d+)", message.message)
+    stopped = re.search(r"stopped after step (\d+) of 150; the newest checkpoint is of step (\d+)", message.message)
     assert stopped is not None, message.message
     assert stopped[1] == stopped[2]
 
@@ -150,7 +150,7 @@ def test_told_to_go_they_end_at_one_step_and_another_number_of_processes_goes_on
 def test_as_many_processes_go_on_exactly_with_dropout(local_run: Runs) -> None:
     """A checkpoint of two processes, taken up by two: the bytes of a training that was left alone."""
     sections = {"lora": {"dropout": "0.2"}, "machine": {"gpus": 2}}
-    run = local_run(QUESTIONS, training={"maxSteps": 30, "batchSize": 7}, **sections)
+    run = local_run(QUESTIONS, training={"maxSteps": 150, "batchSize": 7}, **sections)
     process = _start(run)
     _wait_for(process, " step step=5/")
     process.send_signal(signal.SIGTERM)

@@ -168,8 +168,8 @@ def _environment(environment: Mapping[str, str], world: World, work: Path, said:
 def _outlive(workers: list[_Worker], stop: threading.Event) -> _Worker:
     """Waits for the end of all; returns the one whose end is the pod's.
 
-    That is the first that failed by itself; of those that only lost the others, the first; when none has failed, the
-    pod's first process.
+    That is the first that failed by itself, and of those with its reason the lowest rank; of those that only lost the
+    others, the first; when none has failed, the pod's first process.
     """
     failed: list[_Worker] = []
     running, told = list(workers), False
@@ -192,7 +192,10 @@ def _outlive(workers: list[_Worker], stop: threading.Event) -> _Worker:
     if not failed:
         return workers[0]
     own = [worker for worker in failed if worker.last_word().reason is not FailureReason.PEER_FAILED]
-    root = (own or failed)[0]
+    first = (own or failed)[0]
+    last = first.last_word()
+    # Where several have come to the same end, the one that writes the checkpoints knows most about it.
+    root = min((worker for worker in failed if worker.last_word().reason is last.reason), key=lambda one: one.rank)
     last = root.last_word()
     if not root.said.exists():
         event("failed", level=logging.ERROR, reason=last.reason, message=last.message)
