@@ -151,8 +151,8 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.example import Conversation, Message, Place
     from finetune_trainer.data.tokenize import RowTokenizer
+    from finetune_trainer.train.make import make_trainer
     from finetune_trainer.train.rows import write_rows
-    from finetune_trainer.train.trainer import make_trainer
 
     sections = {key: value for key, value in row.recipe.items() if key != "attention"}
     recipe = Recipe.model_validate(

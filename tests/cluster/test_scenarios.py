@@ -161,6 +161,8 @@ def test_a_job_waits_for_a_gpu_and_says_so(lab: Lab) -> None:
 def test_a_deleted_job_takes_its_pods_along(lab: Lab) -> None:
     apply(lab, "gone", {"steps": 1000, "stepSeconds": 0.2})
     training_pod(lab, "gone")
+    # A container's first process that has no handler yet does not hear SIGTERM.
+    lab.until("its first step", lambda: lab.status("gone").get("progress", {}).get("step"))
     lab.kubectl("delete", "ftj", "gone")
     lab.until("no child", lambda: not lab.pods("gone") and not lab.children("gone"))
 

@@ -19,8 +19,8 @@ from finetune_trainer.memory.activations import Masking, Pass
 from finetune_trainer.memory.estimate import MemoryEstimate, Plan, estimate
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.sizes import loaded_shape
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.trainer import make_trainer
 from trainer.tiny_model import make_tiny_model
 
 ROWS_A_PASS = 4

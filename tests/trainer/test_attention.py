@@ -15,7 +15,7 @@ from finetune_trainer.model.attention import NAME, borders, is_varlen, register_
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import packed_pass
 from finetune_trainer.train.isolation import rows_are_isolated
-from finetune_trainer.train.trainer import packs_rows
+from finetune_trainer.train.make import packs_rows
 from trainer.running import LocalRun
 
 pytestmark = pytest.mark.trainer

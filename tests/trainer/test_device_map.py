@@ -11,8 +11,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.trainer import make_trainer
 from trainer.running import QUESTIONS, LocalRun, recipe_of
 
 pytestmark = pytest.mark.trainer

@@ -23,9 +23,9 @@ from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.evaluate import ValidationRows, mean_loss
 from finetune_trainer.train.inputs import find_inputs
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.tokenised import tokenised
-from finetune_trainer.train.trainer import make_trainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 
 pytestmark = pytest.mark.trainer

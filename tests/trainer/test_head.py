@@ -13,7 +13,8 @@ from trl.trainer.utils import add_fused_lm_head
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import IGNORED, flat_step
 from finetune_trainer.train.head import FrozenHeadLogProbs, head_is_plain, score_trained_tokens_only
-from finetune_trainer.train.trainer import StepTrainer, make_trainer
+from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import LocalRun
 
 pytestmark = pytest.mark.trainer

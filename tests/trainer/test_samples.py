@@ -10,9 +10,10 @@ from finetune_trainer.data.asking import Asking
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.samples import MOST_NEW_TOKENS, answers, prompts_of
-from finetune_trainer.train.trainer import StepTrainer, make_trainer
+from finetune_trainer.train.trainer import StepTrainer
 from trainer.families import FAMILIES, family_tokenizer
 from trainer.running import recipe_of
 from trainer.test_evaluation import ROWS

@@ -12,8 +12,9 @@ from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import Passes
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.trainer import StepTrainer, make_trainer
+from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import recipe_of
 
 pytestmark = pytest.mark.trainer

@@ -22,8 +22,9 @@ from finetune_trainer.contract.recipe.model import ComputeDtype
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.model.load import compute_dtype, load_base
 from finetune_trainer.train.failures import known_causes
+from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.trainer import StepTrainer, make_trainer
+from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 from trainer.tiny_model import VOCABULARY
 

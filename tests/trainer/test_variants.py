@@ -14,7 +14,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.trainer import StepTrainer, make_trainer
+from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
 
 pytestmark = pytest.mark.trainer

@@ -159,7 +159,7 @@ def trained(
     from finetune_trainer.train.callbacks import EndWhenTold, ReportSteps, SaveWhenDue
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
-    from finetune_trainer.train.trainer import make_trainer
+    from finetune_trainer.train.make import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
     peers = context.peers

@@ -1,0 +1,144 @@
+"""Making the trainer: how steps are divided, whether rows are packed, the settings, the adapter on the base model."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.recipe.model import Attention
+from finetune_trainer.memory.choice import Division
+from finetune_trainer.model.adapter import (
+    keep_in_float32,
+    lora_config,
+    require_saveable,
+    require_targets,
+    take_weights,
+)
+from finetune_trainer.model.attention import is_varlen
+from finetune_trainer.model.base import base_weights_that_are_trained
+from finetune_trainer.train.batch import Passes, flat_step
+from finetune_trainer.train.division import divide_steps, free_bytes
+from finetune_trainer.train.head import score_trained_tokens_only
+from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.neftune import Neftune
+from finetune_trainer.train.rows import longest_row
+from finetune_trainer.train.settings import trainer_settings
+
+if TYPE_CHECKING:
+    from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.train.trainer import StepTrainer
+
+
+def make_trainer(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: Any,
+    rows: Any,
+    dtype: torch.dtype,
+    folder: Path,
+    callbacks: Sequence[TrainerCallback],
+    start: Path | None = None,
+    peers: "Peers | None" = None,
+) -> StepTrainer:
+    """The trainer, with the adapter put on the model and in float32, ready to train.
+
+    Args:
+        recipe: the recipe.
+        model: the base model.
+        tokenizer: its tokenizer.
+        rows: dataset of `input_ids` and `labels`.
+        dtype: number type of the products.
+        folder: where transformers may write.
+        callbacks: called by transformers' rules.
+        start: weights of the adapter to continue from; None for a new one.
+        peers: the other processes of this training; None for one that trains alone.
+
+    Raises:
+        TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
+    """
+    packed = packs_rows(recipe, model)
+    free = free_bytes(recipe.model.device_map, processes=peers.world.local_size if peers else 1)
+    choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
+    settings = trainer_settings(recipe.training, dtype, folder, checkpointing=choice.division.checkpointing)
+    require_targets(model, recipe.lora)
+    require_saveable(model, recipe.lora)
+    noise = Neftune.of(recipe.training)
+    trainer = (StepTrainer if peers is None else _parallel(peers))(
+        model=model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.lora, model),
+        data_collator=flat_step,
+        callbacks=[*callbacks, *([noise] if noise else [])],
+    )
+    trainer.choice = choice
+    trainer.passes = passes_of(choice.division, model, tokenizer, packed=packed)
+    # It prints every log entry to standard output.
+    trainer.remove_callback(PrinterCallback)
+    keep_in_float32(trainer.model)
+    trainer.base_weights = base_weights_that_are_trained(trainer.model)
+    if start is not None:
+        take_weights(trainer.model, start)
+    if not trainer.aux_loss_enabled:
+        score_trained_tokens_only(trainer.model.get_base_model())
+    trainer.agree_on_passes()
+    return trainer
+
+
+def _parallel(peers: "Peers") -> Callable[..., StepTrainer]:
+    from finetune_trainer.train.parallel import ParallelTrainer
+
+    return partial(ParallelTrainer, peers)
+
+
+def packs_rows(recipe: Recipe, model: Any) -> bool:
+    """Whether rows are packed: where the model keeps them apart, unless the recipe says no.
+
+    Raises:
+        TrainerError: dataset.packing is enabled, or varlen attention asked for, and the model does not keep rows apart.
+    """
+    packing = recipe.dataset.packing
+    packed = packing is not Switch.DISABLED and _keeps_rows_apart(model, recipe.model.attention)
+    if packing is Switch.ENABLED and not packed:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            "spec.dataset.packing: enabled: with this model, quantisation and attention, packed rows would see each "
+            "other; use auto or disabled",
+        )
+    if recipe.model.attention is Attention.VARLEN and not packed:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            "spec.model.attention: varlen: with this model and quantisation, packed rows would see each other, and "
+            "varlen is for packed rows; use auto",
+        )
+    return packed
+
+
+def passes_of(division: Division, model: Any, tokenizer: Any, *, packed: bool) -> Passes:
+    """The division with what the tensors need besides."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return Passes(
+        packed=packed,
+        varlen=packed and is_varlen(model),
+        max_tokens=division.pass_tokens,
+        max_rows=division.max_rows,
+        pad_id=pad if pad is not None else 0,
+    )
+
+
+def _keeps_rows_apart(model: Any, asked: Attention) -> bool:
+    """Whether packs are right; where auto's first choice fails, SDPA, which has a mask, gets a chance."""
+    vocabulary = model.config.get_text_config().vocab_size
+    if rows_are_isolated(model, vocabulary):
+        return True
+    if asked is Attention.AUTO and is_varlen(model):
+        model.set_attn_implementation("sdpa")
+        return rows_are_isolated(model, vocabulary)
+    return False
