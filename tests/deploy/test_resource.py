@@ -175,6 +175,7 @@ def test_columns_short_name_and_categories(server: Server) -> None:
         "observedGeneration": 1,
         "phase": "Running",
         "restarts": 1,
+        "gpus": 4,
         "progress": {"display": "62% 310/500", "loss": "1.2340", "etaSeconds": 90},
     }
     server.kubectl(

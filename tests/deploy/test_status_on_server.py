@@ -114,6 +114,7 @@ FULL = FineTuneJobStatus(
         metrics={"eval_loss": "1.3"},
     ),
     fingerprint="0" * 64,
+    gpus=8,
     gpu_seconds=BIG,
     start_time=NOW,
     completion_time=NOW,
