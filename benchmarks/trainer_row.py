@@ -77,6 +77,8 @@ def measure(row: Row, folder: Path) -> Measured:
     from benchmarks.trainer_models import conversations, load_model, matrix_parameters
     from transformers import TrainerCallback
 
+    from finetune_trainer.memory.process import peak_process_bytes
+
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Begins with the first step, when all is built."""
 
@@ -99,11 +101,13 @@ def measure(row: Row, folder: Path) -> Measured:
     if row.device == "cuda":
         torch.cuda.synchronize()
     cpu, wall = time.process_time() - clock.began[0], time.perf_counter() - clock.began[1]
+    high_water = peak_process_bytes()
+    assert high_water is not None, "the system does not say"
     return Measured(
         tokens=sum(lengths),
         cpu_seconds=cpu,
         wall_seconds=wall,
-        peak_bytes=torch.cuda.max_memory_allocated() if row.device == "cuda" else high_water(),
+        peak_bytes=torch.cuda.max_memory_allocated() if row.device == "cuda" else high_water,
         parameters=parameters,
         peak_flops=peak,
         loss=result.training_loss,
@@ -190,14 +194,6 @@ def product_speed(device: Any, dtype: Any) -> float:
         end = time.perf_counter() if device.type == "cuda" else time.process_time()
         best = min(best, end - begin)
     return 2 * size**3 / best
-
-
-def high_water() -> int:
-    """Peak resident memory of this process, bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    raise LookupError("no VmHWM in /proc/self/status")
 
 
 def main() -> None:

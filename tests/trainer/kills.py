@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_trainer.contract.layout import POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
-from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
 
@@ -119,8 +118,3 @@ def _environment(recipe: Path, work: Path, message: Path, number: int) -> Mappin
         TERMINATION_ENV: str(message),
         POD_UID_ENV: f"{number:08d}-0000-4000-8000-000000000000",
     }
-
-
-def last_progress(lives: Sequence[Life]) -> Progress | None:
-    """The progress record of the process that ended by itself."""
-    return lives[-1].message.progress if lives[-1].message else None

@@ -8,7 +8,6 @@ when the storage itself says that it is not this writer's; in doubt they stay.
 """
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectChangedError, Store
+from finetune_trainer.storage.content import files_under, manifest_entry
 from finetune_trainer.storage.patience import Patience
 
 
@@ -64,8 +64,8 @@ def publish(
             else the storage's reason. This writer's files are then removed as far as the store lets it, unless the
             manifest may be there.
     """
-    files = [(name, folder, file) for name, folder in folders.items() for file in _files(folder)]
-    entries = [_entry(*item) for item in files]
+    files = [(name, folder, file) for name, folder in folders.items() for file in files_under(folder)]
+    entries = [manifest_entry(f"{name}/{file.relative_to(folder).as_posix()}", file) for name, folder, file in files]
     try:
         for (_, _, file), entry in zip(files, entries, strict=True):
             target = place.run.child(*entry.path.split("/"))
@@ -126,17 +126,6 @@ def _surely_another(place: Place, content: bytes) -> bool:
         return place.store.read(place.manifest) != content
     except TrainerError:
         return False
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _entry(name: str, folder: Path, file: Path) -> ManifestFile:
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    path = f"{name}/{file.relative_to(folder).as_posix()}"
-    return ManifestFile(path=path, size=file.stat().st_size, sha256=digest)
 
 
 def _remove(place: Place, entries: Sequence[ManifestFile]) -> None:

@@ -1,7 +1,6 @@
 """The checkpoints of one run in storage."""
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from pathlib import Path
 from finetune_trainer.contract.checkpoint import CheckpointManifest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.layout import CHECKPOINT_MANIFEST_NAME, checkpoint_folder
-from finetune_trainer.contract.manifest import ManifestFile, SourceObject
+from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError, ObjectReplacedError, Store
+from finetune_trainer.storage.content import files_under, manifest_entry, sha256_of
 from finetune_trainer.storage.patience import Patience
 
 
@@ -74,8 +74,8 @@ class Shelf:
             TrainerError: the storage's reason; nothing counts as put then.
         """
         place = self.place.child(checkpoint_folder(step, self.writer))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        entries = [_entry(folder, file) for file in files]
+        files = files_under(folder)
+        entries = [manifest_entry(file.relative_to(folder).as_posix(), file) for file in files]
         for file, entry in zip(files, entries, strict=True):
             self.patience.call(partial(self.store.upload, file, place.child(*entry.path.split("/")), moved))
         manifest = CheckpointManifest(
@@ -169,7 +169,7 @@ class Shelf:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             self.patience.call(partial(self.store.download, folder.objects[file.path], path, moved))
-            if _sha256(path) != file.sha256:
+            if sha256_of(path) != file.sha256:
                 raise _DamagedError(f"{file.path} has other bytes than its checksum says")
 
 
@@ -184,12 +184,3 @@ class _Folder:
     def committed(self) -> bool:
         """Whether its manifest is there."""
         return CHECKPOINT_MANIFEST_NAME in self.objects
-
-
-def _entry(folder: Path, file: Path) -> ManifestFile:
-    return ManifestFile(path=file.relative_to(folder).as_posix(), size=file.stat().st_size, sha256=_sha256(file))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Whether a file on this disk is the object that its source told of: by size, and by content where that is known.
+"""Files of this disk by their content: for a manifest, or beside what their source told of them.
 
 The Hub tells the SHA-256 of large files and Git's own name of small ones. Its client compares sizes only, unless the
 file came through Xet, so that a mirror or a proxy that damages bytes would go unnoticed (huggingface_hub 1.x,
@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.manifest import ManifestFile, SourceObject
 from finetune_trainer.contract.uri import Scheme
 
 _GIT_NAME = re.compile("[0-9a-f]{40}")
@@ -26,7 +26,7 @@ def damage(file: Path, source: SourceObject) -> str | None:
     if size != source.size:
         return f"has {size} bytes, expected {source.size}"
     if source.sha256 is not None:
-        return _differs("SHA-256", _sha256(file), source.sha256)
+        return _differs("SHA-256", sha256_of(file), source.sha256)
     if source.uri.startswith(f"{Scheme.HF}://") and _GIT_NAME.fullmatch(source.etag or ""):
         return _differs("Git name", _git_name(file), source.etag or "")
     return None
@@ -36,9 +36,20 @@ def _differs(what: str, found: str, expected: str) -> str | None:
     return None if found == expected else f"has the {what} {found}, expected {expected}"
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """SHA-256 of the file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_under(folder: Path) -> list[Path]:
+    """All files in the folder and below, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def manifest_entry(path: str, file: Path) -> ManifestFile:
+    """The file with size and checksum, under the path that a manifest names it by."""
+    return ManifestFile(path=path, size=file.stat().st_size, sha256=sha256_of(file))
 
 
 def _git_name(file: Path) -> str:

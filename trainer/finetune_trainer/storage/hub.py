@@ -5,7 +5,6 @@ read, wherever the branch moves. Without a network (HF_HUB_OFFLINE, or a mounted
 already holds is used as it is.
 """
 
-import hashlib
 import logging
 import shutil
 import tempfile
@@ -31,7 +30,7 @@ from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.contract.wire import TolerantWire
 from finetune_trainer.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
-from finetune_trainer.storage.content import damage
+from finetune_trainer.storage.content import damage, sha256_of
 from finetune_trainer.storage.hub_errors import known_reasons
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.partial import partial_file
@@ -267,11 +266,7 @@ def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
     A snapshot links to a blob that is named by its git id or SHA-256; the blob may itself be a link, to a store shared
     by repositories where it has another name, so one link is followed and no more. Without links the content is read.
     """
-    if path.is_symlink():
-        name = path.readlink().name
-    else:
-        with path.open("rb") as stream:
-            name = hashlib.file_digest(stream, "sha256").hexdigest()
+    name = path.readlink().name if path.is_symlink() else sha256_of(path)
     return SourceObject(
         uri=uri,
         size=path.stat().st_size,

@@ -1,6 +1,5 @@
 """Getting to this machine what a run needs of other places: the model, an adapter to go on from, a checkpoint."""
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
 from finetune_trainer.log import event
 from finetune_trainer.model.files import needed
+from finetune_trainer.storage.content import sha256_of
 from finetune_trainer.storage.model_cache import CacheUnusableError, ModelCache
 from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.train.context import Context
@@ -87,8 +87,7 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
     for item in inputs.adapter:
         file = folder / item.uri.rsplit("/", 1)[-1]
         store.download(item, file, context.downloaded)
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256_of(file)
         if item.sha256 not in (None, found):
             raise TrainerError(
                 FailureReason.MODEL_INVALID,

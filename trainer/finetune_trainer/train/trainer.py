@@ -89,10 +89,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _train(self, checkpoint: Path | None) -> None:
         if checkpoint is not None:
-            self._take_up(checkpoint)
             if self._is_at_its_end(TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))):
                 self.load_finished(checkpoint)
                 return
+            self._take_up(checkpoint)
         with suppress(NothingLeftError):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
