@@ -47,10 +47,10 @@ def test_it_serves_a_job_without_being_refused(
         assert control_plane.has("lease/finetune-operator", f"--namespace={NAMESPACE}")
         process.terminate()
         assert process.wait(timeout=SECONDS) == 0
-    said = log.read_text()
-    assert "orbidden" not in said
-    assert "403" not in said
-    assert [line for line in said.splitlines() if json.loads(line)["level"] in ("WARNING", "ERROR")] == []
+    said = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line for line in said if line["level"] in ("WARNING", "ERROR")] == []
+    # A refusal that was only noted: the client's text of every 403 has its reason, and times and ids have digits.
+    assert [line for line in said if "forbidden" in str(line).lower()] == []
 
 
 def _install(server: Server, objects: dict[Key, Manifest]) -> None:
