@@ -1,7 +1,8 @@
 """The child Jobs: one batch/v1 Job a stage and attempt.
 
 A Job never retries by itself (`backoffLimit: 0`): why an attempt ended decides whether there is another. The one thing
-it does is to replace a pod that was disrupted, which needs no operator. `suspend` is not set: a queue may own it.
+it does is to replace a pod that was disrupted, which needs no operator; not one of several, which start together or not
+at all. `suspend` is not set: a queue may own it.
 """
 
 from typing import Any
@@ -11,6 +12,17 @@ from finetune_operator.api.job import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 from finetune_trainer.contract import layout
+
+_REPLACED: dict[str, Any] = {
+    "podFailurePolicy": {
+        "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    },
+}
+_TOGETHER: dict[str, Any] = {
+    # Numbered pods, which find each other by name. One that ends without success ends all of them, whatever its reason:
+    # a replacement would wait for others that are past their beginning, or done.
+    "completionMode": "Indexed",
+}
 
 
 def child_job(
@@ -31,15 +43,9 @@ def child_job(
             "backoffLimit": 0,
             "completions": nodes,
             "parallelism": nodes,
-            # Numbered pods, which find each other by name; one that fails ends all of them.
-            **({"completionMode": "Indexed"} if nodes > 1 else {}),
             # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                ]
-            },
+            **(_TOGETHER if nodes > 1 else _REPLACED),
             "template": pod_template(job, config, role, attempt, revision),
         },
     }

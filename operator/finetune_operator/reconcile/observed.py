@@ -13,7 +13,11 @@ from finetune_operator.api import names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A child batch/v1 Job."""
+    """A child batch/v1 Job.
+
+    Attributes:
+        size: pods that it runs at a time.
+    """
 
     namespace: str
     name: str
@@ -28,6 +32,7 @@ class JobView:
     failure_message: str
     suspended: bool
     deleting: bool
+    size: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
     identity = _identity(metadata.get("labels") or {})
     if identity is None:
         return None
-    status = raw.get("status") or {}
+    spec, status = raw.get("spec") or {}, raw.get("status") or {}
     failed = _true_condition(status, "Failed")
     owner = _controller(metadata)
     return JobView(
@@ -118,8 +123,9 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
         failed=failed is not None,
         failure_reason=(failed or {}).get("reason", ""),
         failure_message=(failed or {}).get("message", ""),
-        suspended=bool((raw.get("spec") or {}).get("suspend")),
+        suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in metadata,
+        size=spec.get("parallelism", 1),
     )
 
 

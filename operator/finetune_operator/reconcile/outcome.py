@@ -16,7 +16,7 @@ LOST_AFTER = timedelta(seconds=30)
 """A deleted pod that is still there this long after its grace period sits on a node that does not answer."""
 
 NO_POD_AFTER = timedelta(seconds=30)
-"""How long a Job may be without a pod before that is worth a word."""
+"""How long a Job may lack a pod before that is worth a word."""
 
 _SIGNAL_BASE = 128
 _IMAGE_REASONS = {
@@ -93,7 +93,7 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
             return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live:
-        return Settling() if pods else _without_pod(job, now)
+        return Settling() if pods else _without_pods(job, 0, now)
     newest = _newest(live)
     for pod in newest:
         if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
@@ -105,6 +105,8 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
     waiting = [_waiting(pod) for pod in newest if pod.running_since is None]
     if waiting:
         return next((one for one in waiting if one.reason), waiting[0])
+    if _made(pods) < job.size:
+        return _without_pods(job, _made(pods), now)
     since = max(pod.running_since for pod in newest if pod.running_since is not None)
     return Running(pod=newest[0], since=since)
 
@@ -121,12 +123,23 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
     return min(times, default=None)
 
 
-def _without_pod(job: JobView, now: datetime) -> Waiting:
+def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None:
+    """When pods that have not been made are worth a word; None when all have been."""
+    return job.created + NO_POD_AFTER if _made(pods) < job.size else None
+
+
+def _made(pods: tuple[PodView, ...]) -> int:
+    """How many pods there are or were, replacements not counted."""
+    return len({pod.index for pod in pods})
+
+
+def _without_pods(job: JobView, made: int, now: datetime) -> Waiting:
     if now < job.created + NO_POD_AFTER:
         return Waiting(reason="", message="", since=job.created)
+    number = f"only {made} of {job.size} pods" if made else "no pod"
     return Waiting(
         reason=Reason.NO_POD,
-        message=f"Kubernetes makes no pod for Job {job.name} (a quota, a missing ServiceAccount or PriorityClass, an "
+        message=f"Kubernetes makes {number} for Job {job.name} (a quota, a missing ServiceAccount or PriorityClass, an "
         f"admission policy): kubectl describe job {job.name}",
         since=job.created,
     )
@@ -146,7 +159,7 @@ def _waiting(pod: PodView) -> Waiting:
 def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
     ended = [pod for pod in pods if pod.terminated is not None]
     rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
-    if not ended and rejected:
+    if rejected and (not ended or job.size > 1):
         said = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
         return Ending(reason=FailureReason.POD_REJECTED, message=f"the node did not take the pod: {said}")
     if not ended:
@@ -154,17 +167,29 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
             reason=FailureReason.POD_LOST,
             message=f"its pod is gone; the Job says {job.failure_reason}: {job.failure_message}",
         )
-    return _root(ended)
-
-
-def _root(ended: list[PodView]) -> Ending:
-    """The end of the pod that failed first, by itself: the others of its attempt lose it, or are told to go."""
-    if all(pod.index is None for pod in ended):
+    if job.size == 1:
         return classify(ended[-1])
+    return _root(ended, [pod for pod in pods if pod.terminated is None])
+
+
+def _root(ended: list[PodView], gone: list[PodView]) -> Ending:
+    """Why the first of several pods ended: the others lose it, or are told to go because the Job has failed.
+
+    Times are of whole seconds, so what a pod says of others comes after what it says of itself.
+    """
     failed = sorted((pod for pod in ended if _exit_code(pod) != 0), key=_finished)
-    endings = [classify(pod) for pod in failed or ended]
-    own = [ending for ending in endings if ending.reason is not FailureReason.PEER_FAILED]
-    return (own or endings)[0]
+    endings = [(pod, classify(pod)) for pod in failed or ended]
+    for pod, ending in endings:
+        if ending.reason is FailureReason.PREEMPTED and not pod.disruption:
+            continue
+        if ending.reason is not FailureReason.PEER_FAILED:
+            return ending
+    for pod in gone:
+        if pod.disruption:
+            # Its node does not answer: it may never say more.
+            return Ending(reason=FailureReason.POD_LOST, message=f"pod {pod.name} was disrupted: {pod.disruption}")
+    told = [ending for _, ending in endings if ending.reason is FailureReason.PREEMPTED]
+    return told[0] if told else endings[0][1]
 
 
 def _exit_code(pod: PodView) -> int:

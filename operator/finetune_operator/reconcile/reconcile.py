@@ -10,7 +10,16 @@ from finetune_operator.reconcile.conditions import show
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import Observed
-from finetune_operator.reconcile.outcome import Ending, Passed, Running, Settling, Waiting, judge, lost_deadline
+from finetune_operator.reconcile.outcome import (
+    Ending,
+    Passed,
+    Running,
+    Settling,
+    Waiting,
+    judge,
+    lost_deadline,
+    missing_deadline,
+)
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.reconcile.refusal import refuse
 from finetune_trainer.contract.failure import FailureReason
@@ -79,6 +88,8 @@ def _advance(draft: Draft) -> None:
     verdict = judge(child, pods, draft.now)
     if (lost := lost_deadline(pods)) is not None:
         draft.wake(lost)
+    if (missing := missing_deadline(child, pods)) is not None and draft.now < missing:
+        draft.wake(missing)
     match verdict:
         case Waiting():
             overdue = deadlines.start_overdue(draft, verdict)

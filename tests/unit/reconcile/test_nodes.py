@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api import names
-from finetune_operator.api.reasons import Phase
+from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.reconcile.manifests import child_job
 from finetune_operator.reconcile.observed import PodView, Terminated
 from finetune_trainer.contract import layout
@@ -55,6 +55,8 @@ def test_one_indexed_job_and_a_service_that_names_its_pods(world: World) -> None
     manifest = world.manifests["support-bot-train-1"]
     spec, pod = manifest["spec"], manifest["spec"]["template"]["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    # One that was replaced would wait for others that are past their beginning.
+    assert "podFailurePolicy" not in spec
     [(name, service)] = world.services.items()
     assert pod["subdomain"] == name
     assert service["spec"]["clusterIP"] == "None"
@@ -72,6 +74,7 @@ def test_one_indexed_job_and_a_service_that_names_its_pods(world: World) -> None
 def test_a_job_of_one_pod_has_none_of_it() -> None:
     spec = child_job(a_job(), CONFIG, names.TRAIN_ROLE, 1)["spec"]
     assert "completionMode" not in spec
+    assert "podFailurePolicy" in spec
     assert not {"subdomain", "affinity"} & spec["template"]["spec"].keys()
     preflight = child_job(a_job(**NODES), CONFIG, names.PREFLIGHT_ROLE, 1)["spec"]
     assert preflight["completions"] == 1
@@ -120,11 +123,107 @@ def test_a_pod_that_is_told_to_go_after_another_failed_is_not_the_reason(world: 
     assert world.status.failure.reason == "LossDiverged"
 
 
-def test_gpu_seconds_count_every_pod(world: World) -> None:
+def test_a_pod_that_is_told_to_go_in_the_same_second_is_not_the_reason(world: World) -> None:
+    """The kubelet's times are whole seconds, and pod 0 is the first of the list."""
+    _pod(world, 0, phase="Failed", terminated=_ended(failed(FailureReason.PREEMPTED, "told to stop"), 30, 10))
+    _pod(world, 1, phase="Failed", terminated=_ended("", 137, 10))
+    _fails(world)
+    assert world.status.attempts[-1].reason == "Killed"
+    assert world.status.counted_failures == 1
+
+
+def test_an_eviction_of_one_pod_is_a_new_attempt_that_is_not_counted(world: World) -> None:
+    """Both stop at one step; the eviction is one pod's, the end of the other follows from it."""
+    told = failed(FailureReason.PREEMPTED, "told to stop; stopped after step 7 of 500")
+    _pod(world, 0, phase="Failed", terminated=_ended(told, 30, 9))
+    _pod(world, 1, phase="Failed", terminated=_ended(told, 30, 10), disruption="EvictionByEvictionAPI")
+    _fails(world)
+    assert (world.status.attempts[-1].reason, world.status.counted_failures) == ("Preempted", 0)
+    world.step()
+    assert world.made == ["support-bot-train-1", "support-bot-train-2"]
+    env = world.manifests["support-bot-train-2"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    [master] = [item["value"] for item in env if item["name"] == layout.MASTER_ENV]
+    assert master.startswith("support-bot-train-2-0.")
+
+
+def test_a_pod_whose_node_is_lost_is_the_reason_though_it_says_nothing(world: World) -> None:
+    lost = failed(FailureReason.PEER_FAILED, "another process of this training is gone")
+    _pod(world, 0, phase="Failed", terminated=_ended(lost, 32, 9))
+    _pod(world, 1, phase="Running", running_since=START, disruption="DeletionByTaintManager")
+    _fails(world)
+    assert (world.status.attempts[-1].reason, world.status.counted_failures) == ("PodLost", 0)
+    assert "-1 was disrupted" in (world.status.attempts[-1].message or "")
+
+
+def test_a_node_that_refuses_one_pod_is_the_reason(world: World) -> None:
+    """Pod 0 is only told to go, which counts against nothing: a broken node would be tried for ever."""
+    _pod(world, 0, phase="Failed", terminated=_ended(failed(FailureReason.PREEMPTED, "told to stop"), 30, 10))
+    _pod(world, 1, phase="Failed", reason="UnexpectedAdmissionError", message="no healthy devices")
+    _fails(world)
+    assert (world.status.attempts[-1].reason, world.status.counted_failures) == ("PodRejected", 1)
+
+
+def test_the_start_deadline_holds_for_the_pod_that_does_not_fit() -> None:
+    world = World(a_job(**NODES, startDeadlineSeconds=60), config=ALLOWED)
+    world.step()
+    _pod(world, 0, phase="Running", running_since=START + timedelta(seconds=5))
+    _pod(world, 1, unschedulable="0/2 nodes are available: 1 Insufficient nvidia.com/gpu")
+    world.step()
+    condition = world.status.condition(ConditionType.RECONCILING)
+    assert condition is not None
+    assert (_phase(world), condition.reason) == (Phase.STARTING, "Unschedulable")
+    assert world.requeue_after == 60
+    world.later(61)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+    assert "Insufficient nvidia.com/gpu" in world.status.failure.message
+    assert world.jobs == {}
+    assert world.status.gpu_seconds == 4 * 56
+
+
+def test_a_pod_that_a_quota_keeps_from_being_made_is_waited_for_by_name(world: World) -> None:
+    """The pod that is there runs and waits, which is not the training's beginning."""
+    _pod(world, 0, phase="Running", running_since=START)
+    world.step()
+    assert _phase(world) is Phase.STARTING
+    assert world.requeue_after == 30
+    world.later(30)
+    world.step()
+    condition = world.status.condition(ConditionType.RECONCILING)
+    assert condition is not None
+    assert (_phase(world), condition.reason) == (Phase.STARTING, "PodNotCreated")
+    assert world.requeue_after is None
+    assert "only 1 of 2 pods" in condition.message
+
+
+def test_suspended_all_pods_go_and_resumed_all_come_back(world: World) -> None:
+    for index in (0, 1):
+        _pod(world, index, phase="Running", running_since=START)
+    world.step()
+    world.later(50)
+    world.edit(**NODES, suspend=True)
+    world.step()
+    assert (_phase(world), world.jobs, world.pods) == (Phase.SUSPENDED, {}, {})
+    assert world.status.gpu_seconds == 2 * 4 * 50
+    world.edit(**NODES)
+    world.step()
+    world.step()
+    assert world.made == ["support-bot-train-1", "support-bot-train-2"]
+    assert (world.status.attempt, world.status.counted_failures, world.status.gpus) == (2, 0, 8)
+    assert len(world.services) == 1
+
+
+def test_gpu_seconds_count_every_pod_of_every_attempt(world: World) -> None:
     for index in (0, 1):
         _pod(world, index, phase="Failed", terminated=_ended("", 1, 100))
     _fails(world)
-    assert world.status.gpu_seconds == 2 * 4 * 100
+    world.step()
+    for index in (0, 1):
+        _pod(world, index, phase="Failed", terminated=_ended("", 1, 10))
+    _fails(world)
+    assert world.status.gpu_seconds == 2 * 4 * (100 + 10)
+    assert world.status.restarts == 1
 
 
 @pytest.mark.parametrize("job", ["a", "7b-tuned", "a" * 63])
