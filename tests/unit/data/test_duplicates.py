@@ -17,11 +17,11 @@ from finetune_trainer.storage.places import Places
 _KEYS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
 
 
-@given(keys=st.lists(_KEYS.filter(lambda key: key != 0)))
-def test_a_repeated_key_is_counted_each_time(keys: list[int]) -> None:
+@given(keys=st.lists(_KEYS), at_once=st.integers(1, 5))
+def test_a_repeated_key_is_counted_each_time(keys: list[int], at_once: int) -> None:
     counter = DuplicateCounter()
-    for key in keys:
-        counter.add(key)
+    for begin in range(0, len(keys), at_once):
+        counter.add(keys[begin : begin + at_once])
     assert counter.count == len(keys) - len(set(keys))
     assert counter.complete
 
@@ -30,18 +30,15 @@ def test_nothing_is_forgotten_when_the_table_grows() -> None:
     dice = random.Random(0)
     keys = [dice.getrandbits(63) for _ in range(70_000)]
     counter = DuplicateCounter()
-    for key in keys:
-        counter.add(key)
+    counter.add(keys)
     assert counter.count == 0
-    for key in keys:
-        counter.add(key)
+    counter.add(keys)
     assert counter.count == len(keys)
 
 
 def test_beyond_the_limit_the_count_is_the_least_there_can_be() -> None:
     counter = DuplicateCounter(remembered=100)
-    for key in (*range(1, 201), *range(1, 201)):
-        counter.add(key)
+    counter.add([*range(1, 201), *range(1, 201)])
     assert (counter.count, counter.complete) == (100, False)
 
 
@@ -59,6 +56,9 @@ def turns(*contents: str) -> list[dict[str, str]]:
         ([{"instruction": "i", "output": "o"}, {"instruction": "i", "input": "", "output": "o"}], 1),
         ([{"instruction": "i", "output": "o"}, {"instruction": "i", "input": "x", "output": "o"}], 0),
         ([{"messages": turns("a", "b")}, {"messages": turns("a", "b", "c", "d")}, {"messages": turns("a", "b")}], 1),
+        ([{"messages": turns("a", "b")}, {"messages": [turn | {"name": "x"} for turn in turns("a", "b")]}], 1),
+        ([{"messages": turns("a", "b"), "tools": []}, {"messages": turns("a", "b")}], 1),
+        ([{"text": "日本語"}, {"text": "日本"}, {"text": "日本語"}], 1),
         ([{"text": "a"}, {"text": 1}, {"text": 1}, {}], 0),  # rows with faults are none
     ],
 )

@@ -317,6 +317,11 @@ def test_a_damaged_pickle_is_read_or_refused_and_nothing_else(
         assert all(isinstance(row, dict | Fault) for row in rows_of(bytes(content), fields={"text": name}))
 
 
+def test_an_odd_escape_in_a_text_is_no_warning() -> None:
+    with pytest.raises(FaultError, match="a pickle of the text"):
+        rows_of(b"\x80\x03S'\\q'\n.")
+
+
 def test_the_file_is_read_as_a_stream() -> None:
     content = io.BytesIO(GOOD[5])
     dataset = DatasetSpec.model_validate({"uri": "file:///t.pkl", "format": "pandas"})

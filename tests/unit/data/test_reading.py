@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
-from finetune_trainer.data.json_line import parse_row
+from finetune_trainer.data.json_line import parse_carefully, parse_row
 from finetune_trainer.data.lines import LineSplitter
+from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
@@ -109,8 +110,13 @@ def test_lines_do_not_depend_on_the_pieces(content: bytes, cuts: list[int], long
     if not expected[-1]:
         expected.pop()
     offset = 0
-    found = list(LineSplitter(pieces, longest))
+    splitter = LineSplitter(pieces, longest)
+    found = [line for line in splitter if line[0] == splitter.number]
     assert len(found) == len(expected)
+    blocks = [(number, start, block) for number, start, block in LineSplitter(pieces, longest).blocks()]
+    lined = [line for _, _, block in blocks for line in ([None] if block is None else block)]
+    assert lined == [line for _, _, line in found]
+    assert all(found[number - 1][:2] == (number, start) for number, start, _ in blocks)
     for number, (line, wanted) in enumerate(zip(found, expected, strict=True), 1):
         assert line == (number, offset, wanted if len(wanted) <= longest else None)
         offset += len(wanted) + 1
@@ -128,6 +134,24 @@ _JSON = st.recursive(
 def test_every_json_object_is_read_as_the_standard_library_does(row: dict[str, object], ascii_only: bool) -> None:
     text = json.dumps(row, ensure_ascii=ascii_only)
     assert parse_row(text.encode("utf-8", "surrogatepass")) == json.loads(text)
+
+
+_NUMBERS = ("1e400", "-1e400", "-0", "-0.0", "1E5", "1.0", "0.1e-400", "9" * 30, "9" * 4300, "-" + "9" * 4300)
+_ODD = ('"\\u0000"', '"\x7f"', '"\\ud83d\\ude00"', '"\\ud800"', "[" * 150 + "]" * 150, "[" * 300 + "]" * 300, '"\\/"')
+
+
+@pytest.mark.parametrize("value", [*_NUMBERS, *_ODD], ids=lambda value: value[:12])
+def test_the_fast_parser_gives_what_the_careful_one_gives(value: str) -> None:
+    line = f'{{"a": {value}, "b": [{value}]}}\r'.encode()
+    assert repr(parse_row(line)) == repr(parse_carefully(line))
+
+
+@pytest.mark.parametrize(
+    "value", ["01", "1.", ".5", "+1", "NaN", "-Infinity", "9" * 4301, '"\t"', '"\\x"', '{"c": 1, "\\u0063": 2}', "[1,]"]
+)
+def test_the_fast_parser_takes_nothing_that_is_refused(value: str) -> None:
+    with pytest.raises(FaultError):
+        parse_row(f'{{"a": {value}}}'.encode())
 
 
 _SCAN = """

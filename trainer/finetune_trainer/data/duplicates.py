@@ -5,6 +5,7 @@ them: of ten million rows, two different ones share their bits with a chance of 
 """
 
 from array import array
+from collections.abc import Iterable
 
 REMEMBERED_ROWS = 10_000_000
 """Different rows that are remembered; what only comes after them is not seen to repeat. Takes 128 MiB."""
@@ -29,27 +30,36 @@ class DuplicateCounter:
         self._mask = _FIRST_SLOTS - 1
         self._room = _FIRST_SLOTS // 2
         self._kept = 0
+        self._zero = False
         self.count = 0
         self.complete = True
 
-    def add(self, key: int) -> None:
-        """Takes a row's key, as `hash` makes it: 64 bits, signed."""
+    def add(self, keys: Iterable[int]) -> None:
+        """Takes the keys of rows, as `hash` makes them: 64 bits, signed."""
         # Once a row: open addressing with linear probing, 0 stands for a free slot.
-        key = key or 1
         table, mask = self._table, self._mask
-        slot = key & mask
-        while found := table[slot]:
-            if found == key:
-                self.count += 1
-                return
-            slot = (slot + 1) & mask
-        if self._kept == self._remembered:
-            self.complete = False
-            return
-        table[slot] = key
-        self._kept += 1
-        if self._kept > self._room:
-            self._grow()
+        for key in keys:
+            slot = key & mask
+            while found := table[slot]:
+                if found == key:
+                    self.count += 1
+                    break
+                slot = (slot + 1) & mask
+            else:
+                if not key:
+                    self._add_zero()
+                elif self._kept == self._remembered:
+                    self.complete = False
+                else:
+                    table[slot] = key
+                    self._kept += 1
+                    if self._kept > self._room:
+                        self._grow()
+                        table, mask = self._table, self._mask
+
+    def _add_zero(self) -> None:
+        self.count += self._zero
+        self._zero = True
 
     def _grow(self) -> None:
         old, slots = self._table, len(self._table) * _GROWTH

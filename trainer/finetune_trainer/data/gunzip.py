@@ -1,11 +1,13 @@
 """Gzip as a stream of bounded pieces.
 
 The standard library's GzipFile would do but for two things: it reports trailing junk as a wrong header, and a bomb
-(1 GiB of zeros gzips to 1 MB) shows only after it went off. Here the ratio is watched while bytes come out.
+(1 GiB of zeros gzips to 1 MB) shows only after it went off. Here the ratio is watched while bytes come out. zlib-ng
+has the standard library's interface and words, at two to three times the speed.
 """
 
-import zlib
 from collections.abc import Iterator
+
+from zlib_ng import zlib_ng
 
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.ratio import require_ratio
@@ -24,7 +26,7 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
     Raises:
         FaultError: damaged, cut short, followed by junk, or over the ratio.
     """
-    inflater = zlib.decompressobj(wbits=31)
+    inflater = zlib_ng.decompressobj(wbits=31)
     consumed = produced = 0
     started = False
     for piece in stored:
@@ -37,11 +39,11 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
                     break
                 if not MAGIC.startswith(rest[:2]):
                     raise _fault("bytes after the end of the gzip data", "nothing there", "compress the file again")
-                inflater = zlib.decompressobj(wbits=31)
+                inflater = zlib_ng.decompressobj(wbits=31)
             started = True
             try:
                 out = inflater.decompress(rest, _PIECE)
-            except zlib.error as error:
+            except zlib_ng.error as error:  # type: ignore[misc]  # its stub declares an instance
                 raise _fault(f"damaged gzip data ({error})", "an intact file", "upload the file again") from None
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             produced += len(out)

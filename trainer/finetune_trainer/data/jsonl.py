@@ -8,6 +8,7 @@ from finetune_trainer.data.json_line import is_cut_short, parse_row
 from finetune_trainer.data.lines import LineSplitter, line_too_long
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.records import Record
+from finetune_trainer.data.shapes import Row
 
 
 class JsonlRecords:
@@ -32,16 +33,24 @@ class JsonlRecords:
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         only_blanks = True
-        for number, offset, line in self._lines:
-            try:
-                row = parse_row(line) if line is not None else line_too_long(self._longest)
-            except FaultError as error:
-                row = self._line_fault(error.fault, line or b"", first=only_blanks)
-            if row is not None:
+        for number, offset, lines in self._lines.blocks():
+            if lines is None:
+                yield number, offset, line_too_long(self._longest)
                 only_blanks = False
-            yield number, offset, row
+                continue
+            for line in lines:
+                row: Row | Fault | None
+                try:
+                    row = parse_row(line)
+                except FaultError as error:
+                    row = self._line_fault(error.fault, line, number, first=only_blanks)
+                if row is not None:
+                    only_blanks = False
+                yield number, offset, row
+                number += 1  # noqa: PLW2901 (the places of the block's further lines)
+                offset += len(line) + 1  # noqa: PLW2901
 
-    def _line_fault(self, fault: Fault, line: bytes, *, first: bool) -> Fault:
+    def _line_fault(self, fault: Fault, line: bytes, number: int, *, first: bool) -> Fault:
         """The fault of a line that is no JSON, in the light of where it stands.
 
         Raises:
@@ -51,7 +60,7 @@ class JsonlRecords:
             if not self._lines.terminated:
                 return _cut_short(line)
             if first:
-                raise FaultError(_pretty_printed(), self.number)
+                raise FaultError(_pretty_printed(), number)
         return fault
 
 

@@ -4,12 +4,15 @@ Only LF ends a line: text mode would also split at a bare CR, `str.splitlines` a
 a JSON string.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from finetune_trainer.data.problems import Fault, ProblemKind
 
 Line = tuple[int, int, bytes | None]
 """Number from 1, offset of its first byte, and its bytes without LF; None when it is longer than allowed."""
+Block = tuple[int, int, Sequence[bytes] | None]
+"""Lines that follow each other: the first one's number and offset, and the bytes of each without LF; or None for one
+line that is longer than allowed."""
 
 
 class LineSplitter:
@@ -21,7 +24,7 @@ class LineSplitter:
 
     Attributes:
         terminated: whether the line that came last ended with LF.
-        number: the number of the line that came last.
+        number: the number of the line that came last; of the block's last line, in the iteration over `blocks`.
     """
 
     def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
@@ -31,35 +34,53 @@ class LineSplitter:
         self.number = 0
 
     def __iter__(self) -> Iterator[Line]:
+        """Line by line."""
+        for first, start, lines in self.blocks():
+            if lines is None:
+                yield first, start, None
+                continue
+            offset = start
+            for number, line in enumerate(lines, first):
+                self.number = number
+                yield number, offset, line
+                offset += len(line) + 1
+
+    def blocks(self) -> Iterator[Block]:
+        """As many lines at a time as are there: for who goes through millions."""
         longest = self._longest
-        number = offset = 0
+        number, offset = 1, 0  # of the next line
         held: list[bytes] = []  # the begun line; joined once, so that a long one does not cost its square
         held_bytes = 0
         for piece in self._pieces:
-            head, *rest = piece.split(b"\n")
-            held_bytes += len(head)
+            lines = piece.split(b"\n")
+            held_bytes += len(lines[0])
             if held_bytes <= longest:
-                held.append(head)
+                held.append(lines[0])
             else:
                 held = []  # skipping: only the length is still of interest
-            if not rest:
+            if len(lines) == 1:
                 continue
-            number += 1
-            self.number = number
-            yield number, offset, b"".join(held) if held_bytes <= longest else None
-            offset += held_bytes + 1
-            tail = rest.pop()
-            for content in rest:
-                number += 1
+            tail = lines.pop()
+            if held_bytes > longest:
                 self.number = number
-                yield number, offset, content if len(content) <= longest else None
-                offset += len(content) + 1
+                yield number, offset, None
+                number += 1
+                offset += held_bytes + 1
+                del lines[0]
+            else:
+                lines[0] = b"".join(held)
+            fitting = max(map(len, lines), default=0) <= longest
+            for block in ([lines] if lines else []) if fitting else [[line] for line in lines]:
+                self.number = number + len(block) - 1
+                yield number, offset, block if len(block[0]) <= longest else None
+                number += len(block)
+                offset += sum(map(len, block)) + len(block)
             held_bytes = len(tail)
             held = [tail] if held_bytes <= longest else []
         if held_bytes:
             self.terminated = False
-            self.number = number + 1
-            yield number + 1, offset, b"".join(held) if held_bytes <= longest else None
+            self.number = number
+            yield number, offset, [b"".join(held)] if held_bytes <= longest else None
 
 
 def line_too_long(longest: int) -> Fault:

@@ -11,6 +11,7 @@ Before that one look at the opcodes bounds the memory: what Python's unpickler a
 
 import pickle
 import pickletools
+import warnings
 from collections.abc import Iterator
 from typing import IO, ClassVar, Self
 
@@ -72,10 +73,13 @@ def read_inert(file: IO[bytes], size: int) -> object:
         FaultError: it is no pickle, damaged, or asks for something that a DataFrame does not need.
     """
     try:
-        file.seek(0)
-        _check_opcodes(_Bounded(file, size), size)
-        file.seek(0)
-        return _InertUnpickler(file).load()
+        with warnings.catch_warnings():
+            # Of odd escapes in damaged texts; what is wrong is said below.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            file.seek(0)
+            _check_opcodes(_Bounded(file, size), size)
+            file.seek(0)
+            return _InertUnpickler(file).load()
     except _ERRORS as error:
         raise FaultError(_damaged(str(error) or type(error).__name__)) from None
 

@@ -22,6 +22,10 @@ ScannedRow = tuple[Shape, str, int, Row]
 """Shape, file, line, row."""
 
 
+_KEYS_AT_ONCE = 1024
+"""Keys of rows that are looked up together: it is cheaper than one by one."""
+
+
 class _EndOfPassError(FaultError):
     """A fault after which nothing more is read, of this object or another."""
 
@@ -117,25 +121,32 @@ class DatasetScan:
         # The loop that decides the speed: no call more than needed for a sound row.
         self.unit = unit = records.unit
         add, max_rows = self.findings.add, self._dataset.limits.max_rows
-        seen = self.duplicates.add
-        for number, offset, row in records:
-            if row is None:
-                self.blank_lines += 1
-                continue
-            if isinstance(row, Fault):
-                add(row, name, number, None if offset is None else offset + mark_bytes, unit)
-                continue
-            self.rows += 1
-            if self.rows > max_rows:
-                raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number)
-            if known is None:
-                raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
-            if faults := known.faults(row):
-                for fault in faults:
-                    add(fault, name, number, None if offset is None else offset + mark_bytes, unit)
-            else:
-                seen(known.key(row))
+        seen, keys = self.duplicates.add, list[int]()
+        try:
+            for number, offset, row in records:
+                if not isinstance(row, dict):
+                    if row is None:
+                        self.blank_lines += 1
+                    else:
+                        add(row, name, number, None if offset is None else offset + mark_bytes, unit)
+                    continue
+                self.rows += 1
+                if self.rows > max_rows:
+                    raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number)
+                if known is None:
+                    raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
+                key = known.key(row)
+                if key is None:
+                    for fault in known.faults(row):
+                        add(fault, name, number, None if offset is None else offset + mark_bytes, unit)
+                    continue
+                keys.append(key)
+                if len(keys) == _KEYS_AT_ONCE:
+                    seen(keys)
+                    keys.clear()
                 yield known, name, number, row
+        finally:
+            seen(keys)
 
     def _unpacked(self, count: int) -> None:
         """Notes decompressed bytes.

@@ -1,18 +1,17 @@
 """The shapes that a row can have: how each is recognised, checked and turned into an example.
 
-`faults` has a fast path, because it runs once a row: a sound row costs a few dictionary look-ups, only an unsound one
-is looked at again for the words. `build` is for rows without faults.
+`key` runs once a row: one look at each text finds it sound and tells it apart from others. Only a row that has no key
+is looked at again, by `faults`, for the words. `build` is for rows without faults.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Final, Protocol
 
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
 from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
 from finetune_trainer.data.problems import Fault, ProblemKind, keys_shown, shown
-from finetune_trainer.data.text_check import is_sound, text_fault
+from finetune_trainer.data.text_check import sound, text_fault
 
 Row = dict[str, object]
 
@@ -28,6 +27,7 @@ ROLES: Final = {
     "observation": "tool",
 }
 """What stands in the data -> the role."""
+_ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 _TOOL_KEYS = ("tool_calls", "function_call")
 
 
@@ -52,8 +52,8 @@ class Shape(Protocol):
         """Everything that is wrong with the row."""
         ...
 
-    def key(self, row: Row) -> int:
-        """Equal for rows without faults that train the same; for different ones equal by a chance of 2^-64."""
+    def key(self, row: Row) -> int | None:
+        """Equal for rows that train the same, for different ones by a chance of 2^-64; None for a row with faults."""
         ...
 
     def build(self, row: Row, place: Place) -> Example:
@@ -79,11 +79,12 @@ class TextShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
-        return () if is_sound(row.get(self.column)) else _column_faults(row, (self.column,))
+        return _column_faults(row, (self.column,))
 
-    def key(self, row: Row) -> int:
+    def key(self, row: Row) -> int | None:
         """See `Shape`."""
-        return hash(row[self.column])
+        text = sound(row.get(self.column))
+        return None if text is None else hash(text)
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
@@ -109,13 +110,12 @@ class PromptShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
-        if is_sound(row.get(self.prompt)) and is_sound(row.get(self.completion)):
-            return ()
         return _column_faults(row, (self.prompt, self.completion))
 
-    def key(self, row: Row) -> int:
+    def key(self, row: Row) -> int | None:
         """See `Shape`."""
-        return hash((row[self.prompt], row[self.completion]))
+        prompt, completion = sound(row.get(self.prompt)), sound(row.get(self.completion))
+        return None if prompt is None or completion is None else hash((prompt, completion))
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
@@ -142,17 +142,20 @@ class AlpacaShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
-        faults: list[Fault] = []
-        if not (is_sound(row.get(self.instruction)) and is_sound(row.get(self.output))):
-            faults += _column_faults(row, (self.instruction, self.output))
+        faults = _column_faults(row, (self.instruction, self.output))
         context = row.get(self.input)
         if context is not None and (fault := text_fault(context, self.input, may_be_empty=True)):
             faults.append(fault)
         return faults
 
-    def key(self, row: Row) -> int:
+    def key(self, row: Row) -> int | None:
         """See `Shape`."""
-        return hash((row[self.instruction], row.get(self.input) or "", row[self.output]))
+        instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
+        context: object = row.get(self.input) or ""
+        if instruction is None or output is None or (context and (context := sound(context)) is None):
+            # Only the input may be blank.
+            return None if self.faults(row) else hash((instruction, row[self.input], output))
+        return hash((instruction, context, output))
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`. Instruction and input become one user turn, a blank line between them."""
@@ -187,30 +190,6 @@ class MessagesShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
-        answered = False
-        role_key, content_key, roles = self.role, self.content, ROLES
-        try:
-            for turn in row[self.column]:  # type: ignore[attr-defined]
-                if roles[turn[role_key]] == "assistant":
-                    answered = True
-                if len(turn) != 2 or not is_sound(turn[content_key]):
-                    return self._slow_faults(row)
-        except (KeyError, TypeError):
-            return self._slow_faults(row)
-        return () if answered and "tools" not in row else self._slow_faults(row)
-
-    def key(self, row: Row) -> int:
-        """See `Shape`. Two words for one role make two rows."""
-        return hash(tuple(map(itemgetter(self.role, self.content), row[self.column])))  # type: ignore[call-overload]
-
-    def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`."""
-        turns = row[self.column]
-        assert isinstance(turns, list)
-        messages = tuple(Message(role=ROLES[turn[self.role]], content=turn[self.content]) for turn in turns)
-        return Conversation(place=place, messages=messages)
-
-    def _slow_faults(self, row: Row) -> list[Fault]:
         turns = row.get(self.column)
         if turns is None:
             return [_absent(row, self.column)]
@@ -231,6 +210,39 @@ class MessagesShape:
         if row.get("tools"):
             faults.append(_tools("tools"))
         return faults
+
+    def key(self, row: Row) -> int | None:
+        """See `Shape`. Two words for one role make two rows."""
+        answered = False
+        role_key, content_key, answers = self.role, self.content, _ANSWERS
+        parts: list[str | bytes] = []
+        try:
+            for turn in row[self.column]:  # type: ignore[attr-defined]
+                role = turn[role_key]
+                if answers[role]:
+                    answered = True
+                content = sound(turn[content_key])
+                if content is None or len(turn) != 2:
+                    return self._careful_key(row)
+                parts += role, content
+        except (KeyError, TypeError):
+            return None
+        return hash(tuple(parts)) if answered and "tools" not in row else self._careful_key(row)
+
+    def build(self, row: Row, place: Place) -> Example:
+        """See `Shape`."""
+        turns = row[self.column]
+        assert isinstance(turns, list)
+        messages = tuple(Message(role=ROLES[turn[self.role]], content=turn[self.content]) for turn in turns)
+        return Conversation(place=place, messages=messages)
+
+    def _careful_key(self, row: Row) -> int | None:
+        """The key of a row with more in it than two keys a turn: that may be a fault or not."""
+        if self.faults(row):
+            return None
+        turns = row[self.column]
+        assert isinstance(turns, list)
+        return hash(tuple(part for turn in turns for part in (turn[self.role], sound(turn[self.content]))))
 
     def _turn_faults(self, turn: object, index: int) -> list[Fault]:
         path = f"{self.column}[{index}]"

@@ -3,12 +3,21 @@
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 
 
-def is_sound(value: object) -> bool:
-    """Whether the value is text with something in it, without NUL and lone surrogates. The fast path of every row."""
+def sound(value: object) -> str | bytes | None:
+    """What text is told apart by, when it has something in it and neither NUL nor lone surrogates; else None.
+
+    The fast path of every row. ASCII text stands for itself. Other text is encoded to see that it can be, and the
+    encoding stands for it: it is shorter, so that it is hashed faster.
+    """
     # One function and no `isinstance`: three calls less per text are a fifth of the pass.
     if value.__class__ is not str or not value or value.isspace() or "\0" in value:
-        return False
-    return value.isascii() or is_clean(value)
+        return None
+    if value.isascii():
+        return value
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        return None
 
 
 def is_clean(text: str) -> bool:
@@ -25,7 +34,7 @@ def is_clean(text: str) -> bool:
 
 
 def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
-    """What `is_sound` objects to, or None."""
+    """What `sound` objects to, or None."""
     if not isinstance(value, str):
         remedy = "several parts (images, audio) are not read: join the text parts" if _is_parts(value) else ""
         return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=remedy)
