@@ -1,5 +1,6 @@
 """What a training is made of: the tokenizer, the rows as tokens, the prompts, the base model."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,21 @@ class Materials:
 def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context) -> Materials:
     """Loads them; `model` is the base model's folder.
 
+    The base model is read while the rows are tokenised: one waits for the disk and the GPU, the other computes.
+
     Raises:
         TrainerError: a row is wrong, or none is left; the model's files are damaged or do not fit the rows; or the
-            process was told to go.
+            process was told to go. It comes once the base model is read, which nothing can interrupt.
     """
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
-    data = tokenised_once(recipe, inputs, tokenizer, context)
-    prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-model") as loader:
+        loading = loader.submit(load_base, model, recipe.model, dtype)
+        data = tokenised_once(recipe, inputs, tokenizer, context)
+        prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
     context.leave_if_told()
-    base = load_base(model, recipe.model, dtype)
+    base = loading.result()
     for rows in (data.rows, *([data.validation] if data.validation is not None else [])):
         length = recipe.dataset.max_length
         require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
