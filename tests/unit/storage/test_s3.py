@@ -24,11 +24,10 @@ from finetune_trainer.storage.base import (
 from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.storage.places import open_store
 from finetune_trainer.storage.s3 import S3Store
-from finetune_trainer.storage.s3_client import S3Connection
+from finetune_trainer.storage.s3_client import S3Connection, Timing
 from s3server import S3Server
 
-from . import proxy as tcp
-
+ONCE = Timing(attempts=1)
 DENIED = FailureReason.STORAGE_ACCESS_DENIED
 
 
@@ -207,7 +206,7 @@ def test_a_server_without_if_match_gets_a_plain_put(tmp_path: Path) -> None:
     thread.start()
     try:
         spec = StorageSpec(endpoint=f"http://127.0.0.1:{server.server_address[1]}", checksums=Checksums.WHEN_REQUIRED)
-        store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), attempts=1)
+        store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), timing=ONCE)
         store.replace(parse_uri("s3://data/x"), b"after", b"before")
     finally:
         server.shutdown()
@@ -235,43 +234,6 @@ def test_of_racing_writers_exactly_one_wins(s3: S3Server, store: Store) -> None:
         thread.join()
     assert len(won) == 1
     assert store.read(uri) == f"writer {won[0]}".encode()
-
-
-def test_a_torn_stream_goes_on_where_it_broke(s3: S3Server, tmp_path: Path) -> None:
-    content = random.Random(1).randbytes(4 << 20)
-    s3.put("torn/x", content)
-    with tcp.running(s3.endpoint) as proxy:
-        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
-        [source] = store.stat(parse_uri("s3://data/torn/x"))
-        proxy.cut(times=3, after=700_000)
-        with store.open(source) as stream:
-            assert stream.read() == content
-        assert proxy.cuts == 3
-
-
-def test_a_torn_download_goes_on(s3: S3Server, tmp_path: Path) -> None:
-    content = random.Random(2).randbytes(40 << 20)
-    s3.put("torn/large", content)
-    with tcp.running(s3.endpoint) as proxy:
-        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
-        [source] = store.stat(parse_uri("s3://data/torn/large"))
-        proxy.cut(times=2, after=5_000_000)
-        store.download(source, tmp_path / "target", ignore)
-        assert proxy.cuts == 2
-    assert (tmp_path / "target").read_bytes() == content
-
-
-def test_an_object_replaced_while_it_is_read_is_noticed(s3: S3Server, tmp_path: Path) -> None:
-    s3.put("replaced/x", b"a" * (4 << 20))
-    with tcp.running(s3.endpoint) as proxy:
-        store = store_of(s3, s3.admin, tmp_path, endpoint=proxy.endpoint)
-        [source] = store.stat(parse_uri("s3://data/replaced/x"))
-        proxy.cut(times=1, after=1_000_000)
-        with store.open(source) as stream:
-            assert stream.read(1000) == b"a" * 1000
-            s3.put("replaced/x", b"b" * (4 << 20))
-            with pytest.raises(ObjectReplacedError, match="s3://data/replaced/x was replaced"):
-                stream.read()
 
 
 @pytest.mark.parametrize("size", [1000, 20 << 20])
@@ -308,7 +270,7 @@ def test_rotated_keys_are_taken_up_by_all_downloads(s3: S3Server, tmp_path: Path
 
 def test_a_dead_endpoint_is_unavailable(tmp_path: Path) -> None:
     spec = StorageSpec(endpoint="http://127.0.0.1:1")
-    store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), attempts=2)
+    store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), timing=Timing(attempts=2))
     with pytest.raises(TrainerError, match="nothing answers there") as raised:
         store.stat(parse_uri("s3://data/x"))
     assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE
@@ -328,7 +290,7 @@ def test_the_environment_names_no_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://169.254.169.254")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://169.254.169.254")
     keys = s3server.mount(tmp_path, s3server.Keys.new())
-    connection = S3Connection(StorageSpec(region="eu-west-1"), keys, attempts=1)
+    connection = S3Connection(StorageSpec(region="eu-west-1"), keys, ONCE)
     assert "amazonaws.com" in connection.client.meta.endpoint_url
 
 
@@ -400,7 +362,7 @@ def _code(code: str, message: str = "") -> str:
 def test_answers_of_other_servers(status: int, body: str, reason: FailureReason, words: str, tmp_path: Path) -> None:
     for endpoint, _ in answering(status, body):
         credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
-        store = S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1)
+        store = S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE)
         with pytest.raises(TrainerError, match=words) as raised:
             store.stat(parse_uri("s3://data/prefix/"))
         assert raised.value.reason is reason
@@ -410,7 +372,7 @@ def test_the_servers_words_never_carry_the_secret(tmp_path: Path) -> None:
     for endpoint, _ in answering(400, _code("Strange", "you sent the-secret-value&#10;and more")):
         credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
         with pytest.raises(TrainerError) as raised:
-            S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1).stat(parse_uri("s3://data/prefix/"))
+            S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE).stat(parse_uri("s3://data/prefix/"))
         assert raised.value.message.endswith("HTTP 400 Strange you sent *** and more")
 
 
@@ -420,7 +382,7 @@ def test_redirects_are_not_followed(tmp_path: Path) -> None:
             headers = (("Location", f"{elsewhere}/stolen"), ("x-amz-bucket-region", "eu-west-1"))
             for endpoint, _ in answering(status, _code("PermanentRedirect"), headers):
                 credentials = s3server.mount(tmp_path, s3server.Keys.new())
-                store = S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1)
+                store = S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE)
                 with pytest.raises(TrainerError):
                     store.stat(parse_uri("s3://data/prefix/"))
         assert seen == []
@@ -438,8 +400,8 @@ def test_tls_with_a_certificate_authority_of_its_own(tmp_path: Path) -> None:
     credentials = s3server.mount(tmp_path / "keys", s3server.Keys.new())
     for address, _ in answering(200, f"{listing}</ListBucketResult>", tls=context):
         endpoint = address.replace("http:", "https:")
-        trusting = S3Store(StorageSpec(endpoint=endpoint, ca_bundle=certificate.read_text()), credentials, attempts=1)
+        trusting = S3Store(StorageSpec(endpoint=endpoint, ca_bundle=certificate.read_text()), credentials, timing=ONCE)
         assert [item.uri for item in trusting.stat(parse_uri("s3://data/p/"))] == ["s3://data/p/x"]
         with pytest.raises(TrainerError, match=r"TLS failed; set storage\.caBundle") as raised:
-            S3Store(StorageSpec(endpoint=endpoint), credentials, attempts=1).stat(parse_uri("s3://data/p/"))
+            S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE).stat(parse_uri("s3://data/p/"))
         assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE

@@ -1,17 +1,15 @@
 """Fetching a base model of many files: past a server's faults, and through a cache that jobs share."""
 
-import gc
 import os
 import random
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import s3faults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.report import Reporter
@@ -20,8 +18,8 @@ from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.fetch import fetch_model
 from finetune_trainer.train.inputs import Inputs
+from s3faults import BRIEF, Fault
 from s3server import S3Server
-from unit.storage import proxy as tcp
 from unit.trainer_train.recipes import recipe
 
 _MIB = 1 << 20
@@ -76,27 +74,17 @@ def model(s3: S3Server) -> str:
     return "s3://data/fetch/base"
 
 
-@contextmanager
-def torn_downloads() -> Iterator[None]:
-    """Parts that are given up leave their connections to the collector (s3transfer:download.py, GetObjectTask)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_model_comes_whole_past_refusals_and_torn_and_slow_answers(s3: S3Server, model: str, tmp_path: Path) -> None:
-    with tcp.running(s3.endpoint) as proxy:
-        pod = Pod(s3, tmp_path, "pod", proxy.endpoint, uri=model)
-        proxy.slow(times=2)
-        proxy.cut(times=4, after=3_000_000)
-        proxy.refuse(503, 500, 503)
+    happen = [*BRIEF, Fault.SLOW_ANSWER, Fault.RESET_ANSWER, Fault.SLOW_DOWN]
+    with s3faults.running(s3.endpoint) as faults:
+        pod = Pod(s3, tmp_path, "pod", faults.endpoint, uri=model)
+        faults.plan = s3faults.first(*happen)
         folder = pod.fetch()
-        assert (proxy.cuts, proxy.refusals) == (4, [])
+        assert faults.counts() == Counter(happen)
     assert contents(folder) == FILES
     assert folder.is_relative_to(pod.disk)
     assert pod.downloaded == SIZE
@@ -107,8 +95,7 @@ def test_a_file_that_is_gone_ends_all_downloads(s3: S3Server, model: str, tmp_pa
     lost = pod.objects[-1].model_copy(update={"uri": pod.objects[-1].uri + ".gone"})
     pod.objects = [lost, *pod.objects]
 
-    with torn_downloads():
-        reason, message = _failure(pod)
+    reason, message = _failure(pod)
 
     assert reason is FailureReason.STORAGE_NOT_FOUND
     assert lost.uri in message
@@ -120,8 +107,7 @@ def test_a_pod_that_is_told_to_go_leaves_nothing_behind(s3: S3Server, model: str
     pod = Pod(s3, tmp_path, "pod", uri=model, cache="pvc://models/hub")
     pod.stop.set()
 
-    with torn_downloads():
-        reason, _ = _failure(pod)
+    reason, _ = _failure(pod)
 
     assert reason is FailureReason.PREEMPTED
     assert list((tmp_path / "cache/hub").iterdir()) == []

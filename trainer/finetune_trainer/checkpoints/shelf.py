@@ -124,7 +124,7 @@ class Shelf:
         Raises:
             TrainerError: the storage's reason.
         """
-        self.store.delete_folder(self.place)
+        self.patience.call(partial(self.store.delete_folder, self.place))
 
     def _prune(self) -> None:
         """Removes all but the newest checkpoints, and halves of older ones that a killed writer has left."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from finetune_trainer import log
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.base import ObjectReplacedError
 
 T = TypeVar("T")
 
@@ -37,15 +38,20 @@ class Patience:
         """What `action` returns, which may be called several times.
 
         Raises:
-            TrainerError: what it raises; STORAGE_UNAVAILABLE only when the patience is at an end.
+            TrainerError: what it raises; what may pass only when the patience is at an end.
         """
         end, pause = self.clock() + self.seconds, self.first_pause
         while True:
             try:
                 return action()
             except TrainerError as error:
-                if error.reason is not FailureReason.STORAGE_UNAVAILABLE or self.clock() + pause > end:
+                if not _may_pass(error) or self.clock() + pause > end:
                     raise
                 log.event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
             self.sleep(pause)
             pause = min(2 * pause, self.longest_pause)
+
+
+def _may_pass(error: TrainerError) -> bool:
+    """Whether the same question may get another answer. What was replaced stays replaced."""
+    return error.reason is FailureReason.STORAGE_UNAVAILABLE and not isinstance(error, ObjectReplacedError)

@@ -1,13 +1,18 @@
 """S3 and everything that speaks it (SeaweedFS, MinIO, Ceph, R2 …)."""
 
 import io
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ResponseStreamingError
 from s3transfer.subscribers import BaseSubscriber
+from urllib3.exceptions import HTTPError as Urllib3HTTPError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
@@ -23,7 +28,7 @@ from finetune_trainer.storage.base import (
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 from finetune_trainer.storage.partial import partial_file
-from finetune_trainer.storage.s3_client import ATTEMPTS, CONNECTIONS, S3Connection
+from finetune_trainer.storage.s3_client import CONNECTIONS, TIMING, S3Connection, Timing
 from finetune_trainer.storage.s3_errors import (
     FAILURES_OF_S3,
     Attempted,
@@ -42,29 +47,27 @@ _MIB = 1 << 20
 _PART_BYTES = 16 * _MIB
 
 
-def _transfers(concurrency: int) -> TransferConfig:
-    """Parts at a time. What is downloaded and not yet on the disk is at most 16 MiB (64 pieces of 256 KiB) a file."""
-    return TransferConfig(
-        multipart_threshold=_PART_BYTES,
-        multipart_chunksize=_PART_BYTES,
-        max_concurrency=concurrency,
-        max_io_queue=64,
-        num_download_attempts=10,
-        # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
-        preferred_transfer_client="classic",
-    )
-
-
-_UPLOADS = _transfers(16)
-_DOWNLOADS = _transfers(CONNECTIONS // FILES_AT_A_TIME)
+_PARTS_AT_A_TIME = CONNECTIONS // FILES_AT_A_TIME
+_UPLOADS = TransferConfig(
+    multipart_threshold=_PART_BYTES,
+    multipart_chunksize=_PART_BYTES,
+    max_concurrency=16,
+    # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
+    preferred_transfer_client="classic",
+)
+_PAUSES = (0.2, 0.8, 3.2)
+"""Seconds between the tries of a request whose answer does not come whole."""
+_BROKEN_OFF = (ResponseStreamingError, Urllib3HTTPError)
+"""What ends the reading of an object, and of the page that comes with a refusal instead of one."""
 T = TypeVar("T")
 
 
 class S3Store:
     """Objects of S3 buckets; one connection for all of them."""
 
-    def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, attempts: int = ATTEMPTS) -> None:
-        self._connection = S3Connection(spec, credentials, attempts)
+    def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, timing: Timing = TIMING) -> None:
+        self._connection = S3Connection(spec, credentials, timing)
+        self._reading = timing.reading
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. `s3://bucket/x` is the object x if there is one, else everything under x/."""
@@ -81,25 +84,7 @@ class S3Store:
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`."""
-        uri = parse_uri(source.uri)
-
-        def open_at(offset: int) -> Body:
-            match: dict[str, str] = {"IfMatch": f'"{source.etag}"'} if source.etag else {}
-            if offset:
-                match["Range"] = f"bytes={offset}-"
-
-            def get(client: "S3Client") -> Body:
-                answer = client.get_object(Bucket=uri.authority, Key=uri.path, **match)  # type: ignore[arg-type]
-                total = offset + answer["ContentLength"]
-                if total != source.size or (offset and "ContentRange" not in answer):
-                    answer["Body"].close()
-                    raise ObjectReplacedError(source.uri)
-                return cast("Body", answer["Body"])
-
-            return self._with_renewal(get)
-
-        stream = ResumingStream(open_at, source.size, lambda error: translate(error, self._attempted("reading", uri)))
-        return cast("BinaryIO", io.BufferedReader(stream, BUFFER_BYTES))
+        return cast("BinaryIO", io.BufferedReader(self._stream(source, 0, source.size), BUFFER_BYTES))
 
     def download(
         self,
@@ -111,24 +96,25 @@ class S3Store:
     ) -> None:
         """See `Store.download`. Large objects come in parallel parts, each bound to the ETag that `stat` saw."""
         with partial_file(target) as partial:
-            if source.size < _PART_BYTES:
-                with self.open(source) as stream, partial.open("wb") as file:
-                    while chunk := stream.read(_MIB):
+            with partial.open("wb") as file:
+                file.truncate(source.size)
+            ended = threading.Event()
+
+            def fetch(start: int) -> None:
+                stop = min(start + _PART_BYTES, source.size)
+                with self._stream(source, start, stop) as stream, partial.open("r+b") as file:
+                    file.seek(start)
+                    while not ended.is_set() and (chunk := stream.read(_MIB)):
                         file.write(chunk)
                         moved(len(chunk))
-                return
-            uri = parse_uri(source.uri)
-            known = _Known(source.size, source.etag, moved)
 
-            def fetch(client: "S3Client") -> None:
-                with create_transfer_manager(client, _DOWNLOADS) as manager:
-                    future = manager.download(uri.authority, uri.path, str(partial), subscribers=[known])
-                    future.result()
-                    seen = (future.meta.etag or "").strip('"')
-                if (source.etag and seen != source.etag) or partial.stat().st_size != source.size:
-                    raise ObjectReplacedError(source.uri)
-
-            self._call("reading", uri, fetch)
+            with ThreadPoolExecutor(_PARTS_AT_A_TIME, thread_name_prefix="part") as pool:
+                try:
+                    parts = range(0, source.size, _PART_BYTES)
+                    for future in as_completed([pool.submit(fetch, start) for start in parts]):
+                        future.result()
+                finally:
+                    ended.set()
 
     def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
         """See `Store.upload`. The request carries checksums, so that the server refuses damaged bytes."""
@@ -142,12 +128,8 @@ class S3Store:
 
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
-
-        def get(client: "S3Client") -> bytes:
-            return client.get_object(Bucket=uri.authority, Key=uri.path)["Body"].read()
-
         try:
-            return self._call("reading", uri, get)
+            return self._call("reading", uri, lambda client: _content(client, uri)[0])
         except ObjectNotFoundError:
             return None
 
@@ -177,10 +159,10 @@ class S3Store:
                 client.put_object(Bucket=uri.authority, Key=uri.path, Body=content)
                 return
             try:
-                found = client.get_object(Bucket=uri.authority, Key=uri.path)
-                if found["Body"].read() != expected:
+                found, etag = _content(client, uri)
+                if found != expected:
                     raise ObjectChangedError(str(uri))
-                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfMatch=found["ETag"])
+                client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfMatch=etag)
             except ClientError as error:
                 if http_status(error) in (404, 409, 412) and error_code(error) != "NoSuchBucket":
                     raise ObjectChangedError(str(uri)) from error
@@ -237,11 +219,40 @@ class S3Store:
 
         return sorted(self._call("listing", uri, ask), key=lambda item: item.uri)
 
+    def _stream(self, source: SourceObject, start: int, stop: int) -> ResumingStream:
+        """The object's bytes from `start` to before `stop`, of the object that `stat` saw and no other."""
+        uri = parse_uri(source.uri)
+
+        def open_at(offset: int) -> Body:
+            asked: dict[str, str] = {"IfMatch": f'"{source.etag}"'} if source.etag else {}
+            if offset or stop != source.size:
+                asked["Range"] = f"bytes={offset}-{stop - 1}"
+
+            def get(client: "S3Client") -> Body:
+                answer = client.get_object(Bucket=uri.authority, Key=uri.path, **asked)  # type: ignore[arg-type]
+                part = answer.get("ContentRange", "")
+                # A server that does not know parts sends the whole.
+                size = part.rpartition("/")[2] if "Range" in asked else str(answer["ContentLength"])
+                if size != str(source.size) or answer["ContentLength"] != stop - offset:
+                    answer["Body"].close()
+                    raise ObjectReplacedError(source.uri)
+                return cast("Body", answer["Body"])
+
+            return self._with_renewal(get)
+
+        attempted = self._attempted("reading", uri)
+        return ResumingStream(open_at, stop, lambda error: translate(error, attempted), self._reading, start=start)
+
     def _call(self, operation: str, uri: Uri, request: Callable[["S3Client"], T]) -> T:
-        try:
-            return self._with_renewal(request)
-        except FAILURES_OF_S3 as error:
-            raise translate(error, self._attempted(operation, uri)) from error
+        """Sends the request, which the SDK repeats when it fails; here one is repeated whose answer broke off."""
+        for pause in (*_PAUSES, None):
+            try:
+                return self._with_renewal(request)
+            except FAILURES_OF_S3 as error:
+                if pause is None or not isinstance(error, _BROKEN_OFF):
+                    raise translate(error, self._attempted(operation, uri)) from error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
 
     def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
         """Sends the request, and once more when the identity was refused and another one is at hand."""
@@ -279,15 +290,16 @@ class _Moved(BaseSubscriber):
         self._moved(bytes_transferred)
 
 
-class _Known(_Moved):
-    """Tells the transfer what `stat` found: spares a HEAD and binds every part to that ETag."""
+def _content(client: "S3Client", uri: Uri) -> tuple[bytes, str]:
+    """A small object's bytes and its ETag.
 
-    def __init__(self, size: int, etag: str | None, moved: ByteCount) -> None:
-        super().__init__(moved)
-        self._size, self._etag = size, etag
-
-    def on_queued(self, future: "TransferFuture", **_: object) -> None:
-        """Before the first request."""
-        if self._etag:
-            future.meta.provide_transfer_size(self._size)
-            future.meta.provide_object_etag(f'"{self._etag}"')
+    Raises:
+        ResponseStreamingError: the bytes broke off, or came too slowly.
+        BotoCoreError, ClientError, urllib3's HTTPError: see `FAILURES_OF_S3`.
+    """
+    answer = client.get_object(Bucket=uri.authority, Key=uri.path)
+    with closing(answer["Body"]) as body:
+        try:
+            return body.read(), answer["ETag"]
+        except FAILURES_OF_S3 as error:
+            raise ResponseStreamingError(error=error) from error

@@ -3,8 +3,10 @@
 import ssl
 import tempfile
 import threading
+import time
 import weakref
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
@@ -13,16 +15,42 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.output import AddressingStyle, Checksums, StorageSpec
 from finetune_trainer.storage.credentials import AccessKeys, Credentials
 from finetune_trainer.storage.endpoint import check_endpoint
+from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.s3_session import make_strict
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 DEFAULT_REGION = "us-east-1"
-ATTEMPTS = 8
-"""Tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a minute."""
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 60
 CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a server is waited for.
+
+    Attributes:
+        attempts: tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a
+            minute.
+        connect_seconds: for a connection.
+        silence_seconds: for the first and for further bytes of an answer.
+        unanswered_seconds: after which a request that got no answer at all is not repeated any more. A server that
+            accepts connections and is silent would take all the tries at their full length.
+        pace: the slowest answer.
+        reading: with a server that gives no further byte of an object.
+    """
+
+    attempts: int = 8
+    connect_seconds: float = 5.0
+    silence_seconds: float = 30.0
+    unanswered_seconds: float = 60.0
+    pace: Pace = field(default_factory=Pace)
+    reading: Patience = field(default_factory=lambda: Patience(seconds=90.0, first_pause=0.2, longest_pause=10.0))
+
+
+TIMING = Timing()
+"""Of a pod."""
 
 
 class S3Connection:
@@ -32,12 +60,12 @@ class S3Connection:
         client: the boto3 client of now.
     """
 
-    def __init__(self, spec: StorageSpec, credentials: Credentials | None, attempts: int) -> None:
+    def __init__(self, spec: StorageSpec, credentials: Credentials | None, timing: Timing) -> None:
         if spec.endpoint is not None:
             check_endpoint(spec.endpoint)
         self._spec = spec
         self._credentials = credentials
-        self._attempts = attempts
+        self._timing = timing
         self._renewing = threading.Lock()
         self._ca_file = _ca_file(spec.ca_bundle)
         if self._ca_file is not None:
@@ -86,9 +114,9 @@ class S3Connection:
         config = Config(  # type: ignore[call-arg]  # botocore-stubs lack ignore_configured_endpoint_urls
             signature_version="s3v4",
             s3={"addressing_style": style.value},
-            retries={"mode": "standard", "total_max_attempts": self._attempts},
-            connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": self._timing.attempts},
+            connect_timeout=self._timing.connect_seconds,
+            read_timeout=self._timing.silence_seconds,
             max_pool_connections=CONNECTIONS,
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
@@ -96,7 +124,7 @@ class S3Connection:
             tcp_keepalive=True,
             user_agent_extra="finetune-operator",
         )
-        return boto3.Session().client(
+        client = boto3.Session().client(
             "s3",
             endpoint_url=spec.endpoint,
             region_name=spec.region or DEFAULT_REGION,
@@ -106,6 +134,23 @@ class S3Connection:
             aws_session_token=keys.session,
             config=config,
         )
+        make_strict(client, self._timing.pace)
+        _give_up_after(client, self._timing.unanswered_seconds)
+        return client
+
+
+def _give_up_after(client: "S3Client", seconds: float) -> None:
+    """Ends the repetition of requests that get no answer at all; answers such as 503 come fast."""
+
+    def begin(context: dict[str, Any], **_: object) -> None:
+        context["finetune_began"] = time.monotonic()
+
+    def look(caught_exception: Exception | None, request_dict: dict[str, Any], **_: object) -> None:
+        if caught_exception is not None and time.monotonic() - request_dict["context"]["finetune_began"] >= seconds:
+            raise caught_exception
+
+    client.meta.events.register_first("before-call.s3", begin)
+    client.meta.events.register_first("needs-retry.s3", look)
 
 
 def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None":

@@ -5,19 +5,17 @@ The SDK retries the request, never the body: a reset after the first gigabyte wo
 """
 
 import io
-import random
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from botocore.exceptions import IncompleteReadError
 
-from finetune_trainer.storage.s3_errors import FAILURES_OF_S3, http_status
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.s3_errors import FAILURES_OF_S3
 
 BUFFER_BYTES = 1 << 20
-_TRIES_WITHOUT_A_BYTE = 5
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
-Sleep = Callable[[float], None]
+_PIECE_BYTES = 1 << 16
+"""What one read asks of the connection: all that is lost when it is reset."""
 
 
 class Body(Protocol):
@@ -33,30 +31,32 @@ class Body(Protocol):
 
 
 class ResumingStream(io.RawIOBase):
-    """Reads an object of known size through `open_at(offset)`, from its beginning or from where `seek` went.
+    """Reads a part of an object through `open_at(offset)`, from its first byte or from where `seek` went.
 
     Args:
-        open_at: opens the body from a byte on; raises what the client raises.
-        size: the object's bytes.
-        failed: makes the exception that the reader gets when tries are used up.
-        sleep: waits; an argument so that a test need not.
+        open_at: opens the body from a byte on.
+        stop: the byte after the last one.
+        failed: makes the exception of what the client raised.
+        patience: with a server that gives no further byte.
+        start: the first byte.
     """
 
     def __init__(
         self,
         open_at: Callable[[int], Body],
-        size: int,
+        stop: int,
         failed: Callable[[BaseException], Exception],
-        sleep: Sleep = time.sleep,
+        patience: Patience,
+        *,
+        start: int = 0,
     ) -> None:
         super().__init__()
         self._open_at = open_at
-        self._size = size
+        self._start, self._stop = start, stop
         self._failed = failed
-        self._sleep = sleep
-        self._position = 0
+        self._patience = patience
+        self._position = start
         self._body: Body | None = None
-        self._fruitless = 0
 
     def readable(self) -> bool:
         """It is."""
@@ -67,48 +67,45 @@ class ResumingStream(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The place of the next byte."""
-        return self._position
+        """The place of the next byte in the part."""
+        return self._position - self._start
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Goes to a place of the object; the next read asks for it with a request of its own."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        position = min(max(start + offset, 0), self._size)
+        """Goes to a place of the part; the next read asks for it with a request of its own."""
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._position, io.SEEK_END: self._stop}[whence]
+        position = min(max(base + offset, self._start), self._stop)
         if position != self._position:
             self._drop()
             self._position = position
-        return position
+        return self.tell()
 
     def readinto(self, buffer: "io.WriteableBuffer", /) -> int:  # type: ignore[name-defined]
-        """The next bytes; 0 at the end of the object and only there."""
+        """The next bytes; 0 at the end of the part and only there."""
         view = memoryview(buffer).cast("B")
-        while self._position < self._size and len(view):
-            try:
-                if self._body is None:
-                    self._body = self._open_at(self._position)
-                chunk = self._body.read(min(len(view), self._size - self._position))
-                if not chunk:
-                    raise IncompleteReadError(actual_bytes=self._position, expected_bytes=self._size)
-            except FAILURES_OF_S3 as error:
-                self._drop()
-                if http_status(error) in (400, 401, 403, 404, 412, 416):
-                    raise self._failed(error) from error  # an answer, which waiting does not change
-                self._fruitless += 1
-                if self._fruitless >= _TRIES_WITHOUT_A_BYTE:
-                    raise self._failed(error) from error
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._fruitless)
-                self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads load, guards nothing)
-                continue
-            self._fruitless = 0
-            self._position += len(chunk)
-            view[: len(chunk)] = chunk
-            return len(chunk)
-        return 0
+        wanted = min(len(view), _PIECE_BYTES, self._stop - self._position)
+        if not wanted:
+            return 0
+        chunk = self._patience.call(lambda: self._next(wanted))
+        self._position += len(chunk)
+        view[: len(chunk)] = chunk
+        return len(chunk)
 
     def close(self) -> None:
         """Closes the connection as well."""
         self._drop()
         super().close()
+
+    def _next(self, wanted: int) -> bytes:
+        try:
+            if self._body is None:
+                self._body = self._open_at(self._position)
+            chunk = self._body.read(wanted)
+            if not chunk:
+                raise IncompleteReadError(actual_bytes=self._position, expected_bytes=self._stop)
+        except FAILURES_OF_S3 as error:
+            self._drop()
+            raise self._failed(error) from error
+        return chunk
 
     def _drop(self) -> None:
         if self._body is not None:

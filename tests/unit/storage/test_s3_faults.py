@@ -1,0 +1,226 @@
+"""A real S3 server behind a proxy that misbehaves: what goes on, what is given up, and what is left then."""
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import s3faults
+import s3server
+from finetune_trainer.checkpoints import Shelf
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import Manifest, ManifestFile
+from finetune_trainer.contract.recipe.output import OnExisting, StorageSpec
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.publish import Place, publish
+from finetune_trainer.storage.base import ObjectReplacedError
+from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.s3 import S3Store
+from finetune_trainer.storage.s3_client import Timing
+from s3faults import Fault, Faults, Plan
+from s3server import S3Server
+
+_PACE = Pace(seconds=0.3, least=4096)
+HASTY = Timing(silence_seconds=0.3, unanswered_seconds=5, pace=_PACE, reading=Patience(seconds=5, first_pause=0.05))
+"""As in a pod, but in a hurry."""
+RESIGNED = Timing(
+    attempts=50,
+    silence_seconds=0.3,
+    unanswered_seconds=0.4,
+    pace=_PACE,
+    reading=Patience(seconds=0.5, first_pause=0.1),
+)
+"""Gives up soon."""
+ONCE = Timing(attempts=1)
+Open = Callable[[Timing], S3Store]
+
+
+@pytest.fixture(scope="module")
+def proxy(s3: S3Server) -> Iterator[Faults]:
+    with s3faults.running(s3.endpoint) as faults:
+        yield faults
+
+
+@pytest.fixture(scope="module")
+def store(s3: S3Server, proxy: Faults, tmp_path_factory: pytest.TempPathFactory) -> Open:
+    """The store behind the proxy; each timing's client is made once."""
+    keys = s3server.mount(tmp_path_factory.mktemp("keys"), s3.admin)
+    return cache(lambda timing: S3Store(StorageSpec(endpoint=proxy.endpoint), keys, timing=timing))
+
+
+@pytest.fixture
+def faults(proxy: Faults) -> Iterator[Faults]:
+    """The proxy, without faults and without memory."""
+    proxy.calm()
+    yield proxy
+    proxy.calm()
+
+
+def always(fault: Fault) -> Plan:
+    return lambda _: fault
+
+
+def ignore(_: int) -> None:
+    return
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_ANSWER, Fault.RESET_ANSWER, Fault.DRIP])
+def test_a_listing_that_breaks_off_is_asked_for_again(s3: S3Server, faults: Faults, store: Open, fault: Fault) -> None:
+    for name in "abc":
+        s3.put(f"torn-list/{fault}/{name}", b"x")
+    faults.plan = s3faults.first(fault)
+    found = store(HASTY).stat(parse_uri(f"s3://data/torn-list/{fault}/"))
+    assert [item.uri[-1] for item in found] == ["a", "b", "c"]
+    assert faults.counts() == {fault: 1}
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_ANSWER, Fault.RESET_ANSWER, Fault.DRIP])
+def test_a_small_object_that_breaks_off_is_read_again(s3: S3Server, faults: Faults, store: Open, fault: Fault) -> None:
+    uri = parse_uri(f"s3://data/torn-read/{fault}")
+    s3.put(f"torn-read/{fault}", b"manifest" * 100)
+    faults.plan = s3faults.first(fault, fault)
+    assert store(HASTY).read(uri) == b"manifest" * 100
+    faults.plan = s3faults.first(fault, fault)
+    store(HASTY).replace(uri, b"another", b"manifest" * 100)
+    faults.plan = s3faults.first(fault, fault)
+    assert store(HASTY).read(parse_uri("s3://data/torn-read/absent")) is None
+    assert s3.get(f"torn-read/{fault}") == b"another"
+
+
+def test_a_torn_stream_goes_on_where_it_broke(s3: S3Server, faults: Faults, store: Open) -> None:
+    content = random.Random(1).randbytes(4 << 20)
+    s3.put("torn/x", content)
+    [source] = store(HASTY).stat(parse_uri("s3://data/torn/x"))
+    faults.plan = s3faults.first(*[Fault.CUT_ANSWER] * 3)
+    with store(HASTY).open(source) as stream:
+        assert stream.read() == content
+    asked = [request.first for request, _ in faults.seen if request.method == "GET"]
+    assert asked[0] == 0
+    assert asked == sorted(set(asked)), "what has come is not asked for again"
+    assert len(asked) == 4
+
+
+def test_an_object_replaced_while_it_is_read_is_noticed(s3: S3Server, faults: Faults, store: Open) -> None:
+    s3.put("replaced/while", b"a" * (4 << 20))
+    [source] = store(HASTY).stat(parse_uri("s3://data/replaced/while"))
+    faults.plan = s3faults.first(Fault.CUT_ANSWER)
+    with store(HASTY).open(source) as stream:
+        assert stream.read(1000) == b"a" * 1000
+        s3.put("replaced/while", b"b" * (4 << 20))
+        with pytest.raises(ObjectReplacedError, match="s3://data/replaced/while was replaced"):
+            stream.read()
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT_ANSWER, Fault.RESET_ANSWER, Fault.DRIP, Fault.SILENCE])
+def test_a_download_goes_on_after_faults(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path, fault: Fault
+) -> None:
+    content = random.Random(3).randbytes(17 << 20)  # two parts
+    s3.put("going-on/x", content)
+    calm = store(HASTY)
+    [source] = calm.stat(parse_uri("s3://data/going-on/x"))
+    faults.plan = s3faults.first(fault, fault)
+    moved: list[int] = []
+    calm.download(source, tmp_path / "target", moved.append)
+    assert (tmp_path / "target").read_bytes() == content
+    assert sum(moved) == len(content)
+    assert faults.counts() == {fault: 2}
+
+
+@pytest.mark.parametrize("fault", [Fault.DRIP, Fault.SILENCE, Fault.CUT_ANSWER])
+def test_what_never_comes_is_given_up(s3: S3Server, faults: Faults, store: Open, tmp_path: Path, fault: Fault) -> None:
+    s3.put("never/x", b"x" * 5000)
+    resigned = store(RESIGNED)
+    [source] = resigned.stat(parse_uri("s3://data/never/x"))
+    faults.plan = always(fault)
+    with pytest.raises(TrainerError) as caught:
+        resigned.download(source, tmp_path / "target", ignore)
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert "s3://data/never/x" in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_silent_server_does_not_take_all_tries_at_their_full_length(faults: Faults, store: Open) -> None:
+    faults.plan = always(Fault.SILENCE)
+    with pytest.raises(TrainerError) as caught:
+        store(RESIGNED).read(parse_uri("s3://data/silent"))
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert 1 <= len(faults.seen) <= 3
+
+
+def put_adapter(store: S3Store, folder: Path, name: str) -> None:
+    """Publishes three files as a training does, with the patience of seconds."""
+    (folder / "adapter").mkdir(exist_ok=True)
+    for file in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json"):
+        (folder / "adapter" / file).write_bytes(file.encode() * 100)
+
+    def describe(files: list[ManifestFile]) -> Manifest:
+        return Manifest(
+            fingerprint="0" * 64, adapter="1-pod", files=files, base_model="org/name", dataset=[], rank=8,
+            target_modules=["q_proj"], attempt=1, writer="pod", created=datetime(2026, 1, 1, tzinfo=UTC),
+        )  # fmt: skip
+
+    place = Place(store=store, run=parse_uri(f"s3://data/{name}"))
+    publish(
+        place, {"1-pod": folder / "adapter"}, describe, OnExisting.REUSE, ignore, Patience(seconds=2, first_pause=0.1)
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_adapter_is_put_whole_through_any_weather(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path, seed: int
+) -> None:
+    faults.plan = s3faults.random_faults(seed, rate=0.3)
+    put_adapter(store(HASTY), tmp_path, f"weather/{seed}")
+    prefix = f"weather/{seed}"
+    manifest = Manifest.model_validate_json(s3.get(f"{prefix}/manifest.json"))
+    assert set(s3.keys(f"{prefix}/")) == {f"{prefix}/manifest.json", *(f"{prefix}/{f.path}" for f in manifest.files)}
+    for file in manifest.files:
+        assert len(s3.get(f"{prefix}/{file.path}")) == file.size
+
+
+def test_a_manifest_whose_answer_was_lost_counts_as_put(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path
+) -> None:
+    left = [Fault.LOST_ANSWER]
+    faults.plan = lambda request: left.pop() if left and request.condition else None
+    put_adapter(store(HASTY), tmp_path, "lost")
+    assert faults.counts() == {Fault.LOST_ANSWER: 1}
+    assert len([key for key in s3.keys("lost/") if key.endswith("manifest.json")]) == 1
+
+
+def test_storage_that_is_gone_is_not_asked_for_every_file_to_be_removed(
+    faults: Faults, store: Open, tmp_path: Path
+) -> None:
+    faults.plan = lambda request: Fault.SILENCE if request.number else None
+    with pytest.raises(TrainerError) as caught:
+        put_adapter(store(RESIGNED), tmp_path, "gone")
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    gone = {request.path for request, _ in faults.seen if request.method == "DELETE"}
+    assert len(gone) == 1
+
+
+def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "steps.json").write_text("{}")
+    shelf = Shelf(
+        store=store(ONCE),
+        place=parse_uri("s3://data/shelf/checkpoints"),
+        fingerprint="0" * 64,
+        keep=2,
+        attempt=1,
+        writer="pod",
+        versions={},
+        now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        patience=Patience(seconds=5, first_pause=0.05),
+    )
+    shelf.put(tmp_path, 3, 12, ignore)
+    assert len(s3.keys("shelf/")) == 2
+    faults.plan = s3faults.first(*[Fault.SLOW_DOWN] * 3, method="DELETE")
+    shelf.clear()
+    assert s3.keys("shelf/") == []
