@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Fault:
         sent: with status 0, as many bytes of the file itself come before the connection ends; negative: all of them
             but the last, which is another one, and the connection stays.
         reset: with `sent`, the connection is reset (RST) rather than closed.
+        drips: after `sent` one byte comes now and then, for 20 s or until the client goes.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Fault:
     times: int = 1_000_000
     sent: int | None = None
     reset: bool = False
+    drips: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
 
@@ -94,6 +97,8 @@ class Hub:
         """Access tokens, each with the gated and private models that it opens."""
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.left = 0
+        """How many clients have gone before an answer that dripped was at its end."""
         self.endpoint = ""
         self.store = ""
 
@@ -199,10 +204,20 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(body[: fault.sent])
             self.close_connection = True
+            if fault.drips:
+                self._drip(body[fault.sent :])
             if fault.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
         self.broken = None
+
+    def _drip(self, body: bytes) -> None:
+        try:
+            for place in range(min(len(body), 200)):
+                self.wfile.write(body[place : place + 1])
+                time.sleep(0.1)
+        except OSError:
+            self.hub.left += 1
 
     def send_file(self, content: bytes, **headers: str) -> None:
         """A file, or the part of it that is asked for."""

@@ -29,8 +29,10 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.log import quieten
 quieten()
 from finetune_trainer.storage.hub import HubStore
+from finetune_trainer.storage.pace import Pace
 
-store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=lambda _: None), []
+pace = Pace(seconds=2, least=1000)
+store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=lambda _: None, pace=pace), []
 try:
     found = store.stat(parse_uri("hf://org/name"))
     print(json.dumps([item.to_dict() for item in found]), flush=True)
@@ -215,6 +217,13 @@ def test_a_file_is_asked_for_again(hub: Hub, large: str, tmp_path: Path, fault: 
     assert seen.fetch()["contents"]["model.safetensors"] == large
     assert len([item for item in hub.requests if item.path.endswith(large)]) == 3
     assert [line.split()[0] for line in seen.log.splitlines()] == ["waiting", "waiting"]
+
+
+def test_a_file_that_drips_is_given_up_and_goes_on(hub: Hub, large: str, tmp_path: Path) -> None:
+    hub.faults += [Fault(path=large, status=0, times=1, sent=15 << 20, drips=True)]
+    assert look(hub, tmp_path).fetch()["contents"]["model.safetensors"] == large
+    assert [item.first for item in hub.requests if item.path.endswith(large)] == [0, 10 << 20]
+    assert hub.left == 1
 
 
 @pytest.mark.parametrize("how", ["link", "own"])

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from huggingface_hub import constants, hf_hub_download, is_offline_mode, snapshot_download
@@ -22,7 +22,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     http_backoff,
 )
 from pydantic import Field, ValidationError
-from tqdm import tqdm
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
@@ -31,8 +30,11 @@ from finetune_trainer.contract.wire import TolerantWire
 from finetune_trainer.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
 from finetune_trainer.storage.content import damage, sha256_of
+from finetune_trainer.storage.hub_counter import counter
 from finetune_trainer.storage.hub_errors import known_reasons
+from finetune_trainer.storage.hub_session import make_strict
 from finetune_trainer.storage.hub_token import HubToken
+from finetune_trainer.storage.pace import Pace
 from finetune_trainer.storage.partial import partial_file
 
 DEFAULT_REVISION = "main"
@@ -42,6 +44,9 @@ _RETRIES = 3
 """Further questions after a fault of the Hub's: 1, 2 and 4 seconds apart, or as far as the Hub asks for."""
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between the tries of one file."""
+_FRUITLESS_SECONDS = 120.0
+"""After so long without a further piece of a file it is not tried again."""
+_PACE = Pace()
 _SHA256_DIGITS = 64
 
 
@@ -71,6 +76,7 @@ class HubStore:
         token: access token of a gated model; None leaves it to the client (HF_TOKEN, a login).
         cache: the Hub cache; None is the client's own place.
         sleep: waits that many seconds.
+        pace: the slowest answer.
     """
 
     def __init__(
@@ -80,7 +86,9 @@ class HubStore:
         token: HubToken | None = None,
         cache: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
+        pace: Pace = _PACE,
     ) -> None:
+        make_strict(pace)
         self._revision = revision
         self._token = token
         self._cache = cache
@@ -176,12 +184,21 @@ class HubStore:
         The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
         answers 5xx: then the file begins anew here (huggingface_hub:file_download.py, http_get).
         """
-        uri, wrong = parse_uri(source.uri), None
+        uri, wrong, last = parse_uri(source.uri), None, time.monotonic()
+
+        def came(count: int) -> None:
+            nonlocal last
+            last = time.monotonic()
+            moved(count)
+
         for pause in (*_PAUSES, None):
             try:
-                file = self._fetched(uri, source.revision, moved, folder=folder, anew=wrong is not None).resolve()
+                file = self._fetched(uri, source.revision, came, folder=folder, anew=wrong is not None).resolve()
             except TrainerError as error:
+                fruitless = time.monotonic() - last
                 if error.reason is not FailureReason.STORAGE_UNAVAILABLE or pause is None:
+                    raise
+                if fruitless > _FRUITLESS_SECONDS:
                     raise
                 event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
                 self._sleep(pause)
@@ -220,7 +237,7 @@ class HubStore:
                     cache_dir=self._cache,
                     local_dir=folder,
                     force_download=anew,
-                    tqdm_class=_counter(moved) if moved else None,
+                    tqdm_class=counter(moved) if moved else None,
                 )
             )
 
@@ -234,30 +251,6 @@ class HubStore:
             for path in sorted(root.rglob("*"))
             if path.is_file()
         ]
-
-
-class _Counter(tqdm):  # type: ignore[type-arg]
-    """A progress bar that shows nothing and passes the bytes on: the client's one way to tell of them."""
-
-    moved: ByteCount
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "disable": True})
-
-    def update(self, n: float | None = 1) -> bool | None:
-        type(self).moved(int(n or 0))
-        return None
-
-    def update_transfer(self, n: float) -> None:
-        """Bytes on the wire, which `update` counts once they are a file's (huggingface_hub:file_download.py)."""
-
-    def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
-        """A rate, for a bar that is shown."""
-
-
-def _counter(moved: ByteCount) -> type[_Counter]:
-    """The client takes a class and makes the bar itself."""
-    return type("_BoundCounter", (_Counter,), {"moved": staticmethod(moved)})
 
 
 def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:

@@ -1,0 +1,54 @@
+"""The connections of the Hub's client, made stricter than its own: an answer comes at a pace."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+from huggingface_hub import set_client_factory
+from huggingface_hub.utils._http import default_client_factory
+
+from finetune_trainer.storage.pace import Pace
+
+
+def make_strict(pace: Pace) -> None:
+    """Makes the client give up answers that come too slowly, as it does those that do not come at all."""
+
+    def client() -> httpx2.Client:
+        made = default_client_factory()
+        # A transport of our own would lose the proxies of the environment (httpx:_client.py, _get_proxy_map).
+        made.event_hooks["response"].append(lambda answer: _watch(answer, pace))
+        return made
+
+    set_client_factory(client)
+
+
+def _watch(answer: httpx2.Response, pace: Pace) -> None:
+    answer.stream = _PacedStream(answer.stream, pace)
+
+
+class _PacedStream(httpx2.SyncByteStream):
+    """The body of an answer."""
+
+    def __init__(self, stream: Any, pace: Pace) -> None:
+        self._stream, self._pace = stream, pace
+
+    def __iter__(self) -> Iterator[bytes]:
+        watch, pieces = self._pace.watch(), iter(self._stream)
+        piece = b""
+
+        def receive() -> int:
+            nonlocal piece
+            piece = next(pieces, b"")
+            return len(piece)
+
+        while True:
+            try:
+                watch.wait(receive)
+            except TimeoutError as error:
+                raise httpx2.ReadTimeout(str(error)) from error
+            if not piece:
+                return
+            yield piece
+
+    def close(self) -> None:
+        self._stream.close()
