@@ -235,6 +235,8 @@ def _shapes() -> Iterator[Case]:
     yield Case(name="alpaca", content=alpaca * 2, rows=2, schema="alpaca")
     no_output = alpaca + _line({"instruction": "i", "input": 3, "output": "o"})
     yield Case(name="alpaca input", content=no_output, rows=2, problems=((2, K.TYPE, "input: found the number 3"),))
+    nothing = alpaca + _line({"instruction": "i", "input": [], "output": "o"})
+    yield Case(name="alpaca input []", content=nothing, rows=2, problems=((2, K.TYPE, "input: found a list of 0"),))
     unknown = _line({"question": "q", "answer": "a"})
     yield Case(name="unknown columns", content=unknown * 50, rows=1, problems=((1, K.SCHEMA, "keys question, answer"),))
     fields = {"prompt": "question", "completion": "answer"}

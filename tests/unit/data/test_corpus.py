@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.preflight_report import DataProblem
+from finetune_trainer.contract.preflight_report import DataProblem, Unit
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.problems import ProblemKind
 from finetune_trainer.data.read import read_examples
@@ -52,7 +52,9 @@ def test_verdict(case: Case, tmp_path: Path) -> None:
     for problem in scan.findings.problems:
         assert str(problem).isprintable()
         assert DataProblem.model_validate_json(problem.to_json()) == problem
-        if case.content.startswith((b"{", b"\xef\xbb\xbf{")) and problem.byte_offset is not None:
+        assert problem.remedy
+        assert problem.byte_offset is not None or problem.unit is Unit.ROW
+        if case.content.startswith((b"{", b"\xef\xbb\xbf{")) and problem.unit is Unit.LINE:
             before = case.content.split(b"\n")[: problem.line - 1]
             assert problem.byte_offset == sum(len(line) + 1 for line in before)
     about_lines = ProblemKind.CHECKSUM not in scan.findings.kinds

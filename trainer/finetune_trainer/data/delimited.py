@@ -42,6 +42,11 @@ class DelimitedRecords:
         """See `Records`."""
         return self._lines.number
 
+    @property
+    def offset(self) -> int:
+        """See `Records`."""
+        return self._lines.offset
+
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         header: list[str] | None = None
@@ -49,12 +54,12 @@ class DelimitedRecords:
         for number, offset, cells in self._records():
             if isinstance(cells, Fault):
                 if header is None:
-                    raise FaultError(cells, number)
+                    raise FaultError(cells, number, offset)
                 yield number, offset, cells
             elif not cells:
                 yield number, offset, None
             elif header is None:
-                header = self._header(cells, number)
+                header = self._header(cells, number, offset)
                 count = len(header)
                 # pandas writes its index as a first column without a name.
                 skipped = int(not header[0])
@@ -79,7 +84,7 @@ class DelimitedRecords:
                 found = self._fault(str(error))
             yield lines.first_number, lines.first_offset, lines.fault or found
 
-    def _header(self, cells: list[str], number: int) -> list[str]:
+    def _header(self, cells: list[str], number: int, offset: int) -> list[str]:
         """The columns' names.
 
         Raises:
@@ -99,7 +104,7 @@ class DelimitedRecords:
         elif names == [""]:
             fault = _header_fault("an empty name", "the first line must name the columns")
         if fault is not None:
-            raise FaultError(fault, number)
+            raise FaultError(fault, number, offset)
         return names
 
     def _other_delimiter(self, name: str, other: str) -> Fault:
@@ -124,7 +129,7 @@ class DelimitedRecords:
 
     def _fault(self, said: str) -> Fault:
         """What the parser objects to. Its words are part of no interface: unknown ones are passed on."""
-        expected, remedy = "CSV", ""
+        expected, remedy = "CSV", "write the file with a CSV library"
         if "end of data" in said:
             said, expected, remedy = _NOT_CLOSED, "a closing quote", 'close it; write a quote inside a field as ""'
         elif "expected after" in said:
@@ -153,6 +158,11 @@ class _Lines:
         """The physical line that came last."""
         return self._lines.number
 
+    @property
+    def offset(self) -> int:
+        """Where the line begins that has not come yet."""
+        return self._lines.offset
+
     def begin(self) -> None:
         """The next line is the first of a record."""
         self._size = 0
@@ -173,7 +183,7 @@ class _Lines:
                     expected="a shorter one",
                     remedy="close the quote, or raise dataset.limits.maxLineBytes",
                 )
-                raise FaultError(fault, self.first_number)
+                raise FaultError(fault, self.first_number, self.first_offset)
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:

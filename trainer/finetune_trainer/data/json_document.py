@@ -34,6 +34,11 @@ class JsonRecords:
         self._text = _Text(pieces, longest)
         self.number = 0
 
+    @property
+    def offset(self) -> int:
+        """See `Records`."""
+        return self._text.offset
+
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         text = self._text
@@ -63,7 +68,7 @@ class JsonRecords:
                 value = text.value()
             except FaultError as error:
                 if not text.passed:
-                    raise FaultError(error.fault, self.number) from None
+                    raise FaultError(error.fault, self.number, offset) from None
                 yield self.number, offset, error.fault
             else:
                 yield self.number, offset, value if isinstance(value, dict) else not_object(value)
@@ -172,7 +177,7 @@ class _Text:
             raise self._too_long()
         return value
 
-    def fault(self, expected: str, remedy: str = "") -> FaultError:
+    def fault(self, expected: str, remedy: str = "write the document with a JSON library: json.dump") -> FaultError:
         """The fault of what stands here."""
         if self._at >= len(self._text) and not self._more():
             return self._cut_short()

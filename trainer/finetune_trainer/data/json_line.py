@@ -19,6 +19,7 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, short
 
 _BLANKS = b" \t\r"
 _ONE_OBJECT = "one JSON object"
+_REWRITE = "write the line with a JSON library: json.dumps"
 
 
 def parse_row(line: bytes) -> dict[str, object] | None:
@@ -112,14 +113,20 @@ FaultError for what is wrong inside one.
 
 def not_object(value: object) -> Fault:
     """The fault of a JSON value that is no row."""
-    return Fault(kind=ProblemKind.NOT_OBJECT, found=shown(value), expected="a JSON object {…}")
+    return Fault(
+        kind=ProblemKind.NOT_OBJECT,
+        found=shown(value),
+        expected="a JSON object {…}",
+        remedy='give every value its column\'s name: {"text": …}',
+    )
 
 
 def too_much(error: RecursionError | ValueError) -> FaultError:
     """The fault of nesting or of an integer that Python does not parse (sys.set_int_max_str_digits)."""
     if isinstance(error, RecursionError):
-        return _json("objects or lists nested too deeply", "less than about 900 levels")
-    return _json(f"an integer that is too long ({shorten(str(error), 50)})", "less than 4,300 digits")
+        return _json("objects or lists nested too deeply", "less than about 900 levels", "leave that key out")
+    remedy = "write it as text, or leave that key out"
+    return _json(f"an integer that is too long ({shorten(str(error), 50)})", "less than 4,300 digits", remedy)
 
 
 def not_utf8(error: UnicodeDecodeError) -> FaultError:
@@ -147,7 +154,7 @@ def not_json(text: str, position: int, said: str = "Expecting value", place: str
     rest = text[position : position + 100]
     before = text[:position].rstrip()
     at = place or f"column {position + 1}"
-    found, remedy = f"{shorten(rest, 30)!r} at {at}", ""
+    found, remedy = f"{shorten(rest, 30)!r} at {at}", _REWRITE
     if said.startswith("Invalid control character"):
         found, remedy = f"a raw control character {rest[:1]!r} at {at}", "escape it (\\n, \\t)"
     elif said.startswith("Invalid \\"):
@@ -170,11 +177,11 @@ def not_json(text: str, position: int, said: str = "Expecting value", place: str
 def _more_than_one(text: str, rest: str) -> FaultError:
     if "\r" in text and rest.startswith("{"):
         return _json("several objects with a bare CR between them", _ONE_OBJECT, "use LF line ends: tr '\\r' '\\n'")
-    remedy = "put each object on a line of its own" if rest.startswith("{") else ""
+    remedy = "put each object on a line of its own" if rest.startswith("{") else _REWRITE
     if rest.startswith(","):
         remedy = "remove the comma after the object"
     return _json(f"{shorten(rest, 30)!r} after the first value", _ONE_OBJECT, remedy)
 
 
-def _json(found: str, expected: str, remedy: str = "") -> FaultError:
+def _json(found: str, expected: str, remedy: str) -> FaultError:
     return FaultError(Fault(kind=ProblemKind.JSON, found=found, expected=expected, remedy=remedy))

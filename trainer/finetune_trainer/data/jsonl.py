@@ -30,6 +30,11 @@ class JsonlRecords:
         """See `Records`."""
         return self._lines.number
 
+    @property
+    def offset(self) -> int:
+        """See `Records`."""
+        return self._lines.offset
+
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         only_blanks = True
@@ -43,15 +48,15 @@ class JsonlRecords:
                 try:
                     row = parse_row(line)
                 except FaultError as error:
-                    row = self._line_fault(error.fault, line, number, first=only_blanks)
+                    row = self._line_fault(error.fault, line, (number, offset), first=only_blanks)
                 if row is not None:
                     only_blanks = False
                 yield number, offset, row
                 number += 1  # noqa: PLW2901 (the places of the block's further lines)
                 offset += len(line) + 1  # noqa: PLW2901
 
-    def _line_fault(self, fault: Fault, line: bytes, number: int, *, first: bool) -> Fault:
-        """The fault of a line that is no JSON, in the light of where it stands.
+    def _line_fault(self, fault: Fault, line: bytes, place: tuple[int, int], *, first: bool) -> Fault:
+        """The fault of a line that is no JSON, in the light of where it stands: its number and offset.
 
         Raises:
             FaultError: the whole file is pretty-printed: every line would be a problem.
@@ -60,7 +65,7 @@ class JsonlRecords:
             if not self._lines.terminated:
                 return _cut_short(line)
             if first:
-                raise FaultError(_pretty_printed(), number)
+                raise FaultError(_pretty_printed(), *place)
         return fault
 
 

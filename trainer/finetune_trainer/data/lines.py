@@ -25,13 +25,14 @@ class LineSplitter:
     Attributes:
         terminated: whether the line that came last ended with LF.
         number: the number of the line that came last; of the block's last line, in the iteration over `blocks`.
+        offset: where the line begins that has not come yet; known between pieces.
     """
 
     def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
         self._pieces = pieces
         self._longest = longest
         self.terminated = True
-        self.number = 0
+        self.number = self.offset = 0
 
     def __iter__(self) -> Iterator[Line]:
         """Line by line."""
@@ -75,6 +76,7 @@ class LineSplitter:
                 yield number, offset, block if len(block[0]) <= longest else None
                 number += len(block)
                 offset += sum(map(len, block)) + len(block)
+            self.offset = offset
             held_bytes = len(tail)
             held = [tail] if held_bytes <= longest else []
         if held_bytes:

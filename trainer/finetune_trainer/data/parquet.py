@@ -34,6 +34,7 @@ class ParquetRecords:
     """
 
     unit: Final = Unit.ROW
+    offset: Final = None
 
     def __init__(self, file: BinaryIO, size: int, dataset: DatasetSpec, unpacked: ByteCount) -> None:
         self._file = file

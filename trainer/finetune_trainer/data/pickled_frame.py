@@ -45,6 +45,7 @@ class PickledFrameRecords:
     """
 
     unit: Final = Unit.ROW
+    offset: Final = None
 
     def __init__(self, pieces: Iterator[bytes], dataset: DatasetSpec, unpacked: ByteCount) -> None:
         self._pieces = pieces

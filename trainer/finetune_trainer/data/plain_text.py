@@ -34,6 +34,11 @@ class TextRecords:
         """See `Records`."""
         return self._lines.number
 
+    @property
+    def offset(self) -> int:
+        """See `Records`."""
+        return self._lines.offset
+
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         column = self._column

@@ -54,7 +54,7 @@ class Fault:
     found: str
     expected: str
     path: str = ""
-    remedy: str = ""
+    remedy: str
 
 
 class FaultError(Exception):
@@ -63,12 +63,14 @@ class FaultError(Exception):
     Attributes:
         fault: the fault.
         line: its line where it is known; else it stands where reading stopped.
+        offset: the byte at which that line begins, where it is known.
     """
 
-    def __init__(self, fault: Fault, line: int | None = None) -> None:
+    def __init__(self, fault: Fault, line: int | None = None, offset: int | None = None) -> None:
         super().__init__(fault.found)
         self.fault = fault
         self.line = line
+        self.offset = offset
 
 
 class Findings:

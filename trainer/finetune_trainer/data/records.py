@@ -28,6 +28,11 @@ class Records(Protocol):
         """The number of the record that came last; 0 before the first."""
         ...
 
+    @property
+    def offset(self) -> int | None:
+        """Where the next record begins, when reading has stopped; None where the format has no such place."""
+        ...
+
     def __iter__(self) -> Iterator[Record]:
         """The records.
 

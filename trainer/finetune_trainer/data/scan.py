@@ -85,7 +85,7 @@ class DatasetScan:
         if not self.rows and not self.findings.count:
             found = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
             fault = Fault(kind=ProblemKind.NO_ROWS, found=found, expected="rows", remedy="the dataset holds no rows")
-            self.findings.add(fault, self._names[0] if self._names else "dataset", 1)
+            self.findings.add(fault, self._names[0] if self._names else "dataset", 1, 0)
 
     def _object(self, source: SourceObject, name: str, shape: Shape | Row | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
@@ -96,8 +96,11 @@ class DatasetScan:
                 records = open_records(stored, source, self._dataset, self._unpacked)
                 yield from self._rows(records, name, shape, stored.mark_bytes)
             except FaultError as error:
-                number = error.line or (records.number if records is not None else 0) + 1
-                self.findings.add(error.fault, name, number, unit=records.unit if records is not None else Unit.LINE)
+                number, offset = error.line, error.offset
+                if number is None:
+                    number, offset = (records.number + 1, records.offset) if records is not None else (1, 0)
+                unit = records.unit if records is not None else Unit.LINE
+                self.findings.add(error.fault, name, number, _moved_by(stored.mark_bytes, offset), unit)
                 if isinstance(error, _EndOfPassError):
                     raise
             if (found := stored.digest()) != expected:
@@ -107,7 +110,7 @@ class DatasetScan:
                     expected=f"{expected} (dataset.sha256)",
                     remedy="the object is another one than the recipe was written for",
                 )
-                self.findings.add(fault, name, 1)
+                self.findings.add(fault, name, 1, 0)
 
     def _rows(self, records: Records, name: str, shape: Shape | Row | None, mark_bytes: int) -> Iterator[ScannedRow]:
         """The sound rows of an object; offsets are `mark_bytes` more than the records say.
@@ -128,17 +131,17 @@ class DatasetScan:
                     if row is None:
                         self.blank_lines += 1
                     else:
-                        add(row, name, number, None if offset is None else offset + mark_bytes, unit)
+                        add(row, name, number, _moved_by(mark_bytes, offset), unit)
                     continue
                 self.rows += 1
                 if self.rows > max_rows:
-                    raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number)
+                    raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number, offset)
                 if known is None:
-                    raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number)
+                    raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number, offset)
                 key = known.key(row)
                 if key is None:
                     for fault in known.faults(row):
-                        add(fault, name, number, None if offset is None else offset + mark_bytes, unit)
+                        add(fault, name, number, _moved_by(mark_bytes, offset), unit)
                     continue
                 keys.append(key)
                 if len(keys) == _KEYS_AT_ONCE:
@@ -164,8 +167,9 @@ class DatasetScan:
                 kind=ProblemKind.CHECKSUM,
                 found=f"{len(self._objects)} objects",
                 expected="one object, since dataset.sha256 names one content",
+                remedy="remove dataset.sha256, or name the one object",
             )
-            self.findings.add(fault, self._names[0], 1)
+            self.findings.add(fault, self._names[0], 1, 0)
 
 
 def display_names(objects: Sequence[SourceObject]) -> list[str]:
@@ -176,6 +180,10 @@ def display_names(objects: Sequence[SourceObject]) -> list[str]:
         return [item.uri for item in objects]
     common = posixpath.commonprefix([item.uri.split("/")[:-1] for item in objects])
     return ["/".join(item.uri.split("/")[len(common) :]) for item in objects]
+
+
+def _moved_by(mark_bytes: int, offset: int | None) -> int | None:
+    return None if offset is None else offset + mark_bytes
 
 
 def _over_limit(what: str, limit: int, field: str) -> Fault:

@@ -151,10 +151,11 @@ class AlpacaShape:
     def key(self, row: Row) -> int | None:
         """See `Shape`."""
         instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
-        context: object = row.get(self.input) or ""
-        if instruction is None or output is None or (context and (context := sound(context)) is None):
+        given = row.get(self.input)
+        context = "" if given is None or given == "" else sound(given)
+        if instruction is None or output is None or context is None:
             # Only the input may be blank.
-            return None if self.faults(row) else hash((instruction, row[self.input], output))
+            return None if self.faults(row) else hash((instruction, given, output))
         return hash((instruction, context, output))
 
     def build(self, row: Row, place: Place) -> Example:
@@ -195,7 +196,10 @@ class MessagesShape:
             return [_absent(row, self.column)]
         if not isinstance(turns, list) or not turns:
             kind = ProblemKind.TYPE if not isinstance(turns, list) else ProblemKind.EMPTY
-            return [Fault(kind=kind, path=self.column, found=shown(turns), expected="a list of messages")]
+            remedy = f'write [{{"{self.role}": …, "{self.content}": …}}, …], or remove the row'
+            return [
+                Fault(kind=kind, path=self.column, found=shown(turns), expected="a list of messages", remedy=remedy)
+            ]
         faults = [fault for index, turn in enumerate(turns) for fault in self._turn_faults(turn, index)]
         roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
         if not any(isinstance(role, str) and ROLES.get(role) == "assistant" for role in roles):
@@ -205,6 +209,7 @@ class MessagesShape:
                     path=self.column,
                     found=f"{len(turns)} messages, none of the assistant",
                     expected="at least one message of the assistant: it is what is trained",
+                    remedy="remove the row, or add the answer",
                 )
             )
         if row.get("tools"):
@@ -248,7 +253,8 @@ class MessagesShape:
         path = f"{self.column}[{index}]"
         if not isinstance(turn, dict):
             expected = f"an object with {self.role} and {self.content}"
-            return [Fault(kind=ProblemKind.TYPE, path=path, found=shown(turn), expected=expected)]
+            remedy = f'write {{"{self.role}": …, "{self.content}": …}}'
+            return [Fault(kind=ProblemKind.TYPE, path=path, found=shown(turn), expected=expected, remedy=remedy)]
         faults = []
         role = turn.get(self.role)
         if not isinstance(role, str) or role not in ROLES:
@@ -256,7 +262,15 @@ class MessagesShape:
             expected = "system, user, assistant or tool"
             if self.schema is DatasetSchema.SHAREGPT:
                 expected = "system, human, gpt or observation"
-            faults.append(Fault(kind=ProblemKind.ROLE, path=f"{path}.{self.role}", found=found, expected=expected))
+            faults.append(
+                Fault(
+                    kind=ProblemKind.ROLE,
+                    path=f"{path}.{self.role}",
+                    found=found,
+                    expected=expected,
+                    remedy="rename the role; other keys than these are named by dataset.fields.role",
+                )
+            )
         calls = [key for key in _TOOL_KEYS if turn.get(key)]
         faults += [_tools(f"{path}.{key}") for key in calls]
         if self.content not in turn:
@@ -310,8 +324,15 @@ def _column_faults(row: Row, columns: Sequence[str]) -> list[Fault]:
 def _absent(row: Row, column: str, path: str | None = None) -> Fault:
     found = f"the keys {keys_shown(row)}" if row else "an empty object"
     if column in row:
-        return Fault(kind=ProblemKind.TYPE, path=path or column, found="null", expected="a value")
-    return Fault(kind=ProblemKind.SCHEMA, path=path or column, found=found, expected=f"the key {column}")
+        remedy = "remove the row, or fill it in"
+        return Fault(kind=ProblemKind.TYPE, path=path or column, found="null", expected="a value", remedy=remedy)
+    return Fault(
+        kind=ProblemKind.SCHEMA,
+        path=path or column,
+        found=found,
+        expected=f"the key {column}",
+        remedy="rename the key, or name it in dataset.fields",
+    )
 
 
 def _tools(path: str) -> Fault:

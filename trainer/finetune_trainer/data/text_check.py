@@ -36,8 +36,7 @@ def is_clean(text: str) -> bool:
 def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
     """What `sound` objects to, or None."""
     if not isinstance(value, str):
-        remedy = "several parts (images, audio) are not read: join the text parts" if _is_parts(value) else ""
-        return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=remedy)
+        return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=_as_text(value))
     if not value.strip() and not may_be_empty:
         return Fault(
             kind=ProblemKind.EMPTY,
@@ -56,6 +55,16 @@ def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault
             remedy="a character was cut in half or binary data was stored: remove it",
         )
     return None
+
+
+def _as_text(value: object) -> str:
+    if _is_parts(value):
+        return "several parts (images, audio) are not read: join the text parts"
+    if value is None:
+        return "remove the row, or fill it in"
+    if isinstance(value, list | dict):
+        return "write its text as one string, or name another column in dataset.fields"
+    return "write it in quotes, or name another column in dataset.fields"
 
 
 def _surrogate(text: str) -> str:

@@ -1,0 +1,367 @@
+"""Damaged lines by the million: the pass over the data must name each of them, and nothing else may happen.
+
+    .venv/bin/python tests/unit/data/mutations.py [--lines 1000000] [--seed 0]
+
+Rows of every shape are damaged as files are in the wild and as an attacker would: bytes flipped, cut, inserted; deep
+nesting, huge numbers, half surrogate pairs, byte order marks, NUL, CR, repeated keys, another type at any key path.
+What the pass says is held against an oracle of a page: the standard library's parser, made strict, and the words of
+docs/data.md. The same seed makes the same lines on every machine.
+"""
+
+import argparse
+import copy
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.preflight_report import DataProblem, Unit
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.problems import Fault, Findings
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+LINES_A_FILE = 400
+_ROLES = {"system", "user", "assistant", "tool", "human", "gpt", "chatgpt", "observation"}
+_ANSWERING = {"assistant", "gpt", "chatgpt"}
+_PLACES = Places(StorageSpec(), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Rows of one shape.
+
+    Attributes:
+        schema: its name in the recipe.
+        row: a sound row.
+        texts: columns of text that must be there and not be blank.
+        optional: columns of text that may be missing, null or blank.
+        turns: the column of turns, with the keys of role and content.
+        fields: `dataset.fields`.
+    """
+
+    schema: str
+    row: dict[str, Any]
+    texts: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    turns: tuple[str, str, str] | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+_TALK = [("system", "Be kind."), ("user", 'Grüße 👍 "q" \\ : {'), ("assistant", "Hello:\n[1, 2]")]
+KINDS = (
+    Kind(
+        "text", {"text": "The quick brown fox: 日本語", "id": 7, "meta": {"tags": ["a", None], "score": 1.5}}, ("text",)
+    ),
+    Kind("promptCompletion", {"prompt": "2 + 2?", "completion": " 4"}, ("prompt", "completion")),
+    Kind(
+        "promptCompletion",
+        {"question": "Why?", "answer": "Because."},
+        ("question", "answer"),
+        fields={"prompt": "question", "completion": "answer"},
+    ),
+    Kind(
+        "alpaca",
+        {"instruction": "Add.", "input": "1, 2", "output": "3"},
+        ("instruction", "output"),
+        optional=("input",),
+    ),
+    Kind(
+        "messages",
+        {"messages": [{"role": role, "content": text} for role, text in _TALK]},
+        turns=("messages", "role", "content"),
+    ),
+    Kind(
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        turns=("conversations", "from", "value"),
+    ),
+)
+_VALUES: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1.5, 10**30, 1e308, "", " \t", "\u2028", "\0", "a\0b", "\ud800", "x\udfff", "ok",
+    "assistant", [], {}, [[]], ["a"], [None], {"a": 1}, {"type": "text", "text": "a"},
+    [{"type": "text", "text": "a"}],
+    [{"role": "user"}], [{"from": "gpt", "value": 1}], "\u202e\x07", "é" * 70,
+)  # fmt: skip
+_BYTES = (
+    b'"', b"\\", b"\\u", b"\\ud83d", b"\\u0000", b"{", b"}", b"[", b"]", b":", b",", b"e", b"E999", b"-", b"+", b".",
+    b"0", b"9" * 4299, b"9" * 5000, b"NaN", b"-Infinity", b"null", b"\xff", b"\xc3", b"\xed\xa0\x80",
+    b"\xf5\x80\x80\x80",
+    b"\x00", b"\t", b"\r", b"\x0b", b" ", b"\xef\xbb\xbf", b"\xc2\x85", b"\x1b[31m", b'"a": 1, ', b"//", b"#", b"'",
+)  # fmt: skip
+Damage = Callable[[random.Random, bytes, dict[str, Any]], bytes]
+
+
+def _flip(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    place = dice.randrange(len(line))
+    return line[:place] + bytes([dice.randrange(256)]) + line[place + 1 :]
+
+
+def _cut(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    return line[: dice.randrange(len(line))]
+
+
+def _drop(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    place = dice.randrange(len(line))
+    return line[:place] + line[place + dice.randint(1, 5) :]
+
+
+def _insert(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    place = dice.randrange(len(line) + 1)
+    return line[:place] + dice.choice(_BYTES) + line[place:]
+
+
+def _around(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    return (
+        dice.choice((b"", b" ", b"\xef\xbb\xbf", b"\r", b"["))
+        + line
+        + dice.choice((b"\r", b",", line, b"]", b"\0", b""))
+    )
+
+
+def _nest(dice: random.Random, line: bytes, _: dict[str, Any]) -> bytes:
+    depth = dice.choice((10, 150, 199, 300, 2000, 20_000))
+    opening, closing = dice.choice(((b"[", b"]"), (b'{"a":', b"}")))
+    place = line.find(b":") + 1
+    return line[:place] + opening * depth + b"1" + closing * (depth - dice.choice((0, 0, 1))) + b',"x":' + line[place:]
+
+
+def _repeat_key(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
+    key = json.dumps(dice.choice(list(row)))
+    spelt = dice.choice((key, '"' + "".join(f"\\u{ord(letter):04x}" for letter in key[1:-1]) + '"'))
+    return b"{" + f"{spelt}{dice.choice(('', ' '))}: {dice.choice(('1', 'null', '[]'))}, ".encode() + line[1:]
+
+
+def _retype(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
+    """Another value, or none, at any key path."""
+    changed = copy.deepcopy(row)
+    holder, key = dice.choice(list(_paths(changed)))
+    if dice.random() < 0.1:
+        del holder[key]
+    else:
+        holder[key] = dice.choice(_VALUES)
+    return json.dumps(changed, ensure_ascii=dice.random() < 0.5).encode("utf-8", "surrogatepass")
+
+
+def _rename(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
+    changed = copy.deepcopy(row)
+    holder, key = dice.choice([(holder, key) for holder, key in _paths(changed) if isinstance(holder, dict)])
+    holder[dice.choice((key.upper(), key + " ", "", "\0", "\ud800", "a" * 300, "tools", "tool_calls"))] = holder.pop(
+        key
+    )
+    return json.dumps(changed).encode()
+
+
+def _whole(dice: random.Random, *_: object) -> bytes:
+    """Something else altogether."""
+    other = (
+        b"",
+        b" \t\r",
+        b"{}",
+        b"[]",
+        b"null",
+        b"7",
+        b'"text"',
+        b"NaN",
+        b"{",
+        b"\xef\xbb\xbf",
+        b"\0" * 9,
+        b"# no",
+        b"<p>",
+    )
+    return dice.choice(other)
+
+
+DAMAGES: tuple[Damage, ...] = (
+    _flip, _flip, _cut, _drop, _insert, _insert, _around, _nest, _repeat_key, _retype, _retype, _retype, _rename,
+    _whole,
+)  # fmt: skip
+
+
+def _paths(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a value as the holder and its key."""
+    places = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
+    for key in places:
+        yield value, key
+        yield from _paths(value[key])
+
+
+def damaged_lines(dice: random.Random, kind: Kind, count: int) -> list[bytes]:
+    """Lines of a kind: sound ones, and such with one to three damages."""
+    sound = json.dumps(kind.row, ensure_ascii=False).encode()
+    lines = []
+    for number in range(count):
+        line = sound
+        # The first ones decide the shape.
+        for _ in range(0 if number < 20 else dice.choice((0, 1, 1, 1, 1, 2, 3))):
+            line = dice.choice(DAMAGES)(dice, line or sound, kind.row).replace(b"\n", b" ")
+        lines.append(line)
+    return lines
+
+
+def is_blank(line: bytes) -> bool:
+    """Whether a line counts as blank."""
+    return not line.strip(b" \t\r")
+
+
+def is_good(line: bytes, kind: Kind) -> bool:
+    """The oracle: whether a line is a sound row of its kind."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) != len(pairs):
+            raise ValueError("a repeated key")
+        return dict(pairs)
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(name)
+
+    try:
+        row = json.loads(line.strip(b" \t\r").decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(row, dict):
+        return False
+    if kind.turns is None:
+        given = [row[name] for name in kind.optional if row.get(name) is not None]
+        return all(_is_text(row.get(name)) for name in kind.texts) and all(_is_text(text, blank=True) for text in given)
+    column, role, content = kind.turns
+    turns = row.get(column)
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns) or row.get("tools"):
+        return False
+    sound = all(
+        isinstance(turn.get(role), str)
+        and turn[role] in _ROLES
+        and _is_text(turn.get(content))
+        and not turn.get("tool_calls")
+        and not turn.get("function_call")
+        for turn in turns
+    )
+    return sound and any(turn[role] in _ANSWERING for turn in turns)
+
+
+def _is_text(value: object, *, blank: bool = False) -> bool:
+    if not isinstance(value, str) or not (value.strip() or blank):
+        return False
+    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
+
+
+class AllFindings(Findings):
+    """Keeps every problem."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[DataProblem] = []
+
+    def add(self, fault: Fault, file: str, line: int, byte_offset: int | None = None, unit: Unit = Unit.LINE) -> None:
+        super().add(fault, file, line, byte_offset, unit)
+        one = Findings()
+        one.add(fault, file, line, byte_offset, unit)
+        self.all += one.problems
+
+
+def check_file(folder: Path, kind: Kind, lines: list[bytes], *, mark: bytes, cut: bool) -> Counter[str]:
+    """Puts lines into a file, runs the pass over it and holds what it says against the oracle.
+
+    Args:
+        folder: where the file goes.
+        kind: what the lines were.
+        lines: the lines.
+        mark: what stands before them: a byte order mark or nothing.
+        cut: whether the last one ends without LF.
+
+    Raises:
+        AssertionError: the pass is wrong; with the line.
+    """
+    path = folder / "damaged.jsonl"
+    path.write_bytes(mark + b"\n".join(lines) + (b"" if cut else b"\n"))
+    dataset = DatasetSpec.model_validate(
+        {"uri": f"file://{path}", "schema": kind.schema, "format": "jsonl", "fields": kind.fields or None}
+    )
+    scan = DatasetScan(dataset, dataset_objects(dataset, _PLACES), _PLACES)
+    findings = scan.findings = AllFindings()
+    try:
+        found = [line for _, _, line, _ in scan]
+    except TrainerError as error:  # the only exception that may leave; but none is due here
+        raise AssertionError(error) from error
+    if cut and not lines[-1]:
+        lines = lines[:-1]
+    good = [number for number, line in enumerate(lines, 1) if not is_blank(line) and is_good(line, kind)]
+    blank = sum(map(is_blank, lines))
+    dropped = {problem.line for problem in findings.all}
+    wrong = sorted(set(found) ^ set(good))
+    assert not wrong, (
+        f"line {wrong[0]}, good: {wrong[0] in good}, found so: {wrong[0] in found}: {lines[wrong[0] - 1]!r}"
+    )
+    assert found == good
+    assert len(good) + len(dropped) + blank == len(lines), (len(good), len(dropped), blank, len(lines))
+    assert not dropped & set(good)
+    assert scan.blank_lines == blank
+    assert findings.count == len(findings.all)
+    starts = [len(mark)]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    for problem in findings.all:
+        _check_problem(problem, lines[problem.line - 1], starts[problem.line - 1])
+    return Counter({"lines": len(lines), "good": len(good), "dropped": len(dropped), "blank": blank}) + Counter(
+        {str(kind): count for kind, count in findings.kinds.items()}
+    )
+
+
+def _check_problem(problem: DataProblem, line: bytes, start: int) -> None:
+    said = str(problem)
+    assert problem.byte_offset == start, (said, start, line)
+    assert problem.found, (said, line)
+    assert problem.expected, (said, line)
+    assert problem.remedy, (said, line)
+    assert said.startswith(f"damaged.jsonl:{problem.line}")
+    assert said.isprintable(), (said, line)
+    assert len(said) < 1000, (said, line)
+    assert DataProblem.model_validate_json(problem.to_json()) == problem
+    if _is_row(line):
+        assert problem.path, (said, line)
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether the line is JSON with an object, so that what is wrong stands at a key path."""
+    try:
+        return isinstance(json.loads(line.decode(), parse_constant=lambda _: 1 / 0), dict)
+    except (ValueError, RecursionError, ZeroDivisionError):
+        return False
+
+
+def main() -> None:
+    """Prints what became of the lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lines", type=int, default=1_000_000, help="how many (default: a million)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    counts, began = Counter[str](), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(-(-options.lines // LINES_A_FILE)):
+            counts += check_part(Path(folder), options.seed, number)
+    for name, count in counts.most_common():
+        print(f"{count:>10,}  {name}")
+    print(f"{time.process_time() - began:>10,.0f}  seconds of CPU time")
+
+
+def check_part(folder: Path, seed: int, number: int) -> Counter[str]:
+    """Makes and checks one file; the number says which of a seed's."""
+    dice = random.Random(f"{seed}/{number}")
+    kind = KINDS[number % len(KINDS)]
+    try:
+        lines = damaged_lines(dice, kind, LINES_A_FILE)
+        return check_file(folder, kind, lines, mark=dice.choice((b"", b"\xef\xbb\xbf")), cut=dice.random() < 0.3)
+    except BaseException as error:
+        error.add_note(f"seed {seed}, file {number}, {kind.schema}")
+        raise
+
+
+if __name__ == "__main__":
+    main()
