@@ -4,7 +4,6 @@ It counts as ready after a real PUT and GET, because it answers long before its 
 SIGKILL, since SIGTERM takes it half a minute.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -26,25 +25,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from finetune_trainer.contract.recipe.output import StorageSpec
 from finetune_trainer.storage.credentials import Credentials
+from localcluster import seaweedfs
+from localcluster.records import Keys
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUCKET = "data"
-_LOOPBACK = "127.0.0.1"
 _READY_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Keys:
-    """One identity."""
-
-    key_id: str
-    secret: str
-
-    @classmethod
-    def new(cls) -> "Keys":
-        return cls(f"TEST{secrets.token_hex(8).upper()}", secrets.token_hex(20))
 
 
 @dataclass(frozen=True)
@@ -65,9 +53,9 @@ class S3Server:
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=self.admin.key_id,
-            aws_secret_access_key=self.admin.secret,
+            region_name=seaweedfs.REGION,
+            aws_access_key_id=self.admin.access_key,
+            aws_secret_access_key=self.admin.secret_key,
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20),
         )
 
@@ -89,8 +77,8 @@ class S3Server:
 def mount(directory: Path, keys: Keys) -> Credentials:
     """The keys as Kubernetes would mount them."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "AWS_ACCESS_KEY_ID").write_text(keys.key_id)
-    (directory / "AWS_SECRET_ACCESS_KEY").write_text(keys.secret + "\n")
+    (directory / "AWS_ACCESS_KEY_ID").write_text(keys.access_key)
+    (directory / "AWS_SECRET_ACCESS_KEY").write_text(keys.secret_key + "\n")
     return Credentials(directory)
 
 
@@ -110,52 +98,19 @@ def running() -> Iterator[S3Server]:
 
 
 def _start(root: Path) -> S3Server:
-    admin, reader = Keys.new(), Keys.new()
-    identities = [
-        _identity("admin", admin, ["Admin", "Read", "Write", "List", "Tagging"]),
-        _identity("reader", reader, ["Read", "List"]),
-    ]
+    admin, reader = seaweedfs.new_keys(), seaweedfs.new_keys()
     config = root / "s3.json"
-    config.write_text(json.dumps({"identities": identities}))
+    config.write_text(seaweedfs.identities(admin, reader))
     (root / "data").mkdir()
     (root / "tmp").mkdir()
     master, volume, filer, s3 = _free_ports(4)
+    ports = seaweedfs.Ports(s3=s3, s3_grpc=s3 + seaweedfs.GRPC_GAP, master=master, volume=volume, filer=filer)
     weed = Path(sysconfig.get_path("scripts")) / "weed"
-    arguments = [
-        str(weed),
-        "-logtostderr=true",
-        "server",
-        f"-dir={root / 'data'}",
-        f"-ip={_LOOPBACK}",
-        f"-ip.bind={_LOOPBACK}",
-        f"-master.port={master}",
-        f"-volume.port={volume}",
-        "-filer",
-        f"-filer.port={filer}",
-        "-s3",
-        f"-s3.port={s3}",
-        f"-s3.port.grpc={s3 + 10000}",
-        f"-s3.config={config}",
-        "-s3.autoCreateBucket=false",
-        "-s3.iam=false",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-master.telemetry=false",
-        "-master.electionTimeout=1s",
-        "-master.heartbeatInterval=100ms",
-        "-master.volumeSizeLimitMB=64",
-        "-volume.max=50",
-        "-volume.preStopSeconds=1",
-    ]
-    environment = {**os.environ, "GOMEMLIMIT": "256MiB", "TMPDIR": str(root / "tmp")}
+    told = seaweedfs.arguments(data=root / "data", config=config, address=seaweedfs.LOOPBACK, ports=ports)
+    environment = {**os.environ, **seaweedfs.ENVIRONMENT, "TMPDIR": str(root / "tmp")}
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment, start_new_session=True)
-    return S3Server(f"http://{_LOOPBACK}:{s3}", admin, reader, process)
-
-
-def _identity(name: str, keys: Keys, actions: list[str]) -> dict[str, object]:
-    credentials = [{"accessKey": keys.key_id, "secretKey": keys.secret}]
-    return {"name": name, "credentials": credentials, "actions": actions}
+        process = subprocess.Popen([str(weed), *told], stdout=log, stderr=log, env=environment, start_new_session=True)
+    return S3Server(f"http://{seaweedfs.LOOPBACK}:{s3}", admin, reader, process)
 
 
 def _wait_ready(server: S3Server, log: Path) -> None:
@@ -175,10 +130,10 @@ def _wait_ready(server: S3Server, log: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, as are those 10,000 above, where the server puts its gRPC."""
+    """Ports that are free now, as are those above, where the server puts its gRPC."""
     ports: list[int] = []
     for port in range(20000 + secrets.randbelow(20000), 50000):
-        if len(ports) < count and _is_free(port) and _is_free(port + 10000):
+        if len(ports) < count and _is_free(port) and _is_free(port + seaweedfs.GRPC_GAP):
             ports.append(port)
     return ports
 
@@ -186,7 +141,7 @@ def _free_ports(count: int) -> list[int]:
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:
-            probe.bind((_LOOPBACK, port))
+            probe.bind((seaweedfs.LOOPBACK, port))
         except OSError:
             return False
     return True

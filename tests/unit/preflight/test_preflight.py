@@ -18,6 +18,7 @@ from finetune_trainer.contract.layout import STORAGE_SECRET_ENV, TERMINATION_ENV
 from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.preflight_report import PreflightReport, Verdict
 from finetune_trainer.contract.termination import MAX_BYTES, Outcome, Termination
+from localcluster.records import Keys
 from s3server import S3Server
 
 from .tokenizers_made import tokenizer_json
@@ -363,11 +364,11 @@ def test_a_missing_bucket(bench: Bench, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize("wrong", ["key", "secret"])
 def test_wrong_keys(bench: Bench, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     admin = bench.keys
-    bench.keys = s3server.Keys(*(("NOSUCHKEY1234", admin.secret) if wrong == "key" else (admin.key_id, "x" * 40)))
+    bench.keys = Keys(*(("NOSUCHKEY1234", admin.secret_key) if wrong == "key" else (admin.access_key, "x" * 40)))
     code, report, ended = report_of(bench, capsys)
     assert code == ExitCode.STORAGE_ACCESS_DENIED
     assert ("InvalidAccessKeyId" if wrong == "key" else "SignatureDoesNotMatch") in ended.message
-    for secret in (bench.keys.secret, bench.keys.key_id):
+    for secret in (bench.keys.secret_key, bench.keys.access_key):
         assert secret not in report.to_json()
         assert secret not in ended.to_json()
 

@@ -25,6 +25,8 @@ from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.storage.places import open_store
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.s3_client import S3Connection, Timing
+from localcluster.records import Keys
+from localcluster.seaweedfs import new_keys
 from s3server import S3Server
 
 ONCE = Timing(attempts=1)
@@ -36,7 +38,7 @@ def store(s3: S3Server, tmp_path: Path) -> Store:
     return store_of(s3, s3.admin, tmp_path)
 
 
-def store_of(s3: S3Server, keys: s3server.Keys, folder: Path, **spec: object) -> S3Store:
+def store_of(s3: S3Server, keys: Keys, folder: Path, **spec: object) -> S3Store:
     return S3Store(StorageSpec.model_validate({"endpoint": s3.endpoint, **spec}), s3server.mount(folder / "keys", keys))
 
 
@@ -78,8 +80,8 @@ def test_missing_object_and_missing_bucket_differ(store: Store) -> None:
 )
 def test_the_three_denials_are_told_apart(s3: S3Server, tmp_path: Path, wrong: str, code: str) -> None:
     keys = {
-        "key": s3server.Keys("NOSUCHKEY1234", s3.admin.secret),
-        "secret": s3server.Keys(s3.admin.key_id, "not-the-secret-at-all"),
+        "key": Keys("NOSUCHKEY1234", s3.admin.secret_key),
+        "secret": Keys(s3.admin.access_key, "not-the-secret-at-all"),
         "policy": s3.reader,
     }[wrong]
     store = store_of(s3, keys, tmp_path)
@@ -91,10 +93,10 @@ def test_the_three_denials_are_told_apart(s3: S3Server, tmp_path: Path, wrong: s
         with pytest.raises(TrainerError, match=code) as raised:
             action()
         assert raised.value.reason is DENIED
-        assert f"key ending in {keys.key_id[-4:]}" in raised.value.message
+        assert f"key ending in {keys.access_key[-4:]}" in raised.value.message
         assert s3.endpoint in raised.value.message
-        assert keys.secret not in raised.value.message
-        assert keys.key_id not in raised.value.message
+        assert keys.secret_key not in raised.value.message
+        assert keys.access_key not in raised.value.message
 
 
 def test_upload_and_download_are_equal_bytes(s3: S3Server, store: Store, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_server_without_if_match_gets_a_plain_put(tmp_path: Path) -> None:
     thread.start()
     try:
         spec = StorageSpec(endpoint=f"http://127.0.0.1:{server.server_address[1]}", checksums=Checksums.WHEN_REQUIRED)
-        store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), timing=ONCE)
+        store = S3Store(spec, s3server.mount(tmp_path, new_keys()), timing=ONCE)
         store.replace(parse_uri("s3://data/x"), b"after", b"before")
     finally:
         server.shutdown()
@@ -252,7 +254,7 @@ def test_an_object_replaced_before_the_download(s3: S3Server, tmp_path: Path, si
 
 def test_rotated_keys_are_taken_up(s3: S3Server, tmp_path: Path) -> None:
     s3.put("rotated/x", b"x")
-    store = store_of(s3, s3server.Keys("OLDKEY0000000001", "old"), tmp_path)
+    store = store_of(s3, Keys("OLDKEY0000000001", "old"), tmp_path)
     s3server.mount(tmp_path / "keys", s3.admin)
     assert len(store.stat(parse_uri("s3://data/rotated/x"))) == 1
 
@@ -262,7 +264,7 @@ def test_rotated_keys_are_taken_up_by_all_downloads(s3: S3Server, tmp_path: Path
         s3.put(f"rotated/many/{number}", b"x" * number)
     store = store_of(s3, s3.admin, tmp_path)
     found = store.stat(parse_uri("s3://data/rotated/many"))
-    store = store_of(s3, s3server.Keys("OLDKEY0000000001", "old"), tmp_path)
+    store = store_of(s3, Keys("OLDKEY0000000001", "old"), tmp_path)
     s3server.mount(tmp_path / "keys", s3.admin)
     download_all(store, found, tmp_path / "target", ignore)
     assert sorted(file.stat().st_size for file in (tmp_path / "target").iterdir()) == list(range(8))
@@ -270,7 +272,7 @@ def test_rotated_keys_are_taken_up_by_all_downloads(s3: S3Server, tmp_path: Path
 
 def test_a_dead_endpoint_is_unavailable(tmp_path: Path) -> None:
     spec = StorageSpec(endpoint="http://127.0.0.1:1")
-    store = S3Store(spec, s3server.mount(tmp_path, s3server.Keys.new()), timing=Timing(attempts=2))
+    store = S3Store(spec, s3server.mount(tmp_path, new_keys()), timing=Timing(attempts=2))
     with pytest.raises(TrainerError, match="nothing answers there") as raised:
         store.stat(parse_uri("s3://data/x"))
     assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE
@@ -289,13 +291,13 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, s3: S3Server) ->
 def test_the_environment_names_no_endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://169.254.169.254")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://169.254.169.254")
-    keys = s3server.mount(tmp_path, s3server.Keys.new())
+    keys = s3server.mount(tmp_path, new_keys())
     connection = S3Connection(StorageSpec(region="eu-west-1"), keys, ONCE)
     assert "amazonaws.com" in connection.client.meta.endpoint_url
 
 
 def test_a_bundle_without_certificates_is_refused(tmp_path: Path) -> None:
-    keys = s3server.mount(tmp_path, s3server.Keys.new())
+    keys = s3server.mount(tmp_path, new_keys())
     with pytest.raises(TrainerError, match=r"storage\.caBundle") as raised:
         S3Store(StorageSpec(endpoint="https://127.0.0.1:1", ca_bundle="hello"), keys)
     assert raised.value.reason is FailureReason.INVALID_RECIPE
@@ -361,7 +363,7 @@ def _code(code: str, message: str = "") -> str:
 )
 def test_answers_of_other_servers(status: int, body: str, reason: FailureReason, words: str, tmp_path: Path) -> None:
     for endpoint, _ in answering(status, body):
-        credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
+        credentials = s3server.mount(tmp_path, Keys("AKIATEST0001", "the-secret-value"))
         store = S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE)
         with pytest.raises(TrainerError, match=words) as raised:
             store.stat(parse_uri("s3://data/prefix/"))
@@ -370,7 +372,7 @@ def test_answers_of_other_servers(status: int, body: str, reason: FailureReason,
 
 def test_the_servers_words_never_carry_the_secret(tmp_path: Path) -> None:
     for endpoint, _ in answering(400, _code("Strange", "you sent the-secret-value&#10;and more")):
-        credentials = s3server.mount(tmp_path, s3server.Keys("AKIATEST0001", "the-secret-value"))
+        credentials = s3server.mount(tmp_path, Keys("AKIATEST0001", "the-secret-value"))
         with pytest.raises(TrainerError) as raised:
             S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE).stat(parse_uri("s3://data/prefix/"))
         assert raised.value.message.endswith("HTTP 400 Strange you sent *** and more")
@@ -381,7 +383,7 @@ def test_redirects_are_not_followed(tmp_path: Path) -> None:
         for status in (301, 307):
             headers = (("Location", f"{elsewhere}/stolen"), ("x-amz-bucket-region", "eu-west-1"))
             for endpoint, _ in answering(status, _code("PermanentRedirect"), headers):
-                credentials = s3server.mount(tmp_path, s3server.Keys.new())
+                credentials = s3server.mount(tmp_path, new_keys())
                 store = S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE)
                 with pytest.raises(TrainerError):
                     store.stat(parse_uri("s3://data/prefix/"))
@@ -397,7 +399,7 @@ def test_tls_with_a_certificate_authority_of_its_own(tmp_path: Path) -> None:
     listing = '<ListBucketResult><Name>data</Name><Contents><Key>p/x</Key><Size>1</Size><ETag>"e"</ETag></Contents>'
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    credentials = s3server.mount(tmp_path / "keys", s3server.Keys.new())
+    credentials = s3server.mount(tmp_path / "keys", new_keys())
     for address, _ in answering(200, f"{listing}</ListBucketResult>", tls=context):
         endpoint = address.replace("http:", "https:")
         trusting = S3Store(StorageSpec(endpoint=endpoint, ca_bundle=certificate.read_text()), credentials, timing=ONCE)
