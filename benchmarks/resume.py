@@ -2,16 +2,20 @@
 
     python benchmarks/resume.py --kills 50
 
-Every process is the real trainer on the tiny random model, with dropout, over several epochs; SIGKILL or SIGTERM
-by chance. A row a training: how often it was killed, what the checkpoints saved, and whether the adapter is the same.
+Every process is the real trainer on the tiny random model, with dropout; SIGKILL or SIGTERM by chance. A row a
+training: how often it was killed, what the checkpoints saved, and whether the adapter is the same. Where the storage is
+S3, a process is killed at one of its writes: of a checkpoint, of the adapter, of the manifest, before it or after it.
 """
 
 import argparse
+import gzip
 import hashlib
+import json
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +25,57 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.tables import Table
 
-from finetune_trainer.contract.recipe import Recipe
-from trainer.kills import Life, random_kills, train_through
-from trainer.running import QUESTIONS, LocalRun
+import s3faults
+import s3server
+from trainer.kills import Kill, Life, kills_at_writes, random_kills, train_through
+from trainer.running import QUESTIONS, LocalRun, recipe_of
 from trainer.tiny_model import make_tiny_model
 
-STEPS = 150
 KILLS_A_TRAINING = 5
-VARIANTS: dict[str, dict[str, Any]] = {
-    "packed, every 3 steps": {"checkpoint": {"everySteps": 3}},
-    "padded, every 3 steps": {"checkpoint": {"everySteps": 3}, "dataset": {"packing": "disabled"}},
-    "only when told to end": {"checkpoint": {"everySteps": 10_000}},
+_TRAINING = {"maxSteps": 60, "batchSize": 8, "learningRate": "1e-2"}
+_SECONDS = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A kind of training: sections of its recipe, and how it is killed.
+
+    Attributes:
+        sections: of the recipe.
+        packed: whether the data is gzip.
+        writes: kills are bound to one of the first so many writes, and the storage is S3; None: to an instant.
+        workers: every second kill hits a worker, not the pod's first process.
+    """
+
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
+    writes: int | None = None
+    workers: bool = False
+
+
+_EVERY_3 = {"checkpoint": {"everySteps": 3}}
+_MEASURED = {
+    **_EVERY_3,
+    "dataset": {"validation": {"fraction": "0.2"}},
+    "evaluation": {"everySteps": 2},
+    "training": {**_TRAINING, "earlyStopping": {"patience": 8}},
+}
+VARIANTS: dict[str, Variant] = {
+    "packed, every 3 steps": Variant(sections=_EVERY_3),
+    "padded, every 3 steps": Variant(sections={**_EVERY_3, "dataset": {"packing": "disabled"}}),
+    "only when told to end": Variant(sections={"checkpoint": {"everySteps": 10_000}}),
+    "measured, early stopping, the best kept": Variant(sections=_MEASURED),
+    "20 epochs of gzip, varlen attention": Variant(
+        sections={
+            **_EVERY_3,
+            "training": {"epochs": 20, "batchSize": 8, "learningRate": "1e-2"},
+            "model": {"attention": "varlen"},
+        },
+        packed=True,
+    ),
+    "two processes": Variant(sections={**_EVERY_3, "machine": {"gpus": 2}}, workers=True),
+    "S3, killed at a write of a checkpoint": Variant(sections=_EVERY_3, writes=30),
+    "S3, killed at a write of the output": Variant(sections={"checkpoint": {"everySteps": 10_000}}, writes=16),
 }
 
 
@@ -39,52 +83,88 @@ def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="kills in all (default: 10)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="longest training before a kill (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first training (default: 0)")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="kinds of training")
     options = parser.parse_args()
 
     rows: list[Sequence[str]] = []
-    differ = number = 0
-    with tempfile.TemporaryDirectory() as folder:
-        base = Path(folder) / "model"
-        make_tiny_model(base)
-        whole: dict[str, str] = {}
-        while number * KILLS_A_TRAINING < options.kills:
-            name = list(VARIANTS)[number % len(VARIANTS)]
-            if name not in whole:
-                whole[name] = _trained(base, Path(folder) / f"whole-{number}", name, [])[0]
-            kills = random_kills(
-                number, min(KILLS_A_TRAINING, options.kills - number * KILLS_A_TRAINING), options.seconds
-            )
-            digest, lives = _trained(base, Path(folder) / f"run-{number}", name, kills)
-            differ += digest != whole[name]
-            rows.append([name, *_row(lives), "same" if digest == whole[name] else "DIFFERS"])
-            number += 1
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder, s3server.running() as server:
+        bench = _Bench(Path(folder), server)
+        for number in range(-(-options.kills // KILLS_A_TRAINING)):
+            name = options.only[number % len(options.only)]
+            count = min(KILLS_A_TRAINING, options.kills - number * KILLS_A_TRAINING)
+            found, lives = bench.train(name, options.seed + number, count)
+            wrong += found != "same"
+            rows.append([name, *_row(lives), found])
+            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     heads = ["training", "processes", "SIGKILL", "SIGTERM", "went on from step", "adapter"]
     print(Table(title=f"Resume after {options.kills} kills", heads=heads, rows=rows).text())
-    sys.exit(1 if differ else 0)
+    sys.exit(1 if wrong else 0)
 
 
-def _trained(base: Path, folder: Path, name: str, kills: list[Any]) -> tuple[str, list[Life]]:
-    folder.mkdir()
-    run = LocalRun.make(
-        base,
-        folder,
-        QUESTIONS,
-        training={"maxSteps": STEPS, "batchSize": 8, "learningRate": "1e-2"},
-        lora={"dropout": "0.1"},
-        **VARIANTS[name],
-    )
-    lives = train_through(run.recipe, folder, kills)
-    return _digest(run.recipe, lives), lives
+class _Bench:
+    """The model, the server, and what undisturbed trainings have made."""
+
+    def __init__(self, folder: Path, server: s3server.S3Server) -> None:
+        self._folder, self._server = folder, server
+        self._base = folder / "model"
+        self._whole: dict[str, str] = {}
+        make_tiny_model(self._base)
+        self._keys = folder / "keys"
+        s3server.mount(self._keys, server.admin)
+
+    def train(self, name: str, seed: int, count: int) -> tuple[str, list[Life]]:
+        """Trains through so many kills; says how the adapter compares, and what became of the processes."""
+        if name not in self._whole:
+            self._whole[name] = self._trained(name, f"whole-{seed}", [])[0]
+        variant = VARIANTS[name]
+        if variant.writes is not None:
+            kills = kills_at_writes(seed, count, variant.writes)
+        else:
+            kills = random_kills(seed, count, _SECONDS, workers=variant.workers)
+        digest, lives = self._trained(name, f"run-{seed}", kills)
+        return "same" if digest == self._whole[name] else f"DIFFERS ({digest})", lives
+
+    def _trained(self, name: str, place: str, kills: Sequence[Kill]) -> tuple[str, list[Life]]:
+        folder, variant = self._folder / place, VARIANTS[name]
+        folder.mkdir()
+        sections = {"training": _TRAINING, "lora": {"dropout": "0.1"}, **variant.sections}
+        if variant.writes is None:
+            run = LocalRun.make(self._base, folder, QUESTIONS, **sections)
+            recipe = run.recipe
+            if variant.packed:
+                plain = folder / "train.jsonl"
+                plain.with_suffix(".jsonl.gz").write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
+                recipe = recipe_of(self._base, plain.with_suffix(".jsonl.gz"), folder / "out", **sections)
+            lives = train_through(recipe, folder, kills)
+            return _digest(folder / "out"), lives
+        data = folder / "train.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+        with s3faults.running(self._server.endpoint) as faults:
+            output = {"uri": f"s3://{s3server.BUCKET}/{place}"}
+            storage = {"endpoint": faults.endpoint, "secretRef": {"name": "keys"}}
+            recipe = recipe_of(self._base, data, folder, output=output, storage=storage, **sections)
+            lives = train_through(recipe, folder, kills, faults, self._keys)
+        for key in self._server.keys(f"{place}/"):
+            file = folder / "out" / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(self._server.get(key))
+        return _digest(folder / "out"), lives
 
 
-def _digest(recipe: Recipe, lives: list[Life]) -> str:
-    message = lives[-1].message
-    assert message is not None
-    assert message.output is not None
-    weights = Path(message.output.uri.removeprefix("file://")) / "adapter_model.safetensors"
-    assert str(weights).startswith(recipe.output.uri.removeprefix("file://"))
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
+def _digest(output: Path) -> str:
+    """SHA-256 of the committed adapter's weights; what else is wrong with the output, instead of it."""
+    manifests = list(output.rglob("manifest.json"))
+    if len(manifests) != 1:
+        return f"{len(manifests)} manifests"
+    if left := list(output.rglob("checkpoint.json")):
+        return f"{len(left)} checkpoints left"
+    place, manifest = manifests[0].parent, json.loads(manifests[0].read_text())
+    for file in manifest["files"]:
+        if hashlib.sha256((place / file["path"]).read_bytes()).hexdigest() != file["sha256"]:
+            return f"{file['path']} is not that of the manifest"
+    return hashlib.sha256((place / manifest["adapter"] / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 def _row(lives: list[Life]) -> list[str]:

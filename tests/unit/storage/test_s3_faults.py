@@ -1,6 +1,7 @@
 """A real S3 server behind a proxy that misbehaves: what goes on, what is given up, and what is left then."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -25,17 +26,17 @@ from s3faults import Fault, Faults, Plan
 from s3server import S3Server
 
 _PACE = Pace(seconds=0.3, least=4096)
-HASTY = Timing(silence_seconds=0.3, unanswered_seconds=5, pace=_PACE, reading=Patience(seconds=5, first_pause=0.05))
+HASTY = Timing(silence_seconds=0.3, repeat_seconds=5, pace=_PACE, reading=Patience(seconds=5, first_pause=0.05))
 """As in a pod, but in a hurry."""
 RESIGNED = Timing(
     attempts=50,
     silence_seconds=0.3,
-    unanswered_seconds=0.4,
+    repeat_seconds=0.4,
     pace=_PACE,
     reading=Patience(seconds=0.5, first_pause=0.1),
 )
 """Gives up soon."""
-ONCE = Timing(attempts=1)
+ONCE, MANY = Timing(attempts=1), Timing()
 Open = Callable[[Timing], S3Store]
 
 
@@ -150,6 +151,20 @@ def test_a_silent_server_does_not_take_all_tries_at_their_full_length(faults: Fa
         store(RESIGNED).read(parse_uri("s3://data/silent"))
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
     assert 1 <= len(faults.seen) <= 3
+
+
+def test_an_outage_does_not_use_up_the_tries_of_later_requests(
+    s3: S3Server, faults: Faults, store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    s3.put("budget/x", b"x")
+    uri = parse_uri("s3://data/budget/x")
+    for _ in range(20):
+        faults.plan = always(Fault.ERROR)
+        with pytest.raises(TrainerError):
+            store(MANY).read(uri)
+    faults.plan = s3faults.first(*[Fault.ERROR] * 5)
+    assert store(MANY).read(uri) == b"x"
 
 
 def put_adapter(store: S3Store, folder: Path, name: str) -> None:

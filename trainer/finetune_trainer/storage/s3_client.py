@@ -1,5 +1,6 @@
 """The S3 client: every setting that matters is explicit, so that no profile or variable of the image changes it."""
 
+import random
 import ssl
 import tempfile
 import threading
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-east-1"
 CONNECTIONS = 32
+_PASSING = (429, 500, 502, 503, 504)
+_LONGEST_PAUSE = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +34,11 @@ class Timing:
     """How long a server is waited for.
 
     Attributes:
-        attempts: tries of one request. With `standard` mode's jittered back-off a dead endpoint is reported within a
-            minute.
+        attempts: tries of one request, with a growing, jittered pause: a dead endpoint is reported within a minute.
         connect_seconds: for a connection.
         silence_seconds: for the first and for further bytes of an answer.
-        unanswered_seconds: after which a request that got no answer at all is not repeated any more. A server that
-            accepts connections and is silent would take all the tries at their full length.
+        repeat_seconds: after which a request is not repeated any more. A server that accepts connections and is silent
+            would take all the tries at their full length.
         pace: the slowest answer.
         reading: with a server that gives no further byte of an object.
     """
@@ -44,7 +46,7 @@ class Timing:
     attempts: int = 8
     connect_seconds: float = 5.0
     silence_seconds: float = 30.0
-    unanswered_seconds: float = 60.0
+    repeat_seconds: float = 60.0
     pace: Pace = field(default_factory=Pace)
     reading: Patience = field(default_factory=lambda: Patience(seconds=90.0, first_pause=0.2, longest_pause=10.0))
 
@@ -135,22 +137,37 @@ class S3Connection:
             config=config,
         )
         make_strict(client, self._timing.pace)
-        _give_up_after(client, self._timing.unanswered_seconds)
+        _repeat(client, self._timing)
         return client
 
 
-def _give_up_after(client: "S3Client", seconds: float) -> None:
-    """Ends the repetition of requests that get no answer at all; answers such as 503 come fast."""
+def _repeat(client: "S3Client", timing: Timing) -> None:
+    """Repeats requests that got no answer, or one that may pass, whatever became of other requests.
+
+    The SDK repeats them too, but out of a budget that all requests of a client share and that only success fills again
+    (botocore:retries/quota.py): after an outage under many parallel transfers it would not repeat a single one.
+    """
 
     def begin(context: dict[str, Any], **_: object) -> None:
         context["finetune_began"] = time.monotonic()
 
-    def look(caught_exception: Exception | None, request_dict: dict[str, Any], **_: object) -> None:
-        if caught_exception is not None and time.monotonic() - request_dict["context"]["finetune_began"] >= seconds:
-            raise caught_exception
+    def look(
+        attempts: int,
+        response: tuple[Any, Any] | None,
+        caught_exception: Exception | None,
+        request_dict: dict[str, Any],
+        **_: object,
+    ) -> float | bool | None:
+        if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
+            return None  # success, or what the SDK knows better
+        if attempts >= timing.attempts:
+            return False
+        if time.monotonic() - request_dict["context"]["finetune_began"] >= timing.repeat_seconds:
+            return False
+        return min(_LONGEST_PAUSE, 2.0 ** (attempts - 1)) * random.random()  # noqa: S311 (spreads load)
 
     client.meta.events.register_first("before-call.s3", begin)
-    client.meta.events.register_first("needs-retry.s3", look)
+    client.meta.events.register_first("needs-retry.s3", look)  # type: ignore[arg-type]  # the stubs know no answer
 
 
 def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None":
