@@ -98,9 +98,7 @@ class Bench:
 @contextlib.contextmanager
 def bench(cluster: LocalCluster) -> Iterator[Bench]:
     """A bench whose namespace, with the restricted Pod Security Standard, goes with the block."""
-    for node in cluster.nodes:
-        if IMAGE not in cluster.runtime(node.name).images():
-            cluster.runtime(node.name).load(_image())
+    cluster.load_image(_image())
     made = Bench(cluster)
     where = f"--namespace={made.namespace}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -86,14 +86,11 @@ class LocalCluster:
         return Containerd(self.home, self.node(node))
 
     def load_image(self, archive: Path) -> list[str]:
-        """Imports an image archive (docker or OCI) into every node; returns the images' names."""
-        names: list[str] = []
-        for node in self.record.nodes:
-            names = Containerd(self.home, node).load(archive)
-        path = str(archive.resolve())
-        if path not in self.record.archives:
-            self.record.archives.append(path)
-            self.record.save(self.home.record)
+        """Imports an image archive (docker or OCI) for every node; returns the images' names."""
+        first, *others = [Containerd(self.home, node) for node in self.record.nodes]
+        names = first.load(archive)
+        for other in others:
+            other.take_images_of(first)
         return names
 
     def set_gpus(self, count: int, node: str | None = None) -> None:
@@ -246,11 +243,8 @@ def _ensure_node(cluster: LocalCluster, node: Node) -> None:
             network.create_bridge(node)
         runtime = Containerd(cluster.home, node)
         runtime.start()
-        for archive in map(Path, cluster.record.archives):
-            if archive.exists():
-                runtime.load(archive)
-        for other in cluster.nodes:
-            Containerd(cluster.home, other).copy_images_to(runtime)
+        if cluster.nodes:
+            runtime.take_images_of(Containerd(cluster.home, cluster.nodes[0]))
         cluster.record.nodes.append(node)
         cluster.start_kubelet(node)
         cluster.record.save(cluster.home.record)

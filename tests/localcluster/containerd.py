@@ -1,8 +1,8 @@
 """One containerd for each node, with its own data, socket and pod network.
 
-Two kubelets on one containerd would end each other's pods, so nothing is shared. All of
-it lies in the node's folder, the pods' network namespaces included: taking the node
-down is a matter of that folder.
+Two kubelets on one containerd would end each other's pods, so nothing but the files of image
+layers is shared. All of it lies in the node's folder, the pods' network namespaces included:
+taking the node down is a matter of that folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import re
 from pathlib import Path
 
-from localcluster import machine, pause_image, processes
+from localcluster import image_sharing, machine, pause_image, processes
 from localcluster.commands import run, try_run
 from localcluster.errors import ClusterError
 from localcluster.home import Home
@@ -22,6 +22,7 @@ from localcluster.waiting import wait_for
 
 _NAMESPACE = "k8s.io"
 _IMPORT_SECONDS = 900
+_CLIENT_SECONDS = 300
 
 
 class Containerd:
@@ -50,7 +51,7 @@ class Containerd:
 
         def answers() -> bool:
             processes.must_run(self.home, process)
-            return try_run(self._ctr("version")) is not None
+            return try_run(self._argv("version")) is not None
 
         wait_for(f"containerd of {self.node.name} to answer", answers, timeout=30)
         self._import(pause_image.archive())
@@ -84,31 +85,33 @@ class Containerd:
 
     def images(self) -> list[str]:
         """The names of the images that the node has."""
-        return run(self._ctr("images", "ls", "-q")).split()
+        return self.ctr("images", "ls", "-q").split()
 
-    def copy_images_to(self, other: Containerd) -> None:
-        """Gives another node the images of this one: one that joins late must run the same pods."""
-        wanted = set(self.images()) - set(other.images())
-        # Digests and ids are further names of images that have a proper one.
-        names = sorted(name for name in wanted if "@" not in name and not name.startswith("sha256:"))
-        if not names:
-            return
-        with step(f"copying {', '.join(names)} to {other.node.name}") as running:
-            archive = self.folder / "images.tar"
+    def take_images_of(self, other: Containerd) -> None:
+        """Has the images of another node from now on: all nodes must be able to run the same pods."""
+        with step(f"sharing the images of {other.node.name} with {self.node.name}") as running:
+            running.outcome = ", ".join(image_sharing.share(other, self)) or "it has them"
+        if left := set(filter(image_sharing.is_proper, other.images())) - set(self.images()):
+            self._copy(sorted(left), other)
+
+    def _copy(self, names: list[str], other: Containerd) -> None:
+        """Takes what cannot be shared: images of several platforms."""
+        with step(f"copying {', '.join(names)} to {self.node.name}") as running:
+            archive = other.folder / "images.tar"
 
             def tick(_: int) -> None:
                 size = archive.stat().st_size if archive.exists() else 0
                 running.note(f"{size / 1e6:.0f} MB written")
 
             try:
-                run(self._ctr("images", "export", str(archive), *names), timeout=_IMPORT_SECONDS, tick=tick)
-                other._import(archive, running)
+                run(other._argv("images", "export", str(archive), *names), timeout=_IMPORT_SECONDS, tick=tick)
+                self._import(archive, running)
             finally:
                 archive.unlink(missing_ok=True)
 
     def container_pid(self, container: str) -> int:
         """The process id, on this machine, of a container's first process."""
-        for line in run(self._ctr("tasks", "ls")).splitlines()[1:]:
+        for line in self.ctr("tasks", "ls").splitlines()[1:]:
             name, pid, *_ = line.split()
             if name == container:
                 return int(pid)
@@ -117,10 +120,10 @@ class Containerd:
     def kill_tasks(self) -> None:
         """Kills every container and removes it; the kubelet must not run any more."""
         for kind in ("tasks", "containers"):
-            names = (try_run(self._ctr(kind, "ls", "-q"), timeout=20) or "").split()
+            names = (try_run(self._argv(kind, "ls", "-q"), timeout=20) or "").split()
             if names:
                 force = ("-f",) if kind == "tasks" else ()
-                try_run(self._ctr(kind, "rm", *force, *names), timeout=60)
+                try_run(self._argv(kind, "rm", *force, *names), timeout=60)
 
     def stop(self) -> None:
         """Ends containerd."""
@@ -139,10 +142,14 @@ class Containerd:
                 read = min(_bytes_read(pid), size)
                 running.note("unpacking" if read == size else f"{read / size:.0%} read")
 
-        words = run(self._ctr(*arguments), timeout=_IMPORT_SECONDS, tick=tick)
+        words = run(self._argv(*arguments), timeout=_IMPORT_SECONDS, tick=tick)
         return re.findall(r"^unpacking (\S+)", words, re.MULTILINE)
 
-    def _ctr(self, *arguments: str) -> list[str]:
+    def ctr(self, *arguments: str) -> str:
+        """Runs containerd's client in the namespace of Kubernetes; returns what it prints."""
+        return run(self._argv(*arguments), timeout=_CLIENT_SECONDS)
+
+    def _argv(self, *arguments: str) -> list[str]:
         return [machine.program("ctr"), "-a", str(self.socket), "-n", _NAMESPACE, *arguments]
 
 

@@ -54,7 +54,7 @@ def archive() -> Path:
 
 def docker_archive(name: str, files: dict[str, bytes], *, entrypoint: str) -> bytes:
     """Packs programs as an image of one layer in the format of `docker save`."""
-    layer = _tar(files, mode=0o755)
+    layer = tar_archive(files, mode=0o755)
     config = {
         "architecture": _ARCHITECTURE.get(run(["uname", "-m"]).strip(), "amd64"),
         "os": "linux",
@@ -63,7 +63,7 @@ def docker_archive(name: str, files: dict[str, bytes], *, entrypoint: str) -> by
         "history": [{"created_by": "finetune-localcluster"}],
     }
     manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    return _tar(
+    return tar_archive(
         {
             "config.json": json.dumps(config).encode(),
             "layer.tar": layer,
@@ -84,7 +84,8 @@ def _compile() -> bytes:
         return binary.read_bytes()
 
 
-def _tar(files: dict[str, bytes], *, mode: int) -> bytes:
+def tar_archive(files: dict[str, bytes], *, mode: int) -> bytes:
+    """Packs files, all with the same mode."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive_:
         for name, content in files.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,8 +74,6 @@ class Record:
     nodes: list[Node] = field(default_factory=list)
     gpus: dict[str, int] = field(default_factory=dict)
     """Fake GPUs of each node; they are lost with the kubelet, and set again from here."""
-    archives: list[str] = field(default_factory=list)
-    """Image archives that were loaded; a node that joins later gets them too."""
     s3: S3 | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
     """Kernel settings as they were before; `down` restores them."""
@@ -92,11 +91,16 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
-        """The record, or None when no plane was ever started here."""
+        """The record, or None when no plane was ever started here.
+
+        A plane that another version of this code has started is found too: what only that one knows is left out.
+        """
         try:
-            fields: dict[str, Any] = json.loads(path.read_text())
+            written: dict[str, Any] = json.loads(path.read_text())
         except FileNotFoundError:
             return None
+        known = {each.name for each in dataclasses.fields(cls)}
+        fields = {name: value for name, value in written.items() if name in known}
         fields["nodes"] = [Node(**node) for node in fields["nodes"]]
         if s3 := fields["s3"]:
             keys = {name: Keys(**s3[name]) if s3[name] else None for name in ("admin", "reader")}

@@ -1,5 +1,6 @@
 """The state file is written and read whole."""
 
+import json
 from pathlib import Path
 
 from localcluster.records import S3, Keys, Node, Record
@@ -20,6 +21,14 @@ def test_comes_back_as_it_was(tmp_path: Path) -> None:
     record.save(path)
     assert Record.load(path) == record
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_record_of_another_version_is_read(tmp_path: Path) -> None:
+    record = Record("10.244.0.1", "https://10.244.0.1:6443", {}, nodes=[Node.number(1)])
+    path = tmp_path / "cluster.json"
+    record.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "archives": []}))
+    assert Record.load(path) == record
 
 
 def test_no_file_is_no_record(tmp_path: Path) -> None:
