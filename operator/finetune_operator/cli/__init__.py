@@ -29,8 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error.reason}: {error.message}\n{FAILURES[error.reason].remedy}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        print(f"{missing} is not installed: pip install 'finetune-operator[trainer]'", file=sys.stderr)
+        # transformers names no module when one of its own cannot be imported.
+        missing = f"{error.name.split('.')[0]} is not installed" if error.name else str(error)
+        print(f"{missing}: pip install 'finetune-operator[trainer]'", file=sys.stderr)
         return int(ExitCode.USAGE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

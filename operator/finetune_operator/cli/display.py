@@ -35,7 +35,7 @@ class ProgressBar:
 
     def show(self, progress: Progress) -> None:
         """Takes a record."""
-        self._bar.set_description(str(progress.stage), refresh=False)
+        self._bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
         if progress.total_steps and self._bar.total != progress.total_steps:
             self._bar.reset(total=progress.total_steps)
         shown = {}
