@@ -4,13 +4,10 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from finetune_trainer.contract.failure import ExitCode, FailureReason
@@ -18,70 +15,13 @@ from finetune_trainer.contract.layout import (
     MASTER_ENV,
     NODE_ENV,
     NODES_ENV,
-    POD_UID_ENV,
-    RECIPE_ENV,
-    TERMINATION_ENV,
-    WORK_ENV,
 )
-from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.contract.termination import Outcome
+from trainer.pods import adapter_of, difference, end_of, start_pod, wait_for, workers_of
 from trainer.running import QUESTIONS, LocalRun, folder_of
 
 pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
-
-
-def _start(run: LocalRun, **more: str) -> subprocess.Popen[str]:
-    recipe, work = run.folder / "recipe.json", run.folder / "work"
-    recipe.write_text(run.recipe.to_json())
-    work.mkdir(exist_ok=True)
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    environment = {
-        **inherited,
-        "OMP_NUM_THREADS": "1",
-        RECIPE_ENV: str(recipe),
-        WORK_ENV: str(work),
-        TERMINATION_ENV: str(run.folder / f"termination{more.get(NODE_ENV, '')}"),
-        POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000",
-        **more,
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer"], env=environment, stderr=subprocess.PIPE, text=True
-    )
-
-
-def _end(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tuple[int, str, Termination]:
-    assert process.stderr is not None
-    log = process.stderr.read()
-    process.stderr.close()
-    code = process.wait()
-    message = Termination.read((run.folder / f"termination{pod}").read_text())
-    assert message is not None, log
-    return code, log, message
-
-
-def _adapter(message: Termination) -> dict[str, torch.Tensor]:
-    assert message.output is not None
-    return load_file(Path(message.output.uri.removeprefix("file://")) / "adapter_model.safetensors")
-
-
-def _differ(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
-def _workers(process: subprocess.Popen[str]) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children]
-
-
-def _wait_for(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if text in line:
-            return
-    raise AssertionError("".join(seen))
 
 
 def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
@@ -89,9 +29,9 @@ def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     training = {"maxSteps": 8, "batchSize": 5, "learningRate": "5e-3", "neftuneAlpha": "5"}
     measured = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
     run = local_run(QUESTIONS[:9], training=training, machine={"gpus": 2}, **measured)
-    process = _start(run)
+    process = start_pod(run)
 
-    code, log, message = _end(process, run)
+    code, log, message = end_of(process, run)
 
     assert code == 0, log
     assert " processes=2" in log
@@ -104,18 +44,18 @@ def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     assert message.output.metrics["tokens"] == alone.output.metrics["tokens"]
     for number in ("eval_loss", "base_eval_loss"):
         assert message.output.metrics[number] == pytest.approx(alone.output.metrics[number], abs=1e-5)
-    assert _differ(_adapter(message), load_file(folder_of(alone) / "adapter_model.safetensors")) < 1e-5
+    assert difference(adapter_of(message), load_file(folder_of(alone) / "adapter_model.safetensors")) < 1e-5
     assert list((run.folder / "work").iterdir()) == []
 
 
 def test_process_that_is_killed_is_the_reason_and_takes_the_others_along(local_run: Runs) -> None:
     run = local_run(QUESTIONS, training={"maxSteps": 5000}, machine={"gpus": 2})
-    process = _start(run)
-    _wait_for(process, " step step=2/")
-    workers = _workers(process)
+    process = start_pod(run)
+    wait_for(process, " step step=2/")
+    workers = workers_of(process)
     os.kill(workers[1], signal.SIGKILL)
 
-    code, log, message = _end(process, run)
+    code, log, message = end_of(process, run)
 
     assert len(workers) == 2
     assert (code, message.reason) == (ExitCode.INTERNAL, FailureReason.KILLED)
@@ -129,10 +69,10 @@ def test_process_that_is_killed_is_the_reason_and_takes_the_others_along(local_r
 
 def test_told_to_go_they_end_at_one_step_and_another_number_of_processes_goes_on(local_run: Runs) -> None:
     run = local_run(QUESTIONS, training={"maxSteps": 150, "batchSize": 8, "learningRate": "1e-3"}, machine={"gpus": 2})
-    process = _start(run)
-    _wait_for(process, " step step=5/")
+    process = start_pod(run)
+    wait_for(process, " step step=5/")
     process.send_signal(signal.SIGTERM)
-    code, log, message = _end(process, run)
+    code, log, message = end_of(process, run)
 
     assert (code, message.reason) == (ExitCode.PREEMPTED, FailureReason.PREEMPTED), log
     stopped = re.search(r"stopped after step (\d+) of 150; the newest checkpoint is of step (\d+)", message.message)
@@ -144,30 +84,30 @@ def test_told_to_go_they_end_at_one_step_and_another_number_of_processes_goes_on
     assert [seen.resumed_from_step for seen in on_one.seen][-1] == int(stopped[1])
     whole = run.changed(output={"uri": f"file://{run.folder}/whole"}, machine={"gpus": 1})()
     parts = (load_file(folder_of(result) / "adapter_model.safetensors") for result in (resumed, whole))
-    assert _differ(*parts) < 1e-5
+    assert difference(*parts) < 1e-5
 
 
 def test_as_many_processes_go_on_exactly_with_dropout(local_run: Runs) -> None:
     """A checkpoint of two processes, taken up by two: the bytes of a training that was left alone."""
     sections = {"lora": {"dropout": "0.2"}, "machine": {"gpus": 2}}
     run = local_run(QUESTIONS, training={"maxSteps": 150, "batchSize": 7}, **sections)
-    process = _start(run)
-    _wait_for(process, " step step=5/")
+    process = start_pod(run)
+    wait_for(process, " step step=5/")
     process.send_signal(signal.SIGTERM)
-    assert _end(process, run)[0] == ExitCode.PREEMPTED
+    assert end_of(process, run)[0] == ExitCode.PREEMPTED
 
-    _, log, message = _end(_start(run), run)
+    _, log, message = end_of(start_pod(run), run)
     assert " resuming step=" in log
     whole = run.changed(output={"uri": f"file://{run.folder}/whole"})
-    _, _, undisturbed = _end(_start(whole), whole)
-    assert _differ(_adapter(message), _adapter(undisturbed)) == 0.0
+    _, _, undisturbed = end_of(start_pod(whole), whole)
+    assert difference(adapter_of(message), adapter_of(undisturbed)) == 0.0
 
 
 def test_what_one_process_finds_wrong_is_the_reason(local_run: Runs) -> None:
     """The second process only hears that the first is gone."""
     run = local_run([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], machine={"gpus": 2})
 
-    code, log, message = _end(_start(run), run)
+    code, log, message = end_of(start_pod(run), run)
 
     assert (code, message.reason) == (ExitCode.DATASET_INVALID, FailureReason.DATASET_INVALID), log
     assert "train.jsonl:2" in message.message
@@ -178,7 +118,7 @@ def test_adapter_that_is_there_is_taken_by_all(local_run: Runs) -> None:
     result = run()
     again = run.changed(machine={"gpus": 2})
 
-    code, log, message = _end(_start(again), again)
+    code, log, message = end_of(start_pod(again), again)
 
     assert code == 0, log
     assert (message.outcome, message.output) == (Outcome.REUSED, result.output)
@@ -191,14 +131,14 @@ def test_two_pods_share_one_training_and_one_that_is_killed_ends_both(local_run:
         master = f"127.0.0.1:{free.getsockname()[1]}"
     both = {NODES_ENV: "2", MASTER_ENV: master}
     # The second one comes first, and waits.
-    second, first = (_start(run, **both, **{NODE_ENV: index}) for index in ("1", "0"))
-    _wait_for(first, " step step=2/")
+    second, first = (start_pod(run, **both, **{NODE_ENV: index}) for index in ("1", "0"))
+    wait_for(first, " step step=2/")
     first.kill()
     first.wait()
     assert first.stderr is not None
     first.stderr.close()
 
-    code, log, message = _end(second, run, "1")
+    code, log, message = end_of(second, run, "1")
 
     assert (code, message.reason) == (ExitCode.PEER_FAILED, FailureReason.PEER_FAILED), log
     assert "Traceback" not in log

@@ -39,8 +39,9 @@ class Resources(Wire):
         1,
         ge=0,
         le=16,
-        description="GPUs of one pod: as many processes, each with the whole model, share every optimizer step, unless "
-        "model.deviceMap spreads one model over them. 0 trains on the CPU. Default: 1.",
+        description="GPUs of one pod: as many processes, each with the whole model unless model.sharding divides it, "
+        "share every optimizer step; or one process whose layers model.deviceMap spreads over them. 0 trains on the "
+        "CPU. Default: 1.",
     )
     gpu_resource: Annotated[
         str,

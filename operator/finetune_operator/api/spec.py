@@ -271,6 +271,8 @@ class FineTuneJobSpec(Wire):
             storage=self.storage,
             run_token=self.run_token,
             machine=MachineSpec(
-                gpus=self.resources.gpus, gpu_memory_bytes=gpu_memory_bytes(self.resources, self.scheduling)
+                gpus=self.resources.gpus,
+                nodes=self.resources.nodes,
+                gpu_memory_bytes=gpu_memory_bytes(self.resources, self.scheduling),
             ),
         )

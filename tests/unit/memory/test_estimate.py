@@ -92,3 +92,18 @@ def test_what_takes_more() -> None:
     assert estimated(8192, again=False, lora={"variant": "dora"}).activations > plain.activations
     assert estimated(8192, again=False, lora={"rank": 64}).optimizer == 4 * plain.optimizer
     assert sum(plain.parts().values()) == plain.total
+
+
+def test_a_divided_model_is_a_share_and_two_modules_for_a_moment() -> None:
+    """Llama 3 8B in bfloat16: 416 MiB a layer; embeddings and head, 1002 MiB each, are the largest modules."""
+
+    def model(processes: int, **sections: Any) -> float:
+        machine = {"gpus": processes}
+        sharded = {"quantization": {"type": "none"}, "sharding": "full"}
+        return estimated(2048, machine=machine, model=sharded, **sections).model / 2**20
+
+    whole = estimated(2048, model={"quantization": {"type": "none"}}).model / 2**20
+    assert model(2) == pytest.approx(whole / 2 + 416 + 1002, rel=0.001)
+    assert model(8) == pytest.approx(whole / 8 + 416 + 1002, rel=0.001)
+    # A head that is trained stays whole.
+    assert model(8, lora={"modulesToSave": ["lm_head"]}) == pytest.approx(model(8) + 1002 * 7 / 8, rel=0.001)

@@ -33,6 +33,18 @@ def test_8b_fits_a_consumer_gpu_in_4_bit_only() -> None:
         assert word in error.value.message
 
 
+def test_what_does_not_fit_one_gpu_fits_each_of_several() -> None:
+    plain = {"quantization": {"type": "none"}}
+    alone = on(12, model=plain)
+    with pytest.raises(TrainerError, match=r"model\.sharding: full with resources\.gpus"):
+        require_room(alone, least(alone))
+    eight = recipe(machine={"gpus": 4, "nodes": 2, "gpuMemoryBytes": 12 * GIB}, model={**plain, "sharding": "full"})
+    assert "of the GPU's 12.0 GiB" in require_room(eight, least(eight))
+    two = recipe(machine={"gpus": 2, "gpuMemoryBytes": 9 * GIB}, model={**plain, "sharding": "full"})
+    with pytest.raises(TrainerError, match="over more GPUs than 2"):
+        require_room(two, least(two))
+
+
 def test_a_smaller_gpu_is_refused() -> None:
     asked = on(6)
     with pytest.raises(TrainerError, match=r"lower dataset\.maxLength \(2048\)"):

@@ -11,6 +11,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.model.revision": {"model": {"uri": "s3://models/base", "revision": "main"}},
     "spec.model.cache": {"model": {"uri": "pvc://models/base", "cache": "pvc://models/cache"}},
     "spec.model.attention": {"model": {"attention": "varlen"}, "dataset": {"packing": "disabled"}},
+    "spec.model.sharding": {"model": {"sharding": "full"}, "machine": {"gpus": 1}},
     "spec.dataset.fields": {"dataset": {"fields": {"prompt": "question", "text": "body"}}},
     "spec.dataset.fields.text": {"dataset": {"schema": "promptCompletion", "fields": {"text": "body", "prompt": "q"}}},
     "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2", "schema": "promptCompletion"}},
@@ -45,6 +46,8 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
         {"model": {"uri": "s3://models/base", "cache": "pvc://models/cache"}},
         {"model": {"attention": "varlen"}},
         {"model": {"attention": "sdpa"}, "dataset": {"packing": "disabled"}},
+        {"model": {"sharding": "full"}, "machine": {"gpus": 2}},
+        {"model": {"sharding": "full"}, "machine": {"gpus": 0, "nodes": 2}},
         {"dataset": {"fields": {"prompt": "question"}}},
         {"dataset": {"fields": {"role": "from"}, "schema": "messages"}},
         {"dataset": {"chatTemplate": "llama-2", "schema": "alpaca"}},
@@ -82,3 +85,19 @@ def test_early_stopping_without_measurements_on_the_way_is_broken() -> None:
     sections = {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}}
 
     assert [item.path for item in inconsistencies(recipe(**sections))] == ["spec.training.earlyStopping"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "remedy"),
+    [
+        ({"machine": {"gpus": 0}}, "raise resources.gpus or resources.nodes"),
+        ({"model": {"deviceMap": "balanced"}, "machine": {"gpus": 2}}, "remove one of the two"),
+        ({"model": {"quantization": {"type": "int8"}}, "machine": {"gpus": 2}}, "use nf4, fp4 or none"),
+        ({"lora": {"variant": "dora"}, "machine": {"gpus": 2}}, "use lora or rslora"),
+    ],
+)
+def test_what_cannot_be_sharded_says_what_to_do(sections: dict[str, Any], remedy: str) -> None:
+    (found,) = inconsistencies(recipe(**{**sections, "model": {"sharding": "full", **sections.get("model", {})}}))
+
+    assert found.path == "spec.model.sharding"
+    assert remedy in found.message

@@ -15,6 +15,7 @@ ELSEWHERE = {
     "output.uri", "output.deletionPolicy",
     "storage.secretRef", "storage.endpoint", "storage.region", "storage.addressingStyle", "storage.checksums",
     "storage.caBundle", "runToken", "machine.gpus", "machine.gpuMemoryBytes",
+    "machine.nodes",
 }  # fmt: skip
 WORKS = {
     # A test in tests/trainer/test_options.py (or the file named) runs each of them.
@@ -27,6 +28,8 @@ WORKS = {
     "training.restarts", "training.neftuneAlpha", "model.trustRemoteCode", "model.deviceMap",
     "lora.modulesToSave", "lora.initialAdapterUri", "lora.initialAdapterRevision",
     "output.onExisting", "output.merged",
+    # tests/trainer/test_sharding.py
+    "model.sharding",
     # tests/trainer/test_evaluation.py
     "dataset.validation", "training.earlyStopping", "evaluation.everySteps", "evaluation.gate",
     "evaluation.samplePrompts",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, DatasetSpec, Loss, Switch
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
-from finetune_trainer.contract.recipe.model import Attention, QuantizationType
+from finetune_trainer.contract.recipe.model import Attention, DeviceMap, QuantizationType, Sharding
 from finetune_trainer.contract.recipe.training import Scheduler
 from finetune_trainer.contract.uri import Scheme, parse_uri
 
@@ -47,6 +47,22 @@ def _model(recipe: Recipe) -> Iterator[Inconsistency]:
     if recipe.model.attention is Attention.VARLEN and recipe.dataset.packing is Switch.DISABLED:
         message = "is for packed rows, and dataset.packing is disabled; use auto or pack"
         yield Inconsistency(path="spec.model.attention", value=recipe.model.attention, message=message)
+    if recipe.model.sharding is not Sharding.NONE:
+        for message in _against_sharding(recipe):
+            yield Inconsistency(path="spec.model.sharding", value=recipe.model.sharding, message=message)
+
+
+def _against_sharding(recipe: Recipe) -> Iterator[str]:
+    if recipe.model.device_map is not DeviceMap.NONE:
+        yield "is for several processes, and model.deviceMap spreads the layers in one; remove one of the two"
+    elif recipe.machine.processes == 1:
+        yield "divides the weights over several processes, and there is one; raise resources.gpus or resources.nodes"
+    if recipe.model.quantization.type is QuantizationType.INT8:
+        # bitsandbytes keeps int8 weights in its own layer state, under other names from the first pass on.
+        yield "does not work on int8 weights; use nf4, fp4 or none in model.quantization.type"
+    if recipe.lora.variant is LoraVariant.DORA:
+        # PEFT measures every weight when it makes the adapter, before there is a pass that puts a layer together.
+        yield "does not work with lora.variant dora, which needs all weights at once to begin; use lora or rslora"
 
 
 def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:

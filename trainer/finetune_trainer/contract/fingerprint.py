@@ -25,6 +25,7 @@ _SHAPES_NO_WEIGHT: dict[str, Any] = {
         "trust_remote_code",
         "attention",
         "device_map",
+        "sharding",
     },
     "dataset": {
         **dict.fromkeys(("uri", "uris", "limits", "sha256", "format", "packing"), True),

@@ -135,6 +135,25 @@ class Peers:
             self._connect().broadcast(on_device, 0).wait()
         tensor.copy_(on_device)
 
+    def gather_parts(self, whole: torch.Tensor, own: torch.Tensor) -> Callable[[], None]:
+        """Begins to fill `whole` with everybody's part, by rank; call what it returns before the first use.
+
+        Args:
+            whole: as many bytes as all parts, on this process's device.
+            own: this process's part; it must stay as it is until then.
+
+        Raises:
+            TrainerError: PEER_FAILED, here or when it is waited for.
+        """
+        with _connected():
+            work = self._connect()._allgather_base(whole, own)  # noqa: SLF001 (what torch's all_gather_into_tensor calls)
+
+        def wait() -> None:
+            with _connected():
+                work.wait()
+
+        return wait
+
     def leave_together(self) -> None:
         """Waits until all have come to the end, so that none is missed while another still saves."""
         self._leave_if_told = lambda: None

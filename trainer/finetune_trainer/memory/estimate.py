@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import LoraSpec
-from finetune_trainer.contract.recipe.model import ComputeDtype, Quantization
+from finetune_trainer.contract.recipe.model import ComputeDtype, Quantization, Sharding
 from finetune_trainer.contract.recipe.training import Optimizer
 from finetune_trainer.memory.activations import Masking, Pass, Precision, kept_bytes, passing_bytes
 from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trained import optimizer_bytes, trained_bytes, trained_tensors
-from finetune_trainer.memory.weights import model_bytes
+from finetune_trainer.memory.weights import Division, divided_bytes, model_bytes
 
 GIB = 1 << 30
 _CUDA_CONTEXT = 3 * GIB // 4
@@ -31,6 +31,7 @@ class Plan:
         optimizer: the optimizer.
         precision: how numbers are held.
         masking: how rows are kept apart.
+        division: how the base model is divided over processes; None where each has all of it.
     """
 
     quantization: Quantization
@@ -38,6 +39,7 @@ class Plan:
     optimizer: Optimizer
     precision: Precision
     masking: Masking
+    division: Division | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, *, cuda: bool, width: int | None = None, masking: Masking | None = None) -> "Plan":
@@ -57,6 +59,9 @@ class Plan:
             optimizer=recipe.training.optimizer,
             precision=Precision(width=chosen, cuda=cuda, quantization=quantization.type),
             masking=masking or Masking.of(recipe.model.attention),
+            division=Division(processes=recipe.machine.processes, spared=tuple(recipe.lora.modules_to_save or ()))
+            if recipe.model.sharding is Sharding.FULL
+            else None,
         )
 
 
@@ -65,7 +70,7 @@ class MemoryEstimate:
     """Bytes of the device's memory at the highest point of a step.
 
     Attributes:
-        model: the frozen weights.
+        model: the frozen weights, or what this process has of them.
         adapter: the trained weights.
         gradients: their gradients.
         optimizer: the optimizer's state.
@@ -102,7 +107,7 @@ def estimate(shape: ModelShape, plan: Plan, one: Pass) -> MemoryEstimate:
     kept = kept_bytes(shape, plan.lora, plan.precision, plan.masking, one)
     passing = passing_bytes(shape, plan.lora, plan.precision, plan.masking, one)
     return MemoryEstimate(
-        model=model_bytes(shape, plan.quantization, plan.precision.width),
+        model=_model_bytes(shape, plan),
         adapter=adapter,
         gradients=adapter,
         optimizer=optimizer_bytes(tensors, plan.optimizer),
@@ -110,6 +115,12 @@ def estimate(shape: ModelShape, plan: Plan, one: Pass) -> MemoryEstimate:
         workspace=passing,
         reserve=_CUDA_CONTEXT + int(_FRAGMENTATION * (kept + passing)) if plan.precision.cuda else _CPU_PROCESS,
     )
+
+
+def _model_bytes(shape: ModelShape, plan: Plan) -> int:
+    if plan.division is None:
+        return model_bytes(shape, plan.quantization, plan.precision.width)
+    return divided_bytes(shape, plan.quantization, plan.precision.width, plan.division)
 
 
 def _width(dtype: ComputeDtype, *, cuda: bool) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
-from finetune_trainer.contract.recipe.model import DeviceMap, QuantizationType
+from finetune_trainer.contract.recipe.model import DeviceMap, QuantizationType, Sharding
 from finetune_trainer.memory.activations import Pass
 from finetune_trainer.memory.estimate import GIB, MemoryEstimate, Plan, estimate
 from finetune_trainer.memory.shape import Tensors, model_shape, tensors_of_llama
@@ -73,6 +73,10 @@ def _remedies(recipe: Recipe) -> list[str]:
     ]
     if recipe.model.quantization.type is not QuantizationType.NF4:
         found.append(f"set model.quantization.type to nf4 (now {recipe.model.quantization.type})")
+    if recipe.model.device_map is DeviceMap.NONE and recipe.model.sharding is Sharding.NONE:
+        found.append("divide the base model over several GPUs (model.sharding: full with resources.gpus)")
+    if recipe.model.sharding is Sharding.FULL:
+        found.append(f"divide the base model over more GPUs than {recipe.machine.processes} (resources.gpus, nodes)")
     if recipe.training.gradient_checkpointing is Switch.DISABLED:
         found.append("leave training.gradientCheckpointing at auto")
     if (micro := recipe.training.micro_batch_size or 1) > 1:

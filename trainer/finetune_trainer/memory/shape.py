@@ -1,6 +1,6 @@
 """The sizes of a model that decide its memory, from config.json and the names and shapes of its tensors."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -85,7 +85,7 @@ def model_shape(config: Mapping[str, Any], tensors: Tensors) -> ModelShape | Non
         return None
     tied = bool(config.get("tie_word_embeddings"))
     weights = [(name, Weight(module=_module(name), shape=tuple(shape))) for name, shape in tensors.items()]
-    weights = [(name, weight) for name, weight in weights if not (tied and _last(weight.module) in _HEADS)]
+    weights = [(name, weight) for name, weight in weights if not (tied and is_head(weight.module))]
     linears = tuple(weight for name, weight in weights if _is_linear(name, weight, experts=sizes.experts > 0))
     chosen = set(linears)
     return ModelShape(
@@ -171,6 +171,16 @@ class _Sizes:
     def _of(self, *names: str) -> int:
         found = (self._config.get(name) for name in names)
         return next((value for value in found if type(value) is int and value > 0), 0)
+
+
+def named(weight: Weight, names: Iterable[str]) -> bool:
+    """Whether a weight's module is one of those named, by PEFT's rule: the whole name or its end."""
+    return any(weight.module == name or weight.module.endswith(f".{name}") for name in names)
+
+
+def is_head(module: str) -> bool:
+    """Whether a module of that name is an output head."""
+    return _last(module) in _HEADS
 
 
 def _is_linear(name: str, weight: Weight, *, experts: bool) -> bool:

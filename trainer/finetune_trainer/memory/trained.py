@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraSpec, LoraVariant
 from finetune_trainer.contract.recipe.training import Optimizer
-from finetune_trainer.memory.shape import ModelShape, Weight
+from finetune_trainer.memory.shape import ModelShape, Weight, named
 
 FLOAT32 = 4
 _SMALLEST_IN_8_BIT = 4096
@@ -30,7 +30,7 @@ def adapted(shape: ModelShape, spec: LoraSpec) -> list[Weight]:
     if spec.target_modules == [ALL_LINEAR]:
         return list(shape.linears)
     tables = [weight for weight in shape.others if len(weight.shape) == 2]
-    return [weight for weight in (*shape.linears, *tables) if _named(weight, spec.target_modules)]
+    return [weight for weight in (*shape.linears, *tables) if named(weight, spec.target_modules)]
 
 
 def trained_tensors(shape: ModelShape, spec: LoraSpec) -> list[tuple[int, ...]]:
@@ -56,7 +56,7 @@ def _trained(shape: ModelShape, spec: LoraSpec) -> Iterator[tuple[int, ...]]:
         if spec.variant is LoraVariant.DORA:
             yield (outputs,)
     for weight in (*shape.linears, *shape.others):
-        if _named(weight, spec.modules_to_save or []):
+        if named(weight, spec.modules_to_save or []):
             yield weight.shape
 
 
@@ -68,10 +68,6 @@ def _state(tensor: tuple[int, ...], optimizer: Optimizer) -> int:
     if optimizer in _IN_8_BIT and size >= _SMALLEST_IN_8_BIT:
         return states * (size + FLOAT32 * -(-size // _BLOCK))
     return FLOAT32 * states * size
-
-
-def _named(weight: Weight, names: list[str]) -> bool:
-    return any(weight.module == name or weight.module.endswith(f".{name}") for name in names)
 
 
 def _size(tensor: tuple[int, ...]) -> int:

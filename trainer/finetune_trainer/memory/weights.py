@@ -1,7 +1,11 @@
 """Bytes of the frozen base model, by its quantisation."""
 
+import re
+from collections import Counter
+from dataclasses import dataclass
+
 from finetune_trainer.contract.recipe.model import Quantization, QuantizationType
-from finetune_trainer.memory.shape import ModelShape
+from finetune_trainer.memory.shape import ModelShape, is_head, named
 
 _BLOCK = 64
 """Weights that share a constant in 4 bit (bitsandbytes:nn/modules.py, Params4bit.blocksize)."""
@@ -9,6 +13,9 @@ _CONSTANTS_BLOCK = 256
 """Constants that share one of their own with double quantisation (bitsandbytes:functional.py, quantize_4bit)."""
 _TABLES = 4 * (16 + 256 + 1)
 """A layer's code tables and the constants' mean, in float32 (bitsandbytes:functional.py, QuantState)."""
+
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+"""The decoder layer that a module belongs to."""
 
 
 def model_bytes(shape: ModelShape, quantization: Quantization, width: int) -> int:
@@ -25,6 +32,48 @@ def model_bytes(shape: ModelShape, quantization: Quantization, width: int) -> in
     """
     linears = sum(_linear(weight.shape[0], weight.size, quantization, width) for weight in shape.linears)
     return linears + width * sum(weight.size for weight in shape.others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Division:
+    """How the base model's weights are divided over processes.
+
+    Attributes:
+        processes: how many there are.
+        spared: names of modules that stay whole everywhere, since they are trained (lora.modulesToSave).
+    """
+
+    processes: int
+    spared: tuple[str, ...] = ()
+
+
+def divided_bytes(shape: ModelShape, quantization: Quantization, width: int, division: Division) -> int:
+    """Bytes that one process has of a base model that is divided (distributed/sharding.py).
+
+    Its share of everything, what is not divided, and the most that is whole for a moment: one decoder layer, or the
+    embeddings, or the head, with the one that comes next.
+    """
+    layers: Counter[str] = Counter()
+    ends: dict[str, int] = {}
+    whole = 0
+    for weight in (*shape.linears, *shape.others):
+        linear = weight in shape.linears
+        size = _linear(weight.shape[0], weight.size, quantization, width) if linear else width * weight.size
+        if named(weight, division.spared):
+            whole += size
+        elif found := _LAYER.match(weight.module):
+            layers[found.group(1)] += size
+        elif len(weight.shape) == 2:
+            ends[weight.module] = size
+        else:
+            whole += size
+    if not shape.plain_head:
+        # A head that is not plain stays whole, and so do embeddings that are the head as well.
+        heads = [name for name in ends if is_head(name)] or list(ends)
+        whole += sum(ends.pop(name) for name in heads)
+    layer = max(layers.values(), default=0)
+    moment = layer + max(layer, *ends.values(), 0)
+    return whole + -(-(layers.total() + sum(ends.values())) // division.processes) + moment
 
 
 def _linear(outputs: int, size: int, quantization: Quantization, width: int) -> int:

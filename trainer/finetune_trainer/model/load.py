@@ -8,8 +8,9 @@ What damaged files make the libraries raise is of any class (tokenizers raises p
 model's fault but what is known to be the machine's.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -34,6 +35,10 @@ from finetune_trainer.contract.recipe.model import (
 from finetune_trainer.machine import is_machines
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
+from finetune_trainer.model.loading import layers_as_they_come
+
+if TYPE_CHECKING:
+    from finetune_trainer.distributed.sharding import Sharding
 
 _DTYPES = {
     ComputeDtype.BFLOAT16: torch.bfloat16,
@@ -83,13 +88,14 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
+def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype, sharding: "Sharding | None" = None) -> Any:
     """The base model, frozen parts quantised as the recipe says, on the device at hand.
 
     Args:
         folder: the model's files.
         spec: quantisation and attention.
         dtype: number type of the products and of the parts that stay unquantised.
+        sharding: takes every decoder layer as it comes; no more than two of them are there as a whole at a time.
 
     Raises:
         TrainerError: the files are damaged, incomplete or of an architecture that is not known, or the recipe asks for
@@ -99,19 +105,23 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
     config = _config(folder, remote_code=spec.trust_remote_code)
     require_unquantised(spec.uri, config.to_dict())
     attention = _attention(spec.attention, config)
-    placed = device_map(spec.device_map, cuda=torch.cuda.is_available())
+    placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
+    if sharding is not None and torch.cuda.is_available():
+        # Nothing can be moved later: plain weights would else come to the CPU first.
+        placed = {"": torch.cuda.current_device()}
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            output_loading_info=True,
-            dtype=dtype,
-            quantization_config=_quantization(spec.quantization, dtype),
-            attn_implementation=attention,
-            device_map=placed,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=spec.trust_remote_code,
-        )
+        with layers_as_they_come(sharding.take_layer) if sharding is not None else nullcontext():
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                folder,
+                output_loading_info=True,
+                dtype=dtype,
+                quantization_config=_quantization(spec.quantization, dtype),
+                attn_implementation=attention,
+                device_map=placed,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=spec.trust_remote_code,
+            )
     except Exception as error:
         if is_machines(error):
             raise
@@ -128,6 +138,8 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype) -> Any:
     _require_on_gpus(model)
     _require_shapes(model)
     _keep_weights_as_packed(model)
+    if sharding is not None:
+        sharding.settle(model)
     return model
 
 
@@ -161,8 +173,8 @@ def _require_on_gpus(model: Any) -> None:
 def _too_large() -> TrainerError:
     return TrainerError(
         FailureReason.GPU_OUT_OF_MEMORY,
-        "the base model does not fit into the GPUs' memory; raise resources.gpus with model.deviceMap balanced, or "
-        "quantise it to 4 bit",
+        "the base model does not fit into the GPUs' memory; raise resources.gpus with model.deviceMap balanced or "
+        "model.sharding full, or quantise it to 4 bit",
     )
 
 

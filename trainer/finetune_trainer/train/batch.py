@@ -74,6 +74,10 @@ class Passes:
             else:
                 yield self._padded(chosen_ids, chosen_labels)
 
+    def rounds(self, step: Tensors, *, ranks: int) -> int:
+        """How many passes the process with the most of them has."""
+        return -(-len(self._divided(self._room(step["lengths"].tolist()), ranks)) // ranks)
+
     def _room(self, lengths: list[int]) -> list[int]:
         """Tokens that each row takes: padded, every row takes as much room as the longest."""
         return lengths if self.packed else [max(lengths)] * len(lengths)

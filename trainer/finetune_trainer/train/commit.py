@@ -35,7 +35,7 @@ def merged_model(recipe: Recipe, trainer: "StepTrainer", tokenizer: Any, base: P
     from finetune_trainer.export.merged import write_merged
 
     folder = context.work / "merged"
-    write_merged(trainer.model, tokenizer, base, folder)
+    write_merged(trainer.model, tokenizer, base, folder, need_whole=trainer.need_whole)
     event("merged", bytes=sum(file.stat().st_size for file in folder.iterdir()))
     return folder
 

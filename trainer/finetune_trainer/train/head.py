@@ -9,6 +9,7 @@ It takes the place of TRL's function under TRL's own names (`fused_lm_head`), an
 a head that is trained itself, and models that do more to their logits than a linear layer.
 """
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -71,14 +72,18 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         return (gradient * outer[0][:, None]).to(ctx.dtype), None, None, None, None
 
 
-def score_trained_tokens_only(model: Any) -> None:
+def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda: None) -> bool:
     """Puts this module's head in the place of TRL's, where it knows the model's; call it once the trainer is made.
 
     Args:
         model: the causal language model below the adapter, with TRL's fused head on.
+        before: called before the head's weight is read.
+
+    Returns:
+        Whether it has taken the place.
     """
     if not head_is_plain(model):
-        return
+        return False
     fused = model.forward
 
     def forward(
@@ -94,11 +99,13 @@ def score_trained_tokens_only(model: Any) -> None:
         mask = ids != IGNORED
         tile = _TILE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
         dtype = head.weight.dtype
+        before()
         scores = FrozenHeadLogProbs.apply(hidden[mask].to(dtype), head.weight, head.bias, ids[mask], tile)
         spread = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
         return FusedCausalLMOutput(log_probs=spread, label_mask=mask)
 
     model.forward = MethodType(forward, model)
+    return True
 
 
 def head_is_plain(model: Any) -> bool:

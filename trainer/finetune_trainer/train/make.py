@@ -32,6 +32,7 @@ from finetune_trainer.train.settings import trainer_settings
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.peers import Peers
+    from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.train.trainer import StepTrainer
 
 
@@ -45,6 +46,7 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
     start: Path | None = None,
     peers: "Peers | None" = None,
+    sharding: "Sharding | None" = None,
 ) -> StepTrainer:
     """The trainer, with the adapter put on the model and in float32, ready to train.
 
@@ -58,6 +60,7 @@ def make_trainer(
         callbacks: called by transformers' rules.
         start: weights of the adapter to continue from; None for a new one.
         peers: the other processes of this training; None for one that trains alone.
+        sharding: how the model's weights are divided among them; None where each has all.
 
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
@@ -69,7 +72,7 @@ def make_trainer(
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
-    trainer = (StepTrainer if peers is None else _parallel(peers))(
+    trainer = _kind(peers, sharding)(
         model=model,
         args=settings,
         train_dataset=rows,
@@ -86,16 +89,21 @@ def make_trainer(
     trainer.base_weights = base_weights_that_are_trained(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)
-    if not trainer.aux_loss_enabled:
-        score_trained_tokens_only(trainer.model.get_base_model())
+    base, before = trainer.model.get_base_model(), sharding.need_head if sharding else lambda: None
+    plain = not trainer.aux_loss_enabled and score_trained_tokens_only(base, before)
+    if sharding is not None:
+        sharding.take_ends(base, plain_head=plain)
     trainer.agree_on_passes()
     return trainer
 
 
-def _parallel(peers: "Peers") -> Callable[..., StepTrainer]:
+def _kind(peers: "Peers | None", sharding: "Sharding | None") -> Callable[..., StepTrainer]:
+    if peers is None:
+        return StepTrainer
     from finetune_trainer.train.parallel import ParallelTrainer
+    from finetune_trainer.train.sharded import ShardedTrainer
 
-    return partial(ParallelTrainer, peers)
+    return partial(ParallelTrainer, peers) if sharding is None else partial(ShardedTrainer, sharding, peers)
 
 
 def packs_rows(recipe: Recipe, model: Any) -> bool:

@@ -3,11 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.model import Sharding as ShardingMode
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.model.fit import require_fit
 from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
@@ -17,6 +18,10 @@ from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.rows import largest_id, longest_row
 from finetune_trainer.train.samples import Prompts, prompts_of
 from finetune_trainer.train.tokenised import Tokenised, tokenised_once
+
+if TYPE_CHECKING:
+    from finetune_trainer.distributed.peers import Peers
+    from finetune_trainer.distributed.sharding import Sharding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class Materials:
         prompts: those that base and tuned model are to answer.
         base: the base model, quantised.
         dtype: number type of the products.
+        sharding: how the base model's weights are divided over the processes; None where each has all.
     """
 
     tokenizer: Any
@@ -38,6 +44,7 @@ class Materials:
     prompts: Prompts
     base: Any
     dtype: torch.dtype
+    sharding: "Sharding | None" = None
 
 
 def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context) -> Materials:
@@ -52,8 +59,9 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
+    sharding = _sharding(recipe, context.peers)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-model") as loader:
-        loading = loader.submit(load_base, model, recipe.model, dtype)
+        loading = loader.submit(load_base, model, recipe.model, dtype, sharding)
         data = tokenised_once(recipe, inputs, tokenizer, context)
         prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
     context.leave_if_told()
@@ -69,4 +77,14 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
         prompts=prompts,
         base=base,
         dtype=dtype,
+        sharding=sharding,
     )
+
+
+def _sharding(recipe: Recipe, peers: "Peers | None") -> "Sharding | None":
+    if recipe.model.sharding is not ShardingMode.FULL or peers is None:
+        return None
+    from finetune_trainer.distributed.sharding import Sharding
+
+    trained = [f".{name}." for name in recipe.lora.modules_to_save or ()]
+    return Sharding(peers, spared=lambda weight: any(name in f".{weight}" for name in trained))

@@ -27,7 +27,7 @@ from finetune_trainer.train.trainer import StepTrainer, ToldToStopError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Share:
+class Share:
     """What one process has computed of a step.
 
     Attributes:
@@ -46,17 +46,18 @@ class ParallelTrainer(StepTrainer):
 
     Attributes:
         peers: the others.
+        alone: whether they have ended.
     """
 
     def __init__(self, peers: Peers, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.peers = peers
-        self._alike = self._alone = False
+        self._alike = self.alone = False
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
         """This process's share of the passes."""
         world = self.peers.world
-        return super().own_passes(step) if self._alone else self.passes.of(step, rank=world.rank, ranks=world.size)
+        return super().own_passes(step) if self.alone else self.passes.of(step, rank=world.rank, ranks=world.size)
 
     def summed(self, compute: Callable[[], float]) -> float:
         """The sum over the processes.
@@ -64,7 +65,7 @@ class ParallelTrainer(StepTrainer):
         Raises:
             ToldToStopError: in all of them, when one was told to go.
         """
-        if self._alone:
+        if self.alone:
             return super().summed(compute)
         part, abandoned = 0.0, False
         try:
@@ -78,7 +79,7 @@ class ParallelTrainer(StepTrainer):
 
     def go_on_alone(self) -> None:
         """The others end with the training."""
-        self._alone = True
+        self.alone = True
 
     def agree_on_passes(self) -> None:
         """Takes the smallest division that any process has chosen by its memory.
@@ -112,23 +113,23 @@ class ParallelTrainer(StepTrainer):
         add_up_gradients(trained_here, self.peers)
         return torch.tensor(loss, dtype=torch.float32, device=step["input_ids"].device)
 
-    def _own_passes(self, model: Any, step: Tensors) -> _Share:
+    def _own_passes(self, model: Any, step: Tensors) -> Share:
         trained = self._trained_tokens(step)
         world = self.peers.world
         losses: list[torch.Tensor] = []
         try:
             for number, part in enumerate(self.own_passes(step)):
                 if self.told_to_stop():
-                    return _Share(loss=0.0, abandoned=True)
+                    return Share(loss=0.0, abandoned=True)
                 torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, number * world.size + world.rank))
                 losses.append(self._one_pass(model, part, trained))
-            return _Share(loss=math.fsum(loss.item() for loss in losses))
+            return Share(loss=math.fsum(loss.item() for loss in losses))
         except (RuntimeError, MemoryError) as error:
             if memory_that_ran_out(error) is None:
                 raise
             # The traceback holds the tensors of the pass that did not fit.
             traceback.clear_frames(error.__traceback__)
-            return _Share(loss=0.0, lacking=error)
+            return Share(loss=0.0, lacking=error)
 
     def _halve(self, model: Any, step: Tensors, error: BaseException | None) -> None:
         smaller = self.passes.smaller(step, ranks=self.peers.world.size)

@@ -103,14 +103,17 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     materials = load_materials(recipe, inputs, fetched.model, context)
     checkpointer = Checkpointer(shelf_of(recipe, inputs, context), reporter)
     trainer = trained(recipe, materials, fetched, checkpointer, context)
-    quality = compared(recipe, trainer, materials, fetched, checkpointer, context)
+    try:
+        quality = compared(recipe, trainer, materials, fetched, checkpointer, context)
 
-    reporter.stage(Stage.SAVING)
-    tokenizer = materials.tokenizer
-    adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
-    facts = run_facts(trainer, recipe, inputs, materials, quality, fetched.licence, context)
-    write_record(facts, adapter.folder)
-    merged = merged_model(recipe, trainer, tokenizer, fetched.model, context)
+        reporter.stage(Stage.SAVING)
+        tokenizer = materials.tokenizer
+        adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
+        facts = run_facts(trainer, recipe, inputs, materials, quality, fetched.licence, context)
+        write_record(facts, adapter.folder)
+        merged = merged_model(recipe, trainer, tokenizer, fetched.model, context)
+    finally:
+        trainer.dismiss_others()
 
     reporter.stage(Stage.UPLOADING)
     output = published(recipe, inputs, adapter, merged, facts, context)
@@ -170,7 +173,7 @@ def trained(
     callbacks = [history, report, end, *([measure] if measure else [])]
     folder, initial = context.work / f"trainer-{peers.world.rank if peers else 0}", fetched.initial_adapter
     made_of = (materials.base, materials.tokenizer, materials.data.rows, materials.dtype)
-    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, peers)
+    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, peers, materials.sharding)
     if measure is not None:
         measure.measures(trainer)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes

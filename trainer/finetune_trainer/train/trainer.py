@@ -191,7 +191,13 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         return compute()
 
     def go_on_alone(self) -> None:
-        """From now on this process measures without the others, which have ended with the training."""
+        """From now on process 0 goes on without the others, which have ended with the training."""
+
+    def need_whole(self, module: torch.nn.Module) -> None:
+        """Makes a module's weights readable, until the next module's are asked for, where they are divided."""
+
+    def dismiss_others(self) -> None:
+        """Tells the others that process 0 needs nothing more of them."""
 
     def agree_on_passes(self) -> None:
         """Takes the division that all processes of the training can run; alone, that is the one that was chosen."""

@@ -9,4 +9,10 @@ class MachineSpec(Wire):
     """The training pod's devices, as whoever starts it knows them. Shapes no weight."""
 
     gpus: int | None = Field(None, ge=0, description="GPUs of one pod; 0 trains on the CPU.")
+    nodes: int = Field(1, ge=1, description="Pods that train together.")
     gpu_memory_bytes: int | None = Field(None, ge=0, description="Memory of one GPU, where it is known.")
+
+    @property
+    def processes(self) -> int:
+        """Processes in all, one a GPU, or one a pod without GPUs, where the model's layers are not spread."""
+        return self.nodes * max(1, self.gpus or 1)

@@ -46,6 +46,13 @@ class DeviceMap(StrEnum):
     SEQUENTIAL = "sequential"
 
 
+class Sharding(StrEnum):
+    """Whether the processes of a training divide the base model's weights among them."""
+
+    NONE = "none"
+    FULL = "full"
+
+
 class Quantization(Wire):
     """How the frozen base model is quantised; the adapter itself is trained in float32."""
 
@@ -110,6 +117,12 @@ class ModelSpec(Wire):
     )
     device_map: DeviceMap = Field(
         DeviceMap.NONE,
-        description="How layers are placed. none: one process per GPU, each with the whole model. auto, balanced, "
+        description="How layers are placed. none: one process per GPU. auto, balanced, "
         "balanced_low_0, sequential: one process, its layers spread over the pod's GPUs. Default: none.",
+    )
+    sharding: Sharding = Field(
+        Sharding.NONE,
+        description="Whether the training's processes divide the frozen base weights among them. none: each has all of "
+        "them. full: each has its share, and every layer is put together for the moment it runs, so that a model too "
+        "large for one GPU trains on several, of one node or of several. Default: none.",
     )

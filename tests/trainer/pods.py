@@ -1,0 +1,73 @@
+"""The trainer as a pod runs it: in a process of its own, which starts one a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from finetune_trainer.contract.layout import NODE_ENV, POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
+from finetune_trainer.contract.termination import Termination
+from trainer.running import LocalRun
+
+
+def start_pod(run: LocalRun, **more: str) -> subprocess.Popen[str]:
+    """Starts the trainer's process as a pod would; `more` are variables."""
+    recipe, work = run.folder / "recipe.json", run.folder / "work"
+    recipe.write_text(run.recipe.to_json())
+    work.mkdir(exist_ok=True)
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+    environment = {
+        **inherited,
+        "OMP_NUM_THREADS": "1",
+        RECIPE_ENV: str(recipe),
+        WORK_ENV: str(work),
+        TERMINATION_ENV: str(run.folder / f"termination{more.get(NODE_ENV, '')}"),
+        POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000",
+        **more,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "finetune_trainer"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+
+
+def end_of(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tuple[int, str, Termination]:
+    """Exit code, log and termination message of a pod (its index, where there are several), once it has ended."""
+    assert process.stderr is not None
+    log = process.stderr.read()
+    process.stderr.close()
+    code = process.wait()
+    message = Termination.read((run.folder / f"termination{pod}").read_text())
+    assert message is not None, log
+    return code, log, message
+
+
+def adapter_of(message: Termination) -> dict[str, torch.Tensor]:
+    """The weights that a pod has committed."""
+    assert message.output is not None
+    return load_file(Path(message.output.uri.removeprefix("file://")) / "adapter_model.safetensors")
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The largest difference of two numbers of the same place."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the pod's workers, by rank."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children]
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Reads the log up to the first line with the text."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(seen))

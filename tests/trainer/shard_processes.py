@@ -1,0 +1,56 @@
+"""Two processes with a divided base model, and what is looked at in each of them."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.distributed.world import World
+
+Look = Callable[[Peers, Path], Any]
+HERE = "127.0.0.1"
+
+
+def in_two_processes(look: Look, folder: Path) -> list[Any]:
+    """What `look`, a function of a module, returns in each of two processes that know each other."""
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_run, args=(look, folder, rank, port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"seen-{rank}.pt") for rank in range(2)]
+
+
+def alone() -> Peers:
+    """A world of this process only."""
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
+    return Peers.join(
+        World(rank=0, size=1, local_rank=0, local_size=1, host=HERE, port=port, progress=-1), lambda: None
+    )
+
+
+def _run(look: Look, folder: Path, rank: int, port: int) -> None:
+    world = World(rank=rank, size=2, local_rank=rank, local_size=2, host=HERE, port=port, progress=-1)
+    peers = Peers.join(world, lambda: None)
+    torch.save(look(peers, folder), folder / f"seen-{rank}.pt")
+    peers.leave_together()
+
+
+def base_bytes(model: Any, sharding: Sharding | None = None) -> int:
+    """Bytes of memory behind the base model's weights and their scales, and behind this process's parts of them."""
+    base = [weight for name, weight in model.named_parameters() if "lora_" not in name]
+    states = [weight.quant_state for weight in base if hasattr(weight, "quant_state")]
+    scales = [state.absmax for state in states] + [state.state2.absmax for state in states if state.nested]
+    parts = [shard.own for shard in sharding._shards] if sharding else []
+    storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in (*base, *scales, *parts)}
+    return sum(storages.values())

@@ -1,0 +1,217 @@
+"""The base model's weights divided over processes: the bytes of a training without, and half of the weights in each."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from finetune_trainer.contract.failure import ExitCode, FailureReason
+from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.model.load import load_base, load_tokenizer
+from finetune_trainer.model.loading import layers_as_they_come
+from finetune_trainer.train.batch import Passes
+from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.trainer import StepTrainer
+from trainer.pods import adapter_of, difference, end_of, start_pod, wait_for, workers_of
+from trainer.running import QUESTIONS, LocalRun, adapter_files, recipe_of
+from trainer.shard_processes import alone, base_bytes, in_two_processes
+from trainer.tiny_model import make_tiny_model
+
+pytestmark = pytest.mark.trainer
+Runs = Callable[..., LocalRun]
+TWO = {"machine": {"gpus": 2}}
+LENGTH = 12
+
+
+def test_killed_and_taken_up_again_it_makes_the_files_of_a_training_without(local_run: Runs) -> None:
+    """Process 1 is killed, which process 0 meets in the middle of a pass; the reason is process 1's.
+
+    Steps of five passes leave one process without in every third round. Measured on the way and beside the base model,
+    with samples and a merged model.
+    """
+    run = local_run(
+        QUESTIONS,
+        training={"maxSteps": 40, "batchSize": 5, "microBatchSize": 1, "gradientCheckpointing": "enabled"},
+        lora={"dropout": "0.1"},
+        dataset={"validation": {"fraction": "0.3"}},
+        checkpoint={"everySteps": 3},
+        evaluation={"everySteps": 20, "samplePrompts": ["Question: what is 3? Answer:"]},
+        output={"merged": "bf16"},
+        **TWO,
+    )
+    code, log, whole = end_of(start_pod(run), run)
+    assert code == 0, log
+    sharded = run.changed(output={"uri": f"file://{run.folder}/sharded"}, model={"sharding": "full"})
+
+    process = start_pod(sharded)
+    wait_for(process, " step step=7/")
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    code, log, message = end_of(process, sharded)
+    assert (code, message.reason) == (ExitCode.INTERNAL, FailureReason.KILLED), log
+    assert message.message == "process 1 was ended by SIGKILL"
+    code, log, message = end_of(start_pod(sharded), sharded)
+
+    assert code == 0, log
+    assert " resuming step=" in log
+    assert " sharded modules=4 " in log
+    assert message.output is not None
+    assert whole.output is not None
+    assert message.output.metrics == whole.output.metrics
+    assert difference(adapter_of(message), adapter_of(whole)) == 0.0
+    merged = [Path(str(output.merged_uri).removeprefix("file://")) for output in (message.output, whole.output)]
+    assert adapter_files(merged[0]) == adapter_files(merged[1])
+
+
+_SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "vocab_size": 99,
+}
+ARCHITECTURES = {
+    "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 99, "n_positions": 64},
+    "gpt_neox": _SMALL,
+    "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4, "vocab_size": 99},
+    "qwen3": {**_SMALL, "num_key_value_heads": 2, "head_dim": 16},
+    "gemma2": {**_SMALL, "num_key_value_heads": 2, "head_dim": 16},
+    "mixtral": {**_SMALL, "num_key_value_heads": 2, "num_local_experts": 4},
+    "phi3": {**_SMALL, "num_key_value_heads": 2, "pad_token_id": 0},
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_architectures(architecture: str, tmp_path: Path) -> None:
+    """In a world of one process, where every layer is gathered all the same."""
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    spec = ModelSpec(uri=f"file://{tmp_path}", quantization={"type": "nf4" if architecture == "phi3" else "none"})
+    ids = torch.arange(20)[None] * 3
+
+    def losses(sharding: Sharding | None, *, checkpointing: bool) -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        model = load_base(tmp_path, spec, torch.float32, sharding).train()
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if sharding is not None:
+            sharding.take_ends(model, plain_head=False)
+        torch.manual_seed(7)
+        loss = adapted(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        return [loss.detach(), *(weight.grad for weight in adapted.parameters() if weight.grad is not None)]
+
+    for checkpointing in (False, True):
+        sharding = Sharding(alone(), lambda _: False)
+        found, expected = (losses(one, checkpointing=checkpointing) for one in (sharding, None))
+        assert len(found) == len(expected) > 3
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        sharding.require_complete()
+
+
+def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path) -> None:
+    loaded: list[torch.nn.Module] = []
+    taken: list[tuple[str, set[torch.nn.Module], list[torch.nn.Module]]] = []
+    note = register_module_parameter_registration_hook(
+        lambda module, _, weight: None if weight is None or weight.is_meta else loaded.append(module)
+    )
+    with note, layers_as_they_come(lambda name, layer: taken.append((name, set(layer.modules()), list(loaded)))):
+        load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
+
+    (first, its_modules, before), (second, next_modules, _) = taken
+    assert (first, second) == ("model.layers.0", "model.layers.1")
+    # Seven linear layers and two norms; of the next layer the first weight is on its way.
+    assert sum(module in its_modules for module in before) == 9
+    assert sum(module in next_modules for module in before) <= 1
+
+
+def _trainer(peers: Peers, folder: Path, sharding: Sharding | None, **model: Any) -> StepTrainer:
+    """Two steps of 8 equally long rows in passes of 4."""
+    tiny, number = folder / "model", len(list(folder.glob(f"work-{peers.world.rank}-*")))
+    recipe = recipe_of(
+        tiny,
+        folder,
+        folder,
+        training={"maxSteps": 2, "batchSize": 8},
+        lora={"dropout": "0.1"},
+        model={"quantization": model, "sharding": "full" if sharding else "none"},
+        **TWO,
+    )
+    work = folder / f"work-{peers.world.rank}-{number}"
+    work.mkdir()
+    rows = write_rows(
+        (TokenRow(ids=tuple(range(5 + n, 5 + n + LENGTH)), trained=(True,) * LENGTH) for n in range(16)),
+        work / "rows.arrow",
+    )
+    base = load_base(tiny, recipe.model, torch.float32, sharding)
+    trainer = make_trainer(
+        recipe, base, load_tokenizer(tiny), rows, torch.float32, work, [], peers=peers, sharding=sharding
+    )
+    trainer.passes = Passes(packed=True, max_tokens=4 * LENGTH, max_rows=8, pad_id=0)
+    return trainer
+
+
+def _weights(trainer: StepTrainer) -> dict[str, torch.Tensor]:
+    return {name: part.detach().clone() for name, part in trainer.model.named_parameters() if part.requires_grad}
+
+
+def _told_in_a_step(peers: Peers, folder: Path) -> int:
+    """Process 1 is told to go before the second pass of step 2; both leave, and save step 1."""
+    trainer, asked = _trainer(peers, folder, Sharding(peers, lambda _: False), type="none"), iter(range(100))
+    trainer.told_to_stop = lambda: peers.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+    trainer.passes = Passes(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
+    trainer.train_from(None)
+    return trainer.saved_step
+
+
+def _looks(peers: Peers, folder: Path) -> dict[str, Any]:
+    """All that is looked at, in one pair of processes: their start takes longer than the rest."""
+    return {**_with_memory_that_runs_out(peers, folder), "saved": _told_in_a_step(peers, folder)}
+
+
+def _with_memory_that_runs_out(peers: Peers, folder: Path) -> dict[str, Any]:
+    """Once before the first layer, and once in the middle of a pass, in process 1 alone."""
+    made, sizes = [], []
+    for sharding in (None, Sharding(peers, lambda _: False)):
+        trainer = _trainer(peers, folder, sharding, type="fp4", doubleQuant=False)
+        places = (trainer.model, trainer.model.get_base_model().model.layers[1].mlp)
+        left = [1, 2] if peers.world.rank == 1 else [0, 0]
+
+        def look(number: int, _: Any, __: Any, left: list[int] = left) -> None:
+            left[number] -= 1
+            if left[number] == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        for number, place in enumerate(places):
+            place.register_forward_pre_hook(lambda *of, number=number, look=look: look(number, *of))
+        trainer.train_from(None)
+        made.append(_weights(trainer))
+        sizes.append(base_bytes(trainer.model, sharding))
+    return {"whole": made[0], "sharded": made[1], "sizes": sizes, "passes": trainer.passes.max_tokens}
+
+
+def test_each_has_half_and_what_one_meets_all_do(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+
+    seen = in_two_processes(_looks, tmp_path)
+
+    for found in seen:
+        assert difference(found["sharded"], found["whole"]) == 0.0
+        assert difference(found["sharded"], seen[0]["sharded"]) == 0.0
+        assert found["passes"] == LENGTH
+        assert found["saved"] == 1
+        whole, half = found["sizes"]
+        # Each layer's bytes are filled up to a multiple of the processes.
+        assert 0.5 * whole < half < 0.55 * whole

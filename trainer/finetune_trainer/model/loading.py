@@ -1,0 +1,81 @@
+"""Being told of a model's decoder layers while they are loaded, so that no process has to hold all of them at once.
+
+transformers gives a model back when all of it is there. Its loader goes through the files layer by layer, though, and
+sets each weight as a parameter of its module, which torch tells whoever asks (`register_module_*_registration_hook`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch.nn.modules import module as torch_modules
+
+_ONE_AFTER_THE_OTHER = "HF_DEACTIVATE_ASYNC_LOAD"
+"""transformers' variable: else threads put weights on the device that are not asked for yet."""
+
+Take = Callable[[str, torch.nn.Module], object]
+
+
+@contextmanager
+def layers_as_they_come(take: Take) -> Iterator[None]:
+    """Has `take` called with name and module of every decoder layer once its last weight is there.
+
+    The last layers are complete only when loading ends; `take` is called for them then. What is no decoder layer by the
+    model's own word (`_no_split_modules`) is left alone.
+    """
+    watch = _Watch(take)
+    with ExitStack() as stack:
+        stack.enter_context(torch_modules.register_module_module_registration_hook(watch.module))
+        stack.enter_context(torch_modules.register_module_parameter_registration_hook(watch.parameter))
+        stack.callback(_restore, _ONE_AFTER_THE_OTHER, os.environ.get(_ONE_AFTER_THE_OTHER))
+        os.environ[_ONE_AFTER_THE_OTHER] = "1"
+        yield
+        watch.next(None)
+
+
+class _Watch:
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self._parents: WeakKeyDictionary[torch.nn.Module, tuple[torch.nn.Module, str]] = WeakKeyDictionary()
+        self._open: tuple[str, torch.nn.Module] | None = None
+
+    def module(self, parent: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
+        """Torch's hook: a module gets a child."""
+        if child is not None:
+            self._parents[child] = (parent, name)
+
+    def parameter(self, module: torch.nn.Module, name: str, value: Any) -> None:
+        """Torch's hook: a module gets a parameter."""
+        del name
+        if value is not None and value.device.type != "meta":
+            self.next(self._layer_of(module))
+
+    def next(self, layer: tuple[str, torch.nn.Module] | None) -> None:
+        """Goes over to another layer; the one before is complete, unless the files lack something of it."""
+        if self._open is not None and (layer is None or layer[1] is not self._open[1]):
+            if not any(weight.is_meta for weight in self._open[1].parameters()):
+                self._take(*self._open)
+            self._open = None
+        self._open = self._open or layer
+
+    def _layer_of(self, module: torch.nn.Module) -> tuple[str, torch.nn.Module] | None:
+        """The outermost decoder layer around a module, with its name."""
+        chain, names = [module], list[str]()
+        while (place := self._parents.get(chain[-1])) is not None:
+            chain.append(place[0])
+            names.append(place[1])
+        kinds = {kind for part in chain for kind in getattr(part, "_no_split_modules", None) or ()}
+        for index in reversed(range(len(chain) - 1)):
+            if type(chain[index]).__name__ in kinds:
+                return ".".join(reversed(names[index:])), chain[index]
+        return None
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -1,0 +1,109 @@
+"""The trainer where the base model's weights are divided over the processes (distributed/sharding.py).
+
+Every pass of one process needs the others' parts, so all go through the passes of a step round by round: who has no
+pass in a round helps with those of the others. Before each round they agree to go on, so what one of them meets (it was
+told to go, its memory ran out) ends the step for all at once.
+"""
+
+import math
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.train.batch import Tensors
+from finetune_trainer.train.parallel import ParallelTrainer, Share, pass_seed
+from finetune_trainer.train.trainer import ToldToStopError
+
+
+class ShardedTrainer(ParallelTrainer):
+    """ParallelTrainer for one of several processes that each hold a part of the base model.
+
+    Attributes:
+        sharding: how they give each other what they need.
+    """
+
+    def __init__(self, sharding: Sharding, peers: Peers, *arguments: Any, **named: Any) -> None:
+        super().__init__(peers, *arguments, **named)
+        self.sharding = sharding
+
+    def own_passes(self, step: Tensors) -> Iterator[Tensors]:
+        """This process's share of the passes of a measurement; it helps with those that the others have more."""
+        if self.alone:
+            yield from super().own_passes(step)
+            return
+        own = self._share_of(step)
+        for _ in range(self.passes.rounds(step, ranks=self.peers.world.size)):
+            part = next(own, None)
+            if part is not None:
+                yield part
+                continue
+            self.leave_if_told()
+            self.sharding.serve(training=False)
+
+    def leave_if_told(self) -> None:
+        """Raises ToldToStopError, in all processes, when one of them was told to go."""
+        if self.alone:
+            super().leave_if_told()
+        elif self._anywhere(self.told_to_stop())[0]:
+            raise ToldToStopError
+
+    def go_on_alone(self) -> None:
+        """Process 0 goes on; this call returns in the others when it needs nothing more of them."""
+        super().go_on_alone()
+        self.sharding.end()
+        if self.peers.first:
+            self.sharding.lead()
+        else:
+            self.sharding.follow()
+
+    def need_whole(self, module: torch.nn.Module) -> None:
+        """Makes a module's weights readable, until the next module's are asked for."""
+        self.sharding.whole(module)
+
+    def dismiss_others(self) -> None:
+        """Tells the others that process 0 needs nothing more of them."""
+        self.sharding.dismiss()
+
+    def _own_passes(self, model: Any, step: Tensors) -> Share:
+        trained, size = self._trained_tokens(step), self.peers.world.size
+        losses: list[torch.Tensor] = []
+        lacking: BaseException | None = None
+        own = self._share_of(step)
+        for number in range(self.passes.rounds(step, ranks=size)):
+            told, lacks = self._anywhere(self.told_to_stop(), lacking is not None)
+            if lacks:
+                break
+            if told:
+                return Share(loss=0.0, abandoned=True)
+            part = next(own, None)
+            if part is None:
+                self.sharding.serve(training=True)
+                continue
+            torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, number * size + self.peers.world.rank))
+            self.sharding.begin(training=True)
+            try:
+                losses.append(self._one_pass(model, part, trained))
+                self.sharding.require_complete()
+                self.sharding.end()
+            except (RuntimeError, MemoryError) as error:
+                if memory_that_ran_out(error) is None:
+                    raise
+                # The traceback holds the tensors of the pass that did not fit.
+                traceback.clear_frames(error.__traceback__)
+                torch.cuda.empty_cache()
+                lacking = error
+                self.sharding.finish()
+        return Share(loss=0.0 if lacking else math.fsum(loss.item() for loss in losses), lacking=lacking)
+
+    def _anywhere(self, *here: bool) -> list[bool]:
+        """Which of these hold in any process."""
+        found = self.peers.add_up(torch.tensor([float(value) for value in here]))
+        return [bool(value) for value in found.tolist()]
+
+    def _share_of(self, step: Tensors) -> Iterator[Tensors]:
+        return self.passes.of(step, rank=self.peers.world.rank, ranks=self.peers.world.size)
