@@ -24,6 +24,7 @@ from finetune_operator.control.controller import Controller, Policy
 from finetune_operator.control.directory import ClusterDirectory
 from finetune_operator.control.intake import Intake
 from finetune_operator.control.leading import Leading
+from finetune_operator.control.news import WATCHED, News
 from finetune_operator.control.queue import WorkQueue
 from finetune_operator.control.resync import CHILDREN, Resync
 from finetune_operator.handlers import Watches
@@ -74,6 +75,7 @@ async def run(
         config=config.reconcile,
         events=EventRecorder(kube, instance=config.identity, now=_now),
         now=_now,
+        may_look=resync.may_look,
     )
     watches = Watches(
         intake,
@@ -81,6 +83,7 @@ async def run(
         settings=lambda: kopf_settings(children=CHILDREN),
         memories=NoMemories,
         backoffs=lambda: iter(Backoffs()),
+        news_of=lambda plural: News(cache, plural) if plural in WATCHED else None,
         namespaces=config.watch_namespaces,
         environment=environment,
     )

@@ -20,6 +20,7 @@ import kopf
 from finetune_operator.api import names
 from finetune_operator.control.intake import Intake
 from finetune_operator.kube.client import in_cluster
+from finetune_operator.sieve import NewsOf, session
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Watches:
         settings: makes kopf's settings for one run.
         memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
         backoffs: makes the pauses before new starts, in seconds.
+        news_of: tells apart what is worth an event; asked by kopf's thread. Without it everything is.
         namespaces: those that are watched; empty for all.
         environment: decides where kopf finds its credentials.
     """
@@ -49,6 +51,7 @@ class Watches:
         settings: Callable[[], kopf.OperatorSettings],
         memories: Callable[[], Any] = lambda: None,
         backoffs: Callable[[], Iterator[float]],
+        news_of: NewsOf = lambda _: None,
         namespaces: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
@@ -57,6 +60,7 @@ class Watches:
         self._settings = settings
         self._memories = memories
         self._backoffs = backoffs
+        self._news_of = news_of
         self._namespaces = tuple(namespaces)
         self._environment = environment
 
@@ -129,11 +133,18 @@ class Watches:
         in_pod = in_cluster(self._environment)
         bridge = _Bridge(loop)
 
+        logins: dict[kopf.ConnectionInfo, kopf.AiohttpSession] = {}
+
         @kopf.on.login(registry=registry)
-        async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-            if in_pod:
-                return kopf.login_with_service_account(**kwargs)
-            return kopf.login_with_kubeconfig(**kwargs)
+        async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+            info = kopf.login_with_service_account(**kwargs) if in_pod else kopf.login_with_kubeconfig(**kwargs)
+            if info is None:
+                return None
+            # The same credentials are the same session, by which kopf knows that they were refused already.
+            if info not in logins:
+                logins.clear()
+                logins[info] = session(info, self._news_of)
+            return logins[info]
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
         async def finetunejob(event: kopf.RawEvent, **_: Any) -> None:

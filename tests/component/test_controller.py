@@ -67,6 +67,7 @@ class Operator:
     namespace: str
     policy: Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan] = one_job
     cache: Cache = field(default_factory=Cache)
+    just_started: bool = False
 
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -89,6 +90,7 @@ class Operator:
             config=CONFIG,
             events=EventRecorder(self.kube, instance="test", now=lambda: datetime.now(UTC)),
             now=lambda: datetime.now(UTC),
+            may_look=self.resync.may_look if self.just_started else lambda _: True,
         )
 
     async def look(self, name: str = "job") -> float | None:
@@ -183,6 +185,27 @@ async def test_a_child_that_was_made_before_a_crash_is_found_and_not_made_again(
     observed = restarted.cache.observed(record.uid)
     assert observed is not None
     assert [job.name for job in observed.jobs] == ["job-train-1"]
+
+
+async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
+    operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    await operator.look()
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, "later"))
+    restarted = Operator(kube, namespace, just_started=True)
+    for name in ("job", "later"):
+        restarted.intake.finetunejob(None, await admin.get(FINETUNEJOBS, namespace, name))
+    mark = plane.mark()
+    assert await restarted.look() is None, "its child is not known, which is not the same as gone"
+    assert plane.operator_writes(mark, namespace) == []
+    await restarted.look("later")
+    assert (await restarted.status("later"))["phase"] == "Starting"
+    while restarted.queue.take() is not None:
+        pass
+    restarted.queue.done((namespace, "job"))
+    await restarted.resync.once()
+    assert restarted.queue.take() == (namespace, "job"), "it comes back by itself"
+    assert await restarted.look() == 600
 
 
 async def test_a_namesake_is_not_taken_for_the_job(

@@ -70,6 +70,23 @@ class Cache:
         found = None if children is None else children.pods.get(uid)
         return None if found is None else found[1]
 
+    def holds_job(self, uid: str, version: str) -> bool:
+        """Whether a FineTuneJob is known in that version or a later one. Any thread may ask: see `holds_child`."""
+        record = self.job_by_uid(uid)
+        return record is not None and record.uid == uid and _reaches(record.resource_version, version)
+
+    def holds_child(self, owner_uid: str, uid: str, version: str) -> bool:
+        """Whether a Job or pod of a FineTuneJob is known in that version or a later one.
+
+        Any thread may ask. It looks up single entries of dicts, each of them in one step of the interpreter, and an
+        object's version only grows: what it says stays true.
+        """
+        children = self._children.get(owner_uid)
+        if children is None:
+            return False
+        entry = children.jobs.get(uid) or children.pods.get(uid)
+        return entry is not None and _reaches(entry[0], version)
+
     def put_job(self, record: JobRecord) -> bool:
         """Takes in a version of a FineTuneJob.
 
@@ -137,7 +154,7 @@ class Cache:
         self._incomplete.discard(uid)
 
     def keeps_children(self, uid: str) -> bool:
-        """Whether children of that UID are kept at all, as they are not for a settled job."""
+        """Whether children of that UID are kept at all, as they are not for a settled job. Any thread may ask."""
         return uid not in self._incomplete
 
     def key_of(self, uid: str) -> Key | None:
@@ -218,6 +235,11 @@ def _put(entries: dict[str, tuple[str, V]], version: str, view: V) -> bool:
         return False
     entries[view.uid] = version, view
     return earlier is None or earlier[1] != view
+
+
+def _reaches(version: str, other: str) -> bool:
+    """Whether `version` is certainly `other` or newer."""
+    return version.isdecimal() and other.isdecimal() and int(version) >= int(other)
 
 
 def _older(version: str, other: str) -> bool:

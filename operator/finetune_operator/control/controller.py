@@ -56,6 +56,7 @@ class Controller:
 
     Args:
         policy: what should be, given what is.
+        may_look: whether enough is known of a job; one for which it is not is passed over.
         now: the time, with a zone.
     """
 
@@ -69,11 +70,13 @@ class Controller:
         config: ReconcileConfig,
         events: EventRecorder,
         now: Callable[[], datetime],
+        may_look: Callable[[JobRecord], bool] = lambda _: True,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._queue = queue
         self._policy = policy
+        self._may_look = may_look
         self._config = config
         self._events = events
         self._now = now
@@ -122,6 +125,8 @@ class Controller:
         record = self._cache.job(key)
         if record is None or record.ignored or (record.finished and not self._may_clean_up(record)):
             return None
+        if not self._may_look(record):
+            return None
         try:
             record, job, plan = await self._decide(record)
             await self._carry_out(record, job, plan)
@@ -148,9 +153,11 @@ class Controller:
         live = await self._live.job(record)
         if live is None or live.settled:
             raise _NothingToDo
+        children = await self._live.children(live, plan)
+        if plan is not None and (live, children) == (record, observed):
+            return live, job, plan  # the cache was not late: the same arguments give the same plan
         job = live.job()
-        observed = await self._live.children(live, plan)
-        return live, job, self._policy(job, observed, self._config, self._now())
+        return live, job, self._policy(job, children, self._config, self._now())
 
     async def _carry_out(self, record: JobRecord, job: FineTuneJob, plan: Plan) -> None:
         for manifest in plan.apply:

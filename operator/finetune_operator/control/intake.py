@@ -34,7 +34,8 @@ class Intake:
             return
         record = job_record(raw)
         if self._cache.put_job(record) and not record.settled:
-            self._queue.mark(record.key)
+            # A job that has no child yet: its user waits for that.
+            self._queue.mark(record.key, ahead=record.attempt == 0)
 
     def job(self, type_: str | None, raw: Mapping[str, Any]) -> None:
         """A child Job was listed, added, modified or deleted."""

@@ -53,26 +53,31 @@ class Leading:
     async def lead(self) -> None:
         """Works until `stop` is set, and then lets the workers finish; cancelled when leadership is lost."""
         self.since = self._clock()
-        synced = asyncio.Event()
+        listed, synced = asyncio.Event(), asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                resyncing = group.create_task(self._resync.run(synced))
-                if await self._comes_before_stop(synced):
-                    watching = asyncio.ensure_future(self._watch())
-                    self._fed = True
+                resyncing = group.create_task(self._resync.run(listed, synced))
+                if await self._comes_before_stop(listed):
                     workers = [group.create_task(self._controller.work()) for _ in range(self._workers)]
-                    try:
-                        await self._stop.wait()
-                        self._queue.close()
-                        await asyncio.wait(workers, timeout=DRAIN_SECONDS)
-                    finally:
-                        await _cancel(watching)
+                    # Not before the children are listed: kopf would list them at the same time.
+                    if await self._comes_before_stop(synced):
+                        await self._watch_until_stop()
+                    self._queue.close()
+                    await asyncio.wait(workers, timeout=DRAIN_SECONDS)
                     for worker in workers:
                         worker.cancel()
                 resyncing.cancel()
         finally:
             self._fed = False
             self.since = None
+
+    async def _watch_until_stop(self) -> None:
+        watching = asyncio.ensure_future(self._watch())
+        self._fed = True
+        try:
+            await self._stop.wait()
+        finally:
+            await _cancel(watching)
 
     async def _comes_before_stop(self, event: asyncio.Event) -> bool:
         waits = [asyncio.create_task(event.wait()), asyncio.create_task(self._stop.wait())]

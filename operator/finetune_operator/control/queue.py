@@ -1,5 +1,7 @@
 """Which key is looked at when: deduplicating, one worker per key, first come first served, with delays and back-off.
 
+Keys that somebody waits for may go ahead of the others, but for every fourth that is taken: the others never starve.
+
 kopf calls a handler once per watch event and never again (its event handlers are not retried), so coalescing, waiting
 and retrying are done here. A key is in one of four places: nowhere, delayed, ready, running. Marked while it runs, it
 becomes ready again as soon as it is done: no event is lost, and no key runs twice at a time.
@@ -16,6 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
+AHEAD_IN_A_ROW = 3
 
 
 class QueueClosed(Exception):  # noqa: N818 (an end, not an error)
@@ -34,6 +37,8 @@ class WorkQueue(Generic[K]):
         self._clock = clock
         self._random = random
         self._ready: OrderedDict[K, float] = OrderedDict()  # key -> since when
+        self._ahead: OrderedDict[K, float] = OrderedDict()  # the same, for those that go first
+        self._ahead_in_a_row = 0
         self._running: dict[K, float] = {}  # key -> since when
         self._marked_while_running: set[K] = set()
         self._due: dict[K, float] = {}
@@ -45,19 +50,24 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def mark(self, key: K) -> None:
-        """Something happened to the key: it is ready now, whatever it was waiting for."""
+    def mark(self, key: K, *, ahead: bool = False) -> None:
+        """Something happened to the key: it is ready now, whatever it was waiting for.
+
+        Args:
+            key: the key.
+            ahead: it goes before those that are not. What waits already keeps its place.
+        """
         if key in self._running:
             self._marked_while_running.add(key)
             return
         self._due.pop(key, None)
-        if key not in self._ready:
-            self._ready[key] = self._clock()
+        if not self._is_ready(key):
+            (self._ahead if ahead else self._ready)[key] = self._clock()
             self._wake_one()
 
     def mark_after(self, key: K, delay: float) -> None:
         """The key is ready after `delay` seconds; of several delays the earliest counts."""
-        if key in self._ready:
+        if self._is_ready(key):
             return
         due = self._clock() + delay
         if due < self._due.get(key, float("inf")):
@@ -66,11 +76,16 @@ class WorkQueue(Generic[K]):
             self._arm_timer()
 
     def take(self) -> K | None:
-        """The key that has been ready longest, now running; None when none is ready."""
+        """The key that has been ready longest, of those ahead first, now running; None when none is ready."""
         self._promote()
-        if not self._ready:
+        if self._ahead and (not self._ready or self._ahead_in_a_row < AHEAD_IN_A_ROW):
+            self._ahead_in_a_row += 1
+            key, _ = self._ahead.popitem(last=False)
+        elif self._ready:
+            self._ahead_in_a_row = 0
+            key, _ = self._ready.popitem(last=False)
+        else:
             return None
-        key, _ = self._ready.popitem(last=False)
         now = self._clock()
         self._running[key] = self._last_taken = now
         return key
@@ -116,16 +131,20 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys that are ready or running."""
-        return len(self._ready) + len(self._running)
+        return len(self._ready) + len(self._ahead) + len(self._running)
 
     def stuck_seconds(self) -> float:
         """How long the queue has stood still: a key has been running, or ready with none taken, for so long."""
         now = self._clock()
         longest = max((now - since for since in self._running.values()), default=0.0)
-        if self._ready:
-            oldest = next(iter(self._ready.values()))
-            longest = max(longest, now - max(oldest, self._last_taken))
+        for ready in (self._ready, self._ahead):
+            if ready:
+                oldest = next(iter(ready.values()))
+                longest = max(longest, now - max(oldest, self._last_taken))
         return longest
+
+    def _is_ready(self, key: K) -> bool:
+        return key in self._ready or key in self._ahead
 
     def _release(self, key: K, delay: float | None) -> None:
         del self._running[key]

@@ -2,7 +2,8 @@
 
 kopf replays a list when its watch is too old (410), but says nothing of what vanished meanwhile; a restart of the watch
 has the same gap. So every few minutes all three kinds are listed, what is no more leaves the cache, and every job that
-has not ended is looked at. The first run fills the cache before a worker starts.
+has not ended is looked at. The first run fills the cache: FineTuneJobs first, and those that never had a child are
+served from then on, while the children of thousands of others are still being listed.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from finetune_operator.control import Key
 from finetune_operator.control.cache import Cache
 from finetune_operator.control.intake import Intake
 from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.record import JobRecord
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.reconcile.observed import JobView, PodView
@@ -56,16 +58,25 @@ class Resync:
         self._period = period
         self._clock = clock
         self._requested = asyncio.Event()
+        self._children_listed = False
         self.last_success: float | None = None
         """When the last run ended well, by `clock`."""
 
-    async def run(self, synced: asyncio.Event) -> None:
-        """Runs for ever; sets `synced` after the first run that ended well."""
+    def may_look(self, record: JobRecord) -> bool:
+        """Whether enough is known for a look at a job: of one that has had children, what they are now.
+
+        A job that is refused now is marked when it may.
+        """
+        return self._children_listed or record.attempt == 0
+
+    async def run(self, listed: asyncio.Event, synced: asyncio.Event) -> None:
+        """Runs for ever; sets `listed` when FineTuneJobs are known, and `synced` when their children are too."""
+        self._children_listed = False  # since this replica last led much may have happened
         retry = _FIRST_RETRY_SECONDS
         while True:
             self._requested.clear()
             try:
-                await self.once()
+                await self.once(listed)
             except KubeError as error:
                 logger.warning("resync failed: %s; again in %.0f s", error.message, retry)
                 await asyncio.sleep(retry)
@@ -81,20 +92,27 @@ class Resync:
         """Asks for a run now: something may have been missed."""
         self._requested.set()
 
-    async def once(self) -> None:
+    async def once(self, listed: asyncio.Event | None = None) -> None:
         """Lists, prunes and marks.
+
+        Args:
+            listed: set when FineTuneJobs have been listed.
 
         Raises:
             KubeError: a list failed; what was read so far counts.
         """
         for namespace in self._namespaces:
-            # Jobs first: of those that have ended, no children are kept.
             await self._list_jobs(namespace)
+        if listed is not None:
+            listed.set()
+        # After FineTuneJobs: of those that have ended, no children are kept.
+        for namespace in self._namespaces:
             await self._list_children(JOBS, JobView, self._intake.job, namespace)
             await self._list_children(PODS, PodView, self._intake.pod, namespace)
+        self._children_listed = True
         for record in self._cache.jobs():
             if not record.settled:
-                self._queue.mark(record.key)
+                self._queue.mark(record.key, ahead=record.attempt == 0)
         self.last_success = self._clock()
 
     async def _list_jobs(self, namespace: str | None) -> None:

@@ -4,7 +4,7 @@ kstatus reads observedGeneration, then Reconciling, then Stalled, then Ready; a 
 makes a wave fail, so Ready and Succeeded are Unknown until the end.
 """
 
-from datetime import datetime
+from collections.abc import Mapping
 
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, FineTuneJobStatus
@@ -57,11 +57,10 @@ def show(draft: Draft, phase: Phase, reason: str, message: str) -> None:
         reason: one CamelCase word, the same in all of them.
         message: text for people; free of numbers that change by themselves, which would cost a write each.
     """
-    for type_, status in _STATES.get(phase, _ACTIVE).items():
-        set_condition(draft, type_, status, reason, message)
+    wanted = dict(_STATES.get(phase, _ACTIVE))
     if phase is not Phase.SUSPENDED and draft.status.condition(ConditionType.SUSPENDED) is not None:
-        set_condition(draft, ConditionType.SUSPENDED, _FALSE, reason, message)
-    draft.update(phase=phase)
+        wanted[ConditionType.SUSPENDED] = _FALSE
+    draft.update(phase=phase, conditions=_with(draft, wanted, reason, message))
 
 
 def restamped(status: FineTuneJobStatus, generation: int) -> list[Condition]:
@@ -75,29 +74,23 @@ def set_condition(
     draft: Draft, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
 ) -> None:
     """Sets one condition, or removes it when `status` is None. lastTransitionTime moves with the status only."""
-    draft.update(conditions=_with(draft.status, type_, status, reason, message, draft.job.generation, draft.now))
+    draft.update(conditions=_with(draft, {type_: status}, reason, message))
 
 
 def _with(
-    current: FineTuneJobStatus,
-    type_: ConditionType,
-    status: ConditionStatus | None,
-    reason: str,
-    message: str,
-    generation: int,
-    now: datetime,
+    draft: Draft, wanted: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
 ) -> list[Condition]:
-    previous = current.condition(type_)
-    others = [condition for condition in current.conditions if condition.type != type_]
-    if status is None:
-        return others
-    unchanged = previous is not None and previous.status is status
-    condition = Condition(
-        type=type_,
-        status=status,
-        reason=reason,
-        message=message[:MAX_MESSAGE],
-        observed_generation=generation,
-        last_transition_time=previous.last_transition_time if previous and unchanged else now,
-    )
-    return sorted([*others, condition], key=lambda item: _RANKS.get(item.type, len(_RANKS)))
+    conditions: dict[str, Condition] = {item.type: item for item in draft.status.conditions}
+    for type_, status in wanted.items():
+        previous = conditions.pop(type_, None)
+        if status is not None:
+            unchanged = previous is not None and previous.status is status
+            conditions[type_] = Condition(
+                type=type_,
+                status=status,
+                reason=reason,
+                message=message[:MAX_MESSAGE],
+                observed_generation=draft.job.generation,
+                last_transition_time=previous.last_transition_time if previous and unchanged else draft.now,
+            )
+    return sorted(conditions.values(), key=lambda item: _RANKS.get(item.type, len(_RANKS)))

@@ -45,6 +45,25 @@ def test_first_come_first_served(clock: Clock) -> None:
     assert drained(queue) == ["a", "b", "c"]
 
 
+def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
+    queue = a_queue(clock)
+    for key in "xyz":
+        queue.mark(key)
+    for key in "abcdefg":
+        queue.mark(key, ahead=True)
+    queue.mark("x", ahead=True)  # it waits already
+    queue.mark("g")
+    assert len(queue) == 10
+    assert drained(queue) == list("abcxdefygz")
+
+
+def test_a_key_ahead_that_nobody_takes_is_stuck(clock: Clock) -> None:
+    queue = a_queue(clock)
+    queue.mark("a", ahead=True)
+    clock.now += 7
+    assert queue.stuck_seconds() == 7
+
+
 def test_a_key_that_keeps_being_marked_waits_behind_the_others(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.mark("busy")
