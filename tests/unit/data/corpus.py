@@ -68,6 +68,7 @@ def cases() -> Iterator[Case]:
     yield from _values()
     yield from _conversations()
     yield from _shapes()
+    yield from _likely()
     yield from _limits()
 
 
@@ -249,7 +250,7 @@ def _shapes() -> Iterator[Case]:
         name="mapped column is missing",
         content=GOOD,
         rows=1,
-        problems=((1, K.SCHEMA, "expected one of: body"),),
+        problems=((1, K.SCHEMA, "expected body; dataset.fields must name"),),
         spec={"fields": {"text": "body"}},
     )
     turns = [{"speaker": "user", "says": "u"}, {"speaker": "assistant", "says": "a"}]
@@ -270,6 +271,40 @@ def _shapes() -> Iterator[Case]:
     both = _line({"prompt": "p", "completion": "c", "text": "pc"})
     yield Case(name="two schemas at once", content=both, rows=1, schema="promptCompletion")
     yield Case(name="the one that is named", content=both, rows=1, schema="text", spec={"schema": "text"})
+
+
+def _likely() -> Iterator[Case]:
+    """Mistakes whose remedy is known: the message says it."""
+
+    def one(name: str, row: object, kind: K, word: str, **spec: Any) -> Case:
+        return Case(name=name, content=_line(row), rows=1, problems=((1, kind, word),), spec=spec)
+
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    yield one(
+        "question and answer", {"question": "q", "answer": "a"}, K.SCHEMA, "{prompt: question, completion: answer}"
+    )
+    dolly = {"instruction": "i", "context": "c", "response": "r"}
+    yield one("dolly", dolly, K.SCHEMA, "{instruction: instruction, input: context, output: response}")
+    yield one("columns in capitals", {"Text": "t"}, K.SCHEMA, "{text: Text}")
+    yield one("a turn a line", turns[0], K.SCHEMA, "put the list of turns under a key")
+    yield one("only nulls", {"text": None}, K.SCHEMA, "without a value: text")
+    yield one("turns as text", {"messages": json.dumps(turns)}, K.TYPE, "JSON inside a text")
+    developer = [{"role": "developer", "content": "d"}, *turns]
+    yield one("role developer", {"messages": developer}, K.ROLE, "write 'system'")
+    yield one(
+        "role in capitals", {"messages": [turns[0], turns[1] | {"role": "Assistant"}]}, K.ROLE, "write 'assistant'"
+    )
+    speaker = [{"speaker": "user", "content": "u"}, turns[1]]
+    yield one("role under another key", {"messages": speaker}, K.ROLE, "dataset.fields.role")
+    begun = b'{"text": "a\nb"}\n' + _line({"text": "c"})
+    broken = ((1, K.JSON, "not complete"), (2, K.JSON, "'b\"}'"))
+    yield Case(name="line break inside the first text", content=begun, rows=1, problems=broken)
+    unclosed = b'{"text": "a"\n' + _line({"text": "c"})
+    yield Case(name="first object not closed", content=unclosed, rows=1, problems=((1, K.JSON, "not complete"),))
+    tape = b"train.jsonl".ljust(257, b"\0") + b"ustar\x0000" + b"\0" * 248
+    yield Case(name="tar", content=gzip.compress(tape), file="t.tar.gz", problems=((1, K.FILE, "a tar archive"),))
+    office = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)
+    yield Case(name="excel", content=office, file="t.csv", problems=((1, K.FILE, "export it as CSV"),))
 
 
 def _limits() -> Iterator[Case]:

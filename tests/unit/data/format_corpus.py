@@ -90,7 +90,7 @@ def _json() -> Iterator[Case]:
     twice = '{"prompt": "a", "prompt": "b", "completion": "c"}'
     yield bad("repeated key", f"[{twice}, {good}]", (1, K.DUPLICATE_KEY, "twice"), rows=1)
     yield bad("NaN", f'[{good}, {{"prompt": NaN}}, {good}]', (2, K.JSON, "NaN"), rows=2)
-    yield bad("trailing comma", f"[{good},]", (2, K.JSON, f"']' at byte {len(good) + 3}"), rows=1)
+    yield bad("trailing comma", f"[{good},]", (2, K.JSON, f"']' at byte {len(good) + 3}, expected a row"), rows=1)
     yield bad("missing comma", f"[{good} {good}]", (2, K.JSON, "a comma or the array's end"), rows=1)
     yield bad("cut short", json.dumps(ROWS)[:-9], (5, K.JSON, "cut short"), rows=4)
     yield bad("cut between rows", f"[{good},", (2, K.JSON, "cut short"), rows=1)
@@ -129,6 +129,11 @@ def _delimited() -> Iterator[Case]:
     yield Case(name="csv: empty field that may be", content=alpaca, file="t.csv", rows=1, schema="alpaca")
     mapped = {"fields": {"prompt": "question", "completion": "answer"}}
     yield Case(name="csv: mapped", content=b"id,question,answer\n1,q,a\n", file="t.csv", rows=1, spec=mapped)
+    turns = b'messages\n"[{""role"": ""user"", ""content"": ""x""}]"\n'
+    as_text = ((1, K.TYPE, "messages: found a column of text"),)
+    yield Case(name="csv: messages", content=turns + b"x\n" * 50, file="t.csv", problems=as_text)
+    lacks = ((1, K.SCHEMA, "text: found the columns prompt, completion"),)
+    yield Case(name="csv: column is missing", content=plain, file="t.csv", problems=lacks, spec={"schema": "text"})
     long_field = b"prompt,completion\nq," + b"x" * 300_000 + b"\n"
     yield Case(name="csv: field over the parser's own limit", content=long_field, file="t.csv", rows=1)
     quoted = b'prompt,completion\n"a ""b"", c","1\n2\n3"\n'
@@ -232,9 +237,26 @@ def _parquet() -> Iterator[Case]:
 
     null = parquet({"text": ["a"] * 99 + [None]})
     yield bad("null", null, (100, K.TYPE, "t.pq row 100 text: found null"), rows=100)
-    numbers = parquet({"text": [1, 2]})
-    yield bad("numbers", numbers, (1, K.TYPE, "number 1"), (2, K.TYPE, "number 2"), rows=2)
-    yield bad("binary", parquet({"text": [b"abc"]}), (1, K.TYPE, "3 bytes of binary data"), rows=1)
+    yield bad("numbers", parquet({"text": [1, 2]}), (1, K.TYPE, "text: found a column of int64"))
+    yield bad("binary", parquet({"text": [b"abc"]}), (1, K.TYPE, "text: found a column of binary"))
+    both = parquet({"prompt": [1.5, 2.5], "completion": [True, False]})
+    yield bad("two wrong types", both, (1, K.TYPE, "prompt: found a column of double"), (1, K.TYPE, "of bool"))
+    unused = parquet({"prompt": ["a"], "completion": ["b"], "text": [1], "messages": ["c"]})
+    yield bad("wrong types of columns that are not read", unused, (1, K.TYPE, "messages: found a column of string"))
+    named = {"schema": "promptCompletion"}
+    yield Case(name="parquet: others of other types", content=unused, file="t.pq", rows=1, spec=named)
+    of_input = parquet({"instruction": ["i"] * 9, "input": list(range(9)), "output": ["o"] * 9})
+    yield bad("number as input", of_input, (1, K.TYPE, "input: found a column of int64"))
+    no_input = parquet({"instruction": ["i"], "input": pa.nulls(1), "output": ["o"]})
+    yield Case(name="parquet: input without values", content=no_input, file="t.pq", rows=1, schema="alpaca")
+    as_text = parquet({"messages": [json.dumps(chat)] * 9})
+    yield bad("messages as text", as_text, (1, K.TYPE, "json.loads before writing"))
+    coded = parquet({"messages": [[{"role": 0, "content": "u"}, {"role": 1, "content": "a"}]] * 9})
+    yield bad("roles as numbers", coded, (1, K.TYPE, "messages[].role: found a column of int64"))
+    named = {"schema": "messages"}
+    other = parquet({"messages": [[{"role": "user", "text": "u"}]] * 9})
+    yield bad("content under another key", other, (1, K.SCHEMA, "messages[].content: found the columns role, text"))
+    yield bad("no messages", plain, (1, K.SCHEMA, "expected the column messages"), spec=named)
     latin = pa.Array.from_buffers(
         pa.string(), 3, [None, pa.array([0, 1, 5, 6], pa.int32()).buffers()[1], pa.py_buffer(b"acaf\xe9b")]
     )

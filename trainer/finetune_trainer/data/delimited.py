@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.data.columns import Columns, ColumnType
 from finetune_trainer.data.json_line import not_utf8
 from finetune_trainer.data.lines import LineSplitter, line_too_long
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
@@ -36,6 +37,9 @@ class DelimitedRecords:
         # The parser's own limit is one for the process, and 128 KiB; ours is kept by `_Lines`.
         csv.field_size_limit(max(csv.field_size_limit(), longest))
         self._parser = csv.reader(iter(self._lines), delimiter=delimiter, strict=True)
+        self._parsed = self._records()
+        self._names: list[str] | None = None
+        self._blank = 0  # lines before the header
 
     @property
     def number(self) -> int:
@@ -49,26 +53,42 @@ class DelimitedRecords:
 
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
-        header: list[str] | None = None
-        skipped = count = 0
-        for number, offset, cells in self._records():
+        header = self._header()
+        yield from ((number, None, None) for number in range(1, self._blank + 1))
+        count = len(header)
+        # pandas writes its index as a first column without a name.
+        skipped = int(header[:1] == [""])
+        for number, offset, cells in self._parsed:
             if isinstance(cells, Fault):
-                if header is None:
-                    raise FaultError(cells, number, offset)
                 yield number, offset, cells
             elif not cells:
                 yield number, offset, None
-            elif header is None:
-                header = self._header(cells, number, offset)
-                count = len(header)
-                # pandas writes its index as a first column without a name.
-                skipped = int(not header[0])
             elif len(cells) != count:
                 yield number, offset, self._wrong_count(cells, count)
             elif cells == header:
                 yield number, offset, _header_again()
             else:
                 yield number, offset, dict(zip(header[skipped:], cells[skipped:], strict=True))
+
+    def columns(self) -> Columns:
+        """See `TypedRecords`."""
+        return {name: ColumnType(name="text", text=True) for name in self._header() if name}
+
+    def _header(self) -> list[str]:
+        """The columns' names; none in a file without a line.
+
+        Raises:
+            FaultError: the header cannot be read.
+        """
+        if self._names is None:
+            for number, offset, cells in self._parsed:
+                if isinstance(cells, Fault):
+                    raise FaultError(cells, number, offset)
+                if cells:
+                    self._names = self._names_of(cells, number, offset)
+                    break
+                self._blank += 1
+        return self._names or []
 
     def _records(self) -> Iterator[tuple[int, int, list[str] | Fault]]:
         """The parser's records; line, offset and what was parsed, or what is wrong."""
@@ -84,8 +104,8 @@ class DelimitedRecords:
                 found = self._fault(str(error))
             yield lines.first_number, lines.first_offset, lines.fault or found
 
-    def _header(self, cells: list[str], number: int, offset: int) -> list[str]:
-        """The columns' names.
+    def _names_of(self, cells: list[str], number: int, offset: int) -> list[str]:
+        """The columns' names, by the first record.
 
         Raises:
             FaultError: they are none.

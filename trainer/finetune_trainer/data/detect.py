@@ -4,18 +4,29 @@ The first row alone would decide wrongly whenever it is the odd one: of the shap
 is taken, and the rows that it does not fit are the problems.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Final
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
-from finetune_trainer.data.shapes import Row, Shape, shapes
+from finetune_trainer.data.shapes import Row, Shape, columns_read, shapes
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
+_LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
+    {"messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns")},
+    {"instruction": ("instruction",), "input": ("input", "context"), "output": ("output", "response", "answer")},
+    {
+        "prompt": ("prompt", "question", "query", "input", "instruction"),
+        "completion": ("completion", "response", "answer", "output", "target", "chosen"),
+    },
+    {"text": ("text", "content", "body", "document")},
+)
+"""The names that other data sets give to the parts of a row."""
 
 
 def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Shape | Row | None:
@@ -41,13 +52,29 @@ def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store
 def unknown_shape(row: Row, fields: Fields | None) -> Fault:
     """The fault of data whose columns are none that are known, or that `dataset.fields` names."""
     possible = shapes(DatasetSchema.AUTO, fields) or shapes(DatasetSchema.AUTO, None)
-    known = "; ".join(dict.fromkeys(shape.columns for shape in possible))
+    known = list(dict.fromkeys(shape.columns for shape in possible))
+    empty = [name for name in row if row[name] is None and name in columns_read(fields)]
+    nothing = f", without a value: {', '.join(empty)}" if empty else ""
     return Fault(
         kind=ProblemKind.SCHEMA,
-        found=f"the keys {keys_shown(row)}" if row else "an empty object",
-        expected=f"one of: {known}",
-        remedy="rename the columns, or map them with dataset.fields",
+        found=f"the keys {keys_shown(row)}{nothing}" if row else "an empty object",
+        expected=known[0] if len(known) == 1 else f"one of: {'; '.join(known)}",
+        remedy="fill the columns in, or name others in dataset.fields" if empty else _remedy(row, fields),
     )
+
+
+def _remedy(row: Row, fields: Fields | None) -> str:
+    """What to do about columns that are not known."""
+    if fields is not None and fields.named:
+        return "dataset.fields must name columns, and keys of turns, that are there"
+    if "role" in row and "content" in row:
+        return 'a turn stands where a row should: put the list of turns under a key, {"messages": […]}'
+    for wanted in _LIKELY:
+        found = {part: next((key for key in row if key.lower() in names), None) for part, names in wanted.items()}
+        if all(found.values()):
+            pairs = ", ".join(f"{part}: {name}" for part, name in found.items())
+            return f"rename the columns, or map them, perhaps with dataset.fields: {{{pairs}}}"
+    return "rename the columns, or map them with dataset.fields"
 
 
 def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Iterator[Row]:

@@ -8,9 +8,11 @@ from array import array
 from collections.abc import Iterable
 
 REMEMBERED_ROWS = 10_000_000
-"""Different rows that are remembered; what only comes after them is not seen to repeat. Takes 128 MiB."""
+"""Different rows that are remembered; what only comes after them is not seen to repeat. Takes 102 MiB."""
 _FIRST_SLOTS = 1 << 12
 _GROWTH = 4
+_LAST_STEP = 1 << 20
+"""A table of more slots is made of full size at once: growing takes the old one and the new one at a time."""
 
 
 class DuplicateCounter:
@@ -27,8 +29,9 @@ class DuplicateCounter:
     def __init__(self, remembered: int = REMEMBERED_ROWS) -> None:
         self._remembered = remembered
         self._table = _empty(_FIRST_SLOTS)
-        self._mask = _FIRST_SLOTS - 1
         self._room = _FIRST_SLOTS // 2
+        # Three quarters full at last: fuller ones take long to look through.
+        self._most_slots = max(_FIRST_SLOTS, remembered * 4 // 3 + 2)
         self._kept = 0
         self._zero = False
         self.count = 0
@@ -36,15 +39,16 @@ class DuplicateCounter:
 
     def add(self, keys: Iterable[int]) -> None:
         """Takes the keys of rows, as `hash` makes them: 64 bits, signed."""
-        # Once a row: open addressing with linear probing, 0 stands for a free slot.
-        table, mask = self._table, self._mask
+        # Once a row: open addressing with linear probing, 0 stands for a free slot. Slots are counted from the end, so
+        # that the one after the last, 0, is the first.
+        table, slots = self._table, len(self._table)
         for key in keys:
-            slot = key & mask
+            slot = key % slots - slots
             while found := table[slot]:
                 if found == key:
                     self.count += 1
                     break
-                slot = (slot + 1) & mask
+                slot += 1
             else:
                 if not key:
                     self._add_zero()
@@ -55,7 +59,7 @@ class DuplicateCounter:
                     self._kept += 1
                     if self._kept > self._room:
                         self._grow()
-                        table, mask = self._table, self._mask
+                        table, slots = self._table, len(self._table)
 
     def _add_zero(self) -> None:
         self.count += self._zero
@@ -63,15 +67,17 @@ class DuplicateCounter:
 
     def _grow(self) -> None:
         old, slots = self._table, len(self._table) * _GROWTH
-        table, mask = _empty(slots), slots - 1
+        if slots > min(_LAST_STEP, self._most_slots):
+            slots = self._most_slots
+        table = _empty(slots)
         for key in old:
             if key:
-                slot = key & mask
+                slot = key % slots - slots
                 while table[slot]:
-                    slot = (slot + 1) & mask
+                    slot += 1
                 table[slot] = key
-        # Three quarters full at most: at 2^24 slots that is more than is remembered.
-        self._table, self._mask, self._room = table, mask, slots // 4 * 3
+        self._table = table
+        self._room = self._remembered if slots == self._most_slots else slots // 4 * 3
 
 
 def _empty(slots: int) -> "array[int]":

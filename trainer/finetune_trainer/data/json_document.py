@@ -76,6 +76,8 @@ class JsonRecords:
                 text.take("]")
                 return
             text.take(",", "a comma or the array's end after a row")
+            if text.peek() == "]":
+                raise text.fault("a row after the comma", "remove the comma")
 
     def _members(self) -> Iterator[Record]:
         """The rows in an object: the one list of objects among its values."""

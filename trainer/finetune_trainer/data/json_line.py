@@ -19,7 +19,7 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, short
 
 _BLANKS = b" \t\r"
 _ONE_OBJECT = "one JSON object"
-_REWRITE = "write the line with a JSON library: json.dumps"
+_REWRITE = "write it with a JSON library: json.dumps"
 
 
 def parse_row(line: bytes) -> dict[str, object] | None:

@@ -64,7 +64,7 @@ class JsonlRecords:
         if fault.kind is ProblemKind.JSON and is_cut_short(line):
             if not self._lines.terminated:
                 return _cut_short(line)
-            if first:
+            if first and line.rstrip().endswith((b"{", b"[", b",", b":")):
                 raise FaultError(_pretty_printed(), *place)
         return fault
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.data.arrow import pyarrow
+from finetune_trainer.data.columns import Columns, ColumnType
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten
 from finetune_trainer.data.ratio import require_ratio
 from finetune_trainer.data.records import Record
@@ -42,18 +43,32 @@ class ParquetRecords:
         self._limits = dataset.limits
         self._columns = columns_read(dataset.fields)
         self._unpacked = unpacked
+        self._opened: Any = None
         self.number = 0
 
     def __iter__(self) -> Iterator[Record]:
         """See `Records`."""
         pa = pyarrow("Parquet")
         try:
-            file = pa.parquet.ParquetFile(
-                self._file, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-            )
-            yield from self._rows(file)
+            yield from self._rows(self._parquet(pa))
         except (pa.ArrowException, OSError) as error:
             raise FaultError(_unreadable(str(error))) from None
+
+    def columns(self) -> Columns:
+        """See `TypedRecords`."""
+        pa = pyarrow("Parquet")
+        try:
+            schema = self._parquet(pa).schema_arrow
+        except (pa.ArrowException, OSError) as error:
+            raise FaultError(_unreadable(str(error))) from None
+        return {field.name: _type_of(field.type, pa.types) for field in schema}
+
+    def _parquet(self, pa: Any) -> Any:
+        if self._opened is None:
+            self._opened = pa.parquet.ParquetFile(
+                self._file, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+            )
+        return self._opened
 
     def _rows(self, file: Any) -> Iterator[Record]:
         names: list[str] = file.schema_arrow.names
@@ -102,6 +117,28 @@ class ParquetRecords:
             expected=f"at most {self._limits.max_line_bytes:,}",
             remedy="split the row, or raise dataset.limits.maxLineBytes",
         )
+
+
+def _type_of(declared: Any, types: Any) -> ColumnType:
+    """What an Arrow type is to a row.
+
+    Args:
+        declared: the type.
+        types: the module `pyarrow.types`.
+    """
+    kind = getattr(declared, "storage_type", declared)  # of an extension type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    name = shorten(str(declared))
+    if any(is_text(kind) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
+        return ColumnType(name=name, text=True)
+    if any(is_list(kind) for is_list in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        turn = kind.value_type
+        if types.is_struct(turn):
+            return ColumnType(name=name, turns=True, keys={field.name: _type_of(field.type, types) for field in turn})
+        # What is in a map, or in a list without elements, shows row by row.
+        return ColumnType(name=name, turns=types.is_map(turn) or types.is_null(turn))
+    return ColumnType(name=name, empty=types.is_null(kind))
 
 
 def _one_row(batch: Any) -> Row | Fault:

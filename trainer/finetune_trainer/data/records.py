@@ -4,9 +4,10 @@ A reader knows its format and nothing of schemas; the pass over the data (`scan`
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from finetune_trainer.contract.preflight_report import Unit
+from finetune_trainer.data.columns import Columns
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.shapes import Row
 
@@ -38,5 +39,18 @@ class Records(Protocol):
 
         Raises:
             FaultError: the rest of the file cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class TypedRecords(Records, Protocol):
+    """The records of a file that declares its columns."""
+
+    def columns(self) -> Columns:
+        """The columns with their types.
+
+        Raises:
+            FaultError: the file cannot be read.
         """
         ...

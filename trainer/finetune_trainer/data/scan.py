@@ -14,7 +14,7 @@ from finetune_trainer.data.detect import find_shape, unknown_shape
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
-from finetune_trainer.data.records import Records
+from finetune_trainer.data.records import Records, TypedRecords
 from finetune_trainer.data.shapes import Row, Shape
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
@@ -124,6 +124,13 @@ class DatasetScan:
         # The loop that decides the speed: no call more than needed for a sound row.
         self.unit = unit = records.unit
         add, max_rows = self.findings.add, self._dataset.limits.max_rows
+        if known is not None and isinstance(records, TypedRecords):
+            columns = records.columns()
+            faults = known.misdeclared(columns) if columns else ()
+            for fault in faults:
+                add(fault, name, 1, None if records.offset is None else 0, unit)
+            if faults:
+                return
         seen, keys = self.duplicates.add, list[int]()
         try:
             for number, offset, row in records:

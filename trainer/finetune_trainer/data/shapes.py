@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
+from finetune_trainer.data.columns import Columns, texts_misdeclared, turns_misdeclared
 from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Text
 from finetune_trainer.data.problems import Fault, ProblemKind, keys_shown, shown
 from finetune_trainer.data.text_check import sound, text_fault
@@ -48,6 +49,10 @@ class Shape(Protocol):
         """Whether the row has this shape's columns, whatever is in them; null counts as absent."""
         ...
 
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """What is wrong with every row of a file, by what the file says of its columns."""
+        ...
+
     def faults(self, row: Row) -> Sequence[Fault]:
         """Everything that is wrong with the row."""
         ...
@@ -76,6 +81,10 @@ class TextShape:
     def fits(self, row: Row) -> bool:
         """See `Shape`."""
         return row.get(self.column) is not None
+
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return texts_misdeclared(columns, [self.column])
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
@@ -108,6 +117,10 @@ class PromptShape:
         """See `Shape`."""
         return row.get(self.prompt) is not None and row.get(self.completion) is not None
 
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return texts_misdeclared(columns, [self.prompt, self.completion])
+
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
         return _column_faults(row, (self.prompt, self.completion))
@@ -139,6 +152,10 @@ class AlpacaShape:
     def fits(self, row: Row) -> bool:
         """See `Shape`."""
         return row.get(self.instruction) is not None and row.get(self.output) is not None
+
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return texts_misdeclared(columns, [self.instruction, self.output], optional=[self.input])
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
@@ -189,6 +206,10 @@ class MessagesShape:
         first = turns[0] if isinstance(turns, list) and turns else None
         return not isinstance(first, dict) or self.role in first or self.content in first
 
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return turns_misdeclared(columns, self.column, self.role, self.content)
+
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
         turns = row.get(self.column)
@@ -197,12 +218,15 @@ class MessagesShape:
         if not isinstance(turns, list) or not turns:
             kind = ProblemKind.TYPE if not isinstance(turns, list) else ProblemKind.EMPTY
             remedy = f'write [{{"{self.role}": …, "{self.content}": …}}, …], or remove the row'
+            if isinstance(turns, str) and turns.lstrip().startswith("["):
+                remedy = "the turns are JSON inside a text: write the list itself (json.loads)"
             return [
                 Fault(kind=kind, path=self.column, found=shown(turns), expected="a list of messages", remedy=remedy)
             ]
         faults = [fault for index, turn in enumerate(turns) for fault in self._turn_faults(turn, index)]
         roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
-        if not any(isinstance(role, str) and ROLES.get(role) == "assistant" for role in roles):
+        unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # perhaps it is the assistant's
+        if not unknown and not any(isinstance(role, str) and ROLES.get(role) == "assistant" for role in roles):
             faults.append(
                 Fault(
                     kind=ProblemKind.NO_ANSWER,
@@ -268,7 +292,9 @@ class MessagesShape:
                     path=f"{path}.{self.role}",
                     found=found,
                     expected=expected,
-                    remedy="rename the role; other keys than these are named by dataset.fields.role",
+                    remedy=_role_remedy(role)
+                    if self.role in turn
+                    else "name the key of the role in dataset.fields.role",
                 )
             )
         calls = [key for key in _TOOL_KEYS if turn.get(key)]
@@ -331,8 +357,16 @@ def _absent(row: Row, column: str, path: str | None = None) -> Fault:
         path=path or column,
         found=found,
         expected=f"the key {column}",
-        remedy="rename the key, or name it in dataset.fields",
+        remedy="every row needs it: rename the key, name it in dataset.fields, or remove the row",
     )
+
+
+def _role_remedy(role: object) -> str:
+    if isinstance(role, str) and role.strip().lower() in ROLES:
+        return f"write {role.strip().lower()!r}"
+    if role == "developer":
+        return "write 'system'"
+    return "write the role that it stands for"
 
 
 def _tools(path: str) -> Fault:

@@ -39,7 +39,11 @@ _WANTED: Final = {
 _BINARY: Final = (
     (PARQUET_MAGIC[0], "a Parquet file", "set dataset.format: parquet, or auto"),
     (PARQUET_MAGIC[1], "an encrypted Parquet file", "write it without encryption"),
-    (b"PK\x03\x04", "a zip archive", "unpack it; gzip (.gz) and zstd (.zst) are unpacked here"),
+    (
+        b"PK\x03\x04",
+        "a zip archive or an Office file",
+        "unpack it (gzip and zstd are unpacked here), or export it as CSV",
+    ),
     (b"BZh", "bzip2 data", "compress it with gzip or zstd instead"),
     (b"\xfd7zXZ\x00", "xz data", "compress it with gzip or zstd instead"),
     (b"\x1f\x8b", "gzip data inside compressed data", "compress it once"),
@@ -48,10 +52,12 @@ _BINARY: Final = (
     (b"SQLite format 3", "an SQLite database", "export the rows as jsonl"),
     (b"%PDF", "a PDF", "extract its text"),
     (b"Obj\x01", "an Avro file", "write it as Parquet or jsonl"),
+    (b"\xd0\xcf\x11\xe0", "an Excel or Word file", "export it as CSV or text"),
     (b"\x89HDF", "an HDF5 file", "write it as Parquet: DataFrame.to_parquet"),
 )
 _PICKLE = re.compile(rb"\x80[\x02-\x05](\x95|c|\]|\}|\x8c|\()")
 _PAGE = re.compile(rb"<(!doctype|html|\?xml)", re.IGNORECASE)
+_TAR_AT = 257
 _LFS = b"version https://git-lfs"
 _LIST_OF_OBJECTS = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*\{')
 
@@ -86,6 +92,8 @@ def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
     for magic, what, remedy in _BINARY:
         if head.startswith(magic) and not (format_ is DatasetFormat.PARQUET and magic == PARQUET_MAGIC[0]):
             return _fault(what, wanted, remedy)
+    if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
+        return _fault("a tar archive", wanted, "unpack it, and name the folder as a prefix that ends in /")
     if head.startswith(_LFS):
         return _fault("a Git LFS pointer", wanted, "fetch the file itself: git lfs pull")
     text = head.removeprefix(UTF8_BOM).lstrip()

@@ -1,0 +1,108 @@
+"""What a file with typed columns says of them.
+
+A column that holds no text is then one problem, said before any row is read, and not one a row.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from finetune_trainer.data.problems import Fault, ProblemKind, keys_shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnType:
+    """The declared type of a column.
+
+    Attributes:
+        name: the format's word for it.
+        text: whether its values are texts.
+        empty: whether it can hold nothing but nulls.
+        turns: whether its values are lists of objects.
+        keys: the keys of those objects, where they are declared.
+    """
+
+    name: str
+    text: bool = False
+    empty: bool = False
+    turns: bool = False
+    keys: Mapping[str, "ColumnType"] | None = field(default=None)
+
+
+Columns = Mapping[str, ColumnType]
+
+
+def texts_misdeclared(columns: Columns, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Fault]:
+    """What is wrong with columns that should hold text.
+
+    Args:
+        columns: the file's.
+        needed: names of columns that must be there.
+        optional: names of columns that may be missing or hold nulls only.
+    """
+    given = [name for name in optional if name in columns and not columns[name].empty]
+    return [
+        fault
+        for name in (*needed, *given)
+        if (fault := _absent(columns, name, name) if name not in columns else _no_text(columns[name], name))
+    ]
+
+
+def turns_misdeclared(columns: Columns, name: str, role: str, content: str) -> list[Fault]:
+    """What is wrong with a column that should hold lists of turns.
+
+    Args:
+        columns: the file's.
+        name: the column's name.
+        role: the key of a turn's role.
+        content: the key of a turn's text.
+    """
+    if name not in columns:
+        return [_absent(columns, name, name)]
+    column = columns[name]
+    if not column.turns:
+        remedy = "write lists of such objects"
+        if column.text:
+            remedy = "the turns seem to be JSON inside a text: parse each value with json.loads before writing the file"
+        return [
+            Fault(
+                kind=ProblemKind.TYPE,
+                path=name,
+                found=_shown(column),
+                expected=f"a column of lists of objects with {role} and {content}",
+                remedy=remedy,
+            )
+        ]
+    if column.keys is None:
+        return []
+    places = [(key, f"{name}[].{key}") for key in (role, content)]
+    return [
+        fault
+        for key, path in places
+        if (fault := _absent(column.keys, key, path) if key not in column.keys else _no_text(column.keys[key], path))
+    ]
+
+
+def _no_text(column: ColumnType, path: str) -> Fault | None:
+    if column.text:
+        return None
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=path,
+        found=_shown(column),
+        expected="a column of text",
+        remedy="write it as text, or name another column in dataset.fields",
+    )
+
+
+def _absent(columns: Columns, name: str, path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.SCHEMA,
+        path=path,
+        found=f"the columns {keys_shown(dict(columns))}" if columns else "no columns",
+        expected=f"the column {name}",
+        remedy="rename the column, or name it in dataset.fields",
+    )
+
+
+def _shown(column: ColumnType) -> str:
+    return "a column without values" if column.empty else f"a column of {column.name}"
