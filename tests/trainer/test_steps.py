@@ -1,5 +1,6 @@
 """What happens inside of one optimizer step: memory that runs out, a pod that is told to go."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import Passes
+from finetune_trainer.train.divergence import PATIENCE, Divergence
 from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer
@@ -155,6 +157,23 @@ def test_training_that_has_ended_is_loaded_and_not_trained_on(make: Callable[...
     assert loaded.state.global_step == loaded.state.max_steps == 4
     assert loaded.last_loss == trainer.last_loss
     assert loaded.state.num_input_tokens_seen == trainer.state.num_input_tokens_seen
+
+
+def test_model_that_has_forgotten_its_language_ends_the_training(make: Callable[..., StepTrainer]) -> None:
+    """The random model's loss is above that of a guess: as if a training had made a good one so."""
+    trainer = make()
+    trainer.divergence = Divergence(has_read=True, steps=PATIENCE - 3)
+    trainer.told_to_stop = lambda: trainer.state.global_step == 1
+
+    trainer.train_from(None)
+    resumed = make()
+    with pytest.raises(TrainerError) as caught:
+        resumed.train_from(Path(trainer.args.output_dir) / "checkpoint-1")
+
+    assert caught.value.reason is FailureReason.LOSS_DIVERGED
+    said = r"the loss is [67]\.\d+ at step 3 \(learning .* so high for 10 steps: .* all 352 tokens has 5\.864\)$"
+    assert re.match(said, str(caught.value))
+    assert resumed.state.global_step == 2
 
 
 def test_gradient_that_is_no_number_ends_the_training_before_it_reaches_the_adapter(

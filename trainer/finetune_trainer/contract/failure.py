@@ -222,7 +222,7 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.LOSS_DIVERGED,
             _F,
             ExitCode.LOSS_DIVERGED,
-            "The loss, the validation loss or the gradient was NaN or infinite. A loss that is only high is none.",
+            "Loss, validation loss or gradient was NaN or infinite, or the training has destroyed what the model knew.",
             "Lower training.learningRate or look for damaged rows.",
         ),
         (

@@ -100,7 +100,12 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         spec: how often.
         told: whether the process was told to go.
         clock: seconds.
+
+    Attributes:
+        worth_saving: whether the model is worth a checkpoint, which takes the place of an older one.
     """
+
+    worth_saving: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(
         self, checkpointer: Checkpointer, spec: CheckpointSpec, told: Callable[[], bool], clock: Clock
@@ -124,7 +129,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         last = state.global_step >= state.max_steps
         if self._told() and not last:
             control.should_training_stop = control.should_save = True
-        elif self._due(state.global_step, last=last):
+        elif self._due(state.global_step, last=last) and self.worth_saving():
             control.should_save = True
         return control
 

@@ -178,6 +178,8 @@ def trained(
         measure.measures(trainer)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
     trainer.heartbeat = context.reporter.update
+    if isinstance(end, SaveWhenDue):
+        end.worth_saving = lambda: not trainer.divergence.suspected
     context.reporter.update(memory_estimate_bytes=trainer.choice.memory.total if trainer.choice.memory else None)
     event(
         "training",

@@ -4,10 +4,11 @@ How a step is divided into passes belongs to it: another division adds up in ano
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from finetune_trainer.train.batch import Passes
+from finetune_trainer.train.divergence import Divergence
 
 _NAME = "steps.json"
 
@@ -20,19 +21,31 @@ class StepRecord:
         step: optimizer steps done.
         passes: how a step is divided.
         last_loss: loss of the last step, nats per trained token.
+        divergence: what the losses say of the model.
     """
 
     step: int
     passes: Passes
     last_loss: float
+    divergence: Divergence
 
     def write(self, folder: Path) -> None:
         """Writes it into a checkpoint's folder."""
-        values = {"step": self.step, "passes": self.passes.to_dict(), "lastLoss": self.last_loss}
+        values = {
+            "step": self.step,
+            "passes": self.passes.to_dict(),
+            "lastLoss": self.last_loss,
+            "divergence": asdict(self.divergence),
+        }
         (folder / _NAME).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "StepRecord":
         """Reads it from a checkpoint's folder."""
         values = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        return cls(step=values["step"], passes=Passes.from_dict(values["passes"]), last_loss=values["lastLoss"])
+        return cls(
+            step=values["step"],
+            passes=Passes.from_dict(values["passes"]),
+            last_loss=values["lastLoss"],
+            divergence=Divergence(**values["divergence"]),
+        )

@@ -23,6 +23,7 @@ from finetune_trainer.memory.choice import Choice
 from finetune_trainer.model.base import Weights
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors
 from finetune_trainer.train.best import BestAdapter
+from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
 from finetune_trainer.train.rng import RngState
@@ -40,6 +41,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         passes: how a step is divided; set before training.
         choice: how that was chosen by the memory at hand.
         last_loss: loss of the last step, nats per trained token.
+        divergence: what the losses say of the model.
         told_to_stop: asked before every pass.
         heartbeat: called between the passes and tokens of a measurement, which may take long.
         on_smaller_passes: told the new division when one had to be found for lack of memory.
@@ -63,6 +65,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.divergence = Divergence()
         self._after_step = RngState.capture()
 
     def train_from(self, checkpoint: Path | None) -> None:
@@ -74,7 +77,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             checkpoint: a checkpoint's folder, of the last step perhaps; None starts at the beginning.
 
         Raises:
-            TrainerError: the loss is no number any more.
+            TrainerError: the loss is no number any more, or the training destroys the model.
         """
         try:
             self._train(checkpoint)
@@ -136,7 +139,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
         Raises:
             ToldToStopError: before a pass.
-            TrainerError: the loss is no number any more.
+            TrainerError: the loss is no number any more, or the training destroys the model.
         """
         before = RngState.capture()
         try:
@@ -149,10 +152,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             self._after_step.restore()
             raise
         self.last_loss = total.item()
-        if not math.isfinite(self.last_loss):
-            step, rate = self.state.global_step + 1, self._get_learning_rate()
-            message = f"the loss is {self.last_loss} at step {step} (learning rate {rate:.3g})"
-            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+        self._require_sound(self.last_loss)
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
         self._after_step = RngState.capture()
@@ -177,6 +177,26 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         losses.clear()
         self._use_smaller(model, smaller)
         return None
+
+    def _require_sound(self, loss: float) -> None:
+        """Checks a step's loss.
+
+        Raises:
+            TrainerError: it is no number, or the model has been lost for too long.
+        """
+        step, rate = self.state.global_step + 1, self._get_learning_rate()
+        if not math.isfinite(loss):
+            message = f"the loss is {loss} at step {step} (learning rate {rate:.3g})"
+            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        self.divergence.take(loss, vocabulary)
+        if self.divergence.certain:
+            raise TrainerError(
+                FailureReason.LOSS_DIVERGED,
+                f"the loss is {loss:.4g} at step {step} (learning rate {rate:.3g}), and has been so high for "
+                f"{self.divergence.steps} steps: the training has destroyed what the model knew (a guess among all "
+                f"{vocabulary:,} tokens has {math.log(vocabulary):.4g})",
+            )
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
         """The passes that this process runs: alone, all of them."""
@@ -238,7 +258,9 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._save_scaler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        StepRecord(step=self.state.global_step, passes=self.passes, last_loss=self.last_loss).write(folder)
+        StepRecord(
+            step=self.state.global_step, passes=self.passes, last_loss=self.last_loss, divergence=self.divergence
+        ).write(folder)
         if self.evaluation is not None and self.evaluation.best is not None:
             self.evaluation.best.write(folder)
         self.saved_step = self.state.global_step
@@ -247,6 +269,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """Takes what transformers does not restore."""
         record = StepRecord.read(checkpoint)
         self.passes, self.last_loss, self.saved_step = record.passes, record.last_loss, record.step
+        self.divergence = record.divergence
         if self.evaluation is not None:
             self.evaluation.best = BestAdapter.read(checkpoint)
 

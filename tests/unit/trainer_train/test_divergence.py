@@ -1,0 +1,43 @@
+"""When a training counts as lost."""
+
+import math
+
+import pytest
+
+from finetune_trainer.train.divergence import PATIENCE, Divergence
+
+VOCABULARY = 49_152
+GUESS = math.log(VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("losses", "certain"),
+    [
+        pytest.param([2.5] * 3 + [7.3] * PATIENCE, True, id="it knows only how often words are used"),
+        pytest.param([2.5] + [GUESS] * PATIENCE, True, id="it guesses"),
+        pytest.param([2.5] + [7.3] * (PATIENCE - 1), False, id="not yet"),
+        pytest.param([2.5] + [7.3] * (PATIENCE - 1) + [3.0] + [7.3] * (PATIENCE - 1), False, id="it came back"),
+        pytest.param([2.5] + [6.0] * 100, False, id="hard rows"),
+        pytest.param([GUESS] * 100, False, id="random weights that learn nothing"),
+        pytest.param([2 * GUESS] * 100, False, id="badly scaled random weights"),
+    ],
+)
+def test_model_that_was_good_and_is_lost(losses: list[float], certain: bool) -> None:
+    divergence = Divergence()
+    seen = []
+    for loss in losses:
+        divergence.take(loss, VOCABULARY)
+        seen.append(divergence.certain)
+
+    assert seen[-1] is certain
+    assert not any(seen[:-1])
+
+
+def test_checkpoint_is_not_worth_it_from_the_first_bad_step_on() -> None:
+    divergence = Divergence()
+    suspected = []
+    for loss in (2.5, 8.0, 2.6):
+        divergence.take(loss, VOCABULARY)
+        suspected.append(divergence.suspected)
+
+    assert suspected == [False, True, False]
