@@ -68,7 +68,7 @@ VARIANTS: dict[str, Variant] = {
     "20 epochs of gzip, varlen attention": Variant(
         sections={
             **_EVERY_3,
-            "training": {"epochs": 20, "batchSize": 8, "learningRate": "1e-2"},
+            "training": {"epochs": 20, "maxSteps": None, "batchSize": 8, "learningRate": "1e-2"},
             "model": {"attention": "varlen"},
         },
         packed=True,

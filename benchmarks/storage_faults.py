@@ -30,7 +30,7 @@ from finetune_trainer.contract.layout import RECIPE_ENV, STORAGE_SECRET_ENV, TER
 from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
-from s3faults import Fault
+from s3faults import Fault, Plan
 from trainer.running import QUESTIONS
 from trainer.tiny_model import make_tiny_model
 
@@ -45,11 +45,18 @@ class Weather:
         rate: the chance that a fault begins.
         burst: requests that it lasts for, at most.
         kinds: the faults.
+        after: requests without any, at the beginning.
     """
 
     rate: float
     burst: int
     kinds: Sequence[Fault] = s3faults.BRIEF
+    after: int = 0
+
+    def plan(self, seed: int) -> Plan:
+        """The weather of a day."""
+        chance = s3faults.random_faults(seed, self.rate, self.kinds, self.burst)
+        return lambda request: chance(request) if request.number >= self.after else None
 
 
 WEATHERS = {
@@ -60,6 +67,11 @@ WEATHERS = {
     "torn bodies, one in three": Weather(rate=1 / 3, burst=2, kinds=(Fault.CUT_ANSWER, Fault.RESET_ANSWER)),
     "lost answers, one in three": Weather(rate=1 / 3, burst=2, kinds=(Fault.LOST_ANSWER,)),
     "drips, one in fifty": Weather(rate=0.02, burst=1, kinds=(Fault.DRIP,)),
+    "nothing but 503": Weather(rate=1, burst=1, kinds=(Fault.SLOW_DOWN,)),
+    "bodies cut for ever": Weather(rate=1, burst=1, kinds=(Fault.CUT_ANSWER,)),
+    "silent for ever": Weather(rate=1, burst=1, kinds=(Fault.SILENCE,)),
+    "drips for ever": Weather(rate=1, burst=1, kinds=(Fault.DRIP,)),
+    "silent from the 70th request on": Weather(rate=1, burst=1, kinds=(Fault.SILENCE,), after=70),
 }
 
 
@@ -81,7 +93,7 @@ def main() -> None:
             for seed in range(options.seeds):
                 weather = WEATHERS[name]
                 with s3faults.running(server.endpoint) as faults:
-                    faults.plan = s3faults.random_faults(seed, weather.rate, weather.kinds, weather.burst)
+                    faults.plan = weather.plan(seed)
                     end = bench.train(f"{list(WEATHERS).index(name)}-{seed}", faults.endpoint)
                     happened = sum(faults.counts().values())
                 same = "same" if end.digest == whole.digest else "none" if end.digest is None else "DIFFERS"

@@ -1,10 +1,13 @@
 """The run with everything in object storage: a real server, real keys."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import s3faults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest
@@ -20,7 +23,19 @@ from trainer.running import QUESTIONS
 pytestmark = pytest.mark.trainer
 
 
-def _recipe(server: s3server.S3Server, output: str = "s3://data/adapters") -> Recipe:
+@pytest.fixture(scope="module")
+def server(tiny_model: Path) -> Iterator[s3server.S3Server]:
+    """A server with model and data."""
+    with s3server.running() as running:
+        for path in tiny_model.iterdir():
+            running.put(f"base/{path.name}", path.read_bytes())
+        running.put("base/original/consolidated.00.pth", b"not to be fetched")
+        running.put("rows/a.jsonl", "".join(json.dumps(row) + "\n" for row in QUESTIONS[:10]).encode())
+        running.put("rows/b.jsonl", "".join(json.dumps(row) + "\n" for row in QUESTIONS[10:]).encode())
+        yield running
+
+
+def _recipe(server: s3server.S3Server, output: str = "s3://data/adapters", **sections: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "job": {"name": "tiny"},
@@ -30,6 +45,7 @@ def _recipe(server: s3server.S3Server, output: str = "s3://data/adapters") -> Re
             "training": {"maxSteps": 2, "batchSize": 8},
             "output": {"uri": output},
             "storage": server.spec.to_dict(),
+            **sections,
         }
     )
 
@@ -45,40 +61,55 @@ def _run(recipe: Recipe, credentials: Credentials, work: Path, writer: str) -> R
     )
     if result.outcome is Outcome.SUCCEEDED:
         assert reporter.progress.bytes_downloaded
-        assert reporter.progress.bytes_uploaded == result.output.size_bytes
+        if recipe.checkpoint.every_steps is None:
+            assert reporter.progress.bytes_uploaded == result.output.size_bytes
     return result
 
 
-def test_model_data_and_adapter_in_s3(tiny_model: Path, tmp_path: Path) -> None:
-    with s3server.running() as server:
-        for path in tiny_model.iterdir():
-            server.put(f"base/{path.name}", path.read_bytes())
-        server.put("base/original/consolidated.00.pth", b"not to be fetched")
-        server.put("rows/a.jsonl", "".join(json.dumps(row) + "\n" for row in QUESTIONS[:10]).encode())
-        server.put("rows/b.jsonl", "".join(json.dumps(row) + "\n" for row in QUESTIONS[10:]).encode())
-        admin = s3server.mount(tmp_path / "admin", server.admin)
-        recipe = _recipe(server)
+def test_model_data_and_adapter_in_s3(server: s3server.S3Server, tmp_path: Path) -> None:
+    admin = s3server.mount(tmp_path / "admin", server.admin)
+    recipe = _recipe(server)
 
-        first = _run(recipe, admin, tmp_path / "first", "pod-one")
+    first = _run(recipe, admin, tmp_path / "first", "pod-one")
 
-        assert first.outcome is Outcome.SUCCEEDED
-        prefix = f"adapters/tiny/{first.fingerprint[:12]}/"
-        manifest = Manifest.model_validate_json(server.get(f"{prefix}manifest.json"))
-        assert first.output.base_model == "s3://data/base"
-        assert {f"{prefix}{file.path}" for file in manifest.files} | {
-            f"{prefix}manifest.json",
-            "adapters/tiny/latest.json",
-        } == set(server.keys("adapters/"))
-        assert [item.uri for item in manifest.dataset] == ["s3://data/rows/a.jsonl", "s3://data/rows/b.jsonl"]
-        assert not (tmp_path / "first" / "model" / "consolidated.00.pth").exists()
-        config = json.loads(server.get(f"{prefix}{manifest.adapter}/adapter_config.json"))
-        assert config["base_model_name_or_path"] == "s3://data/base"
+    assert first.outcome is Outcome.SUCCEEDED
+    prefix = f"adapters/tiny/{first.fingerprint[:12]}/"
+    manifest = Manifest.model_validate_json(server.get(f"{prefix}manifest.json"))
+    assert first.output.base_model == "s3://data/base"
+    assert {f"{prefix}{file.path}" for file in manifest.files} | {
+        f"{prefix}manifest.json",
+        "adapters/tiny/latest.json",
+    } == set(server.keys("adapters/"))
+    assert [item.uri for item in manifest.dataset] == ["s3://data/rows/a.jsonl", "s3://data/rows/b.jsonl"]
+    assert not (tmp_path / "first" / "model" / "consolidated.00.pth").exists()
+    config = json.loads(server.get(f"{prefix}{manifest.adapter}/adapter_config.json"))
+    assert config["base_model_name_or_path"] == "s3://data/base"
 
-        again = _run(recipe, admin, tmp_path / "again", "pod-two")
-        assert (again.outcome, again.output) == (Outcome.REUSED, first.output)
+    again = _run(recipe, admin, tmp_path / "again", "pod-two")
+    assert (again.outcome, again.output) == (Outcome.REUSED, first.output)
 
-        reader = s3server.mount(tmp_path / "reader", server.reader)
-        with pytest.raises(TrainerError) as caught:
-            _run(_recipe(server, "s3://data/elsewhere"), reader, tmp_path / "denied", "pod-three")
-        assert caught.value.reason is FailureReason.STORAGE_ACCESS_DENIED
-        assert server.keys("elsewhere/") == []
+    reader = s3server.mount(tmp_path / "reader", server.reader)
+    with pytest.raises(TrainerError) as caught:
+        _run(_recipe(server, "s3://data/elsewhere"), reader, tmp_path / "denied", "pod-three")
+    assert caught.value.reason is FailureReason.STORAGE_ACCESS_DENIED
+    assert server.keys("elsewhere/") == []
+
+
+def test_a_server_that_misbehaves_gets_the_same_bytes(server: s3server.S3Server, tmp_path: Path) -> None:
+    admin = s3server.mount(tmp_path / "admin", server.admin)
+    often = {"checkpoint": {"everySteps": 1}}
+    calm = _run(_recipe(server, "s3://data/calm", **often), admin, tmp_path / "calm", "pod")
+    with s3faults.running(server.endpoint) as faults:
+        faults.plan = s3faults.random_faults(seed=4, rate=0.2)
+        recipe = _recipe(server, "s3://data/stormy", storage={"endpoint": faults.endpoint}, **often)
+        stormy = _run(recipe, admin, tmp_path / "stormy", "pod")
+        assert len(faults.counts()) > 4, "faults of several kinds"
+
+    weights = [
+        server.get(result.output.uri.removeprefix("s3://data/") + "/adapter_model.safetensors")
+        for result in (calm, stormy)
+    ]
+    assert weights[0] == weights[1]
+    left = [key for key in server.keys("stormy/") if key.endswith("manifest.json") or "checkpoints" in key]
+    assert left == [stormy.output.manifest_uri.removeprefix("s3://data/")]
+    assert list((tmp_path / "stormy").rglob("*.part")) == []
