@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
     pod = Pod.of(recipe, {})
     _say(f"{job.name}: training" + (f" in {pod.size} processes" if pod.size > 1 else ""))
     stop = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    before = signal.signal(signal.SIGINT, _stopper(stop))
     try:
         with ProgressBar() as bar, known_causes(), tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder:
             if pod.size > 1:
@@ -109,6 +110,17 @@ def _train(job: JobFile, work: Path | None) -> "Result":
             return train(recipe, context)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _stopper(stop: threading.Event) -> Callable[..., None]:
+    """What an interrupt does: the first one ends the run at the next step, another one at once."""
+
+    def tell(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _say("\nending with this step; interrupt again to end at once")
+
+    return tell
 
 
 def _train_in_processes(

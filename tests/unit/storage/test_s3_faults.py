@@ -239,3 +239,18 @@ def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
     faults.plan = s3faults.first(*[Fault.SLOW_DOWN] * 3, method="DELETE")
     shelf.clear()
     assert s3.keys("shelf/") == []
+
+
+@pytest.mark.parametrize("step", ["uploads", "uploadId="])
+def test_a_large_upload_whose_answers_are_lost_is_there_in_the_end(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path, step: str
+) -> None:
+    """Its beginning, and its end: the server knows an upload no more that it has put together."""
+    content = random.Random(5).randbytes(17 << 20)
+    (tmp_path / "large").write_bytes(content)
+    left = [Fault.LOST_ANSWER]
+    faults.plan = lambda request: left.pop() if left and request.method == "POST" and step in request.path else None
+    uri = parse_uri(f"s3://data/large/{step}")
+    Patience(seconds=5, first_pause=0.05).call(lambda: store(MANY).upload(tmp_path / "large", uri, ignore))
+    assert faults.counts() == {Fault.LOST_ANSWER: 1}
+    assert s3.get(f"large/{step}") == content

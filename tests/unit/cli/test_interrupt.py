@@ -1,0 +1,44 @@
+"""Interrupting a local run: the second time it ends at once, whatever it waits for."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from finetune_trainer.contract.failure import ExitCode
+
+JOB = """\
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {{name: support-bot}}
+spec:
+  model:     {{uri: "s3://models/base"}}
+  dataset:   {{uri: "s3://data/train.jsonl"}}
+  output:    {{uri: "s3://models/adapters"}}
+  storage:   {{endpoint: "http://127.0.0.1:{port}"}}
+  resources: {{gpus: 0}}
+  preflight: {{enabled: false}}
+"""
+
+
+def test_interrupted_twice_it_does_not_wait_for_storage_that_is_silent(tmp_path: Path) -> None:
+    command = "from finetune_operator.cli import main; raise SystemExit(main(['run', 'job.yaml']))"
+    keys = {"AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        (tmp_path / "job.yaml").write_text(JOB.format(port=silent.getsockname()[1]))
+        process = subprocess.Popen(
+            [sys.executable, "-c", command], cwd=tmp_path, env=os.environ | keys, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            while "interrupt again" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+            process.stderr.close()
+            assert process.wait() == ExitCode.PREEMPTED
+    assert "interrupted" in said
+    assert "Traceback" not in said
