@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-CATCH_UP_SECONDS = 0.1
+CATCH_UP_SECONDS = 0.5
 
 
 class Pace:

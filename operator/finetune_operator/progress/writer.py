@@ -63,7 +63,9 @@ class ProgressWriter:
             self._slots.release()
             return False
         group.create_task(self._write(report))
-        await asyncio.sleep(self._pace.next_slot())
+        # Not for zero seconds: that is a turn of the loop, which on a busy machine is longer than many slots.
+        if (delay := self._pace.next_slot()) > 0:
+            await asyncio.sleep(delay)
         return True
 
     async def _write(self, report: Report) -> None:
