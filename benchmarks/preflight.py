@@ -1,6 +1,6 @@
 """How fast preflight looks through data, on one core, and how much memory it takes.
 
-    python benchmarks/preflight.py [--megabytes 200]
+    python benchmarks/preflight.py [--megabytes 200] [--large]
 
 Each kind of rows is written to a temporary folder and validated in a process of its own; `cpu` counts that process's
 CPU time, so other work on the machine disturbs it less than a clock would. `json.loads` is the standard library's bare
@@ -98,12 +98,27 @@ _KINDS: dict[str, Callable[[random.Random], object]] = {
 }
 
 
+_LARGE_ROWS = 10_000_000
+
+
 def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes]:
     """Lines of a kind, `size` bytes in all; a few thousand different ones, over and over."""
     dice = random.Random(0)
     block = b"".join(json.dumps(kind(dice), ensure_ascii=False).encode() + b"\n" for _ in range(4000))
     for _ in range(max(1, size // len(block))):
         yield block
+
+
+def _different(rows: int) -> Iterator[bytes]:
+    """Lines of alpaca, half a kilobyte each, no two of which are the same."""
+    dice = random.Random(0)
+    asked, answers = [_text(dice, 20) for _ in range(1999)], [_text(dice, 80) for _ in range(1997)]
+    for start in range(0, rows, 1000):
+        numbers = range(start, min(rows, start + 1000))
+        yield "".join(
+            f'{{"instruction": "{n}: {asked[n % 1999]}", "input": "", "output": "{answers[n * 7 % 1997]}"}}\n'
+            for n in numbers
+        ).encode()
 
 
 def _prompts(size: int) -> Iterator[dict[str, str]]:
@@ -156,7 +171,9 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=200, help="size of each file (default: 200)")
-    size = parser.parse_args().megabytes * 1_000_000
+    parser.add_argument("--large", action="store_true", help="a file of 5 GB, ten million different rows, as well")
+    options = parser.parse_args()
+    size = options.megabytes * 1_000_000
     print(f"{'rows':28}  {'rows':>9}  {'MB':>6}  {'MB/s cpu':>8}  {'json.loads':>10}  {'peak MiB':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in _KINDS.items():
@@ -173,6 +190,11 @@ def main() -> None:
             write(path, size)
             _print(f"prompt, completion: {name}", _measure(path))
             path.unlink()
+        if options.large:
+            path = Path(folder) / "rows.jsonl"
+            with path.open("wb") as file:
+                file.writelines(_different(_LARGE_ROWS))
+            _print("alpaca, different rows", _measure(path))
 
 
 def _print(name: str, result: dict[str, float]) -> None:

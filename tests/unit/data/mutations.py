@@ -9,6 +9,7 @@ docs/data.md. The same seed makes the same lines on every machine.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import random
@@ -343,7 +344,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     counts, began = Counter[str](), time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
         for number in range(-(-options.lines // LINES_A_FILE)):
             counts += check_part(Path(folder), options.seed, number)
     for name, count in counts.most_common():
