@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.contract.failure import ExitCode, FailureReason
+from finetune_trainer.contract.layout import MASTER_ENV, NODE_ENV, NODES_ENV
 from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.contract.termination import Termination
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.distributed.peers import Peers
 from finetune_trainer.distributed.sharding import Sharding
@@ -34,8 +37,18 @@ TWO = {"machine": {"gpus": 2}}
 LENGTH = 12
 
 
+def _end_of_two_pods(run: LocalRun) -> tuple[int, str, Termination]:
+    """The end of the first of two pods with a process each, as on two nodes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        both = {NODES_ENV: "2", MASTER_ENV: f"127.0.0.1:{free.getsockname()[1]}"}
+    pods = {index: start_pod(run, **both, **{NODE_ENV: index}) for index in ("0", "1")}
+    found = end_of(pods["0"], run, "0")
+    assert end_of(pods["1"], run, "1")[0] == found[0]
+    return found
+
+
 def test_killed_and_taken_up_again_it_makes_the_files_of_a_training_without(local_run: Runs) -> None:
-    """Process 1 is killed, which process 0 meets in the middle of a pass; the reason is process 1's.
+    """Process 1 is killed, which process 0 meets in the middle of a pass; the reason is process 1's. Two pods go on.
 
     Steps of five passes leave one process without in every third round. Measured on the way and beside the base model,
     with samples and a merged model.
@@ -60,7 +73,8 @@ def test_killed_and_taken_up_again_it_makes_the_files_of_a_training_without(loca
     code, log, message = end_of(process, sharded)
     assert (code, message.reason) == (ExitCode.INTERNAL, FailureReason.KILLED), log
     assert message.message == "process 1 was ended by SIGKILL"
-    code, log, message = end_of(start_pod(sharded), sharded)
+
+    code, log, message = _end_of_two_pods(sharded.changed(machine={"gpus": 1, "nodes": 2}))
 
     assert code == 0, log
     assert " resuming step=" in log

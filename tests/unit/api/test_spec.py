@@ -74,6 +74,14 @@ def test_the_recipe_holds_what_shapes_the_result() -> None:
     assert (recipe.lora.rank, recipe.run_token, recipe.output.uri) == (8, "again", "s3://models/adapters")
 
 
+def test_weights_may_be_divided_over_gpus_and_nodes_and_not_over_one() -> None:
+    divided = MINIMAL | {"model": MINIMAL["model"] | {"sharding": "full"}}
+    recipe = parse_spec(divided | {"resources": {"gpus": 2, "nodes": 3}}).recipe(JobIdentity(name="support-bot"))
+    assert recipe.machine.processes == 6
+    with pytest.raises(SpecError, match=r"spec\.model\.sharding.*raise resources\.gpus or resources\.nodes"):
+        parse_spec(divided)
+
+
 def test_an_object_of_the_server_without_status_counts_as_unseen() -> None:
     metadata = {"name": "a", "namespace": "b", "uid": "c", "creationTimestamp": "2026-11-24T10:00:00Z"}
     job = parse_job({"metadata": metadata, "spec": MINIMAL})
