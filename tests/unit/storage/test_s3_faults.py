@@ -25,14 +25,18 @@ from finetune_trainer.storage.s3_client import Timing
 from s3faults import Fault, Faults, Plan
 from s3server import S3Server
 
-_PACE = Pace(seconds=0.3, least=4096)
-HASTY = Timing(silence_seconds=0.3, repeat_seconds=5, pace=_PACE, reading=Patience(seconds=5, first_pause=0.05))
+HASTY = Timing(
+    silence_seconds=1.0,
+    repeat_seconds=20,
+    pace=Pace(seconds=1.0, least=4096),
+    reading=Patience(seconds=20, first_pause=0.05),
+)
 """As in a pod, but in a hurry."""
 RESIGNED = Timing(
     attempts=50,
-    silence_seconds=0.3,
-    repeat_seconds=0.4,
-    pace=_PACE,
+    silence_seconds=1.5,
+    repeat_seconds=0.5,
+    pace=Pace(seconds=0.5, least=4096),
     reading=Patience(seconds=0.5, first_pause=0.1),
 )
 """Gives up soon."""
@@ -132,16 +136,31 @@ def test_a_download_goes_on_after_faults(
     assert faults.counts() == {fault: 2}
 
 
-@pytest.mark.parametrize("fault", [Fault.DRIP, Fault.SILENCE, Fault.CUT_ANSWER])
-def test_what_never_comes_is_given_up(s3: S3Server, faults: Faults, store: Open, tmp_path: Path, fault: Fault) -> None:
+_SILENT = "the server fell silent, or its answer came too slowly"
+_TORN = "the connection broke off before the answer was whole"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault.DRIP, _SILENT),
+        (Fault.SILENCE, _SILENT),
+        (Fault.CUT_ANSWER, _TORN),
+        (Fault.RESET_ANSWER, _TORN),
+        (Fault.SLOW_DOWN, "HTTP 503 SlowDown please wait"),
+    ],
+)
+def test_what_never_comes_is_given_up(
+    s3: S3Server, faults: Faults, store: Open, tmp_path: Path, fault: Fault, said: str
+) -> None:
     s3.put("never/x", b"x" * 5000)
-    resigned = store(RESIGNED)
-    [source] = resigned.stat(parse_uri("s3://data/never/x"))
+    [source] = store(HASTY).stat(parse_uri("s3://data/never/x"))
     faults.plan = always(fault)
     with pytest.raises(TrainerError) as caught:
-        resigned.download(source, tmp_path / "target", ignore)
+        store(RESIGNED).download(source, tmp_path / "target", ignore)
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
-    assert "s3://data/never/x" in caught.value.message
+    assert caught.value.message.startswith("reading s3://data/never/x at http")
+    assert caught.value.message.endswith(f": {said}")
     assert list(tmp_path.iterdir()) == []
 
 

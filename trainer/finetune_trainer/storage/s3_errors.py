@@ -9,18 +9,25 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionClosedError,
     ConnectionError,  # noqa: A004 (botocore's name)
+    ConnectTimeoutError,
     CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     PartialCredentialsError,
+    ReadTimeoutError,
+    ResponseStreamingError,
     SSLError,
     TokenRetrievalError,
 )
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3UploadFailedError
 from urllib3.exceptions import HTTPError as Urllib3Error
+from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.base import ObjectNotFoundError, ObjectReplacedError
@@ -130,10 +137,13 @@ def _answered(error: ClientError, attempted: Attempted) -> TrainerError:
         )
     if code == "RequestTimeTooSkewed":
         said = "the clocks of this node and the server differ by more than 15 minutes"
-    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: HTTP {status} {code} {said}".rstrip())
+    answer = f"{status}" if code == str(status) else f"{status} {code}"  # HEAD has no body, hence no code
+    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: HTTP {answer} {said}".rstrip())
 
 
 def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
+    if isinstance(error, ResponseStreamingError) and isinstance(inner := error.kwargs.get("error"), Exception):
+        error = inner
     said = _said(error, attempted)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return TrainerError(
@@ -154,6 +164,16 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
     if isinstance(error, EndpointConnectionError):
         return TrainerError(
             FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: nothing answers there, or the name does not resolve"
+        )
+    if isinstance(error, ConnectTimeoutError):
+        return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: no connection came about in time")
+    if isinstance(error, ReadTimeoutError | Urllib3TimeoutError):
+        return TrainerError(
+            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the server fell silent, or its answer came too slowly"
+        )
+    if isinstance(error, IncompleteReadError | ProtocolError | ConnectionClosedError):
+        return TrainerError(
+            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the connection broke off before the answer was whole"
         )
     if isinstance(error, ConnectionError | HTTPClientError | Urllib3Error):
         return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the connection failed; {said}")
