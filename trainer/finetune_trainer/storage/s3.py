@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 _MIB = 1 << 20
 _PART_BYTES = 16 * _MIB
-
-
 _PARTS_AT_A_TIME = CONNECTIONS // FILES_AT_A_TIME
 _UPLOADS = TransferConfig(
     multipart_threshold=_PART_BYTES,
