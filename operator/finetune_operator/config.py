@@ -80,7 +80,6 @@ def read_config(environment: Mapping[str, str], *, fallback_identity: str) -> Co
             progress_url=reader.value("FINETUNE_PROGRESS_URL", _url, ""),
             service_accounts=frozenset(reader.value("FINETUNE_SERVICE_ACCOUNTS", _words, _DEFAULT_ACCOUNTS)),
             allow_remote_code=reader.value("FINETUNE_ALLOW_REMOTE_CODE", _boolean, default=False),
-            allow_several_nodes=reader.value("FINETUNE_ALLOW_SEVERAL_NODES", _boolean, default=False),
             hub_endpoint=reader.value("FINETUNE_HUB_ENDPOINT", _url, ""),
             hub_ca_bundle=reader.value("FINETUNE_HUB_CA_BUNDLE", _certificates, ""),
         ),

@@ -19,8 +19,11 @@ from component.plane import (
     operator,
     run_pod,
 )
+from finetune_operator.api import names
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS
 from finetune_operator.kube.client import ClientKube
+from finetune_trainer.contract.failure import ExitCode, FailureReason
+from finetune_trainer.contract.termination import Outcome, Termination
 
 
 class World:
@@ -51,9 +54,23 @@ class World:
 
         return await eventually_seen(f"a pod of {job}", look)
 
+    async def numbered_pods(self, job: str, count: int) -> list[dict[str, Any]]:
+        """All pods of a Job of several, by their number."""
+
+        async def look() -> list[dict[str, Any]] | None:
+            pages = [page async for page in self.admin.pages(PODS, self.namespace, label_selector=f"job-name={job}")]
+            found = [item for page in pages for item in page.items]
+            return sorted(found, key=_number) if len(found) == count else None
+
+        return await eventually_seen(f"{count} pods of {job}", look)
+
     async def jobs(self) -> list[str]:
         pages = [page async for page in self.admin.pages(JOBS, self.namespace)]
         return sorted(item["metadata"]["name"] for page in pages for item in page.items)
+
+
+def _number(pod: dict[str, Any]) -> int:
+    return int(pod["metadata"]["labels"][names.INDEX_LABEL])
 
 
 @pytest.fixture
@@ -112,6 +129,39 @@ async def test_without_preflight_a_life_is_at_most_three_and_a_half_writes(
             await world.phase(f"job-{index}", "Succeeded")
         writes = plane.operator_writes(mark, namespace)
         assert len(writes) <= 3.5 * 4, writes
+
+
+async def test_several_pods_are_one_attempt_with_one_reason(
+    plane: Plane, world: World, admin: ClientKube, namespace: str, tmp_path: Path
+) -> None:
+    lost = Termination(outcome=Outcome.FAILED, reason=FailureReason.PEER_FAILED, message="another process is gone")
+    with operator(plane, tmp_path, namespace) as process:
+        await ready(process)
+        mark = plane.mark()
+        await world.create(resources={"nodes": 2}, retry={"backoffSeconds": 1})
+        first, second = await world.numbered_pods("job-train-1", 2)
+        await run_pod(admin, first)
+        await run_pod(admin, second)
+        raw = await world.phase("job", "Running")
+        assert (raw["status"]["gpus"], raw["status"]["podName"]) == (2, first["metadata"]["name"])
+        service = plane.get("service", namespace, first["spec"]["subdomain"])
+        assert service["spec"]["selector"].items() <= second["metadata"]["labels"].items()
+        # The first one says at once what it sees of the second's end.
+        await end_pod(admin, first, exit_code=ExitCode.PEER_FAILED, termination=lost.to_json())
+        await end_pod(admin, second, exit_code=137, termination="")
+        pods = await world.numbered_pods("job-train-2", 2)
+        for pod in reversed(pods):
+            await end_pod(admin, pod)
+        raw = await world.phase("job", "Succeeded")
+        reasons = [attempt["reason"] for attempt in raw["status"]["attempts"]]
+        assert reasons == ["Killed", "TrainingSucceeded"]
+        assert raw["status"]["restarts"] == 1
+        assert [write for write in plane.operator_writes(mark, namespace) if "finetunejobs" not in write] == [
+            "patch services pods-job",
+            "patch jobs job-train-1",
+            "patch services pods-job",
+            "patch jobs job-train-2",
+        ]
 
 
 async def test_a_restart_finds_everything_and_repeats_nothing(

@@ -36,6 +36,8 @@ from localcluster.waiting import wait_for
 
 _LOOPBACK = "127.0.0.1"
 _LOCKED = "bringing the cluster up or down"
+_POD_SECONDS = 5
+"""For pods to end when their node is taken away."""
 
 
 class LocalCluster:
@@ -99,6 +101,33 @@ class LocalCluster:
             set_gpus(self.kubectl, target.name, count)
             self.record.gpus[target.name] = count
         self.record.save(self.home.record)
+
+    def add_node(self) -> Node:
+        """Adds a node with the images of the first one; returns when it is Ready."""
+        taken = {node.index for node in self.record.nodes}
+        free = [index for index in range(1, control_plane.MAX_NODES + 1) if index not in taken]
+        if not free:
+            raise ClusterError(f"the cluster has all of its {control_plane.MAX_NODES} nodes already")
+        node = Node.number(free[0])
+        with locked(self.home.lock, _LOCKED):
+            _ensure_node(self, node)
+        return node
+
+    def remove_node(self, name: str) -> None:
+        """Takes a node away that `add_node` has added, and its pods with it."""
+        node = self.node(name)
+        if node == self.nodes[0]:
+            raise ClusterError(f"{name} carries the cluster's own servers: only `down` takes it away")
+        with locked(self.home.lock, _LOCKED), step(f"removing {name}"):
+            self.kubectl("cordon", name)
+            # By the kubelet while it runs: it also takes back what the pods' network has made.
+            on_it = ("--all-namespaces", f"--field-selector=spec.nodeName={name}")
+            self.kubectl("delete", "pods", *on_it, f"--grace-period={_POD_SECONDS}", "--ignore-not-found", timeout=120)
+            teardown.end_node(self.home, node)
+            self.kubectl("delete", "node", name)
+            self.record.nodes.remove(node)
+            self.record.gpus.pop(name, None)
+            self.record.save(self.home.record)
 
     def start_kubelet(self, node: Node) -> None:
         """Starts a node's kubelet, waits for the node to be Ready, and sets its GPUs."""

@@ -160,6 +160,19 @@ def return_node(cluster: LocalCluster, node: str) -> None:
 
 
 @contextlib.contextmanager
+def second_node(cluster: LocalCluster) -> Iterator[None]:
+    """A cluster of two nodes inside the block; one that was added for it is gone after it."""
+    if len(cluster.nodes) > 1:
+        yield
+        return
+    node = cluster.add_node()
+    try:
+        yield
+    finally:
+        cluster.remove_node(node.name)
+
+
+@contextlib.contextmanager
 def s3_outage(cluster: LocalCluster) -> Iterator[None]:
     """An S3 server that is gone inside the block and back, with its data, after it."""
     object_store.kill(cluster.home)

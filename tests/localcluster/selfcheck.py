@@ -11,9 +11,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from localcluster import levers, s3_service, seaweedfs
+from localcluster import cgroups, iptables, levers, mounts, network, s3_service, seaweedfs
 from localcluster.bench import Bench, bench
 from localcluster.cluster import LocalCluster
+from localcluster.containerd import network_name
 from localcluster.errors import ClusterError
 from localcluster.gpus import RESOURCE
 from localcluster.progress import say, step
@@ -250,6 +251,25 @@ def check_power_loss(place: Bench) -> str:
     wait_for("a new start", lambda: place.main_status("power").get("restartCount", 0) >= 1, timeout=60)
     place.wait_running("power")
     return f"{place.main_status('power')['restartCount']} restart"
+
+
+def check_joining_node(place: Bench) -> str:
+    """A node that joins runs pods of the images that are there, and leaves nothing when it goes."""
+    cluster = place.cluster
+    if len(cluster.nodes) > 1:
+        return "there are two nodes already"
+    with levers.second_node(cluster):
+        joined = cluster.nodes[-1]
+        place.run_to_end("joined", ["/busybox", "true"], nodeName=joined.name)
+        place.pod("left-there", _SLEEP, nodeName=joined.name)
+        place.wait_running("left-there")
+    there = [found["metadata"]["name"] for found in place.kubectl.items("nodes")]
+    left = [str(group) for group in cgroups.existing(joined.cgroup)]
+    left += [str(point) for point in mounts.below(cluster.home.node(joined.name))]
+    left += [chain for chain in iptables.leftovers([network_name(joined)]) if "CNI-" in chain]
+    _expect(there == [cluster.nodes[0].name], f"nodes: {there}")
+    _expect(not left and not network.has_bridge(joined), f"left: {left}")
+    return f"{joined.name} came and went"
 
 
 def check_frozen_container(place: Bench) -> str:

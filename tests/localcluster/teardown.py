@@ -20,7 +20,7 @@ from localcluster.errors import ClusterError
 from localcluster.home import Home
 from localcluster.leftovers import NETWORKS, NODES, RUNTIME_FOLDER, leftovers, stray_files
 from localcluster.progress import Step, step
-from localcluster.records import Record
+from localcluster.records import Node, Record
 
 
 def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster down") -> None:
@@ -36,6 +36,19 @@ def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster d
         if left := leftovers(home, with_node=with_node):
             raise ClusterError("these could not be removed:\n  " + "\n  ".join(left))
         running.outcome = "nothing is left"
+
+
+def end_node(home: Home, node: Node) -> None:
+    """Ends one node whose pods are gone, and removes all it made; the rest of the plane goes on."""
+    _end(home, kubelet.component(node), grace=2)
+    runtime = Containerd(home, node)
+    runtime.kill_tasks()
+    runtime.stop()
+    cgroups.kill(node.cgroup)
+    mounts.unmount_below(home.node(node.name))
+    network.remove_bridge(node)
+    cgroups.remove(node.cgroup)
+    shutil.rmtree(home.node(node.name))
 
 
 def _end_pods(home: Home, running: Step) -> None:

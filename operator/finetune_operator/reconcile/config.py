@@ -14,7 +14,6 @@ class ReconcileConfig:
         progress_url: base URL of the progress server as pods reach it, without a trailing slash; empty turns it off.
         service_accounts: names that spec.scheduling.serviceAccountName may take.
         allow_remote_code: whether model.trustRemoteCode may be true.
-        allow_several_nodes: whether resources.nodes may be above 1, which no cluster has run yet.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
         hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
     """
@@ -25,6 +24,5 @@ class ReconcileConfig:
     progress_url: str = ""
     service_accounts: frozenset[str] = frozenset({"default"})
     allow_remote_code: bool = False
-    allow_several_nodes: bool = False
     hub_endpoint: str = ""
     hub_ca_bundle: str = ""

@@ -25,6 +25,7 @@ PREFLIGHT_RESOURCES = {
 TOKEN_SECONDS = 3600
 _MEMORY_REQUEST = "4Gi"
 
+_PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
 _CONTAINERS = {names.PREFLIGHT_ROLE: "preflight", names.TRAIN_ROLE: "trainer"}
 
 
@@ -261,7 +262,9 @@ def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
         }
     if job.spec.resources.nodes > 1:
         found["subdomain"] = names.service_name(job.name)
-        mine = {"matchLabels": {names.JOB_UID_LABEL: job.uid, names.ATTEMPT_LABEL: str(attempt)}}
+        # Not apart from the preflight pod, which may be on its way out.
+        labels = child_labels(job, names.TRAIN_ROLE, attempt)
+        mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
         apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
         found.setdefault("affinity", {})["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": apart}
     return found

@@ -25,7 +25,7 @@ def refuse(job: FineTuneJob, config: ReconcileConfig) -> Refusal | None:
         return Refusal(reason=FailureReason.INVALID_RECIPE, message="; ".join(forbidden))
     missing = [
         *(f"{item.path}: {item.message}" for item in unsupported_fields(recipe_of(job, attempt=1))),
-        *_not_yet(job, config),
+        *_not_yet(job),
     ]
     if missing:
         return Refusal(reason=FailureReason.NOT_SUPPORTED, message="; ".join(missing))
@@ -51,13 +51,8 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
     return found
 
 
-def _not_yet(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
+def _not_yet(job: FineTuneJob) -> list[str]:
     found = []
-    if job.spec.resources.nodes > 1 and not config.allow_several_nodes:
-        found.append(
-            "spec.resources.nodes: training on several nodes has not been proven on a cluster: set 1 and use "
-            "resources.gpus, or ask the administrator to allow it (FINETUNE_ALLOW_SEVERAL_NODES)"
-        )
     if job.spec.scheduling.queue_name is not None:
         found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
     return found

@@ -12,7 +12,6 @@ def test_two_images_are_enough() -> None:
     assert (config.reconcile.preflight_image, config.reconcile.trainer_image) == ("op:1", "tr:1")
     assert config.reconcile.service_accounts == {"default"}
     assert not config.reconcile.allow_remote_code
-    assert not config.reconcile.allow_several_nodes
     assert config.watch_namespaces == ()
     assert (config.http_port, config.resync_seconds, config.identity) == (8080, 300.0, "me")
     assert config.lease_namespace == "default"
@@ -26,7 +25,6 @@ def test_everything_can_be_set() -> None:
             "FINETUNE_PROGRESS_URL": "http://operator.svc:8080/",
             "FINETUNE_SERVICE_ACCOUNTS": "trainer, default,trainer",
             "FINETUNE_ALLOW_REMOTE_CODE": "true",
-            "FINETUNE_ALLOW_SEVERAL_NODES": "true",
             "FINETUNE_HUB_ENDPOINT": "https://hub.example.com/mirror/",
             "FINETUNE_WATCH_NAMESPACES": " a,b ,",
             "FINETUNE_WORKERS": "4",
@@ -42,7 +40,6 @@ def test_everything_can_be_set() -> None:
     assert config.reconcile.progress_url == "http://operator.svc:8080"
     assert config.reconcile.service_accounts == {"trainer", "default"}
     assert config.reconcile.allow_remote_code
-    assert config.reconcile.allow_several_nodes
     assert config.reconcile.hub_endpoint == "https://hub.example.com/mirror"
     assert config.watch_namespaces == ("a", "b")
     assert (config.workers, config.resync_seconds, config.http_port) == (4, 60.0, 9090)

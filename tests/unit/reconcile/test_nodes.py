@@ -14,7 +14,6 @@ from finetune_trainer.contract import layout
 from finetune_trainer.contract.failure import FailureReason
 from unit.reconcile.world import CONFIG, START, World, a_job, failed, succeeded
 
-ALLOWED = replace(CONFIG, allow_several_nodes=True)
 NODES = {"resources": {"nodes": 2, "gpus": 4}, "preflight": {"enabled": False}, "retry": {"backoffSeconds": 0}}
 
 
@@ -25,7 +24,7 @@ def _phase(world: World) -> Phase | None:
 @pytest.fixture
 def world() -> World:
     """A job of two pods whose Job is there."""
-    world = World(a_job(**NODES), config=ALLOWED)
+    world = World(a_job(**NODES))
     world.step()
     return world
 
@@ -164,7 +163,7 @@ def test_a_node_that_refuses_one_pod_is_the_reason(world: World) -> None:
 
 
 def test_the_start_deadline_holds_for_the_pod_that_does_not_fit() -> None:
-    world = World(a_job(**NODES, startDeadlineSeconds=60), config=ALLOWED)
+    world = World(a_job(**NODES, startDeadlineSeconds=60))
     world.step()
     _pod(world, 0, phase="Running", running_since=START + timedelta(seconds=5))
     _pod(world, 1, unschedulable="0/2 nodes are available: 1 Insufficient nvidia.com/gpu")

@@ -505,7 +505,6 @@ def test_a_success_whose_report_is_gone_is_asked_again() -> None:
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"resources": {"nodes": 2}}, "spec.resources.nodes"),
         ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
     ],
 )
