@@ -184,19 +184,21 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         Raises:
             TrainerError: it is no number, or the model has been lost for too long.
         """
-        step, rate = self.state.global_step + 1, self._get_learning_rate()
         if not math.isfinite(loss):
-            message = f"the loss is {loss} at step {step} (learning rate {rate:.3g})"
-            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the loss is {loss} {self._where()}")
         vocabulary = self.model.config.get_text_config().vocab_size
         self.divergence.take(loss, vocabulary)
         if self.divergence.certain:
             raise TrainerError(
                 FailureReason.LOSS_DIVERGED,
-                f"the loss is {loss:.4g} at step {step} (learning rate {rate:.3g}), and has been so high for "
-                f"{self.divergence.steps} steps: the training has destroyed what the model knew (a guess among all "
-                f"{vocabulary:,} tokens has {math.log(vocabulary):.4g})",
+                f"the loss is {loss:.4g} {self._where()}, and has been so high for {self.divergence.steps} steps: the "
+                f"training has destroyed what the model knew (a guess among all {vocabulary:,} tokens has "
+                f"{math.log(vocabulary):.4g})",
             )
+
+    def _where(self) -> str:
+        """The running step, for messages."""
+        return f"at step {self.state.global_step + 1} (learning rate {self._get_learning_rate():.3g})"
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
         """The passes that this process runs: alone, all of them."""
@@ -282,9 +284,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """
         found = super()._get_grad_norm(model, grad_norm)
         if self.accelerator.scaler is None and not math.isfinite(length := float(found)):
-            step, rate = self.state.global_step + 1, self._get_learning_rate()
-            message = f"the gradient's length is {length} at step {step} (learning rate {rate:.3g})"
-            raise TrainerError(FailureReason.LOSS_DIVERGED, message)
+            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the gradient's length is {length} {self._where()}")
         return found
 
     def compute_loss(
