@@ -1,0 +1,127 @@
+"""An adapter that is folded into its layer's weight gives what PEFT's two products give."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from peft.tuners.lora.bnb import Linear4bit
+
+from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.model import folded
+from finetune_trainer.model.adapter import keep_in_float32, lora_config
+from finetune_trainer.model.folded import fold_adapters
+from finetune_trainer.model.load import load_base
+from trainer.running import recipe_of
+
+pytestmark = pytest.mark.trainer
+IDS = torch.arange(3, 43).reshape(2, 20)
+
+
+def _model(folder: Path, dtype: torch.dtype = torch.float32, **lora: Any) -> Any:
+    base = load_base(folder, ModelSpec(uri=f"file://{folder}"), dtype)
+    torch.manual_seed(0)
+    model = get_peft_model(base, lora_config(recipe_of(folder, folder, folder, lora=lora).lora, base))
+    keep_in_float32(model)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def _loss_and_gradients(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    torch.manual_seed(1)
+    model.zero_grad()
+    loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+    loss.backward()
+    return loss.detach(), {
+        name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+    }
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """Shapes of what was folded, product by product."""
+    seen, real = list[torch.Size](), folded.FoldedProduct.apply
+
+    def noting(x: torch.Tensor, *rest: Any) -> Any:
+        seen.append(x.shape)
+        return real(x, *rest)
+
+    monkeypatch.setattr(folded.FoldedProduct, "apply", noting)
+    return seen
+
+
+@pytest.mark.parametrize("lora", [{}, {"variant": "rslora", "alpha": 3}, {"bias": "all"}], ids=str)
+def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], products: list[torch.Size]) -> None:
+    model = _model(tiny_model, **lora)
+    expected, gradients = _loss_and_gradients(model)
+
+    fold_adapters(model)
+    found, folded_gradients = _loss_and_gradients(model)
+
+    layers = sum(isinstance(part, Linear4bit) for part in model.modules())
+    assert len(products) == layers > 0
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert folded_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(folded_gradients[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("lora", [{"dropout": "0.5"}, {"variant": "dora"}], ids=str)
+def test_what_cannot_be_folded_is_left_to_peft(
+    tiny_model: Path, lora: dict[str, Any], products: list[torch.Size]
+) -> None:
+    model = _model(tiny_model, **lora)
+    model.train()
+    expected, gradients = _loss_and_gradients(model)
+
+    fold_adapters(model)
+    found, same = _loss_and_gradients(model)
+
+    assert products == []
+    assert torch.equal(found, expected)
+    assert all(torch.equal(same[name], gradient) for name, gradient in gradients.items())
+
+
+def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.Size]) -> None:
+    model = _model(tiny_model, torch.bfloat16)
+    fold_adapters(model)
+
+    _loss_and_gradients(model)
+
+    assert products == []
+
+
+@torch.no_grad()
+def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: list[torch.Size]) -> None:
+    model = _model(tiny_model, dropout="0.5").eval()
+    expected = model(input_ids=IDS).logits
+    fold_adapters(model)
+
+    found = model(input_ids=IDS).logits
+
+    assert products
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_few_tokens_are_not_worth_it(tiny_model: Path, products: list[torch.Size]) -> None:
+    model = _model(tiny_model)
+    fold_adapters(model)
+
+    model(input_ids=IDS[:, :1])
+
+    assert products == []
+
+
+def test_base_model_is_itself_while_the_adapter_is_off(tiny_model: Path, products: list[torch.Size]) -> None:
+    model = _model(tiny_model)
+    with torch.no_grad(), model.disable_adapter():
+        expected = model(input_ids=IDS).logits
+        fold_adapters(model)
+        found = model(input_ids=IDS).logits
+
+    assert products == []
+    assert torch.equal(found, expected)
