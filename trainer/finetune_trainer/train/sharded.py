@@ -33,10 +33,10 @@ class ShardedTrainer(ParallelTrainer):
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
         """This process's share of the passes of a measurement; it helps with those that the others have more."""
+        own = super().own_passes(step)
         if self.alone:
-            yield from super().own_passes(step)
+            yield from own
             return
-        own = self._share_of(step)
         for _ in range(self.passes.rounds(step, ranks=self.peers.world.size)):
             part = next(own, None)
             if part is not None:
@@ -73,7 +73,7 @@ class ShardedTrainer(ParallelTrainer):
         trained, size = self._trained_tokens(step), self.peers.world.size
         losses: list[torch.Tensor] = []
         lacking: BaseException | None = None
-        own = self._share_of(step)
+        own = super().own_passes(step)
         for number in range(self.passes.rounds(step, ranks=size)):
             told, lacks = self._anywhere(self.told_to_stop(), lacking is not None)
             if lacks:
@@ -104,6 +104,3 @@ class ShardedTrainer(ParallelTrainer):
         """Which of these hold in any process."""
         found = self.peers.add_up(torch.tensor([float(value) for value in here]))
         return [bool(value) for value in found.tolist()]
-
-    def _share_of(self, step: Tensors) -> Iterator[Tensors]:
-        return self.passes.of(step, rank=self.peers.world.rank, ranks=self.peers.world.size)
