@@ -9,12 +9,11 @@ checkpoints and output are in S3, behind a proxy that injects faults (tests/s3fa
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +25,14 @@ from benchmarks.tables import Table
 
 import s3faults
 import s3server
-from finetune_trainer.contract.layout import RECIPE_ENV, STORAGE_SECRET_ENV, TERMINATION_ENV, WORK_ENV
+from finetune_trainer.contract.layout import STORAGE_SECRET_ENV
 from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
 from s3faults import Fault, Plan
+from trainer.pods import pod_environment
 from trainer.running import QUESTIONS
 from trainer.tiny_model import make_tiny_model
-
-_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +150,12 @@ class _Bench:
             message = folder / f"termination-{command[:1]}"
             process = subprocess.run(
                 [sys.executable, "-m", "finetune_trainer", *command],
-                env=self._environment(folder, message),
+                env=pod_environment(
+                    folder / "recipe.json",
+                    folder / "work",
+                    message,
+                    **{STORAGE_SECRET_ENV: str(self._folder / "keys")},
+                ),
                 capture_output=True,
                 text=True,
                 check=False,
@@ -205,16 +208,6 @@ class _Bench:
                 "storage": {"endpoint": endpoint, "secretRef": {"name": "keys"}},
             }
         )
-
-    def _environment(self, folder: Path, message: Path) -> Mapping[str, str]:
-        return {
-            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
-            "OMP_NUM_THREADS": "1",
-            RECIPE_ENV: str(folder / "recipe.json"),
-            WORK_ENV: str(folder / "work"),
-            TERMINATION_ENV: str(message),
-            STORAGE_SECRET_ENV: str(self._folder / "keys"),
-        }
 
 
 if __name__ == "__main__":

@@ -13,16 +13,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune_trainer.contract.layout import POD_UID_ENV, RECIPE_ENV, STORAGE_SECRET_ENV, TERMINATION_ENV, WORK_ENV
+from finetune_trainer.contract.layout import POD_UID_ENV, STORAGE_SECRET_ENV
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
 from s3faults import Fault, Faults, Plan, Request
-
-_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH")
+from trainer.pods import pod_environment, workers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +120,13 @@ def _live(
     with tempfile.TemporaryDirectory(dir=folder) as work:
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune_trainer"],
-            env=_environment(folder / "recipe.json", Path(work), message, number, keys),
+            env=pod_environment(
+                folder / "recipe.json",
+                Path(work),
+                message,
+                **{POD_UID_ENV: f"{number:08d}-0000-4000-8000-000000000000"},
+                **({STORAGE_SECRET_ENV: str(keys)} if keys is not None else {}),
+            ),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -148,8 +153,8 @@ def _live(
 
 
 def _end(pid: int, kill: Kill) -> None:
-    if kill.worker and (workers := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-        pid = int(workers[-1])
+    if kill.worker and (workers := workers_of(pid)):
+        pid = workers[-1]
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, kill.number)
 
@@ -165,15 +170,3 @@ def _kill_at(pid: int, kill: Kill) -> Plan:
         return Fault.LOST_ANSWER if kill.carried_out else Fault.REFUSED_CONNECTION
 
     return plan
-
-
-def _environment(recipe: Path, work: Path, message: Path, number: int, keys: Path | None) -> Mapping[str, str]:
-    return {
-        **({STORAGE_SECRET_ENV: str(keys)} if keys is not None else {}),
-        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
-        "OMP_NUM_THREADS": "1",
-        RECIPE_ENV: str(recipe),
-        WORK_ENV: str(work),
-        TERMINATION_ENV: str(message),
-        POD_UID_ENV: f"{number:08d}-0000-4000-8000-000000000000",
-    }

@@ -1,6 +1,7 @@
 """The trainer as a pod runs it: in a process of its own, which starts one a GPU."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,25 +13,52 @@ from finetune_trainer.contract.layout import NODE_ENV, POD_UID_ENV, RECIPE_ENV, 
 from finetune_trainer.contract.termination import Termination
 from trainer.running import LocalRun
 
+_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
-def start_pod(run: LocalRun, **more: str) -> subprocess.Popen[str]:
-    """Starts the trainer's process as a pod would; `more` are variables."""
-    recipe, work = run.folder / "recipe.json", run.folder / "work"
-    recipe.write_text(run.recipe.to_json())
-    work.mkdir(exist_ok=True)
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    environment = {
-        **inherited,
+
+def pod_environment(recipe: Path, work: Path, message: Path, **more: str) -> dict[str, str]:
+    """A pod's environment: nothing of the test's own settings for the libraries.
+
+    Args:
+        recipe: the mounted recipe.
+        work: where the trainer may write.
+        message: the termination message's file.
+        **more: further variables.
+    """
+    return {
+        **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "OMP_NUM_THREADS": "1",
         RECIPE_ENV: str(recipe),
         WORK_ENV: str(work),
-        TERMINATION_ENV: str(run.folder / f"termination{more.get(NODE_ENV, '')}"),
-        POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000",
+        TERMINATION_ENV: str(message),
         **more,
     }
+
+
+def environment_of(run: LocalRun, **more: str) -> dict[str, str]:
+    """The environment of a pod of a run, whose recipe is written; `more` are further variables."""
+    recipe, work = run.folder / "recipe.json", run.folder / "work"
+    recipe.write_text(run.recipe.to_json())
+    work.mkdir(exist_ok=True)
+    message = run.folder / f"termination{more.get(NODE_ENV, '')}"
+    return pod_environment(recipe, work, message, **{POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000"} | more)
+
+
+def start_pod(run: LocalRun, **more: str) -> subprocess.Popen[str]:
+    """Starts the trainer's process as a pod would; `more` are variables."""
     return subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer"], env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "finetune_trainer"],
+        env=environment_of(run, **more),
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def end_of(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tuple[int, str, Termination]:
@@ -56,9 +84,9 @@ def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> 
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the pod's workers, by rank."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+def workers_of(pod: int) -> list[int]:
+    """Process ids of the workers of a pod's process, by rank."""
+    children = Path(f"/proc/{pod}/task/{pod}/children").read_text().split()
     return [int(child) for child in children]
 
 

@@ -1,7 +1,6 @@
 """Two processes with a divided base model, and what is looked at in each of them."""
 
 import multiprocessing
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from finetune_trainer.distributed.peers import Peers
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.distributed.world import World
+from trainer.pods import free_port
 
 Look = Callable[[Peers, Path], Any]
 HERE = "127.0.0.1"
@@ -18,8 +18,7 @@ HERE = "127.0.0.1"
 
 def in_two_processes(look: Look, folder: Path) -> list[Any]:
     """What `look`, a function of a module, returns in each of two processes that know each other."""
-    with socket.create_server((HERE, 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_run, args=(look, folder, rank, port)) for rank in range(2)]
     for process in processes:
@@ -32,10 +31,8 @@ def in_two_processes(look: Look, folder: Path) -> list[Any]:
 
 def alone() -> Peers:
     """A world of this process only."""
-    with socket.create_server((HERE, 0)) as free:
-        port = free.getsockname()[1]
     return Peers.join(
-        World(rank=0, size=1, local_rank=0, local_size=1, host=HERE, port=port, progress=-1), lambda: None
+        World(rank=0, size=1, local_rank=0, local_size=1, host=HERE, port=free_port(), progress=-1), lambda: None
     )
 
 

@@ -1,7 +1,6 @@
 """What keeps preflight from a Hub model: each with its own reason, a policy that fits, and words that help."""
 
 import re
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ import hubserver
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 from hubserver import Fault, Hub
 from trainer.hub_job import End, HubJob
+from trainer.pods import free_port
 
 SECRET = "hf_thisTokenIsNeverShown"
 STRANGER = "hf_thisTokenOpensNothing"
@@ -141,8 +141,7 @@ def ends(hub: Hub, tiny_files: dict[str, bytes], tmp_path_factory: pytest.TempPa
     """Every case, at the same time: most of them wait for the next try."""
     pickled = {name: content for name, content in tiny_files.items() if not name.endswith(".safetensors")}
     files = {"whole": tiny_files, "pickled": {**pickled, "pytorch_model.bin": b"\x80\x02"}}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    nowhere = f"http://127.0.0.1:{free_port()}"
 
     def run(name: str) -> End:
         case = CASES[name]

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from finetune_trainer.contract.layout import (
     NODES_ENV,
 )
 from finetune_trainer.contract.termination import Outcome
-from trainer.pods import adapter_of, difference, end_of, start_pod, wait_for, workers_of
+from trainer.pods import adapter_of, difference, end_of, free_port, start_pod, wait_for, workers_of
 from trainer.running import QUESTIONS, LocalRun, folder_of
 
 pytestmark = pytest.mark.trainer
@@ -52,7 +51,7 @@ def test_process_that_is_killed_is_the_reason_and_takes_the_others_along(local_r
     run = local_run(QUESTIONS, training={"maxSteps": 5000}, machine={"gpus": 2})
     process = start_pod(run)
     wait_for(process, " step step=2/")
-    workers = workers_of(process)
+    workers = workers_of(process.pid)
     os.kill(workers[1], signal.SIGKILL)
 
     code, log, message = end_of(process, run)
@@ -127,9 +126,7 @@ def test_adapter_that_is_there_is_taken_by_all(local_run: Runs) -> None:
 def test_two_pods_share_one_training_and_one_that_is_killed_ends_both(local_run: Runs) -> None:
     """Each with its own disk, as on two nodes; the second tells of the first's end as a consequence."""
     run = local_run(QUESTIONS, training={"maxSteps": 5000}, machine={"gpus": 0})
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        master = f"127.0.0.1:{free.getsockname()[1]}"
-    both = {NODES_ENV: "2", MASTER_ENV: master}
+    both = {NODES_ENV: "2", MASTER_ENV: f"127.0.0.1:{free_port()}"}
     # The second one comes first, and waits.
     second, first = (start_pod(run, **both, **{NODE_ENV: index}) for index in ("1", "0"))
     wait_for(first, " step step=2/")

@@ -1,7 +1,6 @@
 """The process as a pod runs it: its log, its exit code, its termination message, its connections, its signals."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -15,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.contract.failure import ExitCode, FailureReason
-from finetune_trainer.contract.layout import POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.termination import Outcome, Termination
+from trainer.pods import environment_of
 from trainer.running import QUESTIONS, LocalRun, adapter_files, folder_of
 
 pytestmark = pytest.mark.trainer
@@ -54,23 +53,6 @@ def proxy() -> Iterator[Listener]:
         thread.join()
 
 
-def _environment(run: LocalRun, **more: str) -> dict[str, str]:
-    """A pod's environment: nothing of the test's own settings for the libraries."""
-    recipe, work = run.folder / "recipe.json", run.folder / "work"
-    recipe.write_text(run.recipe.to_json())
-    work.mkdir()
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-    return {
-        **inherited,
-        "OMP_NUM_THREADS": "1",
-        RECIPE_ENV: str(recipe),
-        WORK_ENV: str(work),
-        TERMINATION_ENV: str(run.folder / "termination"),
-        POD_UID_ENV: "0a1b2c3d-0000-4000-8000-000000000000",
-        **more,
-    }
-
-
 def _message(run: LocalRun) -> Termination:
     message = Termination.read((run.folder / "termination").read_text())
     assert message is not None
@@ -80,7 +62,7 @@ def _message(run: LocalRun) -> Termination:
 def test_process_trains_quietly_without_connections_and_makes_the_same_bytes(local_run: Runs, proxy: Listener) -> None:
     run = local_run(QUESTIONS, training={"maxSteps": 3})
     url = f"http://127.0.0.1:{proxy.port}"
-    environment = _environment(run, HTTP_PROXY=url, HTTPS_PROXY=url, ALL_PROXY=url, PYTHONHASHSEED="77")
+    environment = environment_of(run, HTTP_PROXY=url, HTTPS_PROXY=url, ALL_PROXY=url, PYTHONHASHSEED="77")
 
     done = subprocess.run(
         [sys.executable, "-m", "finetune_trainer"], env=environment, capture_output=True, text=True, check=False
@@ -107,7 +89,7 @@ def test_process_trains_quietly_without_connections_and_makes_the_same_bytes(loc
 def test_sigterm_ends_the_process_at_a_step_and_says_so(local_run: Runs) -> None:
     run = local_run(QUESTIONS, training={"maxSteps": 5000})
     process = subprocess.Popen(
-        [sys.executable, "-m", "finetune_trainer"], env=_environment(run), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "finetune_trainer"], env=environment_of(run), stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     for line in process.stderr:
@@ -141,7 +123,7 @@ def test_existing_adapter_is_reported_without_loading_torch(local_run: Runs) -> 
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", program], env=_environment(run), capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], env=environment_of(run), capture_output=True, text=True, check=False
     )
 
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

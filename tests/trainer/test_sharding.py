@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from finetune_trainer.train.batch import Passes
 from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer
-from trainer.pods import adapter_of, difference, end_of, start_pod, wait_for, workers_of
+from trainer.pods import adapter_of, difference, end_of, free_port, start_pod, wait_for, workers_of
 from trainer.running import QUESTIONS, LocalRun, adapter_files, recipe_of
 from trainer.shard_processes import alone, base_bytes, in_two_processes
 from trainer.tiny_model import make_tiny_model
@@ -39,8 +38,7 @@ LENGTH = 12
 
 def _end_of_two_pods(run: LocalRun) -> tuple[int, str, Termination]:
     """The end of the first of two pods with a process each, as on two nodes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        both = {NODES_ENV: "2", MASTER_ENV: f"127.0.0.1:{free.getsockname()[1]}"}
+    both = {NODES_ENV: "2", MASTER_ENV: f"127.0.0.1:{free_port()}"}
     pods = {index: start_pod(run, **both, **{NODE_ENV: index}) for index in ("0", "1")}
     found = end_of(pods["0"], run, "0")
     assert end_of(pods["1"], run, "1")[0] == found[0]
@@ -69,7 +67,7 @@ def test_killed_and_taken_up_again_it_makes_the_files_of_a_training_without(loca
 
     process = start_pod(sharded)
     wait_for(process, " step step=7/")
-    os.kill(workers_of(process)[1], signal.SIGKILL)
+    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
     code, log, message = end_of(process, sharded)
     assert (code, message.reason) == (ExitCode.INTERNAL, FailureReason.KILLED), log
     assert message.message == "process 1 was ended by SIGKILL"
