@@ -13,7 +13,7 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.data.example import Conversation, Message, Place, Text
+from finetune_trainer.data.example import Conversation, Message, Place, Talk, Text
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
@@ -73,7 +73,7 @@ MAKERS = {"llama-3": "llama3", "gemma": "gemma", "qwen": "qwen2_5", "phi": "phi3
 
 
 def conversation(*turns: tuple[str, str]) -> Conversation:
-    return Conversation(place=PLACE, messages=tuple(Message(role=role, content=text) for role, text in turns))
+    return Conversation(place=PLACE, talk=Talk(tuple(Message(role=role, content=text) for role, text in turns)))
 
 
 def shown(row: TokenRow, tokenizer: Any) -> str:
@@ -283,10 +283,9 @@ def test_roles_that_do_not_alternate_are_a_problem_of_the_row(name: str, turns: 
         RowTokenizer(family(name), Loss.AUTO)(conversation(*turns))
 
 
-@pytest.mark.parametrize("name", ["qwen", "phi"])
-def test_role_that_the_family_does_not_know_is_a_problem_of_the_row(name: str, family: Any) -> None:
-    with pytest.raises(TrainerError, match=f"refuses: {name} takes the roles system, user and assistant"):
-        RowTokenizer(family(name), Loss.AUTO)(conversation(HI, ("tool", "4"), YO))
+def test_role_that_the_family_does_not_know_is_a_problem_of_the_row(family: Any) -> None:
+    with pytest.raises(TrainerError, match="refuses: phi takes the roles system, user and assistant"):
+        RowTokenizer(family("phi"), Loss.AUTO)(conversation(HI, ("tool", "4"), YO))
 
 
 def test_inline_template_with_and_without_marks(family: Any) -> None:

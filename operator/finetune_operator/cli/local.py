@@ -19,7 +19,6 @@ from finetune_operator.cli.jobfile import JobFile
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT, WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
-from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.world import Pod
 from finetune_trainer.storage.places import Places
@@ -30,17 +29,15 @@ if TYPE_CHECKING:
 
 
 def refuse(job: JobFile) -> None:
-    """Refuses what this version does not do.
+    """Refuses what no local run can do.
 
     Raises:
-        TrainerError: with every such field.
+        TrainerError: with the field.
     """
-    missing = [f"{item.path}: {item.message}" for item in unsupported_fields(recipe_of(job))]
     if job.spec.resources.nodes > 1:
-        missing.append("spec.resources.nodes: a local run has one machine; set 1")
-    if missing:
-        lines = "".join(f"\n  {item}" for item in missing)
-        raise TrainerError(FailureReason.NOT_SUPPORTED, f"not in this version:{lines}")
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED, "spec.resources.nodes: a local run has one machine; set 1, or use a cluster"
+        )
 
 
 def recipe_of(job: JobFile) -> Recipe:

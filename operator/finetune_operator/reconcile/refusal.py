@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
-from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.recipe.model import DeviceMap
-from finetune_trainer.contract.supported import unsupported_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +21,7 @@ def refuse(job: FineTuneJob, config: ReconcileConfig) -> Refusal | None:
     forbidden = _forbidden(job, config)
     if forbidden:
         return Refusal(reason=FailureReason.INVALID_RECIPE, message="; ".join(forbidden))
-    missing = [
-        *(f"{item.path}: {item.message}" for item in unsupported_fields(recipe_of(job, attempt=1))),
-        *_not_yet(job),
-    ]
-    if missing:
+    if missing := _not_yet(job):
         return Refusal(reason=FailureReason.NOT_SUPPORTED, message="; ".join(missing))
     return None
 

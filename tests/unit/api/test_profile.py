@@ -11,7 +11,6 @@ from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.profile import SETTINGS, Profile
 from finetune_trainer.contract.recipe import JobIdentity
-from finetune_trainer.contract.supported import unsupported_fields
 
 MINIMAL: dict[str, Any] = {
     "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
@@ -97,10 +96,6 @@ def test_what_the_server_fills_in_hides_no_setting() -> None:
 
     assert parse_spec(stored) == _spec()
     assert _with_defaults(spec_schema(), MINIMAL)["lora"] == {"variant": "lora", "bias": "none"}
-
-
-def test_a_profile_asks_for_nothing_that_is_not_there() -> None:
-    assert unsupported_fields(_spec().recipe(JobIdentity(name="a"))) == []
 
 
 @pytest.mark.parametrize("raw", [{"profile": "llama3"}, {"profile": ["none"]}, {"lora": 3, "profile": "llama2-2023"}])

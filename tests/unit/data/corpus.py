@@ -217,11 +217,11 @@ def _conversations() -> Iterator[Case]:
     yield bad("null content", null_content, (K.TYPE, "messages[1].content: found null"))
     yield bad("empty content", _chat(("user", ""), ("assistant", "a")), (K.EMPTY, "messages[0].content"))
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "x"}]
-    yield bad("parts", _chat(("user", parts), ("assistant", "a")), (K.TYPE, "several parts"))
+    yield bad("parts", _chat(("user", parts), ("assistant", "a")), (K.TYPE, "parts other than text"))
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     calls = _line({"messages": [{"role": "user", "content": "u"}, call, {"role": "assistant", "content": "a"}]})
-    yield bad("tool calls", calls, (K.TYPE, "messages[1].tool_calls: found tool calls"))
-    yield bad("tools", _chat(("user", "u"), ("assistant", "a"), tools=[{"name": "f"}]), (K.TYPE, "tools"))
+    yield bad("tool calls", calls, (K.SCHEMA, "messages[1].tool_calls[0]: found an object"))
+    yield bad("tools", _chat(("user", "u"), ("assistant", "a"), tools=[{"title": "f"}]), (K.SCHEMA, "tools[0]"))
     no_role = _line({"messages": [{"content": "u"}, {"role": "assistant", "content": "a"}]})
     yield bad("no role", no_role, (K.ROLE, "no role"))
     no_content = _line({"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]})

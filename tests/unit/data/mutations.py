@@ -30,8 +30,9 @@ from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 LINES_A_FILE = 400
-_ROLES = {"system", "user", "assistant", "tool", "human", "gpt", "chatgpt", "observation"}
-_ANSWERING = {"assistant", "gpt", "chatgpt"}
+_ROLES = {"system", "user", "assistant", "tool", "human", "gpt", "chatgpt", "observation", "function_call"}
+_ANSWERING = {"assistant", "gpt", "chatgpt", "function_call"}
+_TEXTS = ("tool_call_id", "name", "reasoning_content", "thinking")
 _PLACES = Places(StorageSpec(), None)
 
 
@@ -72,7 +73,13 @@ KINDS = (
         "alpaca",
         {"instruction": "Add.", "input": "1, 2", "output": "3"},
         ("instruction", "output"),
-        optional=("input",),
+        optional=("input", "system"),
+    ),
+    Kind(
+        "alpaca",
+        {"instruction": "Add.", "output": "3", "system": "Be exact."},
+        ("instruction", "output"),
+        optional=("input", "system"),
     ),
     Kind(
         "messages",
@@ -82,6 +89,35 @@ KINDS = (
     Kind(
         "sharegpt",
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        turns=("conversations", "from", "value"),
+    ),
+    Kind(
+        "messages",
+        {
+            "messages": [
+                {"role": "user", "content": "Oslo?"},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": '{"a": [1, "é"]}'}}],
+                },
+                {"role": "tool", "content": "rain", "tool_call_id": "c", "name": "f"},
+                {"role": "assistant", "content": [{"type": "text", "text": "Rain."}], "weight": 0},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"x": [{"y": 1}]}}}],
+            "system": "Be brief.",
+        },
+        turns=("messages", "role", "content"),
+    ),
+    Kind(
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "human", "value": "Oslo?"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
+            ],
+            "tools": '[{"name": "f"}]',
+        },
         turns=("conversations", "from", "value"),
     ),
 )
@@ -234,17 +270,59 @@ def is_good(line: bytes, kind: Kind) -> bool:
         return all(_is_text(row.get(name)) for name in kind.texts) and all(_is_text(text, blank=True) for text in given)
     column, role, content = kind.turns
     turns = row.get(column)
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns) or row.get("tools"):
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
         return False
-    sound = all(
-        isinstance(turn.get(role), str)
-        and turn[role] in _ROLES
-        and _is_text(turn.get(content))
-        and not turn.get("tool_calls")
-        and not turn.get("function_call")
-        for turn in turns
-    )
-    return sound and any(turn[role] in _ANSWERING for turn in turns)
+    if not all(_is_turn(turn, turn.get(role), turn.get(content)) for turn in turns):
+        return False
+    system, tools = row.get("system"), row.get("tools")
+    twice = system not in (None, "") and bool(turns) and turns[0][role] == "system"
+    beside = (system is None or _is_text(system, blank=True)) and (not tools or _are_functions(tools)) and not twice
+    return beside and any(turn[role] in _ANSWERING for turn in turns)
+
+
+def _is_turn(turn: dict[str, Any], role: Any, content: Any) -> bool:
+    if not isinstance(role, str) or role not in _ROLES or turn.get("weight", 1) not in (0, 1, None):
+        return False
+    if not all(turn.get(key) is None or _is_text(turn[key], blank=True) for key in _TEXTS):
+        return False
+    calls = content if role == "function_call" else turn.get("tool_calls")
+    if calls:
+        beside = role == "function_call" or content is None or _is_text(_joined(content), blank=True)
+        return role in _ANSWERING and beside and _are_functions(calls, called=True)
+    if turn.get("function_call") and role != "function_call":
+        return False
+    return _is_text(_joined(content), blank=role in ("tool", "observation"))
+
+
+def _joined(content: Any) -> Any:
+    """The text of a list of parts that are all text."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
+    return "\n".join(map(str, texts)) if all(isinstance(text, str) for text in texts) else content
+
+
+def _are_functions(value: Any, *, called: bool = False) -> bool:
+    """Whether these are functions, or calls of them: objects with a name, in a list or alone, or as JSON in a text."""
+    try:
+        listed = json.loads(value) if isinstance(value, str) else value
+        for item in [listed] if isinstance(listed, dict) else listed:
+            function = item["function"] if isinstance(item.get("function"), dict) else item
+            arguments = function.get("arguments", function.get("parameters")) if called else {}
+            if isinstance(arguments, str):
+                arguments = json.loads(arguments) if arguments.strip() else {}
+            if not isinstance(function["name"], str) or not function["name"].strip():
+                return False
+            if not isinstance(arguments, dict | None) or not _all_clean([item, arguments]):
+                return False
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _all_clean(value: Any) -> bool:
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return all(map(_all_clean, inner)) and (not isinstance(value, str) or _is_text(value, blank=True))
 
 
 def _is_text(value: object, *, blank: bool = False) -> bool:

@@ -56,7 +56,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
         ([{"instruction": "i", "output": "o"}, {"instruction": "i", "input": "", "output": "o"}], 1),
         ([{"instruction": "i", "output": "o"}, {"instruction": "i", "input": "x", "output": "o"}], 0),
         ([{"messages": turns("a", "b")}, {"messages": turns("a", "b", "c", "d")}, {"messages": turns("a", "b")}], 1),
-        ([{"messages": turns("a", "b")}, {"messages": [turn | {"name": "x"} for turn in turns("a", "b")]}], 1),
+        ([{"messages": turns("a", "b")}, {"messages": [turn | {"id": "x"} for turn in turns("a", "b")]}], 1),
         ([{"messages": turns("a", "b"), "tools": []}, {"messages": turns("a", "b")}], 1),
         ([{"text": "日本語"}, {"text": "日本"}, {"text": "日本語"}], 1),
         ([{"text": "a"}, {"text": 1}, {"text": 1}, {}], 0),  # rows with faults are none

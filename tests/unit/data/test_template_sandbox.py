@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.example import Message, Talk
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, for_servers, require_syntax, template_of
 from finetune_trainer.data.templates.trial import Bounds, Trial, TrialResult, try_template
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
-TALK = (Message(role="user", content="hi"), Message(role="assistant", content="yo"))
+TALK = Talk((Message(role="user", content="hi"), Message(role="assistant", content="yo")))
 PLAIN = "{% for m in messages %}{{ m.content ~ eos_token }}{% endfor %}"
 
 

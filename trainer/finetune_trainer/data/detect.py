@@ -13,7 +13,8 @@ from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec,
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
-from finetune_trainer.data.shapes import Row, Shape, columns_read, shapes
+from finetune_trainer.data.records import Row
+from finetune_trainer.data.shapes import Shape, columns_read, shapes
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100

@@ -1,6 +1,8 @@
 """A row of training data after reading: one of three shapes, with the place it came from."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from finetune_trainer.contract.preflight_report import Unit
 
@@ -19,10 +21,58 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation; `role` is system, user, assistant or tool."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: system, user, assistant or tool.
+        content: its text; None where an assistant's turn is tool calls and nothing else.
+        more: what a chat template is given besides, by the names that templates know: `tool_calls`, `name` ….
+        trained: whether an assistant's turn is trained, where such turns are.
+    """
 
     role: str
-    content: str
+    content: str | None
+    more: Mapping[str, Any] | None = None
+    trained: bool = True
+
+    @property
+    def calls(self) -> Sequence[Mapping[str, Any]]:
+        """The tools that the turn calls."""
+        return self.more.get("tool_calls", ()) if self.more else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a chat template is given.
+
+    Attributes:
+        messages: the turns.
+        tools: what the assistant may call, each as a JSON object `{"type": "function", "function": {"name": …}}`.
+    """
+
+    messages: tuple[Message, ...]
+    tools: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def answers(self) -> list[int]:
+        """Which of the turns are the assistant's."""
+        return [index for index, message in enumerate(self.messages) if message.role == "assistant"]
+
+    @property
+    def characters(self) -> int:
+        """How long its texts are."""
+        beside = len(str(self.tools)) if self.tools else 0
+        return beside + sum(
+            len(turn.content or "") + (len(str(turn.more)) if turn.more else 0) for turn in self.messages
+        )
+
+    def before(self, turn: int) -> "Talk":
+        """The talk up to a turn, without it."""
+        return Talk(self.messages[:turn], self.tools)
+
+    def with_turn(self, message: Message) -> "Talk":
+        """The talk with one more turn."""
+        return Talk((*self.messages, message), self.tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +94,10 @@ class PromptCompletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A list of messages with at least one of the assistant."""
+    """A talk with at least one message of the assistant."""
 
     place: Place
-    messages: tuple[Message, ...]
+    talk: Talk
 
 
 Example = Text | PromptCompletion | Conversation

@@ -7,8 +7,7 @@ from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.data.json_line import is_cut_short, parse_row
 from finetune_trainer.data.lines import LineSplitter, line_too_long
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.shapes import Row
+from finetune_trainer.data.records import Record, Row
 
 
 class JsonlRecords:

@@ -15,8 +15,9 @@ from finetune_trainer.data.arrow import pyarrow
 from finetune_trainer.data.columns import Columns, ColumnType
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten
 from finetune_trainer.data.ratio import require_ratio
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.shapes import Row, columns_read
+from finetune_trainer.data.records import Record, Row
+from finetune_trainer.data.shapes import columns_read
+from finetune_trainer.data.tool_calls import as_in_json
 from finetune_trainer.storage.base import ByteCount
 
 _ROWS_A_BATCH = 64
@@ -88,7 +89,7 @@ class ParquetRecords:
                 elif large and (size := _text_bytes(row)) > self._limits.max_line_bytes:
                     yield self.number, None, self._too_long(size)
                 else:
-                    yield self.number, None, others | row
+                    yield self.number, None, others | as_in_json(row)
         # A file that was replaced meanwhile says so at its end, which nothing above has read to.
         self._file.seek(0, io.SEEK_END)
         self._file.read(1)

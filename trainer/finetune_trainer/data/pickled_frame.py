@@ -25,8 +25,9 @@ from finetune_trainer.data.pickled_array import (
     state_of,
 )
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten, shown
-from finetune_trainer.data.records import Record
-from finetune_trainer.data.shapes import Row, columns_read
+from finetune_trainer.data.records import Record, Row
+from finetune_trainer.data.shapes import columns_read
+from finetune_trainer.data.tool_calls import as_in_json
 from finetune_trainer.storage.base import ByteCount
 
 MOST_BYTES: Final = 256 << 20
@@ -75,7 +76,7 @@ class PickledFrameRecords:
                     continue
                 finally:
                     self._unpacked(plain.size)
-                yield self.number, None, others | row
+                yield self.number, None, others | as_in_json(row)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             # The records are whatever the file says: anything in them may be other than pandas writes it.
             raise FaultError(_unknown(str(error) or type(error).__name__)) from None

@@ -5,6 +5,7 @@ kind.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -160,10 +161,24 @@ def shown(value: object) -> str:
     return type(value).__name__
 
 
-def keys_shown(row: dict[str, object]) -> str:
+def keys_shown(row: Mapping[str, object]) -> str:
     """A row's keys, shortened."""
     names = ", ".join(repr(shorten(str(key), 24))[1:-1] for key in list(row)[:8])
     return names + (", …" if len(row) > 8 else "")
+
+
+def absent_key(row: Mapping[str, object], key: str, path: str | None = None) -> Fault:
+    """The fault of a row, or a turn, that lacks a key, or has null there."""
+    if key in row:
+        remedy = "remove the row, or fill it in"
+        return Fault(kind=ProblemKind.TYPE, path=path or key, found="null", expected="a value", remedy=remedy)
+    return Fault(
+        kind=ProblemKind.SCHEMA,
+        path=path or key,
+        found=f"the keys {keys_shown(row)}" if row else "an empty object",
+        expected=f"the key {key}",
+        remedy="every row needs it: rename the key, name it in dataset.fields, or remove the row",
+    )
 
 
 def column_twice(name: str) -> Fault:

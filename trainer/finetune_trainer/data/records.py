@@ -9,8 +9,9 @@ from typing import Protocol, runtime_checkable
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.data.columns import Columns
 from finetune_trainer.data.problems import Fault
-from finetune_trainer.data.shapes import Row
 
+Row = dict[str, object]
+"""The keys of a JSON object, or the columns of a table."""
 Record = tuple[int, int | None, Row | Fault | None]
 """Number from 1, in the reader's unit; offset of its first byte, where the format has one; and the row, or what is
 wrong with the record, or None when it is blank."""

@@ -14,8 +14,8 @@ from finetune_trainer.data.detect import find_shape, unknown_shape
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
-from finetune_trainer.data.records import Records, TypedRecords
-from finetune_trainer.data.shapes import Row, Shape
+from finetune_trainer.data.records import Records, Row, TypedRecords
+from finetune_trainer.data.shapes import Shape
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
 ScannedRow = tuple[Shape, str, int, Row]

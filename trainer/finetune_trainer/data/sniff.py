@@ -10,7 +10,8 @@ from typing import Final
 from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSchema, DatasetSpec
 from finetune_trainer.data.json_line import is_cut_short, parse_row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.shapes import Row, shapes
+from finetune_trainer.data.records import Row
+from finetune_trainer.data.shapes import shapes
 
 UTF8_BOM = b"\xef\xbb\xbf"
 PARQUET_MAGIC = (b"PAR1", b"PARE")

@@ -1,5 +1,7 @@
 """Whether a JSON value is text that can be trained."""
 
+from typing import Any, TypeGuard
+
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 
 
@@ -33,6 +35,14 @@ def is_clean(text: str) -> bool:
     return True
 
 
+def joined_parts(value: object) -> object:
+    """The text of a content of several parts, all of them text, joined by line breaks as vLLM does; else the value."""
+    if not _is_parts(value):
+        return value
+    texts = [text for part in value if part["type"] == "text" and isinstance(text := part.get("text"), str)]
+    return "\n".join(texts) if len(texts) == len(value) else value
+
+
 def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
     """What `sound` objects to, or None."""
     if not isinstance(value, str):
@@ -59,7 +69,7 @@ def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault
 
 def _as_text(value: object) -> str:
     if _is_parts(value):
-        return "several parts (images, audio) are not read: join the text parts"
+        return "parts other than text (images, audio) are not trained: remove them, or the row"
     if value is None:
         return "remove the row, or fill it in"
     if isinstance(value, list | dict):
@@ -71,5 +81,5 @@ def _surrogate(text: str) -> str:
     return next(f"\\u{ord(letter):04x}" for letter in text if 0xD800 <= ord(letter) <= 0xDFFF)
 
 
-def _is_parts(value: object) -> bool:
+def _is_parts(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) and "type" in part for part in value)

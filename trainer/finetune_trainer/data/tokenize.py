@@ -16,7 +16,7 @@ from functools import cached_property
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, Message, PromptCompletion, Text
+from finetune_trainer.data.example import Conversation, Example, Message, PromptCompletion, Talk, Text
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
@@ -97,7 +97,7 @@ class RowTokenizer:
             FaultError: the chat template refuses it.
             TrainerError: the model has no chat template.
         """
-        return self._encode([self._trained_text.prompt([Message(role="user", content=content)])])[0]
+        return self._encode([self._trained_text.prompt(Talk((Message(role="user", content=content),)))])[0]
 
     def _texts(self, examples: Sequence[Text]) -> Sequence[TokenRow | Fault]:
         if examples and self._loss in (Loss.ASSISTANT, Loss.COMPLETION):
@@ -127,7 +127,7 @@ class RowTokenizer:
         places: list[int] = []
         for index, example in enumerate(examples):
             try:
-                text, trained = self._trained_text(example.messages)
+                text, trained = self._trained_text(example.talk)
             except FaultError as error:
                 rows.append(error.fault)
                 continue
@@ -224,7 +224,7 @@ def characters(example: Example) -> int:
         case PromptCompletion():
             return len(example.prompt) + len(example.completion)
         case Conversation():
-            return sum(len(message.content) for message in example.messages)
+            return example.talk.characters
 
 
 def _no_such_part(loss: Loss) -> Fault:

@@ -15,7 +15,6 @@ from finetune_trainer.contract.preflight_report import Check, PreflightReport, T
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss
 from finetune_trainer.contract.recipe.output import OnExisting
-from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.data.example import Conversation, Place
@@ -95,13 +94,11 @@ class _Checks:
         self._memory: MemoryEstimate | None = None
 
     def recipe_fields(self) -> None:
-        """Fields that contradict each other, or ask for what this version does not do."""
+        """Fields that contradict each other."""
 
         def look() -> str:
             if broken := inconsistencies(self._recipe):
                 raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
-            if asked := unsupported_fields(self._recipe):
-                raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, asked)))
             return "every field is understood"
 
         self._run("recipe", (), look)

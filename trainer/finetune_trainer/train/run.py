@@ -10,7 +10,6 @@ from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.supported import unsupported_fields
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.data.templates.choose import check_syntax
 from finetune_trainer.export.adapter import write_adapter
@@ -123,15 +122,13 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
 
 def refuse(recipe: Recipe) -> None:
-    """Refuses a recipe that contradicts itself or asks for what is not there; every such field is named.
+    """Refuses a recipe that contradicts itself; every such field is named.
 
     Raises:
         TrainerError: at least one field.
     """
     if broken := inconsistencies(recipe):
         raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
-    if asked := unsupported_fields(recipe):
-        raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, asked)))
     check_syntax(recipe.dataset.chat_template)
 
 

@@ -65,6 +65,9 @@ class Fields(Wire):
     instruction: Column | None = Field(None, description="Column with the instruction. Example: task.")
     input: Column | None = Field(None, description="Column with the instruction's input. Example: context.")
     output: Column | None = Field(None, description="Column with the expected output. Example: response.")
+    system: Column | None = Field(
+        None, description="Column with the system message of a conversation or an instruction. Example: system_prompt."
+    )
 
     @property
     def named(self) -> frozenset[str]:
@@ -72,13 +75,13 @@ class Fields(Wire):
         return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
-_MESSAGE_FIELDS = frozenset({"messages", "role", "content"})
+_MESSAGE_FIELDS = frozenset({"messages", "role", "content", "system"})
 FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
     DatasetSchema.TEXT: frozenset({"text"}),
     DatasetSchema.PROMPT_COMPLETION: frozenset({"prompt", "completion"}),
     DatasetSchema.MESSAGES: _MESSAGE_FIELDS,
     DatasetSchema.SHAREGPT: _MESSAGE_FIELDS,
-    DatasetSchema.ALPACA: frozenset({"instruction", "input", "output"}),
+    DatasetSchema.ALPACA: frozenset({"instruction", "input", "output", "system"}),
 }
 """The parts that a row of each schema has."""
 

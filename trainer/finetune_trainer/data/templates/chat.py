@@ -1,11 +1,12 @@
 """A chat template, compiled: messages in, text out, and where the template says that the assistant writes."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.example import Talk
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 
 _COMMENT_OR_MARK = re.compile(r"\{#.*?#\}|\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}", re.DOTALL)
@@ -56,27 +57,58 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._refusals = REFUSALS
 
-    def render(self, messages: Sequence[Message], *, asking: bool = False) -> Rendered:
-        """Renders messages; `asking` ends the text with the generation prompt, as a server does.
+    def render(self, talk: Talk, *, asking: bool = False) -> Rendered:
+        """Renders a talk; `asking` ends the text with the generation prompt, as a server does.
 
         Raises:
-            FaultError: the template refuses them.
+            FaultError: the template refuses it.
         """
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = self._compiled.render(
-                messages=turns, tools=None, documents=None, add_generation_prompt=asking, **self._special_tokens
+        tools = list(talk.tools) or None
+        given = {"tools": tools, "documents": None, "add_generation_prompt": asking, **self._special_tokens}
+        refusal: Exception | None = None
+        for turns in _forms(talk):
+            try:
+                text = self._compiled.render(messages=turns, **given)
+            except self._refusals as error:
+                refusal = refusal or error
+            else:
+                return _without_marks(text) if self.has_marks else Rendered(text)
+        raise FaultError(
+            Fault(
+                kind=ProblemKind.TEMPLATE,
+                found=f"a conversation that the chat template refuses: {shorten(str(refusal), 160)}",
+                expected="one that it renders",
+                remedy="change the row, or set another dataset.chatTemplate",
             )
-        except self._refusals as error:
-            raise FaultError(
-                Fault(
-                    kind=ProblemKind.TEMPLATE,
-                    found=f"a conversation that the chat template refuses: {shorten(str(error), 160)}",
-                    expected="one that it renders",
-                    remedy="change the row, or set another dataset.chatTemplate",
-                )
-            ) from error
-        return _without_marks(text) if self.has_marks else Rendered(text)
+        ) from refusal
+
+
+def _forms(talk: Talk) -> Iterator[list[dict[str, Any]]]:
+    """What a template is given, one form after the other until it takes one.
+
+    Templates agree on everything but tool calls. What a turn of nothing but calls says is null for DeepSeek's and an
+    empty text for Qwen-VL's; arguments are an object for most and JSON in a text for DeepSeek's.
+    """
+    turns = [{"role": turn.role, "content": turn.content, **(turn.more or {})} for turn in talk.messages]
+    yield turns
+    if not any(turn.calls for turn in talk.messages):
+        return
+    for empty, arguments_of in (("", None), (None, _as_text), ("", _as_text)):
+        yield [
+            turn
+            | ({"content": empty} if turn["content"] is None else {})
+            | (
+                {"tool_calls": list(map(arguments_of, turn["tool_calls"]))}
+                if arguments_of and "tool_calls" in turn
+                else {}
+            )
+            for turn in turns
+        ]
+
+
+def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
 def require_syntax(source: str) -> None:

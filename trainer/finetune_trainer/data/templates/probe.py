@@ -6,9 +6,9 @@ like a special token in it must be one.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.example import Message, Talk
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.chat import ChatTemplate
 
@@ -61,5 +61,5 @@ def _first_rendered(template: ChatTemplate) -> str:
     raise refusal
 
 
-def _rendered(template: ChatTemplate, conversation: Sequence[Message]) -> str:
-    return template.render(conversation).text + template.render(conversation[:-1], asking=True).text
+def _rendered(template: ChatTemplate, conversation: tuple[Message, ...]) -> str:
+    return template.render(Talk(conversation)).text + template.render(Talk(conversation[:-1]), asking=True).text

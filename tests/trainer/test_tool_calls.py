@@ -1,0 +1,213 @@
+"""Which tokens of conversations with tools are trained («…»), with the templates of the models that have them."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.recipe.dataset import Loss
+from finetune_trainer.data.example import Conversation, Message, Place, Talk
+from finetune_trainer.data.problems import FaultError
+from finetune_trainer.data.template import TrainedText
+from finetune_trainer.data.templates.builtin import template_source
+from finetune_trainer.data.templates.chat import ChatTemplate
+from finetune_trainer.data.templates.choose import use_chat_template
+from finetune_trainer.data.tokenize import RowTokenizer
+from trainer.families import family_tokenizer
+from trainer.running import LocalRun, manifest_of
+
+pytestmark = pytest.mark.trainer
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+SPECIAL = (
+    *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>"),
+    *("<|start|>", "<|end|>", "<|call|>", "<|return|>", "<|channel|>", "<|message|>"),
+)
+TOOLS = (
+    {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": {"type": "object"}}},
+)
+
+
+def calling(*cities: str, content: str | None = None, **more: Any) -> Message:
+    calls = [
+        {"id": f"call{n:05}", "type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        for n, city in enumerate(cities)
+    ]
+    return Message(role="assistant", content=content, more={"tool_calls": calls, **more})
+
+
+USER, RAIN = Message(role="user", content="How is Oslo?"), Message(role="tool", content="rain")
+ANSWER, THANKS = Message(role="assistant", content="It rains."), Message(role="user", content="Thanks.")
+BYE = Message(role="assistant", content="Bye.")
+TALK = Talk((USER, calling("Oslo"), RAIN, ANSWER, THANKS, BYE), TOOLS)
+QWEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
+QWEN_3_5 = "<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
+LLAMA = '{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>'
+THINK = "<think>\n\n</think>\n\n"
+WRITTEN = {
+    "qwen2_5": [QWEN, "It rains.<|im_end|>", "Bye.<|im_end|>"],
+    "qwen3": [QWEN, "It rains.<|im_end|>", f"{THINK}Bye.<|im_end|>"],
+    "qwen3_instruct_2507": [QWEN, "It rains.<|im_end|>", "Bye.<|im_end|>"],
+    "qwen3_vl": [QWEN, "It rains.<|im_end|>", "Bye.<|im_end|>"],
+    "qwen3_5_nothink": [f"<tool_call>\n{QWEN_3_5}<|im_end|>", "It rains.<|im_end|>", "Bye.<|im_end|>"],
+    "nemotron_3_nano": [f"\n<tool_call>\n{QWEN_3_5}\n<|im_end|>", "It rains.<|im_end|>", "Bye.<|im_end|>"],
+    "llama3_1": [LLAMA, "It rains.<|eot_id|>", "Bye.<|eot_id|>"],
+    "llama3_2": [LLAMA, "It rains.<|eot_id|>", "Bye.<|eot_id|>"],
+    "gptoss": [
+        ' to=functions.weather<|channel|>commentary json<|message|>{"city": "Oslo"}<|call|>',
+        "<|channel|>final<|message|>It rains.<|end|>",
+        "<|channel|>final<|message|>Bye.<|return|>",
+    ],
+}
+
+
+def makers(name: str) -> str:
+    return (files("trl") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def trained(source: str, talk: Talk, loss: Loss = Loss.AUTO) -> list[str]:
+    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(talk)
+    return [text[span.start : span.end] for span in spans]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_calls_and_answers_are_trained_with_their_end_of_turn(name: str) -> None:
+    assert trained(makers(name), TALK) == WRITTEN[name]
+    assert trained(makers(name), TALK, Loss.COMPLETION) == WRITTEN[name][-1:]
+
+
+def test_the_built_in_qwen_marks_what_is_found_in_the_makers() -> None:
+    assert trained(template_source("qwen"), TALK) == WRITTEN["qwen2_5"]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "llama3_1", "qwen"])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        (USER, calling("Oslo"), RAIN, ANSWER),
+        (Message(role="system", content="Be kind."), USER, calling("Oslo"), RAIN, calling("Rome"), RAIN, ANSWER),
+        (USER, ANSWER, THANKS, calling("Oslo")),
+    ],
+)
+def test_ids_are_those_of_transformers(name: str, turns: tuple[Message, ...], tiny_model: Path) -> None:
+    """Text and masks are ours; the ids must be what `apply_chat_template` gives, with the makers' template too."""
+    tokenizer = family_tokenizer("qwen", tiny_model)
+    source = template_source(name) if name == "qwen" else makers(name)
+    tokenizer.chat_template = source
+    if name == "llama3_1":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|eot_id|>", "<|eom_id|>"]})
+        tokenizer.bos_token = "<|im_start|>"
+    messages = [{"role": turn.role, "content": turn.content, **(turn.more or {})} for turn in turns]
+    served = tokenizer.apply_chat_template(
+        messages, tools=list(TOOLS), chat_template=makers("qwen2_5") if name == "qwen" else None
+    )["input_ids"]
+
+    row = RowTokenizer(tokenizer, Loss.AUTO)(Conversation(place=Place(file="a", line=1), talk=Talk(turns, TOOLS)))
+
+    assert list(row.ids) == served
+    parts = [list(group) for on, group in groupby(zip(row.ids, row.trained, strict=True), key=lambda x: x[1]) if on]
+    assert len(parts) == sum(turn.role == "assistant" for turn in turns)
+
+
+def test_several_calls_and_text_beside_them() -> None:
+    talk = Talk((USER, calling("Oslo", "Rome", content="Wait."), RAIN, RAIN, ANSWER), TOOLS)
+    both = 'Wait.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n<tool_call>\n'
+    for source in (makers("qwen2_5"), template_source("qwen")):
+        first, second = trained(source, talk)
+        assert first == both + '{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>'
+        assert second == "It rains.<|im_end|>"
+
+
+def test_the_same_call_twice_is_found_at_both_places() -> None:
+    talk = Talk((USER, calling("Oslo"), RAIN, calling("Oslo"), RAIN, ANSWER), TOOLS)
+    assert trained(makers("qwen3"), talk)[:2] == [QWEN, QWEN]
+
+
+PLAIN = "{% for m in messages %}{{ m.role ~ ': ' ~ (m.content or '') ~ eos_token }}{% endfor %}"
+WITH_TOOLS = "{{ tools | tojson if tools }}" + PLAIN
+ONLY_CALLS = (
+    "{% for m in messages %}{{ m.role ~ ': ' }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
+    "{% else %}{{ m.content }}{% endif %}{{ eos_token }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "talk", "said"),
+    [
+        (PLAIN, TALK, "the row's tools, which the chat template leaves out"),
+        (makers("llama3"), TALK, "the row's tools, which the chat template leaves out"),
+        (WITH_TOOLS, TALK, "tool calls, which the chat template leaves out"),
+        (PLAIN, Talk(TALK.messages), "tool calls, which the chat template leaves out"),
+        (
+            PLAIN,
+            Talk((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"}))),
+            "the assistant's reasoning, which the chat template leaves out",
+        ),
+        (makers("llama3_1"), Talk((USER, calling("Oslo", "Rome")), TOOLS), "single tool-calls at once"),
+        *((template_source(name), TALK, "which the chat template leaves out") for name in ("chatml", "llama-3")),
+        *((template_source(name), TALK, "refuses") for name in ("llama-2", "mistral", "gemma", "phi")),
+    ],
+)
+@pytest.mark.parametrize("loss", [Loss.AUTO, Loss.ALL])
+def test_nothing_of_a_row_is_left_out_in_silence(source: str, talk: Talk, said: str, loss: Loss) -> None:
+    with pytest.raises(FaultError) as caught:
+        trained(source, talk, loss)
+    assert said in caught.value.fault.found
+
+
+def test_text_beside_calls_is_not_left_out_in_silence() -> None:
+    with pytest.raises(FaultError, match="the assistant's text beside its tool calls, which the chat template leaves"):
+        trained(ONLY_CALLS, Talk((USER, calling("Oslo", content="Wait."))))
+
+
+def test_reasoning_is_trained_where_the_template_writes_it() -> None:
+    talk = Talk((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"})))
+    assert trained(makers("qwen3"), talk) == ["<think>\n2+2\n</think>\n\n4<|im_end|>"]
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen", "llama-3", "gemma"])
+def test_turns_of_weight_0_are_not_trained(name: str, tiny_model: Path) -> None:
+    tokenizer = family_tokenizer(name, tiny_model)
+    use_chat_template(tokenizer, name)
+    refused = Message(role="assistant", content="No.", trained=False)
+
+    def texts(*turns: Message, loss: Loss = Loss.AUTO) -> list[str]:
+        row = RowTokenizer(tokenizer, loss)(Conversation(place=Place(file="a", line=1), talk=Talk(turns)))
+        pairs = groupby(zip(row.ids, row.trained, strict=True), key=lambda pair: pair[1])
+        return [tokenizer.decode([token for token, _ in group]) for on, group in pairs if on]
+
+    both = texts(USER, ANSWER, THANKS, BYE)
+    assert texts(USER, refused, THANKS, BYE) == both[1:]
+    assert texts(USER, ANSWER, THANKS, refused) == both[:1]
+    assert texts(USER, ANSWER, THANKS, refused, loss=Loss.COMPLETION) == []
+    assert texts(USER, refused, THANKS, BYE, loss=Loss.COMPLETION) == both[1:]
+
+
+def test_weight_0_and_the_loss_of_everything_contradict_each_other() -> None:
+    refused = Message(role="assistant", content="No.", trained=False)
+    with pytest.raises(FaultError, match="a turn of weight 0"):
+        trained(template_source("chatml"), Talk((USER, refused)), Loss.ALL)
+
+
+def test_rows_with_tools_are_checked_and_trained(local_run: Callable[..., LocalRun]) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    turns = [
+        {"role": "user", "content": "How is Oslo?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "rain"},
+        {"role": "assistant", "content": "It rains."},
+    ]
+    rows = [{"tools": list(TOOLS), "messages": turns}] * 4
+    source = WITH_TOOLS.replace("m.content or ''", "m.content or m.tool_calls | tojson")
+
+    run = local_run(rows, dataset={"chatTemplate": source}, training={"maxSteps": 1})
+    result = run()
+
+    data = manifest_of(result).data
+    assert data is not None
+    assert (data.duplicates, data.dropped) == (3, 0)
+    with pytest.raises(TrainerError, match=r"train\.jsonl:1: .*found tool calls, which the chat template leaves out"):
+        run.changed(dataset={"chatTemplate": WITH_TOOLS})()

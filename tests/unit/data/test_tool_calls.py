@@ -1,0 +1,227 @@
+"""Tools, calls and what else may stand in a conversation: the forms that data sets have, and what may be wrong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
+from finetune_trainer.data.example import Conversation, Message, Talk
+from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.scan import DatasetScan
+from finetune_trainer.sources import dataset_objects
+from finetune_trainer.storage.places import Places
+
+PLACES = Places(StorageSpec(), None)
+WEATHER = {"name": "weather", "description": "of a city", "parameters": {"properties": {"city": {"type": "string"}}}}
+TOOLS = ({"type": "function", "function": WEATHER},)
+ASKED = {"role": "user", "content": "Oslo?"}
+CALL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+AS_TEXT = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+RAIN = {"role": "tool", "content": "rain"}
+ANSWER = {"role": "assistant", "content": "It rains."}
+EXPECTED = Talk(
+    (
+        Message(role="user", content="Oslo?"),
+        Message(role="assistant", content=None, more={"tool_calls": [CALL]}),
+        Message(role="tool", content="rain"),
+        Message(role="assistant", content="It rains."),
+    ),
+    TOOLS,
+)
+
+
+def calling(call: object, **more: object) -> dict[str, object]:
+    return {"role": "assistant", "content": None, "tool_calls": [call], **more}
+
+
+def row(call: object = CALL, tools: object = list(TOOLS), **more: object) -> dict[str, object]:
+    return {"messages": [ASKED, calling(call), RAIN, ANSWER], "tools": tools, **more}
+
+
+def talks(path: Path, *rows: object, **spec: Any) -> list[Talk]:
+    if rows:
+        path.write_text("".join(json.dumps(line) + "\n" for line in rows))
+    dataset = DatasetSpec.model_validate({"uri": f"file://{path}", **spec})
+    examples = list(read_examples(dataset, dataset_objects(dataset, PLACES), PLACES))
+    assert all(isinstance(example, Conversation) for example in examples)
+    return [example.talk for example in examples if isinstance(example, Conversation)]
+
+
+def one(path: Path, line: object, **spec: Any) -> Talk:
+    [talk] = talks(path, line, **spec)
+    return talk
+
+
+SHAREGPT = {
+    "conversations": [
+        {"from": "human", "value": "Oslo?"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
+        {"from": "observation", "value": "rain"},
+        {"from": "gpt", "value": "It rains."},
+    ],
+    "tools": json.dumps([WEATHER]),
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(row(), id="as templates have it"),
+        pytest.param(row(AS_TEXT), id="arguments as text, OpenAI's"),
+        pytest.param(row(CALL["function"]), id="a bare function"),
+        pytest.param(row(tools=[WEATHER]), id="bare tools"),
+        pytest.param(row(tools=json.dumps(TOOLS)), id="tools as text"),
+        pytest.param({"messages": [ASKED, calling(CALL, name=None), RAIN, ANSWER], "tools": TOOLS}, id="nulls beside"),
+        pytest.param(SHAREGPT, id="LLaMA-Factory's ShareGPT"),
+    ],
+)
+def test_calls_of_every_form_become_the_one_that_templates_know(line: object, tmp_path: Path) -> None:
+    assert one(tmp_path / "d.jsonl", line) == EXPECTED
+
+
+def test_typed_columns_have_nulls_where_an_object_lacks_a_key(tmp_path: Path) -> None:
+    """Arrow gives every object of a column the keys of all; JSON's own nulls stay."""
+    clock = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}
+    rows = [row(), row(clock)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
+    found = talks(tmp_path / "d.parquet")
+    assert found[0] == EXPECTED
+    assert found[1].messages[1].calls == [clock]
+
+    null = {"type": "function", "function": {"name": "weather", "arguments": {"city": None}}}
+    assert one(tmp_path / "d.jsonl", row(null)).messages[1].calls == [null]
+
+
+def test_several_calls_keep_their_order_and_ids(tmp_path: Path) -> None:
+    calls = [{"id": f"call{n}", **AS_TEXT} for n in range(3)]
+    answers = [{"role": "tool", "content": str(n), "tool_call_id": f"call{n}", "name": "weather"} for n in range(3)]
+    turns = [ASKED, {"role": "assistant", "content": "Wait.", "tool_calls": calls}, *answers, ANSWER]
+    talk = one(tmp_path / "d.jsonl", {"messages": turns})
+    assert talk.messages[1].content == "Wait."
+    assert [call["id"] for call in talk.messages[1].calls] == ["call0", "call1", "call2"]
+    assert [turn.more for turn in talk.messages[2:5]] == [
+        {"tool_call_id": f"call{n}", "name": "weather"} for n in range(3)
+    ]
+
+
+BAD_CALL = "messages[1].tool_calls[0]"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (row("weather"), f"{BAD_CALL}: found the text 'weather', expected an object"),
+        (row({"id": "1"}), f"{BAD_CALL}: found an object with the keys id, expected the name of a function"),
+        (row({"function": {"name": 5}}), f"{BAD_CALL}: found the number 5, expected the name of a function"),
+        (row({"function": {"name": "f", "arguments": "{x"}}), f"{BAD_CALL}.function.arguments: found the text '{{x'"),
+        (row({"function": {"name": "f", "arguments": "[1]"}}), f"{BAD_CALL}.function.arguments: found a list of 1"),
+        (row({"name": "f", "arguments": 3}), f"{BAD_CALL}.arguments: found the number 3"),
+        (row({"name": "f", "arguments": {"a": ["\ud800"]}}), f"{BAD_CALL}: found the character U+0000 or a lone"),
+        (row({"name": "f", "arguments": '{"a\\u0000": 1}'}), f"{BAD_CALL}.arguments: found the character U+0000"),
+        (row(tools="weather"), "tools: found the text 'weather', expected a list of objects"),
+        (row(tools=[WEATHER, 7]), "tools[1]: found the number 7, expected an object"),
+        (row(tools=[{"type": "function"}]), "tools[0]: found an object with the keys type, expected the name of"),
+        ({"messages": [calling(CALL, role="user"), ANSWER]}, "messages[0].tool_calls: found tool calls in a turn of"),
+        ({"messages": [ASKED, {"role": "assistant", "content": ""}]}, "messages[1].content: found an empty text"),
+        ({"messages": [ASKED, {"role": "assistant"}]}, "messages[1].content: found the keys role"),
+        ({"messages": [ASKED, {"role": "assistant", "function_call": {}, "content": None}]}, "found null"),
+        (
+            {"messages": [ASKED, ANSWER | {"function_call": {"name": "f"}}]},
+            "messages[1].function_call: found a call in",
+        ),
+        ({"messages": [ASKED, ANSWER | {"name": 5}]}, "messages[1].name: found the number 5, expected text"),
+        ({"messages": [ASKED, ANSWER | {"weight": 2}]}, "messages[1].weight: found the number 2, expected 0"),
+        ({"messages": [ASKED, {"role": "function", "content": "4"}, ANSWER]}, "write 'tool'"),
+        (
+            {"conversations": [{"from": "function_call", "value": "f()"}]},
+            "conversations[0].value: found the text 'f()'",
+        ),
+        ({"messages": [{"role": "system", "content": "s"}, ASKED, ANSWER], "system": "t"}, "one system message"),
+        ({"messages": [ASKED, ANSWER], "system": ["t"]}, "system: found a list of 1, expected text"),
+        ({"instruction": "i", "output": "o", "system": 5}, "system: found the number 5, expected text"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_path(line: object, said: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError) as caught:
+        talks(tmp_path / "d.jsonl", line)
+    assert said in caught.value.message, caught.value.message
+
+
+def test_parts_of_text_are_joined_as_a_server_joins_them(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "How is"}, {"type": "text", "text": "Oslo?"}]
+    assert one(tmp_path / "d.jsonl", {"messages": [{"role": "user", "content": parts}, ANSWER]}).messages[0] == Message(
+        role="user", content="How is\nOslo?"
+    )
+
+
+def test_weight_0_is_a_turn_that_is_not_trained(tmp_path: Path) -> None:
+    line = {"messages": [ASKED, ANSWER | {"weight": 0}, ASKED, ANSWER | {"weight": 1}]}
+    assert [turn.trained for turn in one(tmp_path / "d.jsonl", line).messages] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("line", "spec", "system"),
+    [
+        ({"messages": [ASKED, ANSWER], "system": "Be kind."}, {}, "Be kind."),
+        ({"conversations": SHAREGPT["conversations"], "system": "Be kind."}, {}, "Be kind."),
+        ({"instruction": "i", "output": "o", "system": "Be kind."}, {}, "Be kind."),
+        ({"messages": [ASKED, ANSWER], "rule": "Be kind."}, {"fields": {"system": "rule"}}, "Be kind."),
+        ({"messages": [ASKED, ANSWER], "system": ""}, {}, None),
+        ({"messages": [ASKED, ANSWER], "system": None}, {}, None),
+        ({"instruction": "i", "output": "o", "system": " "}, {}, None),
+    ],
+)
+def test_system_message_in_a_column_of_its_own(line: object, spec: Any, system: str | None, tmp_path: Path) -> None:
+    first = one(tmp_path / "d.jsonl", line, **spec).messages[0]
+    assert (first.content if first.role == "system" else None) == system
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+def test_prompt_and_completion_of_turns_train_the_completion_only(tmp_path: Path) -> None:
+    line = {"prompt": [SYSTEM, ASKED, ANSWER, ASKED], "completion": [ANSWER], "tools": TOOLS}
+    talk = one(tmp_path / "d.jsonl", line)
+    assert [(turn.role, turn.trained) for turn in talk.messages] == [
+        ("system", True), ("user", True), ("assistant", False), ("user", True), ("assistant", True)
+    ]  # fmt: skip
+    assert talk.tools == TOOLS
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"prompt": [ASKED], "completion": [ASKED]}, "completion: found 1 messages, none of the assistant"),
+        ({"prompt": [ASKED | {"role": "x"}], "completion": [ANSWER]}, "prompt[0].role: found the text 'x'"),
+        ({"prompt": [], "completion": [ANSWER]}, "prompt: found a list of 0"),
+        ({"prompt": [ASKED], "completion": [ANSWER], "tools": 7}, "tools: found the number 7"),
+    ],
+)
+def test_what_is_wrong_in_turns_of_a_prompt_is_said(line: object, said: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainerError) as caught:
+        talks(tmp_path / "d.jsonl", line)
+    assert caught.value.message.count(said) == 1, caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (row(AS_TEXT, id=7), True),
+        (row({**CALL, "function": {"name": "weather", "arguments": {"city": "Rome"}}}), False),
+        (row(tools=[WEATHER | {"name": "climate"}]), False),
+        (row(system="Be kind."), False),
+        ({"messages": [ASKED, calling(CALL), RAIN, ANSWER | {"weight": 0}], "tools": TOOLS}, False),
+    ],
+)
+def test_rows_repeat_when_they_train_the_same(other: dict[str, object], same: bool, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (row(), other)))
+    dataset = DatasetSpec(uri=f"file://{path}")
+    scan = DatasetScan(dataset, dataset_objects(dataset, PLACES), PLACES)
+    assert len(list(scan)) == 2
+    assert scan.duplicates.count == same

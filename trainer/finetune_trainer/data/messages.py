@@ -1,0 +1,171 @@
+"""Rows of messages: a column with a list of turns, and what may stand beside it (tools, a system message)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finetune_trainer.contract.recipe.dataset import DatasetSchema
+from finetune_trainer.data.columns import Columns, turns_misdeclared
+from finetune_trainer.data.example import Conversation, Example, Message, Place, Talk
+from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
+from finetune_trainer.data.records import Row
+from finetune_trainer.data.text_check import sound, text_fault
+from finetune_trainer.data.tool_calls import read_tools
+from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys
+
+_ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
+TOOLS: Final = "tools"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesShape:
+    """A column with a list of turns. Their order is the chat template's matter; an assistant's turn there must be."""
+
+    column: str
+    role: str
+    content: str
+    schema: DatasetSchema
+    system: str = "system"
+
+    @property
+    def columns(self) -> str:
+        """Its column and the turns' keys."""
+        return f"{self.column} with {self.role} and {self.content}"
+
+    def fits(self, row: Row) -> bool:
+        """See `Shape`. A list without turns fits every pair of keys."""
+        turns = row.get(self.column)
+        if turns is None:
+            return False
+        first = turns[0] if isinstance(turns, list) and turns else None
+        return not isinstance(first, dict) or self.role in first or self.content in first
+
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return turns_misdeclared(columns, self.column, self.role, self.content)
+
+    def faults(self, row: Row) -> Sequence[Fault]:
+        """See `Shape`."""
+        turns = row.get(self.column)
+        if turns is None:
+            return [absent_key(row, self.column)]
+        if not isinstance(turns, list) or not turns:
+            return [self._no_turns(turns)]
+        faults = [fault for index, turn in enumerate(turns) for fault in self._read(turn, index)[1]]
+        roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
+        unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # perhaps it is the assistant's
+        answers = any(isinstance(role, str) and (_ANSWERS.get(role) or role == CALLING) for role in roles)
+        if not unknown and not answers:
+            faults.append(
+                Fault(
+                    kind=ProblemKind.NO_ANSWER,
+                    path=self.column,
+                    found=f"{len(turns)} messages, none of the assistant",
+                    expected="at least one message of the assistant: it is what is trained",
+                    remedy="remove the row, or add the answer",
+                )
+            )
+        if row.get(TOOLS):
+            faults += read_tools(row[TOOLS], TOOLS)[1]
+        return faults + self._system_faults(row, turns[0])
+
+    def key(self, row: Row) -> int | None:
+        """See `Shape`. Two words for one role make two rows."""
+        answered = False
+        role_key, content_key, answers = self.role, self.content, _ANSWERS
+        parts: list[str | bytes] = []
+        try:
+            for turn in row[self.column]:  # type: ignore[attr-defined]
+                role = turn[role_key]
+                if answers[role]:
+                    answered = True
+                content = sound(turn[content_key])
+                if content is None or len(turn) != 2:
+                    return self._careful_key(row)
+                parts += role, content
+        except (KeyError, TypeError):
+            return self._careful_key(row)
+        plain = answered and not row.get(TOOLS) and row.get(self.system) is None
+        return hash(tuple(parts)) if plain else self._careful_key(row)
+
+    def build(self, row: Row, place: Place) -> Example:
+        """See `Shape`."""
+        return Conversation(place=place, talk=self.talk(row))
+
+    def talk(self, row: Row) -> Talk:
+        """What a row without faults gives to a chat template."""
+        turns = row[self.column]
+        assert isinstance(turns, list)
+        messages = [self._message(turn, index) for index, turn in enumerate(turns)]
+        if isinstance(system := row.get(self.system), str) and system.strip():
+            messages.insert(0, Message(role="system", content=system))
+        tools = tuple(read_tools(row[TOOLS], TOOLS)[0]) if row.get(TOOLS) else ()
+        return Talk(tuple(messages), tools)
+
+    def _message(self, turn: dict[str, Any], index: int) -> Message:
+        """A turn without faults; most have nothing but role and content."""
+        role, content = turn[self.role], turn.get(self.content)
+        if len(turn) == 2 and isinstance(content, str) and role in ROLES:
+            return Message(role=ROLES[role], content=content)
+        message, _ = self._read(turn, index)
+        assert message is not None
+        return message
+
+    def _careful_key(self, row: Row) -> int | None:
+        """The key of a row with more in it than two keys a turn: that may be a fault or not."""
+        if self.faults(row):
+            return None
+        turns = row[self.column]
+        assert isinstance(turns, list)
+        parts: list[str | bytes | None] = []
+        for index, turn in enumerate(turns):
+            message = self._message(turn, index)
+            parts += turn[self.role], sound(message.content)
+            if message.more or not message.trained:
+                parts.append(json.dumps([message.more, message.trained], sort_keys=True))
+        if row.get(TOOLS):
+            parts.append(json.dumps(read_tools(row[TOOLS], TOOLS)[0], sort_keys=True))
+        if row.get(self.system):
+            parts.append(f"system: {row[self.system]}")
+        return hash(tuple(parts))
+
+    def _read(self, turn: object, index: int) -> tuple[Message | None, list[Fault]]:
+        return TurnKeys(self.role, self.content, self._roles).read(turn, f"{self.column}[{index}]")
+
+    @property
+    def _roles(self) -> str:
+        if self.schema is DatasetSchema.SHAREGPT:
+            return "system, human, gpt, function_call or observation"
+        return "system, user, assistant or tool"
+
+    def _no_turns(self, turns: object) -> Fault:
+        remedy = f'write [{{"{self.role}": …, "{self.content}": …}}, …], or remove the row'
+        if isinstance(turns, str) and turns.lstrip().startswith("["):
+            remedy = "the turns are JSON inside a text: write the list itself (json.loads)"
+        return Fault(
+            kind=ProblemKind.TYPE if not isinstance(turns, list) else ProblemKind.EMPTY,
+            path=self.column,
+            found=shown(turns),
+            expected="a list of messages",
+            remedy=remedy,
+        )
+
+    def _system_faults(self, row: Row, first: object) -> list[Fault]:
+        """What is wrong with a system message in a column of its own."""
+        given = row.get(self.system)
+        if given is None or given == "":
+            return []
+        if fault := text_fault(given, self.system, may_be_empty=True):
+            return [fault]
+        if isinstance(first, dict) and first.get(self.role) == "system":
+            return [
+                Fault(
+                    kind=ProblemKind.TYPE,
+                    path=self.system,
+                    found=f"{shown(given)}, and a turn of the role system",
+                    expected="one system message",
+                    remedy="remove one of the two, or name another column in dataset.fields.system",
+                )
+            ]
+        return []

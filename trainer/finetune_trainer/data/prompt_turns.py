@@ -1,0 +1,70 @@
+"""Rows of TRL's conversational kind: a prompt and its completion, each a list of turns.
+
+They are a conversation of which the completion is trained, and nothing of the prompt, its assistant's turns included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from finetune_trainer.contract.recipe.dataset import DatasetSchema
+from finetune_trainer.data.columns import Columns, turns_misdeclared
+from finetune_trainer.data.example import Conversation, Example, Place, Talk
+from finetune_trainer.data.messages import TOOLS, MessagesShape
+from finetune_trainer.data.problems import Fault, ProblemKind
+from finetune_trainer.data.records import Row
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTurnsShape:
+    """A column with the turns of the prompt, and one with the turns that answer it."""
+
+    prompt: str
+    completion: str
+    role: str
+    content: str
+    system: str = "system"
+    schema: DatasetSchema = DatasetSchema.PROMPT_COMPLETION
+
+    @property
+    def columns(self) -> str:
+        """Its columns."""
+        return f"{self.prompt} and {self.completion}"
+
+    def fits(self, row: Row) -> bool:
+        """See `Shape`."""
+        return isinstance(row.get(self.prompt), list) and isinstance(row.get(self.completion), list)
+
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        named = (self.prompt, self.completion)
+        return [fault for name in named for fault in turns_misdeclared(columns, name, self.role, self.content)]
+
+    def faults(self, row: Row) -> Sequence[Fault]:
+        """See `Shape`. An answer must be in the completion; the prompt needs none."""
+        asked = [fault for fault in self._prompt.faults(row) if fault.kind is not ProblemKind.NO_ANSWER]
+        return [*asked, *self._completion.faults(self._answers(row))]
+
+    def key(self, row: Row) -> int | None:
+        """See `Shape`."""
+        return None if self.faults(row) else hash(repr(self._talk(row)))
+
+    def build(self, row: Row, place: Place) -> Example:
+        """See `Shape`."""
+        return Conversation(place=place, talk=self._talk(row))
+
+    def _talk(self, row: Row) -> Talk:
+        asked = self._prompt.talk(row)
+        prompt = (replace(turn, trained=False) if turn.role == "assistant" else turn for turn in asked.messages)
+        return Talk((*prompt, *self._completion.talk(self._answers(row)).messages), asked.tools)
+
+    def _answers(self, row: Row) -> Row:
+        """The row without what stands beside the turns, which is the prompt's."""
+        return {key: value for key, value in row.items() if key not in (TOOLS, self.system)}
+
+    @property
+    def _prompt(self) -> MessagesShape:
+        return MessagesShape(self.prompt, self.role, self.content, self.schema, self.system)
+
+    @property
+    def _completion(self) -> MessagesShape:
+        return MessagesShape(self.completion, self.role, self.content, self.schema, self.system)

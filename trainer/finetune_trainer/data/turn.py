@@ -1,0 +1,143 @@
+"""One turn of a conversation as it stands in the data: what it says, what it calls, and everything wrong with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finetune_trainer.data.example import Message
+from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_shown, shown
+from finetune_trainer.data.text_check import joined_parts, text_fault
+from finetune_trainer.data.tool_calls import read_calls
+
+ROLES: Final = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    # ShareGPT's words
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "observation": "tool",
+}
+"""What stands in the data -> the role."""
+CALLING: Final = "function_call"
+"""LLaMA-Factory's role of an assistant's turn whose text is the call, as JSON."""
+CALLS: Final = "tool_calls"
+_TEXTS: Final = ("tool_call_id", "name", "reasoning_content", "thinking")
+"""Further keys that templates know; each is a text. Others are the data set's own, and ignored."""
+_WEIGHT: Final = "weight"
+"""OpenAI's key of an assistant's turn that is not to be trained: 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnKeys:
+    """Under which keys a turn has its parts.
+
+    Attributes:
+        role: the key of the role.
+        content: the key of the text.
+        roles: the roles that there are, for messages.
+    """
+
+    role: str
+    content: str
+    roles: str
+
+    def read(self, turn: object, path: str) -> tuple[Message | None, list[Fault]]:
+        """The turn, and what is wrong with it; no message where it is nothing of the kind, or has no role.
+
+        Args:
+            turn: what stands in the list.
+            path: its key path, for messages.
+        """
+        if not isinstance(turn, dict):
+            expected = f"an object with {self.role} and {self.content}"
+            remedy = f'write {{"{self.role}": …, "{self.content}": …}}'
+            return None, [Fault(kind=ProblemKind.TYPE, path=path, found=shown(turn), expected=expected, remedy=remedy)]
+        said, content = turn.get(self.role), f"{path}.{self.content}"
+        more, beside = _more(turn, path)
+        if said == CALLING:
+            if not turn.get(self.content):
+                nothing = text_fault(turn.get(self.content), content) if self.content in turn else None
+                return None, [nothing or absent_key(turn, self.content, content)]
+            more[CALLS], faults = read_calls(turn[self.content], content)
+            return Message(role="assistant", content=None, more=more, trained=turn.get(_WEIGHT) != 0), faults + beside
+        role = ROLES.get(said) if isinstance(said, str) else None
+        faults = [self._no_role(turn, path)] if role is None else []
+        calls_there = bool(turn.get(CALLS))
+        if calls_there:
+            more[CALLS], wrong = read_calls(turn[CALLS], f"{path}.{CALLS}")
+            faults += wrong
+            if role is not None and role != "assistant":
+                faults.append(_not_the_assistants(f"{path}.{CALLS}", role))
+        elif turn.get("function_call"):
+            faults.append(_old_call(f"{path}.function_call"))
+        text = joined_parts(turn.get(self.content))
+        if self.content not in turn and not calls_there:
+            faults.append(absent_key(turn, self.content, path=content))
+        elif not (calls_there and text is None):
+            # A tool may have nothing to say, and a call needs no words.
+            wrong_text = text_fault(text, content, may_be_empty=calls_there or role == "tool")
+            faults += [wrong_text] if wrong_text else []
+        faults += beside
+        if role is None or (text is not None and not isinstance(text, str)):
+            return None, faults
+        return Message(role=role, content=text, more=more or None, trained=turn.get(_WEIGHT) != 0), faults
+
+    def _no_role(self, turn: dict[str, Any], path: str) -> Fault:
+        role, there = turn.get(self.role), self.role in turn
+        return Fault(
+            kind=ProblemKind.ROLE,
+            path=f"{path}.{self.role}",
+            found=shown(role) if there else f"no {self.role}; keys: {keys_shown(turn)}",
+            expected=self.roles,
+            remedy=_role_remedy(role) if there else "name the key of the role in dataset.fields.role",
+        )
+
+
+def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]:
+    """What else of a turn a template is given, and what is wrong there."""
+    more = {key: turn[key] for key in _TEXTS if turn.get(key) is not None}
+    faults = [fault for key in more if (fault := text_fault(more[key], f"{path}.{key}", may_be_empty=True))]
+    if turn.get(_WEIGHT) not in (None, 0, 1):
+        faults.append(
+            Fault(
+                kind=ProblemKind.TYPE,
+                path=f"{path}.{_WEIGHT}",
+                found=shown(turn[_WEIGHT]),
+                expected="0 (the turn is not trained) or 1",
+                remedy="write 0 or 1, or remove the key",
+            )
+        )
+    return more, faults
+
+
+def _role_remedy(role: object) -> str:
+    if isinstance(role, str) and role.strip().lower() in ROLES:
+        return f"write {role.strip().lower()!r}"
+    if role == "developer":
+        return "write 'system'"
+    if role == "function":
+        return "write 'tool'"
+    return "write the role that it stands for"
+
+
+def _not_the_assistants(path: str, role: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.ROLE,
+        path=path,
+        found=f"tool calls in a turn of the role {role}",
+        expected="tool calls of the assistant only",
+        remedy="write the role 'assistant', or remove the calls",
+    )
+
+
+def _old_call(path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=path,
+        found="a call in OpenAI's form of 2023",
+        expected='tool_calls: [{"type": "function", "function": {"name": …, "arguments": …}}]',
+        remedy="put the call into such a list; its answer's role is tool",
+    )
