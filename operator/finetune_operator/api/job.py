@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_operator.api import suggestion
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_trainer.contract.consistency import inconsistencies
@@ -63,7 +64,8 @@ def parse_spec(raw: Mapping[str, Any], root: str = "spec") -> FineTuneJobSpec:
         SpecError: with every problem, each with its path, value and remedy.
     """
     try:
-        spec = FineTuneJobSpec.model_validate(raw)
+        # The API server knows no other names than those on the wire, and a file must mean the same in both places.
+        spec = FineTuneJobSpec.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
         raise SpecError(_problems(error, root)) from None
     if broken := inconsistencies(spec.recipe(JobIdentity(name=""))):
@@ -97,9 +99,19 @@ def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:
 
 _REMEDIES = {
     "string_type": 'must be a string: write it in quotes, for example "2e-4"',
-    "extra_forbidden": "unknown field: remove it or correct its name",
     "missing": "is required",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "list_type": "must be a list, for example [a, b]",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a section with fields of its own"),
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} character(s)",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entry",
 }
+"""What to tell the user instead of pydantic's words, by its type of error."""
 
 
 def _problems(error: ValidationError, root: str) -> tuple[SpecProblem, ...]:
@@ -108,7 +120,14 @@ def _problems(error: ValidationError, root: str) -> tuple[SpecProblem, ...]:
         path = root
         for part in item["loc"]:
             path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        message = _REMEDIES.get(item["type"], item["msg"].removeprefix("Value error, "))
+        match item["type"]:
+            case "extra_forbidden":
+                message = suggestion.for_field(item["loc"])
+            case "enum":
+                message = suggestion.for_value(item["input"], suggestion.choices(item["ctx"]["expected"]))
+            case kind:
+                words = _REMEDIES.get(kind)
+                message = words.format(**item.get("ctx", {})) if words else item["msg"].removeprefix("Value error, ")
         value = "nothing" if item["type"] == "missing" else repr(item["input"])[:80]
         found.append(SpecProblem(path=path, value=value, message=message))
     return tuple(found)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.cli.jobfile import JobFile, JobFileError, read_job_file
-from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, TrainerError
+from finetune_operator.reconcile.refusal import not_yet
+from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.version import __version__
 
 
@@ -52,9 +53,8 @@ def _preflight(job: JobFile, options: argparse.Namespace) -> int:
 
 
 def _validate(job: JobFile, options: argparse.Namespace) -> int:
-    from finetune_operator.cli.local import refuse
-
-    refuse(job)
+    if missing := not_yet(job.spec):
+        raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(missing))
     if options.output == "json":
         print(json.dumps({"name": job.name, "spec": job.spec.to_dict()}, indent=2))
     else:

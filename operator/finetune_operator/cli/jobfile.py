@@ -7,15 +7,38 @@ from typing import Any
 
 import yaml
 
-from finetune_operator.api import names
+from finetune_operator.api import names, suggestion
 from finetune_operator.api.job import SpecError, SpecProblem, parse_spec
 from finetune_operator.api.spec import FineTuneJobSpec
 
+_TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `2e-4` as a number, as kubectl does; PyYAML alone takes it for text (yaml/pyyaml#173)."""
+    """Reads as kubectl does: `2e-4` is a number, which PyYAML alone takes for text (yaml/pyyaml#173), and a key that
+    stands twice is a problem, where PyYAML silently takes the last.
+
+    Attributes:
+        twice: a problem for each key that its mapping has already.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.twice: list[SpecProblem] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """The mapping of a node; keys that stand twice are noted."""
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in first:
+                    message = f"stands in line {first[key.value]} already: remove one of the two"
+                    shown = repr(value.value)[:80] if isinstance(value, yaml.ScalarNode) else "another section"
+                    self.twice.append(SpecProblem(path=f"line {line}: {key.value}", value=shown, message=message))
+                first.setdefault(key.value, line)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -43,7 +66,7 @@ def read_job_file(path: Path) -> JobFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        documents = [item for item in yaml.load_all(text, _Loader) if item is not None]
+        documents, twice = _documents(text)
     except OSError as error:
         raise JobFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -56,11 +79,30 @@ def read_job_file(path: Path) -> JobFile:
             ", ".join(str(item.get("kind")) if isinstance(item, dict) else "text" for item in documents) or "nothing"
         )
         raise JobFileError(f"{path}: expected exactly one {names.KIND}, found {kinds}")
-    return _job(path, jobs[0])
+    return _job(path, jobs[0], twice)
 
 
-def _job(path: Path, raw: dict[str, Any]) -> JobFile:
-    problems = []
+def _documents(text: str) -> tuple[list[Any], list[SpecProblem]]:
+    """What is in the documents that are not empty, and the keys that stand twice."""
+    loader = _Loader(text)
+    try:
+        found = []
+        while loader.check_data():
+            found.append(loader.get_data())
+        return [item for item in found if item is not None], loader.twice
+    finally:
+        loader.dispose()
+
+
+def _job(path: Path, raw: dict[str, Any], twice: list[SpecProblem]) -> JobFile:
+    """The job of a document.
+
+    Args:
+        path: the file, for messages.
+        raw: the document.
+        twice: problems of the file that are known.
+    """
+    problems = [*twice]
     if raw.get("apiVersion") != names.API_VERSION:
         problems.append(
             SpecProblem(path="apiVersion", value=repr(raw.get("apiVersion")), message=f"must be {names.API_VERSION}")
@@ -71,9 +113,9 @@ def _job(path: Path, raw: dict[str, Any]) -> JobFile:
         message = "must be at most 63 lower-case letters, digits and '-', and start and end with a letter or digit"
         problems.append(SpecProblem(path="metadata.name", value=repr(name), message=message))
     problems += [
-        SpecProblem(path=key, value="a field", message="unknown field: remove it or correct its name")
-        for key in raw
-        if key not in ("apiVersion", "kind", "metadata", "spec", "status")
+        SpecProblem(path=str(key), value=repr(value)[:80], message=suggestion.for_top_level(str(key), _TOP_LEVEL))
+        for key, value in raw.items()
+        if key not in (*_TOP_LEVEL, "status")
     ]
     spec = None
     raw_spec = raw.get("spec")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.recipe.model import DeviceMap
@@ -21,7 +22,7 @@ def refuse(job: FineTuneJob, config: ReconcileConfig) -> Refusal | None:
     forbidden = _forbidden(job, config)
     if forbidden:
         return Refusal(reason=FailureReason.INVALID_RECIPE, message="; ".join(forbidden))
-    if missing := _not_yet(job):
+    if missing := not_yet(job.spec):
         return Refusal(reason=FailureReason.NOT_SUPPORTED, message="; ".join(missing))
     return None
 
@@ -45,8 +46,9 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
     return found
 
 
-def _not_yet(job: FineTuneJob) -> list[str]:
+def not_yet(spec: FineTuneJobSpec) -> list[str]:
+    """The fields of a spec that this version has no behaviour for, each with what to do."""
     found = []
-    if job.spec.scheduling.queue_name is not None:
+    if spec.scheduling.queue_name is not None:
         found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
     return found

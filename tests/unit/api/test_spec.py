@@ -39,7 +39,7 @@ def test_every_problem_is_named_with_path_value_and_remedy() -> None:
     assert "hf://org/name" in problems["spec.model.uri"].message
     assert "in quotes" in problems["spec.training.learningRate"].message
     assert problems["spec.training.learningRate"].value == "0.0002"
-    assert "unknown field" in problems["spec.lorra"].message
+    assert problems["spec.lorra"].message == "no such field; it is called lora here"
 
 
 def test_a_missing_section_is_named() -> None:
@@ -55,6 +55,13 @@ def test_rules_over_several_sections_name_the_field_to_change() -> None:
         "job.yaml: spec.lora.targetModules",
         "job.yaml: spec.training.microBatchSize",
     ]
+
+
+def test_a_file_has_the_names_that_the_server_knows_and_no_others() -> None:
+    with pytest.raises(
+        SpecError, match=r"spec\.training\.learning_rate: no such field; it is called learningRate here"
+    ):
+        parse_spec(MINIMAL | {"training": {"learning_rate": "1e-4"}})
 
 
 def test_quantities_may_be_numbers_and_are_strings_here() -> None:

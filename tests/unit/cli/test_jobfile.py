@@ -44,10 +44,25 @@ def test_other_documents_are_passed_over(tmp_path: Path) -> None:
         ("a: [", ["not YAML"]),
         (GOOD.replace("v1alpha1", "v2"), ["apiVersion: must be finetune.dev/v1alpha1 (found 'finetune.dev/v2')"]),
         (GOOD.replace("support-bot", "Support.Bot"), ["metadata.name: ", "'Support.Bot'"]),
-        (GOOD.replace("spec:", "spec: 3\nother:"), ["spec: must be an object (found 3)", "other: unknown field"]),
-        (GOOD + "  lora: {rank: 0, rnk: 3}\n", ["2 problems", "spec.lora.rank: ", "spec.lora.rnk: unknown field"]),
+        (GOOD.replace("spec:", "spec: 3\nother:"), ["spec: must be an object (found 3)", "other: no such field"]),
+        (
+            GOOD + "  lora: {rank: 0, rnk: 3}\n",
+            ["2 problems", "spec.lora.rank: ", "spec.lora.rnk: no such field; it is called rank here (found 3)"],
+        ),
         (GOOD + "  training: {learningRate: 2e-4}\n", ["spec.training.learningRate: ", '"2e-4"']),
         (GOOD + "  training: {epochs: 1, maxSteps: 2}\n", ["set epochs or maxSteps, not both"]),
+        (
+            GOOD.replace("spec:", "lora: {}\nspecs:"),
+            ["lora: no such field here; it is spec.lora", "it is called spec here"],
+        ),
+        (
+            GOOD + "  lora: {rank: 8, rank: 4}\n",
+            ["line 9: rank: stands in line 9 already: remove one of the two (found"],
+        ),
+        (
+            GOOD + "  lora:\n    rank: 8\n    r: 4\n    rank: 4\n",
+            ["2 problems", "line 12: rank", "line 10", "spec.lora.r"],
+        ),
         (GOOD.replace("hf://org/base", "hf:/org"), ["spec.model.uri: must be hf://org/name", "'hf:/org'"]),
     ],
 )
@@ -70,3 +85,10 @@ def test_fields_that_contradict_each_other_are_refused_by_name(
 ) -> None:
     assert main(["run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 10
     assert "spec.evaluation.everySteps" in capsys.readouterr().err
+
+
+def test_what_the_file_asks_of_the_cluster_is_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", str(written(tmp_path, GOOD + "  scheduling: {queueName: team}\n"))]) == 11
+    assert "spec.scheduling.queueName" in capsys.readouterr().err
+    assert main(["validate", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 0
+    assert main(["preflight", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 11
