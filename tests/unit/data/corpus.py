@@ -289,8 +289,6 @@ def _likely() -> Iterator[Case]:
     yield one("a turn a line", turns[0], K.SCHEMA, "put the list of turns under a key")
     yield one("only nulls", {"text": None}, K.SCHEMA, "without a value: text")
     yield one("turns as text", {"messages": json.dumps(turns)}, K.TYPE, "JSON inside a text")
-    developer = [{"role": "developer", "content": "d"}, *turns]
-    yield one("role developer", {"messages": developer}, K.ROLE, "write 'system'")
     yield one(
         "role in capitals", {"messages": [turns[0], turns[1] | {"role": "Assistant"}]}, K.ROLE, "write 'assistant'"
     )

@@ -1,6 +1,8 @@
 """Tools, calls and what else may stand in a conversation: the forms that data sets have, and what may be wrong."""
 
+import datetime as dt
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,18 @@ SHAREGPT = {
         pytest.param(row(tools=json.dumps(TOOLS)), id="tools as text"),
         pytest.param({"messages": [ASKED, calling(CALL, name=None), RAIN, ANSWER], "tools": TOOLS}, id="nulls beside"),
         pytest.param(SHAREGPT, id="LLaMA-Factory's ShareGPT"),
+        pytest.param(
+            {
+                "messages": [
+                    ASKED,
+                    {"role": "assistant", "content": None, "function_call": AS_TEXT["function"]},
+                    RAIN | {"role": "function"},
+                    ANSWER,
+                ],
+                "functions": [WEATHER],
+            },
+            id="OpenAI's of 2023",
+        ),
     ],
 )
 def test_calls_of_every_form_become_the_one_that_templates_know(line: object, tmp_path: Path) -> None:
@@ -110,6 +124,7 @@ def test_several_calls_keep_their_order_and_ids(tmp_path: Path) -> None:
 
 
 BAD_CALL = "messages[1].tool_calls[0]"
+NESTED = json.loads('{"a":' * 500 + "1" + "}" * 500)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +136,25 @@ BAD_CALL = "messages[1].tool_calls[0]"
         (row({"function": {"name": "f", "arguments": "{x"}}), f"{BAD_CALL}.function.arguments: found the text '{{x'"),
         (row({"function": {"name": "f", "arguments": "[1]"}}), f"{BAD_CALL}.function.arguments: found a list of 1"),
         (row({"name": "f", "arguments": 3}), f"{BAD_CALL}.arguments: found the number 3"),
-        (row({"name": "f", "arguments": {"a": ["\ud800"]}}), f"{BAD_CALL}: found the character U+0000 or a lone"),
-        (row({"name": "f", "arguments": '{"a\\u0000": 1}'}), f"{BAD_CALL}.arguments: found the character U+0000"),
-        (row(tools="weather"), "tools: found the text 'weather', expected a list of objects"),
+        (
+            row({"name": "f", "arguments": {"a": ["\ud800"]}}),
+            f"{BAD_CALL}.arguments.a[0]: found the character U+0000 or",
+        ),
+        (
+            row({"name": "f", "arguments": '{"a\\u0000": 1}'}),
+            f"{BAD_CALL}.arguments.a\\x00: found the character U+0000",
+        ),
+        (row(tools="weather"), "tools: found the text 'weather', no JSON: 'weather' at column 1, expected a list of"),
+        (row({"name": "f", "arguments": '{"a": 1, "a": 2}'}), f"{BAD_CALL}.arguments.a: found the same key twice"),
+        (
+            row({"name": "f", "arguments": '{"a": NaN}'}),
+            f"{BAD_CALL}.arguments: found the text '{{\"a\": NaN}}', no JSON",
+        ),
+        (
+            row({"name": "f", "arguments": '{"a": 1e999}'}),
+            f"{BAD_CALL}.arguments.a: found the number inf, expected what",
+        ),
+        (row({"name": "f", "arguments": NESTED}), "found objects or lists nested too deeply, expected less than 100"),
         (row(tools=[WEATHER, 7]), "tools[1]: found the number 7, expected an object"),
         (row(tools=[{"type": "function"}]), "tools[0]: found an object with the keys type, expected the name of"),
         ({"messages": [calling(CALL, role="user"), ANSWER]}, "messages[0].tool_calls: found tool calls in a turn of"),
@@ -131,12 +162,13 @@ BAD_CALL = "messages[1].tool_calls[0]"
         ({"messages": [ASKED, {"role": "assistant"}]}, "messages[1].content: found the keys role"),
         ({"messages": [ASKED, {"role": "assistant", "function_call": {}, "content": None}]}, "found null"),
         (
-            {"messages": [ASKED, ANSWER | {"function_call": {"name": "f"}}]},
-            "messages[1].function_call: found a call in",
+            {"messages": [ASKED, ANSWER | {"function_call": {"x": 1}}]},
+            "messages[1].function_call: found an object with",
         ),
+        ({"messages": [ASKED, {"role": "assistant", "content": "", "tool_calls": "[]"}]}, "found an empty text"),
+        ({"conversations": [{"from": "function_call", "value": "[]"}]}, "conversations[0].value: found the text '[]'"),
         ({"messages": [ASKED, ANSWER | {"name": 5}]}, "messages[1].name: found the number 5, expected text"),
         ({"messages": [ASKED, ANSWER | {"weight": 2}]}, "messages[1].weight: found the number 2, expected 0"),
-        ({"messages": [ASKED, {"role": "function", "content": "4"}, ANSWER]}, "write 'tool'"),
         (
             {"conversations": [{"from": "function_call", "value": "f()"}]},
             "conversations[0].value: found the text 'f()'",
@@ -150,6 +182,34 @@ def test_what_is_wrong_is_said_with_its_path(line: object, said: str, tmp_path: 
     with pytest.raises(TrainerError) as caught:
         talks(tmp_path / "d.jsonl", line)
     assert said in caught.value.message, caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value", [dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, tzinfo=dt.UTC), b"\0", Decimal("1.5"), float("nan")]
+)
+def test_what_a_typed_column_holds_and_json_cannot_say_is_named(value: object, tmp_path: Path) -> None:
+    for name, line in {
+        "call": row({"type": "function", "function": {"name": "f", "arguments": {"since": value}}}),
+        "tool": row(tools=[{"name": "f", "since": value}]),
+    }.items():
+        pq.write_table(pa.Table.from_pylist([line]), tmp_path / f"{name}.parquet")
+        with pytest.raises(TrainerError, match=r"since: found .*, expected what JSON can say"):
+            talks(tmp_path / f"{name}.parquet")
+
+
+def test_no_tools_are_written_in_several_ways(tmp_path: Path) -> None:
+    plain = {"messages": [ASKED, ANSWER]}
+    nothings: tuple[object, ...] = ("", "[]", "null", [], None)
+    for nothing in nothings:
+        answer = {"messages": [ASKED, ANSWER | {"tool_calls": nothing}], "tools": nothing}
+        assert one(tmp_path / "d.jsonl", answer) == one(tmp_path / "d.jsonl", plain)
+
+
+def test_a_developer_is_read_as_the_system(tmp_path: Path) -> None:
+    line = {"messages": [{"role": "developer", "content": "Be kind."}, ASKED, ANSWER]}
+    assert one(tmp_path / "d.jsonl", line).messages[0] == Message(role="system", content="Be kind.")
+    with pytest.raises(TrainerError, match="one system message"):
+        one(tmp_path / "d.jsonl", line | {"system": "s"})
 
 
 def test_parts_of_text_are_joined_as_a_server_joins_them(tmp_path: Path) -> None:

@@ -46,9 +46,22 @@ def parse_carefully(line: bytes) -> dict[str, object] | None:
         return None
     try:
         text = content.decode()
-        row, end = scan_value(text, 0)
     except UnicodeDecodeError as error:
         raise not_utf8(error) from None
+    row = parse_value(text)
+    if row.__class__ is not dict:
+        raise FaultError(not_object(row))
+    return row
+
+
+def parse_value(text: str) -> Any:
+    """The JSON value that a text is, as strictly as rows are parsed.
+
+    Raises:
+        FaultError: it is none, or there is more in the text.
+    """
+    try:
+        value, end = scan_value(text, 0)
     except StopIteration as stop:  # the scanner's way to say that no value begins here
         raise not_json(text, int(stop.value)) from None
     except json.JSONDecodeError as error:
@@ -57,9 +70,7 @@ def parse_carefully(line: bytes) -> dict[str, object] | None:
         raise too_much(error) from None
     if end != len(text) and (rest := text[end:].lstrip(" \t\r")):
         raise _more_than_one(text, rest)
-    if row.__class__ is not dict:
-        raise FaultError(not_object(row))
-    return row
+    return value
 
 
 def is_cut_short(line: bytes) -> bool:

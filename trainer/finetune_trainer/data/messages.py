@@ -11,11 +11,10 @@ from finetune_trainer.data.example import Conversation, Example, Message, Place,
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
-from finetune_trainer.data.tool_calls import read_tools
+from finetune_trainer.data.tool_calls import TOOLS, tools_of
 from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys
 
 _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
-TOOLS: Final = "tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,7 @@ class MessagesShape:
                     remedy="remove the row, or add the answer",
                 )
             )
-        if row.get(TOOLS):
-            faults += read_tools(row[TOOLS], TOOLS)[1]
+        faults += tools_of(row)[1]
         return faults + self._system_faults(row, turns[0])
 
     def key(self, row: Row) -> int | None:
@@ -86,7 +84,7 @@ class MessagesShape:
                 parts += role, content
         except (KeyError, TypeError):
             return self._careful_key(row)
-        plain = answered and not row.get(TOOLS) and row.get(self.system) is None
+        plain = answered and not any(map(row.get, TOOLS)) and row.get(self.system) is None
         return hash(tuple(parts)) if plain else self._careful_key(row)
 
     def build(self, row: Row, place: Place) -> Example:
@@ -100,8 +98,7 @@ class MessagesShape:
         messages = [self._message(turn, index) for index, turn in enumerate(turns)]
         if isinstance(system := row.get(self.system), str) and system.strip():
             messages.insert(0, Message(role="system", content=system))
-        tools = tuple(read_tools(row[TOOLS], TOOLS)[0]) if row.get(TOOLS) else ()
-        return Talk(tuple(messages), tools)
+        return Talk(tuple(messages), tuple(tools_of(row)[0]))
 
     def _message(self, turn: dict[str, Any], index: int) -> Message:
         """A turn without faults; most have nothing but role and content."""
@@ -124,8 +121,8 @@ class MessagesShape:
             parts += turn[self.role], sound(message.content)
             if message.more or not message.trained:
                 parts.append(json.dumps([message.more, message.trained], sort_keys=True))
-        if row.get(TOOLS):
-            parts.append(json.dumps(read_tools(row[TOOLS], TOOLS)[0], sort_keys=True))
+        if tools := tools_of(row)[0]:
+            parts.append(json.dumps(tools, sort_keys=True))
         if row.get(self.system):
             parts.append(f"system: {row[self.system]}")
         return hash(tuple(parts))
@@ -158,7 +155,7 @@ class MessagesShape:
             return []
         if fault := text_fault(given, self.system, may_be_empty=True):
             return [fault]
-        if isinstance(first, dict) and first.get(self.role) == "system":
+        if isinstance(first, dict) and ROLES.get(str(first.get(self.role))) == "system":
             return [
                 Fault(
                     kind=ProblemKind.TYPE,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
 from finetune_trainer.data.example import Conversation, Example, Place, Talk
-from finetune_trainer.data.messages import TOOLS, MessagesShape
+from finetune_trainer.data.messages import MessagesShape
 from finetune_trainer.data.problems import Fault, ProblemKind
 from finetune_trainer.data.records import Row
+from finetune_trainer.data.tool_calls import TOOLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class PromptTurnsShape:
 
     def _answers(self, row: Row) -> Row:
         """The row without what stands beside the turns, which is the prompt's."""
-        return {key: value for key, value in row.items() if key not in (TOOLS, self.system)}
+        return {key: value for key, value in row.items() if key not in (*TOOLS, self.system)}
 
     @property
     def _prompt(self) -> MessagesShape:

@@ -16,6 +16,7 @@ from finetune_trainer.data.problems import Fault, absent_key
 from finetune_trainer.data.prompt_turns import PromptTurnsShape
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
+from finetune_trainer.data.tool_calls import TOOLS
 
 
 class Shape(Protocol):
@@ -209,7 +210,7 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
 def columns_read(fields: Fields | None) -> frozenset[str]:
     """The columns that a row of any schema may be made of, for formats that read columns apart."""
     mapped = (fields or Fields()).model_dump(exclude_none=True).values()
-    return frozenset(Fields.model_fields) - {"role", "content"} | {"conversations", "tools"} | frozenset(mapped)
+    return frozenset(Fields.model_fields) - {"role", "content"} | {"conversations", *TOOLS} | frozenset(mapped)
 
 
 def _column_faults(row: Row, columns: Sequence[str]) -> list[Fault]:

@@ -6,14 +6,22 @@ one: arguments as an object, each tool under `function`. A text of JSON would be
 trained on that calls its tools with a text. vLLM does the same to what it is sent, so training and serving agree.
 """
 
-import json
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
-from finetune_trainer.data.problems import Fault, ProblemKind, shown
+from finetune_trainer.data.json_line import parse_value
+from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shown
 from finetune_trainer.data.text_check import is_clean
 
 Tools = list[dict[str, Any]]
+CALLS: Final = ("tool_calls", "function_call")
+"""The keys of a turn's calls; the second is OpenAI's of 2023."""
+TOOLS: Final = ("tools", "functions")
+"""The columns of a row's tools; the second is OpenAI's of 2023."""
+_DEEPEST = 100
+"""Levels of objects and lists. Templates go into them by recursion, which Python bounds."""
 
 
 def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
@@ -53,42 +61,60 @@ def as_in_json(row: dict[str, object]) -> dict[str, object]:
 
     Objects of a typed column all have the same keys; what one of them lacks is null there. In JSON a null is a value.
     """
-    if row.get("tools"):
-        row["tools"] = _without_nulls(row["tools"])
+    for column in TOOLS:
+        if row.get(column):
+            row[column] = _without_nulls(row[column])
     for turns in row.values():
         for turn in turns if isinstance(turns, list) else ():
-            if isinstance(turn, dict) and turn.get("tool_calls"):
-                turn["tool_calls"] = _without_nulls(turn["tool_calls"])
+            for key in CALLS:
+                if isinstance(turn, dict) and turn.get(key):
+                    turn[key] = _without_nulls(turn[key])
     return row
 
 
-def unclean(value: object, path: str) -> list[Fault]:
-    """A fault where a text inside the value cannot be trained."""
+def tools_of(row: Mapping[str, object]) -> tuple[Tools, list[Fault]]:
+    """The tools that stand beside a row's turns; see `read_tools`."""
+    found = next((name for name in TOOLS if row.get(name)), None)
+    return read_tools(row[found], found) if found is not None else ([], [])
+
+
+def unclean(value: object, path: str, levels: int = _DEEPEST) -> list[Fault]:
+    """What a chat template cannot write as JSON; at most one fault.
+
+    Args:
+        value: tools, calls, or a part of them.
+        path: its key path, for messages.
+        levels: how many more of them there may be.
+    """
     match value:
-        case str():
-            clean = is_clean(value)
+        case dict() | list() if not levels:
+            return [_too_deep(path)]
         case dict():
-            return [fault for key, inner in value.items() for fault in (*unclean(key, path), *unclean(inner, path))][:1]
+            parts = ((name, f"{path}.{key}") for key, inner in value.items() for name in (key, inner))
         case list():
-            return [fault for inner in value for fault in unclean(inner, path)][:1]
+            parts = ((inner, f"{path}[{number}]") for number, inner in enumerate(value))
+        case str():
+            return [] if is_clean(value) else [_no_text(path)]
+        case None | bool() | int():
+            return []
+        case float() if math.isfinite(value):
+            return []
         case _:
-            clean = True
-    if clean:
-        return []
-    return [
-        Fault(
-            kind=ProblemKind.CHARACTER,
-            path=path,
-            found="the character U+0000 or a lone surrogate",
-            expected="Unicode text",
-            remedy="a character was cut in half or binary data was stored: remove it",
-        )
-    ]
+            return [_no_json(value, path)]
+    for inner, place in parts:
+        if found := unclean(inner, place, levels - 1):
+            return found
+    return []
 
 
 def _objects(value: object, path: str) -> tuple[list[tuple[int | None, dict[str, Any]]], list[Fault]]:
-    """The objects of a list, with their numbers, or the one object."""
-    value = _parsed(value)
+    """The objects of a list, with their numbers, or the one object; none of null."""
+    try:
+        value = _parsed(value, path, _LIST)
+    except FaultError as error:
+        return [], [error.fault]
+    if value is None:
+        return [], []
     if isinstance(value, dict):
         return [(None, value)], []
     if not isinstance(value, list):
@@ -109,8 +135,12 @@ def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]
     faults = [fault] if (fault := _name_fault(function, path)) else []
     place = f"{path}.function.arguments" if function is inner else f"{path}.arguments"
     arguments = function.get("arguments", function.get("parameters"))
-    none = arguments is None or (isinstance(arguments, str) and not arguments.strip())
-    arguments = {} if none else _parsed(arguments)
+    try:
+        arguments = _parsed(arguments, place, _ARGUMENTS)
+    except FaultError as error:
+        return {}, [*faults, error.fault]
+    if arguments is None:
+        arguments = {}
     if not isinstance(arguments, dict):
         faults.append(_no_arguments(arguments, place))
     faults += unclean(item, path) or unclean(arguments, place)
@@ -118,14 +148,25 @@ def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]
     return {**({"id": item["id"]} if item.get("id") else {}), "type": "function", "function": named}, faults
 
 
-def _parsed(value: object) -> object:
-    """What a text of JSON stands for; any other value, and a text of something else, as it is."""
+def _parsed(value: object, path: str, expected: str) -> object:
+    """What a text of JSON stands for, null if it is blank; any other value as it is.
+
+    Raises:
+        FaultError: the text is no JSON.
+    """
     if not isinstance(value, str):
         return value
+    if not (text := value.strip(" \t\r\n")):
+        return None
     try:
-        parsed: object = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
+        parsed: object = parse_value(text)
+    except FaultError as error:
+        fault = error.fault
+        if fault.path:
+            raise FaultError(replace(fault, path=f"{path}.{fault.path}")) from None
+        remedy = "write the value itself, or the text with json.dumps"
+        found = f"{shown(value)}, no JSON: {fault.found}" if fault.kind is ProblemKind.JSON else fault.found
+        raise FaultError(replace(fault, path=path, found=found, expected=expected, remedy=remedy)) from None
     return parsed
 
 
@@ -147,7 +188,7 @@ def _no_list(value: object, path: str) -> Fault:
         kind=ProblemKind.TYPE,
         path=path,
         found=shown(value),
-        expected='a list of objects, [{"type": "function", "function": {"name": …}}]',
+        expected=_LIST,
         remedy="write such a list, or remove the key",
     )
 
@@ -167,9 +208,43 @@ def _no_arguments(value: object, path: str) -> Fault:
         kind=ProblemKind.TYPE,
         path=path,
         found=shown(value),
-        expected="an object of arguments by name, or such an object as JSON in a text",
+        expected=_ARGUMENTS,
         remedy="write {} where there are none",
     )
+
+
+def _no_text(path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.CHARACTER,
+        path=path,
+        found="the character U+0000 or a lone surrogate",
+        expected="Unicode text",
+        remedy="a character was cut in half or binary data was stored: remove it",
+    )
+
+
+def _no_json(value: object, path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=path,
+        found=shown(value) if isinstance(value, float | bytes) else f"a value of the type {type(value).__name__}",
+        expected="what JSON can say: a text, a number, true, false, null, a list or an object",
+        remedy="write it as text",
+    )
+
+
+def _too_deep(path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=f"{path[:60]}…",
+        found="objects or lists nested too deeply",
+        expected=f"less than {_DEEPEST} levels",
+        remedy="write that part as text, or leave it out",
+    )
+
+
+_LIST = 'a list of objects, [{"type": "function", "function": {"name": …}}]'
+_ARGUMENTS = "an object of arguments by name, or such an object as JSON in a text"
 
 
 def _without_nulls(value: object) -> object:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from finetune_trainer.data.example import Message
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_shown, shown
 from finetune_trainer.data.text_check import joined_parts, text_fault
-from finetune_trainer.data.tool_calls import read_calls
+from finetune_trainer.data.tool_calls import CALLS, read_calls
 
 ROLES: Final = {
     "system": "system",
@@ -19,11 +19,13 @@ ROLES: Final = {
     "gpt": "assistant",
     "chatgpt": "assistant",
     "observation": "tool",
+    # OpenAI's newer word, and its older one
+    "developer": "system",
+    "function": "tool",
 }
 """What stands in the data -> the role."""
 CALLING: Final = "function_call"
 """LLaMA-Factory's role of an assistant's turn whose text is the call, as JSON."""
-CALLS: Final = "tool_calls"
 _TEXTS: Final = ("tool_call_id", "name", "reasoning_content", "thinking")
 """Further keys that templates know; each is a text. Others are the data set's own, and ignored."""
 _WEIGHT: Final = "weight"
@@ -56,31 +58,30 @@ class TurnKeys:
             remedy = f'write {{"{self.role}": …, "{self.content}": …}}'
             return None, [Fault(kind=ProblemKind.TYPE, path=path, found=shown(turn), expected=expected, remedy=remedy)]
         said, content = turn.get(self.role), f"{path}.{self.content}"
-        more, beside = _more(turn, path)
-        if said == CALLING:
-            if not turn.get(self.content):
-                nothing = text_fault(turn.get(self.content), content) if self.content in turn else None
-                return None, [nothing or absent_key(turn, self.content, content)]
-            more[CALLS], faults = read_calls(turn[self.content], content)
-            return Message(role="assistant", content=None, more=more, trained=turn.get(_WEIGHT) != 0), faults + beside
-        role = ROLES.get(said) if isinstance(said, str) else None
-        faults = [self._no_role(turn, path)] if role is None else []
-        calls_there = bool(turn.get(CALLS))
-        if calls_there:
-            more[CALLS], wrong = read_calls(turn[CALLS], f"{path}.{CALLS}")
-            faults += wrong
-            if role is not None and role != "assistant":
-                faults.append(_not_the_assistants(f"{path}.{CALLS}", role))
-        elif turn.get("function_call"):
-            faults.append(_old_call(f"{path}.function_call"))
+        more, faults = _more(turn, path)
         text = joined_parts(turn.get(self.content))
-        if self.content not in turn and not calls_there:
-            faults.append(absent_key(turn, self.content, path=content))
-        elif not (calls_there and text is None):
+        role = ROLES.get(said) if isinstance(said, str) else None
+        at = next((key for key in CALLS if turn.get(key)), None)
+        if said == CALLING:
+            role, at, text = "assistant", self.content, None
+        calls, wrong = read_calls(turn.get(at), f"{path}.{at}") if at is not None else ([], [])
+        faults += wrong
+        if calls:
+            more["tool_calls"] = calls
+        if role is None:
+            faults.insert(0, self._no_role(turn, path))
+        elif at is not None and role != "assistant":
+            faults.append(_not_the_assistants(f"{path}.{at}", role))
+        if said == CALLING:
+            if not calls and not wrong:
+                faults.append(_no_call(turn, self.content, content))
+        elif self.content not in turn:
+            if not calls and not wrong:
+                faults.append(absent_key(turn, self.content, path=content))
+        elif not ((calls or wrong) and text is None):
             # A tool may have nothing to say, and a call needs no words.
-            wrong_text = text_fault(text, content, may_be_empty=calls_there or role == "tool")
+            wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
             faults += [wrong_text] if wrong_text else []
-        faults += beside
         if role is None or (text is not None and not isinstance(text, str)):
             return None, faults
         return Message(role=role, content=text, more=more or None, trained=turn.get(_WEIGHT) != 0), faults
@@ -116,10 +117,6 @@ def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Faul
 def _role_remedy(role: object) -> str:
     if isinstance(role, str) and role.strip().lower() in ROLES:
         return f"write {role.strip().lower()!r}"
-    if role == "developer":
-        return "write 'system'"
-    if role == "function":
-        return "write 'tool'"
     return "write the role that it stands for"
 
 
@@ -133,11 +130,13 @@ def _not_the_assistants(path: str, role: str) -> Fault:
     )
 
 
-def _old_call(path: str) -> Fault:
+def _no_call(turn: Mapping[str, Any], key: str, path: str) -> Fault:
+    if key not in turn:
+        return absent_key(turn, key, path)
     return Fault(
-        kind=ProblemKind.TYPE,
+        kind=ProblemKind.EMPTY,
         path=path,
-        found="a call in OpenAI's form of 2023",
-        expected='tool_calls: [{"type": "function", "function": {"name": …, "arguments": …}}]',
-        remedy="put the call into such a list; its answer's role is tool",
+        found=shown(turn[key]),
+        expected='a call, {"name": …, "arguments": {…}}',
+        remedy="remove the row, or fill it in",
     )
