@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,17 +45,28 @@ def finetune(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines about the job, without its name and without places."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("local: ")]
+    return [line.removeprefix("local: ").partition(" file://")[0] for line in lines]
+
+
 def test_a_yaml_becomes_an_adapter_and_the_printed_lines_load_it(job: Path) -> None:
     done = finetune("run", str(job))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "local: the adapter is at file://" in done.stderr
+    assert said(done) == ["checking storage, data and model", "training", "the adapter is at"]
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
     subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(lines)], check=True)
 
     again = finetune("run", str(job))
     assert again.returncode == 0
-    assert "nothing was trained" in again.stderr
+    assert said(again) == [
+        "checking storage, data and model",
+        "this very run was done before, nothing is trained",
+        "the adapter is at",
+    ]
+    assert again.stderr.count("\n") == 3, "a bar of steps that are not taken"
     assert again.stdout == done.stdout
     [manifest] = (job.parent / "out").rglob("manifest.json")
     assert json.loads(manifest.read_text())["recipe"]["training"]["maxSteps"] == 2
@@ -76,10 +90,29 @@ def test_the_report_of_preflight_is_json_on_demand(job: Path) -> None:
     assert report["summary"]["rows"] == 16
 
 
-def test_two_processes_where_the_yaml_asks_for_two_gpus(job: Path) -> None:
+def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapter_is_there(job: Path) -> None:
     """Without any GPU they share the CPU."""
-    job.write_text(job.read_text() + "  resources: {gpus: 2}\n")
+    job.write_text(job.read_text() + "  preflight: {enabled: false}\n  resources: {gpus: 2}\n")
+    looks = "looking for data, model and an adapter of this very run"
     done = finetune("run", str(job))
     assert done.returncode == 0, done.stderr
-    assert "local: training in 2 processes" in done.stderr
+    assert said(done) == [looks, "training in 2 processes", "the adapter is at"]
     assert len(list((job.parent / "out").rglob("adapter_model.safetensors"))) == 1
+    again = said(finetune("run", str(job)))
+    assert again == [looks, "this very run was done before, nothing is trained", "the adapter is at"]
+
+
+def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
+    short = job.read_text().replace("maxSteps: 2", "maxSteps: 60")
+    job.write_text(short + "  preflight: {enabled: false}\n  checkpoint: {everySteps: 1}\n")
+    program = Path(sys.executable).with_name("finetune")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        while not list((job.parent / "out").rglob("checkpoint.json")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        shown = process.communicate()[1]
+    assert process.returncode == 30, shown
+    [stopped] = re.findall(r"stopped after step (\d+) of 60", shown)
+    assert f"going on after step {stopped}, from its checkpoint" in said(finetune("run", str(job)))

@@ -1,7 +1,7 @@
 """What somebody meant who wrote a field or a value that does not exist.
 
-Asked in this order: the same name in another spelling, the words of other trainers, the same name in another section, and
-names that are close. A wrong guess misleads more than none, so that only one answer is ever given.
+Asked in this order: the same name in another spelling, the words of other trainers, close names, and all of this in
+other sections. A wrong guess misleads more than none, so that only one answer is ever given.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""What a local run shows: a progress bar while it trains, and how to load the adapter at its end."""
+"""What a local run shows: what it does, a progress bar while it trains, and how to load the adapter at its end."""
 
 import sys
 from types import TracebackType
@@ -6,24 +6,25 @@ from typing import Self
 
 from tqdm import tqdm
 
-from finetune_trainer.contract.progress import Progress
+from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.export.base_model import loading_code
 
 
-class ProgressBar:
-    """A bar of optimizer steps with the losses; the stage before and after."""
+class Display:
+    """What a run tells on the way: that it trains, once it is known that it does, and a bar of steps with the losses.
 
-    def __init__(self) -> None:
-        self._bar = tqdm(
-            desc="Starting",
-            unit="step",
-            file=sys.stderr,
-            dynamic_ncols=True,
-            # A log file wants a line now and then, a terminal wants to move.
-            mininterval=0.2 if sys.stderr.isatty() else 10,
-        )
+    Args:
+        job: the job's name.
+        processes: processes that train.
+    """
+
+    def __init__(self, job: str, processes: int) -> None:
+        self._job = job
+        self._processes = processes
+        self._bar: tqdm | None = None  # type: ignore[type-arg]  # tqdm is generic in its stubs only
+        self._resumed: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -31,13 +32,23 @@ class ProgressBar:
     def __exit__(
         self, type_: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def show(self, progress: Progress) -> None:
-        """Takes a record."""
-        self._bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
-        if progress.total_steps and self._bar.total != progress.total_steps:
-            self._bar.reset(total=progress.total_steps)
+        """Takes a record. Until something is fetched, the run may still turn out to be done already."""
+        if self._bar is None:
+            if progress.stage is Stage.STARTING:
+                return
+            say(f"{self._job}: training" + (f" in {self._processes} processes" if self._processes > 1 else ""))
+            self._bar = _bar()
+        if progress.resumed_from_step and self._resumed is None:
+            self._resumed = progress.resumed_from_step
+            tqdm.write(f"{self._job}: going on after step {self._resumed}, from its checkpoint", file=sys.stderr)
+        bar = self._bar
+        bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
+        if progress.total_steps and bar.total != progress.total_steps:
+            bar.reset(total=progress.total_steps)
         shown = {}
         if progress.loss is not None:
             shown["loss"] = f"{progress.loss:.4f}"
@@ -45,8 +56,24 @@ class ProgressBar:
             shown["eval_loss"] = f"{progress.eval_loss:.4f}"
         if progress.tokens_per_second is not None:
             shown["tokens/s"] = f"{progress.tokens_per_second:,.0f}"
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update((progress.step or self._bar.n) - self._bar.n)
+        bar.set_postfix(shown, refresh=False)
+        bar.update((progress.step or bar.n) - bar.n)
+
+
+def say(text: str) -> None:
+    """A line for a person; what programs read goes to the standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _bar() -> "tqdm":  # type: ignore[type-arg]
+    return tqdm(
+        desc="Starting",
+        unit="step",
+        file=sys.stderr,
+        dynamic_ncols=True,
+        # A log file wants a line now and then, a terminal wants to move.
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+    )
 
 
 def how_to_load(output: OutputRecord) -> str:

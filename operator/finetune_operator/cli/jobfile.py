@@ -16,8 +16,10 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads as kubectl does: `2e-4` is a number, which PyYAML alone takes for text (yaml/pyyaml#173), and a key that
-    stands twice is a problem, where PyYAML silently takes the last.
+    """Reads as kubectl does.
+
+    `2e-4` is a number, which PyYAML alone takes for text (yaml/pyyaml#173). A key that stands twice is a problem, where
+    PyYAML silently takes the last.
 
     Attributes:
         twice: a problem for each key that its mapping has already.
@@ -87,7 +89,7 @@ def _documents(text: str) -> tuple[list[Any], list[SpecProblem]]:
     loader = _Loader(text)
     try:
         found = []
-        while loader.check_data():
+        while loader.check_data():  # type: ignore[no-untyped-call]
             found.append(loader.get_data())
         return [item for item in found if item is not None], loader.twice
     finally:

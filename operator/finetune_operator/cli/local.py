@@ -6,7 +6,6 @@ profile, instance identity) and the Hub client's (HF_TOKEN, a login) stand for t
 
 import os
 import signal
-import sys
 import tempfile
 import threading
 import uuid
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_operator.cli.display import ProgressBar, how_to_load
+from finetune_operator.cli.display import Display, how_to_load, say
 from finetune_operator.cli.jobfile import JobFile
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT, WORK_ENV
@@ -65,15 +64,17 @@ def run(job: JobFile, work: Path | None) -> int:
     if job.spec.preflight.enabled:
         from finetune_trainer.preflight import check, exit_code, shown
 
-        _say(f"{job.name}: checking storage, data and model")
+        say(f"{job.name}: checking storage, data and model")
         report = check(recipe_of(job), _places(job))
         if not report.passed:
-            _say(shown(report))
+            say(shown(report))
             return exit_code(report)
+    else:
+        say(f"{job.name}: looking for data, model and an adapter of this very run")
     result = _train(job, work)
     if result.outcome is Outcome.REUSED:
-        _say(f"{job.name}: this very run was done before, nothing was trained")
-    _say(f"{job.name}: the adapter is at {result.output.uri}")
+        say(f"{job.name}: this very run was done before, nothing is trained")
+    say(f"{job.name}: the adapter is at {result.output.uri}")
     print(how_to_load(result.output))
     return EXIT_OK
 
@@ -89,19 +90,22 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
     recipe = recipe_of(job)
     pod = Pod.of(recipe, {})
-    _say(f"{job.name}: training" + (f" in {pod.size} processes" if pod.size > 1 else ""))
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, _stopper(stop))
     try:
-        with ProgressBar() as bar, known_causes(), tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder:
+        with (
+            Display(job.name, pod.size) as display,
+            known_causes(),
+            tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder,
+        ):
             if pod.size > 1:
-                return _train_in_processes(recipe, pod, Path(folder), Reporter([bar.show]), stop)
+                return _train_in_processes(recipe, pod, Path(folder), Reporter([display.show]), stop)
             context = Context(
                 work=Path(folder),
                 open_store=_places(job),
                 writer=uuid.uuid4().hex,
                 pvc_root=Path(PVC_ROOT),
-                reporter=Reporter([bar.show]),
+                reporter=Reporter([display.show]),
                 stop=stop,
             )
             return train(recipe, context)
@@ -115,7 +119,7 @@ def _stopper(stop: threading.Event) -> Callable[..., None]:
     def tell(*_: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _say("\nending with this step; interrupt again to end at once")
+        say("\nending with this step; interrupt again to end at once")
 
     return tell
 
@@ -140,7 +144,3 @@ def _train_in_processes(
 
 def _places(job: JobFile) -> Places:
     return Places(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
