@@ -129,7 +129,12 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     gradients = sum(map(_bytes, trained))
     tokens = length * ROWS_A_PASS
     masking = Masking.VARLEN if trainer.passes.varlen else Masking.EAGER if case.attention == "eager" else Masking.DENSE
-    one = Pass(tokens=tokens, span=tokens if case.packed else length, checkpointing=case.checkpointing)
+    one = Pass(
+        tokens=tokens,
+        span=tokens if case.packed else length,
+        checkpointing=case.checkpointing,
+        unpacked=trainer.choice.division.unpacked,
+    )
     plan = Plan.of(recipe, cuda=False, masking=masking)
     assert trainer.passes.packed is case.packed
     return estimate(shape, plan, one), Counted(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from peft import get_peft_model
 from peft.tuners.lora.bnb import Linear4bit
 
@@ -58,7 +59,7 @@ def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], pr
     model = _model(tiny_model, **lora)
     expected, gradients = _loss_and_gradients(model)
 
-    fold_adapters(model)
+    fold_adapters(model, kept=False)
     found, folded_gradients = _loss_and_gradients(model)
 
     layers = sum(isinstance(part, Linear4bit) for part in model.modules())
@@ -69,6 +70,32 @@ def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], pr
         torch.testing.assert_close(folded_gradients[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked, real = list[int](), dequantize_4bit
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        unpacked.append(1)
+        weight: torch.Tensor = real(*arguments)
+        return weight
+
+    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    found = {}
+    for kept in (False, True):
+        model = _model(tiny_model)
+        fold_adapters(model, kept=kept)
+        unpacked.clear()
+        found[kept] = _loss_and_gradients(model), len(unpacked)
+    (loss, gradients), often = found[False]
+    (same_loss, same_gradients), once = found[True]
+
+    layers = sum(isinstance(part, Linear4bit) for part in model.modules())
+    assert once == layers < often
+    assert torch.equal(loss, same_loss)
+    assert all(torch.equal(same_gradients[name], gradient) for name, gradient in gradients.items())
+
+
 @pytest.mark.parametrize("lora", [{"dropout": "0.5"}, {"variant": "dora"}], ids=str)
 def test_what_cannot_be_folded_is_left_to_peft(
     tiny_model: Path, lora: dict[str, Any], products: list[torch.Size]
@@ -77,7 +104,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
     model.train()
     expected, gradients = _loss_and_gradients(model)
 
-    fold_adapters(model)
+    fold_adapters(model, kept=False)
     found, same = _loss_and_gradients(model)
 
     assert products == []
@@ -87,7 +114,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
 
 def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, torch.bfloat16)
-    fold_adapters(model)
+    fold_adapters(model, kept=False)
 
     _loss_and_gradients(model)
 
@@ -98,7 +125,7 @@ def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.S
 def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, dropout="0.5").eval()
     expected = model(input_ids=IDS).logits
-    fold_adapters(model)
+    fold_adapters(model, kept=False)
 
     found = model(input_ids=IDS).logits
 
@@ -109,7 +136,7 @@ def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: 
 @torch.no_grad()
 def test_few_tokens_are_not_worth_it(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model)
-    fold_adapters(model)
+    fold_adapters(model, kept=False)
 
     model(input_ids=IDS[:, :1])
 
@@ -120,7 +147,7 @@ def test_base_model_is_itself_while_the_adapter_is_off(tiny_model: Path, product
     model = _model(tiny_model)
     with torch.no_grad(), model.disable_adapter():
         expected = model(input_ids=IDS).logits
-        fold_adapters(model)
+        fold_adapters(model, kept=False)
         found = model(input_ids=IDS).logits
 
     assert products == []

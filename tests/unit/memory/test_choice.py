@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.memory.choice import Choice, choose, largest_pass
+from finetune_trainer.memory.choice import Choice, Division, choose, largest_pass
 from finetune_trainer.memory.estimate import GIB, Plan, estimate
 from unit.memory.test_estimate import llama_3_8b
 from unit.trainer_train.recipes import recipe
@@ -43,7 +43,7 @@ def test_more_memory_never_makes_a_pass_smaller() -> None:
 
 def test_what_the_recipe_sets_is_taken() -> None:
     both = chosen(140, training={"gradientCheckpointing": "enabled", "microBatchSize": 4, "batchSize": 16})
-    assert both.division.to_dict() == {"pass_tokens": 8192, "max_rows": 4, "checkpointing": True}
+    assert both.division == Division(pass_tokens=8192, max_rows=4, checkpointing=True)
     never = chosen(24, training={"gradientCheckpointing": "disabled"})
     assert not never.division.checkpointing
     assert never.division.pass_tokens < 4096
@@ -84,3 +84,22 @@ def test_a_model_of_unknown_sizes() -> None:
 def test_a_cpu_keeps_its_passes_unless_memory_forces_less(gib: float, tokens: int, again: bool) -> None:
     found = chosen(gib, cuda=False, longest=100)
     assert (found.division.pass_tokens, found.division.checkpointing) == (tokens, again)
+
+
+@pytest.mark.parametrize(
+    ("gib", "sections", "unpacked"),
+    [
+        (60, {}, True),
+        (17, {}, False),
+        (60, {"lora": {"dropout": "0.1"}}, False),
+        (60, {"lora": {"variant": "dora"}}, False),
+        (60, {"model": {"quantization": {"type": "int8"}}}, False),
+        (60, {"model": {"quantization": {"computeDtype": "bfloat16"}}}, False),
+        (None, {}, False),
+    ],
+)
+def test_a_cpu_keeps_unpacked_weights_where_there_is_room(
+    gib: float | None, sections: dict[str, Any], unpacked: bool
+) -> None:
+    assert chosen(gib, cuda=False, longest=100, **sections).division.unpacked == unpacked
+    assert not chosen(400, **sections).division.unpacked, "a GPU never does"

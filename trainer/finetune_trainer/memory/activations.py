@@ -52,11 +52,13 @@ class Pass:
         tokens: its tokens, padding included.
         span: tokens that one token's row of the mask covers: all of a pack, or the longest row of a padded pass.
         checkpointing: keep only the inputs of the layers and compute the rest again.
+        unpacked: keep the weights of 4-bit layers as they were unpacked for the forward pass (model/folded.py).
     """
 
     tokens: int
     span: int
     checkpointing: bool
+    unpacked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +107,11 @@ def layer_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking
 def kept_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
     """Bytes that a pass keeps from its forward to its backward pass."""
     mask = 0 if masking is Masking.VARLEN else one.tokens * one.span
+    weights = FLOAT32 * sum(weight.size for weight in adapted(shape, lora)) if one.unpacked else 0
     ends = one.tokens * shape.hidden * precision.width
     if one.checkpointing:
-        return mask + ends + shape.layers * one.tokens * shape.hidden * precision.width
-    return mask + ends + shape.layers * layer_bytes(shape, lora, precision, masking, one)
+        return mask + ends + shape.layers * one.tokens * shape.hidden * precision.width + weights // shape.layers
+    return mask + ends + weights + shape.layers * layer_bytes(shape, lora, precision, masking, one)
 
 
 def passing_bytes(shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, one: Pass) -> int:
@@ -145,8 +148,9 @@ def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
 def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, one: Pass) -> int:
     """A tile of logits and the gradient of the last hidden state; the logits are never there as a whole."""
     at_a_time = max(1, _HEAD_TILE[precision.cuda] // shape.vocabulary)
-    # The logits, and their logarithms of probabilities in float32.
-    tile = min(one.tokens, at_a_time) * shape.vocabulary * (FLOAT32 + precision.width)
+    # The logits in float32, and in the type of the products where that is another.
+    each = FLOAT32 + (precision.width if precision.width != FLOAT32 else 0)
+    tile = min(one.tokens, at_a_time) * shape.vocabulary * each
     if not (shape.plain_head and "lm_head" not in (lora.modules_to_save or [])):
         tokens = min(one.tokens, _HEAD_TOKENS)
         others = tokens * _HEAD_VOCABULARY * precision.width

@@ -5,13 +5,16 @@ model and memory, so that every attempt on such a machine chooses alike.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.recipe.lora import LoraVariant
+from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.memory.activations import Pass
 from finetune_trainer.memory.estimate import MemoryEstimate, Plan, estimate
 from finetune_trainer.memory.shape import ModelShape
+from finetune_trainer.memory.trained import FLOAT32
 
 GPU_TOKENS = (16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
 """Tokens of a pass on a GPU, the first that fit. Unpacking 4-bit weights is paid per pass: at 16k tokens it is 2 % of
@@ -33,15 +36,14 @@ class Division:
         pass_tokens: most tokens of a forward pass; a longer row goes alone.
         max_rows: most rows of a forward pass.
         checkpointing: whether activations are computed again in the backward pass.
+        unpacked: whether 4-bit weights stay unpacked from a layer's forward to its backward pass, in float32 on a CPU.
+            It changes the speed only.
     """
 
     pass_tokens: int
     max_rows: int
     checkpointing: bool
-
-    def to_dict(self) -> dict[str, int | bool]:
-        """As JSON has it."""
-        return asdict(self)
+    unpacked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ def choose(
         longest: tokens of the longest row.
         free: bytes that the training may take, the model included; None when that is not known.
     """
-    divisions = list(_candidates(recipe, longest=longest, cuda=plan.precision.cuda))
+    divisions = list(_candidates(recipe, plan, longest=longest))
     if shape is None:
         return Choice(division=_cautious(divisions, cuda=plan.precision.cuda), memory=None, fits=None)
 
@@ -92,12 +94,14 @@ def choose(
 def largest_pass(division: Division, *, packed: bool, longest: int) -> Pass:
     """The largest pass that a division can make."""
     tokens = max(longest, min(division.pass_tokens, division.max_rows * longest))
-    return Pass(tokens=tokens, span=tokens if packed else longest, checkpointing=division.checkpointing)
+    span = tokens if packed else longest
+    return Pass(tokens=tokens, span=span, checkpointing=division.checkpointing, unpacked=division.unpacked)
 
 
-def _candidates(recipe: Recipe, *, longest: int, cuda: bool) -> Iterator[Division]:
+def _candidates(recipe: Recipe, plan: Plan, *, longest: int) -> Iterator[Division]:
     """All divisions that the recipe allows, the fastest first."""
-    training = recipe.training
+    training, cuda = recipe.training, plan.precision.cuda
+    unpacked = (True, False) if not cuda and _may_be_folded(plan) else (False,)
     micro = training.micro_batch_size
     sizes: tuple[int, ...] = GPU_TOKENS if cuda else CPU_TOKENS
     if micro is not None:
@@ -114,12 +118,20 @@ def _candidates(recipe: Recipe, *, longest: int, cuda: bool) -> Iterator[Divisio
             ways = [(False, tuple(size for size in sizes if size >= enough) or sizes[-1:]), (True, sizes)]
     for checkpointing, chosen in ways:
         for size in chosen:
-            yield Division(pass_tokens=size, max_rows=rows, checkpointing=checkpointing)
+            for kept in unpacked:
+                yield Division(pass_tokens=size, max_rows=rows, checkpointing=checkpointing, unpacked=kept)
+
+
+def _may_be_folded(plan: Plan) -> bool:
+    """Whether the adapter is folded into 4-bit weights (model/folded.py)."""
+    four_bit = plan.quantization.type in (QuantizationType.NF4, QuantizationType.FP4)
+    plain = plan.lora.variant is not LoraVariant.DORA and float(plan.lora.dropout) == 0
+    return four_bit and plain and plan.precision.width == FLOAT32
 
 
 def _cautious(divisions: list[Division], *, cuda: bool) -> Division:
     """What is taken when nothing is known: on a GPU activations are computed again and passes are of middle size."""
     if not cuda:
-        return divisions[0]
+        return next(division for division in divisions if not division.unpacked)
     again = [division for division in divisions if division.checkpointing] or divisions
     return next((division for division in again if division.pass_tokens <= 8192), again[0])

@@ -20,14 +20,19 @@ _TOKENS_A_RANK = 8
 """Tokens that folding is worth, for each rank: it takes an eighth of the product then, and less with more."""
 
 
-def fold_adapters(model: torch.nn.Module) -> None:
-    """Has the 4-bit layers of a PEFT model compute so, whenever their numbers and their adapter allow it."""
+def fold_adapters(model: torch.nn.Module, *, kept: bool) -> None:
+    """Has the 4-bit layers of a PEFT model compute so, whenever their numbers and their adapter allow it.
+
+    Args:
+        model: the model.
+        kept: whether W + sBA stays in memory from the forward to the backward pass, instead of being made once more.
+    """
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
-            _fold(layer)
+            _fold(layer, kept=kept)
 
 
-def _fold(layer: Any) -> None:
+def _fold(layer: Any, *, kept: bool) -> None:
     apart = layer.forward
 
     def forward(self: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
@@ -36,7 +41,7 @@ def _fold(layer: Any) -> None:
             found: torch.Tensor = apart(x, *arguments, **named)
             return found
         base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        product: torch.Tensor = FoldedProduct.apply(x, a, b, base.weight, self.scaling[name])
+        product: torch.Tensor = FoldedProduct.apply(x, a, b, base.weight, self.scaling[name], kept)
         return product if base.bias is None else product + base.bias
 
     layer.forward = MethodType(forward, layer)
@@ -63,7 +68,15 @@ class FoldedProduct(torch.autograd.Function):
     """x(W + sBA)ᵀ for a frozen 4-bit W, all in float32."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, packed: Any, scaling: float) -> Any:
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        packed: Any,
+        scaling: float,
+        kept: bool,  # noqa: FBT001 (torch passes by position)
+    ) -> Any:
         """Computes the product.
 
         Args:
@@ -73,23 +86,27 @@ class FoldedProduct(torch.autograd.Function):
             b: its second one, shape (out, rank).
             packed: bitsandbytes' `Params4bit` of W, which is of shape (out, in).
             scaling: s.
+            kept: whether the backward pass finds the weight in memory.
 
         Returns:
             Shape (…, out).
         """
-        ctx.save_for_backward(x, a, b)
+        weight = _folded(packed, a, b, scaling)
+        ctx.save_for_backward(x, a, b, weight if kept else None)
         ctx.packed, ctx.scaling = packed, scaling
-        return x @ _folded(packed, a, b, scaling).t()
+        return x @ weight.t()
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradients by `x`, `a` and `b`."""
-        x, a, b = ctx.saved_tensors
-        by_x = outer[0] @ _folded(ctx.packed, a, b, ctx.scaling) if ctx.needs_input_grad[0] else None
+        x, a, b, weight = ctx.saved_tensors
+        if ctx.needs_input_grad[0] and weight is None:
+            weight = _folded(ctx.packed, a, b, ctx.scaling)
+        by_x = outer[0] @ weight if ctx.needs_input_grad[0] else None
         gradient, x = outer[0].flatten(0, -2), x.flatten(0, -2)
         by_a = ((gradient @ b).t() @ x).mul_(ctx.scaling)
         by_b = (gradient.t() @ (x @ a.t())).mul_(ctx.scaling)
-        return by_x, by_a, by_b, None, None
+        return by_x, by_a, by_b, None, None, None
 
 
 def _folded(packed: Any, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:

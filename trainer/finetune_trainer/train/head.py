@@ -51,16 +51,16 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         for begin in range(0, len(ids), step):
             rows = slice(begin, begin + step)
             chosen = ids[rows, None]
-            logits = torch.nn.functional.linear(hidden[rows], weight, bias)
-            scores = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
-            del logits
-            found[rows] = scores.gather(1, chosen)[:, 0]
-            if not wanted:
-                continue
-            # The gradient of log p(id) by the logits: 1 at the id, less the probabilities.
-            slope = scores.exp_().neg_()
-            slope.scatter_add_(1, chosen, torch.ones_like(slope[:, :1]))
-            gradient[rows] = (slope.to(weight.dtype) @ weight).float()
+            logits = torch.nn.functional.linear(hidden[rows], weight, bias).float()
+            score, top = logits.gather(1, chosen), logits.amax(dim=-1, keepdim=True)
+            # In place and without dividing by the sum: on a CPU every pass over the tile counts.
+            shares = logits.sub_(top).exp_()
+            total = shares.sum(dim=-1, keepdim=True)
+            found[rows] = (score - top - total.log())[:, 0]
+            if wanted:
+                # The gradient of log p(id) by the logits is 1 at the id, less the probabilities.
+                mean = (shares.to(weight.dtype) @ weight).float() / total
+                gradient[rows] = weight[chosen[:, 0]].float() - mean
         ctx.save_for_backward(gradient)
         ctx.dtype = hidden.dtype
         return found

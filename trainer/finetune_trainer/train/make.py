@@ -87,7 +87,7 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
-    fold_adapters(trainer.model)
+    fold_adapters(trainer.model, kept=choice.division.unpacked)
     trainer.base_weights = base_weights_that_are_trained(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)
