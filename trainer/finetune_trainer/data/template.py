@@ -10,13 +10,15 @@ end-of-turn token after each part is trained too, because a model that never saw
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import pairwise
 
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.example import Message, Talk
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.reasoning import divided, reasoning_of
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
-from finetune_trainer.data.templates.written import left_out, require_written, with_other_calls
+from finetune_trainer.data.templates.written import left_out, reasoning_left_out, require_written, with_other_calls
 
 _PLACEHOLDER = "FINETUNEPLACEHOLDER{}X"
 
@@ -46,24 +48,32 @@ class TrainedText:
             FaultError: the template refuses the conversation, leaves a part of it out, writes no end of turn, or leaves
                 it uncertain which part is the assistant's.
         """
-        rendered = self._template.render(talk)
-        require_written(self._template, talk, rendered.text)
-        answers = [talk.messages[index] for index in talk.answers]
+        rendered, answers = self._template.render(talk), talk.answers
+        trained = self._trained(talk)
+        require_written(self._template, talk, rendered.text, trained)
         if self._loss is Loss.ALL:
-            if not all(answer.trained for answer in answers):
-                raise FaultError(_UNTRAINED)
             return rendered.text, [Span(0, len(rendered.text))]
-        spans = marked_spans(rendered) if self._template.has_marks else self._found_spans(talk, rendered.text)
-        if not all(answer.trained for answer in answers):
-            if len(spans) != len(answers):
-                raise FaultError(_UNCERTAIN)
-            last = spans[-1]
-            spans = [span for span, answer in zip(spans, answers, strict=True) if answer.trained]
-            if self._loss is Loss.COMPLETION:
-                spans = [span for span in spans if span is last]
+        marked, text = self._template.has_marks, rendered.text
+        spans = marked_spans(rendered) if marked else self._found_spans(talk, text, trained)
+        if len(spans) == len(answers):
+            spans = [span for turn, span in zip(answers, spans, strict=True) if turn in trained]
+        elif not all(talk.messages[turn].trained for turn in answers):
+            raise FaultError(_UNCERTAIN)
         elif self._loss is Loss.COMPLETION:
             spans = spans[-1:]
         return rendered.text, [self._with_end(rendered.text, span) for span in spans]
+
+    def _trained(self, talk: Talk) -> list[int]:
+        """Which turns are trained.
+
+        Raises:
+            FaultError: all are to be, and one is not.
+        """
+        answers = talk.answers
+        trained = [turn for turn in answers if talk.messages[turn].trained]
+        if self._loss is Loss.ALL and trained != answers:
+            raise FaultError(_UNTRAINED)
+        return [turn for turn in trained if turn == answers[-1]] if self._loss is Loss.COMPLETION else trained
 
     def prompt(self, talk: Talk) -> str:
         """The text that a server sends for these messages.
@@ -73,48 +83,86 @@ class TrainedText:
         """
         return self._template.render(talk, asking=True).text
 
-    def _found_spans(self, talk: Talk, text: str) -> list[Span]:
+    def _found_spans(self, talk: Talk, text: str, trained: Collection[int]) -> list[Span]:
         """Where each assistant's part stands.
 
         Raises:
             FaultError: the template changes what is around a part depending on the part, so that the place is not
-                certain.
+                certain; or it leaves out reasoning of a turn that is trained.
         """
-        found = dict(self._said(talk, text))
-        found |= {turn: self._called(talk, turn, text) for turn in talk.answers if talk.messages[turn].calls}
+        contents = {turn: ("", "", talk.messages[turn].content or "") for turn in talk.answers}
+        try:
+            found = dict(self._said(talk, text, contents, trained))
+        except FaultError:
+            # Perhaps because of <think> blocks inside the contents, which a template may write as it likes.
+            thought = {turn: divided(content) for turn, (_, _, content) in contents.items()}
+            if not any(head for head, _, _ in thought.values()):
+                raise
+            found = dict(self._said(talk, text, thought, trained))
+        found |= {turn: self._called(talk, turn, text, trained) for turn in talk.answers if talk.messages[turn].calls}
         spans = [found[turn] for turn in talk.answers]
         if any(later.start < earlier.end for earlier, later in pairwise(spans)):
             raise FaultError(_UNCERTAIN)
         return spans
 
-    def _said(self, talk: Talk, text: str) -> Iterator[tuple[int, Span]]:
+    def _said(
+        self, talk: Talk, text: str, contents: dict[int, tuple[str, str, str]], trained: Collection[int]
+    ) -> Iterator[tuple[int, Span]]:
         """The parts that are text: from the end of the prompt to the content's end.
+
+        Args:
+            talk: the talk.
+            text: its text.
+            contents: of each answer what may stand anywhere before the rest, what is thought in it, and the rest.
+            trained: which turns are trained.
 
         Raises:
             FaultError: see `_found_spans`.
         """
         turns = [turn for turn in talk.answers if not talk.messages[turn].calls]
-        marked = list(talk.messages)
-        for number, turn in enumerate(turns):
-            marked[turn] = replace(marked[turn], content=_PLACEHOLDER.format(number))
-        skeleton = self._template.render(Talk(tuple(marked), talk.tools)).text
         position = 0
-        for number, turn in enumerate(turns):
-            before, found, skeleton = skeleton.partition(_PLACEHOLDER.format(number))
-            content = talk.messages[turn].content or ""
+        for turn, before, after in zip(turns, *self._around(talk, turns, contents), strict=True):
+            _, thought, content = contents[turn]
             start = position + len(before)
-            if not found or text[position:start] != before:
+            if text[position:start] != before:
                 raise FaultError(_UNCERTAIN)
-            written = next((form for form in (content, content.strip()) if text.startswith(form, start)), None)
-            if written is None:
+            fits = (form for form in _trimmed(content) if text.startswith(form + after, start))
+            if (written := next(fits, None)) is None:
                 raise FaultError(_UNCERTAIN)
             asked = self._end_of_prompt(talk.before(turn), text)
-            yield turn, Span(asked if position <= asked <= start else start, start + len(written))
+            begin = asked if position <= asked <= start else start
+            if thought and turn in trained and thought not in text[begin if begin < start else position : start]:
+                raise FaultError(reasoning_left_out())
+            if begin == start and (thought := thought or reasoning_of(talk.messages[turn]).strip()):
+                # The template's own prompt has another beginning than an answer with reasoning.
+                place = text.rfind(thought, position, start)
+                begin = place if place >= 0 else start
+            yield turn, Span(begin, start + len(written))
             position = start + len(written)
-        if text[position:] != skeleton:
+        if turns and text[position:] != after:
             raise FaultError(_UNCERTAIN)
 
-    def _called(self, talk: Talk, turn: int, text: str) -> Span:
+    def _around(
+        self, talk: Talk, turns: list[int], contents: dict[int, tuple[str, str, str]]
+    ) -> tuple[list[str], list[str]]:
+        """What the template writes before each of these turns' contents, and after it up to the next.
+
+        Raises:
+            FaultError: it leaves one of them out.
+        """
+        marked = list(talk.messages)
+        for number, turn in enumerate(turns):
+            marked[turn] = replace(marked[turn], content=contents[turn][0] + _PLACEHOLDER.format(number))
+        skeleton, parts = self._template.render(Talk(tuple(marked), talk.tools)).text, list[str]()
+        for number in range(len(turns)):
+            before, found, skeleton = skeleton.partition(_PLACEHOLDER.format(number))
+            if not found:
+                raise FaultError(_UNCERTAIN)
+            parts.append(before)
+        parts.append(skeleton)
+        return parts[:-1], parts[1:]
+
+    def _called(self, talk: Talk, turn: int, text: str, trained: Collection[int]) -> Span:
         """The part of a turn with tool calls: from the end of the prompt to the end-of-turn token after the calls.
 
         The talk is rendered as if it ended there, with these calls and with others: from where the two differ to the
@@ -135,8 +183,12 @@ class TrainedText:
         if place < 0:
             raise FaultError(_UNCERTAIN)
         end = place + ends[-1] - first
-        if (content := (talk.messages[turn].content or "").strip()) and content not in text[start:end]:
+        _, thought, content = divided(talk.messages[turn].content or "")
+        written = _squeezed(text[start:end])
+        if _squeezed(content) not in written:
             raise FaultError(left_out("the assistant's text beside its tool calls"))
+        if turn in trained and _squeezed(thought) not in written:
+            raise FaultError(reasoning_left_out())
         return Span(start, end)
 
     def _begin_of_calls(self, talk: Talk, turn: int, text: str) -> int:
@@ -168,12 +220,39 @@ class TrainedText:
         return len(prompt) if text.startswith(prompt) else -1
 
     def _with_end(self, text: str, span: Span) -> Span:
-        """The span with the end-of-turn token that follows it, unless that is in it already."""
+        """The span with the end of turn that follows it, unless that is in it already."""
         if text[span.start : span.end].rstrip().endswith(self._ends):
             return span
+        if self._ending and text.startswith(self._ending, span.end):
+            return Span(span.start, span.end + len(self._ending))
         if end := self._end_after.match(text, span.end):
             return Span(span.start, end.end())
         raise FaultError(_ENDLESS)
+
+    @cached_property
+    def _ending(self) -> str:
+        """What stands after an answer whether or not a turn follows, up to its last special token.
+
+        Most templates end a turn with one token, Cohere's with two; empty where it differs.
+        """
+        asked, said = Message(role="user", content="a"), Message(role="assistant", content=_PLACEHOLDER.format(0))
+        try:
+            texts = [self._template.render(Talk(turns)).text for turns in ((asked, said), (asked, said, asked))]
+        except FaultError:
+            return ""
+        last, other = (text.partition(_PLACEHOLDER.format(0))[2] for text in texts)
+        both = last[: _shared(last, other)]
+        return both[: max((end.end() for end in self._end.finditer(both)), default=0)]
+
+
+def _trimmed(content: str) -> Iterator[str]:
+    """The ways in which a template may write a content: with its blanks, or without some of those at its ends."""
+    for start in (content, content.lstrip("\n"), content.lstrip()):
+        yield from (start, start.rstrip("\n"), start.rstrip())
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
 
 
 def _shared(first: str, second: str) -> int:

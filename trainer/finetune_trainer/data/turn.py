@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from finetune_trainer.data.example import Message
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_shown, shown
+from finetune_trainer.data.reasoning import KEY, NAMES
 from finetune_trainer.data.text_check import joined_parts, text_fault
 from finetune_trainer.data.tool_calls import CALLS, read_calls
 
@@ -26,7 +27,7 @@ ROLES: Final = {
 """What stands in the data -> the role."""
 CALLING: Final = "function_call"
 """LLaMA-Factory's role of an assistant's turn whose text is the call, as JSON."""
-_TEXTS: Final = ("tool_call_id", "name", "reasoning_content", "thinking")
+_TEXTS: Final = ("tool_call_id", "name", *NAMES)
 """Further keys that templates know; each is a text. Others are the data set's own, and ignored."""
 _WEIGHT: Final = "weight"
 """OpenAI's key of an assistant's turn that is not to be trained: 0."""
@@ -101,6 +102,11 @@ def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Faul
     """What else of a turn a template is given, and what is wrong there."""
     more = {key: turn[key] for key in _TEXTS if turn.get(key) is not None}
     faults = [fault for key in more if (fault := text_fault(more[key], f"{path}.{key}", may_be_empty=True))]
+    reasons = {name: reason for name in NAMES if (reason := more.pop(name, None))}
+    if reasons:
+        more[KEY] = next(iter(reasons.values()))
+        if any(reason != more[KEY] for reason in reasons.values()):
+            faults.append(_two_reasons(reasons, path))
     if turn.get(_WEIGHT) not in (None, 0, 1):
         faults.append(
             Fault(
@@ -112,6 +118,16 @@ def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Faul
             )
         )
     return more, faults
+
+
+def _two_reasons(reasons: Mapping[str, object], path: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=f"{path}.{list(reasons)[1]}",
+        found=f"another text than under {next(iter(reasons))}",
+        expected=f"the reasoning once, under one of {', '.join(NAMES)}",
+        remedy="remove one of the keys",
+    )
 
 
 def _role_remedy(role: object) -> str:

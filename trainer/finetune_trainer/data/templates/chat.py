@@ -8,6 +8,7 @@ from typing import Any
 
 from finetune_trainer.data.example import Talk
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
+from finetune_trainer.data.reasoning import under_every_name
 
 _COMMENT_OR_MARK = re.compile(r"\{#.*?#\}|\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}", re.DOTALL)
 
@@ -89,7 +90,9 @@ def _forms(talk: Talk) -> Iterator[list[dict[str, Any]]]:
     Templates agree on everything but tool calls. What a turn of nothing but calls says is null for DeepSeek's and an
     empty text for Qwen-VL's; arguments are an object for most and JSON in a text for DeepSeek's.
     """
-    turns = [{"role": turn.role, "content": turn.content, **(turn.more or {})} for turn in talk.messages]
+    turns = [
+        under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in talk.messages
+    ]
     yield turns
     if not any(turn.calls for turn in talk.messages):
         return

@@ -4,25 +4,27 @@ Most templates know nothing of tools and pass over them in silence. The model wo
 call that it never saw.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from finetune_trainer.data.example import Message, Talk
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
+from finetune_trainer.data.reasoning import reasoning_of, with_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate
 
 _OTHER = "FINETUNEPLACEHOLDER{}X"
-_REASONING = ("reasoning_content", "thinking")
 
 
-def require_written(template: ChatTemplate, talk: Talk, text: str) -> None:
+def require_written(template: ChatTemplate, talk: Talk, text: str, trained: Collection[int]) -> None:
     """Requires that a template's text of a talk has all of it.
 
     Args:
         template: the template.
         talk: the talk.
         text: what the template makes of it.
+        trained: numbers of the turns that are trained. Only of these the reasoning must be there: in turns before, most
+            templates leave it out, as a server does.
 
     Raises:
         FaultError: something is left out.
@@ -36,10 +38,13 @@ def require_written(template: ChatTemplate, talk: Talk, text: str) -> None:
         names = [call["function"]["name"] for turn in renamed for call in turn.calls]
         if not all(name in other for name in names):
             raise FaultError(left_out("tool calls"))
-    if any(_reasons(turn) for turn in talk.messages):
-        plain = tuple(_without_reasoning(turn) for turn in talk.messages)
-        if template.render(Talk(plain, talk.tools)).text == text:
-            raise FaultError(left_out("the assistant's reasoning"))
+    reasoned = [number for number in trained if reasoning_of(talk.messages[number])]
+    if reasoned:
+        labels = {number: _OTHER.format(f"{number}R") for number in reasoned}
+        turns = (with_reasoning(turn, labels[n]) if n in labels else turn for n, turn in enumerate(talk.messages))
+        other = template.render(Talk(tuple(turns), talk.tools)).text
+        if not all(label in other for label in labels.values()):
+            raise FaultError(reasoning_left_out())
 
 
 def with_other_calls(turn: Message, number: int = 0) -> Message:
@@ -50,23 +55,29 @@ def with_other_calls(turn: Message, number: int = 0) -> Message:
 
 def left_out(what: str) -> Fault:
     """The fault of a row of which the template does not write everything."""
+    return _left_out(
+        what, "set a dataset.chatTemplate that does, use a model whose template does, or remove it from the row"
+    )
+
+
+def reasoning_left_out() -> Fault:
+    """The fault of a turn that would be trained to answer without the reasoning that it has."""
+    return _left_out(
+        "the assistant's reasoning",
+        "where it is of a turn before the last: dataset.loss: completion, or a weight of 0 for that turn; else set a "
+        "dataset.chatTemplate that writes it, or remove it from the row",
+    )
+
+
+def _left_out(what: str, remedy: str) -> Fault:
     return Fault(
         kind=ProblemKind.TEMPLATE,
         found=f"{what}, which the chat template leaves out",
         expected="a chat template that writes it",
-        remedy="set a dataset.chatTemplate that does, use a model whose template does, or remove it from the row",
+        remedy=remedy,
     )
 
 
 def _other(call: Mapping[str, Any], label: str) -> dict[str, Any]:
     name = _OTHER.format(label)
     return {**call, "function": {"name": name, "arguments": {name: name}}}
-
-
-def _reasons(turn: Message) -> bool:
-    return any((turn.more or {}).get(key) for key in _REASONING)
-
-
-def _without_reasoning(turn: Message) -> Message:
-    more: dict[str, Any] = {key: value for key, value in (turn.more or {}).items() if key not in _REASONING}
-    return replace(turn, more=more or None)
