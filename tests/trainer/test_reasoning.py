@@ -1,4 +1,4 @@
-"""Reasoning before an answer, blanks around it, ends of two tokens: what is trained («…») of a turn besides plain text."""
+"""Reasoning before an answer, blanks around it, ends of two tokens: what is trained of a turn besides plain text."""
 
 import json
 from importlib.resources import files

@@ -116,7 +116,7 @@ def _files() -> Iterator[Case]:
     yield Case(name="s3 error page", content=error, problems=((1, K.FILE, "web page or XML"),))
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         content = (GOOD * 2).decode().encode(encoding)
-        yield Case(name=encoding, content=content, problems=((1, K.ENCODING, "UTF-16"),))
+        yield Case(name=encoding, content=content, problems=((1, K.ENCODING, encoding[:6].upper()),))
     parquet = b"PAR1" + bytes(range(256))
     yield Case(name="parquet", content=parquet, problems=((1, K.FILE, "a Parquet file"),), spec=named)
     pickled = pickle.dumps(["a"])

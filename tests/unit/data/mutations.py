@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import copy
 import json
+import math
 import random
 import tempfile
 import time
@@ -30,9 +31,11 @@ from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 LINES_A_FILE = 400
-_ROLES = {"system", "user", "assistant", "tool", "human", "gpt", "chatgpt", "observation", "function_call"}
+_SYSTEM, _TOOL = {"system", "developer"}, {"tool", "observation", "function"}
+_ROLES = {"user", "assistant", "human", "gpt", "chatgpt", "function_call"} | _SYSTEM | _TOOL
 _ANSWERING = {"assistant", "gpt", "chatgpt", "function_call"}
-_TEXTS = ("tool_call_id", "name", "reasoning_content", "thinking")
+_REASONS = ("reasoning_content", "reasoning", "thinking")
+_TEXTS = ("tool_call_id", "name", *_REASONS)
 _PLACES = Places(StorageSpec(), None)
 
 
@@ -248,9 +251,7 @@ def is_blank(line: bytes) -> bool:
     return not line.strip(b" \t\r")
 
 
-def is_good(line: bytes, kind: Kind) -> bool:
-    """The oracle: whether a line is a sound row of its kind."""
-
+def _strictly(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) != len(pairs):
             raise ValueError("a repeated key")
@@ -259,14 +260,22 @@ def is_good(line: bytes, kind: Kind) -> bool:
     def refuse(name: str) -> NoReturn:
         raise ValueError(name)
 
+    return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+
+
+def is_good(line: bytes, kind: Kind) -> bool:
+    """The oracle: whether a line is a sound row of its kind."""
+
     try:
-        row = json.loads(line.strip(b" \t\r").decode(), object_pairs_hook=unique, parse_constant=refuse)
+        row = _strictly(line.strip(b" \t\r").decode())
     except (ValueError, RecursionError):
         return False
     if not isinstance(row, dict):
         return False
     if kind.turns is None:
         given = [row[name] for name in kind.optional if row.get(name) is not None]
+        if kind.schema == "alpaca" and not (_are_pairs(row.get("history") or []) and _are_functions(_tools(row))):
+            return False
         return all(_is_text(row.get(name)) for name in kind.texts) and all(_is_text(text, blank=True) for text in given)
     column, role, content = kind.turns
     turns = row.get(column)
@@ -274,10 +283,19 @@ def is_good(line: bytes, kind: Kind) -> bool:
         return False
     if not all(_is_turn(turn, turn.get(role), turn.get(content)) for turn in turns):
         return False
-    system, tools = row.get("system"), row.get("tools")
-    twice = system not in (None, "") and bool(turns) and turns[0][role] == "system"
-    beside = (system is None or _is_text(system, blank=True)) and (not tools or _are_functions(tools)) and not twice
+    system = row.get("system")
+    twice = system not in (None, "") and bool(turns) and turns[0][role] in _SYSTEM
+    beside = (system is None or _is_text(system, blank=True)) and _are_functions(_tools(row)) and not twice
     return beside and any(turn[role] in _ANSWERING for turn in turns)
+
+
+def _tools(row: dict[str, Any]) -> Any:
+    return row.get("tools") or row.get("functions")
+
+
+def _are_pairs(value: Any) -> bool:
+    pairs = value if isinstance(value, list) else [None]
+    return all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_text, pair)) for pair in pairs)
 
 
 def _is_turn(turn: dict[str, Any], role: Any, content: Any) -> bool:
@@ -285,13 +303,18 @@ def _is_turn(turn: dict[str, Any], role: Any, content: Any) -> bool:
         return False
     if not all(turn.get(key) is None or _is_text(turn[key], blank=True) for key in _TEXTS):
         return False
-    calls = content if role == "function_call" else turn.get("tool_calls")
-    if calls:
-        beside = role == "function_call" or content is None or _is_text(_joined(content), blank=True)
-        return role in _ANSWERING and beside and _are_functions(calls, called=True)
-    if turn.get("function_call") and role != "function_call":
+    if len({reason for key in _REASONS if (reason := turn.get(key))}) > 1:
         return False
-    return _is_text(_joined(content), blank=role in ("tool", "observation"))
+    calls = content if role == "function_call" else turn.get("tool_calls") or turn.get("function_call")
+    if calls and (role not in _ANSWERING or not _are_functions(calls, called=True)):
+        return False
+    if calls and not _is_nothing(calls):
+        return role == "function_call" or content is None or _is_text(_joined(content), blank=True)
+    return role != "function_call" and _is_text(_joined(content), blank=role in _TOOL)
+
+
+def _is_nothing(value: Any) -> bool:
+    return (isinstance(value, str) and (not value.strip(" \t\r\n") or not _strictly(value))) or not value
 
 
 def _joined(content: Any) -> Any:
@@ -305,12 +328,15 @@ def _joined(content: Any) -> Any:
 def _are_functions(value: Any, *, called: bool = False) -> bool:
     """Whether these are functions, or calls of them: objects with a name, in a list or alone, or as JSON in a text."""
     try:
-        listed = json.loads(value) if isinstance(value, str) else value
+        if not value or _is_nothing(value):
+            # {} is an object without a name; "0" and "false" are nothing at all.
+            return not isinstance(value, str) or not value.strip(" \t\r\n") or _strictly(value) in (None, [])
+        listed = _strictly(value) if isinstance(value, str) else value
         for item in [listed] if isinstance(listed, dict) else listed:
             function = item["function"] if isinstance(item.get("function"), dict) else item
             arguments = function.get("arguments", function.get("parameters")) if called else {}
             if isinstance(arguments, str):
-                arguments = json.loads(arguments) if arguments.strip() else {}
+                arguments = _strictly(arguments) if arguments.strip(" \t\r\n") else {}
             if not isinstance(function["name"], str) or not function["name"].strip():
                 return False
             if not isinstance(arguments, dict | None) or not _all_clean([item, arguments]):
@@ -322,7 +348,8 @@ def _are_functions(value: Any, *, called: bool = False) -> bool:
 
 def _all_clean(value: Any) -> bool:
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return all(map(_all_clean, inner)) and (not isinstance(value, str) or _is_text(value, blank=True))
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return finite and all(map(_all_clean, inner)) and (not isinstance(value, str) or _is_text(value, blank=True))
 
 
 def _is_text(value: object, *, blank: bool = False) -> bool:

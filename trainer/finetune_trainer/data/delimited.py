@@ -144,7 +144,9 @@ class DelimitedRecords:
             kind=ProblemKind.CSV,
             found=f"{len(cells)} field{'s' if len(cells) > 1 else ''}, the last {shorten(cells[-1], 30)!r}",
             expected=f"{count}, as many as the header names",
-            remedy=f'quote fields that hold {_NAMES[self._delimiter]}, a line break or a quote: "…"',
+            remedy="remove the blank before the quote"
+            if any(cell.startswith(' "') for cell in cells)
+            else f'quote fields that hold {_NAMES[self._delimiter]}, a line break or a quote: "…"',
         )
 
     def _fault(self, said: str) -> Fault:

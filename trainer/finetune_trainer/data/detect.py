@@ -5,6 +5,7 @@ is taken, and the rows that it does not fit are the problems.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -19,7 +20,12 @@ from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
 _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
-    {"messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns")},
+    {"messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns", "data")},
+    {
+        "system": ("system_prompt", "system_message"),
+        "instruction": ("question", "query", "prompt", "instruction"),
+        "output": ("response", "answer", "output", "completion"),
+    },
     {"instruction": ("instruction",), "input": ("input", "context"), "output": ("output", "response", "answer")},
     {
         "prompt": ("prompt", "question", "query", "input", "instruction"),
@@ -30,8 +36,23 @@ _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
 """The names that other data sets give to the parts of a row."""
 
 
-def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Shape | Row | None:
-    """The rows' shape; or, when no row has a known one, the first row; or None when there is no row at all.
+@dataclass(frozen=True, slots=True)
+class FoundShape:
+    """What the first rows are.
+
+    Attributes:
+        shape: their shape; None when none of them has a known one.
+        first: the first row; None when there is none at all.
+        ignored: columns of the first rows, in order, that a row of the shape is not made of.
+    """
+
+    shape: Shape | None
+    first: Row | None
+    ignored: Sequence[str] = ()
+
+
+def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> FoundShape:
+    """The rows' shape.
 
     Raises:
         TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
@@ -39,15 +60,17 @@ def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store
     candidates = shapes(dataset.schema_, dataset.fields)
     fitting = [0] * len(candidates)
     first: Row | None = None
+    columns: dict[str, None] = {}
     for row in islice(_rows(dataset, objects, open_store), LOOKED_AT_ROWS):
         first = row if first is None else first
+        columns |= dict.fromkeys(row)
         for index, shape in enumerate(candidates):
             fitting[index] += shape.fits(row)
-    if any(fitting):
-        return candidates[fitting.index(max(fitting))]
-    if dataset.schema_ is not DatasetSchema.AUTO:
-        return candidates[0]  # named by the user: every row will be told what it lacks
-    return first
+    if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
+        return FoundShape(None, first)
+    # One that is named by the user is taken in any case: every row will be told what it lacks.
+    found = candidates[fitting.index(max(fitting))]
+    return FoundShape(found, first, [name for name in columns if name not in found.reads])
 
 
 def unknown_shape(row: Row, fields: Fields | None) -> Fault:
@@ -70,12 +93,33 @@ def _remedy(row: Row, fields: Fields | None) -> str:
         return "dataset.fields must name columns, and keys of turns, that are there"
     if "role" in row and "content" in row:
         return 'a turn stands where a row should: put the list of turns under a key, {"messages": […]}'
+    if {"columns", "data"} <= row.keys() or (len(row) > 1 and all(isinstance(value, dict) for value in row.values())):
+        return "if pandas wrote the table: DataFrame.to_json(path, orient='records', lines=True)"
     for wanted in _LIKELY:
-        found = {part: next((key for key in row if key.lower() in names), None) for part, names in wanted.items()}
-        if all(found.values()):
-            pairs = ", ".join(f"{part}: {name}" for part, name in found.items())
-            return f"rename the columns, or map them, perhaps with dataset.fields: {{{pairs}}}"
+        fitting = {key: value for key, value in row.items() if isinstance(value, list) == ("messages" in wanted)}
+        found = {part: next((key for key in fitting if key.lower() in names), None) for part, names in wanted.items()}
+        if not all(found.values()):
+            continue
+        if "messages" in wanted:
+            return _turns_remedy(str(found["messages"]), row)
+        pairs = ", ".join(f"{part}: {name}" for part, name in found.items())
+        return f"rename the columns, or map them, perhaps with dataset.fields: {{{pairs}}}"
     return "rename the columns, or map them with dataset.fields"
+
+
+def _turns_remedy(column: str, row: Row) -> str:
+    """What to do about a column with a list that may be one of turns."""
+    turns = row[column]
+    turn = turns[0] if isinstance(turns, list) and turns else None
+    if not isinstance(turn, dict):
+        return f'write each turn of {column} as an object, {{"role": …, "content": …}}'
+    if {"role", "content"} <= turn.keys() or {"from", "value"} <= turn.keys():
+        return f"rename the column, or map it with dataset.fields: {{messages: {column}}}"
+    mapped = f"messages: {column}, " if column not in ("messages", "conversations") else ""
+    return (
+        f"the turns have the keys {keys_shown(turn)}: name those of the speaker and of the text, dataset.fields: "
+        f'{{{mapped}role: …, content: …}}, or write {{"role": …, "content": …}}'
+    )
 
 
 def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Iterator[Row]:

@@ -266,7 +266,7 @@ class _Text:
                 kind=ProblemKind.ENCODING,
                 found=f"the byte 0x{error.object[error.start]:02x} at byte {before + error.start + 1:,} of the file",
                 expected="UTF-8",
-                remedy="if the file is Latin-1: iconv -f LATIN1 -t UTF-8",
+                remedy="if Windows or Excel wrote the file, or it is Latin-1: iconv -f WINDOWS-1252 -t UTF-8",
             )
         )
 

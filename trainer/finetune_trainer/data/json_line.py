@@ -148,7 +148,7 @@ def not_utf8(error: UnicodeDecodeError) -> FaultError:
             kind=ProblemKind.ENCODING,
             found=f"the byte 0x{byte:02x} at byte {error.start + 1} of the line, which is not UTF-8",
             expected="UTF-8",
-            remedy="if the file is Latin-1: iconv -f LATIN1 -t UTF-8",
+            remedy="if Windows or Excel wrote the file, or it is Latin-1: iconv -f WINDOWS-1252 -t UTF-8",
         )
     )
 
@@ -178,6 +178,8 @@ def not_json(text: str, position: int, said: str = "Expecting value", place: str
         found, remedy = f"a comma before {rest[0]!r} at {at}", "remove the comma"
     elif rest.startswith(("//", "#", "/*")) or text.startswith(("//", "#", "/*")):
         remedy = "JSON has no comments: remove it"
+    elif rest.startswith("\0"):
+        found, remedy = f"NUL bytes at {at}", "the file was padded or not written to its end: tr -d '\\0'"
     elif rest.startswith("\ufeff"):
         found, remedy = "a byte order mark (U+FEFF) inside the file", "files were joined: remove the mark"
     elif rest.startswith(("None", "True", "False", "undefined")):

@@ -32,6 +32,11 @@ class MessagesShape:
         """Its column and the turns' keys."""
         return f"{self.column} with {self.role} and {self.content}"
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Shape`."""
+        return frozenset({self.column, self.system, *TOOLS})
+
     def fits(self, row: Row) -> bool:
         """See `Shape`. A list without turns fits every pair of keys."""
         turns = row.get(self.column)

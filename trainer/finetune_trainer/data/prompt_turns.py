@@ -31,6 +31,11 @@ class PromptTurnsShape:
         """Its columns."""
         return f"{self.prompt} and {self.completion}"
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Shape`."""
+        return frozenset({self.prompt, self.completion, self.system, *TOOLS})
+
     def fits(self, row: Row) -> bool:
         """See `Shape`."""
         return isinstance(row.get(self.prompt), list) and isinstance(row.get(self.completion), list)

@@ -46,6 +46,7 @@ class DatasetScan:
         blank_lines: lines without content.
         bytes: bytes after decompression.
         schema: the rows' schema, once known.
+        ignored: columns of the first rows that are not read, once known.
         unit: what the places of the object that is being read count.
         duplicates: sound rows that train what a row before has trained, whatever their other columns.
     """
@@ -66,6 +67,7 @@ class DatasetScan:
         self.findings = Findings()
         self.rows = self.blank_lines = self.bytes = 0
         self.schema: DatasetSchema | None = None
+        self.ignored: Sequence[str] = ()
         self.unit = Unit.LINE
         self.duplicates = duplicates or DuplicateCounter()
 
@@ -75,26 +77,27 @@ class DatasetScan:
         Raises:
             TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
         """
-        shape = find_shape(self._dataset, self._objects, self._open_store)
+        found = find_shape(self._dataset, self._objects, self._open_store)
+        self.ignored = found.ignored
         self._check_object_count()
         try:
             for source, name in zip(self._objects, self._names, strict=True):
-                yield from self._object(source, name, shape)
+                yield from self._object(source, name, found.shape)
         except _EndOfPassError:
             return
         if not self.rows and not self.findings.count:
-            found = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
-            fault = Fault(kind=ProblemKind.NO_ROWS, found=found, expected="rows", remedy="the dataset holds no rows")
+            content = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
+            fault = Fault(kind=ProblemKind.NO_ROWS, found=content, expected="rows", remedy="the dataset holds no rows")
             self.findings.add(fault, self._names[0] if self._names else "dataset", 1, 0)
 
-    def _object(self, source: SourceObject, name: str, shape: Shape | Row | None) -> Iterator[ScannedRow]:
+    def _object(self, source: SourceObject, name: str, known: Shape | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
         with self._open_store(parse_uri(source.uri)).open(source) as stream:
             stored = StoredBytes(stream, self._moved, hashed=expected is not None)
             records: Records | None = None
             try:
                 records = open_records(stored, source, self._dataset, self._unpacked)
-                yield from self._rows(records, name, shape, stored.mark_bytes)
+                yield from self._rows(records, name, known, stored.mark_bytes)
             except FaultError as error:
                 number, offset = error.line, error.offset
                 if number is None:
@@ -112,13 +115,12 @@ class DatasetScan:
                 )
                 self.findings.add(fault, name, 1, 0)
 
-    def _rows(self, records: Records, name: str, shape: Shape | Row | None, mark_bytes: int) -> Iterator[ScannedRow]:
+    def _rows(self, records: Records, name: str, known: Shape | None, mark_bytes: int) -> Iterator[ScannedRow]:
         """The sound rows of an object; offsets are `mark_bytes` more than the records say.
 
         Raises:
             FaultError: the rest of the object cannot be read, or no row has a known shape.
         """
-        known = None if shape is None or isinstance(shape, dict) else shape
         if known is not None:
             self.schema = known.schema
         # The loop that decides the speed: no call more than needed for a sound row.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
+from finetune_trainer.data.alpaca import AlpacaShape
 from finetune_trainer.data.columns import Columns, texts_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Talk, Text
+from finetune_trainer.data.example import Example, Place, PromptCompletion, Text
 from finetune_trainer.data.messages import MessagesShape
-from finetune_trainer.data.problems import Fault, absent_key
+from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.prompt_turns import PromptTurnsShape
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import sound, text_fault
-from finetune_trainer.data.tool_calls import TOOLS
+from finetune_trainer.data.text_check import as_text, column_faults, sound
 
 
 class Shape(Protocol):
@@ -30,6 +30,11 @@ class Shape(Protocol):
     @property
     def columns(self) -> str:
         """Its columns, for messages."""
+        ...
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns that it may be made of; others are ignored."""
         ...
 
     def fits(self, row: Row) -> bool:
@@ -65,6 +70,11 @@ class TextShape:
         """Its column."""
         return self.column
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Shape`."""
+        return frozenset({self.column})
+
     def fits(self, row: Row) -> bool:
         """See `Shape`."""
         return row.get(self.column) is not None
@@ -75,7 +85,7 @@ class TextShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
-        return _column_faults(row, (self.column,))
+        return column_faults(row, (self.column,))
 
     def key(self, row: Row) -> int | None:
         """See `Shape`."""
@@ -84,7 +94,7 @@ class TextShape:
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
-        return Text(place=place, text=_text(row[self.column]))
+        return Text(place=place, text=as_text(row[self.column]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,11 @@ class PromptShape:
         """Its columns."""
         return f"{self.prompt} and {self.completion}"
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Shape`."""
+        return frozenset({self.prompt, self.completion})
+
     def fits(self, row: Row) -> bool:
         """See `Shape`. Lists of turns are `PromptTurnsShape`'s."""
         prompt, completion = row.get(self.prompt), row.get(self.completion)
@@ -112,7 +127,7 @@ class PromptShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
-        return _column_faults(row, (self.prompt, self.completion))
+        return column_faults(row, (self.prompt, self.completion))
 
     def key(self, row: Row) -> int | None:
         """See `Shape`."""
@@ -121,63 +136,7 @@ class PromptShape:
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
-        return PromptCompletion(place=place, prompt=_text(row[self.prompt]), completion=_text(row[self.completion]))
-
-
-@dataclass(frozen=True, slots=True)
-class AlpacaShape:
-    """Instruction, input if any, output, system message if any.
-
-    Becomes a conversation, so that training and serving share one template.
-    """
-
-    instruction: str
-    input: str
-    output: str
-    system: str = "system"
-    schema: DatasetSchema = DatasetSchema.ALPACA
-
-    @property
-    def columns(self) -> str:
-        """Its columns."""
-        return f"{self.instruction} and {self.output}"
-
-    def fits(self, row: Row) -> bool:
-        """See `Shape`."""
-        return row.get(self.instruction) is not None and row.get(self.output) is not None
-
-    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
-        return texts_misdeclared(columns, [self.instruction, self.output], optional=[self.input, self.system])
-
-    def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`."""
-        faults = _column_faults(row, (self.instruction, self.output))
-        for column in (self.input, self.system):
-            given = row.get(column)
-            if given is not None and (fault := text_fault(given, column, may_be_empty=True)):
-                faults.append(fault)
-        return faults
-
-    def key(self, row: Row) -> int | None:
-        """See `Shape`."""
-        instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
-        given = row.get(self.input)
-        context = "" if given is None or given == "" else sound(given)
-        if instruction is None or output is None or context is None or row.get(self.system) is not None:
-            # Only the input and the system message may be blank.
-            return None if self.faults(row) else hash((instruction, given, output, row.get(self.system)))
-        return hash((instruction, context, output))
-
-    def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`. Instruction and input become one user turn, a blank line between them."""
-        asked, context = _text(row[self.instruction]), _text(row.get(self.input) or "")
-        if context.strip():
-            asked = f"{asked}\n\n{context}"
-        talk = Message(role="user", content=asked), Message(role="assistant", content=_text(row[self.output]))
-        system = _text(row.get(self.system) or "")
-        before = (Message(role="system", content=system),) if system.strip() else ()
-        return Conversation(place=place, talk=Talk((*before, *talk)))
+        return PromptCompletion(place=place, prompt=as_text(row[self.prompt]), completion=as_text(row[self.completion]))
 
 
 def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
@@ -209,20 +168,5 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
 
 def columns_read(fields: Fields | None) -> frozenset[str]:
     """The columns that a row of any schema may be made of, for formats that read columns apart."""
-    mapped = (fields or Fields()).model_dump(exclude_none=True).values()
-    return frozenset(Fields.model_fields) - {"role", "content"} | {"conversations", *TOOLS} | frozenset(mapped)
-
-
-def _column_faults(row: Row, columns: Sequence[str]) -> list[Fault]:
-    faults = []
-    for column in columns:
-        if column not in row:
-            faults.append(absent_key(row, column))
-        elif fault := text_fault(row[column], column):
-            faults.append(fault)
-    return faults
-
-
-def _text(value: object) -> str:
-    assert isinstance(value, str)
-    return value
+    every = {*shapes(DatasetSchema.AUTO, fields), *shapes(DatasetSchema.AUTO, None)}
+    return frozenset(column for shape in every for column in shape.reads)

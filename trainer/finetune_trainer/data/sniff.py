@@ -108,16 +108,22 @@ def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
     if _PICKLE.match(head):
         remedy = "set dataset.format: pandas if it is a pickled DataFrame; better, write Parquet: DataFrame.to_parquet"
         return _fault("a Python pickle", wanted, remedy)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")) or b"\0" in head[:4]:
-        return Fault(
-            kind=ProblemKind.ENCODING,
-            found="UTF-16 or UTF-32",
-            expected="UTF-8",
-            remedy="convert it: iconv -f UTF-16 -t UTF-8",
-        )
+    if head and not head.strip(b"\0"):
+        return _fault("NUL bytes and nothing else", wanted, "upload the file again: it was never written to the disk")
+    if encoding := _wide_encoding(head):
+        remedy = f"convert it: iconv -f {encoding} -t UTF-8"
+        return Fault(kind=ProblemKind.ENCODING, found=encoding, expected="UTF-8", remedy=remedy)
     if format_ is DatasetFormat.JSONL and text.startswith(b"["):
         return _fault("a JSON array", wanted, "set dataset.format: json, or write one object a line: jq -c '.[]' FILE")
     return None
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """UTF-16 or UTF-32, by the byte order mark or the NULs of the first characters."""
+    begin = head[:4]
+    if begin in (b"\xff\xfe\0\0", b"\0\0\xfe\xff") or begin.count(b"\0") == 3:
+        return "UTF-32"
+    return "UTF-16" if begin.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in begin else None
 
 
 def _is_document(text: bytes, dataset: DatasetSpec) -> bool:

@@ -1,8 +1,9 @@
 """Whether a JSON value is text that can be trained."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from finetune_trainer.data.problems import Fault, ProblemKind, shown
+from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 
 
 def sound(value: object) -> str | bytes | None:
@@ -46,7 +47,7 @@ def joined_parts(value: object) -> object:
 def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
     """What `sound` objects to, or None."""
     if not isinstance(value, str):
-        return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=_as_text(value))
+        return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected="text", remedy=_remedy(value))
     if not value.strip() and not may_be_empty:
         return Fault(
             kind=ProblemKind.EMPTY,
@@ -67,7 +68,26 @@ def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault
     return None
 
 
-def _as_text(value: object) -> str:
+def column_faults(row: Mapping[str, object], columns: Sequence[str]) -> list[Fault]:
+    """What is wrong with columns that must be there and hold text."""
+    faults = []
+    for column in columns:
+        if column not in row:
+            faults.append(absent_key(row, column))
+        elif fault := text_fault(row[column], column):
+            faults.append(fault)
+    return faults
+
+
+def as_text(value: object) -> str:
+    """The value, which was found to be text."""
+    assert isinstance(value, str)
+    return value
+
+
+def _remedy(value: object) -> str:
+    if isinstance(value, dict) and "0" in value:
+        return "the table is written column by column: DataFrame.to_json(path, orient='records', lines=True)"
     if _is_parts(value):
         return "parts other than text (images, audio) are not trained: remove them, or the row"
     if value is None:

@@ -11,7 +11,8 @@ from finetune_trainer.data.arrow import pyarrow
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.ratio import require_ratio
 
-MAGIC = b"\x28\xb5\x2f\xfd"
+MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((byte,)) + b"\x2a\x4d\x18" for byte in range(0x50, 0x60)))
+"""How a file begins: with a frame of data, or with one to skip, as pzstd and the seekable format write them."""
 _PIECE = 1 << 20
 
 
@@ -69,7 +70,7 @@ def _damaged(said: str, given: int) -> FaultError:
     if "runcated" in said:
         found, remedy = f"the end of the file, after byte {given:,}, inside the zstd data", "it was cut short"
     else:
-        found, remedy = f"damaged zstd data before byte {given:,} ({said})", "or compress it again"
+        found, remedy = f"damaged zstd data before byte {given:,} ({said})", "it was changed after it was compressed"
     return FaultError(
         Fault(kind=ProblemKind.FILE, found=found, expected="whole data", remedy=f"upload the file again: {remedy}")
     )

@@ -18,7 +18,7 @@ from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.data.example import Conversation, Place
-from finetune_trainer.data.problems import KEPT, Findings
+from finetune_trainer.data.problems import KEPT, Findings, keys_shown
 from finetune_trainer.data.read import for_validation
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.data.templates.builtin import template_source
@@ -331,7 +331,8 @@ class _Checks:
         blank = f", {scan.blank_lines:,} blank lines passed over" if scan.blank_lines else ""
         least = "" if repeated.complete else "at least "
         twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
-        return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{kept}"
+        unread = f"; not read: {keys_shown(dict.fromkeys(scan.ignored))}" if scan.ignored else ""
+        return f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{kept}{unread}"
 
     def _scan_validation(self, trained: TokenPass | TrainerError | str) -> int:
         """Looks at validation rows of their own as at the others, tokenised where those are; returns their number.

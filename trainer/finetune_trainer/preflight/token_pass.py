@@ -74,7 +74,7 @@ class TokenPass:
             raise TrainerError(
                 FailureReason.DATASET_INVALID,
                 f"no row has a token to train: all {counts.dropped:,} would be dropped "
-                f"(dataset.maxLength is {self._length:,} tokens)",
+                f"(dataset.maxLength is {self._length:,} tokens; turns of weight 0 are not trained)",
             )
 
         def scaled(count: int) -> int:

@@ -1,0 +1,111 @@
+"""Rows of Alpaca's kind: an instruction, its input if any, the output; and what LLaMA-Factory's have besides.
+
+They become conversations, so that training and serving share one template.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from finetune_trainer.contract.recipe.dataset import DatasetSchema
+from finetune_trainer.data.columns import Columns, texts_misdeclared
+from finetune_trainer.data.example import Conversation, Example, Message, Place, Talk
+from finetune_trainer.data.problems import Fault, ProblemKind, shown
+from finetune_trainer.data.records import Row
+from finetune_trainer.data.text_check import as_text, column_faults, sound, text_fault
+from finetune_trainer.data.tool_calls import TOOLS, tools_of
+
+HISTORY: Final = "history"
+"""The column of what was asked and answered before: a list of pairs of texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlpacaShape:
+    """Instruction, input if any, output, system message if any, tools and earlier turns if any."""
+
+    instruction: str
+    input: str
+    output: str
+    system: str = "system"
+    schema: DatasetSchema = DatasetSchema.ALPACA
+
+    @property
+    def columns(self) -> str:
+        """Its columns."""
+        return f"{self.instruction} and {self.output}"
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Shape`."""
+        return frozenset({self.instruction, self.input, self.output, self.system, HISTORY, *TOOLS})
+
+    def fits(self, row: Row) -> bool:
+        """See `Shape`."""
+        return row.get(self.instruction) is not None and row.get(self.output) is not None
+
+    def misdeclared(self, columns: Columns) -> Sequence[Fault]:
+        """See `Shape`."""
+        return texts_misdeclared(columns, [self.instruction, self.output], optional=[self.input, self.system])
+
+    def faults(self, row: Row) -> Sequence[Fault]:
+        """See `Shape`."""
+        faults = column_faults(row, (self.instruction, self.output))
+        for column in (self.input, self.system):
+            given = row.get(column)
+            if given is not None and (fault := text_fault(given, column, may_be_empty=True)):
+                faults.append(fault)
+        return [*faults, *_history_faults(row.get(HISTORY)), *tools_of(row)[1]]
+
+    def key(self, row: Row) -> int | None:
+        """See `Shape`."""
+        instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
+        given = row.get(self.input)
+        context = "" if given is None or given == "" else sound(given)
+        beside = row.get(self.system) is not None or row.get(HISTORY) or any(map(row.get, TOOLS))
+        if instruction is None or output is None or context is None or beside:
+            # Only what stands beside instruction and output may be blank.
+            if self.faults(row):
+                return None
+            more = (row.get(HISTORY) or [], tools_of(row)[0])
+            return hash((instruction, given, output, row.get(self.system), json.dumps(more, sort_keys=True)))
+        return hash((instruction, context, output))
+
+    def build(self, row: Row, place: Place) -> Example:
+        """See `Shape`. Instruction and input become one user turn, a blank line between them."""
+        asked, context = as_text(row[self.instruction]), as_text(row.get(self.input) or "")
+        if context.strip():
+            asked = f"{asked}\n\n{context}"
+        history = row.get(HISTORY) or []
+        assert isinstance(history, list)
+        texts = (as_text(text) for text in chain(*history, (asked, row[self.output])))
+        turns = [Message(role="assistant" if number % 2 else "user", content=text) for number, text in enumerate(texts)]
+        system = as_text(row.get(self.system) or "")
+        before = (Message(role="system", content=system),) if system.strip() else ()
+        return Conversation(place=place, talk=Talk((*before, *turns), tuple(tools_of(row)[0])))
+
+
+def _history_faults(history: object) -> list[Fault]:
+    if history is None or history == "":
+        return []
+    if not isinstance(history, list):
+        return [_no_pair(history, HISTORY, "a list of pairs")]
+    faults = []
+    for number, pair in enumerate(history):
+        path = f"{HISTORY}[{number}]"
+        if not isinstance(pair, list) or len(pair) != 2:
+            faults.append(_no_pair(pair, path, "a pair"))
+            continue
+        faults += [fault for place in (0, 1) if (fault := text_fault(pair[place], f"{path}[{place}]"))]
+    return faults
+
+
+def _no_pair(value: object, path: str, what: str) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=path,
+        found=shown(value),
+        expected=f"{what}, what was asked before and what was answered",
+        remedy='write [["question", "answer"], …], or rename the column',
+    )
