@@ -88,7 +88,10 @@ def _train(
 ) -> Termination:
     from finetune_trainer.storage.credentials import Credentials
     from finetune_trainer.storage.hub_token import HubToken
+    from finetune_trainer.storage.patience import Patience
     from finetune_trainer.storage.places import Places
+    from finetune_trainer.storage.timing import TRAINING
+    from finetune_trainer.storage.waiting import Waiting, logged
     from finetune_trainer.train.context import Context
     from finetune_trainer.train.failures import known_causes
     from finetune_trainer.train.run import assist, refuse, run
@@ -100,12 +103,14 @@ def _train(
         # Whichever process has failed: what the training had come to is the first one's knowledge.
         return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=environment.get(WORK_ENV)) as work:
+        waiting = Waiting(logged, reporter.waiting)
         places = Places(
             recipe.storage,
             Credentials.from_environment(environment),
             model=recipe.model,
             lora=recipe.lora,
             hub_token=HubToken.from_environment(environment),
+            timing=TRAINING.told_to(waiting),
         )
         context = Context(
             work=Path(work),
@@ -114,6 +119,7 @@ def _train(
             pvc_root=Path(PVC_ROOT),
             reporter=reporter,
             stop=stop,
+            patience=Patience(waiting=waiting),
         )
         if world is not None:
             from finetune_trainer.distributed.peers import Peers

@@ -53,6 +53,10 @@ class Reporter:
         with self._changing:
             self.update(bytes_uploaded=(self.progress.bytes_uploaded or 0) + count)
 
+    def waiting(self, message: str | None) -> None:
+        """Notes what is waited for, None for nothing any more."""
+        self.update(waiting_for=message)
+
     def update(self, **fields: object) -> None:
         """Changes fields of the record; numbers that JSON has no word for become absent."""
         with self._changing:

@@ -15,7 +15,8 @@ MAX_ATTEMPTS_KEPT = 10
 MAX_MESSAGE = 4096
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
-ShortText = Annotated[str, Field(max_length=1024)]
+MAX_SHORT = 1024
+ShortText = Annotated[str, Field(max_length=MAX_SHORT)]
 
 
 class ConditionStatus(StrEnum):
@@ -67,6 +68,9 @@ class ProgressStatus(TolerantWire):
     )
     bytes_downloaded: int | None = Field(None, ge=0, description="Bytes fetched.")
     bytes_uploaded: int | None = Field(None, ge=0, description="Bytes put.")
+    waiting_for: ShortText | None = Field(
+        None, description="Storage that does not answer and is asked again; absent when nothing is waited for."
+    )
     heartbeat_time: datetime | None = Field(None, description="When the record was made.")
 
     @classmethod
@@ -98,6 +102,7 @@ class ProgressStatus(TolerantWire):
             memory_estimate_bytes=record.memory_estimate_bytes,
             bytes_downloaded=record.bytes_downloaded,
             bytes_uploaded=record.bytes_uploaded,
+            waiting_for=None if record.waiting_for is None else record.waiting_for[:MAX_SHORT],
             heartbeat_time=record.heartbeat_time,
         )
 

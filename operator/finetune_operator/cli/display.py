@@ -20,11 +20,12 @@ class Display:
         processes: processes that train.
     """
 
-    def __init__(self, job: str, processes: int) -> None:
+    def __init__(self, job: str, processes: int = 1) -> None:
         self._job = job
         self._processes = processes
         self._bar: tqdm | None = None  # type: ignore[type-arg]  # tqdm is generic in its stubs only
         self._resumed: int | None = None
+        self._waited_for: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -35,8 +36,15 @@ class Display:
         if self._bar is not None:
             self._bar.close()
 
+    def waiting(self, message: str | None) -> None:
+        """Tells what is waited for, each thing once."""
+        if message is not None and message not in self._waited_for:
+            self._waited_for.add(message)
+            say(f"{self._job}: waiting: {message}")
+
     def show(self, progress: Progress) -> None:
         """Takes a record. Until something is fetched, the run may still turn out to be done already."""
+        self.waiting(progress.waiting_for)
         if self._bar is None:
             if progress.stage is Stage.STARTING:
                 return
@@ -44,7 +52,7 @@ class Display:
             self._bar = _bar()
         if progress.resumed_from_step and self._resumed is None:
             self._resumed = progress.resumed_from_step
-            tqdm.write(f"{self._job}: going on after step {self._resumed}, from its checkpoint", file=sys.stderr)
+            say(f"{self._job}: going on after step {self._resumed}, from its checkpoint")
         bar = self._bar
         bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
         if progress.total_steps and bar.total != progress.total_steps:
@@ -61,8 +69,8 @@ class Display:
 
 
 def say(text: str) -> None:
-    """A line for a person; what programs read goes to the standard output."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for a person, above a bar that is there; what programs read goes to the standard output."""
+    tqdm.write(text, file=sys.stderr)
 
 
 def _bar() -> "tqdm":  # type: ignore[type-arg]

@@ -20,7 +20,10 @@ from finetune_trainer.contract.layout import PVC_ROOT, WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.world import Pod
+from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.timing import CHECKING, TRAINING, Timing
+from finetune_trainer.storage.waiting import Waiting
 
 if TYPE_CHECKING:
     from finetune_trainer.report import Reporter
@@ -49,7 +52,7 @@ def preflight(job: JobFile, output: str) -> int:
     from finetune_trainer.preflight import check, exit_code, shown
 
     refuse(job)
-    report = check(recipe_of(job), _places(job))
+    report = check(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
     print(report.to_json() if output == "json" else shown(report))
     return exit_code(report)
 
@@ -65,7 +68,7 @@ def run(job: JobFile, work: Path | None) -> int:
         from finetune_trainer.preflight import check, exit_code, shown
 
         say(f"{job.name}: checking storage, data and model")
-        report = check(recipe_of(job), _places(job))
+        report = check(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
         if not report.passed:
             say(shown(report))
             return exit_code(report)
@@ -98,15 +101,18 @@ def _train(job: JobFile, work: Path | None) -> "Result":
             known_causes(),
             tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder,
         ):
+            reporter = Reporter([display.show])
             if pod.size > 1:
-                return _train_in_processes(recipe, pod, Path(folder), Reporter([display.show]), stop)
+                return _train_in_processes(recipe, pod, Path(folder), reporter, stop)
+            waiting = Waiting(reporter.waiting)
             context = Context(
                 work=Path(folder),
-                open_store=_places(job),
+                open_store=_places(job, TRAINING.told_to(waiting)),
                 writer=uuid.uuid4().hex,
                 pvc_root=Path(PVC_ROOT),
-                reporter=Reporter([display.show]),
+                reporter=reporter,
                 stop=stop,
+                patience=Patience(waiting=waiting),
             )
             return train(recipe, context)
     finally:
@@ -142,5 +148,5 @@ def _train_in_processes(
     return Result(outcome=ended.outcome, fingerprint=ended.fingerprint, output=ended.output)
 
 
-def _places(job: JobFile) -> Places:
-    return Places(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora)
+def _places(job: JobFile, timing: Timing) -> Places:
+    return Places(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora, timing=timing)

@@ -29,6 +29,12 @@ def test_display(record: Progress, display: str) -> None:
     assert ProgressStatus.of(record).display == display
 
 
+def test_what_is_waited_for_fits_the_status_however_long_it_is() -> None:
+    assert ProgressStatus.of(Progress(waiting_for="http://s3: HTTP 503")).waiting_for == "http://s3: HTTP 503"
+    assert ProgressStatus.of(Progress(waiting_for="x" * 5000)).waiting_for == "x" * 1024
+    assert "waitingFor" not in ProgressStatus.of(Progress()).to_dict()
+
+
 def test_output_metrics_are_strings() -> None:
     record = OutputRecord(
         uri="s3://models/adapters/a",

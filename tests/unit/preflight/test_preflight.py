@@ -595,7 +595,9 @@ def test_every_wrong_field_is_named(bench: Bench) -> None:
         assert words in ended.message
 
 
-def test_a_server_that_dies_half_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_dies_half_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     with s3server.running() as server:
         bench = Bench(server, tmp_path, "dies")
         code, _, _ = report_of(bench, capsys)
@@ -605,6 +607,7 @@ def test_a_server_that_dies_half_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == ExitCode.STORAGE_UNAVAILABLE
     assert f"{bench.base}/train.jsonl at {server.endpoint}" in ended.message
     assert verdicts(report)["model"] is Verdict.SKIPPED, "one wait for a dead server is enough"
+    assert f'waiting message="{server.endpoint}: nothing answers there: the connection is refused' in caplog.text
 
 
 def test_sigterm_is_an_end_with_a_reason(bench: Bench) -> None:

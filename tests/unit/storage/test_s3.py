@@ -24,7 +24,8 @@ from finetune_trainer.storage.base import (
 from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.storage.places import open_store
 from finetune_trainer.storage.s3 import S3Store
-from finetune_trainer.storage.s3_client import S3Connection, Timing
+from finetune_trainer.storage.s3_client import S3Connection
+from finetune_trainer.storage.timing import Timing
 from localcluster.records import Keys
 from localcluster.seaweedfs import new_keys
 from s3server import S3Server

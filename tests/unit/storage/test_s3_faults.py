@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,9 @@ from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.pace import Pace
 from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.s3 import S3Store
-from finetune_trainer.storage.s3_client import Timing
+from finetune_trainer.storage.timing import Timing
+from finetune_trainer.storage.waiting import Waiting
+from localcluster.seaweedfs import new_keys
 from s3faults import Fault, Faults, Plan
 from s3server import S3Server
 
@@ -273,3 +276,29 @@ def test_a_large_upload_whose_answers_are_lost_is_there_in_the_end(
     Patience(seconds=5, first_pause=0.05).call(lambda: store(MANY).upload(tmp_path / "large", uri, ignore))
     assert faults.counts() == {Fault.LOST_ANSWER: 1}
     assert s3.get(f"large/{step}") == content
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("http://127.0.0.1:1", "nothing answers there: the connection is refused"),
+        ("http://no-such-host.invalid:9000", "the name does not resolve"),
+    ],
+)
+def test_an_address_where_nobody_is_is_given_up_before_a_server_that_is_troubled(
+    faults: Faults, tmp_path: Path, endpoint: str, words: str
+) -> None:
+    told: list[str | None] = []
+    hasty = Timing(attempts=1_000_000, repeat_seconds=1e9, unreachable_seconds=0.5).told_to(Waiting(told.append))
+    keys = s3server.mount(tmp_path, new_keys())
+    with pytest.raises(TrainerError, match=words) as caught:
+        S3Store(StorageSpec(endpoint=endpoint), keys, timing=hasty).read(parse_uri("s3://data/x"))
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert told[0] == f"{endpoint}: {words}; asked again"
+    assert told[-1] is None
+    faults.plan = s3faults.first(*[Fault.SLOW_DOWN] * 3)
+    troubled = replace(hasty, unreachable_seconds=0.0)
+    told.clear()
+    with pytest.raises(TrainerError, match="InvalidAccessKeyId"):
+        S3Store(StorageSpec(endpoint=faults.endpoint), keys, timing=troubled).read(parse_uri("s3://data/x"))
+    assert told == [f"{faults.endpoint}: HTTP 503; asked again"] * 3 + [None]

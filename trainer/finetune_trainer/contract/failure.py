@@ -180,8 +180,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.STORAGE_UNAVAILABLE,
             _C,
             ExitCode.STORAGE_UNAVAILABLE,
-            "The storage or the Hub does not answer, or answers with an error of its own.",
-            "Check that storage.endpoint, or the Hub for an hf:// model, answers from inside the cluster.",
+            "The storage, the Hub or the agent of the pod's identity does not answer, or answers with an error.",
+            "Check that storage.endpoint, the Hub for an hf:// model, or the agent answers from inside the cluster.",
         ),
         (
             FailureReason.OUTPUT_CONFLICT,

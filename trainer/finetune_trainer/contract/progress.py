@@ -63,6 +63,7 @@ class Progress(TolerantWire):
     )
     bytes_downloaded: int | None = Field(None, ge=0)
     bytes_uploaded: int | None = Field(None, ge=0)
+    waiting_for: str | None = Field(None, description="Storage that does not answer and is asked again.")
     heartbeat_time: datetime | None = Field(None, description="When the record was made.")
 
 

@@ -22,6 +22,8 @@ from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.timing import CHECKING
+from finetune_trainer.storage.waiting import Waiting, logged
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
@@ -53,7 +55,7 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
 
     try:
         with _sigterm_raises():
-            return _checked(recipe_file, environment, moved)
+            return _checked(recipe_file, environment, moved, Waiting(logged, reporter.waiting))
     except _TerminatedError:
         return _failed("preflight", FailureReason.PREEMPTED, "the pod was asked to end")
     except TrainerError as error:
@@ -68,7 +70,7 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
             sink.close()
 
 
-def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount) -> PreflightReport:
+def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount, waiting: Waiting) -> PreflightReport:
     recipe = read_recipe(recipe_file)
     places = Places(
         recipe.storage,
@@ -76,6 +78,7 @@ def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount)
         model=recipe.model,
         lora=recipe.lora,
         hub_token=HubToken.from_environment(environment),
+        timing=CHECKING.told_to(waiting),
     )
     return check(recipe, places, moved=moved)
 

@@ -3,15 +3,14 @@
 The client libraries repeat a request for seconds; that is right for a look-up and too short for the end of a training.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_trainer import log
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.base import ObjectReplacedError
+from finetune_trainer.storage.waiting import IN_THE_LOG, Waiting
 
 T = TypeVar("T")
 
@@ -26,6 +25,7 @@ class Patience:
         longest_pause: the longest pause, in seconds.
         clock: seconds from any fixed moment, never going back.
         sleep: waits that many seconds.
+        waiting: is told what is waited for.
     """
 
     seconds: float = 300.0
@@ -33,6 +33,7 @@ class Patience:
     longest_pause: float = 30.0
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
+    waiting: Waiting = IN_THE_LOG
 
     def call(self, action: Callable[[], T]) -> T:
         """What `action` returns, which may be called several times.
@@ -41,15 +42,18 @@ class Patience:
             TrainerError: what it raises; what may pass only when the patience is at an end.
         """
         end, pause = self.clock() + self.seconds, self.first_pause
-        while True:
-            try:
-                return action()
-            except TrainerError as error:
-                if not _may_pass(error) or self.clock() + pause > end:
-                    raise
-                log.event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
-            self.sleep(pause)
-            pause = min(2 * pause, self.longest_pause)
+        try:
+            while True:
+                try:
+                    return action()
+                except TrainerError as error:
+                    if not _may_pass(error) or self.clock() + pause > end:
+                        raise
+                    self.waiting.begin(error.message)
+                self.sleep(pause)
+                pause = min(2 * pause, self.longest_pause)
+        finally:
+            self.waiting.end()
 
 
 def _may_pass(error: TrainerError) -> bool:

@@ -13,6 +13,7 @@ from finetune_trainer.log import quieten
 from finetune_trainer.storage.base import Store
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
+from finetune_trainer.storage.timing import TRAINING, Timing
 
 
 def open_store(
@@ -23,6 +24,7 @@ def open_store(
     revision: str | None = None,
     hub_token: HubToken | None = None,
     pvc_root: Path = Path(PVC_ROOT),
+    timing: Timing = TRAINING,
 ) -> Store:
     """The store of a URI. Nothing is asked of it yet, so that it opens where the network is down.
 
@@ -33,6 +35,7 @@ def open_store(
         revision: of a Hub model.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
+        timing: how long object storage is waited for, and who is told so.
 
     Raises:
         TrainerError: the endpoint or the certificates are refused, the mounted keys are incomplete, or the image
@@ -42,7 +45,7 @@ def open_store(
         case Scheme.S3:
             from finetune_trainer.storage.s3 import S3Store
 
-            return S3Store(spec, credentials)
+            return S3Store(spec, credentials, timing=timing)
         case Scheme.HF:
             if find_spec("huggingface_hub") is None:
                 raise TrainerError(
@@ -69,6 +72,7 @@ class Places:
         model, lora: whose revisions are those of their own Hub repositories, and of no other.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
+        timing: how long object storage is waited for, and who is told so.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Places:
         lora: LoraSpec | None = None,
         hub_token: HubToken | None = None,
         pvc_root: Path = Path(PVC_ROOT),
+        timing: Timing = TRAINING,
     ) -> None:
         self._spec = spec
         self._credentials = credentials
@@ -90,6 +95,7 @@ class Places:
             self._revisions[_root(parse_uri(model.uri))] = model.revision
         self._hub_token = hub_token
         self._pvc_root = pvc_root
+        self._timing = timing
         self._stores: dict[str, Store] = {}
 
     def __call__(self, uri: Uri) -> Store:
@@ -103,6 +109,7 @@ class Places:
                 revision=self._revisions.get(root),
                 hub_token=self._hub_token,
                 pvc_root=self._pvc_root,
+                timing=self._timing,
             )
         return self._stores[root]
 

@@ -28,7 +28,7 @@ from finetune_trainer.storage.base import (
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 from finetune_trainer.storage.partial import partial_file
-from finetune_trainer.storage.s3_client import CONNECTIONS, TIMING, S3Connection, Timing
+from finetune_trainer.storage.s3_client import CONNECTIONS, S3Connection
 from finetune_trainer.storage.s3_errors import (
     FAILURES_OF_S3,
     Attempted,
@@ -38,6 +38,7 @@ from finetune_trainer.storage.s3_errors import (
     translate,
 )
 from finetune_trainer.storage.s3_stream import BUFFER_BYTES, Body, ResumingStream
+from finetune_trainer.storage.timing import TRAINING, Timing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,7 +64,7 @@ T = TypeVar("T")
 class S3Store:
     """Objects of S3 buckets; one connection for all of them."""
 
-    def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, timing: Timing = TIMING) -> None:
+    def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, timing: Timing = TRAINING) -> None:
         self._connection = S3Connection(spec, credentials, timing)
         self._reading = timing.reading
 
@@ -270,6 +271,7 @@ class S3Store:
             endpoint=connection.endpoint,
             identity=connection.identity,
             secrets=connection.secrets,
+            agent=connection.agent,
         )
 
 

@@ -1,24 +1,27 @@
 """The S3 client: every setting that matters is explicit, so that no profile or variable of the image changes it."""
 
+import os
 import random
 import ssl
 import tempfile
 import threading
 import time
 import weakref
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.output import AddressingStyle, Checksums, StorageSpec
 from finetune_trainer.storage.credentials import AccessKeys, Credentials
 from finetune_trainer.storage.endpoint import check_endpoint
-from finetune_trainer.storage.pace import Pace
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.identity import agent_of, obtain
+from finetune_trainer.storage.s3_errors import in_words, what_failed
 from finetune_trainer.storage.s3_session import make_strict
+from finetune_trainer.storage.timing import Timing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,38 +32,8 @@ _PASSING = (429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 20.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long a server is waited for.
-
-    Attributes:
-        attempts: tries of one request, with a growing, jittered pause: a dead endpoint is reported within a minute.
-        connect_seconds: for a connection.
-        silence_seconds: for the first and for further bytes of an answer.
-        repeat_seconds: after which a request is not repeated any more. A server that accepts connections and is silent
-            would take all the tries at their full length.
-        pace: the slowest answer.
-        reading: with a server that gives no further byte of an object.
-    """
-
-    attempts: int = 8
-    connect_seconds: float = 5.0
-    silence_seconds: float = 30.0
-    repeat_seconds: float = 60.0
-    pace: Pace = field(default_factory=Pace)
-    reading: Patience = field(default_factory=lambda: Patience(seconds=90.0, first_pause=0.2, longest_pause=10.0))
-
-
-TIMING = Timing()
-"""Of a pod."""
-
-
 class S3Connection:
-    """A client and the identity that it signs with; `renew` takes up rotated keys.
-
-    Attributes:
-        client: the boto3 client of now.
-    """
+    """A client and the identity that it signs with; `renew` takes up rotated keys."""
 
     def __init__(self, spec: StorageSpec, credentials: Credentials | None, timing: Timing) -> None:
         if spec.endpoint is not None:
@@ -74,7 +47,19 @@ class S3Connection:
             weakref.finalize(self, self._ca_file.close)
         self._secret = spec.secret_ref.name if spec.secret_ref else ""
         self._keys = credentials.read(self._secret) if credentials else None
-        self.client = self._connect()
+        self._client: S3Client | None = None
+
+    @property
+    def client(self) -> "S3Client":
+        """The boto3 client of now.
+
+        Raises:
+            TrainerError: the first time, when the pod's own identity is not to be had (`identity.obtain`).
+        """
+        with self._renewing:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
 
     @property
     def endpoint(self) -> str:
@@ -87,6 +72,11 @@ class S3Connection:
         return f"key ending in {self._keys.key_id[-4:]}" if self._keys else "the pod's own identity"
 
     @property
+    def agent(self) -> str | None:
+        """Who gives the credentials, where they are not a Secret's."""
+        return None if self._keys else agent_of(os.environ)
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What no message may hold."""
         keys = self._keys
@@ -95,14 +85,14 @@ class S3Connection:
     def renew(self, refused: "S3Client") -> bool:
         """Reads the identity again, unless another thread has; False when it is the one that was just refused."""
         with self._renewing:
-            if self.client is not refused:
+            if self._client is not refused:
                 return True
             if self._credentials is not None:
                 keys = self._credentials.read(self._secret)
                 if keys == self._keys:
                     return False
                 self._keys = keys
-            self.client = self._connect()
+            self._client = self._connect()
             return True
 
     def _connect(self) -> "S3Client":
@@ -126,7 +116,8 @@ class S3Connection:
             tcp_keepalive=True,
             user_agent_extra="finetune-operator",
         )
-        client = boto3.Session().client(
+        session = boto3.Session() if self._keys else obtain(os.environ, self._timing.identity)
+        client = session.client(
             "s3",
             endpoint_url=spec.endpoint,
             region_name=spec.region or DEFAULT_REGION,
@@ -160,14 +151,30 @@ def _repeat(client: "S3Client", timing: Timing) -> None:
     ) -> float | bool | None:
         if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
             return None  # success, or what the SDK knows better
-        if attempts >= timing.attempts:
+        elapsed = time.monotonic() - request_dict["context"]["finetune_began"]
+        never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
+        left = (timing.unreachable_seconds if never_sent else timing.repeat_seconds) - elapsed
+        if attempts >= timing.attempts or left <= 0:
             return False
-        if time.monotonic() - request_dict["context"]["finetune_began"] >= timing.repeat_seconds:
-            return False
-        return min(_LONGEST_PAUSE, 2.0 ** (attempts - 1)) * random.random()  # noqa: S311 (spreads load)
+        place = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
+        timing.waiting.begin(f"{place}: {_what_failed(response, caught_exception)}; asked again")
+        pause: float = min(left, _LONGEST_PAUSE, 2.0 ** (attempts - 1)) * random.random()  # noqa: S311 (spreads load)
+        return pause
+
+    def look_and_tell(**asked: Any) -> float | bool | None:
+        pause: float | bool | None = look(**asked)
+        if not pause:
+            timing.waiting.end()
+        return pause
 
     client.meta.events.register_first("before-call.s3", begin)
-    client.meta.events.register_first("needs-retry.s3", look)  # type: ignore[arg-type]  # the stubs know no answer
+    client.meta.events.register_first("needs-retry.s3", look_and_tell)  # type: ignore[arg-type]  # the stubs know no answer
+
+
+def _what_failed(response: tuple[Any, Any] | None, error: Exception | None) -> str:
+    if response is not None:
+        return f"HTTP {response[0].status_code}"
+    return what_failed(error) or in_words(error) if error is not None else "no answer"
 
 
 def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None":

@@ -3,6 +3,7 @@
 A message says what was tried, where, with which identity (never a secret) and what the server answered.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from boto3.exceptions import Boto3Error
@@ -26,7 +27,7 @@ from botocore.exceptions import (
 )
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError, S3UploadFailedError
 from urllib3.exceptions import HTTPError as Urllib3Error
-from urllib3.exceptions import ProtocolError
+from urllib3.exceptions import NameResolutionError, NewConnectionError, ProtocolError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -67,6 +68,7 @@ class Attempted:
         uri: on what.
         endpoint, identity: where and as whom.
         secrets: strings to strike out of whatever the server says.
+        agent: who gives the credentials; None when they are the user's.
     """
 
     operation: str
@@ -74,6 +76,7 @@ class Attempted:
     endpoint: str
     identity: str
     secrets: tuple[str, ...] = ()
+    agent: str | None = None
 
     def __str__(self) -> str:
         return f"{self.operation} {self.uri} at {self.endpoint} with {self.identity}"
@@ -152,7 +155,11 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
             "identity",
         )
     if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
-        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: the identity was not obtained; {said}")
+        # An agent that was there when the run began comes back: it is replaced, or its node is busy.
+        passing = attempted.agent is not None
+        reason = FailureReason.STORAGE_UNAVAILABLE if passing else FailureReason.STORAGE_ACCESS_DENIED
+        giver = f" from {attempted.agent}" if attempted.agent else ""
+        return TrainerError(reason, f"{attempted}: the identity was not obtained{giver}; {said}")
     if isinstance(error, ParamValidationError):
         return TrainerError(FailureReason.INVALID_RECIPE, f"{attempted}: not a valid bucket or key; {said}")
     if isinstance(error, SSLError):
@@ -161,29 +168,44 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
             f"{attempted}: TLS failed; set storage.caBundle for a private certificate authority, or http:// if the "
             f"server speaks plain HTTP ({said})",
         )
-    if isinstance(error, EndpointConnectionError):
-        return TrainerError(
-            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: nothing answers there, or the name does not resolve"
-        )
-    if isinstance(error, ConnectTimeoutError):
-        return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: no connection came about in time")
-    if isinstance(error, ReadTimeoutError | Urllib3TimeoutError):
-        return TrainerError(
-            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the server fell silent, or its answer came too slowly"
-        )
-    if isinstance(error, IncompleteReadError | ProtocolError | ConnectionClosedError):
-        return TrainerError(
-            FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the connection broke off before the answer was whole"
-        )
+    if (what := what_failed(error)) is not None:
+        return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: {what}")
     if isinstance(error, ConnectionError | HTTPClientError | Urllib3Error):
         return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: the connection failed; {said}")
     return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: {type(error).__name__}; {said}")
 
 
-def _said(text: object, attempted: Attempted, longest: int = 200) -> str:
+def what_failed(error: BaseException) -> str | None:
+    """How a request went unanswered, in words; None for a failure of another kind."""
+    if isinstance(error, EndpointConnectionError):
+        return _why_unreachable(error)
+    if isinstance(error, ConnectTimeoutError):
+        return "no connection came about in time"
+    if isinstance(error, ReadTimeoutError | Urllib3TimeoutError):
+        return "the server fell silent, or its answer came too slowly"
+    if isinstance(error, IncompleteReadError | ProtocolError | ConnectionClosedError):
+        return "the connection broke off before the answer was whole"
+    return None
+
+
+def _why_unreachable(error: EndpointConnectionError) -> str:
+    """The SDK puts urllib3's reason into `error`."""
+    reason = error.kwargs.get("error")
+    if isinstance(reason, NameResolutionError):
+        return "the name does not resolve"
+    if isinstance(reason, NewConnectionError) and "refused" in str(reason):
+        return "nothing answers there: the connection is refused"
+    return "nothing answers there"
+
+
+def in_words(text: object, secrets: Sequence[str] = (), longest: int = 200) -> str:
     """Foreign words: on one line, without secrets and control characters, shortened."""
     words = "".join(letter if letter.isprintable() else " " for letter in str(text))
-    for secret in attempted.secrets:
+    for secret in secrets:
         words = words.replace(secret, "***")
     words = " ".join(words.split())
     return words if len(words) <= longest else words[: longest - 1] + "…"
+
+
+def _said(text: object, attempted: Attempted) -> str:
+    return in_words(text, attempted.secrets)

@@ -1,0 +1,90 @@
+"""The pod's own identity: the SDK's chain, asked until somebody answers.
+
+An agent (EKS Pod Identity, kube2iam and the like) may start after the pods of a new node do. The SDK asks it three
+times within three seconds, and takes one that plays EC2's metadata service for absent when it does not answer at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import boto3
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 (botocore's name)
+    CredentialRetrievalError,
+    HTTPClientError,
+)
+
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.s3_errors import error_code, http_status, in_words
+
+_CONTAINER_FULL, _CONTAINER_RELATIVE = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+_ROLE, _CLUSTER = "AWS_ROLE_ARN", "KUBERNETES_SERVICE_HOST"
+_UNNAMED_SECONDS = 10.0
+"""Patience where no agent is named: usually there is none, and storage.secretRef was forgotten."""
+_PASSING = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
+"""The token service's refusals that another try may find gone."""
+
+
+class NoIdentityYetError(TrainerError):
+    """Nobody has given an identity so far."""
+
+
+def agent_of(environment: Mapping[str, str]) -> str | None:
+    """Who gives the credentials, for messages; None when the environment names nobody."""
+    if address := environment.get(_CONTAINER_FULL) or environment.get(_CONTAINER_RELATIVE):
+        return f"the agent at {address}"
+    if role := environment.get(_ROLE):
+        return f"the token service for {role}"
+    return None
+
+
+def obtain(environment: Mapping[str, str], patience: Patience) -> boto3.Session:
+    """A session that has credentials.
+
+    Args:
+        environment: the process's variables, which the SDK reads too.
+        patience: with an agent that the environment names; a shorter one in a pod where none is named, and none on
+            other machines.
+
+    Raises:
+        TrainerError: STORAGE_UNAVAILABLE when an agent does not answer or answers with an error, which another attempt
+            may find gone; STORAGE_ACCESS_DENIED when there are no credentials, or they are refused.
+    """
+    agent = agent_of(environment)
+    if agent is None:
+        patience = replace(patience, seconds=min(patience.seconds, _UNNAMED_SECONDS) if _CLUSTER in environment else 0)
+    try:
+        return patience.call(lambda: _ask(agent))
+    except NoIdentityYetError as error:
+        raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, error.message) from error
+
+
+def _ask(agent: str | None) -> boto3.Session:
+    giver = agent or "the SDK's chain"
+    session = boto3.Session()  # a new one: a session keeps that it has found nothing
+    try:
+        credentials = session.get_credentials()
+        if credentials is not None:
+            credentials.get_frozen_credentials()
+            return session
+    except ClientError as error:
+        passing = error_code(error) in _PASSING or http_status(error) >= 500
+        raise _not_obtained(giver, error, passing=passing) from error
+    except (ConnectionError, HTTPClientError) as error:
+        raise _not_obtained(giver, error, passing=True) from error
+    except (CredentialRetrievalError, KeyError) as error:
+        raise _not_obtained(giver, error, passing=agent is not None) from error
+    except (BotoCoreError, OSError, ValueError) as error:
+        raise _not_obtained(giver, error, passing=False) from error
+    raise NoIdentityYetError(
+        FailureReason.STORAGE_UNAVAILABLE,
+        "no credentials were found; set storage.secretRef, or give the pod's ServiceAccount an identity",
+    )
+
+
+def _not_obtained(giver: str, error: Exception, *, passing: bool) -> TrainerError:
+    reason = FailureReason.STORAGE_UNAVAILABLE if passing else FailureReason.STORAGE_ACCESS_DENIED
+    return TrainerError(reason, f"the identity was not obtained from {giver}: {in_words(error)}")

@@ -1,0 +1,48 @@
+"""How long S3 is waited for, and who is told so."""
+
+from dataclasses import dataclass, field, replace
+
+from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.waiting import IN_THE_LOG, Waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a server is waited for.
+
+    Attributes:
+        attempts: tries of one request, with a growing, jittered pause: a dead endpoint is reported within a minute.
+        connect_seconds: for a connection.
+        silence_seconds: for the first and for further bytes of an answer.
+        repeat_seconds: after which a request is not repeated any more. A server that accepts connections and is silent
+            would take all the tries at their full length.
+        unreachable_seconds: the same for one that was never sent: the name does not resolve, the port is closed, or no
+            connection comes about.
+        pace: the slowest answer.
+        reading: with a server that gives no further byte of an object.
+        identity: with an agent that gives the pod its credentials. It may start after the pod, on a new node by half a
+            minute.
+        waiting: is told what is waited for.
+    """
+
+    attempts: int = 8
+    connect_seconds: float = 5.0
+    silence_seconds: float = 30.0
+    repeat_seconds: float = 60.0
+    unreachable_seconds: float = 60.0
+    pace: Pace = field(default_factory=Pace)
+    reading: Patience = field(default_factory=lambda: Patience(seconds=90.0, first_pause=0.2, longest_pause=10.0))
+    identity: Patience = field(default_factory=lambda: Patience(seconds=60.0, longest_pause=5.0))
+    waiting: Waiting = IN_THE_LOG
+
+    def told_to(self, waiting: Waiting) -> "Timing":
+        """The same, with somebody else who is told."""
+        reading, identity = replace(self.reading, waiting=waiting), replace(self.identity, waiting=waiting)
+        return replace(self, waiting=waiting, reading=reading, identity=identity)
+
+
+TRAINING = Timing()
+"""Of a training: what has been computed is not thrown away for an outage."""
+CHECKING = Timing(unreachable_seconds=15.0)
+"""Of preflight, where a wrong address is likelier than an outage. Names and routes of a new pod come seconds late."""
