@@ -14,6 +14,7 @@ from finetune_trainer.contract.recipe import DatasetSpec, Recipe
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.data.problems import printable
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -189,8 +190,25 @@ def _data_objects(places: Sequence[str], open_store: OpenStore) -> list[SourceOb
             found = [item for item in found if not _hidden(item.uri.removeprefix(top))]
         if not found:
             raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
-        objects += [with_content(item, open_store, whole=True) for item in found]
+        objects += [with_content(_nameable(item), open_store, whole=True) for item in found]
     return objects
+
+
+def _nameable(item: SourceObject) -> SourceObject:
+    """The object, whose name a recipe could hold.
+
+    Raises:
+        TrainerError: DATASET_INVALID, it could not: the name climbs, or is a file's whose bytes are no text.
+    """
+    try:
+        parse_uri(item.uri)
+        item.uri.encode()
+    except ValueError as error:
+        raise TrainerError(
+            FailureReason.DATASET_INVALID,
+            f"{printable(item.uri)}: found a name that holds '..' or is not UTF-8, expected another; rename the file",
+        ) from error
+    return item
 
 
 def _hidden(path: str) -> bool:

@@ -1,6 +1,7 @@
 """Files and data sets as they are found: read as they were meant, or answered with what helps."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,10 @@ def test_bytes_that_are_no_utf_8_are_answered_with_what_converts_them(
 def test_a_blank_before_a_quoted_field_is_named(tmp_path: Path) -> None:
     problem = said(tmp_path / "d.csv", b'prompt, completion\n"x", "y, z"\n')
     assert "expected 2, as many as the header names; remove the blank before the quote" in problem
+
+
+def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    Path(os.fsdecode(bytes(tmp_path / "data") + b"/caf\xe9.jsonl")).write_bytes(ROW)
+    with pytest.raises(TrainerError, match=r"data/caf\\udce9\.jsonl: found a name that .* is not UTF-8"):
+        read(tmp_path / "data")

@@ -55,6 +55,29 @@ def test_a_link_does_not_lead_out_of_the_claim(store: LocalStore, tmp_path: Path
     assert raised.value.reason is FailureReason.STORAGE_ACCESS_DENIED
 
 
+def test_a_folder_is_read_through_its_links(store: LocalStore, tmp_path: Path) -> None:
+    folder, far = tmp_path / "data", tmp_path / "far/deep"
+    folder.mkdir()
+    far.mkdir(parents=True)
+    (far / "x").write_text("x")
+    (folder / "shard").symlink_to(tmp_path / "far")
+    (folder / "loop").symlink_to(folder)
+    (folder / ".#x").symlink_to("user@host.1234")  # an editor's lock
+    uri = parse_uri(f"file://{folder}")
+    assert [item.uri for item in store.stat(uri)] == [f"file://{folder}/shard/deep/x"]
+
+    (folder / "y").symlink_to(tmp_path / "gone")
+    with pytest.raises(ObjectNotFoundError, match="data/y is a symbolic link that leads nowhere"):
+        store.stat(uri)
+
+
+def test_a_folder_is_not_read_through_links_out_of_the_claim(store: LocalStore, tmp_path: Path) -> None:
+    (tmp_path / "pvc/data/a").mkdir(parents=True)
+    (tmp_path / "pvc/data/a/root").symlink_to("/")
+    with pytest.raises(TrainerError, match="pvc://data/a/root leads out of its claim"):
+        store.stat(parse_uri("pvc://data/a"))
+
+
 def test_a_file_that_changes_while_it_is_read(store: LocalStore, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"a" * (3 << 20))

@@ -46,7 +46,7 @@ class LocalStore:
         with _reasons("reading", uri):
             if path.is_file() and not uri.path.endswith("/"):
                 return [_source(uri, path.stat())]
-            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
+            files = list(self._files(path, uri)) if path.is_dir() else []
             found = [_source(uri.child(*file.relative_to(path).parts), file.stat()) for file in files]
         if not found:
             what = "holds no files" if path.is_dir() else self._absent(uri)
@@ -131,13 +131,49 @@ class LocalStore:
     def _path(self, uri: Uri) -> Path:
         if uri.scheme is Scheme.FILE:
             return Path(uri.path)
-        claim = self._pvc_root / uri.authority
-        path = claim / uri.path.lstrip("/")
-        if not path.resolve().is_relative_to(claim.resolve()):
+        path = self._pvc_root / uri.authority / uri.path.lstrip("/")
+        self._require_inside(path, uri)
+        return path
+
+    def _require_inside(self, path: Path, uri: Uri) -> None:
+        """Requires that no link leads out of a claim.
+
+        Raises:
+            TrainerError: STORAGE_ACCESS_DENIED, one does.
+        """
+        if uri.scheme is Scheme.PVC and not path.resolve().is_relative_to((self._pvc_root / uri.authority).resolve()):
             raise TrainerError(
                 FailureReason.STORAGE_ACCESS_DENIED, f"{uri} leads out of its claim through a symbolic link"
             )
-        return path
+
+    def _files(self, folder: Path, uri: Uri, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+        """The files in a folder and in those below, links followed: data is often linked from where there is room.
+
+        Args:
+            folder: the folder.
+            uri: its place.
+            above: the folders that it is in, which a link may lead back to.
+
+        Raises:
+            TrainerError: a link leads out of the claim, or nowhere. Editors leave links to nowhere behind, with names
+                that begin with a dot.
+        """
+        above |= {os.path.realpath(folder)}
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+        for entry in entries:
+            path, place = folder / entry.name, uri.child(entry.name)
+            if entry.is_symlink():
+                self._require_inside(path, place)
+            if entry.is_dir():
+                if not entry.is_symlink() or os.path.realpath(path) not in above:
+                    yield from self._files(path, place, above)
+            elif entry.is_file():
+                yield path
+            elif entry.is_symlink() and not entry.name.startswith("."):
+                raise ObjectNotFoundError(
+                    f"{place} is a symbolic link that leads nowhere: put the file there, or remove the link"
+                )
 
     def _absent(self, uri: Uri) -> str:
         if uri.scheme is Scheme.PVC and not (self._pvc_root / uri.authority).is_dir():
