@@ -4,7 +4,6 @@ The ids are those of the training (tests/trainer/test_preflight_tokenizer.py com
 transformers makes a tokenizer out of other files than tokenizer.json, there is none here, and preflight says so.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,28 +70,29 @@ def file_tokenizer(
     with open_store(parse_uri(source.uri)).open(source) as stream:
         content = stream.read(_LONGEST_FILE)
     try:
-        backend = Backend.from_str(content.decode())
+        backend = Backend.from_buffer(content)
     except Exception as error:
         # The library has no class of its own for it.
         raise TrainerError(
             FailureReason.MODEL_INVALID, f"{source.uri} cannot be read as a tokenizer ({error}): upload it again"
         ) from error
+    del content  # tens of megabytes
     config = files.get("tokenizer_config.json")
     stated = read_json(config, open_store) if config is not None else {}
-    _as_transformers(backend, facts, stated if isinstance(stated, dict) else {}, json.loads(content))
+    _as_transformers(backend, facts, stated if isinstance(stated, dict) else {})
     return FileTokenizer(backend, facts, chat_template)
 
 
-def _as_transformers(
-    backend: "Backend", facts: TokenizerFacts, config: Mapping[str, Any], content: Mapping[str, Any]
-) -> None:
+def _as_transformers(backend: "Backend", facts: TokenizerFacts, config: Mapping[str, Any]) -> None:
     """Changes the tokenizer as transformers does when it loads one (transformers:tokenization_utils_tokenizers.py).
 
     `add_bos_token` of the config is not among it: with a tokenizer.json, transformers does not read it either.
     """
     backend.no_truncation()
     backend.no_padding()
-    byte_level = '"ByteLevel"' in json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
+    byte_level = any(
+        part is not None and b'"ByteLevel"' in part.__getstate__() for part in (backend.pre_tokenizer, backend.decoder)
+    )
     if config.get("tokenizer_class") in _SENTENCEPIECE_CLASSES and not byte_level:
         _as_sentencepiece(backend, config)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
