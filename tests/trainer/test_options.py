@@ -34,6 +34,8 @@ CHANGING: list[dict[str, Any]] = [
     *({"training": {"optimizer": kind}} for kind in OPTIMIZERS if kind not in ("adamw_torch", "paged_adamw_32bit")),
     *({"lora": {"modulesToSave": names}} for names in (["embed_tokens"], ["lm_head"], ["norm"])),
     {"training": {"neftuneAlpha": "5"}},
+    {"training": {"minLearningRate": "1e-4"}},
+    {"training": {"loraPlusRatio": "16"}},
     {"training": {"maxSteps": 3}},
     {"training": {"learningRate": "1e-3"}},
     *({"training": {"warmup": warmup}} for warmup in ("0.5", "2")),
@@ -47,7 +49,7 @@ NOT_CHANGING: list[dict[str, Any]] = [
     {"training": {"gradientCheckpointing": "disabled"}},
     {"training": {"loggingSteps": 2}},
     *({"model": {"quantization": {"computeDtype": kind}}} for kind in ("float32", "float16")),  # on a CPU
-    {"training": {"neftuneAlpha": "0"}},
+    {"training": {"neftuneAlpha": "0", "minLearningRate": "0", "loraPlusRatio": "1"}},
     {"dataset": {"packing": "enabled"}},
     {"lora": {"targetModules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}},
 ]

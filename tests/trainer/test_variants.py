@@ -151,3 +151,21 @@ def test_restarts_bring_the_rate_back_to_its_peak(tiny_model: Path, tokenizer: A
 
     assert [round(rate / 2e-3, 2) for rate in rates()] == [1, 0.85, 0.5, 0.15, 1, 0.85, 0.5, 0.15]
     assert [round(rate / 2e-3, 2) for rate in rates(restarts=3)] == [1, 0.5] * 4
+
+
+def test_a_cosine_ends_at_the_least_rate_and_b_learns_faster(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
+    recipe = _recipe(
+        tiny_model,
+        training={"maxSteps": 4, "minLearningRate": "1e-3", "loraPlusRatio": "16", "optimizer": "adamw_8bit"},
+    )
+    trainer = _trainer(recipe, tiny_model, tokenizer, tmp_path / "work")
+    trainer.train()
+
+    steps = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert [round(rate / 2e-3, 2) for rate in steps] == [1, 0.93, 0.75, 0.57]
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    rates = {names[id(weight)]: group["lr"] for group in trainer.optimizer.param_groups for weight in group["params"]}
+    trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert rates.keys() == trained
+    assert {round(rate / 1e-3, 6) for name, rate in rates.items() if "lora_A" in name} == {1}
+    assert {round(rate / 1e-3, 6) for name, rate in rates.items() if "lora_B" in name} == {16}

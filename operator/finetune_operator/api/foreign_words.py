@@ -77,6 +77,8 @@ FIELDS: dict[str, str] = {
     "num_epochs": "training.epochs",
     "num_train_epochs": "training.epochs",
     "lr": "training.learningRate",
+    "loraplus_lr_ratio": "training.loraPlusRatio",
+    "min_lr": "training.minLearningRate",
     "lr_scheduler": "training.scheduler",
     "lr_scheduler_type": "training.scheduler",
     "warmup_ratio": "training.warmup",

@@ -165,6 +165,12 @@ _RULES: list[dict[str, str]] = [
         "fieldPath": ".training.restarts",
     },
     {
+        "rule": "!has(self.training.minLearningRate) || "
+        "(has(self.training.scheduler) ? self.training.scheduler == 'cosine' : self.profile == 'none')",
+        "message": "only the scheduler cosine has a least learning rate: use it, or remove the field",
+        "fieldPath": ".training.minLearningRate",
+    },
+    {
         "rule": "!has(self.training.earlyStopping) || has(self.dataset.validation)",
         "message": "needs dataset.validation: add it, or remove earlyStopping",
         "fieldPath": ".training.earlyStopping",

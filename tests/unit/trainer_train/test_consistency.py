@@ -14,7 +14,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.model.sharding": {"model": {"sharding": "full"}, "machine": {"gpus": 1}},
     "spec.dataset.fields": {"dataset": {"fields": {"prompt": "question", "text": "body"}}},
     "spec.dataset.fields.text": {"dataset": {"schema": "promptCompletion", "fields": {"text": "body", "prompt": "q"}}},
-    "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2", "schema": "promptCompletion"}},
+    "spec.dataset.chatTemplate": {"dataset": {"chatTemplate": "llama-2", "schema": "text"}},
     "spec.dataset.loss": {"dataset": {"loss": "completion", "schema": "text"}},
     "spec.lora.targetModules": {"lora": {"targetModules": ["all-linear", "lm_head"]}},
     "spec.lora.initialAdapterRevision": {
@@ -51,6 +51,7 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
         {"dataset": {"fields": {"prompt": "question"}}},
         {"dataset": {"fields": {"role": "from"}, "schema": "messages"}},
         {"dataset": {"chatTemplate": "llama-2", "schema": "alpaca"}},
+        {"dataset": {"chatTemplate": "llama-2", "schema": "promptCompletion"}},  # lists of turns, perhaps
         {"dataset": {"loss": "completion", "schema": "messages"}},
         {
             "dataset": {"validation": {"fraction": "0.5"}},
@@ -62,6 +63,7 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
         {"lora": {"dropout": "0.99", "targetModules": ["q_proj", "v_proj"]}},
         {"training": {"batchSize": 16, "microBatchSize": 16}},
         {"training": {"scheduler": "cosine_with_restarts", "restarts": 3}},
+        {"training": {"minLearningRate": "1e-4", "learningRate": "2e-4"}},
         {"lora": {"variant": "dora", "modulesToSave": ["lm_head"]}},
     ],
 )
@@ -79,6 +81,18 @@ def test_all_broken_rules_are_named_at_once() -> None:
     found = inconsistencies(recipe(lora={"targetModules": ["all-linear", "q_proj"]}, training={"microBatchSize": 5}))
 
     assert [item.path for item in found] == ["spec.lora.targetModules", "spec.training.microBatchSize"]
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"scheduler": "linear"}, "the scheduler linear has none"),
+        ({"learningRate": "0.0001"}, "must be below learningRate, which is 0.0001"),
+    ],
+)
+def test_a_least_learning_rate_is_the_end_of_a_cosine(training: dict[str, Any], said: str) -> None:
+    (found,) = inconsistencies(recipe(training={"minLearningRate": "1e-4", **training}))
+    assert str(found).startswith(f"spec.training.minLearningRate: 1e-4: {said}")
 
 
 def test_early_stopping_without_measurements_on_the_way_is_broken() -> None:

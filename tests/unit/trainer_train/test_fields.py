@@ -20,7 +20,8 @@ WORKS = {
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
-    "training.restarts", "training.neftuneAlpha", "model.trustRemoteCode", "model.deviceMap",
+    "training.restarts", "training.neftuneAlpha", 
+    "training.minLearningRate", "training.loraPlusRatio", "model.trustRemoteCode", "model.deviceMap",
     "lora.modulesToSave", "lora.initialAdapterUri", "lora.initialAdapterRevision",
     "output.onExisting", "output.merged",
     # tests/trainer/test_sharding.py

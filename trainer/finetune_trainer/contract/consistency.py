@@ -68,7 +68,7 @@ def _against_sharding(recipe: Recipe) -> Iterator[str]:
 def _dataset(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _fields(recipe.dataset)
     dataset, schema = recipe.dataset, recipe.dataset.schema_
-    if dataset.chat_template is not None and schema in (DatasetSchema.TEXT, DatasetSchema.PROMPT_COMPLETION):
+    if dataset.chat_template is not None and schema is DatasetSchema.TEXT:
         shown = dataset.chat_template.strip().splitlines()[0][:40]
         message = f"rows of schema {schema} are no conversations, and a template would not be used; remove the field"
         yield Inconsistency(path="spec.dataset.chatTemplate", value=shown, message=message)
@@ -124,6 +124,14 @@ def _training(recipe: Recipe) -> Iterator[Inconsistency]:
     if training.restarts is not None and training.scheduler is not Scheduler.COSINE_WITH_RESTARTS:
         message = f"the scheduler {training.scheduler} has none; remove it, or use cosine_with_restarts"
         yield Inconsistency(path="spec.training.restarts", value=str(training.restarts), message=message)
+    if (least := training.min_learning_rate) is not None:
+        path = "spec.training.minLearningRate"
+        if training.scheduler is not Scheduler.COSINE:
+            message = f"the scheduler {training.scheduler} has none; remove it, or use cosine"
+            yield Inconsistency(path=path, value=least, message=message)
+        elif float(least) >= float(training.learning_rate):
+            message = f"must be below learningRate, which is {training.learning_rate}"
+            yield Inconsistency(path=path, value=least, message=message)
     if training.early_stopping is not None:
         if recipe.dataset.validation is None:
             message = "needs dataset.validation; add it or remove earlyStopping"

@@ -38,6 +38,8 @@ DECIMALS = (
     "dataset.validation.fraction",
     "lora.dropout",
     "training.learningRate",
+    "training.minLearningRate",
+    "training.loraPlusRatio",
     "training.warmup",
     "training.weightDecay",
     "training.maxGradNorm",
@@ -102,8 +104,9 @@ def _normalise(shaping: dict[str, Any]) -> None:
     training, quantization = shaping["training"], shaping["model"]["quantization"]
     if "maxSteps" not in training:
         training.setdefault("epochs", DEFAULT_EPOCHS)
-    if training.get("neftuneAlpha") == 0:
-        del training["neftuneAlpha"]
+    for name, nothing in (("neftuneAlpha", 0), ("minLearningRate", 0), ("loraPlusRatio", 1)):
+        if training.get(name) == nothing:
+            del training[name]
     if quantization["type"] in (QuantizationType.INT8, QuantizationType.NONE):
         del quantization["doubleQuant"]
 

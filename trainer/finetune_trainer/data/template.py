@@ -298,7 +298,7 @@ _ENDLESS = Fault(
 )
 _UNTRAINED = Fault(
     kind=ProblemKind.TEMPLATE,
-    found="a turn of weight 0, and dataset.loss is all",
+    found="a turn of the assistant that is not to be trained (of weight 0, or in a prompt), and dataset.loss is all",
     expected="turns that are all trained",
-    remedy="use dataset.loss: auto, or remove the weights",
+    remedy="use dataset.loss: auto, or remove the weights, or write the row as messages",
 )

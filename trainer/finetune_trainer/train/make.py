@@ -83,6 +83,8 @@ def make_trainer(
         callbacks=[*callbacks, *([noise] if noise else [])],
     )
     trainer.choice = choice
+    ratio = recipe.training.lora_plus_ratio
+    trainer.lora_plus_ratio = float(ratio) if ratio is not None else None
     trainer.passes = passes_of(choice.division, model, tokenizer, packed=packed)
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)

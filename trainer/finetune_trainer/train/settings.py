@@ -31,7 +31,7 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, ch
         gradient_accumulation_steps=1,
         **length,
         learning_rate=float(spec.learning_rate),
-        lr_scheduler_type=str(_schedule(spec)),
+        lr_scheduler_type=_schedule(spec),
         lr_scheduler_kwargs=_schedule_options(spec),
         warmup_steps=float(spec.warmup),
         optim=str(spec.optimizer),
@@ -59,14 +59,17 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, ch
     )
 
 
-def _schedule(spec: TrainingSpec) -> Scheduler:
-    """The schedule; transformers' `constant` passes over the warm-up, and another name of it does not."""
-    warms_up = spec.scheduler is Scheduler.CONSTANT and float(spec.warmup) > 0
-    return Scheduler.CONSTANT_WITH_WARMUP if warms_up else spec.scheduler
+def _schedule(spec: TrainingSpec) -> str:
+    """The schedule's name in transformers, where two of them have another for what is a setting here."""
+    if spec.scheduler is Scheduler.CONSTANT and float(spec.warmup) > 0:
+        return Scheduler.CONSTANT_WITH_WARMUP  # plain `constant` passes over the warm-up
+    return "cosine_with_min_lr" if spec.min_learning_rate is not None else spec.scheduler
 
 
 def _schedule_options(spec: TrainingSpec) -> dict[str, Any]:
     """What the schedule is told besides; transformers' one cycle of `cosine_with_restarts` would never restart."""
-    if spec.scheduler is not Scheduler.COSINE_WITH_RESTARTS:
-        return {}
-    return {"num_cycles": (spec.restarts or DEFAULT_RESTARTS) + 1}
+    if spec.scheduler is Scheduler.COSINE_WITH_RESTARTS:
+        return {"num_cycles": (spec.restarts or DEFAULT_RESTARTS) + 1}
+    if spec.min_learning_rate is not None:
+        return {"min_lr_rate": float(spec.min_learning_rate) / float(spec.learning_rate)}
+    return {}

@@ -26,6 +26,7 @@ from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
+from finetune_trainer.train.lora_plus import quicken_b
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.state import StepRecord
 
@@ -48,6 +49,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         saved_step: step of the newest checkpoint, 0 when there is none.
         base_weights: the base model's own weights that are trained in place, as they were.
         evaluation: measures the adapter; None when there are no rows to measure with.
+        lora_plus_ratio: how much faster the B matrices learn; None where all learn alike.
         ended: whether the training has come to its end, and was not told to stop before.
     """
 
@@ -60,6 +62,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     saved_step: int = 0
     base_weights: Weights
     evaluation: Evaluation | None = None
+    lora_plus_ratio: float | None = None
     ended: bool = False
     control: TrainerControl
 
@@ -67,6 +70,14 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(*arguments, **named)
         self.divergence = Divergence()
         self._after_step = RngState.capture()
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The recipe's optimizer, with the rates of LoRA+ where it asks for them."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if fresh and self.lora_plus_ratio is not None:
+            quicken_b(optimizer, self.model, self.lora_plus_ratio)
+        return optimizer
 
     def train_from(self, checkpoint: Path | None) -> None:
         """Trains to the last step, or until it is told to stop: then a checkpoint of the last whole step is written.

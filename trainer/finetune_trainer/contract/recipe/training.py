@@ -48,6 +48,13 @@ LearningRate = Annotated[
 ]
 
 
+LoraPlusRatio = Annotated[
+    str,
+    DecimalRange('must be a decimal in quotes above "0", for example "16"', above=0.0),
+    Field(max_length=DECIMAL_LENGTH),
+]
+
+
 class EarlyStopping(Wire):
     """Stop when the validation loss no longer falls."""
 
@@ -93,6 +100,16 @@ class TrainingSpec(Wire):
         ge=1,
         le=1000,
         description="Times that cosine_with_restarts goes back to the peak; no other schedule restarts. Default: 1.",
+    )
+    min_learning_rate: Decimal | None = Field(
+        None,
+        description="Learning rate at the end of a cosine schedule, below learningRate; no other schedule has one. "
+        'Default: "0". Example: "2e-5".',
+    )
+    lora_plus_ratio: LoraPlusRatio | None = Field(
+        None,
+        description="Learning rate of the adapter's B matrices over that of all else (LoRA+). Default: none, they "
+        'learn alike. Example: "16".',
     )
     warmup: Decimal = Field(
         "0.03",
