@@ -20,7 +20,7 @@ WORKS = {
     "training.maxSteps", "training.learningRate", "training.scheduler", "training.warmup", "training.batchSize",
     "training.microBatchSize", "training.optimizer", "training.weightDecay", "training.maxGradNorm",
     "training.gradientCheckpointing", "training.seed", "training.loggingSteps",
-    "training.restarts", "training.neftuneAlpha", 
+    "training.restarts", "training.neftuneAlpha",
     "training.minLearningRate", "training.loraPlusRatio", "model.trustRemoteCode", "model.deviceMap",
     "lora.modulesToSave", "lora.initialAdapterUri", "lora.initialAdapterRevision",
     "output.onExisting", "output.merged",
