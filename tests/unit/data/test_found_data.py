@@ -105,6 +105,27 @@ def test_the_remedy_fits_what_is_there(line: object, remedy: str, tmp_path: Path
     assert remedy in said(tmp_path / "d.jsonl", line)
 
 
+def test_contents_of_parts_are_read_from_parquet_too(tmp_path: Path) -> None:
+    def text(said: str) -> dict[str, str | None]:
+        return {"type": "text", "text": said}
+
+    def turn(role: str, *parts: dict[str, str | None]) -> dict[str, object]:
+        return {"role": role, "content": list(parts)}
+
+    lines = [
+        [turn("user", text("a"), text("b")), turn("assistant", text("c"))],
+        [turn("user", {"type": "image", "text": None}), turn("assistant", text("c"))],
+    ]
+    pq.write_table(pa.table({"messages": lines[:1]}), tmp_path / "good.parquet")
+    [example] = read(tmp_path / "good.parquet")
+    assert isinstance(example, Conversation)
+    assert [turn.content for turn in example.talk.messages] == ["a\nb", "c"]
+
+    pq.write_table(pa.table({"messages": lines}), tmp_path / "bad.parquet")
+    with pytest.raises(TrainerError, match=r"bad.parquet row 2 messages\[0\]\.content: .*parts other than text"):
+        read(tmp_path / "bad.parquet")
+
+
 def zstd(content: bytes) -> bytes:
     packed = pa.compress(content, codec="zstd", asbytes=True)
     assert isinstance(packed, bytes)

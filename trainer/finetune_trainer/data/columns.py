@@ -74,12 +74,15 @@ def turns_misdeclared(columns: Columns, name: str, role: str, content: str) -> l
         ]
     if column.keys is None:
         return []
-    places = [(key, f"{name}[].{key}") for key in (role, content)]
-    return [
-        fault
-        for key, path in places
-        if (fault := _absent(column.keys, key, path) if key not in column.keys else _no_text(column.keys[key], path))
-    ]
+    faults = []
+    for key in (role, content):
+        path, inner = f"{name}[].{key}", column.keys.get(key)
+        if inner is None:
+            faults.append(_absent(column.keys, key, path))
+        # A content may be of several parts, which are looked at row by row.
+        elif not (key == content and inner.turns) and (fault := _no_text(inner, path)):
+            faults.append(fault)
+    return faults
 
 
 def _no_text(column: ColumnType, path: str) -> Fault | None:

@@ -1,9 +1,8 @@
 """Rows of messages: a column with a list of turns, and what may stand beside it (tools, a system message)."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
@@ -11,7 +10,7 @@ from finetune_trainer.data.example import Conversation, Example, Message, Place,
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
-from finetune_trainer.data.tool_calls import TOOLS, tools_of
+from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of
 from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys
 
 _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
@@ -51,12 +50,17 @@ class MessagesShape:
 
     def faults(self, row: Row) -> Sequence[Fault]:
         """See `Shape`."""
+        return self._looked_at(row)[2]
+
+    def _looked_at(self, row: Row) -> tuple[list[Message | None], Tools, list[Fault]]:
+        """The turns, the tools, and what is wrong with the row."""
         turns = row.get(self.column)
         if turns is None:
-            return [absent_key(row, self.column)]
+            return [], [], [absent_key(row, self.column)]
         if not isinstance(turns, list) or not turns:
-            return [self._no_turns(turns)]
-        faults = [fault for index, turn in enumerate(turns) for fault in self._read(turn, index)[1]]
+            return [], [], [self._no_turns(turns)]
+        read = [self._read(turn, index) for index, turn in enumerate(turns)]
+        faults = [fault for _, wrong in read for fault in wrong]
         roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
         unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # perhaps it is the assistant's
         answers = any(isinstance(role, str) and (_ANSWERS.get(role) or role == CALLING) for role in roles)
@@ -70,8 +74,8 @@ class MessagesShape:
                     remedy="remove the row, or add the answer",
                 )
             )
-        faults += tools_of(row)[1]
-        return faults + self._system_faults(row, turns[0])
+        tools, wrong = tools_of(row)
+        return [message for message, _ in read], tools, [*faults, *wrong, *self._system_faults(row, turns[0])]
 
     def key(self, row: Row) -> int | None:
         """See `Shape`. Two words for one role make two rows."""
@@ -116,18 +120,17 @@ class MessagesShape:
 
     def _careful_key(self, row: Row) -> int | None:
         """The key of a row with more in it than two keys a turn: that may be a fault or not."""
-        if self.faults(row):
+        messages, tools, faults = self._looked_at(row)
+        if faults:
             return None
-        turns = row[self.column]
-        assert isinstance(turns, list)
         parts: list[str | bytes | None] = []
-        for index, turn in enumerate(turns):
-            message = self._message(turn, index)
+        for turn, message in zip(cast("list[dict[str, str]]", row[self.column]), messages, strict=True):
+            assert message is not None
             parts += turn[self.role], sound(message.content)
             if message.more or not message.trained:
-                parts.append(json.dumps([message.more, message.trained], sort_keys=True))
-        if tools := tools_of(row)[0]:
-            parts.append(json.dumps(tools, sort_keys=True))
+                parts.append(repr((message.more, message.trained)))
+        if tools:
+            parts.append(repr(tools))
         if row.get(self.system):
             parts.append(f"system: {row[self.system]}")
         return hash(tuple(parts))

@@ -6,6 +6,7 @@ one: arguments as an object, each tool under `function`. A text of JSON would be
 trained on that calls its tools with a text. vLLM does the same to what it is sent, so training and serving agree.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -78,14 +79,28 @@ def tools_of(row: Mapping[str, object]) -> tuple[Tools, list[Fault]]:
     return read_tools(row[found], found) if found is not None else ([], [])
 
 
-def unclean(value: object, path: str, levels: int = _DEEPEST) -> list[Fault]:
+def unclean(value: object, path: str) -> list[Fault]:
     """What a chat template cannot write as JSON; at most one fault.
 
     Args:
         value: tools, calls, or a part of them.
         path: its key path, for messages.
-        levels: how many more of them there may be.
     """
+    return [] if _is_plain(value) else _unclean(value, path, _DEEPEST)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is clean for certain, told in one go: this is done once a row."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return "\\u0000" not in text and text.count("{") + text.count("[") <= _DEEPEST
+
+
+def _unclean(value: object, path: str, levels: int) -> list[Fault]:
+    """See `unclean`; there may be `levels` more of them."""
     match value:
         case dict() | list() if not levels:
             return [_too_deep(path)]
@@ -102,7 +117,7 @@ def unclean(value: object, path: str, levels: int = _DEEPEST) -> list[Fault]:
         case _:
             return [_no_json(value, path)]
     for inner, place in parts:
-        if found := unclean(inner, place, levels - 1):
+        if found := _unclean(inner, place, levels - 1):
             return found
     return []
 
