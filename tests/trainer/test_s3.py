@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import s3faults
+import httpfaults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest
@@ -99,8 +99,8 @@ def test_a_server_that_misbehaves_gets_the_same_bytes(server: s3server.S3Server,
     admin = s3server.mount(tmp_path / "admin", server.admin)
     often = {"checkpoint": {"everySteps": 1}}
     calm = _run(_recipe(server, "s3://data/calm", **often), admin, tmp_path / "calm", "pod")
-    with s3faults.running(server.endpoint) as faults:
-        faults.plan = s3faults.random_faults(seed=4, rate=0.2)
+    with httpfaults.running(server.endpoint) as faults:
+        faults.plan = httpfaults.random_faults(seed=4, rate=0.2)
         recipe = _recipe(server, "s3://data/stormy", storage={"endpoint": faults.endpoint}, **often)
         stormy = _run(recipe, admin, tmp_path / "stormy", "pod")
         assert len(faults.counts()) > 4, "faults of several kinds"
