@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.tables import Table
 
-import s3faults
+import httpfaults
 import s3server
 from trainer.kills import Kill, Life, kills_at_writes, random_kills, train_through
 from trainer.running import QUESTIONS, LocalRun, recipe_of
@@ -141,7 +141,7 @@ class _Bench:
             return _digest(folder / "out"), lives
         data = folder / "train.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-        with s3faults.running(self._server.endpoint) as faults:
+        with httpfaults.running(self._server.endpoint) as faults:
             output = {"uri": f"s3://{s3server.BUCKET}/{place}"}
             storage = {"endpoint": faults.endpoint, "secretRef": {"name": "keys"}}
             recipe = recipe_of(self._base, data, folder, output=output, storage=storage, **sections)

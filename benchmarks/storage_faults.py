@@ -1,9 +1,11 @@
-"""Trains through an S3 server that misbehaves by chance, and compares what comes out with an undisturbed training.
+"""Trains through storage that misbehaves by chance, and compares what comes out with an undisturbed training.
 
     python benchmarks/storage_faults.py --seeds 10
+    python benchmarks/storage_faults.py --seeds 10 --hub
 
 Every row is the real preflight and the real trainer, each a process of its own, on the tiny random model; model, data,
-checkpoints and output are in S3, behind a proxy that injects faults (tests/s3faults.py).
+checkpoints and output are in S3, behind a proxy that injects faults (tests/httpfaults.py). With --hub the model is on a
+Hub (tests/hubserver.py) behind such proxies, and goes into a cache; S3 is in order.
 """
 
 import argparse
@@ -12,9 +14,10 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.pop(0)  # this folder, whose trainer.py would hide tests/trainer
@@ -23,13 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.tables import Table
 
-import s3faults
+import httpfaults
+import hubserver
 import s3server
+from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.layout import STORAGE_SECRET_ENV
 from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
-from s3faults import Fault, Plan
+from httpfaults import Fault, Plan
 from trainer.pods import pod_environment
 from trainer.running import QUESTIONS
 from trainer.tiny_model import make_tiny_model
@@ -48,12 +53,12 @@ class Weather:
 
     rate: float
     burst: int
-    kinds: Sequence[Fault] = s3faults.BRIEF
+    kinds: Sequence[Fault] = httpfaults.BRIEF
     after: int = 0
 
     def plan(self, seed: int) -> Plan:
         """The weather of a day."""
-        chance = s3faults.random_faults(seed, self.rate, self.kinds, self.burst)
+        chance = httpfaults.random_faults(seed, self.rate, self.kinds, self.burst)
         return lambda request: chance(request) if request.number >= self.after else None
 
 
@@ -73,37 +78,55 @@ WEATHERS = {
 }
 
 
+_TOO_MANY = (Fault.TOO_MANY, Fault.TOO_MANY_FOR_NOW)
+HUB_WEATHERS = {
+    "one request in ten": Weather(rate=0.1, burst=1, kinds=(*httpfaults.BRIEF, *_TOO_MANY)),
+    "one request in three": Weather(rate=1 / 3, burst=1, kinds=(*httpfaults.BRIEF, *_TOO_MANY)),
+    "bursts of up to 6": Weather(rate=0.1, burst=6, kinds=(*httpfaults.BRIEF, *_TOO_MANY)),
+    "bursts of up to 10 refusals": Weather(rate=0.1, burst=10, kinds=(Fault.ERROR, Fault.SLOW_DOWN, *_TOO_MANY)),
+    "429, every other time": Weather(rate=0.5, burst=1, kinds=_TOO_MANY),
+    "torn bodies, one in three": Weather(rate=1 / 3, burst=2, kinds=(Fault.CUT_ANSWER, Fault.RESET_ANSWER)),
+    "drips, one in ten": Weather(rate=0.1, burst=1, kinds=(Fault.DRIP,)),
+    "nothing but 429": Weather(rate=1, burst=1, kinds=(Fault.TOO_MANY,)),
+    "nothing but 429 with Retry-After": Weather(rate=1, burst=1, kinds=(Fault.TOO_MANY_FOR_NOW,)),
+    "nothing but 503": Weather(rate=1, burst=1, kinds=(Fault.SLOW_DOWN,)),
+    "nothing but 500 from the 12th request on": Weather(rate=1, burst=1, kinds=(Fault.ERROR,), after=12),
+    "bodies cut for ever, from the 4th request on": Weather(rate=1, burst=1, kinds=(Fault.CUT_ANSWER,), after=4),
+    "bodies reset for ever, from the 4th request on": Weather(rate=1, burst=1, kinds=(Fault.RESET_ANSWER,), after=4),
+    "silent from the 6th request on": Weather(rate=1, burst=1, kinds=(Fault.SILENCE,), after=6),
+}
+
+
 def main() -> None:
     """Runs it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, help="trainings for each kind of weather (default: 2)")
-    parser.add_argument("--only", nargs="+", choices=list(WEATHERS), default=list(WEATHERS), help="kinds of weather")
+    parser.add_argument("--hub", action="store_true", help="the Hub misbehaves, and not S3")
+    names = list(dict.fromkeys([*WEATHERS, *HUB_WEATHERS]))
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="kinds of weather")
     options = parser.parse_args()
 
     rows: list[Sequence[str]] = []
     wrong = 0
     with tempfile.TemporaryDirectory() as folder, s3server.running() as server:
-        bench = _Bench(server, Path(folder))
-        whole = bench.train("whole", server.endpoint)
+        bench: _Bench = _HubBench(server, Path(folder)) if options.hub else _Bench(server, Path(folder))
+        whole, _ = bench.weathered("whole", lambda _: None)
         if whole.digest is None:
-            raise SystemExit(f"the undisturbed training failed: {whole.log}")
-        for name in options.only:
-            for seed in range(options.seeds):
-                weather = WEATHERS[name]
-                with s3faults.running(server.endpoint) as faults:
-                    faults.plan = weather.plan(seed)
-                    end = bench.train(f"{list(WEATHERS).index(name)}-{seed}", faults.endpoint)
-                    happened = sum(faults.counts().values())
+            raise SystemExit(f"the undisturbed training failed: {whole.said}\n{whole.log}")
+        for name, weather in (HUB_WEATHERS if options.hub else WEATHERS).items():
+            for seed in range(options.seeds if name in options.only else 0):
+                end, happened = bench.weathered(f"{names.index(name)}-{seed}", weather.plan(seed))
                 same = "same" if end.digest == whole.digest else "none" if end.digest is None else "DIFFERS"
-                bad = same == "DIFFERS" or end.leftovers or "Traceback" in end.log
+                bad = same == "DIFFERS" or end.leftovers or "Traceback" in end.log or not end.expected
                 wrong += bool(bad)
                 said = "; ".join([end.said, *end.leftovers])
-                rows.append([name, str(seed), f"{happened} of {len(faults.seen)}", f"{end.seconds:.0f}", same, said])
+                rows.append([name, str(seed), happened, f"{end.seconds:.0f}", same, said])
                 print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
                 if bad:
                     print(end.log, file=sys.stderr, flush=True)
     heads = ["storage", "seed", "requests that failed", "s", "adapter", "how it ended"]
-    print(Table(title="Storage that misbehaves", heads=heads, rows=rows).text())
+    title = "A Hub that misbehaves" if options.hub else "Storage that misbehaves"
+    print(Table(title=title, heads=heads, rows=rows).text())
     sys.exit(1 if wrong else 0)
 
 
@@ -115,6 +138,7 @@ class End:
         seconds: both together.
         digest: SHA-256 of the adapter's weights; None when there is none.
         said: "Succeeded", or the reason and the message of the failure.
+        expected: it succeeded, or ended with the reason that storage is unavailable.
         leftovers: what should not be there.
         log: standard error of both.
     """
@@ -122,6 +146,7 @@ class End:
     seconds: float
     digest: str | None
     said: str
+    expected: bool
     leftovers: Sequence[str]
     log: str
 
@@ -131,15 +156,22 @@ class _Bench:
 
     def __init__(self, server: s3server.S3Server, folder: Path) -> None:
         self._server, self._folder = server, folder
-        base = folder / "model"
-        make_tiny_model(base)
-        for path in base.iterdir():
+        self._base = folder / "model"
+        make_tiny_model(self._base)
+        for path in self._base.iterdir():
             server.put(f"base/{path.name}", path.read_bytes())
         server.put("rows.jsonl", "".join(json.dumps(row) + "\n" for row in QUESTIONS * 200).encode())
         s3server.mount(folder / "keys", server.admin)
 
-    def train(self, name: str, endpoint: str) -> End:
-        """Preflight and training of a job with an output of its own."""
+    def weathered(self, name: str, plan: Plan) -> tuple[End, str]:
+        """Preflight and training of a job with an output of its own; and how many requests failed, in words."""
+        with httpfaults.running(self._server.endpoint) as faults:
+            faults.plan = plan
+            end = self.train(name, faults.endpoint)
+            return end, _happened(faults)
+
+    def train(self, name: str, endpoint: str, **environment: str) -> End:
+        """Preflight and training, with S3 at this address."""
         folder = self._folder / name
         (folder / "work").mkdir(parents=True)
         recipe = self._recipe(name, endpoint)
@@ -154,7 +186,7 @@ class _Bench:
                     folder / "recipe.json",
                     folder / "work",
                     message,
-                    **{STORAGE_SECRET_ENV: str(self._folder / "keys")},
+                    **{STORAGE_SECRET_ENV: str(self._folder / "keys")} | environment,
                 ),
                 capture_output=True,
                 text=True,
@@ -169,7 +201,14 @@ class _Bench:
         assert ended is not None
         said = f"{ended.outcome}" if ended.reason is None else f"{ended.reason}: {ended.message}"
         digest, leftovers = self._look(name, folder, committed=ended.output is not None)
-        return End(seconds=time.monotonic() - begin, digest=digest, said=said, leftovers=leftovers, log=log)
+        return End(
+            seconds=time.monotonic() - begin,
+            digest=digest,
+            said=said,
+            expected=ended.reason in (None, FailureReason.STORAGE_UNAVAILABLE),
+            leftovers=leftovers,
+            log=log,
+        )
 
     def _look(self, name: str, folder: Path, *, committed: bool) -> tuple[str | None, list[str]]:
         keys = set(self._server.keys(f"{name}/"))
@@ -199,7 +238,7 @@ class _Bench:
         return Recipe.model_validate(
             {
                 "job": {"name": "tiny"},
-                "model": {"uri": f"s3://{s3server.BUCKET}/base"},
+                "model": self._model(name),
                 "dataset": {"uri": f"s3://{s3server.BUCKET}/rows.jsonl"},
                 "lora": {"rank": 4, "dropout": "0.1"},
                 "training": {"maxSteps": 12, "batchSize": 8, "learningRate": "1e-2"},
@@ -208,6 +247,50 @@ class _Bench:
                 "storage": {"endpoint": endpoint, "secretRef": {"name": "keys"}},
             }
         )
+
+    def _model(self, name: str) -> dict[str, str]:  # noqa: ARG002 (the Hub's cache has it)
+        return {"uri": f"s3://{s3server.BUCKET}/base"}
+
+
+class _HubBench(_Bench):
+    """The server with the data, and a Hub with the model behind proxies: one for the Hub, one for its store."""
+
+    def weathered(self, name: str, plan: Plan) -> tuple[End, str]:
+        files = {path.name: path.read_bytes() for path in self._base.iterdir()}
+        lock = threading.Lock()
+
+        def locked(request: httpfaults.Request) -> Fault | None:
+            # Both proxies count for themselves; the weather is one.
+            with lock:
+                return plan(replace(request, number=len(front.seen) + len(back.seen)))
+
+        with (
+            hubserver.running() as hub,
+            httpfaults.running(hub.endpoint) as front,
+            httpfaults.running(hub.store) as back,
+        ):
+            hub.add("org/tiny", files)
+            hub.store, front.plan, back.plan = back.endpoint, locked, locked
+            end = self.train(name, self._server.endpoint, HF_ENDPOINT=front.endpoint, HOME=str(self._folder / name))
+            return replace(end, leftovers=[*end.leftovers, *self._damage(name, files)]), _happened(front, back)
+
+    def _damage(self, name: str, files: Mapping[str, bytes]) -> list[str]:
+        """What is in the cache and is not the model."""
+        cache = self._folder / name / "cache"
+        found = [path for path in cache.glob("*") if path.name.startswith(".")]
+        wrong = [f"left in the cache: {path.name}" for path in found]
+        for model in cache.glob("[!.]*"):
+            damaged = [path.name for path in model.iterdir() if files.get(path.name) != path.read_bytes()]
+            wrong += [f"damaged in the cache: {name}" for name in damaged]
+        return wrong
+
+    def _model(self, name: str) -> dict[str, str]:
+        return {"uri": "hf://org/tiny", "cache": f"file://{self._folder / name / 'cache'}"}
+
+
+def _happened(*proxies: httpfaults.Faults) -> str:
+    failed = sum(sum(faults.counts().values()) for faults in proxies)
+    return f"{failed} of {sum(len(faults.seen) for faults in proxies)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The faults of real networks and servers, in front of a real S3 server: a proxy that knows HTTP.
+"""The faults of real networks and servers, in front of a real one: a proxy that knows HTTP.
 
 A plan says for each request what becomes of it. `random_faults` makes plans from a seed.
 """
@@ -25,6 +25,8 @@ class Fault(StrEnum):
 
     ERROR = "500"
     SLOW_DOWN = "503"
+    TOO_MANY = "429"
+    TOO_MANY_FOR_NOW = "429 with Retry-After"
     REFUSED_CONNECTION = "reset before the request is read"
     TORN_REQUEST = "reset in the middle of the request"
     LOST_ANSWER = "carried out, then reset instead of an answer"
@@ -152,6 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(500, "InternalError")
             case Fault.SLOW_DOWN:
                 self._refuse(503, "SlowDown")
+            case Fault.TOO_MANY:
+                self._refuse(429, "TooManyRequests")
+            case Fault.TOO_MANY_FOR_NOW:
+                self._refuse(429, "TooManyRequests", **{"Retry-After": "1"})
             case Fault.SILENCE:
                 self.close_connection = True
                 self.faults.ended.wait()
@@ -211,9 +217,11 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             upstream.close()
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: int, code: str, **headers: str) -> None:
         content = f"<Error><Code>{code}</Code><Message>please wait</Message></Error>".encode()
         self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Content-Type", "application/xml")
         self.end_headers()

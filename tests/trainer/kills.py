@@ -20,7 +20,7 @@ from pathlib import Path
 from finetune_trainer.contract.layout import POD_UID_ENV, STORAGE_SECRET_ENV
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Termination
-from s3faults import Fault, Faults, Plan, Request
+from httpfaults import Fault, Faults, Plan, Request
 from trainer.pods import pod_environment, workers_of
 
 

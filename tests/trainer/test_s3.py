@@ -1,7 +1,11 @@
 """The run with everything in object storage: a real server, real keys."""
 
 import json
-from collections.abc import Iterator
+import logging
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,18 @@ import httpfaults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest
+from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.report import Reporter
+from finetune_trainer.report import Reporter, Sink
 from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.timing import TRAINING, Timing
+from finetune_trainer.storage.waiting import Waiting, logged
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run
+from httpfaults import Fault, Plan
 from trainer.running import QUESTIONS
 
 pytestmark = pytest.mark.trainer
@@ -50,15 +59,27 @@ def _recipe(server: s3server.S3Server, output: str = "s3://data/adapters", **sec
     )
 
 
-def _run(recipe: Recipe, credentials: Credentials, work: Path, writer: str) -> Result:
+def _run(
+    recipe: Recipe,
+    credentials: Credentials,
+    work: Path,
+    writer: str,
+    timing: Timing = TRAINING,
+    patience: Patience | None = None,
+    sinks: Sequence[Sink] = (),
+) -> Result:
     work.mkdir()
-    reporter = Reporter()
-    result = run(
-        recipe,
-        Context(
-            work=work, open_store=Places(recipe.storage, credentials), writer=writer, pvc_root=work, reporter=reporter
-        ),
+    reporter = Reporter(sinks)
+    waiting = Waiting(logged, reporter.waiting)
+    context = Context(
+        work=work,
+        open_store=Places(recipe.storage, credentials, timing=timing.told_to(waiting)),
+        writer=writer,
+        pvc_root=work,
+        reporter=reporter,
+        patience=replace(patience or Patience(), waiting=waiting),
     )
+    result = run(recipe, context)
     if result.outcome is Outcome.SUCCEEDED:
         assert reporter.progress.bytes_downloaded
         if recipe.checkpoint.every_steps is None:
@@ -113,3 +134,80 @@ def test_a_server_that_misbehaves_gets_the_same_bytes(server: s3server.S3Server,
     left = [key for key in server.keys("stormy/") if key.endswith("manifest.json") or "checkpoints" in key]
     assert left == [stormy.output.manifest_uri.removeprefix("s3://data/")]
     assert list((tmp_path / "stormy").rglob("*.part")) == []
+
+
+HASTY = Timing(attempts=3, silence_seconds=1.0, repeat_seconds=1.5)
+"""Gives up soon."""
+
+
+def _silent_from_step(step: int) -> Plan:
+    """Nothing is ever answered that is about checkpoints of this step or a later one."""
+
+    def plan(request: httpfaults.Request) -> Fault | None:
+        found = re.search(r"checkpoints/(\d+)-", request.path)
+        return Fault.SILENCE if found and int(found[1]) >= step else None
+
+    return plan
+
+
+def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training(
+    server: s3server.S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    admin = s3server.mount(tmp_path / "admin", server.admin)
+    sections = {"training": {"maxSteps": 8, "batchSize": 8}, "checkpoint": {"everySteps": 2}}
+    calm = _run(_recipe(server, "s3://data/unheard", **sections), admin, tmp_path / "calm", "pod")
+    monkeypatch.setattr("finetune_trainer.checkpoints.background.LONGEST_WAIT", 0.2)
+    caplog.clear()
+    seen: list[Progress] = []
+    with httpfaults.running(server.endpoint) as faults:
+        faults.plan = _silent_from_step(4)
+        recipe = _recipe(server, "s3://data/silent", storage={"endpoint": faults.endpoint}, **sections)
+        patience = Patience(seconds=1, first_pause=0.1)
+        slow = replace(HASTY, silence_seconds=4.0, repeat_seconds=5.0)
+        result = _run(recipe, admin, tmp_path / "silent", "pod", slow, patience, [seen.append])
+
+    weights = [
+        server.get(one.output.uri.removeprefix("s3://data/") + "/adapter_model.safetensors") for one in (calm, result)
+    ]
+    assert weights[0] == weights[1]
+    assert any(faults.endpoint in (item.waiting_for or "") for item in seen)
+    assert seen[-1].waiting_for is None
+    assert max(item.checkpoint_step or 0 for item in seen) == 2
+    assert 'checkpoint step=6 message="not put: the one before is still on its way"' in caplog.text
+    given_up = re.search(
+        r'checkpoint step=4 message="not put: writing s3://data/silent/\S+ at .* fell silent', caplog.text
+    )
+    assert given_up is not None
+    assert caplog.text.index("step step=8/8") < given_up.start(), "the steps do not wait for the upload"
+    prefix = result.output.manifest_uri.removeprefix("s3://data/").removesuffix("manifest.json")
+    left = {key.removeprefix(prefix).split("/")[0] for key in server.keys("silent/") if key.startswith(prefix)}
+    assert left == {"manifest.json", result.output.uri.rsplit("/", 1)[-1]}, "checkpoints are gone"
+    assert [path.name for path in (tmp_path / "silent").rglob("checkpoint-*")] == []
+
+
+def test_storage_that_stays_silent_ends_the_attempt_and_the_last_checkpoint_is_named(
+    server: s3server.S3Server, tmp_path: Path
+) -> None:
+    admin = s3server.mount(tmp_path / "admin", server.admin)
+    sections = {"training": {"maxSteps": 4, "batchSize": 8}, "checkpoint": {"everySteps": 1}}
+    with httpfaults.running(server.endpoint) as faults:
+        silent = _silent_from_step(2)
+        begun = threading.Event()
+
+        def plan(request: httpfaults.Request) -> Fault | None:
+            if silent(request) is not None:
+                begun.set()
+            return Fault.SILENCE if begun.is_set() else None
+
+        faults.plan = plan
+        recipe = _recipe(server, "s3://data/gone", storage={"endpoint": faults.endpoint}, **sections)
+        with pytest.raises(TrainerError, match="fell silent") as caught:
+            _run(recipe, admin, tmp_path / "gone", "pod", HASTY, Patience(seconds=1, first_pause=0.1))
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert "s3://data/gone/tiny/" in caught.value.message
+    kept = [key for key in server.keys("gone/") if key.endswith("checkpoint.json")]
+    assert [key.split("/")[-2].split("-")[0] for key in kept] == ["00000001"]
+    assert not [key for key in server.keys("gone/") if key.endswith("/manifest.json")]
+    again = _run(_recipe(server, "s3://data/gone", **sections), admin, tmp_path / "again", "other")
+    assert again.outcome is Outcome.SUCCEEDED

@@ -32,20 +32,22 @@ from finetune_trainer.storage.hub import HubStore
 from finetune_trainer.storage.pace import Pace
 
 pace = Pace(seconds=2, least=1000)
-store, moved = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=lambda _: None, pace=pace), []
+slept, moved = [], []
+store = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=slept.append, pace=pace)
 try:
     found = store.stat(parse_uri("hf://org/name"))
     print(json.dumps([item.to_dict() for item in found]), flush=True)
     sys.stdin.readline()
     contents = {}
-    for item in found:
+    for item in found if sys.argv[4] != "open" else []:
         target = Path(sys.argv[2]) / item.uri.rsplit("/", 1)[-1]
         store.download(item, target, moved.append, link=sys.argv[4] == "link")
         content = target.read_bytes()
         contents[target.name] = content.decode() if item.size < 1000 else hashlib.sha256(content).hexdigest()
-    print(json.dumps({"contents": contents, "moved": sum(moved), "opened": store.open(found[0]).read().decode()}))
+    opened = store.open(found[0]).read().decode()
+    print(json.dumps({"contents": contents, "moved": sum(moved), "opened": opened, "slept": slept}))
 except TrainerError as error:
-    print(json.dumps({"reason": error.reason, "message": error.message}))
+    print(json.dumps({"reason": error.reason, "message": error.message, "slept": slept}))
 """
 CONFIG, WEIGHTS = b'{"model_type": "llama"}', b"weights of the first commit"
 
@@ -217,6 +219,50 @@ def test_a_file_is_asked_for_again(hub: Hub, large: str, tmp_path: Path, fault: 
     assert seen.fetch()["contents"]["model.safetensors"] == large
     assert len([item for item in hub.requests if item.path.endswith(large)]) == 3
     assert [line.split()[0] for line in seen.log.splitlines()] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"path": "/api/resolve-cache/", "status": 0, "sent": 5, "reset": True},
+        {"path": "/api/resolve-cache/", "status": 0, "sent": -1},
+        {"path": "/resolve/", "status": 500},
+        {"path": "/resolve/", "status": 429},
+    ],
+    ids=str,
+)
+def test_a_file_that_is_only_looked_into_is_asked_for_again(
+    hub: Hub, model: Repository, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    """As preflight does with the configuration and the tokenizer."""
+    hub.faults += [Fault(times=1, **fault)]
+    assert look(hub, tmp_path, "open").fetch()["opened"] == CONFIG.decode()
+    assert hub.faults[0].times == 0
+
+
+def test_the_hub_is_given_the_time_that_it_asks_for_unless_that_is_long(
+    hub: Hub, model: Repository, tmp_path: Path
+) -> None:
+    hub.faults += [Fault(path="/api/models/", status=429, times=2, headers={"Retry-After": "7"})]
+    assert look(hub, tmp_path).fetch()["slept"] == [7, 7]
+    hub.faults += [Fault(path="/api/models/", status=429, headers={"Retry-After": "300"})]
+    refused = look(hub, tmp_path / "other")
+    refused.end()
+    assert refused.found["reason"] == "StorageUnavailable"
+    assert "429, too many requests, try again in 300 s" in refused.found["message"]
+    assert refused.found["slept"] == []
+
+
+def test_an_address_without_a_hub_is_given_up_before_a_hub_that_is_troubled(
+    hub: Hub, model: Repository, tmp_path: Path
+) -> None:
+    nobody = Look(tmp_path, HF_ENDPOINT="http://127.0.0.1:1", HF_HUB_OFFLINE="0")
+    hub.faults += [Fault(path="/api/models/", status=503)]
+    troubled = look(hub, tmp_path)
+    for seen in (nobody, troubled):
+        seen.end()
+        assert seen.found["reason"] == "StorageUnavailable"
+    assert (nobody.found["slept"], troubled.found["slept"]) == ([1, 2, 4], [1, 2, 4, 8, 15])
 
 
 def test_a_file_that_drips_is_given_up_and_goes_on(hub: Hub, large: str, tmp_path: Path) -> None:

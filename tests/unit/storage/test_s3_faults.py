@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import s3faults
+import httpfaults
 import s3server
 from finetune_trainer.checkpoints import Shelf
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -24,8 +24,8 @@ from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.timing import Timing
 from finetune_trainer.storage.waiting import Waiting
+from httpfaults import Fault, Faults, Plan
 from localcluster.seaweedfs import new_keys
-from s3faults import Fault, Faults, Plan
 from s3server import S3Server
 
 HASTY = Timing(
@@ -49,7 +49,7 @@ Open = Callable[[Timing], S3Store]
 
 @pytest.fixture(scope="module")
 def proxy(s3: S3Server) -> Iterator[Faults]:
-    with s3faults.running(s3.endpoint) as faults:
+    with httpfaults.running(s3.endpoint) as faults:
         yield faults
 
 
@@ -80,7 +80,7 @@ def ignore(_: int) -> None:
 def test_a_listing_that_breaks_off_is_asked_for_again(s3: S3Server, faults: Faults, store: Open, fault: Fault) -> None:
     for name in "abc":
         s3.put(f"torn-list/{fault}/{name}", b"x")
-    faults.plan = s3faults.first(fault)
+    faults.plan = httpfaults.first(fault)
     found = store(HASTY).stat(parse_uri(f"s3://data/torn-list/{fault}/"))
     assert [item.uri[-1] for item in found] == ["a", "b", "c"]
     assert faults.counts() == {fault: 1}
@@ -90,11 +90,11 @@ def test_a_listing_that_breaks_off_is_asked_for_again(s3: S3Server, faults: Faul
 def test_a_small_object_that_breaks_off_is_read_again(s3: S3Server, faults: Faults, store: Open, fault: Fault) -> None:
     uri = parse_uri(f"s3://data/torn-read/{fault}")
     s3.put(f"torn-read/{fault}", b"manifest" * 100)
-    faults.plan = s3faults.first(fault, fault)
+    faults.plan = httpfaults.first(fault, fault)
     assert store(HASTY).read(uri) == b"manifest" * 100
-    faults.plan = s3faults.first(fault, fault)
+    faults.plan = httpfaults.first(fault, fault)
     store(HASTY).replace(uri, b"another", b"manifest" * 100)
-    faults.plan = s3faults.first(fault, fault)
+    faults.plan = httpfaults.first(fault, fault)
     assert store(HASTY).read(parse_uri("s3://data/torn-read/absent")) is None
     assert s3.get(f"torn-read/{fault}") == b"another"
 
@@ -103,7 +103,7 @@ def test_a_torn_stream_goes_on_where_it_broke(s3: S3Server, faults: Faults, stor
     content = random.Random(1).randbytes(4 << 20)
     s3.put("torn/x", content)
     [source] = store(HASTY).stat(parse_uri("s3://data/torn/x"))
-    faults.plan = s3faults.first(*[Fault.CUT_ANSWER] * 3)
+    faults.plan = httpfaults.first(*[Fault.CUT_ANSWER] * 3)
     with store(HASTY).open(source) as stream:
         assert stream.read() == content
     asked = [request.first for request, _ in faults.seen if request.method == "GET"]
@@ -115,7 +115,7 @@ def test_a_torn_stream_goes_on_where_it_broke(s3: S3Server, faults: Faults, stor
 def test_an_object_replaced_while_it_is_read_is_noticed(s3: S3Server, faults: Faults, store: Open) -> None:
     s3.put("replaced/while", b"a" * (4 << 20))
     [source] = store(HASTY).stat(parse_uri("s3://data/replaced/while"))
-    faults.plan = s3faults.first(Fault.CUT_ANSWER)
+    faults.plan = httpfaults.first(Fault.CUT_ANSWER)
     with store(HASTY).open(source) as stream:
         assert stream.read(1000) == b"a" * 1000
         s3.put("replaced/while", b"b" * (4 << 20))
@@ -131,7 +131,7 @@ def test_a_download_goes_on_after_faults(
     s3.put("going-on/x", content)
     calm = store(HASTY)
     [source] = calm.stat(parse_uri("s3://data/going-on/x"))
-    faults.plan = s3faults.first(fault, fault)
+    faults.plan = httpfaults.first(fault, fault)
     moved: list[int] = []
     calm.download(source, tmp_path / "target", moved.append)
     assert (tmp_path / "target").read_bytes() == content
@@ -185,7 +185,7 @@ def test_an_outage_does_not_use_up_the_tries_of_later_requests(
         faults.plan = always(Fault.ERROR)
         with pytest.raises(TrainerError):
             store(MANY).read(uri)
-    faults.plan = s3faults.first(*[Fault.ERROR] * 5)
+    faults.plan = httpfaults.first(*[Fault.ERROR] * 5)
     assert store(MANY).read(uri) == b"x"
 
 
@@ -211,7 +211,7 @@ def put_adapter(store: S3Store, folder: Path, name: str) -> None:
 def test_an_adapter_is_put_whole_through_any_weather(
     s3: S3Server, faults: Faults, store: Open, tmp_path: Path, seed: int
 ) -> None:
-    faults.plan = s3faults.random_faults(seed, rate=0.3)
+    faults.plan = httpfaults.random_faults(seed, rate=0.3)
     put_adapter(store(HASTY), tmp_path, f"weather/{seed}")
     prefix = f"weather/{seed}"
     manifest = Manifest.model_validate_json(s3.get(f"{prefix}/manifest.json"))
@@ -258,7 +258,7 @@ def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
     )
     shelf.put(tmp_path, 3, 12, ignore)
     assert len(s3.keys("shelf/")) == 2
-    faults.plan = s3faults.first(*[Fault.SLOW_DOWN] * 3, method="DELETE")
+    faults.plan = httpfaults.first(*[Fault.SLOW_DOWN] * 3, method="DELETE")
     shelf.clear()
     assert s3.keys("shelf/") == []
 
@@ -296,7 +296,7 @@ def test_an_address_where_nobody_is_is_given_up_before_a_server_that_is_troubled
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
     assert told[0] == f"{endpoint}: {words}; asked again"
     assert told[-1] is None
-    faults.plan = s3faults.first(*[Fault.SLOW_DOWN] * 3)
+    faults.plan = httpfaults.first(*[Fault.SLOW_DOWN] * 3)
     troubled = replace(hasty, unreachable_seconds=0.0)
     told.clear()
     with pytest.raises(TrainerError, match="InvalidAccessKeyId"):

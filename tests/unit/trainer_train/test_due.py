@@ -51,10 +51,10 @@ class _Taken(Checkpointer):
     """Notes what it was given; nothing is put anywhere."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[Path, int, int]] = []
+        self.taken: list[tuple[Path, int, int, bool]] = []
 
-    def save(self, folder: Path, step: int, total_steps: int) -> None:
-        self.taken.append((folder, step, total_steps))
+    def save(self, folder: Path, step: int, total_steps: int, *, last: bool) -> None:
+        self.taken.append((folder, step, total_steps, last))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_told_to_stop_it_saves_and_ends() -> None:
     training = Training(spec=CheckpointSpec(), seconds=0.1, stop_at=17).run(taken)
 
     assert (training.saved, training.ended) == ([17], 17)
-    assert taken.taken == [(Path("there/checkpoint-17"), 17, TOTAL)]
+    assert taken.taken == [(Path("there/checkpoint-17"), 17, TOTAL, True)]
 
 
 def test_told_to_stop_at_the_last_step_it_goes_on_to_the_adapter() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import s3faults
+import httpfaults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.report import Reporter
@@ -18,7 +18,7 @@ from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.fetch import fetch_model
 from finetune_trainer.train.inputs import Inputs
-from s3faults import BRIEF, Fault
+from httpfaults import BRIEF, Fault
 from s3server import S3Server
 from unit.trainer_train.recipes import recipe
 
@@ -80,9 +80,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_model_comes_whole_past_refusals_and_torn_and_slow_answers(s3: S3Server, model: str, tmp_path: Path) -> None:
     happen = [*BRIEF, Fault.SLOW_ANSWER, Fault.RESET_ANSWER, Fault.SLOW_DOWN]
-    with s3faults.running(s3.endpoint) as faults:
+    with httpfaults.running(s3.endpoint) as faults:
         pod = Pod(s3, tmp_path, "pod", faults.endpoint, uri=model)
-        faults.plan = s3faults.first(*happen)
+        faults.plan = httpfaults.first(*happen)
         folder = pod.fetch()
         assert faults.counts() == Counter(happen)
     assert contents(folder) == FILES

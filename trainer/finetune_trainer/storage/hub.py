@@ -11,15 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 from urllib.parse import quote
 
 from huggingface_hub import constants, hf_hub_download, is_offline_mode, snapshot_download
 from huggingface_hub.errors import FileMetadataError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but only by a lazy __all__
     build_hf_headers,
+    get_session,
     hf_raise_for_status,
-    http_backoff,
 )
 from pydantic import Field, ValidationError
 
@@ -31,23 +31,27 @@ from finetune_trainer.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
 from finetune_trainer.storage.content import damage, sha256_of
 from finetune_trainer.storage.hub_counter import counter
-from finetune_trainer.storage.hub_errors import known_reasons
+from finetune_trainer.storage.hub_errors import HubUnavailableError, known_reasons
 from finetune_trainer.storage.hub_session import make_strict
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.pace import Pace
 from finetune_trainer.storage.partial import partial_file
+from finetune_trainer.storage.waiting import IN_THE_LOG, Waiting
 
 DEFAULT_REVISION = "main"
 _ANSWER_SECONDS = 30.0
 """How long the Hub may be silent; the client itself would wait for ever (huggingface_hub:hf_api.py, model_info)."""
-_RETRIES = 3
-"""Further questions after a fault of the Hub's: 1, 2 and 4 seconds apart, or as far as the Hub asks for."""
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between the tries of one file."""
-_FRUITLESS_SECONDS = 120.0
-"""After so long without a further piece of a file it is not tried again."""
+"""Seconds between the tries of one question or file, or as many as the Hub asks for."""
+_LONGEST_PAUSE = 60.0
+"""More than this is not waited for: the Hub counts its limits over five minutes, and another attempt may come then."""
+_TRIES_OF_NOBODY = 4
+"""Tries where there is no Hub: usually there is no way to it, or its name is wrong."""
+_FRUITLESS_SECONDS = 90.0
+"""After so long without an answer or a further piece of a file it is not tried again."""
 _PACE = Pace()
 _SHA256_DIGITS = 64
+T = TypeVar("T")
 
 
 class _Lfs(TolerantWire):
@@ -77,6 +81,7 @@ class HubStore:
         cache: the Hub cache; None is the client's own place.
         sleep: waits that many seconds.
         pace: the slowest answer.
+        waiting: is told what is waited for.
     """
 
     def __init__(
@@ -87,17 +92,19 @@ class HubStore:
         cache: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
         pace: Pace = _PACE,
+        waiting: Waiting = IN_THE_LOG,
     ) -> None:
         make_strict(pace)
         self._revision = revision
         self._token = token
         self._cache = cache
         self._sleep = sleep
+        self._waiting = waiting
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
         repo, file = _split(uri)
-        found = self._cached(repo) if is_offline_mode() else self._listed(repo)
+        found = self._cached(repo) if is_offline_mode() else self._patiently(lambda: self._listed(repo))
         wanted = f"hf://{repo}/{file}".rstrip("/")
         found = [item for item in found if item.uri == wanted or item.uri.startswith(wanted + "/")]
         if not found:
@@ -106,7 +113,7 @@ class HubStore:
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`. The file is fetched into the cache first."""
-        return cast("BinaryIO", self._fetched(parse_uri(source.uri), source.revision).open("rb"))
+        return cast("BinaryIO", self._checked(source, _uncounted, None).open("rb"))
 
     def download(self, source: SourceObject, target: Path, moved: ByteCount, *, link: bool = True) -> None:
         """See `Store.download`. A link goes into the client's cache: weights take their space once."""
@@ -126,7 +133,7 @@ class HubStore:
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
         try:
-            return self._fetched(uri, self._revision).read_bytes()
+            return self._patiently(lambda: self._fetched(uri, self._revision)).read_bytes()
         except ObjectNotFoundError:
             return None
 
@@ -154,13 +161,11 @@ class HubStore:
         """The model's files, by the Hub. HfApi.model_info asks the same, but only once and without a time limit."""
         token = self._token.read() if self._token else None
         with known_reasons(_what(repo, "", self._revision), token=token is not None):
-            answer = http_backoff(
-                "GET",
+            answer = get_session().get(
                 f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(self._revision or DEFAULT_REVISION, safe='')}",
                 headers=build_hf_headers(token=token),
                 params={"blobs": "true"},
                 timeout=_ANSWER_SECONDS,
-                max_retries=_RETRIES,
             )
             hf_raise_for_status(answer)
             try:
@@ -184,29 +189,13 @@ class HubStore:
         The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
         answers 5xx: then the file begins anew here (huggingface_hub:file_download.py, http_get).
         """
-        uri, wrong, last = parse_uri(source.uri), None, time.monotonic()
-
-        def came(count: int) -> None:
-            nonlocal last
-            last = time.monotonic()
-            moved(count)
-
-        for pause in (*_PAUSES, None):
-            try:
-                file = self._fetched(uri, source.revision, came, folder=folder, anew=wrong is not None).resolve()
-            except TrainerError as error:
-                fruitless = time.monotonic() - last
-                if error.reason is not FailureReason.STORAGE_UNAVAILABLE or pause is None:
-                    raise
-                if fruitless > _FRUITLESS_SECONDS:
-                    raise
-                event("waiting", level=logging.WARNING, seconds=pause, message=error.message)
-                self._sleep(pause)
-                continue
-            before, wrong = wrong, damage(file, source)
+        uri, wrong = parse_uri(source.uri), None
+        for _ in range(2):
+            file = self._patiently_fetched(uri, source.revision, moved, folder, anew=wrong is not None)
+            wrong = damage(file, source)
             if wrong is None:
                 return file
-            if before is not None or is_offline_mode():
+            if is_offline_mode():
                 break
             event("damaged", level=logging.WARNING, message=f"{uri} {wrong}")
         raise TrainerError(
@@ -214,6 +203,45 @@ class HubStore:
             f"{_what(*_split(uri), source.revision)} {wrong}: the local cache, or what answers for the Hub, damages "
             "it; check HF_ENDPOINT and the proxy",
         )
+
+    def _patiently_fetched(
+        self, uri: Uri, revision: str | None, moved: ByteCount, folder: Path | None, *, anew: bool
+    ) -> Path:
+        last = time.monotonic()
+
+        def came(count: int) -> None:
+            nonlocal last
+            last = time.monotonic()
+            moved(count)
+
+        def fetch() -> Path:
+            return self._fetched(uri, revision, came, folder=folder, anew=anew).resolve()
+
+        return self._patiently(fetch, lambda: last)
+
+    def _patiently(self, ask: Callable[[], T], last: Callable[[], float] | None = None) -> T:
+        """What `ask` returns, which is called again while the Hub may come round.
+
+        Args:
+            ask: a question.
+            last: when something last came of it; by default nothing does before the whole.
+        """
+        begun = time.monotonic()
+        try:
+            for number, pause in enumerate(_PAUSES, start=1):
+                try:
+                    return ask()
+                except HubUnavailableError as error:
+                    fruitless = time.monotonic() - (last() if last else begun)
+                    wait = max(pause, error.retry_after or 0)
+                    hopeless = not error.is_there and number >= _TRIES_OF_NOBODY
+                    if hopeless or fruitless > _FRUITLESS_SECONDS or wait > _LONGEST_PAUSE:
+                        raise
+                    self._waiting.begin(error.message)
+                self._sleep(wait)
+            return ask()
+        finally:
+            self._waiting.end()
 
     def _fetched(
         self,
@@ -267,6 +295,10 @@ def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
         sha256=name if len(name) == _SHA256_DIGITS else None,
         revision=revision,
     )
+
+
+def _uncounted(_: int) -> None:
+    """What is read in passing is no progress."""
 
 
 def _split(uri: Uri) -> tuple[str, str]:

@@ -22,6 +22,20 @@ _OWN_COPY = "mirror the model to s3:// or pvc:// and set model.uri to it"
 _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a field's name)
 
 
+class HubUnavailableError(TrainerError):
+    """The Hub does not answer, or not as it should; the same question may find it well.
+
+    Attributes:
+        is_there: a Hub was reached. Otherwise there may be no way to it, or something else stands at its address.
+        retry_after: seconds that the Hub asks to wait; None when it asks for nothing.
+    """
+
+    def __init__(self, message: str, *, is_there: bool, retry_after: int | None = None) -> None:
+        super().__init__(FailureReason.STORAGE_UNAVAILABLE, message)
+        self.is_there = is_there
+        self.retry_after = retry_after
+
+
 @contextmanager
 def known_reasons(what: str, *, token: bool) -> Iterator[None]:
     """Turns the client's errors into ends with a reason; errors of this machine that are none of the Hub's pass.
@@ -32,7 +46,8 @@ def known_reasons(what: str, *, token: bool) -> Iterator[None]:
 
     Raises:
         ObjectNotFoundError: the model is there, the file is not.
-        TrainerError: MODEL_NOT_FOUND, MODEL_ACCESS_DENIED, STORAGE_UNAVAILABLE (worth another try) or DISK_FULL.
+        HubUnavailableError: it is worth another try.
+        TrainerError: MODEL_NOT_FOUND, MODEL_ACCESS_DENIED or DISK_FULL.
     """
     try:
         yield
@@ -69,7 +84,8 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
         case OSError() if error.errno is not None:
             return None  # this machine's disk
         case errors.FileMetadataError():
-            return _unavailable(what, f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})")
+            why = f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})"
+            return _unavailable(what, why, is_there=False)
         case _:
             return _unreachable(error, what)
 
@@ -100,7 +116,7 @@ def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerE
     if status == 403:
         return _denied(f"{what}: the Hub refuses it: the token in {_TOKEN_FIELD} needs the right to read it", error)
     if status == 429:
-        return _unavailable(what, f"the Hub answers 429, too many requests{_wait(error)}; a token raises its limit")
+        return _busy(error, what, "429, too many requests", "; a token raises its limit")
     if status == 404 and _XET_ROUTE in str(error.response.url):
         return TrainerError(
             FailureReason.MODEL_NOT_FOUND,
@@ -108,7 +124,7 @@ def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerE
             "HF_HUB_DISABLE_XET=1 (the chart's hub.endpoint does)",
         )
     if status >= 500 or status == 408:
-        return _unavailable(what, f"the Hub answers {status}{_wait(error)}")
+        return _busy(error, what, str(status))
     return TrainerError(
         FailureReason.MODEL_NOT_FOUND, f"{what}: the Hub answers {status}: check model.uri and HF_ENDPOINT"
     )
@@ -120,22 +136,28 @@ def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
 
 
 def _unreachable(error: BaseException | None, what: str) -> TrainerError:
+    # httpx tells apart what came about: no connection, or no answer over it.
+    is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return _unavailable(
-            what,
+        why = (
             f"the Hub's certificate is not trusted ({_said(error)}): name its authority in the chart's hub.caBundle "
-            "(SSL_CERT_FILE in a local run)",
+            "(SSL_CERT_FILE in a local run)"
         )
-    return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})")
+        return _unavailable(what, why, is_there=False)
+    return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})", is_there=is_there)
 
 
-def _unavailable(what: str, why: str) -> TrainerError:
-    return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{what}: {why}")
+def _unavailable(what: str, why: str, *, is_there: bool) -> TrainerError:
+    return HubUnavailableError(f"{what}: {why}", is_there=is_there)
 
 
-def _wait(error: errors.HfHubHTTPError) -> str:
-    seconds = error.response.headers.get("retry-after")
-    return f", try again in {seconds} s" if seconds and seconds.isdigit() else ""
+def _busy(error: errors.HfHubHTTPError, what: str, answers: str, advice: str = "") -> TrainerError:
+    seconds = error.response.headers.get("retry-after", "")
+    retry_after = int(seconds) if seconds.isdigit() else None
+    wait = "" if retry_after is None else f", try again in {retry_after} s"
+    return HubUnavailableError(
+        f"{what}: the Hub answers {answers}{wait}{advice}", is_there=True, retry_after=retry_after
+    )
 
 
 def _said(error: BaseException | None) -> str:

@@ -35,7 +35,7 @@ def open_store(
         revision: of a Hub model.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
-        timing: how long object storage is waited for, and who is told so.
+        timing: how long object storage is waited for, and who is told so; of the Hub too.
 
     Raises:
         TrainerError: the endpoint or the certificates are refused, the mounted keys are incomplete, or the image
@@ -56,7 +56,7 @@ def open_store(
             quieten()  # The client reads its switches, telemetry's among them, when it is imported.
             from finetune_trainer.storage.hub import HubStore
 
-            return HubStore(revision=revision, token=hub_token)
+            return HubStore(revision=revision, token=hub_token, waiting=timing.waiting)
         case Scheme.PVC | Scheme.FILE:
             from finetune_trainer.storage.local import LocalStore
 
@@ -72,7 +72,7 @@ class Places:
         model, lora: whose revisions are those of their own Hub repositories, and of no other.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
-        timing: how long object storage is waited for, and who is told so.
+        timing: how long object storage is waited for, and who is told so; of the Hub too.
     """
 
     def __init__(

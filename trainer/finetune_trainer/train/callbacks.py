@@ -142,9 +142,10 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Hands the written checkpoint over."""
-        del control, rest
+        del rest
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        self._checkpointer.save(folder, state.global_step, state.max_steps)
+        last = control.should_training_stop or state.global_step >= state.max_steps
+        self._checkpointer.save(folder, state.global_step, state.max_steps, last=last)
         self._saved = self._clock()
 
     def _due(self, step: int, *, last: bool) -> bool:
