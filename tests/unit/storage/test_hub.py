@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import socket
 import ssl
 import subprocess
 import sys
@@ -263,6 +264,14 @@ def test_an_address_without_a_hub_is_given_up_before_a_hub_that_is_troubled(
         seen.end()
         assert seen.found["reason"] == "StorageUnavailable"
     assert (nobody.found["slept"], troubled.found["slept"]) == ([1, 2, 4], [1, 2, 4, 8, 15])
+
+
+def test_a_hub_that_is_silent_is_waited_for_as_briefly_as_one_that_drips(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        seen = Look(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", HF_HUB_OFFLINE="0")
+    seen.end()
+    assert seen.found["reason"] == "StorageUnavailable"
+    assert seen.found["slept"] == [1, 2, 4, 8, 15], "patience was at an end before the tries were"
 
 
 def test_a_file_that_drips_is_given_up_and_goes_on(hub: Hub, large: str, tmp_path: Path) -> None:

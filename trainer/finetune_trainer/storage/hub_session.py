@@ -16,10 +16,19 @@ def make_strict(pace: Pace) -> None:
     def client() -> httpx2.Client:
         made = default_client_factory()
         # A transport of our own would lose the proxies of the environment (httpx:_client.py, _get_proxy_map).
+        made.event_hooks["request"].append(lambda request: _limit(request, pace))
         made.event_hooks["response"].append(lambda answer: _watch(answer, pace))
         return made
 
     set_client_factory(client)
+
+
+def _limit(request: httpx2.Request, pace: Pace) -> None:
+    """The client waits a minute for each of six heads of a file, once it has waited ten seconds for the first."""
+    limits = request.extensions.get("timeout", {})
+    for name in ("connect", "read"):
+        limits[name] = min(limits.get(name) or pace.seconds, pace.seconds)
+    request.extensions["timeout"] = limits
 
 
 def _watch(answer: httpx2.Response, pace: Pace) -> None:
