@@ -12,6 +12,7 @@ from finetune_operator.api.reasons import Phase
 from finetune_operator.api.status import (
     MAX_ATTEMPTS_KEPT,
     MAX_MESSAGE,
+    MAX_SHORT,
     Attempt,
     Condition,
     ConditionStatus,
@@ -80,6 +81,7 @@ FULL = FineTuneJobStatus(
         memory_estimate_bytes=BIG,
         bytes_downloaded=BIG,
         bytes_uploaded=BIG,
+        waiting_for="é" * MAX_SHORT,
         heartbeat_time=NOW,
     ),
     preflight=PreflightStatus(
