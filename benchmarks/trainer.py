@@ -41,8 +41,9 @@ LADDER = (
 )
 DEFAULTS = (
     Row(name="TRL's defaults: batch 8, checkpointing", trl={}),
-    Row(name="TRL's packing, rows see each other", trl={"packing": True}),
     Row(name="our defaults, rows kept apart"),
+    # Last: after its 9 GB a virtual machine takes its memory back, and the next process pays for that.
+    Row(name="TRL's packing, rows see each other", trl={"packing": True}),
 )
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     if asked.only != "ladder":
         judged = on(DEFAULTS)
         print(_table("Beside TRL's defaults", judged).text())
-        theirs, found = judged[0][1], judged[-1][1]
+        theirs, found = judged[0][1], judged[1][1]
         faster, larger = (
             _speed(found, asked.device) / _speed(theirs, asked.device),
             found.peak_bytes / theirs.peak_bytes,
