@@ -16,6 +16,7 @@ from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import as_text, column_faults, sound, text_fault
 from finetune_trainer.data.tool_calls import TOOLS, tools_of
+from finetune_trainer.data.turn import system_turn
 
 HISTORY: Final = "history"
 """The column of what was asked and answered before: a list of pairs of texts."""
@@ -81,9 +82,8 @@ class AlpacaShape:
         assert isinstance(history, list)
         texts = (as_text(text) for text in chain(*history, (asked, row[self.output])))
         turns = [Message(role="assistant" if number % 2 else "user", content=text) for number, text in enumerate(texts)]
-        system = as_text(row.get(self.system) or "")
-        before = (Message(role="system", content=system),) if system.strip() else ()
-        return Conversation(place=place, talk=Talk((*before, *turns), tuple(tools_of(row)[0])))
+        talk = Talk((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
+        return Conversation(place=place, talk=talk)
 
 
 def _history_faults(history: object) -> list[Fault]:

@@ -11,7 +11,7 @@ from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
 from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of
-from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys
+from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys, system_turn
 
 _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 
@@ -59,7 +59,8 @@ class MessagesShape:
             return [], [], [absent_key(row, self.column)]
         if not isinstance(turns, list) or not turns:
             return [], [], [self._no_turns(turns)]
-        read = [self._read(turn, index) for index, turn in enumerate(turns)]
+        keys = self._keys
+        read = [keys.read(turn, f"{self.column}[{index}]") for index, turn in enumerate(turns)]
         faults = [fault for _, wrong in read for fault in wrong]
         roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
         unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # perhaps it is the assistant's
@@ -104,17 +105,15 @@ class MessagesShape:
         """What a row without faults gives to a chat template."""
         turns = row[self.column]
         assert isinstance(turns, list)
-        messages = [self._message(turn, index) for index, turn in enumerate(turns)]
-        if isinstance(system := row.get(self.system), str) and system.strip():
-            messages.insert(0, Message(role="system", content=system))
-        return Talk(tuple(messages), tuple(tools_of(row)[0]))
+        messages = (self._message(turn, index) for index, turn in enumerate(turns))
+        return Talk((*system_turn(row, self.system), *messages), tuple(tools_of(row)[0]))
 
     def _message(self, turn: dict[str, Any], index: int) -> Message:
         """A turn without faults; most have nothing but role and content."""
         role, content = turn[self.role], turn.get(self.content)
         if len(turn) == 2 and isinstance(content, str) and role in ROLES:
             return Message(role=ROLES[role], content=content)
-        message, _ = self._read(turn, index)
+        message, _ = self._keys.read(turn, f"{self.column}[{index}]")
         assert message is not None
         return message
 
@@ -135,14 +134,12 @@ class MessagesShape:
             parts.append(f"system: {row[self.system]}")
         return hash(tuple(parts))
 
-    def _read(self, turn: object, index: int) -> tuple[Message | None, list[Fault]]:
-        return TurnKeys(self.role, self.content, self._roles).read(turn, f"{self.column}[{index}]")
-
     @property
-    def _roles(self) -> str:
+    def _keys(self) -> TurnKeys:
+        roles = "system, user, assistant or tool"
         if self.schema is DatasetSchema.SHAREGPT:
-            return "system, human, gpt, function_call or observation"
-        return "system, user, assistant or tool"
+            roles = "system, human, gpt, function_call or observation"
+        return TurnKeys(self.role, self.content, roles)
 
     def _no_turns(self, turns: object) -> Fault:
         remedy = f'write [{{"{self.role}": …, "{self.content}": …}}, …], or remove the row'

@@ -18,9 +18,13 @@ from finetune_trainer.data.example import Message, Talk
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import divided, reasoning_of
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
-from finetune_trainer.data.templates.written import left_out, reasoning_left_out, require_written, with_other_calls
-
-_PLACEHOLDER = "FINETUNEPLACEHOLDER{}X"
+from finetune_trainer.data.templates.written import (
+    PLACEHOLDER,
+    left_out,
+    reasoning_left_out,
+    require_written,
+    with_other_calls,
+)
 
 
 class TrainedText:
@@ -152,10 +156,10 @@ class TrainedText:
         """
         marked = list(talk.messages)
         for number, turn in enumerate(turns):
-            marked[turn] = replace(marked[turn], content=contents[turn][0] + _PLACEHOLDER.format(number))
+            marked[turn] = replace(marked[turn], content=contents[turn][0] + PLACEHOLDER.format(number))
         skeleton, parts = self._template.render(Talk(tuple(marked), talk.tools)).text, list[str]()
         for number in range(len(turns)):
-            before, found, skeleton = skeleton.partition(_PLACEHOLDER.format(number))
+            before, found, skeleton = skeleton.partition(PLACEHOLDER.format(number))
             if not found:
                 raise FaultError(_UNCERTAIN)
             parts.append(before)
@@ -200,9 +204,9 @@ class TrainedText:
         asked = self._end_of_prompt(talk.before(turn), text)
         if asked >= 0:
             return asked
-        said = Message(role="assistant", content=_PLACEHOLDER.format(0))
+        said = Message(role="assistant", content=PLACEHOLDER.format(0))
         plain = Talk((*talk.messages[:turn], said, *talk.messages[turn + 1 :]), talk.tools)
-        before, found, _ = self._template.render(plain).text.partition(_PLACEHOLDER.format(0))
+        before, found, _ = self._template.render(plain).text.partition(PLACEHOLDER.format(0))
         if not found or not text.startswith(before):
             raise FaultError(_UNCERTAIN)
         return len(before)
@@ -235,12 +239,12 @@ class TrainedText:
 
         Most templates end a turn with one token, Cohere's with two; empty where it differs.
         """
-        asked, said = Message(role="user", content="a"), Message(role="assistant", content=_PLACEHOLDER.format(0))
+        asked, said = Message(role="user", content="a"), Message(role="assistant", content=PLACEHOLDER.format(0))
         try:
             texts = [self._template.render(Talk(turns)).text for turns in ((asked, said), (asked, said, asked))]
         except FaultError:
             return ""
-        last, other = (text.partition(_PLACEHOLDER.format(0))[2] for text in texts)
+        last, other = (text.partition(PLACEHOLDER.format(0))[2] for text in texts)
         both = last[: _shared(last, other)]
         return both[: max((end.end() for end in self._end.finditer(both)), default=0)]
 

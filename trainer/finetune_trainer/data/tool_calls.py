@@ -34,8 +34,7 @@ def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
     """
     found, faults = _objects(value, path)
     calls = []
-    for number, item in found:
-        place = f"{path}[{number}]" if number is not None else path
+    for place, item in found:
         call, wrong = _call(item, place)
         faults += wrong
         calls.append(call)
@@ -46,10 +45,8 @@ def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
     """The tools of a row, as templates expect them, and what is wrong with them; see `read_calls`."""
     found, faults = _objects(value, path)
     tools = []
-    for number, item in found:
-        place = f"{path}[{number}]" if number is not None else path
-        inner = item.get("function")
-        function = inner if isinstance(inner, dict) else item
+    for place, item in found:
+        function = _function_of(item)
         if fault := _name_fault(function, place):
             faults.append(fault)
         faults += unclean(item, place)
@@ -122,8 +119,8 @@ def _unclean(value: object, path: str, levels: int) -> list[Fault]:
     return []
 
 
-def _objects(value: object, path: str) -> tuple[list[tuple[int | None, dict[str, Any]]], list[Fault]]:
-    """The objects of a list, with their numbers, or the one object; none of null."""
+def _objects(value: object, path: str) -> tuple[list[tuple[str, dict[str, Any]]], list[Fault]]:
+    """The objects of a list, or the one object, each with its key path; none of null."""
     try:
         value = _parsed(value, path, _LIST)
     except FaultError as error:
@@ -131,24 +128,30 @@ def _objects(value: object, path: str) -> tuple[list[tuple[int | None, dict[str,
     if value is None:
         return [], []
     if isinstance(value, dict):
-        return [(None, value)], []
+        return [(path, value)], []
     if not isinstance(value, list):
-        return [], [_no_list(value, path)]
-    found: list[tuple[int | None, dict[str, Any]]] = []
+        return [], [_wrong_type(value, path, _LIST, "write such a list, or remove the key")]
+    found: list[tuple[str, dict[str, Any]]] = []
     faults = []
     for number, item in enumerate(value):
+        place = f"{path}[{number}]"
         if isinstance(item, dict):
-            found.append((number, item))
+            found.append((place, item))
         else:
-            faults.append(_no_object(item, f"{path}[{number}]"))
+            faults.append(_wrong_type(item, place, f"an object, {_FUNCTION}", "write it as an object, or remove it"))
     return found, faults
 
 
-def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]:
+def _function_of(item: dict[str, Any]) -> dict[str, Any]:
+    """The function that a tool or a call is of: bare, or under `function`."""
     inner = item.get("function")
-    function = inner if isinstance(inner, dict) else item
+    return inner if isinstance(inner, dict) else item
+
+
+def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]:
+    function = _function_of(item)
     faults = [fault] if (fault := _name_fault(function, path)) else []
-    place = f"{path}.function.arguments" if function is inner else f"{path}.arguments"
+    place = f"{path}.arguments" if function is item else f"{path}.function.arguments"
     arguments = function.get("arguments", function.get("parameters"))
     try:
         arguments = _parsed(arguments, place, _ARGUMENTS)
@@ -157,7 +160,7 @@ def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        faults.append(_no_arguments(arguments, place))
+        faults.append(_wrong_type(arguments, place, _ARGUMENTS, "write {} where there are none"))
     faults += unclean(item, path) or unclean(arguments, place)
     named = {"name": function.get("name"), "arguments": arguments}
     return {**({"id": item["id"]} if item.get("id") else {}), "type": "function", "function": named}, faults
@@ -193,39 +196,13 @@ def _name_fault(function: Mapping[str, Any], path: str) -> Fault | None:
         kind=ProblemKind.TYPE if "name" in function else ProblemKind.SCHEMA,
         path=path,
         found=shown(name) if "name" in function else shown(dict(function)),
-        expected='the name of a function: {"type": "function", "function": {"name": …}}',
+        expected=f"the name of a function: {_FUNCTION}",
         remedy="name it, or remove the row",
     )
 
 
-def _no_list(value: object, path: str) -> Fault:
-    return Fault(
-        kind=ProblemKind.TYPE,
-        path=path,
-        found=shown(value),
-        expected=_LIST,
-        remedy="write such a list, or remove the key",
-    )
-
-
-def _no_object(value: object, path: str) -> Fault:
-    return Fault(
-        kind=ProblemKind.TYPE,
-        path=path,
-        found=shown(value),
-        expected='an object, {"type": "function", "function": {"name": …}}',
-        remedy="write it as an object, or remove it",
-    )
-
-
-def _no_arguments(value: object, path: str) -> Fault:
-    return Fault(
-        kind=ProblemKind.TYPE,
-        path=path,
-        found=shown(value),
-        expected=_ARGUMENTS,
-        remedy="write {} where there are none",
-    )
+def _wrong_type(value: object, path: str, expected: str, remedy: str) -> Fault:
+    return Fault(kind=ProblemKind.TYPE, path=path, found=shown(value), expected=expected, remedy=remedy)
 
 
 def _no_text(path: str) -> Fault:
@@ -258,7 +235,8 @@ def _too_deep(path: str) -> Fault:
     )
 
 
-_LIST = 'a list of objects, [{"type": "function", "function": {"name": …}}]'
+_FUNCTION = '{"type": "function", "function": {"name": …}}'
+_LIST = f"a list of objects, [{_FUNCTION}]"
 _ARGUMENTS = "an object of arguments by name, or such an object as JSON in a text"
 
 

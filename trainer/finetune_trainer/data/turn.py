@@ -98,6 +98,12 @@ class TurnKeys:
         )
 
 
+def system_turn(row: Mapping[str, object], column: str) -> tuple[Message, ...]:
+    """The system message that a row has in a column of its own; none where that is absent or blank."""
+    text = row.get(column)
+    return (Message(role="system", content=text),) if isinstance(text, str) and text.strip() else ()
+
+
 def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]:
     """What else of a turn a template is given, and what is wrong there."""
     more = {key: turn[key] for key in _TEXTS if turn.get(key) is not None}

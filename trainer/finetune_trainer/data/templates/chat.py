@@ -96,16 +96,12 @@ def _forms(talk: Talk) -> Iterator[list[dict[str, Any]]]:
     yield turns
     if not any(turn.calls for turn in talk.messages):
         return
-    for empty, arguments_of in (("", None), (None, _as_text), ("", _as_text)):
+    spoken = [{**turn, "content": ""} if turn["content"] is None else turn for turn in turns]
+    yield spoken
+    for form in (turns, spoken):
         yield [
-            turn
-            | ({"content": empty} if turn["content"] is None else {})
-            | (
-                {"tool_calls": list(map(arguments_of, turn["tool_calls"]))}
-                if arguments_of and "tool_calls" in turn
-                else {}
-            )
-            for turn in turns
+            {**turn, "tool_calls": list(map(_as_text, turn["tool_calls"]))} if "tool_calls" in turn else turn
+            for turn in form
         ]
 
 

@@ -13,7 +13,8 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import reasoning_of, with_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate
 
-_OTHER = "FINETUNEPLACEHOLDER{}X"
+PLACEHOLDER = "FINETUNEPLACEHOLDER{}X"
+"""What no row says: stands for a text or a name whose place in a rendered text is looked for."""
 
 
 def require_written(template: ChatTemplate, talk: Talk, text: str, trained: Collection[int]) -> None:
@@ -40,7 +41,7 @@ def require_written(template: ChatTemplate, talk: Talk, text: str, trained: Coll
             raise FaultError(left_out("tool calls"))
     reasoned = [number for number in trained if reasoning_of(talk.messages[number])]
     if reasoned:
-        labels = {number: _OTHER.format(f"{number}R") for number in reasoned}
+        labels = {number: PLACEHOLDER.format(f"{number}R") for number in reasoned}
         turns = (with_reasoning(turn, labels[n]) if n in labels else turn for n, turn in enumerate(talk.messages))
         other = template.render(Talk(tuple(turns), talk.tools)).text
         if not all(label in other for label in labels.values()):
@@ -79,5 +80,5 @@ def _left_out(what: str, remedy: str) -> Fault:
 
 
 def _other(call: Mapping[str, Any], label: str) -> dict[str, Any]:
-    name = _OTHER.format(label)
+    name = PLACEHOLDER.format(label)
     return {**call, "function": {"name": name, "arguments": {name: name}}}
