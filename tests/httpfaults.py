@@ -34,7 +34,7 @@ class Fault(StrEnum):
     RESET_ANSWER = "reset half-way through the answer"
     SLOW_ANSWER = "the answer comes in pieces, with pauses"
     DRIP = "the answer comes byte by byte and never ends"
-    SILENCE = "no answer ever"
+    SILENCE = "no answer until the line is hung up"
 
 
 BRIEF = (
@@ -109,6 +109,8 @@ class Faults:
         target: the server's address.
         plan: what becomes of requests; change it at any time.
         seen: the requests in their order, with what became of them.
+        ended: the proxy is closed.
+        hung_up: set it, and whoever gets no answer loses the connection, now and from now on.
     """
 
     target: str
@@ -116,6 +118,7 @@ class Faults:
     endpoint: str = ""
     seen: list[tuple[Request, Fault | None]] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    hung_up: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def counts(self) -> Counter[Fault]:
@@ -160,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._refuse(429, "TooManyRequests", **{"Retry-After": "1"})
             case Fault.SILENCE:
                 self.close_connection = True
-                self.faults.ended.wait()
+                self.faults.hung_up.wait()
             case _:
                 self._forward(body, fault)
 
@@ -267,6 +270,7 @@ def running(target: str) -> Iterator[Faults]:
         yield faults
     finally:
         faults.ended.set()
+        faults.hung_up.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -162,10 +162,15 @@ def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training
     seen: list[Progress] = []
     with httpfaults.running(server.endpoint) as faults:
         faults.plan = _silent_from_step(4)
+
+        def watch(progress: Progress) -> None:
+            seen.append(progress)
+            if progress.step == 8:
+                faults.hung_up.set()
+
         recipe = _recipe(server, "s3://data/silent", storage={"endpoint": faults.endpoint}, **sections)
-        patience = Patience(seconds=1, first_pause=0.1)
-        slow = replace(HASTY, silence_seconds=4.0, repeat_seconds=5.0)
-        result = _run(recipe, admin, tmp_path / "silent", "pod", slow, patience, [seen.append])
+        timing, patience = Timing(attempts=3, repeat_seconds=1.5), Patience(seconds=1, first_pause=0.1)
+        result = _run(recipe, admin, tmp_path / "silent", "pod", timing, patience, [watch])
 
     weights = [
         server.get(one.output.uri.removeprefix("s3://data/") + "/adapter_model.safetensors") for one in (calm, result)
@@ -175,9 +180,7 @@ def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training
     assert seen[-1].waiting_for is None
     assert max(item.checkpoint_step or 0 for item in seen) == 2
     assert 'checkpoint step=6 message="not put: the one before is still on its way"' in caplog.text
-    given_up = re.search(
-        r'checkpoint step=4 message="not put: writing s3://data/silent/\S+ at .* fell silent', caplog.text
-    )
+    given_up = re.search(r'checkpoint step=4 message="not put: writing s3://data/silent/\S+ at ', caplog.text)
     assert given_up is not None
     assert caplog.text.index("step step=8/8") < given_up.start(), "the steps do not wait for the upload"
     prefix = result.output.manifest_uri.removeprefix("s3://data/").removesuffix("manifest.json")

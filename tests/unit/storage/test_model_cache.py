@@ -69,9 +69,11 @@ def test_the_name_of_an_entry_tells_model_and_commit(tmp_path: Path) -> None:
 def test_damage_is_seen_by_content_where_it_is_known(tmp_path: Path, length: int) -> None:
     folder = cache(tmp_path).folder(MODEL, OBJECTS, fill)
     (folder / "model.safetensors").write_bytes(b"x" * length)
+    before = folder.stat().st_ino
 
     assert cache(tmp_path).folder(MODEL, OBJECTS, fill) == folder
     assert whole(folder)
+    assert folder.stat().st_ino == before, "a pod that is about to open files finds them"
 
 
 def test_of_two_that_fill_at_once_one_is_first(tmp_path: Path) -> None:

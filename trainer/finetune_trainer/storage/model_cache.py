@@ -2,8 +2,8 @@
 
 A folder is filled under another name and renamed when it is whole, so that a half-filled one is never taken for a
 model. There is no lock, which a dead pod could hold for ever: of two pods that fill the same folder one is first, and
-the other drops its copy. What is found is compared with what the source tells of it before it is used, and filled
-anew when it differs.
+the other puts the same files over its. What is found is compared with what the source tells of it before it is used,
+and filled anew when it differs.
 
 A volume that is full, read-only or not there ends no job: the model is then fetched as if there were no cache.
 """
@@ -36,7 +36,6 @@ _PART = ".part-"
 _LEFT_BEHIND = timedelta(days=1)
 _LABEL_LETTERS = 120
 _DIGITS = 16
-_RENAMES = 3
 
 
 class CacheUnusableError(Exception):
@@ -105,24 +104,23 @@ class ModelCache:
             part.mkdir()
             fill(part)
             _to_disk(part)
-            self._into_place(part, entry, objects)
+            self._into_place(part, entry)
 
-    def _into_place(self, part: Path, entry: Path, objects: Sequence[SourceObject]) -> None:
-        """Renames a whole folder to the entry, unless another pod was first; a damaged entry is moved away."""
-        for _ in range(_RENAMES):
-            try:
-                part.rename(entry)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            else:
-                _sync(self.root)
-                return
-            if self._holds(entry, objects):
-                return
-            with self._part() as old, contextlib.suppress(FileNotFoundError):
-                entry.rename(old)
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    def _into_place(self, part: Path, entry: Path) -> None:
+        """Makes a whole folder the entry. One that is there, damaged or another pod's, gets its files one by one.
+
+        An entry never goes away: a pod that has found it whole may be about to open its files, and a file that is
+        replaced stays whole for whoever has opened it.
+        """
+        try:
+            part.rename(entry)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            for path in part.iterdir():
+                path.replace(entry / path.name)
+            _sync(entry)
+        _sync(self.root)
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
