@@ -12,7 +12,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.batch import IGNORED, flat_step
-from finetune_trainer.train.head import FrozenHeadLogProbs, head_is_plain, score_trained_tokens_only
+from finetune_trainer.train.head import FrozenHeadLogProbs, Tile, head_is_plain, score_trained_tokens_only
 from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import LocalRun
@@ -59,13 +59,17 @@ def test_numbers_are_trls() -> None:
     torch.testing.assert_close(found[2], expected[2])
 
 
-@pytest.mark.parametrize("tile", [1, 100, 10**6])
+@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(2, 7), Tile(3, 40), Tile(10, 10**6)], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
-def test_numbers_are_those_of_whole_logits(bias: bool, tile: int) -> None:
+def test_numbers_are_those_of_whole_logits(bias: bool, tile: Tile) -> None:
     torch.manual_seed(2)
     head, ids = torch.nn.Linear(8, 40, bias=bias, dtype=torch.float64), torch.tensor([0, 39, 7, 7, 1])
     head = head.to(torch.float32).requires_grad_(False)
     hidden = torch.randn(5, 8, requires_grad=True)
+
+    with torch.no_grad():
+        # Higher and higher, lower and lower, and far apart: the sums of the words so far fade, or what follows does.
+        head.weight *= torch.linspace(-30, 30, 40)[:, None]
 
     found = FrozenHeadLogProbs.apply(hidden, head.weight, head.bias, ids, tile)
     expected = torch.log_softmax(head(hidden), -1).gather(1, ids[:, None])[:, 0]
@@ -88,12 +92,12 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def test_without_a_backward_pass_a_tile_takes_one_product() -> None:
     """What measures a model needs no gradient; the numbers are the same."""
-    hidden, weight, ids = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7)
+    hidden, weight, ids, tile = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7), Tile(4, 6)
 
     with _Products() as measured:  # type: ignore[no-untyped-call]
-        found = FrozenHeadLogProbs.apply(hidden, weight, None, ids, 22)
+        found = FrozenHeadLogProbs.apply(hidden, weight, None, ids, tile)
     with _Products() as trained:  # type: ignore[no-untyped-call]
-        expected = FrozenHeadLogProbs.apply(hidden.clone().requires_grad_(), weight, None, ids, 22)
+        expected = FrozenHeadLogProbs.apply(hidden.clone().requires_grad_(), weight, None, ids, tile)
 
     assert torch.equal(found, expected)
     assert (measured.count, trained.count) == (4, 8)

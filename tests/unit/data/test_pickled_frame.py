@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data import pickled_frame
+from finetune_trainer.data.pickled_array import Opaque
 from finetune_trainer.data.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.read import read_examples
@@ -296,6 +297,40 @@ def test_every_beginning_of_a_pickle_is_refused() -> None:
     for end in range(1, len(content), 7):
         with pytest.raises(FaultError):
             rows_of(content[:end])
+
+
+@pytest.mark.parametrize(
+    ("lacks", "has"),
+    [(b"cpyarrow.lib\n_restore_array\n", b"cpyarrow.lib\npy_buffer\n"), (b"\nCategoricalDtype\n", b"\nStringDtype\n")],
+)
+def test_a_column_without_what_it_is_made_of_is_refused(lacks: bytes, has: bytes) -> None:
+    content = pickle.dumps(frame_of_every_kind(), protocol=0)
+    assert lacks in content
+    with pytest.raises(FaultError, match=r"a DataFrame in a form that is not known .*without"):
+        rows_of(content.replace(lacks, has), fields={"text": "category"})
+
+
+def test_columns_may_be_named_by_anything() -> None:
+    names = ["text", 7, pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-02"), None]
+    [row] = rows_of(pickle.dumps(pd.DataFrame([["a", "b", "c", "d", "e"]], columns=pd.Index(names, dtype=object))))
+    assert row["text"] == "a"
+    assert list(row)[:2] == ["7", "column 3, named by _unpickle_timestamp"]
+    assert len(row) == 5
+
+
+def test_a_list_in_itself_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(FaultError, match="nested too deeply"):
+        rows_of(pickle.dumps(pd.DataFrame({"text": [endless]})))
+
+
+def test_values_that_are_not_read_come_to_an_end() -> None:
+    values = Opaque("numpy M8", 8)
+    assert len(list(values)) == 8
+    assert values[::3] is not values
+    with pytest.raises(IndexError):
+        values[8]
 
 
 GOOD = [pickle.dumps(frame_of_every_kind(), protocol=protocol) for protocol in PROTOCOLS]

@@ -6,7 +6,7 @@ The records are whatever the file says. What does not fit together raises TypeEr
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -34,11 +34,11 @@ _NDARRAY = frozenset({"ndarray", "_frombuffer"})
 
 def kind_of(value: object) -> str:
     """What a record stands for; of constructors that take a class, that class. Empty for plain values."""
-    if isinstance(value, type) and issubclass(value, Made):
+    if isinstance(value, Made) and value.kind in _STANDS_FOR_ITS_CLASS:
+        value = value.args[0]
+    if isinstance(value, Made) or (isinstance(value, type) and issubclass(value, Made)):
         return value.kind
-    if not isinstance(value, Made):
-        return ""
-    return kind_of(value.args[0]) if value.kind in _STANDS_FOR_ITS_CLASS else value.kind
+    return ""
 
 
 def column_of(values: object, index: int, count: int) -> Sequence[object]:
@@ -157,6 +157,8 @@ class Opaque(Sequence[object]):
     def __getitem__(self, index: object) -> object:  # type: ignore[override]
         if isinstance(index, slice):
             return Opaque(type(self._value).__name__, len(range(*index.indices(self._count))))
+        if not 0 <= integer(index) < self._count:
+            raise IndexError(index)  # what iterating ends by
         return self._value
 
 
@@ -193,6 +195,8 @@ class _ArrowTexts(Sequence[object]):
         return self._count
 
     def __getitem__(self, index: object) -> object:  # type: ignore[override]
+        if not 0 <= integer(index) < self._count:
+            raise IndexError(index)
         place = self._first + integer(index)
         if self._valid is not None and not self._valid[place // 8] >> place % 8 & 1:
             return None
@@ -230,8 +234,7 @@ def _column(values: object, index: int, count: int) -> Sequence[object]:
                 parts[id(chunk)] = _chunk(chunk)
         return _Joined([parts[id(chunk)] for chunk in chunks])
     if kind == "Categorical":
-        dtype = next(part for part in _parts(values) if kind_of(part) == "CategoricalDtype")
-        _, data = made(state_of(dtype)["categories"]).args
+        _, data = made(state_of(_part(values, {"CategoricalDtype"}))["categories"]).args
         if not isinstance(data, dict):
             raise TypeError("no categories")
         return _Chosen(NumpyArray(_held(values)).values(), _column(data["data"], 0, shape_of(data["data"])[1]))
@@ -248,33 +251,34 @@ def _chunk(chunk: Made) -> Sequence[object]:
 
 def _chunks(values: object) -> list[Made]:
     """The arrays of a column that Arrow holds."""
-    held = next(made(part) for part in _parts(values) if kind_of(part) in ("chunked_array", "_restore_array"))
+    held = made(_part(values, {"chunked_array", "_restore_array"}))
     return [made(part) for part in sequence(held.args[0])] if held.kind == "chunked_array" else [held]
 
 
 def _held(values: object) -> object:
     """The numpy array that an extension array holds its values in."""
-    found = next((part for part in _parts(values) if is_array(part)), None)
-    if found is None:
-        raise TypeError(f"a {kind_of(values)} without values")
-    return found
+    return _part(values, _NDARRAY)
 
 
-def _parts(values: object) -> Sequence[object]:
-    """What an extension array is made of."""
+def _part(values: object, kinds: Collection[str]) -> object:
+    """The first of these kinds among what an extension array is made of."""
     state = made(values).state
-    return list(state.values()) if isinstance(state, dict) else sequence(state)
+    parts = state.values() if isinstance(state, dict) else sequence(state)
+    for part in parts:
+        if kind_of(part) in kinds:
+            return part
+    raise TypeError(f"a {kind_of(values)} without {' or '.join(sorted(kinds))}")
 
 
-def _bytes(value: object) -> bytes | bytearray:
-    """Bytes as the protocols write them: as they are, or in a call, below protocol 3 as text in Latin-1."""
+def _bytes(value: object, levels: int = 3) -> bytes | bytearray:
+    """Bytes as the protocols write them: as they are, or in a call or three, below protocol 3 as text in Latin-1."""
     if isinstance(value, bytes | bytearray):
         return value
     record = made(value)
-    if record.kind not in ("encode", "bytes", "bytearray", "py_buffer"):
+    if record.kind not in ("encode", "bytes", "bytearray", "py_buffer") or not levels:
         raise TypeError("no bytes where some should be")
     if not isinstance(record.state, bytes | bytearray):
         content = record.args[0] if record.args else b""
         # Kept: a file may name the same bytes many times.
-        record.state = content.encode("latin-1") if isinstance(content, str) else _bytes(content)
+        record.state = content.encode("latin-1") if isinstance(content, str) else _bytes(content, levels - 1)
     return record.state

@@ -33,6 +33,7 @@ from finetune_trainer.storage.base import ByteCount
 MOST_BYTES: Final = 256 << 20
 """Largest pickle, decompressed: it is held in memory as a whole, which no other format is."""
 _MOST_COLUMNS = 100_000
+_MOST_LEVELS = 100
 _MISSING = frozenset({"NA", "__nat_unpickle", "_nat_unpickle"})
 
 
@@ -111,8 +112,9 @@ class _Frame:
         if len(lengths) > 1 or max(lengths, default=0) > most_rows:
             raise ValueError("columns of unequal lengths, or longer than the file")
         self.rows = lengths.pop() if lengths else 0
-        self.names = [str(name) for name in _names(sequence(axes)[0], len(self._blocks))]
-        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
+        names = _names(sequence(axes)[0], len(self._blocks))
+        self.names = [_name(number, name) for number, name in enumerate(names, 1)]
+        if twice := [name for name, often in Counter(self.names).items() if often > 1]:
             raise FaultError(column_twice(twice[0]))
         self._places = {name: place for place, name in enumerate(self.names)}
 
@@ -153,12 +155,15 @@ class _Plain:
         self._longest = longest
         self.size = 0
 
-    def __call__(self, value: object) -> object:
-        """The plain value.
+    def __call__(self, value: object, levels: int = _MOST_LEVELS) -> object:
+        """The plain value, of at most so many levels.
 
         Raises:
             _TooLongError: the row becomes larger than allowed.
+            ValueError: it has more levels; a list may even hold itself.
         """
+        if not levels:
+            raise ValueError("values nested too deeply")
         self.size += 1
         if isinstance(value, str):
             self.size += len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
@@ -170,9 +175,10 @@ class _Plain:
             case float():
                 return None if math.isnan(value) else value
             case list() | tuple() | memoryview():
-                return [self(inner) for inner in value]
+                return [self(inner, levels - 1) for inner in value]
             case dict():
-                return {key if isinstance(key, str) else shown(key): self(inner) for key, inner in value.items()}
+                items = value.items()
+                return {key if isinstance(key, str) else shown(key): self(inner, levels - 1) for key, inner in items}
         return None if kind_of(value) in _MISSING else value
 
 
@@ -228,6 +234,11 @@ def _names(index: object, count: int) -> Sequence[object]:
     if len(names) != count:
         raise ValueError("more or fewer names than columns")
     return names
+
+
+def _name(number: int, name: object) -> str:
+    """A column's name; pandas takes anything for one, and only texts and numbers say something to a reader."""
+    return str(name) if isinstance(name, str | int | float) else f"column {number}, named by {type(name).__name__}"
 
 
 def _no_frame(root: object) -> Fault:

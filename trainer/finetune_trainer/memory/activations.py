@@ -12,7 +12,7 @@ from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trained import FLOAT32, adapted
 
-_HEAD_TILE = {False: 2**22, True: 2**26}
+_HEAD_TILE = {False: 2**21, True: 2**26}
 """Logits that are there at a time, off and on a GPU (train/head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
 """The same of heads that are left to TRL: tokens and ids of a tile, whatever the vocabulary
@@ -147,10 +147,9 @@ def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
 
 def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, one: Pass) -> int:
     """A tile of logits and the gradient of the last hidden state; the logits are never there as a whole."""
-    at_a_time = max(1, _HEAD_TILE[precision.cuda] // shape.vocabulary)
     # The logits in float32, and in the type of the products where that is another.
     each = FLOAT32 + (precision.width if precision.width != FLOAT32 else 0)
-    tile = min(one.tokens, at_a_time) * shape.vocabulary * each
+    tile = min(one.tokens * shape.vocabulary, _HEAD_TILE[precision.cuda]) * each
     if not (shape.plain_head and "lm_head" not in (lora.modules_to_save or [])):
         tokens = min(one.tokens, _HEAD_TOKENS)
         others = tokens * _HEAD_VOCABULARY * precision.width

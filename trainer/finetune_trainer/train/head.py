@@ -11,24 +11,51 @@ a head that is trained itself, and models that do more to their logits than a li
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
 from finetune_trainer.train.batch import IGNORED
 
-_TILE_ELEMENTS = {"cpu": 2**22, "cuda": 2**25}
-"""Logits of a tile: on a CPU they should stay near the cache, on a GPU the product should fill it."""
+_TILE_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}
+"""Logits of a tile: on a CPU they and the tile's part of the head should stay in the cache, on a GPU the product should
+fill it."""
+_TILE_WORDS = {"cpu": 2**12, "cuda": 2**19}
+"""Words of a tile at most. A GPU has the whole vocabulary in one, a CPU goes through it in parts that several hundred
+tokens share: the head, which no cache holds, is read once for them."""
 _PROBE_IDS = 5
 
 
+class Tile(NamedTuple):
+    """How much of the logits is there at a time.
+
+    Attributes:
+        tokens: its height.
+        words: its width, words of the vocabulary.
+    """
+
+    tokens: int
+    words: int
+
+    @classmethod
+    def on(cls, device: torch.device, vocabulary: int) -> "Tile":
+        """The one for a head of so many words."""
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        words = min(vocabulary, _TILE_WORDS[kind])
+        return cls(max(1, _TILE_ELEMENTS[kind] // words), words)
+
+
 class FrozenHeadLogProbs(torch.autograd.Function):
-    """Log-probability of one token id for each hidden state, through a linear layer that is not trained."""
+    """Log-probability of one token id for each hidden state, through a linear layer that is not trained.
+
+    A tile knows only the words before it. As in FlashAttention (Dao et al., 2022, section 3.1), what was summed of
+    exp(logit - highest logit so far) fades by exp(old - new) when a tile has a higher one.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor, tile: int
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor, tile: Tile
     ) -> torch.Tensor:
         """Computes the log-probabilities, and the gradient that the backward pass will ask for.
 
@@ -38,7 +65,7 @@ class FrozenHeadLogProbs(torch.autograd.Function):
             weight: of the head, shape (vocabulary, width).
             bias: of the head, shape (vocabulary,).
             ids: shape (tokens,).
-            tile: at most how many logits are held at a time, but one token's at least.
+            tile: at most so many logits are held at a time.
 
         Returns:
             Shape (tokens,), float32, natural logarithms.
@@ -46,21 +73,10 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         found = torch.empty(len(ids), dtype=torch.float32, device=hidden.device)
         # A measurement asks for none. In float32: the loss's scale, which float16 needs, comes in the backward pass.
         wanted = ctx.needs_input_grad[0]
-        gradient = torch.empty(hidden.shape if wanted else 0, dtype=torch.float32, device=hidden.device)
-        step = max(1, tile // len(weight))
-        for begin in range(0, len(ids), step):
-            rows = slice(begin, begin + step)
-            chosen = ids[rows, None]
-            logits = torch.nn.functional.linear(hidden[rows], weight, bias).float()
-            score, top = logits.gather(1, chosen), logits.amax(dim=-1, keepdim=True)
-            # In place and without dividing by the sum: on a CPU every pass over the tile counts.
-            shares = logits.sub_(top).exp_()
-            total = shares.sum(dim=-1, keepdim=True)
-            found[rows] = (score - top - total.log())[:, 0]
-            if wanted:
-                # The gradient of log p(id) by the logits is 1 at the id, less the probabilities.
-                mean = (shares.to(weight.dtype) @ weight).float() / total
-                gradient[rows] = weight[chosen[:, 0]].float() - mean
+        gradient = torch.zeros(hidden.shape if wanted else 0, dtype=torch.float32, device=hidden.device)
+        for begin in range(0, len(ids), tile.tokens):
+            rows = slice(begin, begin + tile.tokens)
+            found[rows] = _log_probs(hidden[rows], weight, bias, ids[rows, None], tile.words, gradient[rows])
         ctx.save_for_backward(gradient)
         ctx.dtype = hidden.dtype
         return found
@@ -70,6 +86,46 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         """The gradient by `hidden`."""
         (gradient,) = ctx.saved_tensors
         return (gradient * outer[0][:, None]).to(ctx.dtype), None, None, None, None
+
+
+def _log_probs(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    chosen: torch.Tensor,
+    words: int,
+    gradient: torch.Tensor,
+) -> torch.Tensor:
+    """The log-probabilities of these tokens, shape (tokens,).
+
+    Args:
+        hidden: shape (tokens, width).
+        weight: of the head.
+        bias: of the head.
+        chosen: the ids, shape (tokens, 1).
+        words: how many of the vocabulary are looked at together.
+        gradient: zeros of the shape of `hidden`, which become the gradient by it; or empty when none is wanted.
+    """
+    score, total = (torch.zeros(chosen.shape, dtype=torch.float32, device=hidden.device) for _ in range(2))
+    top = torch.full_like(score, torch.finfo(torch.float32).min)
+    for first in range(0, len(weight), words):
+        part = weight[first : first + words]
+        part_bias = None if bias is None else bias[first : first + words]
+        logits = torch.nn.functional.linear(hidden, part, part_bias).float()
+        place = chosen - first
+        here = logits.gather(1, place.clamp(0, len(part) - 1))
+        score = torch.where((place >= 0) & (place < len(part)), here, score)
+        higher = torch.maximum(top, logits.amax(dim=-1, keepdim=True))
+        fade, top = (top - higher).exp_(), higher
+        # In place and without dividing by the sum: on a CPU every pass over the tile counts.
+        shares = logits.sub_(top).exp_()
+        total.mul_(fade).add_(shares.sum(dim=-1, keepdim=True))
+        if len(gradient):
+            gradient.mul_(fade).add_(shares.to(weight.dtype) @ part)
+    if len(gradient):
+        # The gradient of log p(id) by the logits is 1 at the id, less the probabilities.
+        gradient.div_(total).neg_().add_(weight[chosen[:, 0]])
+    return (score - top - total.log())[:, 0]
 
 
 def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda: None) -> bool:
@@ -97,8 +153,7 @@ def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda:
         hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1].to(place)
         ids = labels[:, 1:].to(place)
         mask = ids != IGNORED
-        tile = _TILE_ELEMENTS["cuda" if hidden.is_cuda else "cpu"]
-        dtype = head.weight.dtype
+        tile, dtype = Tile.on(place, len(head.weight)), head.weight.dtype
         before()
         scores = FrozenHeadLogProbs.apply(hidden[mask].to(dtype), head.weight, head.bias, ids[mask], tile)
         spread = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
