@@ -1,20 +1,24 @@
 """An adapter that is folded into its layer's weight gives what PEFT's two products give."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from datasets import Dataset
 from peft import get_peft_model
 from peft.tuners.lora.bnb import Linear4bit
 
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.model import folded
 from finetune_trainer.model.adapter import keep_in_float32, lora_config
-from finetune_trainer.model.folded import fold_adapters
+from finetune_trainer.model.folded import FoldedAdapters
 from finetune_trainer.model.load import load_base
-from trainer.running import recipe_of
+from finetune_trainer.train.batch import flat_step
+from finetune_trainer.train.make import make_trainer
+from trainer.running import LocalRun, recipe_of
 
 pytestmark = pytest.mark.trainer
 IDS = torch.arange(3, 43).reshape(2, 20)
@@ -59,7 +63,7 @@ def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], pr
     model = _model(tiny_model, **lora)
     expected, gradients = _loss_and_gradients(model)
 
-    fold_adapters(model, kept=False)
+    FoldedAdapters(model, kept=False)
     found, folded_gradients = _loss_and_gradients(model)
 
     layers = sum(isinstance(part, Linear4bit) for part in model.modules())
@@ -84,7 +88,7 @@ def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(
     found = {}
     for kept in (False, True):
         model = _model(tiny_model)
-        fold_adapters(model, kept=kept)
+        FoldedAdapters(model, kept=kept)
         unpacked.clear()
         found[kept] = _loss_and_gradients(model), len(unpacked)
     (loss, gradients), often = found[False]
@@ -96,6 +100,69 @@ def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(
     assert all(torch.equal(same_gradients[name], gradient) for name, gradient in gradients.items())
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
+    kept: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _model(tiny_model)
+    FoldedAdapters(model, kept=kept)
+    expected = [_loss_and_gradients(model)]
+    _change(model)
+    expected.append(_loss_and_gradients(model))
+
+    model = _model(tiny_model)
+    folding, unpacked, real = FoldedAdapters(model, kept=kept), list[int](), dequantize_4bit
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        unpacked.append(1)
+        weight: torch.Tensor = real(*arguments)
+        return weight
+
+    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    for loss, gradients in expected:
+        unpacked.clear()
+        with folding.unchanged():
+            twice = [_loss_and_gradients(model) for _ in range(2)]
+        assert len(unpacked) == sum(isinstance(part, Linear4bit) for part in model.modules())
+        for found, found_gradients in twice:
+            assert torch.equal(found, loss)
+            assert all(torch.equal(found_gradients[name], gradient) for name, gradient in gradients.items())
+        _change(model)
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [("disabled", 1), ("enabled", 2)])
+def test_a_step_unpacks_a_weight_once_where_all_are_in_memory_anyway(
+    checkpointing: str, times: int, local_run: Callable[..., LocalRun], tiny_model: Path, tokenizer: Any,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = local_run([], lora={"rank": 4}, training={"gradientCheckpointing": checkpointing})
+    model = load_base(tiny_model, run.recipe.model, torch.float32)
+    rows = [{"input_ids": list(range(300)), "labels": list(range(300))}] * 2
+    trainer = make_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
+    unpacked, real = list[int](), dequantize_4bit
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        unpacked.append(1)
+        weight: torch.Tensor = real(*arguments)
+        return weight
+
+    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+
+    step = flat_step(rows)
+    assert len(list(trainer.own_passes(step))) == 2
+    trainer.training_step(trainer.model, step)
+
+    layers = sum(isinstance(part, Linear4bit) for part in trainer.model.modules())
+    assert len(unpacked) == times * layers
+
+
+@torch.no_grad()
+def _change(model: Any) -> None:
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.add_(0.01)
+
+
 @pytest.mark.parametrize("lora", [{"dropout": "0.5"}, {"variant": "dora"}], ids=str)
 def test_what_cannot_be_folded_is_left_to_peft(
     tiny_model: Path, lora: dict[str, Any], products: list[torch.Size]
@@ -104,7 +171,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
     model.train()
     expected, gradients = _loss_and_gradients(model)
 
-    fold_adapters(model, kept=False)
+    FoldedAdapters(model, kept=False)
     found, same = _loss_and_gradients(model)
 
     assert products == []
@@ -114,7 +181,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
 
 def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, torch.bfloat16)
-    fold_adapters(model, kept=False)
+    FoldedAdapters(model, kept=False)
 
     _loss_and_gradients(model)
 
@@ -125,7 +192,7 @@ def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.S
 def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, dropout="0.5").eval()
     expected = model(input_ids=IDS).logits
-    fold_adapters(model, kept=False)
+    FoldedAdapters(model, kept=False)
 
     found = model(input_ids=IDS).logits
 
@@ -136,7 +203,7 @@ def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: 
 @torch.no_grad()
 def test_few_tokens_are_not_worth_it(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model)
-    fold_adapters(model, kept=False)
+    FoldedAdapters(model, kept=False)
 
     model(input_ids=IDS[:, :1])
 
@@ -147,7 +214,7 @@ def test_base_model_is_itself_while_the_adapter_is_off(tiny_model: Path, product
     model = _model(tiny_model)
     with torch.no_grad(), model.disable_adapter():
         expected = model(input_ids=IDS).logits
-        fold_adapters(model, kept=False)
+        FoldedAdapters(model, kept=False)
         found = model(input_ids=IDS).logits
 
     assert products == []

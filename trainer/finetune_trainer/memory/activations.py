@@ -12,7 +12,7 @@ from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trained import FLOAT32, adapted
 
-_HEAD_TILE = {False: 2**21, True: 2**26}
+_HEAD_TILE = {False: 2**20, True: 2**26}
 """Logits that are there at a time, off and on a GPU (train/head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
 """The same of heads that are left to TRL: tokens and ids of a tile, whatever the vocabulary

@@ -9,6 +9,9 @@ that of y: dx = g(W + sBA), dA = s(gB)ᵀx, dB = s gᵀ(xAᵀ).
 In half precision nothing is folded: W + sBA would round a young adapter away.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from types import MethodType
 from typing import Any
 
@@ -20,31 +23,53 @@ _TOKENS_A_RANK = 8
 """Tokens that folding is worth, for each rank: it takes an eighth of the product then, and less with more."""
 
 
-def fold_adapters(model: torch.nn.Module, *, kept: bool) -> None:
+class FoldedAdapters:
     """Has the 4-bit layers of a PEFT model compute so, whenever their numbers and their adapter allow it.
 
     Args:
         model: the model.
         kept: whether W + sBA stays in memory from the forward to the backward pass, instead of being made once more.
     """
-    for layer in model.modules():
-        if isinstance(layer, Linear4bit):
-            _fold(layer, kept=kept)
 
+    def __init__(self, model: torch.nn.Module, *, kept: bool) -> None:
+        self._kept = kept
+        self._held: dict[tuple[torch.nn.Module, str], torch.Tensor] | None = None
+        for layer in model.modules():
+            if isinstance(layer, Linear4bit):
+                self._fold(layer)
 
-def _fold(layer: Any, *, kept: bool) -> None:
-    apart = layer.forward
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within, no adapter is changed: each W + sBA is made once and is there to the end, whatever passes come."""
+        self._held = {}
+        try:
+            yield
+        finally:
+            self._held = None
 
-    def forward(self: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
-        name = None if arguments or named else _foldable(self, x)
-        if name is None:
-            found: torch.Tensor = apart(x, *arguments, **named)
-            return found
-        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
-        product: torch.Tensor = FoldedProduct.apply(x, a, b, base.weight, self.scaling[name], kept)
-        return product if base.bias is None else product + base.bias
+    def _fold(self, layer: Any) -> None:
+        apart = layer.forward
 
-    layer.forward = MethodType(forward, layer)
+        def forward(_: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
+            name = None if arguments or named else _foldable(layer, x)
+            if name is None:
+                found: torch.Tensor = apart(x, *arguments, **named)
+                return found
+            a, b, bias = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.base_layer.bias
+            weight = partial(self._weight, layer, name)
+            product: torch.Tensor = FoldedProduct.apply(x, a, b, weight, layer.scaling[name], self._kept)
+            return product if bias is None else product + bias
+
+        layer.forward = MethodType(forward, layer)
+
+    def _weight(self, layer: Any, name: str) -> torch.Tensor:
+        """W + sBA, shape (out, in)."""
+        held = {} if self._held is None else self._held
+        if (layer, name) not in held:
+            packed, a, b = layer.base_layer.weight, layer.lora_A[name].weight, layer.lora_B[name].weight
+            weight: torch.Tensor = dequantize_4bit(packed.data, packed.quant_state)
+            held[layer, name] = weight.addmm_(b, a, alpha=layer.scaling[name])
+        return held[layer, name]
 
 
 def _foldable(layer: Any, x: torch.Tensor) -> str | None:
@@ -65,7 +90,7 @@ def _foldable(layer: Any, x: torch.Tensor) -> str | None:
 
 
 class FoldedProduct(torch.autograd.Function):
-    """x(W + sBA)ᵀ for a frozen 4-bit W, all in float32."""
+    """x(W + sBA)ᵀ for a frozen W, all in float32."""
 
     @staticmethod
     def forward(
@@ -73,7 +98,7 @@ class FoldedProduct(torch.autograd.Function):
         x: torch.Tensor,
         a: torch.Tensor,
         b: torch.Tensor,
-        packed: Any,
+        fold: Callable[[], torch.Tensor],
         scaling: float,
         kept: bool,  # noqa: FBT001 (torch passes by position)
     ) -> Any:
@@ -84,16 +109,16 @@ class FoldedProduct(torch.autograd.Function):
             x: shape (…, in).
             a: the adapter's first matrix, shape (rank, in).
             b: its second one, shape (out, rank).
-            packed: bitsandbytes' `Params4bit` of W, which is of shape (out, in).
+            fold: gives W + sBA, shape (out, in).
             scaling: s.
             kept: whether the backward pass finds the weight in memory.
 
         Returns:
             Shape (…, out).
         """
-        weight = _folded(packed, a, b, scaling)
+        weight = fold()
         ctx.save_for_backward(x, a, b, weight if kept else None)
-        ctx.packed, ctx.scaling = packed, scaling
+        ctx.fold, ctx.scaling = fold, scaling
         return x @ weight.t()
 
     @staticmethod
@@ -101,15 +126,9 @@ class FoldedProduct(torch.autograd.Function):
         """The gradients by `x`, `a` and `b`."""
         x, a, b, weight = ctx.saved_tensors
         if ctx.needs_input_grad[0] and weight is None:
-            weight = _folded(ctx.packed, a, b, ctx.scaling)
+            weight = ctx.fold()
         by_x = outer[0] @ weight if ctx.needs_input_grad[0] else None
         gradient, x = outer[0].flatten(0, -2), x.flatten(0, -2)
         by_a = ((gradient @ b).t() @ x).mul_(ctx.scaling)
         by_b = (gradient.t() @ (x @ a.t())).mul_(ctx.scaling)
         return by_x, by_a, by_b, None, None, None
-
-
-def _folded(packed: Any, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
-    """W + sBA, shape (out, in)."""
-    weight: torch.Tensor = dequantize_4bit(packed.data, packed.quant_state)
-    return weight.addmm_(b, a, alpha=scaling)

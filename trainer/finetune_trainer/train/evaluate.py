@@ -63,7 +63,7 @@ def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=trainer.args.device)
     try:
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        with torch.no_grad(), trainer.adapter_unchanged(), trainer.compute_loss_context_manager():
             for group in rows.groups():
                 for part in trainer.own_passes(group):
                     trainer.leave_if_told()

@@ -18,10 +18,10 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from finetune_trainer.train.batch import IGNORED
 
-_TILE_ELEMENTS = {"cpu": 2**21, "cuda": 2**25}
+_TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}
 """Logits of a tile: on a CPU they and the tile's part of the head should stay in the cache, on a GPU the product should
 fill it."""
-_TILE_WORDS = {"cpu": 2**12, "cuda": 2**19}
+_TILE_WORDS = {"cpu": 2**11, "cuda": 2**19}
 """Words of a tile at most. A GPU has the whole vocabulary in one, a CPU goes through it in parts that several hundred
 tokens share: the head, which no cache holds, is read once for them."""
 _PROBE_IDS = 5

@@ -22,7 +22,7 @@ from finetune_trainer.model.adapter import (
 )
 from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.model.base import base_weights_that_are_trained
-from finetune_trainer.model.folded import fold_adapters
+from finetune_trainer.model.folded import FoldedAdapters
 from finetune_trainer.train.batch import Passes, flat_step
 from finetune_trainer.train.division import divide_steps, free_bytes
 from finetune_trainer.train.head import score_trained_tokens_only
@@ -89,7 +89,10 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
-    fold_adapters(trainer.model, kept=choice.division.unpacked)
+    folded = FoldedAdapters(trainer.model, kept=choice.division.unpacked)
+    if choice.division.unpacked and not choice.division.checkpointing:
+        # They are all in memory at the end of every forward pass anyway.
+        trainer.adapter_unchanged = folded.unchanged
     trainer.base_weights = base_weights_that_are_trained(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)

@@ -118,11 +118,13 @@ class ParallelTrainer(StepTrainer):
         world = self.peers.world
         losses: list[torch.Tensor] = []
         try:
-            for number, part in enumerate(self.own_passes(step)):
-                if self.told_to_stop():
-                    return Share(loss=0.0, abandoned=True)
-                torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, number * world.size + world.rank))
-                losses.append(self._one_pass(model, part, trained))
+            with self.adapter_unchanged():
+                for number, part in enumerate(self.own_passes(step)):
+                    if self.told_to_stop():
+                        return Share(loss=0.0, abandoned=True)
+                    place = number * world.size + world.rank
+                    torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, place))
+                    losses.append(self._one_pass(model, part, trained))
             return Share(loss=math.fsum(loss.item() for loss in losses))
         except (RuntimeError, MemoryError) as error:
             if memory_that_ran_out(error) is None:

@@ -7,7 +7,7 @@ is filled by tokens (data/pack.py) and every token of the step weighs the same i
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         base_weights: the base model's own weights that are trained in place, as they were.
         evaluation: measures the adapter; None when there are no rows to measure with.
         lora_plus_ratio: how much faster the B matrices learn; None where all learn alike.
+        adapter_unchanged: makes a context within which the adapter stays as it is from pass to pass.
         ended: whether the training has come to its end, and was not told to stop before.
     """
 
@@ -63,6 +64,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     base_weights: Weights
     evaluation: Evaluation | None = None
     lora_plus_ratio: float | None = None
+    adapter_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext
     ended: bool = False
     control: TrainerControl
 
@@ -174,9 +176,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         trained = self._trained_tokens(step)
         losses = []
         try:
-            for part in self.own_passes(step):
-                self.leave_if_told()
-                losses.append(self._one_pass(model, part, trained))
+            with self.adapter_unchanged():
+                for part in self.own_passes(step):
+                    self.leave_if_told()
+                    losses.append(self._one_pass(model, part, trained))
         except (RuntimeError, MemoryError) as error:
             smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
             if smaller is None:
