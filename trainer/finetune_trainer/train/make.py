@@ -13,6 +13,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
 from finetune_trainer.memory.choice import Division
+from finetune_trainer.memory.process import keep_freed_memory
 from finetune_trainer.model.adapter import (
     keep_in_float32,
     lora_config,
@@ -66,6 +67,8 @@ def make_trainer(
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     packed = packs_rows(recipe, model)
     free = free_bytes(recipe.model.device_map, processes=peers.world.local_size if peers else 1)
     choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
