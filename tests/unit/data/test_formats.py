@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import s3server
@@ -59,7 +59,6 @@ def rows_of(records: Records) -> list[object]:
     return [row for row in rows if row is not None]
 
 
-@settings(deadline=None)
 @given(rows=OBJECTS, cuts=CUTS, indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_an_array_is_read_however_it_is_cut(
     rows: list[object], cuts: list[int], indent: int | None, ascii_only: bool
@@ -75,7 +74,6 @@ def test_an_array_is_read_however_it_is_cut(
     assert seen == rows
 
 
-@settings(deadline=None)
 @given(rows=OBJECTS.filter(bool), cuts=CUTS, before=JSON, after=JSON)
 def test_rows_under_a_key_are_read_however_it_is_cut(
     rows: list[object], cuts: list[int], before: object, after: object
@@ -89,7 +87,6 @@ def test_rows_under_a_key_are_read_however_it_is_cut(
     assert rows_of(records) == rows
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"]))),

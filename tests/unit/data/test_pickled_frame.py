@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -336,7 +336,6 @@ def test_values_that_are_not_read_come_to_an_end() -> None:
 GOOD = [pickle.dumps(frame_of_every_kind(), protocol=protocol) for protocol in PROTOCOLS]
 
 
-@settings(deadline=None, max_examples=400)
 @given(
     good=st.sampled_from(GOOD),
     changes=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=4),

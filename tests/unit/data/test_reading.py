@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_trainer.contract.failure import TrainerError
@@ -101,7 +101,6 @@ def test_nothing_is_yielded_after_the_first_problem(tmp_path: Path) -> None:
     assert [example.place.line for example in seen] == [1]
 
 
-@settings(deadline=None)
 @given(content=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200)), longest=st.integers(1, 50))
 def test_lines_do_not_depend_on_the_pieces(content: bytes, cuts: list[int], longest: int) -> None:
     edges = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
@@ -129,7 +128,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(row=st.dictionaries(st.text(), _JSON, max_size=4), ascii_only=st.booleans())
 def test_every_json_object_is_read_as_the_standard_library_does(row: dict[str, object], ascii_only: bool) -> None:
     text = json.dumps(row, ensure_ascii=ascii_only)
@@ -212,7 +210,6 @@ _PIECES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     row=st.dictionaries(st.sampled_from(["prompt", "completion", "text", "messages"]), _JSON, max_size=3),
     cuts=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 5), _PIECES | st.binary(max_size=3)), max_size=4),
