@@ -58,6 +58,20 @@ def products(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     return seen
 
 
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for every weight that is unpacked to be folded."""
+    seen = list[int]()
+
+    def noting(*arguments: Any) -> torch.Tensor:
+        seen.append(1)
+        weight: torch.Tensor = dequantize_4bit(*arguments)
+        return weight
+
+    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    return seen
+
+
 @pytest.mark.parametrize("lora", [{}, {"variant": "rslora", "alpha": 3}, {"bias": "all"}], ids=str)
 def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], products: list[torch.Size]) -> None:
     model = _model(tiny_model, **lora)
@@ -74,17 +88,7 @@ def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], pr
         torch.testing.assert_close(folded_gradients[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
 
 
-def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unpacked, real = list[int](), dequantize_4bit
-
-    def noting(*arguments: Any) -> torch.Tensor:
-        unpacked.append(1)
-        weight: torch.Tensor = real(*arguments)
-        return weight
-
-    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(tiny_model: Path, unpacked: list[int]) -> None:
     found = {}
     for kept in (False, True):
         model = _model(tiny_model)
@@ -102,7 +106,7 @@ def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
-    kept: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    kept: bool, tiny_model: Path, unpacked: list[int]
 ) -> None:
     model = _model(tiny_model)
     FoldedAdapters(model, kept=kept)
@@ -111,14 +115,7 @@ def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
     expected.append(_loss_and_gradients(model))
 
     model = _model(tiny_model)
-    folding, unpacked, real = FoldedAdapters(model, kept=kept), list[int](), dequantize_4bit
-
-    def noting(*arguments: Any) -> torch.Tensor:
-        unpacked.append(1)
-        weight: torch.Tensor = real(*arguments)
-        return weight
-
-    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    folding = FoldedAdapters(model, kept=kept)
     for loss, gradients in expected:
         unpacked.clear()
         with folding.unchanged():
@@ -133,20 +130,13 @@ def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
 @pytest.mark.parametrize(("checkpointing", "times"), [("disabled", 1), ("enabled", 2)])
 def test_a_step_unpacks_a_weight_once_where_all_are_in_memory_anyway(
     checkpointing: str, times: int, local_run: Callable[..., LocalRun], tiny_model: Path, tokenizer: Any,
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, unpacked: list[int],
 ) -> None:  # fmt: skip
     run = local_run([], lora={"rank": 4}, training={"gradientCheckpointing": checkpointing})
     model = load_base(tiny_model, run.recipe.model, torch.float32)
     rows = [{"input_ids": list(range(300)), "labels": list(range(300))}] * 2
     trainer = make_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
-    unpacked, real = list[int](), dequantize_4bit
-
-    def noting(*arguments: Any) -> torch.Tensor:
-        unpacked.append(1)
-        weight: torch.Tensor = real(*arguments)
-        return weight
-
-    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    unpacked.clear()
 
     step = flat_step(rows)
     assert len(list(trainer.own_passes(step))) == 2

@@ -195,9 +195,10 @@ class _ArrowTexts(Sequence[object]):
         return self._count
 
     def __getitem__(self, index: object) -> object:  # type: ignore[override]
-        if not 0 <= integer(index) < self._count:
+        number = integer(index)
+        if not 0 <= number < self._count:
             raise IndexError(index)
-        place = self._first + integer(index)
+        place = self._first + number
         if self._valid is not None and not self._valid[place // 8] >> place % 8 & 1:
             return None
         start, end = self._ends[place], self._ends[place + 1]
