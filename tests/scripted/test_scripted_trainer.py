@@ -189,10 +189,11 @@ def test_success_without_or_with_another_output_record(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "code"), [("save", ExitCode.PREEMPTED), ("die", 128 + signal.SIGTERM), ("ignore", 0)]
+    ("behaviour", "steps", "code"),
+    [("save", 1000, ExitCode.PREEMPTED), ("die", 1000, 128 + signal.SIGTERM), ("ignore", 4, 0)],
 )
-def test_sigterm(pod: Pod, reports: Reports, behaviour: str, code: int) -> None:
-    with pod.start({"steps": 3, "stepSeconds": 0.3, "onSigterm": behaviour}) as process:
+def test_sigterm(pod: Pod, reports: Reports, behaviour: str, steps: int, code: int) -> None:
+    with pod.start({"steps": steps, "stepSeconds": 0.3, "onSigterm": behaviour}) as process:
         assert reports.first.wait(30)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
