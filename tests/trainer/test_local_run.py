@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.pods import wait_for
 from trainer.tiny_model import make_tiny_model
 
 pytestmark = pytest.mark.trainer
@@ -103,7 +104,7 @@ def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapt
 
 
 def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
-    endless = job.read_text().replace("maxSteps: 2", "maxSteps: 100000")
+    endless = job.read_text().replace("maxSteps: 2", "maxSteps: 5000")
     job.write_text(endless + "  preflight: {enabled: false}\n  checkpoint: {everySteps: 1}\n")
     program = Path(sys.executable).with_name("finetune")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -114,12 +115,8 @@ def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
         process.send_signal(signal.SIGINT)
         shown = process.communicate()[1]
     assert process.returncode == 30, shown
-    [stopped] = re.findall(r"stopped after step (\d+) of 100000", shown)
+    [stopped] = re.findall(r"stopped after step (\d+) of 5000", shown)
     with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        lines: list[str] = []
-        while not lines or "going on after step" not in lines[-1]:
-            lines.append(process.stderr.readline())
-            assert lines[-1], "".join(lines)
+        line = wait_for(process, "going on after step")
         process.kill()
-    assert f"local: going on after step {stopped}, from its checkpoint" in lines[-1]
+    assert f"local: going on after step {stopped}, from its checkpoint" in line

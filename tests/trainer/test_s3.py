@@ -27,6 +27,7 @@ from finetune_trainer.storage.waiting import Waiting, logged
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run
 from httpfaults import Fault, Plan
+from sleeping import SleepingClock
 from trainer.running import QUESTIONS
 
 pytestmark = pytest.mark.trainer
@@ -169,13 +170,7 @@ def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training
                 faults.hung_up.set()
 
         recipe = _recipe(server, "s3://data/silent", storage={"endpoint": faults.endpoint}, **sections)
-        now = [0.0]
-
-        def sleep(seconds: float) -> None:
-            now[0] += seconds
-
-        patience = Patience(seconds=1, first_pause=0.1, clock=lambda: now[0], sleep=sleep)
-        timing = Timing(attempts=3, repeat_seconds=1.5)
+        timing, patience = Timing(attempts=3, repeat_seconds=1.5), SleepingClock().patience(seconds=1, first_pause=0.1)
         result = _run(recipe, admin, tmp_path / "silent", "pod", timing, patience, [watch])
 
     weights = [

@@ -18,6 +18,7 @@ from finetune_trainer.storage.waiting import Waiting
 from identityagent import Agent
 from localcluster.records import Keys
 from s3server import S3Server
+from sleeping import SleepingClock
 
 UNAVAILABLE, DENIED = FailureReason.STORAGE_UNAVAILABLE, FailureReason.STORAGE_ACCESS_DENIED
 PLACE = parse_uri("s3://data/identity/x")
@@ -127,18 +128,12 @@ def test_an_agent_that_is_gone_when_the_credentials_run_out_may_come_back(
 
 
 def test_a_pod_without_any_identity_waits_a_little_and_is_refused_for_good(s3: S3Server) -> None:
-    paused: list[float] = []
-    clock = [0.0]
-
-    def sleep(seconds: float) -> None:
-        paused.append(seconds)
-        clock[0] += seconds
-
-    timing = Timing(attempts=1, identity=Patience(seconds=60, clock=lambda: clock[0], sleep=sleep))
+    clock = SleepingClock()
+    timing = Timing(attempts=1, identity=clock.patience(seconds=60))
     with pytest.raises(TrainerError, match=r"no credentials were found; set storage\.secretRef") as caught:
         S3Store(s3.spec, None, timing=timing).read(PLACE)
     assert caught.value.reason is DENIED
-    assert 5 < sum(paused) <= 10
+    assert 5 < clock.now <= 10
 
 
 def test_another_machine_without_any_identity_is_refused_at_once(s3: S3Server, pod: pytest.MonkeyPatch) -> None:

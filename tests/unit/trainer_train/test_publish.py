@@ -15,21 +15,9 @@ from finetune_trainer.publish import Place, publish
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.local import LocalStore
 from finetune_trainer.storage.patience import Patience
+from sleeping import SleepingClock
 
 RUN = "support-bot/0123456789ab"
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def patience(self) -> Patience:
-        return Patience(clock=lambda: self.now, sleep=self.sleep)
 
 
 def _publish(
@@ -39,7 +27,7 @@ def _publish(
     *,
     job: str | None = None,
     store: LocalStore | None = None,
-    time: Time | None = None,
+    time: SleepingClock | None = None,
 ) -> None:
     folder = root / f"local-{writer}"
     folder.mkdir()
@@ -52,7 +40,7 @@ def _publish(
             target_modules=["q_proj"], attempt=1, writer=writer, job_uid=job, created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or Time()).patience())
+    publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or SleepingClock()).patience())
 
 
 def _manifest(root: Path) -> Manifest:
@@ -171,7 +159,7 @@ def test_commit_whose_answer_was_lost_is_a_success(
 
 @pytest.mark.parametrize("on_existing", [OnExisting.REUSE, OnExisting.REPLACE])
 def test_files_stay_when_nobody_knows_whether_the_manifest_is_there(tmp_path: Path, on_existing: OnExisting) -> None:
-    time = Time()
+    time = SleepingClock()
 
     with pytest.raises(TrainerError) as caught:
         _publish(tmp_path, "1-first", on_existing, store=Outage(tmp_path, failing=10_000, written=True), time=time)
