@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 PYTHON := .venv/bin/python
-LOCALCLUSTER := PYTHONPATH=tests $(PYTHON) -m localcluster
+LOCALCLUSTER := PYTHONPATH=tools $(PYTHON) -m localcluster
 IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar build/images/finetune-scripted-trainer.tar \
   build/images/finetune-test-s3.tar
 

@@ -4,7 +4,7 @@
 
 There is no node: a stand-in writes the pods' status (see standin_kubelet.py). Prints a table for each section, each
 measured on a plane of its own; docs/benchmarks.md says how to read them. Needs the programs of the local cluster:
-`PYTHONPATH=tests python -m localcluster build` makes them once.
+`PYTHONPATH=tools python -m localcluster build` makes them once.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from benchmarks import burst, latency, memory, reporting, restart
 from benchmarks.burst import Burst

@@ -13,7 +13,7 @@ from pathlib import Path
 
 # In the place of this script's own folder, whose trainer.py would hide tests/trainer.
 _ROOT = Path(__file__).resolve().parents[1]
-sys.path[:1] = [str(_ROOT), str(_ROOT / "tests")]
+sys.path[:1] = [str(_ROOT), str(_ROOT / "tools"), str(_ROOT / "tests")]
 
 from benchmarks.tables import Table  # noqa: E402
 

@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.pop(0)  # this folder, whose trainer.py would hide tests/trainer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from benchmarks.tables import Table

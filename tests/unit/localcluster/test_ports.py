@@ -7,13 +7,13 @@ from pathlib import Path
 from localcluster.ports import choose
 
 LOOPBACK = "127.0.0.1"
-TESTS = Path(__file__).parents[2]
+TOOLS = Path(__file__).parents[3] / "tools"
 OTHER = "from localcluster.ports import choose; print(choose('127.0.0.1', int(input())), flush=True); input()"
 
 
 def test_port_that_another_process_has_chosen_is_not_free_though_nobody_listens() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OTHER], cwd=TESTS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", OTHER], cwd=TOOLS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdin
         assert other.stdout

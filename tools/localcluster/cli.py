@@ -1,4 +1,4 @@
-"""The command line: `python -m localcluster up`, `down`, `status`, …"""
+"""The command line: `python -m localcluster COMMAND`."""
 
 from __future__ import annotations
 

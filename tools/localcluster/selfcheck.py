@@ -313,6 +313,6 @@ def run(cluster: LocalCluster, only: Sequence[str] = ()) -> int:
     return 1 if failed else 0
 
 
-def _expect(fact: bool, otherwise: str) -> None:
+def _expect(fact: object, otherwise: str) -> None:
     if not fact:
         raise ClusterError(f"unexpected: {otherwise}")
