@@ -34,13 +34,13 @@ CONFIG = ReconcileConfig(preflight_image="operator:1", trainer_image="trainer:1"
 def one_job(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
     """Makes one Job; is finished when it is complete; a suspended FineTuneJob has its Job deleted."""
     status = job.status.model_copy(update={"observed_generation": job.generation})
-    child = observed.job(names.TRAIN_ROLE, 1)
+    child = observed.job(job.status.job_uid)
     if job.spec.suspend:
         gone = () if child is None else (Deletion(name=child.name, uid=child.uid),)
         return Plan(delete=gone, status=status.model_copy(update={"phase": Phase.SUSPENDED}))
     if job.status.is_true("Finished"):
         return Plan(status=status)
-    if child is None and status.job_name is None:
+    if child is None and status.job_uid is None:
         name = names.child_name(job.name, names.TRAIN_ROLE, 1)
         started = status.model_copy(update={"phase": Phase.STARTING, "attempt": 1, "job_name": name})
         event = Event(type=EventType.NORMAL, reason="AttemptStarted", message="attempt 1")
@@ -170,21 +170,36 @@ async def test_a_cache_that_is_late_never_trains_twice(
         await kube.get(JOBS, namespace, "job-train-1")
 
 
-async def test_a_child_that_was_made_before_a_crash_is_found_and_not_made_again(
-    operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+async def test_a_child_that_was_made_before_a_crash_is_recorded_and_not_made_again(
+    operator: Operator, kube: ClientKube, admin: ClientKube, namespace: str
 ) -> None:
     restarted = Operator(kube, namespace)
     await restarted.resync.once()  # before the child, so that its view of Jobs is late
     raw = await admin.get(FINETUNEJOBS, namespace, "job")
-    record = operator.cache.job((namespace, "job"))
-    assert record is not None
-    await kube.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))  # and then the operator died
-    mark = plane.mark()
+    made = await kube.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))  # and then the operator died
     await restarted.look()
-    assert "patch jobs job-train-1" not in plane.operator_writes(mark, namespace)
-    observed = restarted.cache.observed(record.uid)
-    assert observed is not None
-    assert [job.name for job in observed.jobs] == ["job-train-1"]
+    assert (await restarted.status())["jobUid"] == made["metadata"]["uid"]
+    pages = [page async for page in admin.pages(JOBS, namespace)]
+    assert [job["metadata"]["uid"] for page in pages for job in page.items] == [made["metadata"]["uid"]]
+
+
+async def test_an_unrecorded_child_of_another_template_is_replaced(
+    operator: Operator, kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    raw = await admin.get(FINETUNEJOBS, namespace, "job")
+    manifest = child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1)
+    manifest["spec"]["template"]["spec"]["containers"][0]["image"] = "trainer:0"
+    other = await kube.apply(JOBS, manifest)
+    operator.queue.mark((namespace, "job"))
+
+    async def replaced() -> str | None:
+        if (key := operator.queue.take()) is not None:
+            await operator.controller._handle(key)
+        return (await operator.status()).get("jobUid")
+
+    uid = await eventually_seen("a child of this template", replaced)
+    assert uid != other["metadata"]["uid"]
+    assert (await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"] == uid
 
 
 async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
@@ -238,15 +253,17 @@ async def test_a_status_that_changed_meanwhile_is_not_overwritten(
     assert (status["podName"], status["progress"]) == ("pod", {"step": 3})
 
 
-async def test_a_success_is_written_for_the_version_it_was_decided_on_or_not_at_all(
+async def test_a_success_is_decided_on_what_the_api_server_says_now(
     operator: Operator, admin: ClientKube, namespace: str
 ) -> None:
-    """A success is not confirmed by a second read, so this is what keeps a late cache from ending another run."""
     await operator.look()
     await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"runToken": "again"}}, field_manager="user")
-    late = Operator(operator.kube, namespace, policy=lambda job, *_: Plan(status=succeeded(job)), cache=operator.cache)
-    with pytest.raises(Conflict):
-        await late.look()
+
+    def first_run_succeeds(job: FineTuneJob, *_: object) -> Plan:
+        return Plan(status=succeeded(job) if job.spec.run_token is None else job.status)
+
+    late = Operator(operator.kube, namespace, policy=first_run_succeeds, cache=operator.cache)
+    await late.look()
     assert (await operator.status())["phase"] == "Starting"
 
 
@@ -334,11 +351,11 @@ async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: C
     assert record is not None
     child = await admin.get(JOBS, namespace, "job-train-1")
     await admin.delete(JOBS, namespace, "job-train-1", uid=child["metadata"]["uid"])
-    observed = operator.cache.observed(record.uid)
+    observed = operator.cache.observed(record.owner)
     assert observed is not None
     assert observed.jobs
     await operator.resync.once()
-    observed = operator.cache.observed(record.uid)
+    observed = operator.cache.observed(record.owner)
     assert observed is not None
     assert not observed.jobs
     await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)

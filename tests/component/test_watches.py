@@ -101,7 +101,7 @@ async def test_the_objects_of_all_three_kinds_arrive_and_foreign_ones_do_not(
         await admin.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))
 
         def seen() -> bool:
-            observed = watching.cache.observed(uid)
+            observed = watching.cache.observed((namespace, uid))
             return observed is not None and bool(observed.jobs and observed.pods)
 
         await eventually("the child and its pod", seen)

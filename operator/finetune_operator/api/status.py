@@ -208,6 +208,9 @@ class FineTuneJobStatus(TolerantWire):
         json_schema_extra=map_list("number"),
     )
     job_name: ShortText | None = Field(None, description="The current batch Job, for kubectl logs job/NAME.")
+    job_uid: ShortText | None = Field(
+        None, description="UID of that Job, which the operator made; a Job with another UID is not believed."
+    )
     pod_name: ShortText | None = Field(None, description="The current pod.")
     progress: ProgressStatus | None = Field(None, description="The last progress record.")
     preflight: PreflightStatus | None = Field(None, description="What preflight found.")

@@ -6,3 +6,6 @@ policy for a plan and carries the plan out (`controller`). Everything else here 
 
 Key = tuple[str, str]
 """Namespace and name of a FineTuneJob."""
+
+Owner = tuple[str, str]
+"""Namespace and UID of a FineTuneJob. A label with its UID alone proves nothing: any tenant can write one."""

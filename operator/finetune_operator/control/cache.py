@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from finetune_operator.control import Key
+from finetune_operator.control import Key, Owner
 from finetune_operator.control.record import JobRecord
 from finetune_operator.reconcile.observed import JobView, Observed, PodView
 
@@ -28,8 +28,8 @@ class Cache:
     def __init__(self) -> None:
         self._jobs: dict[Key, JobRecord] = {}
         self._keys: dict[str, Key] = {}  # by UID of the FineTuneJob
-        self._children: dict[str, _Children] = {}  # by UID of the FineTuneJob
-        self._incomplete: set[str] = set()  # UIDs whose children were not kept
+        self._children: dict[Owner, _Children] = {}
+        self._incomplete: set[Owner] = set()  # their children were not kept
 
     def job(self, key: Key) -> JobRecord | None:
         """The FineTuneJob of that name."""
@@ -44,29 +44,29 @@ class Cache:
         """All FineTuneJobs."""
         return iter(self._jobs.values())
 
-    def observed(self, uid: str) -> Observed | None:
+    def observed(self, owner: Owner) -> Observed | None:
         """The children of a FineTuneJob, or None when they were not kept and must be read.
 
-        Only what the job really owns counts: a Job by its controller reference, a pod by its Job. Labels alone could be
-        written by anybody who may create pods.
+        Only what the job really owns counts: a Job by its controller reference, a pod by its Job, both in the job's
+        namespace. Labels alone could be written by anybody who may create pods.
         """
-        if uid in self._incomplete:
+        if owner in self._incomplete:
             return None
-        children = self._children.get(uid)
+        children = self._children.get(owner)
         if children is None:
             return Observed()
         return own_children(
-            uid, (view for _, view in children.jobs.values()), (view for _, view in children.pods.values())
+            owner, (view for _, view in children.jobs.values()), (view for _, view in children.pods.values())
         )
 
-    def has_children(self, uid: str) -> bool:
-        """Whether any child of that UID is known."""
-        children = self._children.get(uid)
-        return uid in self._incomplete or (children is not None and bool(children.jobs or children.pods))
+    def has_children(self, owner: Owner) -> bool:
+        """Whether any child of that FineTuneJob is known."""
+        children = self._children.get(owner)
+        return owner in self._incomplete or (children is not None and bool(children.jobs or children.pods))
 
-    def pod(self, owner_uid: str, uid: str) -> PodView | None:
-        """A pod of a FineTuneJob, by both UIDs."""
-        children = self._children.get(owner_uid)
+    def pod(self, owner: Owner, uid: str) -> PodView | None:
+        """A pod of a FineTuneJob, by its UID."""
+        children = self._children.get(owner)
         found = None if children is None else children.pods.get(uid)
         return None if found is None else found[1]
 
@@ -75,13 +75,13 @@ class Cache:
         record = self.job_by_uid(uid)
         return record is not None and record.uid == uid and _reaches(record.resource_version, version)
 
-    def holds_child(self, owner_uid: str, uid: str, version: str) -> bool:
+    def holds_child(self, owner: Owner, uid: str, version: str) -> bool:
         """Whether a Job or pod of a FineTuneJob is known in that version or a later one.
 
         Any thread may ask. It looks up single entries of dicts, each of them in one step of the interpreter, and an
         object's version only grows: what it says stays true.
         """
-        children = self._children.get(owner_uid)
+        children = self._children.get(owner)
         if children is None:
             return False
         entry = children.jobs.get(uid) or children.pods.get(uid)
@@ -100,13 +100,13 @@ class Cache:
             if earlier.uid != record.uid:
                 if _older(record.resource_version, earlier.resource_version):
                     return False  # the last word about an object whose name another one has now
-                self._forget_uid(earlier.uid)
+                self._forget(earlier)
         self._jobs[record.key] = record
         self._keys[record.uid] = record.key
         if record.settled:
             # Nobody will ask for them; should the job come back to life, they are read.
-            self._children.pop(record.uid, None)
-            self._incomplete.add(record.uid)
+            self._children.pop(record.owner, None)
+            self._incomplete.add(record.owner)
         return record.matters_beside(earlier)
 
     def remove_job(self, key: Key, uid: str) -> bool:
@@ -119,47 +119,49 @@ class Cache:
         if found is None or found.uid != uid:
             return False
         del self._jobs[key]
-        self._forget_uid(uid)
+        self._forget(found)
         return True
 
-    def put_child(self, owner_uid: str, version: str, view: JobView | PodView) -> bool:
-        """Takes in a version of a child of the FineTuneJob with that UID.
+    def put_child(self, owner: Owner, version: str, view: JobView | PodView) -> bool:
+        """Takes in a version of a child of that FineTuneJob.
 
         Returns:
             Whether anything in the view changed.
         """
-        if owner_uid in self._incomplete:
+        if owner in self._incomplete:
             return False
-        children = self._children.setdefault(owner_uid, _Children())
+        children = self._children.setdefault(owner, _Children())
         if isinstance(view, JobView):
             return _put(children.jobs, version, view)
         return _put(children.pods, version, view)
 
-    def remove_child(self, owner_uid: str, uid: str) -> bool:
+    def remove_child(self, owner: Owner, uid: str) -> bool:
         """Takes out a child.
 
         Returns:
             Whether it was there.
         """
-        children = self._children.get(owner_uid)
+        children = self._children.get(owner)
         if children is None:
             return False
         found = children.jobs.pop(uid, None) is not None or children.pods.pop(uid, None) is not None
         if not children.jobs and not children.pods:
-            del self._children[owner_uid]
+            del self._children[owner]
         return found
 
-    def complete(self, uid: str) -> None:
+    def complete(self, owner: Owner) -> None:
         """The children of a FineTuneJob that came back to life are about to be put; they count from now on."""
-        self._incomplete.discard(uid)
+        self._incomplete.discard(owner)
 
-    def keeps_children(self, uid: str) -> bool:
-        """Whether children of that UID are kept at all, as they are not for a settled job. Any thread may ask."""
-        return uid not in self._incomplete
+    def keeps_children(self, owner: Owner) -> bool:
+        """Whether children of that FineTuneJob are kept, as they are not for a settled one. Any thread may ask."""
+        return owner not in self._incomplete
 
-    def key_of(self, uid: str) -> Key | None:
-        """Name of the FineTuneJob with that UID."""
-        return self._keys.get(uid)
+    def key_of(self, owner: Owner) -> Key | None:
+        """Name of the FineTuneJob with that UID, if it is in that namespace."""
+        namespace, uid = owner
+        key = self._keys.get(uid)
+        return key if key is not None and key[0] == namespace else None
 
     def prune_jobs(self, seen: Collection[str], version: str, namespace: str | None) -> list[Key]:
         """Takes out FineTuneJobs that a list of a namespace (None: of all) did not show.
@@ -190,43 +192,49 @@ class Cache:
         version: str,
         namespace: str | None,
         *,
-        owner_uid: str | None = None,
-    ) -> set[str]:
-        """The same for Jobs or pods; of one FineTuneJob only, if `owner_uid` is given.
+        owner: Owner | None = None,
+    ) -> set[Owner]:
+        """The same for Jobs or pods; of one FineTuneJob only, if `owner` is given.
 
         Returns:
-            UIDs of the FineTuneJobs that lost a child.
+            The FineTuneJobs that lost a child.
         """
-        owners = list(self._children) if owner_uid is None else [owner_uid]
+        owners = list(self._children) if owner is None else [owner]
         gone = [
-            (owner, uid)
-            for owner in owners
-            for uid, (known_version, view) in self._entries(owner, kind)
+            (each, uid)
+            for each in owners
+            for uid, (known_version, view) in self._entries(each, kind)
             if uid not in seen and namespace in (None, view.namespace) and not _older(version, known_version)
         ]
-        for owner, uid in gone:
-            self.remove_child(owner, uid)
-        return {owner for owner, _ in gone}
+        for each, uid in gone:
+            self.remove_child(each, uid)
+        return {each for each, _ in gone}
 
     def _entries(
-        self, owner_uid: str, kind: type[JobView] | type[PodView]
+        self, owner: Owner, kind: type[JobView] | type[PodView]
     ) -> Iterable[tuple[str, tuple[str, JobView | PodView]]]:
-        children = self._children.get(owner_uid)
+        children = self._children.get(owner)
         if children is None:
             return ()
         return children.jobs.items() if kind is JobView else children.pods.items()
 
-    def _forget_uid(self, uid: str) -> None:
-        self._keys.pop(uid, None)
-        self._children.pop(uid, None)
-        self._incomplete.discard(uid)
+    def _forget(self, record: JobRecord) -> None:
+        self._keys.pop(record.uid, None)
+        self._children.pop(record.owner, None)
+        self._incomplete.discard(record.owner)
 
 
-def own_children(uid: str, jobs: Iterable[JobView], pods: Iterable[PodView]) -> Observed:
-    """The Jobs that the FineTuneJob with that UID controls, and the pods that those Jobs control."""
-    own_jobs = tuple(job for job in jobs if job.owner_uid == uid)
+def own_children(owner: Owner, jobs: Iterable[JobView], pods: Iterable[PodView]) -> Observed:
+    """The Jobs that a FineTuneJob controls, and the pods that those Jobs control, all in its namespace.
+
+    A reference to an owner in another namespace is void to Kubernetes, and anybody can write one.
+    """
+    namespace, uid = owner
+    own_jobs = tuple(job for job in jobs if (job.namespace, job.owner_uid) == (namespace, uid))
     job_uids = {job.uid for job in own_jobs}
-    return Observed(jobs=own_jobs, pods=tuple(pod for pod in pods if pod.job_uid in job_uids))
+    return Observed(
+        jobs=own_jobs, pods=tuple(pod for pod in pods if pod.namespace == namespace and pod.job_uid in job_uids)
+    )
 
 
 def _put(entries: dict[str, tuple[str, V]], version: str, view: V) -> bool:

@@ -1,9 +1,9 @@
 """The worker: takes a key, asks the policy for a plan, carries it out.
 
 Decide from the cache, confirm live before acting. A plan that changes nothing costs no request; one that creates,
-deletes or fails something is made anew from a live read, so that a cache that is late never trains twice. A success
-needs no second look: a container has proven it, and the status is written for the version it was decided on or not at
-all.
+deletes or ends something is made anew from a live read, so that a cache that is late never trains twice. A success too:
+it is final, so the API server itself must say that the pod ended so. The status is written for the version that it was
+decided on or not at all.
 """
 
 import asyncio
@@ -139,12 +139,12 @@ class Controller:
         return plan.requeue_after
 
     def _may_clean_up(self, record: JobRecord) -> bool:
-        return not record.keeps_children and self._cache.has_children(record.uid)
+        return not record.keeps_children and self._cache.has_children(record.owner)
 
     async def _decide(self, record: JobRecord) -> tuple[JobRecord, FineTuneJob, Plan]:
         """The plan by the cache, or by a live read when it would act."""
         job = record.job()
-        observed = self._cache.observed(record.uid)
+        observed = self._cache.observed(record.owner)
         plan = None
         if observed is not None:
             plan = self._policy(job, observed, self._config, self._now())
@@ -165,12 +165,15 @@ class Controller:
             try:
                 raw = await self._kube.apply(_RESOURCES[manifest["kind"]], manifest)
             except (Forbidden, Invalid) as error:
+                if manifest["kind"] == "Job" and isinstance(error, Invalid):
+                    await self._remove_unrecorded(record, name)
                 child = f"{manifest['kind']} {name}"
                 refused = trouble.child_refused(plan.status, job.generation, child, error, self._now())
                 if await self._write_status(record, job.status, refused):
                     await self._events.post(_regarding(record), [trouble.refusal_event(child, error)])
                 raise _ChildRefused(name, error) from None
             if manifest["kind"] == "Job":
+                plan = plan.with_job_uid(name, raw["metadata"]["uid"])
                 self._take_in_child(record, raw)
         for deletion in plan.delete:
             try:
@@ -180,12 +183,25 @@ class Controller:
         if await self._write_status(record, job.status, plan.status):
             await self._events.post(_regarding(record), plan.events)
 
+    async def _remove_unrecorded(self, record: JobRecord, name: str) -> None:
+        """Deletes a Job of that name that the FineTuneJob controls and that cannot be made what the plan wants.
+
+        An operator of another version made it and ended before it could record it, or somebody else made it. A Job's
+        template is immutable, so nothing but a new one helps; the next look makes it.
+        """
+        try:
+            view = job_view(await self._kube.get(JOBS, record.namespace, name))
+            if view is not None and view.owner_uid == record.uid:
+                await self._kube.delete(JOBS, record.namespace, name, uid=view.uid)
+        except (NotFound, Conflict):
+            return
+
     def _take_in_child(self, record: JobRecord, raw: Mapping[str, Any]) -> None:
         """Lets the cache know at once, so that the watch's event is no news and costs no look."""
         view = job_view(raw)
         if view is None:
             return
-        self._cache.put_child(record.uid, raw["metadata"]["resourceVersion"], view)
+        self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
         if view.complete or view.failed or view.deleting:
             self._queue.mark(record.key)  # it was there already, and this is more than the plan knew
 
@@ -226,9 +242,7 @@ def _acts(job: FineTuneJob, plan: Plan) -> bool:
     """
     ends = plan.status.is_true(ConditionType.FINISHED) and not job.status.is_true(ConditionType.FINISHED)
     ends_attempt = _ended_attempts(plan.status) > _ended_attempts(job.status)
-    # A container that ended well, with a report of its output, stays so whatever came later.
-    proven = plan.status.is_true(ConditionType.SUCCEEDED)
-    return bool(plan.apply or plan.delete or ((ends or ends_attempt) and not proven))
+    return bool(plan.apply or plan.delete or ends or ends_attempt)
 
 
 def _ended_attempts(status: FineTuneJobStatus) -> int:

@@ -77,7 +77,7 @@ class ClusterDirectory:
     async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
         """See `Cluster.attempt_of`."""
         if self._is_fed():
-            found = _attempt(self._cache.observed(ref.uid), pod)
+            found = _attempt(self._cache.observed((ref.namespace, ref.uid)), pod)
             if found is not None:
                 return found
         try:
@@ -90,7 +90,7 @@ class ClusterDirectory:
             return None
         except KubeError as error:
             raise Unavailable(error.message) from None
-        return None if job is None else _attempt(own_children(ref.uid, [job], [view]), pod)
+        return None if job is None else _attempt(own_children((ref.namespace, ref.uid), [job], [view]), pod)
 
     async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
         """See `Cluster.write`.

@@ -47,13 +47,13 @@ class Intake:
 
     def _child(self, type_: str | None, raw: Mapping[str, Any], view_of: _ViewOf) -> None:
         metadata = raw["metadata"]
-        owner_uid = (metadata.get("labels") or {}).get(names.JOB_UID_LABEL)
-        if owner_uid is None or not self._cache.keeps_children(owner_uid):
+        uid = (metadata.get("labels") or {}).get(names.JOB_UID_LABEL)
+        if uid is None or not self._cache.keeps_children(owner := (metadata["namespace"], uid)):
             return
         if type_ == DELETED:
-            news = self._cache.remove_child(owner_uid, metadata["uid"])
+            news = self._cache.remove_child(owner, metadata["uid"])
         else:
             view = view_of(raw)
-            news = view is not None and self._cache.put_child(owner_uid, metadata.get("resourceVersion", ""), view)
-        if news and (key := self._cache.key_of(owner_uid)) is not None:
+            news = view is not None and self._cache.put_child(owner, metadata.get("resourceVersion", ""), view)
+        if news and (key := self._cache.key_of(owner)) is not None:
             self._queue.mark(key)

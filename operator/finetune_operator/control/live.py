@@ -5,12 +5,14 @@ something is made again from what the API server says now.
 
 Lists are the sure way and cost up to 100 ms: the server answers them from its watch cache and first waits for it to
 catch up with the store. For the first child of a job, where that time would be the user's, a GET of the child by its
-deterministic name proves the same: no attempt was ever recorded, and this one does not exist.
+deterministic name proves the same: no attempt was ever recorded, and this one does not exist. For a success a GET of
+the Job and of the pod that reports it proves all that the plan stands on.
 """
 
 from typing import TypeVar
 
 from finetune_operator.api import names
+from finetune_operator.api.reasons import ConditionType
 from finetune_operator.control.cache import Cache, own_children
 from finetune_operator.control.record import JobRecord, job_record
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
@@ -46,15 +48,17 @@ class LiveReader:
             record: the job, itself read live.
             plan: what is about to be done, if there is a plan already.
         """
-        if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.uid):
+        if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.owner):
             wanted = [manifest["metadata"]["name"] for manifest in plan.apply if manifest["kind"] == "Job"]
             if wanted and await self._none_exists(record.namespace, wanted):
                 return Observed()
+        if plan is not None and plan.status.is_true(ConditionType.SUCCEEDED) and not plan.delete:
+            return await self._proof(record, plan)
         selector = f"{names.JOB_UID_LABEL}={record.uid}"
         # One after the other: pods that are read later than their Job are never older than what it says of them.
         jobs = await self._list(JOBS, JobView, record, selector)
         pods = await self._list(PODS, PodView, record, selector)
-        return own_children(record.uid, jobs, pods)
+        return own_children(record.owner, jobs, pods)
 
     async def _none_exists(self, namespace: str, wanted: list[str]) -> bool:
         for name in wanted:
@@ -65,8 +69,29 @@ class LiveReader:
             return False
         return True
 
+    async def _proof(self, record: JobRecord, plan: Plan) -> Observed:
+        """What the cache has, with the Job that succeeded and its reporting pods as they are now."""
+        cached = self._cache.observed(record.owner) or Observed()
+        child = cached.job(plan.status.job_uid)
+        jobs = [job for job in cached.jobs if job is not child]
+        pods = [pod for pod in cached.pods if child is None or pod.job_uid != child.uid]
+        if child is not None:
+            jobs += await self._get(JOBS, JobView, record, child.name)
+            for pod in cached.pods_of(child):
+                pods += await self._get(PODS, PodView, record, pod.name) if pod.leads else [pod]
+        return own_children(record.owner, jobs, pods)
+
+    async def _get(self, resource: Resource, kind: type[V], record: JobRecord, name: str) -> list[V]:
+        """One child, or none when it is gone."""
+        try:
+            raw = await self._kube.get(resource, record.namespace, name)
+        except NotFound:
+            return []
+        view = job_view(raw) if kind is JobView else pod_view(raw)
+        return [view] if isinstance(view, kind) else []
+
     async def _list(self, resource: Resource, kind: type[V], record: JobRecord, selector: str) -> list[V]:
-        self._cache.complete(record.uid)
+        self._cache.complete(record.owner)
         found: list[V] = []
         version = ""
         async for page in self._kube.pages(resource, record.namespace, label_selector=selector):
@@ -74,8 +99,8 @@ class LiveReader:
             for raw in page.items:
                 view = job_view(raw) if kind is JobView else pod_view(raw)
                 if isinstance(view, kind):
-                    self._cache.put_child(record.uid, raw["metadata"]["resourceVersion"], view)
+                    self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
                     found.append(view)
         seen = {view.uid for view in found}
-        self._cache.prune_children(kind, seen, version, record.namespace, owner_uid=record.uid)
+        self._cache.prune_children(kind, seen, version, record.namespace, owner=record.owner)
         return found

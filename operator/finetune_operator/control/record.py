@@ -16,7 +16,7 @@ from finetune_operator.api.job import FineTuneJob, parse_spec
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_operator.control import Key
+from finetune_operator.control import Key, Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,11 @@ class JobRecord:
     def key(self) -> Key:
         """Namespace and name."""
         return self.namespace, self.name
+
+    @property
+    def owner(self) -> Owner:
+        """Namespace and UID."""
+        return self.namespace, self.uid
 
     @property
     def settled(self) -> bool:

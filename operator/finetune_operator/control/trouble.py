@@ -63,6 +63,7 @@ def child_refused(
         update={
             # Without its name the Job is one that is still to be made, and not one that somebody has deleted.
             "job_name": None,
+            "job_uid": None,
             "conditions": _conditions(planned, wanted, Reason.CHILD_REFUSED, message, generation, now),
         }
     )

@@ -74,7 +74,8 @@ def needs_preflight(draft: Draft) -> bool:
 def _gpu_seconds(draft: Draft, attempt: int) -> int:
     """GPUs times seconds between each training container's start and end, as the kubelet saw them."""
     seconds = 0.0
-    for pod in draft.observed.pods_of(names.TRAIN_ROLE, attempt):
+    child = draft.child(names.TRAIN_ROLE, attempt)
+    for pod in draft.observed.pods_of(child) if child is not None else ():
         started: datetime | None = pod.running_since
         finished: datetime | None = draft.now
         if pod.terminated is not None:

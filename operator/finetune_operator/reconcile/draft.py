@@ -29,6 +29,11 @@ class Draft:
         """Sets fields of the status."""
         self.status = self.status.model_copy(update=fields)
 
+    def child(self, role: str, attempt: int) -> JobView | None:
+        """The Job of a stage, if it is the one whose UID is in the status: only what the operator made is believed."""
+        child = self.observed.job(self.status.job_uid)
+        return child if child is not None and (child.role, child.attempt) == (role, attempt) else None
+
     def apply(self, manifest: dict[str, Any]) -> None:
         """A child that should exist."""
         self._apply.append(manifest)

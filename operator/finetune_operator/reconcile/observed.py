@@ -87,19 +87,18 @@ class PodView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """All children of one FineTuneJob, matched by its UID."""
+    """All children that one FineTuneJob owns, in its namespace."""
 
     jobs: tuple[JobView, ...] = ()
     pods: tuple[PodView, ...] = ()
 
-    def job(self, role: str, attempt: int) -> JobView | None:
-        """The child Job of that role and attempt."""
-        return next((job for job in self.jobs if job.role == role and job.attempt == attempt), None)
+    def job(self, uid: str | None) -> JobView | None:
+        """The child Job with that UID."""
+        return next((job for job in self.jobs if job.uid == uid), None)
 
-    def pods_of(self, role: str, attempt: int) -> tuple[PodView, ...]:
-        """The pods of that role and attempt, oldest first."""
-        found = (pod for pod in self.pods if pod.role == role and pod.attempt == attempt)
-        return tuple(sorted(found, key=lambda pod: pod.created))
+    def pods_of(self, job: JobView) -> tuple[PodView, ...]:
+        """The pods that a Job controls, oldest first."""
+        return tuple(sorted((pod for pod in self.pods if pod.job_uid == job.uid), key=lambda pod: pod.created))
 
 
 def job_view(raw: Mapping[str, Any]) -> JobView | None:

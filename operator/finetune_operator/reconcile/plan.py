@@ -4,7 +4,7 @@
 4. post `events`; 5. look again after `requeue_after`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -42,7 +42,8 @@ class Plan:
     Attributes:
         apply: child manifests, complete, for server-side apply with force. All are in the job's namespace.
         delete: children that must go, with background propagation.
-        status: the whole status as it should be, `progress` included.
+        status: the whole status as it should be, `progress` included, but for `job_uid` of a Job in `apply`: that is
+            known when it has been applied (`with_job_uid`).
         events: to be posted when the status write succeeded.
         requeue_after: seconds until a deadline or back-off needs another look; None when only events can change it.
     """
@@ -52,3 +53,9 @@ class Plan:
     status: FineTuneJobStatus
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+
+    def with_job_uid(self, job_name: str, uid: str) -> "Plan":
+        """The plan after a Job of it was applied: the status names its UID, by which alone it is believed."""
+        if self.status.job_name != job_name:
+            return self
+        return replace(self, status=self.status.model_copy(update={"job_uid": uid}))

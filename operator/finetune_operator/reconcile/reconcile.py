@@ -61,10 +61,10 @@ def _pursue(draft: Draft) -> None:
 def _arrived(draft: Draft) -> bool:
     """Whether the current training has ended well, which nothing that came later may undo."""
     attempt = attempts.current(draft)
-    child = draft.observed.job(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
-    if attempt is None or child is None:
+    child = draft.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
+    if child is None:
         return False
-    verdict = judge(child, draft.observed.pods_of(names.TRAIN_ROLE, attempt.number), draft.now)
+    verdict = judge(child, draft.observed.pods_of(child), draft.now)
     return isinstance(verdict, Passed) and ends.succeed(draft, verdict) is None
 
 
@@ -79,12 +79,12 @@ def _advance(draft: Draft) -> None:
         attempt = attempts.start(draft)
         retention.prune(draft)
     role = names.PREFLIGHT_ROLE if attempts.needs_preflight(draft) else names.TRAIN_ROLE
-    child = draft.observed.job(role, attempt.number)
+    child = draft.child(role, attempt.number)
     if child is None:
         _missing(draft, role, attempt.number)
         return
     draft.update(job_name=child.name)
-    pods = draft.observed.pods_of(role, attempt.number)
+    pods = draft.observed.pods_of(child)
     verdict = judge(child, pods, draft.now)
     if (lost := lost_deadline(pods)) is not None:
         draft.wake(lost)
@@ -124,8 +124,10 @@ def _missing(draft: Draft, role: str, number: int) -> None:
     """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it.
 
     That it is not there is confirmed by a live read before the end of the attempt is booked (control/controller.py).
+    A child without a UID in the status may have been made by an operator that ended before it could write that down:
+    applying it again makes nothing twice and brings the UID.
     """
-    if draft.status.job_name != names.child_name(draft.job.name, role, number):
+    if draft.status.job_uid is None or draft.status.job_name != names.child_name(draft.job.name, role, number):
         stages.start(draft, role, number)
     else:
         _ended(draft, Ending(reason=FailureReason.POD_LOST, message=f"Job {draft.status.job_name} was deleted"))

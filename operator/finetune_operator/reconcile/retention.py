@@ -6,6 +6,7 @@ The FineTuneJob itself stays: a deployment tool would create it again, and adapt
 from datetime import timedelta
 
 from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.observed import JobView
 
 KEPT_ATTEMPTS = 2
 """Attempts whose Jobs stay for `kubectl logs`: the current one and the one before."""
@@ -22,7 +23,7 @@ def expire(draft: Draft) -> None:
     """After the end: stops what still runs, and removes the children when their time has come."""
     ttl = draft.job.spec.retention.ttl_seconds_after_finished
     for child in draft.observed.jobs:
-        if not (child.complete or child.failed) and child.attempt <= draft.status.attempt and _idle(draft, child.name):
+        if not (child.complete or child.failed) and child.attempt <= draft.status.attempt and _idle(draft, child):
             draft.delete(child)
     if ttl is None or draft.status.completion_time is None:
         return
@@ -34,9 +35,9 @@ def expire(draft: Draft) -> None:
         draft.delete(child)
 
 
-def _idle(draft: Draft, job_name: str) -> bool:
+def _idle(draft: Draft, job: JobView) -> bool:
     """Whether the Job has no pod that ended well: its controller has not marked it complete yet otherwise."""
     return not any(
-        pod.job_name == job_name and pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0
-        for pod in draft.observed.pods
+        pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0
+        for pod in draft.observed.pods_of(job)
     )

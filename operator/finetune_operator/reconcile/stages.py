@@ -50,7 +50,7 @@ def start(draft: Draft, role: str, attempt: int) -> None:
         draft.apply(headless_service(draft.job))
     draft.apply(child)
     name = child["metadata"]["name"]
-    draft.update(job_name=name, pod_name=None)
+    draft.update(job_name=name, job_uid=None, pod_name=None)  # the UID is known when the Job has been applied
     if role == names.PREFLIGHT_ROLE:
         draft.event(Reason.PREFLIGHT_STARTED, f"Job {name} checks storage, data and model")
         set_condition(

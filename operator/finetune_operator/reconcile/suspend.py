@@ -15,7 +15,7 @@ def suspend(draft: Draft) -> None:
     for child in draft.observed.jobs:
         draft.delete(child)
     attempts.end(draft, Ending(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
-    draft.update(job_name=None, pod_name=None)
+    draft.update(job_name=None, job_uid=None, pod_name=None)
     if not draft.status.is_true(ConditionType.SUSPENDED):
         draft.update(progress=None)  # the next attempt starts anew
         draft.event(Reason.SUSPENDED, _MESSAGE)

@@ -14,6 +14,7 @@ from finetune_operator.reconcile.observed import JobView, Observed, PodView
 from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
 
 KEY = ("team", "job")
+OWNER = ("team", "uid-1")
 
 
 class Operator:
@@ -139,10 +140,23 @@ def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
     forged_job["metadata"]["ownerReferences"] = []
     operator.intake.job("ADDED", forged_job)
     operator.intake.pod("ADDED", a_pod("forged", uid="pod-uid-2", job_uid="job-uid-2"))
-    observed = operator.cache.observed("uid-1")
+    observed = operator.cache.observed(OWNER)
     assert observed is not None
     assert [job.name for job in observed.jobs] == ["job-train-1"]
     assert [pod.name for pod in observed.pods] == ["job-train-1-abcde"]
+
+
+def test_children_of_another_namespace_are_nothing_to_the_job(operator: Operator) -> None:
+    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.looks()
+    forged_job, forged_pod = a_job(), a_pod()
+    for forged in (forged_job, forged_pod):
+        forged["metadata"]["namespace"] = "attacker"
+    operator.intake.job("ADDED", forged_job)
+    operator.intake.pod("ADDED", forged_pod)
+    assert operator.looks() == []
+    assert operator.cache.observed(OWNER) == Observed()
+    assert not operator.cache.has_children(OWNER)
 
 
 def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_back(operator: Operator) -> None:
@@ -151,14 +165,14 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
     operator.intake.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
     operator.intake.pod("ADDED", a_pod())
     operator.looks()
-    assert not operator.cache.keeps_children("uid-1")
+    assert not operator.cache.keeps_children(OWNER)
     operator.intake.finetunejob(
         "MODIFIED", a_finetunejob(version=6, generation=2, spec={"runToken": "again"}, status=finished_status())
     )
     assert operator.looks() == [KEY]
-    assert operator.cache.observed("uid-1") is None
-    operator.cache.complete("uid-1")
-    assert operator.cache.observed("uid-1") == Observed()
+    assert operator.cache.observed(OWNER) is None
+    operator.cache.complete(OWNER)
+    assert operator.cache.observed(OWNER) == Observed()
 
 
 def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
@@ -171,8 +185,8 @@ def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
     record = operator.cache.job(KEY)
     assert record is not None
     assert record.uid == "new"
-    assert operator.cache.observed("new") == Observed()
-    assert operator.cache.key_of("old") is None
+    assert operator.cache.observed(("team", "new")) == Observed()
+    assert operator.cache.key_of(("team", "old")) is None
 
 
 def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(operator: Operator) -> None:
@@ -189,9 +203,9 @@ def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None
     operator.intake.job("ADDED", a_job())
     operator.intake.pod("ADDED", a_pod())
     assert operator.cache.prune_children(PodView, {"pod-uid-1"}, "50", None) == set()
-    assert operator.cache.prune_children(PodView, set(), "50", None) == {"uid-1"}
-    observed = operator.cache.observed("uid-1")
+    assert operator.cache.prune_children(PodView, set(), "50", None) == {OWNER}
+    observed = operator.cache.observed(OWNER)
     assert observed is not None
     assert (len(observed.jobs), len(observed.pods)) == (1, 0)
-    assert operator.cache.prune_children(JobView, set(), "50", None, owner_uid="uid-1") == {"uid-1"}
-    assert not operator.cache.has_children("uid-1")
+    assert operator.cache.prune_children(JobView, set(), "50", None, owner=OWNER) == {OWNER}
+    assert not operator.cache.has_children(OWNER)

@@ -77,7 +77,7 @@ def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(cache: Ca
     intake.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
     for type_ in (None, "MODIFIED", "DELETED"):
         assert not news.has(type_, a_pod(version=4))
-    cache.complete("uid-1")
+    cache.complete(("team", "uid-1"))
     assert news.has("MODIFIED", a_pod(version=5))
 
 

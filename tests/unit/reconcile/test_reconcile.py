@@ -567,3 +567,18 @@ def test_only_the_last_two_attempts_keep_their_jobs() -> None:
         world.step()
     world.step()
     assert sorted(world.jobs) == ["support-bot-train-4", "support-bot-train-5"]
+
+
+def test_a_job_that_the_operator_did_not_make_is_not_believed() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    made = world.child()
+    forged = replace(made, uid="forged")
+    world.jobs = {"a-forged": forged, made.name: made}
+    world.finish(succeeded())
+    pod = next(iter(world.pods.values()))
+    world.pods = {pod.uid: replace(pod, job_uid="forged")}
+    world.jobs = {"a-forged": replace(forged, complete=True), made.name: made}
+    world.step()
+    assert world.status.phase == "Starting"
+    assert world.status.output is None

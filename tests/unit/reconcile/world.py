@@ -110,13 +110,16 @@ class World:
     def step(self) -> Plan:
         """One reconcile, carried out."""
         plan = self.plan()
+        carried_out = plan
         for manifest in plan.apply:
             self._apply(manifest)
+            if (made := self.jobs.get(name := manifest["metadata"]["name"])) is not None:
+                carried_out = carried_out.with_job_uid(name, made.uid)
         for deletion in plan.delete:
             self.remove(deletion.name)
-        if plan.status != self.job.status:
+        if carried_out.status != self.job.status:
             self.status_writes += 1
-            self.job = replace(self.job, status=plan.status)
+            self.job = replace(self.job, status=carried_out.status)
         self.events.extend(plan.events)
         self.requeue_after = plan.requeue_after
         return plan
