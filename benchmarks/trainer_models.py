@@ -34,7 +34,7 @@ def conversations(rows: int) -> list[dict[str, Any]]:
 
     The order is fixed; rows begin anew when there are no more.
     """
-    from realmodel.smollm2 import chatterbot_rows
+    from demo.smollm2 import chatterbot_rows
 
     folder = files("chatterbot_corpus").joinpath("data", "english")
     topics = sorted(path.name.removesuffix(".yml") for path in folder.iterdir())
@@ -55,9 +55,9 @@ def load_model(shape: str, device: str, *, ours: bool, attention: str | None) ->
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+    from demo.smollm2 import prepare_smollm2
     from finetune_trainer.contract.recipe import ModelSpec
     from finetune_trainer.model.load import load_base
-    from realmodel.smollm2 import prepare_smollm2
 
     folder = prepare_smollm2()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -119,6 +119,6 @@ def matrix_parameters(model: Any) -> int:
 
 def model_folder() -> Path:
     """Where the real model is, made if it is not there: once, before the rows run."""
-    from realmodel.smollm2 import prepare_smollm2
+    from demo.smollm2 import prepare_smollm2
 
     return prepare_smollm2()

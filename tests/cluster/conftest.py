@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import installation
-from cluster.lab import Lab, namespace, s3_client
+from cluster.lab import Lab, namespace
+from demo import installation
+from demo.s3 import s3_client
 from finetune_trainer.contract.version import __version__
 from localcluster import Target, UnsupportedError, up
 from trainer.tiny_model import make_tiny_model

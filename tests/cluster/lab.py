@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.api import names
-from localcluster import S3, Keys, Target
+from localcluster import Keys, Target
 
 Job = dict[str, Any]
 
@@ -148,26 +148,3 @@ def namespace(target: Target, name: str, bucket: str) -> Iterator[Lab]:
         yield lab
     finally:
         target.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def s3_client(s3: S3) -> Any:
-    """A client with all rights, from this machine."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=s3.endpoint,
-        region_name=s3.region,
-        aws_access_key_id=s3.admin.access_key,
-        aws_secret_access_key=s3.admin.secret_key,
-        # Over half a minute: a port-forward that drops takes seconds to come back on a busy machine. The mode
-        # "standard" would give up before, by its quota: the threads of one upload share 50 attempts.
-        config=Config(s3={"addressing_style": "path"}, retries={"mode": "legacy", "total_max_attempts": 8}),
-    )
-
-
-def keys_under(client: Any, bucket: str, prefix: str) -> list[str]:
-    """Keys of all objects under a prefix."""
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return [item["Key"] for page in pages for item in page.get("Contents", [])]

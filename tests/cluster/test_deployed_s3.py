@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cluster import installation
 from cluster.lab import Lab
+from demo import installation
 from localcluster import S3, ClusterError, Target, deployed_s3, levers, seaweedfs
 from localcluster.port_forward import port_forward
 from localcluster.waiting import wait_for

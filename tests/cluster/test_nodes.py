@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cluster.artefact import download, verified_manifest
-from cluster.lab import CPU_ONLY, Lab, keys_under, s3_client
+from cluster.lab import CPU_ONLY, Lab
+from demo.artefact import download, verified_manifest
+from demo.s3 import keys_under, s3_client
 from finetune_operator.api import names
 from localcluster import Target, levers
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.lab import Lab, condition, keys_under, s3_client
+from cluster.lab import Lab, condition
+from demo.s3 import keys_under, s3_client
 from localcluster import Keys
 
 BROKEN_LINE = 7312

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster import installation
 from cluster.lab import CPU_ONLY, Lab, condition
+from demo import installation
 from localcluster import levers
 
 pytestmark = pytest.mark.usefixtures("scripted")

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from cluster.artefact import download, verified_manifest
-from cluster.lab import Lab, condition, keys_under, s3_client
+from cluster.lab import Lab, condition
 from demo.answers import ask
+from demo.artefact import download, verified_manifest
+from demo.s3 import keys_under, s3_client
+from demo.smollm2 import chatterbot_rows, prepare_smollm2
 from finetune_trainer import log
 from localcluster import levers
-from realmodel.smollm2 import chatterbot_rows, prepare_smollm2
 
 TINY_STEPS = 6
 REAL_STEPS = 12

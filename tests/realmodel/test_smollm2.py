@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from demo.smollm2 import chatterbot_rows, prepare_smollm2
 from finetune_trainer import log
 from finetune_trainer.contract.recipe import ModelSpec
-from realmodel.smollm2 import chatterbot_rows, prepare_smollm2
 
 pytestmark = pytest.mark.trainer
 STEPS = 5

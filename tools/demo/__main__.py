@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster import installation
-from cluster.artefact import download, verified_manifest
-from cluster.lab import s3_client
+from demo import installation
+from demo.artefact import download, verified_manifest
+from demo.s3 import s3_client
 from finetune_trainer import log
 from localcluster import ClusterError, Target
 
@@ -67,7 +67,7 @@ def _run(target: Target) -> bool:
 
 def _fill_storage(target: Target) -> Path:
     """A bucket with SmolLM2-135M-Instruct and conversations; returns the model's folder on this machine."""
-    from realmodel.smollm2 import chatterbot_rows, prepare_smollm2
+    from demo.smollm2 import chatterbot_rows, prepare_smollm2
 
     _title("Putting a model and conversations into S3")
     log.quieten()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster.lab import keys_under, s3_client
+from demo.s3 import keys_under, s3_client
 from localcluster import Target
 
 
