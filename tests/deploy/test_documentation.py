@@ -1,4 +1,4 @@
-"""What the pages say can be done: links lead somewhere, FineTuneJobs are valid, commands name what is there."""
+"""What the pages say is so: links lead somewhere, jobs are valid, commands exist, rights are those of the manifests."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,42 @@ import yaml
 from finetune_operator.api.job import parse_spec
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+_NOT_OURS = {"build", "node_modules"}
+PAGES = sorted(
+    page
+    for page in ROOT.rglob("*.md")
+    if not any(part.startswith(".venv") or part in _NOT_OURS for part in page.relative_to(ROOT).parts)
+)
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+FOR_USERS = sorted(
+    name
+    for name in TEXTS
+    if re.fullmatch(r"README\.md|SECURITY\.md|CHANGELOG\.md|docs/[a-z0-9-]+\.md", name)
+    and name not in {"docs/architecture.md", "docs/testing.md", "docs/releasing.md", "docs/benchmarks.md"}
+)
+_FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
+RIGHTS = [ROOT / "manifests/rbac" / name for name in ("operator-role.yaml", "lease-role.yaml")]
+
+
+def prose(text: str) -> str:
+    """A page without its blocks of code and its `code`, where brackets are no links and `#` begins no heading."""
+    return re.sub(r"`[^`\n]*`", "``", _FENCE.sub("", text))
+
+
+def links(text: str) -> list[str]:
+    """The targets of the links and pictures of a page, that of `[label]: target` lines too."""
+    text = prose(text)
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: +(\S+)", text, re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a page's headings have, by the rule of Git hosts."""
+    found: set[str] = set()
+    for line in re.findall(r"^#+ (.+?)#*$", _FENCE.sub("", text), re.MULTILINE):
+        name = re.sub(r"[^\w -]", "", line.strip().lower()).replace(" ", "-")
+        count = sum(1 for other in found if re.fullmatch(rf"{re.escape(name)}(-[0-9]+)?", other))
+        found.add(f"{name}-{count}" if count else name)
+    return found
 
 
 def jobs() -> list[tuple[str, dict[str, Any]]]:
@@ -22,27 +56,33 @@ def jobs() -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def headings(text: str) -> set[str]:
-    """The anchors that a page's headings have, by the rule of Git hosts."""
-    lines = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^a-z0-9 _-]", "", line.lower()).replace(" ", "-") for line in lines}
+def test_the_reader_of_links_sees_what_a_host_makes_of_a_page() -> None:
+    page = "# A `b.c` d\n\n## Same\n\n## Same\n\n```\n# none\n[x](none)\n```\n\n`[x](none)` ![p](p.png) [a](b.md#c)\n"
+    assert anchors(page) == {"a-bc-d", "same", "same-1"}
+    assert links(page) == ["p.png", "b.md#c"]
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_link_leads_somewhere(name: str) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
-        if "://" in link:
+    for link in links(TEXTS[name]):
+        if re.match(r"[a-z]+:", link):
             continue
         path, _, anchor = link.partition("#")
         target = (ROOT / name).parent / path if path else ROOT / name
         assert target.exists(), f"{name}: {link}"
         if anchor:
-            assert anchor in headings(target.read_text(encoding="utf-8")), f"{name}: {link}"
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{name}: {link}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    listed = {link.partition("#")[0] for link in links(TEXTS["docs/README.md"])}
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages - listed == set()
 
 
 def test_every_job_is_valid() -> None:
     found = jobs()
-    assert {name for name, _ in found} >= {"README.md"}
+    assert {name for name, _ in found} >= {"README.md", "docs/writing-a-job.md"}
     for _, job in found:
         parse_spec(job["spec"])
 
@@ -61,3 +101,44 @@ def test_every_make_target_that_is_named_exists() -> None:
     for name, text in TEXTS.items():
         named = set(re.findall(r"^make ([a-z-]+)", text, re.MULTILINE)) | set(re.findall(r"`make ([a-z-]+)", text))
         assert named <= targets, name
+
+
+def test_the_rights_in_the_documentation_are_those_of_the_manifests() -> None:
+    granted = {
+        (tuple(rule["apiGroups"]), tuple(rule["resources"]), tuple(rule["verbs"]))
+        for file in RIGHTS
+        for role in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+        for rule in role.get("rules", ())
+    }
+    section = TEXTS["docs/install.md"].partition("\n## Rights\n")[2].partition("\n**What a stolen")[0]
+    rows = [row.strip("| ").split(" | ")[:3] for row in re.findall(r"^\|.*\|$", section, re.MULTILINE)[2:]]
+    documented = {
+        (
+            tuple("" if group == "core" else group.strip("`") for group in groups.split(", ")),
+            tuple(resource.strip("`") for resource in resources.split(", ")),
+            tuple(verbs.split(", ")),
+        )
+        for groups, resources, verbs in rows
+    }
+    assert documented == granted
+
+
+def test_the_users_rights_in_the_documentation_are_those_of_the_manifests() -> None:
+    text = (ROOT / "manifests/rbac/user-roles.yaml").read_text(encoding="utf-8")
+    for role in yaml.safe_load_all(text):
+        into = [key.rpartition("-to-")[2] for key in role["metadata"]["labels"] if "aggregate-to" in key]
+        (rule,) = role["rules"]
+        cells = [f"`{role['metadata']['name']}`", ", ".join(f"`{name}`" for name in into)]
+        cells += [", ".join(f"`{name}`" for name in rule["resources"]), ", ".join(rule["verbs"])]
+        assert f"| {' | '.join(cells)} |" in TEXTS["docs/install.md"]
+
+
+def test_no_page_installs_a_package_that_is_not_published() -> None:
+    """Nothing is on a package index: whoever ran such a line would get a stranger's package, or none."""
+    for name, text in TEXTS.items():
+        assert not re.search(r"pip install [^\n]*finetune[-_]operator", text), name
+
+
+@pytest.mark.parametrize("name", FOR_USERS)
+def test_pages_for_users_name_no_module(name: str) -> None:
+    assert re.findall(r"\b[\w/]+\.py\b|\bfinetune_(?:trainer|operator)\.\w+", TEXTS[name]) == []
