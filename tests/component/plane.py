@@ -60,6 +60,12 @@ class Plane:
         assert result.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {result.stderr}"
         return result.stdout
 
+    def may(self, user: str, verb: str, resource: str, namespace: str) -> bool:
+        """Whether a user, given as kubectl's `--as=NAME`, has a right in a namespace."""
+        command = [self._cluster.kubectl.program, "--kubeconfig", str(self.kubeconfig), "auth", "can-i", "--quiet"]
+        command += [verb, resource, "-n", namespace, user]
+        return subprocess.run(command, check=False, timeout=120).returncode == 0
+
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         """One object."""
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
+from component.plane import Plane, a_finetunejob, end_pod, eventually, eventually_seen
 from component.test_controller import Operator
 from finetune_operator.api.job import parse_job
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS
@@ -63,6 +63,12 @@ async def tenant(plane: Plane, namespace: str, tmp_path: Path) -> AsyncIterator[
     path = tmp_path / "tenant-kubeconfig"
     path.touch(mode=0o600)
     path.write_text(json.dumps(config))
+    user = f"--as=system:serviceaccount:{own}:tenant"
+
+    def allowed() -> bool:
+        return plane.may(user, "create", "jobs.batch", own)
+
+    await eventually("the tenant's rights", allowed)  # an aggregated role is filled some time after the start
     async with connect({"KUBECONFIG": str(path)}) as kube:
         yield Tenant(kube=kube, namespace=own)
     plane.kubectl("delete", "namespace", own, "--wait=false")
