@@ -35,7 +35,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
         try:
             plane = Plane(running)
             plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/crd/finetunejobs.yaml")
-            plane.kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+            plane.await_crd()
             plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/default/namespace.yaml")
             plane.grant()
             yield plane

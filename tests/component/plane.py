@@ -88,6 +88,14 @@ class Plane:
             self._operator_kubeconfig = path
         return self._operator_kubeconfig
 
+    def await_crd(self) -> None:
+        """Until the API server serves FineTuneJobs; `kubectl wait` fails on a CRD that has no conditions yet."""
+        path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+        deadline = time.monotonic() + 60
+        while self.kubectl("get", "crd", "finetunejobs.finetune.dev", "-o", path) != "True":
+            assert time.monotonic() < deadline, "the CRD is not established"
+            time.sleep(0.1)
+
     def grant(self) -> None:
         """Gives the operator its rights, as they are shipped."""
         self.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
