@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from component.plane import Plane, a_finetunejob, eventually_seen
 from finetune_operator.api import names
@@ -31,6 +32,7 @@ from finetune_trainer.contract.progress import Progress, ProgressReport, Stage
 
 CONFIG = ReconcileConfig(preflight_image="operator:1", trainer_image="trainer:1")
 NOW = datetime.now(UTC).replace(microsecond=0)
+OTHER_UID = "00000000-0000-4000-8000-000000000000"
 PODS_TOKEN = Resource(group="", version="v1", plural="serviceaccounts")
 
 
@@ -177,7 +179,7 @@ async def test_who_may_not_report(site: Site, admin: ClientKube) -> None:
     assert (await site.post("nonsense"))[0] == 401
     assert (await site.post(token[:-4] + "AAAA"))[0] == 401, "a signature that does not fit"
     assert (await site.post(await site.token(audience="https://kubernetes.default.svc")))[0] == 403
-    assert (await site.post(token, ref=JobRef(namespace=site.ref.namespace, name="job", uid="other")))[0] == 403
+    assert (await site.post(token, ref=JobRef(namespace=site.ref.namespace, name="job", uid=OTHER_UID)))[0] == 403
     assert (await site.post(token, ref=JobRef(namespace=site.ref.namespace, name="other", uid=site.ref.uid)))[0] == 404
 
     # A pod that somebody made with our labels and a token of the right audience, but without the Job.
@@ -194,6 +196,36 @@ async def test_who_may_not_report(site: Site, admin: ClientKube) -> None:
     )
     assert (await site.post(await site.token(pod=forged)))[0] == 403
     assert await site.shown() == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{namespace}/..%2F..%2F{other}%2Ffinetunejobs%2Fjob/{uid}/progress",
+        "{namespace}/..%2Fpods%2F{pod}/{uid}/progress",
+        "..%2F..%2F..%2F..%2Fapi%2Fv1%2Fpods/job/{uid}/progress",
+        "{namespace}/%2E%2E/{uid}/progress",
+        "{namespace}/job%3Fwatch=1/{uid}/progress",
+        "{namespace}/job/{uid}%2F..%2F..%2Fx/progress",
+        "{namespace}/Job/{uid}/progress",
+        "{namespace}/job/not-a-uid/progress",
+    ],
+)
+async def test_a_path_never_leads_out_of_the_jobs_own(
+    site: Site, plane: Plane, admin: ClientKube, namespace: str, path: str
+) -> None:
+    """The review's attack: a pod's real token, and names that would climb to another namespace's job."""
+    other = f"{namespace}-victim"
+    plane.kubectl("create", "namespace", other)
+    await admin.create(FINETUNEJOBS, other, a_finetunejob(other))
+    filled = path.format(namespace=namespace, other=other, uid=site.ref.uid, pod=site.pod["metadata"]["name"])
+    url = URL(f"{site.url}/v1/jobs/{filled}", encoded=True)
+    headers = {"Authorization": f"Bearer {await site.token()}"}
+    async with site.session.post(url, data=a_report(3).to_json(), headers=headers) as response:
+        assert response.status == 404
+    assert "progress" not in (await admin.get(FINETUNEJOBS, other, "job"))["status"]
+    assert await site.shown() == {}
+    plane.kubectl("delete", "namespace", other, "--wait=false")
 
 
 async def test_what_is_no_report(site: Site) -> None:

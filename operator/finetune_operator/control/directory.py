@@ -83,7 +83,7 @@ class ClusterDirectory:
         try:
             raw_pod = await self._kube.get(PODS, pod.namespace, pod.name)
             view = pod_view(raw_pod)
-            if view is None or view.owner_uid != ref.uid:
+            if view is None or (view.namespace, view.name, view.owner_uid) != (ref.namespace, pod.name, ref.uid):
                 return None
             job = job_view(await self._kube.get(JOBS, pod.namespace, view.job_name)) if view.job_name else None
         except NotFound:
@@ -138,7 +138,8 @@ class ClusterDirectory:
             return None
         except KubeError as error:
             raise Unavailable(error.message) from None
-        if raw["metadata"]["uid"] != ref.uid:
+        metadata = raw["metadata"]
+        if JobRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]) != ref:
             return None
         return self._keep(raw)
 

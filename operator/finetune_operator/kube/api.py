@@ -6,6 +6,7 @@ Objects stay dicts, as JSON has them: the generated models drop fields that thei
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from finetune_operator.api import names
 
@@ -19,13 +20,27 @@ class Resource:
     plural: str
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of the collection, of one object, or of its subresource."""
+        """Path of the collection, of one object, or of its subresource.
+
+        Raises:
+            ValueError: a name is none that Kubernetes could have given: it would lead to another path.
+        """
         parts = [f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"]
-        if namespace:
-            parts.append(f"namespaces/{namespace}")
+        if namespace is not None:
+            parts.append(f"namespaces/{_segment(namespace)}")
         parts.append(self.plural)
-        parts.extend(part for part in (name, subresource) if part)
+        parts.extend(_segment(part) for part in (name, subresource) if part is not None)
         return "/".join(parts)
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path: what Kubernetes' own path.IsValidPathSegmentName takes, quoted.
+
+    Quoting alone would not do: HTTP clients resolve `..` and decode `%2E` before they send.
+    """
+    if name in ("", ".", "..") or "/" in name or "%" in name:
+        raise ValueError(f"{name!r} is not the name of a Kubernetes object")
+    return quote(name, safe="")
 
 
 FINETUNEJOBS = Resource(group=names.GROUP, version=names.VERSION, plural=names.PLURAL)

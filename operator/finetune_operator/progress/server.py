@@ -26,6 +26,8 @@ MAX_BODY_BYTES = 64 * 1024
 READ_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 5
 _BEARER = "bearer "
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class ProgressServer:
@@ -42,8 +44,10 @@ class ProgressServer:
         self._limit = RateLimit(clock=clock)
 
     def add_to(self, application: web.Application) -> None:
-        """Adds the route."""
-        application.router.add_post("/v1/jobs/{namespace}/{name}/{uid}/progress", self.report)
+        """Adds the route; a path whose parts could not be names and a UID of Kubernetes is not found."""
+        application.router.add_post(
+            f"/v1/jobs/{{namespace:{_LABEL}}}/{{name:{_LABEL}}}/{{uid:{_UUID}}}/progress", self.report
+        )
 
     async def report(self, request: web.Request) -> web.Response:
         """Takes one report."""
