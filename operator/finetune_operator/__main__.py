@@ -19,15 +19,14 @@ from aiohttp import web
 from finetune_operator import logs
 from finetune_operator.config import Config, ConfigError, read_config
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
 from finetune_operator.control.controller import Controller, Policy
-from finetune_operator.control.directory import ClusterDirectory
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.leading import Leading
-from finetune_operator.control.news import WATCHED, News
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.resync import CHILDREN, Resync
-from finetune_operator.handlers import Watches
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_filter import WATCHED, News
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.resync import CHILDREN, Resync
+from finetune_operator.control.leader_task import Leading
+from finetune_operator.control.progress_cluster import ClusterDirectory
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.health import Health
 from finetune_operator.kube.api import Kube
 from finetune_operator.kube.client import connect
@@ -37,7 +36,8 @@ from finetune_operator.kube.lease import Lease
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.reconcile import reconcile
-from finetune_operator.settings import Backoffs, NoMemories, kopf_settings
+from finetune_operator.watch.kopf_settings import Backoffs, NoMemories, kopf_settings
+from finetune_operator.watch.watches import Watches
 from finetune_trainer.contract.version import __version__
 
 logger = logging.getLogger("finetune_operator")

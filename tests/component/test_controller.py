@@ -14,11 +14,11 @@ from finetune_operator.api.job import FineTuneJob, parse_job
 from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus, ProgressStatus
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
 from finetune_operator.control.controller import Controller
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.resync import Resync
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.resync import Resync
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound

@@ -16,11 +16,11 @@ from component.plane import Plane, a_finetunejob, eventually_seen
 from finetune_operator.api import names
 from finetune_operator.api.job import parse_job
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.directory import ClusterDirectory
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.resync import Resync
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.resync import Resync
+from finetune_operator.control.progress_cluster import ClusterDirectory
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.progress.ports import JobRef

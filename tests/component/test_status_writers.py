@@ -16,7 +16,7 @@ from finetune_operator.api.status import (
     PreflightStatus,
     ProgressStatus,
 )
-from finetune_operator.control.statuspatch import progress_patch, status_patch
+from finetune_operator.control.status_patch import progress_patch, status_patch
 from finetune_operator.kube.api import FINETUNEJOBS
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound

@@ -16,16 +16,16 @@ from component.plane import Plane, a_finetunejob, eventually
 from finetune_operator.api import names
 from finetune_operator.api.job import parse_job
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.resync import CHILDREN
-from finetune_operator.handlers import Watches
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.resync import CHILDREN
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.manifests import child_job
-from finetune_operator.settings import NoMemories, kopf_settings
+from finetune_operator.watch.kopf_settings import NoMemories, kopf_settings
+from finetune_operator.watch.watches import Watches
 
 pytestmark = [
     # kopf does not close its connections when it gives up.

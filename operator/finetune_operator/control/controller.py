@@ -16,12 +16,12 @@ from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob, SpecError
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_operator.control import Key, trouble
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.live import LiveReader
-from finetune_operator.control.queue import QueueClosed, WorkQueue
-from finetune_operator.control.record import JobRecord, job_record
-from finetune_operator.control.statuspatch import status_patch
+from finetune_operator.control import Key, error_status
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.record import JobRecord, job_record
+from finetune_operator.control.live_reader import LiveReader
+from finetune_operator.control.status_patch import status_patch
+from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, SERVICES, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder, Regarding
@@ -133,7 +133,7 @@ class Controller:
         except _NothingToDo:
             return None
         except SpecError as error:
-            status = trouble.invalid_spec(record.raw_status(), record.generation, error, self._now())
+            status = error_status.invalid_spec(record.raw_status(), record.generation, error, self._now())
             await self._write_status(record, FineTuneJobStatus.model_validate(record.raw_status()), status)
             return None
         return plan.requeue_after
@@ -168,9 +168,9 @@ class Controller:
                 if manifest["kind"] == "Job" and isinstance(error, Invalid):
                     await self._remove_unrecorded(record, name)
                 child = f"{manifest['kind']} {name}"
-                refused = trouble.child_refused(plan.status, job.generation, child, error, self._now())
+                refused = error_status.child_refused(plan.status, job.generation, child, error, self._now())
                 if await self._write_status(record, job.status, refused):
-                    await self._events.post(_regarding(record), [trouble.refusal_event(child, error)])
+                    await self._events.post(_regarding(record), [error_status.refusal_event(child, error)])
                 raise _ChildRefused(name, error) from None
             if manifest["kind"] == "Job":
                 plan = plan.with_job_uid(name, raw["metadata"]["uid"])

@@ -9,9 +9,9 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.record import job_record
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.record import job_record
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.reconcile.observed import JobView, PodView, job_view, pod_view
 
 DELETED = "DELETED"

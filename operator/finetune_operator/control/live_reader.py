@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
-from finetune_operator.control.cache import Cache, own_children
-from finetune_operator.control.record import JobRecord, job_record
+from finetune_operator.control.informer.cache import Cache, own_children
+from finetune_operator.control.informer.record import JobRecord, job_record
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import NotFound
 from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view

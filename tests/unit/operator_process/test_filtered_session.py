@@ -10,7 +10,7 @@ import kopf
 import pytest
 from aiohttp import web
 
-from finetune_operator.sieve import News, session
+from finetune_operator.watch.filtered_session import News, session
 
 
 class Even:

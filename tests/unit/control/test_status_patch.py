@@ -12,7 +12,7 @@ from finetune_operator.api.status import (
     PreflightStatus,
     ProgressStatus,
 )
-from finetune_operator.control.statuspatch import progress_patch, status_patch
+from finetune_operator.control.status_patch import progress_patch, status_patch
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

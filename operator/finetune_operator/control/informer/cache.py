@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from finetune_operator.control import Key, Owner
-from finetune_operator.control.record import JobRecord
+from finetune_operator.control.informer.record import JobRecord
 from finetune_operator.reconcile.observed import JobView, Observed, PodView
 
 V = TypeVar("V", JobView, PodView)

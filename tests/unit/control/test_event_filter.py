@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.news import News
-from finetune_operator.control.queue import WorkQueue
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_filter import News
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.work_queue import WorkQueue
 from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
 
 

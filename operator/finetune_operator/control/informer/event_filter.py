@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.control.cache import Cache
+from finetune_operator.control.informer.cache import Cache
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS
 from finetune_operator.reconcile.observed import JobView, PodView, job_view, pod_view
 

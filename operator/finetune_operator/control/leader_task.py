@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from finetune_operator.control import Key
 from finetune_operator.control.controller import Controller
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.resync import Resync
+from finetune_operator.control.informer.resync import Resync
+from finetune_operator.control.work_queue import WorkQueue
 
 DRAIN_SECONDS = 8.0
 """How long workers may take to finish the job they are at when the process is asked to end."""

@@ -3,7 +3,7 @@
 kopf takes half a millisecond of CPU for each object that it is given, for handlers that the operator does not have. An
 event without news costs a tenth of that here. In its place kopf gets a bookmark, as the API server sends them too: the
 version to go on from, and nothing to handle. The objects of kopf's lists that are known already are left out: after a
-start that is all of them (control/resync.py).
+start that is all of them (control/informer/resync.py).
 
 kopf takes a session of aiohttp from its login handler, and aiohttp takes a class of responses from its session; both
 are documented.

@@ -7,7 +7,7 @@ import pytest
 from finetune_operator.api.job import SpecError, parse_job
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
-from finetune_operator.control.trouble import child_refused, invalid_spec
+from finetune_operator.control.error_status import child_refused, invalid_spec
 from finetune_operator.kube.errors import Forbidden
 from unit.control.builders import a_finetunejob
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from finetune_operator.control.queue import QueueClosed, WorkQueue
+from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 
 
 class Clock:

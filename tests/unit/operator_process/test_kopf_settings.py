@@ -2,7 +2,7 @@
 
 import itertools
 
-from finetune_operator.settings import Backoffs, kopf_settings
+from finetune_operator.watch.kopf_settings import Backoffs, kopf_settings
 
 
 def test_kopf_stores_posts_scans_and_leads_nothing() -> None:

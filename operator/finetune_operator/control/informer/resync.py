@@ -14,10 +14,10 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.control import Key
-from finetune_operator.control.cache import Cache
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.queue import WorkQueue
-from finetune_operator.control.record import JobRecord
+from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.record import JobRecord
+from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.reconcile.observed import JobView, PodView

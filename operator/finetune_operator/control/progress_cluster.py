@@ -10,10 +10,10 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.status import ProgressStatus
-from finetune_operator.control.cache import Cache, own_children
-from finetune_operator.control.intake import Intake
-from finetune_operator.control.record import JobRecord, job_record
-from finetune_operator.control.statuspatch import progress_patch
+from finetune_operator.control.informer.cache import Cache, own_children
+from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.record import JobRecord, job_record
+from finetune_operator.control.status_patch import progress_patch
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, TOKEN_REVIEWS, Kube
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound
 from finetune_operator.progress.ports import JobRef, JobState, PodIdentity, Unavailable

@@ -18,9 +18,9 @@ from typing import Any
 import kopf
 
 from finetune_operator.api import names
-from finetune_operator.control.intake import Intake
+from finetune_operator.control.informer.event_handler import Intake
 from finetune_operator.kube.client import in_cluster
-from finetune_operator.sieve import NewsOf, session
+from finetune_operator.watch.filtered_session import NewsOf, session
 
 logger = logging.getLogger(__name__)
 

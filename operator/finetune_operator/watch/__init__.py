@@ -1,0 +1,1 @@
+"""kopf, used as a watch and nothing else: its watches, the session that they read through, its settings."""
