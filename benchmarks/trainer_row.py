@@ -201,7 +201,7 @@ def main() -> None:
     """Measures the row that is given as JSON."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from finetune_trainer.log import libraries_quiet
+    from finetune_trainer.runtime.log import libraries_quiet
 
     row = Row(**json.loads(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder, libraries_quiet():

@@ -11,7 +11,7 @@ from demo.answers import ask
 from demo.artefact import download, verified_manifest
 from demo.s3 import keys_under, s3_client
 from demo.smollm2 import chatterbot_rows, prepare_smollm2
-from finetune_trainer import log
+from finetune_trainer.runtime import log
 from localcluster import levers
 
 TINY_STEPS = 6

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from demo.smollm2 import chatterbot_rows, prepare_smollm2
-from finetune_trainer import log
 from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.runtime import log
 
 pytestmark = pytest.mark.trainer
 STEPS = 5

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer import log
+from finetune_trainer.runtime import log
 from trainer.running import LocalRun
 from trainer.tiny_model import make_tiny_model
 

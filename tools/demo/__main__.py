@@ -14,7 +14,7 @@ from pathlib import Path
 from demo import installation
 from demo.artefact import download, verified_manifest
 from demo.s3 import s3_client
-from finetune_trainer import log
+from finetune_trainer.runtime import log
 from localcluster import ClusterError, Target
 
 NAMESPACE = "demo"

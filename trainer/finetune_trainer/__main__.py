@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from finetune_trainer import log
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.layout import (
     POD_UID_ENV,
@@ -31,6 +30,7 @@ from finetune_trainer.distributed.worker import PipeSink, leave_with_launcher
 from finetune_trainer.distributed.world import Pod, World, leads
 from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.report import HttpSink, Reporter, Sink
+from finetune_trainer.runtime import log
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:

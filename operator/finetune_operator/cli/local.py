@@ -83,7 +83,7 @@ def run(job: JobFile, work: Path | None) -> int:
 
 
 def _train(job: JobFile, work: Path | None) -> "Result":
-    from finetune_trainer import log
+    from finetune_trainer.runtime import log
 
     log.quieten()
     from finetune_trainer.report import Reporter

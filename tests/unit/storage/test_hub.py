@@ -27,7 +27,7 @@ import hashlib, json, sys
 from pathlib import Path
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.log import quieten
+from finetune_trainer.runtime.log import quieten
 quieten()
 from finetune_trainer.storage.hub import HubStore
 from finetune_trainer.storage.pace import Pace

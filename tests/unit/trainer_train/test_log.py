@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from finetune_trainer import log
+from finetune_trainer.runtime import log
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_client_that_has_fetched_goes_offline_too() -> None:
         "import os\n"
         "os.environ.pop('HF_HUB_OFFLINE', None)\n"
         "import huggingface_hub\n"
-        "from finetune_trainer.log import go_offline\n"
+        "from finetune_trainer.runtime.log import go_offline\n"
         "before = huggingface_hub.is_offline_mode()\n"
         "go_offline()\n"
         "print(before, huggingface_hub.is_offline_mode(), os.environ['HF_HUB_OFFLINE'])\n"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from finetune_trainer.checkpoints.shelf import Shelf
 from finetune_trainer.contract.failure import TrainerError
-from finetune_trainer.log import event
 from finetune_trainer.report import Reporter
+from finetune_trainer.runtime.log import event
 
 LONGEST_WAIT = 10.0
 """Seconds that a checkpoint on its way may hold up the next one."""

@@ -13,7 +13,7 @@ from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.layout import CHECKPOINT_MANIFEST_NAME, checkpoint_folder
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError, ObjectReplacedError, Store
 from finetune_trainer.storage.content import files_under, manifest_entry, sha256_of
 from finetune_trainer.storage.patience import Patience

@@ -25,7 +25,7 @@ from finetune_trainer.contract.layout import PROGRESS_URL_ENV, TERMINATION_ENV, 
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.world import HERE, Pod, World
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
 
 _LOOK_SECONDS = 0.05
 _GRACE_SECONDS = 10.0

@@ -16,7 +16,7 @@ import torch.distributed
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.world import World
-from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 
 _C10D: Any = torch.distributed
 """torch's stubs know only half of what is in it."""

@@ -24,8 +24,8 @@ import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.peers import Peers
-from finetune_trainer.log import event
 from finetune_trainer.model.shard import Shard, frozen_tensors
+from finetune_trainer.runtime.log import event
 
 _END, _PASS, _ONE = range(3)
 """What process 0 says to those who follow: no more; a forward pass; one module, whose number comes with it."""

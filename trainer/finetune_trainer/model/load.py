@@ -32,10 +32,10 @@ from finetune_trainer.contract.recipe.model import (
     Quantization,
     QuantizationType,
 )
-from finetune_trainer.machine import is_machines
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.loading import layers_as_they_come
+from finetune_trainer.runtime.machine_errors import is_machines
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.sharding import Sharding

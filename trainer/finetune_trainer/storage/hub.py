@@ -27,7 +27,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.contract.wire import TolerantWire
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
 from finetune_trainer.storage.content import damage, sha256_of
 from finetune_trainer.storage.hub_counter import counter

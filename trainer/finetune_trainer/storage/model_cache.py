@@ -26,7 +26,7 @@ from pathlib import Path
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.content import damage
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 

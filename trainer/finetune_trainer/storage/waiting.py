@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from finetune_trainer import log
+from finetune_trainer.runtime import log
 
 Listener = Callable[[str | None], object]
 """Takes what is waited for now, None when for nothing any more; must return at once and never raise."""

@@ -11,9 +11,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES, CheckpointSpec
-from finetune_trainer.log import event
 from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.report import Clock, Pace, Reporter
+from finetune_trainer.runtime.log import event
 from finetune_trainer.train.batch import Passes
 
 _WORTH_SAVING_SECONDS = 60.0

@@ -7,13 +7,13 @@ import torch
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
-from finetune_trainer.log import event
 from finetune_trainer.memory.activations import Masking
 from finetune_trainer.memory.choice import Choice, choose
 from finetune_trainer.memory.estimate import GIB, Plan
 from finetune_trainer.memory.process import memory_limit_bytes
 from finetune_trainer.model.attention import is_eager, is_varlen
 from finetune_trainer.model.sizes import loaded_shape
+from finetune_trainer.runtime.log import event
 
 
 def divide_steps(

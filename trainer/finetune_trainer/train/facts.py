@@ -9,12 +9,12 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.facts import RunFacts
 from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.model.adapter import adapted_modules
+from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.materials import Materials
 from finetune_trainer.train.quality import Quality
 from finetune_trainer.train.rows import rows_by_length
-from finetune_trainer.versions import shaping_versions
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = 3

@@ -10,8 +10,8 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
-from finetune_trainer.log import event
 from finetune_trainer.model.files import needed
+from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.content import sha256_of
 from finetune_trainer.storage.model_cache import CacheUnusableError, ModelCache
 from finetune_trainer.storage.parallel import download_all

@@ -20,7 +20,7 @@ import torch
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.gradients import add_up_gradients, make_alike
 from finetune_trainer.distributed.peers import Peers
-from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Passes, Tensors
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.trainer import StepTrainer, ToldToStopError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.contract.recipe.training import Gate
 from finetune_trainer.export.facts import Sample
-from finetune_trainer.log import event
 from finetune_trainer.model.base import without_adapter
+from finetune_trainer.runtime.log import event
 from finetune_trainer.train.evaluate import ValidationRows, mean_loss, perplexity
 from finetune_trainer.train.gate import require_good_enough
 from finetune_trainer.train.samples import Prompts, answers

@@ -8,10 +8,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import checkpoints_prefix
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
+from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
-from finetune_trainer.versions import shaping_versions
 
 _PATIENCE_SECONDS = 60.0
 """With storage that does not answer: a pod that is told to go has two minutes."""

@@ -14,7 +14,7 @@ from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.data.templates.choose import check_syntax
 from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.export.record import write_record
-from finetune_trainer.log import event, go_offline, libraries_quiet
+from finetune_trainer.runtime.log import event, go_offline, libraries_quiet
 from finetune_trainer.sources import reusable_output
 from finetune_trainer.train.commit import merged_model, published
 from finetune_trainer.train.context import Context, Result

@@ -14,7 +14,7 @@ import torch
 
 from finetune_trainer.distributed.peers import Peers
 from finetune_trainer.distributed.sharding import Sharding
-from finetune_trainer.machine import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Tensors
 from finetune_trainer.train.parallel import ParallelTrainer, Share, pass_seed
 from finetune_trainer.train.trainer import ToldToStopError

@@ -23,7 +23,7 @@ from finetune_trainer.data.split import Keys, also_in, held_out, row_key
 from finetune_trainer.data.templates.choose import only_conversations
 from finetune_trainer.data.tokenize import token_rows
 from finetune_trainer.data.tokens import TokenCounts, TokenRow
-from finetune_trainer.log import event
+from finetune_trainer.runtime.log import event
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.rows import file_of, parted, read_rows, token_count, trained_token_count, write_rows

@@ -18,9 +18,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.machine import memory_that_ran_out
 from finetune_trainer.memory.choice import Choice
 from finetune_trainer.model.base import Weights
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import IGNORED, Passes, Tensors
 from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.divergence import Divergence
