@@ -11,7 +11,7 @@ from typing import Any
 from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.report import Reporter
+from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run

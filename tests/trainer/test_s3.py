@@ -18,7 +18,7 @@ from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.report import Reporter, Sink
+from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places

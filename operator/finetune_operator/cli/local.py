@@ -26,7 +26,7 @@ from finetune_trainer.storage.timing import CHECKING, TRAINING, Timing
 from finetune_trainer.storage.waiting import Waiting
 
 if TYPE_CHECKING:
-    from finetune_trainer.report import Reporter
+    from finetune_trainer.progress.reporter import Reporter
     from finetune_trainer.train.context import Result
 
 
@@ -86,7 +86,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
     from finetune_trainer.runtime import log
 
     log.quieten()
-    from finetune_trainer.report import Reporter
+    from finetune_trainer.progress.reporter import Reporter
     from finetune_trainer.train.context import Context
     from finetune_trainer.train.failures import known_causes
     from finetune_trainer.train.run import run as train

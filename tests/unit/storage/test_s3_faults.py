@@ -17,7 +17,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.publish import Place, publish
+from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.pace import Pace
 from finetune_trainer.storage.patience import Patience

@@ -12,7 +12,7 @@ import pytest
 import httpfaults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.report import Reporter
+from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.sources import model_objects
 from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context

@@ -8,7 +8,7 @@ import pytest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.latest import Latest
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.latest import point_to
+from finetune_trainer.output.latest import point_to
 from finetune_trainer.storage.local import LocalStore
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

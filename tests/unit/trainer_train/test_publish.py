@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.publish import Place, publish
+from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.local import LocalStore
 from finetune_trainer.storage.patience import Patience

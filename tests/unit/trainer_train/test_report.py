@@ -13,7 +13,7 @@ import pytest
 
 from finetune_trainer.contract.layout import PROGRESS_TOKEN_ENV, PROGRESS_URL_ENV
 from finetune_trainer.contract.progress import Progress, ProgressReport, Stage
-from finetune_trainer.report import HttpSink, Pace, Reporter, kubeflow_report
+from finetune_trainer.progress.reporter import HttpSink, Pace, Reporter, kubeflow_report
 
 NEVER = 3600.0
 

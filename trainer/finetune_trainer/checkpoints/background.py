@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune_trainer.checkpoints.shelf import Shelf
 from finetune_trainer.contract.failure import TrainerError
-from finetune_trainer.report import Reporter
+from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 
 LONGEST_WAIT = 10.0

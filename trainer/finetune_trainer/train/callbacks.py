@@ -12,7 +12,7 @@ from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES, CheckpointSpec
 from finetune_trainer.memory.process import peak_process_bytes
-from finetune_trainer.report import Clock, Pace, Reporter
+from finetune_trainer.progress.reporter import Clock, Pace, Reporter
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.batch import Passes
 

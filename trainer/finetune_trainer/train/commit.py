@@ -16,8 +16,8 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.export.adapter import Adapter
 from finetune_trainer.export.base_model import model_id
 from finetune_trainer.export.facts import RunFacts, settings_of
-from finetune_trainer.latest import point_to
-from finetune_trainer.publish import Place, publish
+from finetune_trainer.output.latest import point_to
+from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.runtime.log import event
 from finetune_trainer.sources import existing_output
 from finetune_trainer.storage.base import Store

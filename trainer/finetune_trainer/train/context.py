@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import CACHE_ROOT
 from finetune_trainer.contract.termination import Outcome, OutputRecord
-from finetune_trainer.report import Clock, Reporter
+from finetune_trainer.progress.reporter import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
 from finetune_trainer.storage.patience import Patience
 

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.report import Reporter
+from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.early_stopping import EVAL_LOSS, measured, no_longer_improves

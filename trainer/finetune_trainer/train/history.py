@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from finetune_trainer.report import Clock
+from finetune_trainer.progress.reporter import Clock
 
 
 class KeepHistory(TrainerCallback):  # type: ignore[misc]
