@@ -28,8 +28,8 @@ from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.launch import launch
 from finetune_trainer.distributed.worker import PipeSink, leave_with_launcher
 from finetune_trainer.distributed.world import Pod, World, leads
+from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.progress.reporter import HttpSink, Reporter, Sink
-from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.runtime import log
 
 

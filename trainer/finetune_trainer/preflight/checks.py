@@ -23,7 +23,7 @@ from finetune_trainer.data.read import for_validation
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
-from finetune_trainer.initial_adapter import initial_adapter_objects, require_agreement
+from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.memory.estimate import MemoryEstimate
 from finetune_trainer.memory.room import least_memory, require_room
 from finetune_trainer.preflight.model_files import ModelFacts, check_model

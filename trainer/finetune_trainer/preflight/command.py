@@ -12,10 +12,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import RECIPE_ENV, TERMINATION_ENV
 from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
 from finetune_trainer.contract.progress import Stage
+from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.preflight.checks import check
 from finetune_trainer.preflight.outcome import exit_code, shown, termination
 from finetune_trainer.progress.reporter import HttpSink, Reporter
-from finetune_trainer.recipe_file import read_recipe
 from finetune_trainer.runtime import log
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.storage.base import ByteCount

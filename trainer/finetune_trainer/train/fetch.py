@@ -9,7 +9,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.export.base_model import base_licence
-from finetune_trainer.initial_adapter import ADAPTER_WEIGHTS
+from finetune_trainer.inputs.initial_adapter import ADAPTER_WEIGHTS
 from finetune_trainer.model.files import needed
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.content import sha256_of
