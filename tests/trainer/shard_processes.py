@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.distributed.world import World
 from trainer.pods import free_port
 
-Look = Callable[[Peers, Path], Any]
+Look = Callable[[ProcessGroup, Path], Any]
 HERE = "127.0.0.1"
 
 
@@ -29,18 +29,18 @@ def in_two_processes(look: Look, folder: Path) -> list[Any]:
     return [torch.load(folder / f"seen-{rank}.pt") for rank in range(2)]
 
 
-def alone() -> Peers:
+def alone() -> ProcessGroup:
     """A world of this process only."""
-    return Peers.join(
+    return ProcessGroup.join(
         World(rank=0, size=1, local_rank=0, local_size=1, host=HERE, port=free_port(), progress=-1), lambda: None
     )
 
 
 def _run(look: Look, folder: Path, rank: int, port: int) -> None:
     world = World(rank=rank, size=2, local_rank=rank, local_size=2, host=HERE, port=port, progress=-1)
-    peers = Peers.join(world, lambda: None)
-    torch.save(look(peers, folder), folder / f"seen-{rank}.pt")
-    peers.leave_together()
+    process_group = ProcessGroup.join(world, lambda: None)
+    torch.save(look(process_group, folder), folder / f"seen-{rank}.pt")
+    process_group.barrier()
 
 
 def base_bytes(model: Any, sharding: Sharding | None = None) -> int:

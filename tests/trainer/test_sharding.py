@@ -17,7 +17,7 @@ from finetune_trainer.contract.layout import MASTER_ENV, NODE_ENV, NODES_ENV
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.contract.termination import Termination
 from finetune_trainer.data.tokens import TokenRow
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.loading import layers_as_they_come
@@ -149,9 +149,9 @@ def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path)
     assert sum(module in next_modules for module in before) <= 1
 
 
-def _trainer(peers: Peers, folder: Path, sharding: Sharding | None, **model: Any) -> StepTrainer:
+def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | None, **model: Any) -> StepTrainer:
     """Two steps of 8 equally long rows in passes of 4."""
-    tiny, number = folder / "model", len(list(folder.glob(f"work-{peers.world.rank}-*")))
+    tiny, number = folder / "model", len(list(folder.glob(f"work-{process_group.world.rank}-*")))
     recipe = recipe_of(
         tiny,
         folder,
@@ -161,7 +161,7 @@ def _trainer(peers: Peers, folder: Path, sharding: Sharding | None, **model: Any
         model={"quantization": model, "sharding": "full" if sharding else "none"},
         **TWO,
     )
-    work = folder / f"work-{peers.world.rank}-{number}"
+    work = folder / f"work-{process_group.world.rank}-{number}"
     work.mkdir()
     rows = write_rows(
         (TokenRow(ids=tuple(range(5 + n, 5 + n + LENGTH)), trained=(True,) * LENGTH) for n in range(16)),
@@ -169,7 +169,15 @@ def _trainer(peers: Peers, folder: Path, sharding: Sharding | None, **model: Any
     )
     base = load_base(tiny, recipe.model, torch.float32, sharding)
     trainer = make_trainer(
-        recipe, base, load_tokenizer(tiny), rows, torch.float32, work, [], peers=peers, sharding=sharding
+        recipe,
+        base,
+        load_tokenizer(tiny),
+        rows,
+        torch.float32,
+        work,
+        [],
+        process_group=process_group,
+        sharding=sharding,
     )
     trainer.passes = Passes(packed=True, max_tokens=4 * LENGTH, max_rows=8, pad_id=0)
     return trainer
@@ -179,27 +187,30 @@ def _weights(trainer: StepTrainer) -> dict[str, torch.Tensor]:
     return {name: part.detach().clone() for name, part in trainer.model.named_parameters() if part.requires_grad}
 
 
-def _told_in_a_step(peers: Peers, folder: Path) -> int:
+def _told_in_a_step(process_group: ProcessGroup, folder: Path) -> int:
     """Process 1 is told to go before the second pass of step 2; both leave, and save step 1."""
-    trainer, asked = _trainer(peers, folder, Sharding(peers, lambda _: False), type="none"), iter(range(100))
-    trainer.told_to_stop = lambda: peers.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+    trainer, asked = (
+        _trainer(process_group, folder, Sharding(process_group, lambda _: False), type="none"),
+        iter(range(100)),
+    )
+    trainer.told_to_stop = lambda: process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
     trainer.passes = Passes(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
     trainer.train_from(None)
     return trainer.saved_step
 
 
-def _looks(peers: Peers, folder: Path) -> dict[str, Any]:
+def _looks(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
     """All that is looked at, in one pair of processes: their start takes longer than the rest."""
-    return {**_with_memory_that_runs_out(peers, folder), "saved": _told_in_a_step(peers, folder)}
+    return {**_with_memory_that_runs_out(process_group, folder), "saved": _told_in_a_step(process_group, folder)}
 
 
-def _with_memory_that_runs_out(peers: Peers, folder: Path) -> dict[str, Any]:
+def _with_memory_that_runs_out(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
     """Once before the first layer, and once in the middle of a pass, in process 1 alone."""
     made, sizes = [], []
-    for sharding in (None, Sharding(peers, lambda _: False)):
-        trainer = _trainer(peers, folder, sharding, type="fp4", doubleQuant=False)
+    for sharding in (None, Sharding(process_group, lambda _: False)):
+        trainer = _trainer(process_group, folder, sharding, type="fp4", doubleQuant=False)
         places = (trainer.model, trainer.model.get_base_model().model.layers[1].mlp)
-        left = [1, 2] if peers.world.rank == 1 else [0, 0]
+        left = [1, 2] if process_group.world.rank == 1 else [0, 0]
 
         def look(number: int, _: Any, __: Any, left: list[int] = left) -> None:
             left[number] -= 1

@@ -122,9 +122,9 @@ def _train(
             patience=Patience(waiting=waiting),
         )
         if world is not None:
-            from finetune_trainer.distributed.peers import Peers
+            from finetune_trainer.distributed.process_group import ProcessGroup
 
-            context = replace(context, peers=Peers.join(world, context.leave_if_told))
+            context = replace(context, process_group=ProcessGroup.join(world, context.leave_if_told))
             if world.rank != 0:
                 assist(recipe, context)
                 return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)

@@ -5,5 +5,5 @@ step are dealt out, and the gradients are added up before every process takes th
 accelerate believe that they are alone (their own variables are not set, and there is no default process group), so
 nothing of the trainer changes under them.
 
-`launch` starts the processes of a pod and knows no torch; `peers` is how they talk.
+`launch` starts the processes of a pod and knows no torch; `process_group` connects them.
 """

@@ -8,7 +8,7 @@ from finetune_trainer.contract.checkpoint import CheckpointManifest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.fetch import Fetched, fetch, fetch_all_but_checkpoint
 from finetune_trainer.train.inputs import Inputs
@@ -17,27 +17,27 @@ from finetune_trainer.train.resume import checkpoint_at
 _CHECKPOINT = "checkpoint"
 
 
-def fetch_once(recipe: Recipe, inputs: Inputs, peers: Peers, context: Context) -> Fetched:
+def fetch_once(recipe: Recipe, inputs: Inputs, process_group: ProcessGroup, context: Context) -> Fetched:
     """What the run needs, on this pod's disk; process 0 chooses the checkpoint.
 
     Raises:
         TrainerError: the storage's reason; what was found is damaged; another process failed; or the process was told
             to go.
     """
-    place = f"fetched/{peers.world.node}"
-    if not peers.first_of_pod:
-        return _read(peers.hear(place))
-    if peers.first:
+    place = f"fetched/{process_group.world.node}"
+    if not process_group.is_local_main_process:
+        return _read(process_group.wait_for(place))
+    if process_group.is_main_process:
         fetched = fetch(recipe, inputs, context)
-        peers.say(_CHECKPOINT, str(fetched.checkpoint.uri) if fetched.checkpoint else "")
+        process_group.publish(_CHECKPOINT, str(fetched.checkpoint.uri) if fetched.checkpoint else "")
     else:
         fetched = fetch_all_but_checkpoint(recipe, inputs, context)
-        chosen = peers.hear(_CHECKPOINT)
+        chosen = process_group.wait_for(_CHECKPOINT)
         found = checkpoint_at(parse_uri(chosen), recipe, inputs, context) if chosen else None
         fetched = Fetched(
             model=fetched.model, licence=fetched.licence, initial_adapter=fetched.initial_adapter, checkpoint=found
         )
-    peers.say(place, _shown(fetched))
+    process_group.publish(place, _shown(fetched))
     return fetched
 
 

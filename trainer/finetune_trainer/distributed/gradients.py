@@ -1,22 +1,22 @@
-"""Adding up what the processes have computed of one step."""
+"""Gradients and parameters of all processes: one all-reduce a step, one broadcast before the first."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 
 _BUCKET = 16 * 1024 * 1024
 """Numbers that are summed at a time: 64 MiB beside the gradients."""
 
 
-def add_up_gradients(parameters: Sequence[torch.nn.Parameter], peers: Peers) -> None:
+def all_reduce_gradients(parameters: Sequence[torch.nn.Parameter], process_group: ProcessGroup) -> None:
     """Makes every parameter's gradient the sum over the processes, in float32.
 
     A parameter that has a gradient nowhere keeps none: an optimizer's weight decay would move it.
     """
     here = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
-    anywhere: list[float] = peers.add_up(here).tolist()
+    anywhere: list[float] = process_group.all_reduce(here).tolist()
     moved = [parameter for parameter, found in zip(parameters, anywhere, strict=True) if found]
     for bucket in _buckets(moved):
         parts = [
@@ -26,18 +26,18 @@ def add_up_gradients(parameters: Sequence[torch.nn.Parameter], peers: Peers) -> 
             for parameter in bucket
         ]
         device = parts[0].device
-        flat = peers.add_up(torch.cat([part.to(device) for part in parts]))
+        flat = process_group.all_reduce(torch.cat([part.to(device) for part in parts]))
         for parameter, total in zip(bucket, torch.split(flat, [part.numel() for part in parts]), strict=True):
             if parameter.grad is None:
                 parameter.grad = torch.empty_like(parameter)
             parameter.grad.copy_(total.view_as(parameter))
 
 
-def make_alike(parameters: Sequence[torch.nn.Parameter], peers: Peers) -> None:
+def broadcast_parameters(parameters: Sequence[torch.nn.Parameter], process_group: ProcessGroup) -> None:
     """Gives every process the parameters of process 0."""
     with torch.no_grad():
         for parameter in parameters:
-            peers.from_first(parameter.data)
+            process_group.broadcast(parameter.data)
 
 
 def _buckets(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -9,7 +9,8 @@ Why not torch's `fully_shard`, which does the same and gives the same numbers wi
 bitsandbytes 0.50, NF4 as uint8): it gathers from inside a forward and backward pass only, so a process that has no pass
 left in this step, or whose memory ran out in the middle of one, could not give its parts to the others; it needs a
 whole layer's parameters under its own classes before transformers has done loading; it works in torch's default group
-(see distributed/peers.py); and it leaves the scales whole, an eighth of the weights without double quantisation.
+(see distributed/process_group.py); and it leaves the scales whole, an eighth of the weights without double
+quantisation.
 
 All processes must gather the same modules in the same order. What a pass gathers is known before it begins, so a
 process without a pass of its own `serve`s one, and one that had to leave a pass `finish`es it. When only process 0 goes
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.model.shard import Shard, frozen_tensors
 from finetune_trainer.runtime.log import event
 
@@ -35,12 +36,12 @@ class Sharding:
     """The divided weights of one model, for one of the processes.
 
     Args:
-        peers: the others.
+        process_group: the others.
         spared: whether the weight of that name must stay whole, since it will be trained.
     """
 
-    def __init__(self, peers: Peers, spared: Callable[[str], bool]) -> None:
-        self._peers = peers
+    def __init__(self, process_group: ProcessGroup, spared: Callable[[str], bool]) -> None:
+        self._process_group = process_group
         self._spared = spared
         self._layers: list[Shard] = []
         self._embeddings: Shard | None = None
@@ -168,7 +169,7 @@ class Sharding:
         """
         while True:
             said = torch.zeros(2, dtype=torch.int64)
-            self._peers.from_first(said)
+            self._process_group.broadcast(said)
             what, which = said.tolist()
             if what == _END:
                 return
@@ -207,7 +208,7 @@ class Sharding:
         return [*start, *self._layers, *([self._head] if self._head else [])]
 
     def _divide(self, name: str, module: torch.nn.Module) -> Shard:
-        world = self._peers.world
+        world = self._process_group.world
         shard = Shard(name, frozen_tensors(module, f"{name}.", self._spared), world.rank, world.size)
         self._modules[shard] = module
         self._of.update(dict.fromkeys(module.modules(), shard))
@@ -238,7 +239,7 @@ class Sharding:
 
     def _start(self, shard: Shard) -> None:
         shard.allocate()
-        self._coming = shard, self._peers.gather_parts(shard.whole, shard.own)
+        self._coming = shard, self._process_group.all_gather_into_tensor(shard.whole, shard.own)
 
     def _before_embeddings(self, module: torch.nn.Module, _: object) -> None:
         del module
@@ -274,7 +275,7 @@ class Sharding:
         return self._at > len(self._forward) and self._here is shard
 
     def _say(self, what: int, which: int = 0) -> None:
-        self._peers.from_first(torch.tensor([what, which]))
+        self._process_group.broadcast(torch.tensor([what, which]))
 
     def _tell_sizes(self) -> None:
         event("sharded", modules=len(self._shards), bytes=sum(shard.size for shard in self._shards), here=self.held)

@@ -16,7 +16,7 @@ from finetune_trainer.storage.base import OpenStore
 from finetune_trainer.storage.patience import Patience
 
 if TYPE_CHECKING:
-    from finetune_trainer.distributed.peers import Peers
+    from finetune_trainer.distributed.process_group import ProcessGroup
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Context:
         clock: seconds, for rates and estimates.
         now: the time of day, for the manifest.
         patience: with storage that does not answer, once the adapter is there to be put.
-        peers: the other processes of this training; None for one that trains alone.
+        process_group: the other processes of this training; None for one that trains alone.
     """
 
     work: Path
@@ -49,7 +49,7 @@ class Context:
     clock: Clock = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     patience: Patience = field(default_factory=Patience)
-    peers: "Peers | None" = None
+    process_group: "ProcessGroup | None" = None
 
     def leave_if_told(self) -> None:
         """Ends the run before the first step when the process was told to go.

@@ -33,7 +33,7 @@ from finetune_trainer.train.rows import longest_row
 from finetune_trainer.train.settings import trainer_settings
 
 if TYPE_CHECKING:
-    from finetune_trainer.distributed.peers import Peers
+    from finetune_trainer.distributed.process_group import ProcessGroup
     from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.train.trainer import StepTrainer
 
@@ -47,7 +47,7 @@ def make_trainer(
     folder: Path,
     callbacks: Sequence[TrainerCallback],
     start: Path | None = None,
-    peers: "Peers | None" = None,
+    process_group: "ProcessGroup | None" = None,
     sharding: "Sharding | None" = None,
 ) -> StepTrainer:
     """The trainer, with the adapter put on the model and in float32, ready to train.
@@ -61,7 +61,7 @@ def make_trainer(
         folder: where transformers may write.
         callbacks: called by transformers' rules.
         start: weights of the adapter to continue from; None for a new one.
-        peers: the other processes of this training; None for one that trains alone.
+        process_group: the other processes of this training; None for one that trains alone.
         sharding: how the model's weights are divided among them; None where each has all.
 
     Raises:
@@ -70,13 +70,13 @@ def make_trainer(
     if not torch.cuda.is_available():
         keep_freed_memory()
     packed = packs_rows(recipe, model)
-    free = free_bytes(recipe.model.device_map, processes=peers.world.local_size if peers else 1)
+    free = free_bytes(recipe.model.device_map, processes=process_group.world.local_size if process_group else 1)
     choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
     settings = trainer_settings(recipe.training, dtype, folder, checkpointing=choice.division.checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
-    trainer = _kind(peers, sharding)(
+    trainer = _kind(process_group, sharding)(
         model=model,
         args=settings,
         train_dataset=rows,
@@ -107,13 +107,17 @@ def make_trainer(
     return trainer
 
 
-def _kind(peers: "Peers | None", sharding: "Sharding | None") -> Callable[..., StepTrainer]:
-    if peers is None:
+def _kind(process_group: "ProcessGroup | None", sharding: "Sharding | None") -> Callable[..., StepTrainer]:
+    if process_group is None:
         return StepTrainer
     from finetune_trainer.train.parallel import ParallelTrainer
     from finetune_trainer.train.sharded import ShardedTrainer
 
-    return partial(ParallelTrainer, peers) if sharding is None else partial(ShardedTrainer, sharding, peers)
+    return (
+        partial(ParallelTrainer, process_group)
+        if sharding is None
+        else partial(ShardedTrainer, sharding, process_group)
+    )
 
 
 def packs_rows(recipe: Recipe, model: Any) -> bool:

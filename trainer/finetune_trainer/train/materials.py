@@ -20,7 +20,7 @@ from finetune_trainer.train.samples import Prompts, prompts_of
 from finetune_trainer.train.tokenised import Tokenised, tokenised_once
 
 if TYPE_CHECKING:
-    from finetune_trainer.distributed.peers import Peers
+    from finetune_trainer.distributed.process_group import ProcessGroup
     from finetune_trainer.distributed.sharding import Sharding
 
 
@@ -59,7 +59,7 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
-    sharding = _sharding(recipe, context.peers)
+    sharding = _sharding(recipe, context.process_group)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-model") as loader:
         loading = loader.submit(load_base, model, recipe.model, dtype, sharding)
         data = tokenised_once(recipe, inputs, tokenizer, context)
@@ -81,10 +81,10 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
     )
 
 
-def _sharding(recipe: Recipe, peers: "Peers | None") -> "Sharding | None":
-    if recipe.model.sharding is not ShardingMode.FULL or peers is None:
+def _sharding(recipe: Recipe, process_group: "ProcessGroup | None") -> "Sharding | None":
+    if recipe.model.sharding is not ShardingMode.FULL or process_group is None:
         return None
     from finetune_trainer.distributed.sharding import Sharding
 
     trained = [f".{name}." for name in recipe.lora.modules_to_save or ()]
-    return Sharding(peers, spared=lambda weight: any(name in f".{weight}" for name in trained))
+    return Sharding(process_group, spared=lambda weight: any(name in f".{weight}" for name in trained))

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.distributed.gradients import add_up_gradients, make_alike
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.gradients import all_reduce_gradients, broadcast_parameters
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Passes, Tensors
 from finetune_trainer.train.rng import RngState
@@ -45,18 +45,18 @@ class ParallelTrainer(StepTrainer):
     """StepTrainer for one of several processes.
 
     Attributes:
-        peers: the others.
+        process_group: the others.
         alone: whether they have ended.
     """
 
-    def __init__(self, peers: Peers, *arguments: Any, **named: Any) -> None:
+    def __init__(self, process_group: ProcessGroup, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.peers = peers
+        self.process_group = process_group
         self._alike = self.alone = False
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
         """This process's share of the passes."""
-        world = self.peers.world
+        world = self.process_group.world
         return super().own_passes(step) if self.alone else self.passes.of(step, rank=world.rank, ranks=world.size)
 
     def summed(self, compute: Callable[[], float]) -> float:
@@ -72,7 +72,9 @@ class ParallelTrainer(StepTrainer):
             part = compute()
         except ToldToStopError:
             abandoned = True
-        total, left = self.peers.add_up(torch.tensor([part, float(abandoned)], dtype=torch.float64)).tolist()
+        total, left = self.process_group.all_reduce(
+            torch.tensor([part, float(abandoned)], dtype=torch.float64)
+        ).tolist()
         if left:
             raise ToldToStopError
         return float(total)
@@ -87,35 +89,37 @@ class ParallelTrainer(StepTrainer):
         Raises:
             TrainerError: PEER_FAILED.
         """
-        chosen = [Passes.from_text(text) for text in self.peers.gather("passes", self.passes.to_text())]
+        chosen = [
+            Passes.from_text(text) for text in self.process_group.all_gather_text("passes", self.passes.to_text())
+        ]
         self.passes = min(chosen, key=lambda passes: (passes.max_tokens, passes.max_rows))
 
     def _passes_of_step(self, model: Any, step: Tensors) -> torch.Tensor | None:
         """The whole step's loss; None when memory ran out somewhere and all have found smaller passes."""
         trained_here = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self._alike:
-            make_alike(trained_here, self.peers)
+            broadcast_parameters(trained_here, self.process_group)
             self._alike = True
         before = RngState.capture()
         share = self._own_passes(model, step)
         # What is drawn outside of the passes, the order of the rows for one, must stay the same in all processes.
         before.restore()
         mine = (share.loss, share.lacking is not None, share.abandoned, self.told_to_stop())
-        sums = self.peers.add_up(torch.tensor([float(value) for value in mine], dtype=torch.float64))
+        sums = self.process_group.all_reduce(torch.tensor([float(value) for value in mine], dtype=torch.float64))
         loss, lacking, abandoned, told = sums.tolist()
         if lacking:
             self._halve(model, step, share.lacking)
             return None
         if abandoned:
-            self.peers.told = True
+            self.process_group.stop_agreed = True
             raise ToldToStopError
-        self.peers.told = told > 0
-        add_up_gradients(trained_here, self.peers)
+        self.process_group.stop_agreed = told > 0
+        all_reduce_gradients(trained_here, self.process_group)
         return torch.tensor(loss, dtype=torch.float32, device=step["input_ids"].device)
 
     def _own_passes(self, model: Any, step: Tensors) -> Share:
         trained = self._trained_tokens(step)
-        world = self.peers.world
+        world = self.process_group.world
         losses: list[torch.Tensor] = []
         try:
             with self.adapter_unchanged():
@@ -134,7 +138,7 @@ class ParallelTrainer(StepTrainer):
             return Share(loss=0.0, lacking=error)
 
     def _halve(self, model: Any, step: Tensors, error: BaseException | None) -> None:
-        smaller = self.passes.smaller(step, ranks=self.peers.world.size)
+        smaller = self.passes.smaller(step, ranks=self.process_group.world.size)
         if smaller is None:
             if error is not None:
                 raise error
@@ -143,7 +147,7 @@ class ParallelTrainer(StepTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Process 0 writes; the others know that it has."""
-        if self.peers.first:
+        if self.process_group.is_main_process:
             super()._save_checkpoint(model, trial)
         else:
             self.saved_step = self.state.global_step

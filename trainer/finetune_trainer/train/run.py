@@ -42,10 +42,10 @@ def run(recipe: Recipe, context: Context) -> Result:
     inputs = find_inputs(recipe, context.open_store)
     event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
     existing = reusable(recipe, inputs, context)
-    if context.peers is not None:
-        context.peers.say(_DONE_BEFORE, "yes" if existing is not None else "no")
+    if context.process_group is not None:
+        context.process_group.publish(_DONE_BEFORE, "yes" if existing is not None else "no")
         if existing is not None:
-            context.peers.leave_together()
+            context.process_group.barrier()
     if existing is not None:
         remove_checkpoints(recipe, inputs, context)
         return Result(outcome=Outcome.REUSED, fingerprint=inputs.fingerprint, output=existing)
@@ -60,11 +60,11 @@ def assist(recipe: Recipe, context: Context) -> None:
     Raises:
         TrainerError: every end with a known cause, the end of another process among them.
     """
-    peers = context.peers
-    assert peers is not None
+    process_group = context.process_group
+    assert process_group is not None
     inputs = find_inputs(recipe, context.open_store)
-    if peers.hear(_DONE_BEFORE) == "yes":
-        peers.leave_together()
+    if process_group.wait_for(_DONE_BEFORE) == "yes":
+        process_group.barrier()
         return
     with libraries_quiet():
         fetched = fetched_for(recipe, inputs, context)
@@ -81,11 +81,11 @@ def fetched_for(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
     Raises:
         TrainerError: see `fetch`.
     """
-    if context.peers is None:
+    if context.process_group is None:
         return fetch(recipe, inputs, context)
     from finetune_trainer.distributed.fetching import fetch_once
 
-    return fetch_once(recipe, inputs, context.peers, context)
+    return fetch_once(recipe, inputs, context.process_group, context)
 
 
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
@@ -162,15 +162,18 @@ def trained(
     from finetune_trainer.train.make import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
-    peers = context.peers
-    told = context.stop.is_set if peers is None else peers.is_told
-    writes = peers is None or peers.first
+    process_group = context.process_group
+    told = context.stop.is_set if process_group is None else process_group.has_agreed_to_stop
+    writes = process_group is None or process_group.is_main_process
     end = SaveWhenDue(checkpointer, recipe.checkpoint, told, context.clock) if writes else EndWhenTold(told)
     measure = Evaluation(recipe, materials.validation, context.reporter, told) if materials.validation else None
     callbacks = [history, report, end, *([measure] if measure else [])]
-    folder, initial = context.work / f"trainer-{peers.world.rank if peers else 0}", fetched.initial_adapter
+    folder, initial = (
+        context.work / f"trainer-{process_group.world.rank if process_group else 0}",
+        fetched.initial_adapter,
+    )
     made_of = (materials.base, materials.tokenizer, materials.data.rows, materials.dtype)
-    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, peers, materials.sharding)
+    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, process_group, materials.sharding)
     if measure is not None:
         measure.measures(trainer)
     trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
@@ -183,7 +186,7 @@ def trained(
         rows=len(materials.data.rows),
         packed=trainer.passes.packed,
         pass_tokens=trainer.passes.max_tokens,
-        processes=peers.world.size if peers else None,
+        processes=process_group.world.size if process_group else None,
         compute_dtype=str(materials.dtype).removeprefix("torch."),
     )
     start = fetched.checkpoint
@@ -195,8 +198,8 @@ def trained(
     checkpointer.wait()
     if not trainer.ended:
         done, total = trainer.state.global_step, trainer.state.max_steps
-        if peers is not None:
-            peers.leave_together()
+        if process_group is not None:
+            process_group.barrier()
         message = f"told to stop; stopped after step {done} of {total}; {left_behind(checkpointer, start)}"
         raise TrainerError(FailureReason.PREEMPTED, message)
     trainer.go_on_alone()

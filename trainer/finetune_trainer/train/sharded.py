@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.distributed.peers import Peers
+from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Tensors
@@ -27,8 +27,8 @@ class ShardedTrainer(ParallelTrainer):
         sharding: how they give each other what they need.
     """
 
-    def __init__(self, sharding: Sharding, peers: Peers, *arguments: Any, **named: Any) -> None:
-        super().__init__(peers, *arguments, **named)
+    def __init__(self, sharding: Sharding, process_group: ProcessGroup, *arguments: Any, **named: Any) -> None:
+        super().__init__(process_group, *arguments, **named)
         self.sharding = sharding
 
     def own_passes(self, step: Tensors) -> Iterator[Tensors]:
@@ -37,7 +37,7 @@ class ShardedTrainer(ParallelTrainer):
         if self.alone:
             yield from own
             return
-        for _ in range(self.passes.rounds(step, ranks=self.peers.world.size)):
+        for _ in range(self.passes.rounds(step, ranks=self.process_group.world.size)):
             part = next(own, None)
             if part is not None:
                 yield part
@@ -56,7 +56,7 @@ class ShardedTrainer(ParallelTrainer):
         """Process 0 goes on; this call returns in the others when it needs nothing more of them."""
         super().go_on_alone()
         self.sharding.end()
-        if self.peers.first:
+        if self.process_group.is_main_process:
             self.sharding.lead()
         else:
             self.sharding.follow()
@@ -70,7 +70,7 @@ class ShardedTrainer(ParallelTrainer):
         self.sharding.dismiss()
 
     def _own_passes(self, model: Any, step: Tensors) -> Share:
-        trained, size = self._trained_tokens(step), self.peers.world.size
+        trained, size = self._trained_tokens(step), self.process_group.world.size
         losses: list[torch.Tensor] = []
         lacking: BaseException | None = None
         own = super().own_passes(step)
@@ -84,7 +84,9 @@ class ShardedTrainer(ParallelTrainer):
             if part is None:
                 self.sharding.serve(training=True)
                 continue
-            torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, number * size + self.peers.world.rank))
+            torch.manual_seed(
+                pass_seed(self.args.seed, self.state.global_step, number * size + self.process_group.world.rank)
+            )
             self.sharding.begin(training=True)
             try:
                 losses.append(self._one_pass(model, part, trained))
@@ -102,5 +104,5 @@ class ShardedTrainer(ParallelTrainer):
 
     def _anywhere(self, *here: bool) -> list[bool]:
         """Which of these hold in any process."""
-        found = self.peers.add_up(torch.tensor([float(value) for value in here]))
+        found = self.process_group.all_reduce(torch.tensor([float(value) for value in here]))
         return [bool(value) for value in found.tolist()]

@@ -52,16 +52,16 @@ def tokenised_once(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Cont
     Raises:
         TrainerError: see `tokenised`; or another process failed.
     """
-    peers = context.peers
-    if peers is None:
+    process_group = context.process_group
+    if process_group is None:
         return tokenised(recipe, inputs, tokenizer, context)
-    place = f"rows/{peers.world.node}"
-    if peers.first_of_pod:
+    place = f"rows/{process_group.world.node}"
+    if process_group.is_local_main_process:
         data = tokenised(recipe, inputs, tokenizer, context)
         files = [None if rows is None else str(file_of(rows)) for rows in (data.rows, data.validation)]
-        peers.say(place, json.dumps([*files, data.conversations]))
+        process_group.publish(place, json.dumps([*files, data.conversations]))
         return data
-    rows, validation, conversations = json.loads(peers.hear(place))
+    rows, validation, conversations = json.loads(process_group.wait_for(place))
     return Tokenised(
         rows=read_rows(Path(rows)),
         validation=None if validation is None else read_rows(Path(validation)),

@@ -1,7 +1,7 @@
-"""How the processes of a training talk: short texts by name before the first step, sums of tensors in every step.
+"""Communication between the processes of a training: short texts before the first step, collectives in every step.
 
-Texts go through torch's TCP store, which process 0 holds; sums through a process group over NCCL or Gloo. Neither is
-torch's default group: transformers and accelerate would find that one and think that it is for them to divide the work.
+Texts go through torch's TCPStore, which process 0 holds. Collectives go through NCCL or Gloo. Neither is torch's
+default process group: transformers and accelerate would find that one and divide the work themselves.
 """
 
 import contextlib
@@ -20,45 +20,45 @@ from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 
 _C10D: Any = torch.distributed
 """torch's stubs know only half of what is in it."""
-JOIN_SECONDS = 1800.0
-"""For all processes to come: pods of a job may start at different times."""
-SUM_SECONDS = 1800.0
-"""For one sum: the slowest process may write and upload a checkpoint before it adds its part."""
-_LEAVE_SECONDS = 100.0
-"""For the others at a common end: a pod that is told to go has two minutes."""
-_TRY_SECONDS = 10.0
-_LOOK_SECONDS = 0.05
+RENDEZVOUS_SECONDS = 1800.0
+"""Limit for all processes to join: pods of a job may start at different times."""
+COLLECTIVE_SECONDS = 1800.0
+"""Limit for one collective: the slowest process may write and upload a checkpoint first."""
+_BARRIER_SECONDS = 100.0
+"""Limit for the final barrier: a pod that is told to stop has two minutes."""
+_CONNECT_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 
 
-class Peers:
-    """The other processes, for one of them.
+class ProcessGroup:
+    """What torch.distributed's process group is, apart from torch's default one.
 
     Attributes:
         world: who this process is.
-        told: whether the processes have agreed to end after the step that was summed last.
+        stop_agreed: whether the processes have agreed to end after the step that was summed last.
     """
 
-    def __init__(self, world: World, store: Any, leave_if_told: Callable[[], object]) -> None:
+    def __init__(self, world: World, store: Any, raise_if_stopping: Callable[[], object]) -> None:
         self.world = world
-        self.told = False
+        self.stop_agreed = False
         self._store = store
-        self._leave_if_told = leave_if_told
-        self._group: Any = None
+        self._raise_if_stopping = raise_if_stopping
+        self._backend: Any = None
         self._device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
     @classmethod
-    def join(cls, world: World, leave_if_told: Callable[[], object]) -> "Peers":
-        """Meets the others.
+    def join(cls, world: World, raise_if_stopping: Callable[[], object]) -> "ProcessGroup":
+        """Joins the other processes.
 
         Args:
             world: who this process is.
-            leave_if_told: called while it waits; may raise.
+            raise_if_stopping: called while it waits; may raise.
 
         Raises:
             TrainerError: PEER_FAILED, not all came; INVALID_RECIPE, some have a GPU and some have none.
         """
-        peers = cls(world, _store(world, leave_if_told), leave_if_told)
-        devices = peers.gather("device", peers._device.type, seconds=JOIN_SECONDS)
+        process_group = cls(world, _store(world, raise_if_stopping), raise_if_stopping)
+        devices = process_group.all_gather_text("device", process_group._device.type, seconds=RENDEZVOUS_SECONDS)
         if len(set(devices)) > 1:
             found = sum(device == "cuda" for device in devices)
             message = (
@@ -66,29 +66,29 @@ class Peers:
                 "found a GPU of their own; ask for as many as there are"
             )
             raise TrainerError(FailureReason.INVALID_RECIPE, message)
-        return peers
+        return process_group
 
     @property
-    def first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the process that reports, writes and commits."""
         return self.world.rank == 0
 
     @property
-    def first_of_pod(self) -> bool:
+    def is_local_main_process(self) -> bool:
         """Whether this is the process that fetches and reads the data."""
         return self.world.local_rank == 0
 
-    def is_told(self) -> bool:
+    def has_agreed_to_stop(self) -> bool:
         """Whether the processes have agreed to end."""
-        return self.told
+        return self.stop_agreed
 
-    def say(self, name: str, text: str) -> None:
-        """Says something to all, once a name."""
-        with _connected():
+    def publish(self, name: str, text: str) -> None:
+        """Publishes a text to all processes; once per name."""
+        with _peer_failures():
             self._store.set(name, text)
 
-    def hear(self, name: str, seconds: float | None = None) -> str:
-        """What one of them says under a name; waits for it.
+    def wait_for(self, name: str, seconds: float | None = None) -> str:
+        """Waits for the text that a process publishes under a name.
 
         Args:
             name: the name.
@@ -99,44 +99,44 @@ class Peers:
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
-            with _connected():
+            with _peer_failures():
                 if self._store.check([name]):
                     return str(self._store.get(name).decode())
-            self._leave_if_told()
+            self._raise_if_stopping()
             if deadline is not None and time.monotonic() > deadline:
                 message = f"not all {self.world.size} processes came within {seconds:.0f} s: no word of {name}"
                 raise TrainerError(FailureReason.PEER_FAILED, message)
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
-    def gather(self, name: str, text: str, seconds: float | None = None) -> list[str]:
-        """What each of them says under a name, by rank; see `hear`."""
-        self.say(f"{name}/{self.world.rank}", text)
-        return [self.hear(f"{name}/{rank}", seconds) for rank in range(self.world.size)]
+    def all_gather_text(self, name: str, text: str, seconds: float | None = None) -> list[str]:
+        """The texts of all processes, by rank; see `wait_for`."""
+        self.publish(f"{name}/{self.world.rank}", text)
+        return [self.wait_for(f"{name}/{rank}", seconds) for rank in range(self.world.size)]
 
-    def add_up(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum of everybody's tensor, in place; all processes get the same bits.
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums a tensor over all processes, in place; all get the same bits.
 
         Raises:
             TrainerError: PEER_FAILED.
         """
         on_device = tensor.to(self._device)
-        with _connected():
-            self._connect().allreduce([on_device]).wait()
+        with _peer_failures():
+            self._connected_backend().allreduce([on_device]).wait()
         return tensor.copy_(on_device) if on_device is not tensor else tensor
 
-    def from_first(self, tensor: torch.Tensor) -> None:
-        """Makes the tensor that of process 0, in place.
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """Gives the tensor the values of process 0, in place.
 
         Raises:
             TrainerError: PEER_FAILED.
         """
         on_device = tensor.to(self._device)
-        with _connected():
-            self._connect().broadcast(on_device, 0).wait()
+        with _peer_failures():
+            self._connected_backend().broadcast(on_device, 0).wait()
         tensor.copy_(on_device)
 
-    def gather_parts(self, whole: torch.Tensor, own: torch.Tensor) -> Callable[[], None]:
-        """Begins to fill `whole` with everybody's part, by rank; call what it returns before the first use.
+    def all_gather_into_tensor(self, whole: torch.Tensor, own: torch.Tensor) -> Callable[[], None]:
+        """Begins to fill `whole` with the parts of all processes, by rank; call the result before the first use.
 
         Args:
             whole: as many bytes as all parts, on this process's device.
@@ -145,44 +145,44 @@ class Peers:
         Raises:
             TrainerError: PEER_FAILED, here or when it is waited for.
         """
-        with _connected():
-            work = self._connect()._allgather_base(whole, own)  # noqa: SLF001 (what torch's all_gather_into_tensor calls)
+        with _peer_failures():
+            work = self._connected_backend()._allgather_base(whole, own)  # noqa: SLF001 (what torch's all_gather_into_tensor calls)
 
         def wait() -> None:
-            with _connected():
+            with _peer_failures():
                 work.wait()
 
         return wait
 
-    def leave_together(self) -> None:
-        """Waits until all have come to the end, so that none is missed while another still saves."""
-        self._leave_if_told = lambda: None
+    def barrier(self) -> None:
+        """Waits until all processes have come to the end, so that none leaves while another still saves."""
+        self._raise_if_stopping = lambda: None
         with contextlib.suppress(TrainerError):
-            self.gather("left", "", seconds=_LEAVE_SECONDS)
+            self.all_gather_text("left", "", seconds=_BARRIER_SECONDS)
 
-    def _connect(self) -> Any:
-        """The process group; made with the first sum, when all have a model."""
-        if self._group is None:
-            self._group = _group(self._device.type, _C10D.PrefixStore("sums", self._store), self.world)
-        return self._group
+    def _connected_backend(self) -> Any:
+        """Torch's backend; made with the first collective, when all have a model."""
+        if self._backend is None:
+            self._backend = _backend(self._device.type, _C10D.PrefixStore("sums", self._store), self.world)
+        return self._backend
 
 
-def _group(device: str, store: Any, world: World) -> Any:
-    """The process group, on its own and not as torch's default one."""
+def _backend(device: str, store: Any, world: World) -> Any:
+    """Torch's backend, not registered as the default group."""
     if device == "cuda":
         options = _C10D.ProcessGroupNCCL.Options()
-        options._timeout = timedelta(seconds=SUM_SECONDS)  # noqa: SLF001 (torch sets it so itself)
+        options._timeout = timedelta(seconds=COLLECTIVE_SECONDS)  # noqa: SLF001 (torch sets it so itself)
         return _C10D.ProcessGroupNCCL(store, world.rank, world.size, options)
     options = _C10D.ProcessGroupGloo._Options()  # noqa: SLF001
-    options._timeout = timedelta(seconds=SUM_SECONDS)  # noqa: SLF001
+    options._timeout = timedelta(seconds=COLLECTIVE_SECONDS)  # noqa: SLF001
     # By itself Gloo takes the address of the host's name, which not every machine can resolve.
     options._devices = [_C10D.ProcessGroupGloo.create_device(hostname=_own_address(world))]  # noqa: SLF001
     return _C10D.ProcessGroupGloo(store, world.rank, world.size, options)
 
 
-def _store(world: World, leave_if_told: Callable[[], object]) -> Any:
+def _store(world: World, raise_if_stopping: Callable[[], object]) -> Any:
     """The store; other processes try again until process 0, or its name, is there."""
-    first, deadline = world.rank == 0, time.monotonic() + JOIN_SECONDS
+    first, deadline = world.rank == 0, time.monotonic() + RENDEZVOUS_SECONDS
     own = {"master_listen_fd": world.listener} if world.listener is not None else {}
     while True:
         try:
@@ -190,7 +190,7 @@ def _store(world: World, leave_if_told: Callable[[], object]) -> Any:
                 world.host,
                 world.port,
                 is_master=first,
-                timeout=timedelta(seconds=_TRY_SECONDS),
+                timeout=timedelta(seconds=_CONNECT_SECONDS),
                 wait_for_workers=False,
                 **own,
             )
@@ -198,11 +198,11 @@ def _store(world: World, leave_if_told: Callable[[], object]) -> Any:
             if first or time.monotonic() > deadline:
                 message = f"process 0 does not answer at {world.host}:{world.port}: {_first_line(error)}"
                 raise TrainerError(FailureReason.PEER_FAILED, message) from error
-        leave_if_told()
+        raise_if_stopping()
         time.sleep(1.0)
 
 
-class _connected(contextlib.AbstractContextManager[None]):  # noqa: N801 (a context manager)
+class _peer_failures(contextlib.AbstractContextManager[None]):  # noqa: N801 (a context manager)
     """Turns what torch raises when another process is gone into the end that it is."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
