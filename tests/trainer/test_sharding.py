@@ -193,7 +193,9 @@ def _told_in_a_step(process_group: ProcessGroup, folder: Path) -> int:
         _trainer(process_group, folder, Sharding(process_group, lambda _: False), type="none"),
         iter(range(100)),
     )
-    trainer.told_to_stop = lambda: process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+    trainer.stop_requested = lambda: (
+        process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+    )
     trainer.passes = Passes(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
     trainer.train_from(None)
     return trainer.saved_step

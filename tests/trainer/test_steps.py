@@ -95,7 +95,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_loses_nothing_of_it(make: 
     assert gpu.seen == [4 * LENGTH] * 4 + [2 * LENGTH] * 12
     assert trainer.state.global_step == 4
     first_step, rest = make(), make()
-    first_step.told_to_stop = lambda: first_step.state.global_step == 1
+    first_step.stop_requested = lambda: first_step.state.global_step == 1
     first_step.train_from(None)
     checkpoint = Path(first_step.args.output_dir) / "checkpoint-1"
     smaller = (checkpoint / "steps.json").read_text().replace(str(4 * LENGTH), str(2 * LENGTH))
@@ -126,7 +126,7 @@ def test_told_to_stop_within_a_step_the_checkpoint_is_of_the_step_before(
         asked += 1
         return asked > 2 * told_at + 1  # after the first pass of the step that follows
 
-    trainer.told_to_stop = told
+    trainer.stop_requested = told
     trainer.train_from(None)
     resumed, whole = make(), make()
     whole.train_from(None)
@@ -137,7 +137,7 @@ def test_told_to_stop_within_a_step_the_checkpoint_is_of_the_step_before(
 
 def test_told_to_stop_within_the_first_step_there_is_no_checkpoint(make: Callable[..., StepTrainer]) -> None:
     trainer = make()
-    trainer.told_to_stop = lambda: True
+    trainer.stop_requested = lambda: True
 
     trainer.train_from(None)
 
@@ -163,7 +163,7 @@ def test_model_that_has_forgotten_its_language_ends_the_training(make: Callable[
     """The random model's loss is above that of a guess: as if a training had made a good one so."""
     trainer = make()
     trainer.divergence = Divergence(has_read=True, steps=PATIENCE - 3)
-    trainer.told_to_stop = lambda: trainer.state.global_step == 1
+    trainer.stop_requested = lambda: trainer.state.global_step == 1
 
     trainer.train_from(None)
     resumed = make()

@@ -26,7 +26,7 @@ from finetune_trainer.contract.layout import (
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.launch import launch
-from finetune_trainer.distributed.worker import PipeSink, leave_with_launcher
+from finetune_trainer.distributed.worker import PipeSink, exit_with_launcher
 from finetune_trainer.distributed.world import Pod, World, leads
 from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.progress.reporter import HttpSink, Reporter, Sink
@@ -60,7 +60,7 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
     sink = HttpSink.from_environment(environment) if leads(environment) else None
     sinks: list[Sink] = [sink] if sink else []
     if world is not None:
-        leave_with_launcher()
+        exit_with_launcher()
         if world.local_rank == 0:
             sinks.append(PipeSink(world))
     reporter = Reporter(sinks)
@@ -124,7 +124,7 @@ def _train(
         if world is not None:
             from finetune_trainer.distributed.process_group import ProcessGroup
 
-            context = replace(context, process_group=ProcessGroup.join(world, context.leave_if_told))
+            context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
             if world.rank != 0:
                 assist(recipe, context)
                 return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)

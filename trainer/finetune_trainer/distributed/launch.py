@@ -27,10 +27,10 @@ from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.world import HERE, Pod, World
 from finetune_trainer.runtime.log import event
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _GRACE_SECONDS = 10.0
 """For the others to end by themselves once one has failed: all that they have left to do is to say why."""
-_LIBRARIES_OWN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _THREADS_ENV = "OMP_NUM_THREADS"
 _GPUS_ENV = "CUDA_VISIBLE_DEVICES"
 
@@ -41,14 +41,18 @@ class _Worker:
 
     rank: int
     process: subprocess.Popen[bytes]
-    said: Path
+    termination_file: Path
 
-    def last_word(self) -> Termination:
+    def termination(self) -> Termination:
         """How it has ended: its own message, else what its exit code says."""
-        found = Termination.read(self.said.read_text(encoding="utf-8")) if self.said.exists() else None
+        reported = (
+            Termination.read(self.termination_file.read_text(encoding="utf-8"))
+            if self.termination_file.exists()
+            else None
+        )
         code = self.process.returncode
-        if found is not None and (found.reason is None) == (code == 0):
-            return found
+        if reported is not None and (reported.reason is None) == (code == 0):
+            return reported
         if code < 0:
             message = f"process {self.rank} was ended by {signal.Signals(-code).name}"
             return Termination(outcome=Outcome.FAILED, reason=FailureReason.KILLED, message=message)
@@ -80,12 +84,12 @@ def launch(
         event("processes", here=pod.processes, nodes=pod.nodes if pod.nodes > 1 else None)
         workers = _start(recipe_file, pod, environment, work, stack, take, quiet=quiet)
         try:
-            ended = _outlive(workers, stop)
+            ended = _wait_for_workers(workers, stop)
         finally:
             for worker in workers:
                 worker.process.kill()
                 worker.process.wait()
-        return ended.last_word()
+        return ended.termination()
 
 
 def _start(
@@ -119,10 +123,10 @@ def _start(
             progress=write_end,
             quiet=quiet,
         )
-        said = work / f"end-{rank}.json"
+        termination_file = work / f"end-{rank}.json"
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune_trainer", "--recipe", str(recipe_file)],
-            env=_environment(environment, world, work, said),
+            env=_environment(environment, world, work, termination_file),
             # Its end tells the process that this one is gone.
             stdin=subprocess.PIPE,
             pass_fds=[write_end, *([listener.fileno()] if world.listener is not None and listener is not None else [])],
@@ -131,7 +135,7 @@ def _start(
         )
         assert process.stdin is not None
         stack.callback(process.stdin.close)
-        workers.append(_Worker(rank=rank, process=process, said=said))
+        workers.append(_Worker(rank=rank, process=process, termination_file=termination_file))
     os.close(write_end)
     if listener is not None:
         listener.close()
@@ -146,8 +150,8 @@ def _listen(pod: Pod) -> socket.socket | None:
     return socket.create_server((HERE if pod.host == HERE else "", pod.port), backlog=pod.size)
 
 
-def _environment(environment: Mapping[str, str], world: World, work: Path, said: Path) -> dict[str, str]:
-    hidden = (*_LIBRARIES_OWN, PROGRESS_URL_ENV)
+def _environment(environment: Mapping[str, str], world: World, work: Path, termination_file: Path) -> dict[str, str]:
+    hidden = (*_TORCHRUN_VARIABLES, PROGRESS_URL_ENV)
     threads = environment.get(_THREADS_ENV, "")
     shared = {_THREADS_ENV: str(max(1, int(threads) // world.local_size))} if threads.isdecimal() else {}
     # A process that sees one GPU needs to be told nothing more about it.
@@ -160,23 +164,23 @@ def _environment(environment: Mapping[str, str], world: World, work: Path, said:
         # torch's own words about connections that end, which are not the reason why.
         "TORCH_CPP_LOG_LEVEL": "FATAL",
         WORK_ENV: str(work),
-        TERMINATION_ENV: str(said),
+        TERMINATION_ENV: str(termination_file),
         **world.variables(),
     }
 
 
-def _outlive(workers: list[_Worker], stop: threading.Event) -> _Worker:
+def _wait_for_workers(workers: list[_Worker], stop: threading.Event) -> _Worker:
     """Waits for the end of all; returns the one whose end is the pod's.
 
     That is the first that failed by itself, and of those with its reason the lowest rank; of those that only lost the
     others, the first; when none has failed, the pod's first process.
     """
     failed: list[_Worker] = []
-    running, told = list(workers), False
+    running, stopping = list(workers), False
     deadline: float | None = None
     while running:
-        if stop.is_set() and not told:
-            told = True
+        if stop.is_set() and not stopping:
+            stopping = True
             for worker in running:
                 worker.process.terminate()
         for worker in [worker for worker in running if worker.process.poll() is not None]:
@@ -188,16 +192,16 @@ def _outlive(workers: list[_Worker], stop: threading.Event) -> _Worker:
         if deadline is not None and time.monotonic() > deadline:
             break
         if running:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
     if not failed:
         return workers[0]
-    own = [worker for worker in failed if worker.last_word().reason is not FailureReason.PEER_FAILED]
+    own = [worker for worker in failed if worker.termination().reason is not FailureReason.PEER_FAILED]
     first = (own or failed)[0]
-    last = first.last_word()
+    last = first.termination()
     # Where several have come to the same end, the one that writes the checkpoints knows most about it.
-    root = min((worker for worker in failed if worker.last_word().reason is last.reason), key=lambda one: one.rank)
-    last = root.last_word()
-    if not root.said.exists():
+    root = min((worker for worker in failed if worker.termination().reason is last.reason), key=lambda one: one.rank)
+    last = root.termination()
+    if not root.termination_file.exists():
         event("failed", level=logging.ERROR, reason=last.reason, message=last.message)
     return root
 

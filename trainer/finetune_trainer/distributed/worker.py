@@ -24,7 +24,7 @@ class PipeSink:
             return
 
 
-def leave_with_launcher() -> None:
+def exit_with_launcher() -> None:
     """Ends this process when the launcher has ended: nobody else would, outside of a container."""
 
     def wait() -> None:

@@ -78,16 +78,16 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
         )
 
 
-class EndWhenTold(TrainerCallback):  # type: ignore[misc]
+class StopWhenRequested(TrainerCallback):  # type: ignore[misc]
     """Ends the training when its processes have agreed to go; another one of them writes the checkpoint."""
 
-    def __init__(self, told: Callable[[], bool]) -> None:
-        self._told = told
+    def __init__(self, stop_requested: Callable[[], bool]) -> None:
+        self._stop_requested = stop_requested
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
         """Asks for the end where it was told."""
         del args, rest
-        if self._told() and state.global_step < state.max_steps:
+        if self._stop_requested() and state.global_step < state.max_steps:
             control.should_training_stop = True
         return control
 
@@ -98,7 +98,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
     Args:
         checkpointer: takes what was written.
         spec: how often.
-        told: whether the process was told to go.
+        stop_requested: whether the process was told to go.
         clock: seconds.
 
     Attributes:
@@ -108,13 +108,13 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
     worth_saving: Callable[[], bool] = staticmethod(lambda: True)
 
     def __init__(
-        self, checkpointer: Checkpointer, spec: CheckpointSpec, told: Callable[[], bool], clock: Clock
+        self, checkpointer: Checkpointer, spec: CheckpointSpec, stop_requested: Callable[[], bool], clock: Clock
     ) -> None:
         self._checkpointer = checkpointer
         self._steps = spec.every_steps
         minutes = spec.every_minutes or (None if spec.every_steps else DEFAULT_CHECKPOINT_MINUTES)
         self._seconds = minutes and minutes * 60.0
-        self._told = told
+        self._stop_requested = stop_requested
         self._clock = clock
         self._saved = clock()
 
@@ -127,7 +127,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         """Asks for a checkpoint where one is due, and for the end where it was told."""
         del args, rest
         last = state.global_step >= state.max_steps
-        if self._told() and not last:
+        if self._stop_requested() and not last:
             control.should_training_stop = control.should_save = True
         elif self._due(state.global_step, last=last) and self.worth_saving():
             control.should_save = True

@@ -51,7 +51,7 @@ class Context:
     patience: Patience = field(default_factory=Patience)
     process_group: "ProcessGroup | None" = None
 
-    def leave_if_told(self) -> None:
+    def raise_if_stopping(self) -> None:
         """Ends the run before the first step when the process was told to go.
 
         Raises:
@@ -66,16 +66,16 @@ class Context:
         Raises:
             TrainerError: PREEMPTED.
         """
-        self.leave_if_told()
+        self.raise_if_stopping()
         self.reporter.downloaded(count)
 
-    def unless_told(self, item: T) -> T:
+    def unless_stopping(self, item: T) -> T:
         """The item itself.
 
         Raises:
             TrainerError: PREEMPTED.
         """
-        self.leave_if_told()
+        self.raise_if_stopping()
         return item
 
 

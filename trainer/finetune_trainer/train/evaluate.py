@@ -51,7 +51,7 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     """The loss of the trainer's model, as it is now, in nats per trained token over all rows.
 
     Raises:
-        ToldToStopError: before a pass.
+        StopRequested: before a pass.
     """
     return trainer.summed(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
 
@@ -66,7 +66,7 @@ def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
         with torch.no_grad(), trainer.adapter_unchanged(), trainer.compute_loss_context_manager():
             for group in rows.groups():
                 for part in trainer.own_passes(group):
-                    trainer.leave_if_told()
+                    trainer.raise_if_stopping()
                     trainer.heartbeat()
                     # What the loss of training is made of (StepTrainer.compute_loss), without a router's loss.
                     found = model(**trainer._prepare_inputs(part), use_cache=False, fused_lm_head=True)  # noqa: SLF001

@@ -35,7 +35,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         recipe: when, and when to stop early.
         rows: what to measure with.
         reporter: is told the losses.
-        told: whether the process was told to go: it does not begin to measure; a resumed one does it first.
+        stop_requested: whether the process was told to go: it does not begin to measure; a resumed one does it first.
 
     Attributes:
         best: the adapter with the lowest loss so far; None when only the end is measured.
@@ -45,12 +45,14 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
     best: BestAdapter | None = None
     trainer: "StepTrainer"
 
-    def __init__(self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, told: Callable[[], bool]) -> None:
+    def __init__(
+        self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, stop_requested: Callable[[], bool]
+    ) -> None:
         self._every = recipe.evaluation.every_steps
         self._early_stopping = recipe.training.early_stopping
         self._rows = rows
         self._reporter = reporter
-        self._told = told
+        self._stop_requested = stop_requested
 
     def measures(self, trainer: "StepTrainer") -> None:
         """Makes the two known to each other."""
@@ -71,7 +73,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
         """Asks for a measurement where one is due. The last step's comes after its checkpoint (`finish`)."""
         del args, rest
-        if self._due(state) and not self._told():
+        if self._due(state) and not self._stop_requested():
             control.should_evaluate = True
         return control
 
@@ -89,7 +91,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Measures the trainer's adapter, notes it in the log, and keeps the adapter when it is the best.
 
         Raises:
-            ToldToStopError: before a pass; nothing is noted.
+            StopRequested: before a pass; nothing is noted.
             TrainerError: the loss is no number.
         """
         trainer, before = self.trainer, self._reporter.progress.stage
@@ -115,7 +117,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Measures the last step, unless that was done, and puts the best adapter into the model.
 
         Raises:
-            ToldToStopError: before a pass; the model has the last adapter then.
+            StopRequested: before a pass; the model has the last adapter then.
         """
         state = self.trainer.state
         if state.global_step not in measured(state.log_history):

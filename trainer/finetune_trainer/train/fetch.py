@@ -107,7 +107,7 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
 
         try:
             root = _cache_root(parse_uri(recipe.model.cache), context)
-            cache = ModelCache(root=root, now=context.now, leave=context.leave_if_told)
+            cache = ModelCache(root=root, now=context.now, leave=context.raise_if_stopping)
             return cache.folder(uri, objects, fill)
         except CacheUnusableError as error:
             message = f"{error}; the model is fetched to the pod's own disk"

@@ -64,12 +64,12 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
         loading = loader.submit(load_base, model, recipe.model, dtype, sharding)
         data = tokenised_once(recipe, inputs, tokenizer, context)
         prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
-    context.leave_if_told()
+    context.raise_if_stopping()
     base = loading.result()
     for rows in (data.rows, *([data.validation] if data.validation is not None else [])):
         length = recipe.dataset.max_length
         require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
-    context.leave_if_told()
+    context.raise_if_stopping()
     return Materials(
         tokenizer=tokenizer,
         data=data,

@@ -23,7 +23,7 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Passes, Tensors
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.trainer import StepTrainer, ToldToStopError
+from finetune_trainer.train.trainer import StepTrainer, StopRequested
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,20 +63,20 @@ class ParallelTrainer(StepTrainer):
         """The sum over the processes.
 
         Raises:
-            ToldToStopError: in all of them, when one was told to go.
+            StopRequested: in all of them, when one was told to go.
         """
         if self.alone:
             return super().summed(compute)
         part, abandoned = 0.0, False
         try:
             part = compute()
-        except ToldToStopError:
+        except StopRequested:
             abandoned = True
         total, left = self.process_group.all_reduce(
             torch.tensor([part, float(abandoned)], dtype=torch.float64)
         ).tolist()
         if left:
-            raise ToldToStopError
+            raise StopRequested
         return float(total)
 
     def go_on_alone(self) -> None:
@@ -104,16 +104,16 @@ class ParallelTrainer(StepTrainer):
         share = self._own_passes(model, step)
         # What is drawn outside of the passes, the order of the rows for one, must stay the same in all processes.
         before.restore()
-        mine = (share.loss, share.lacking is not None, share.abandoned, self.told_to_stop())
+        mine = (share.loss, share.lacking is not None, share.abandoned, self.stop_requested())
         sums = self.process_group.all_reduce(torch.tensor([float(value) for value in mine], dtype=torch.float64))
-        loss, lacking, abandoned, told = sums.tolist()
+        loss, lacking, abandoned, stopping = sums.tolist()
         if lacking:
             self._halve(model, step, share.lacking)
             return None
         if abandoned:
             self.process_group.stop_agreed = True
-            raise ToldToStopError
-        self.process_group.stop_agreed = told > 0
+            raise StopRequested
+        self.process_group.stop_agreed = stopping > 0
         all_reduce_gradients(trained_here, self.process_group)
         return torch.tensor(loss, dtype=torch.float32, device=step["input_ids"].device)
 
@@ -124,7 +124,7 @@ class ParallelTrainer(StepTrainer):
         try:
             with self.adapter_unchanged():
                 for number, part in enumerate(self.own_passes(step)):
-                    if self.told_to_stop():
+                    if self.stop_requested():
                         return Share(loss=0.0, abandoned=True)
                     place = number * world.size + world.rank
                     torch.manual_seed(pass_seed(self.args.seed, self.state.global_step, place))

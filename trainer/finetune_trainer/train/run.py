@@ -92,7 +92,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
     fetched = fetched_for(recipe, inputs, context)
-    context.leave_if_told()
+    context.raise_if_stopping()
 
     reporter.stage(Stage.LOADING)
     go_offline()
@@ -156,17 +156,23 @@ def trained(
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
-    from finetune_trainer.train.callbacks import EndWhenTold, ReportSteps, SaveWhenDue
+    from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.make import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
     process_group = context.process_group
-    told = context.stop.is_set if process_group is None else process_group.has_agreed_to_stop
+    stop_requested = context.stop.is_set if process_group is None else process_group.has_agreed_to_stop
     writes = process_group is None or process_group.is_main_process
-    end = SaveWhenDue(checkpointer, recipe.checkpoint, told, context.clock) if writes else EndWhenTold(told)
-    measure = Evaluation(recipe, materials.validation, context.reporter, told) if materials.validation else None
+    end = (
+        SaveWhenDue(checkpointer, recipe.checkpoint, stop_requested, context.clock)
+        if writes
+        else StopWhenRequested(stop_requested)
+    )
+    measure = (
+        Evaluation(recipe, materials.validation, context.reporter, stop_requested) if materials.validation else None
+    )
     callbacks = [history, report, end, *([measure] if measure else [])]
     folder, initial = (
         context.work / f"trainer-{process_group.world.rank if process_group else 0}",
@@ -176,7 +182,7 @@ def trained(
     trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, process_group, materials.sharding)
     if measure is not None:
         measure.measures(trainer)
-    trainer.told_to_stop, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
+    trainer.stop_requested, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
     trainer.heartbeat = context.reporter.update
     if isinstance(end, SaveWhenDue):
         end.worth_saving = lambda: not trainer.divergence.suspected
@@ -221,14 +227,14 @@ def compared(
         TrainerError: the stop flag was set, or the gate was missed.
     """
     from finetune_trainer.train.quality import Quality, compare
-    from finetune_trainer.train.trainer import ToldToStopError
+    from finetune_trainer.train.trainer import StopRequested
 
     if materials.validation is None and not materials.prompts.texts:
         return Quality()
     context.reporter.stage(Stage.EVALUATING)
     try:
         return compare(trainer, materials.tokenizer, materials.validation, materials.prompts, recipe.evaluation.gate)
-    except ToldToStopError:
+    except StopRequested:
         reason, message = FailureReason.PREEMPTED, "told to stop after the training, while its adapter was measured"
     except TrainerError as error:
         reason, message = error.reason, error.message

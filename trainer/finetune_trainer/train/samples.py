@@ -57,7 +57,7 @@ def answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[st
     """What the trainer's model answers, as it is now, in at most 256 tokens and what room it has.
 
     Raises:
-        ToldToStopError: before a token.
+        StopRequested: before a token.
     """
     model = trainer.model
     was_training = model.training
@@ -79,7 +79,7 @@ def _answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: frozenset[int
     ids = torch.tensor([prompt], device=trainer.args.device)
     mask = torch.ones_like(ids)
     for _ in range(min(MOST_NEW_TOKENS, places - len(prompt))):
-        trainer.leave_if_told()
+        trainer.raise_if_stopping()
         trainer.heartbeat()
         output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **last_only)
         cache, token = output.past_key_values, int(output.logits[0, -1].argmax())

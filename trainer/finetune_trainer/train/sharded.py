@@ -17,7 +17,7 @@ from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.batch import Tensors
 from finetune_trainer.train.parallel import ParallelTrainer, Share, pass_seed
-from finetune_trainer.train.trainer import ToldToStopError
+from finetune_trainer.train.trainer import StopRequested
 
 
 class ShardedTrainer(ParallelTrainer):
@@ -42,15 +42,15 @@ class ShardedTrainer(ParallelTrainer):
             if part is not None:
                 yield part
                 continue
-            self.leave_if_told()
+            self.raise_if_stopping()
             self.sharding.serve(training=False)
 
-    def leave_if_told(self) -> None:
-        """Raises ToldToStopError, in all processes, when one of them was told to go."""
+    def raise_if_stopping(self) -> None:
+        """Raises StopRequested, in all processes, when one of them was told to go."""
         if self.alone:
-            super().leave_if_told()
-        elif self._anywhere(self.told_to_stop())[0]:
-            raise ToldToStopError
+            super().raise_if_stopping()
+        elif self._anywhere(self.stop_requested())[0]:
+            raise StopRequested
 
     def go_on_alone(self) -> None:
         """Process 0 goes on; this call returns in the others when it needs nothing more of them."""
@@ -75,10 +75,10 @@ class ShardedTrainer(ParallelTrainer):
         lacking: BaseException | None = None
         own = super().own_passes(step)
         for number in range(self.passes.rounds(step, ranks=size)):
-            told, lacks = self._anywhere(self.told_to_stop(), lacking is not None)
+            stopping, lacks = self._anywhere(self.stop_requested(), lacking is not None)
             if lacks:
                 break
-            if told:
+            if stopping:
                 return Share(loss=0.0, abandoned=True)
             part = next(own, None)
             if part is None:

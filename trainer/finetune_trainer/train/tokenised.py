@@ -118,7 +118,7 @@ def _read(
     examples = read_examples(dataset, objects, context.open_store, context.downloaded, repeated)
     examples = _noting(only_conversations(examples, dataset.chat_template), kinds)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
-    keyed = _keyed(map(context.unless_told, rows), recipe.training.seed, keys)
+    keyed = _keyed(map(context.unless_stopping, rows), recipe.training.seed, keys)
     written = write_rows(keyed, context.work / f"{name}.arrow")
     counts.duplicates = repeated.count
     if not counts.rows:

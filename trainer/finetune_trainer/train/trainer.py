@@ -31,7 +31,7 @@ from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.state import StepRecord
 
 
-class ToldToStopError(Exception):
+class StopRequested(Exception):  # noqa: N818 (no error: the run goes on in the next pod)
     """The process was told to go in the middle of a step, whose work is lost; the trainer stands after the last one."""
 
 
@@ -43,7 +43,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         choice: how that was chosen by the memory at hand.
         last_loss: loss of the last step, nats per trained token.
         divergence: what the losses say of the model.
-        told_to_stop: asked before every pass.
+        stop_requested: asked before every pass.
         heartbeat: called between the passes and tokens of a measurement, which may take long.
         on_smaller_passes: told the new division when one had to be found for lack of memory.
         saved_step: step of the newest checkpoint, 0 when there is none.
@@ -57,7 +57,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     passes: Passes
     choice: Choice
     last_loss: float = math.nan
-    told_to_stop: Callable[[], bool] = staticmethod(lambda: False)
+    stop_requested: Callable[[], bool] = staticmethod(lambda: False)
     heartbeat: Callable[[], object] = staticmethod(lambda: None)
     on_smaller_passes: Callable[[Passes], object] = staticmethod(lambda _: None)
     saved_step: int = 0
@@ -97,7 +97,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             self.ended = self._is_at_its_end(self.state)
             if self.ended and self.evaluation is not None:
                 self.evaluation.finish()
-        except ToldToStopError:
+        except StopRequested:
             self.ended = False
             if self.state.global_step > self.saved_step:
                 self._save_checkpoint(self.model, None)
@@ -118,16 +118,16 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             self.evaluation is not None and self.evaluation.ended_early(state)
         )
 
-    def leave_if_told(self) -> None:
-        """Raises ToldToStopError when the process was told to go."""
-        if self.told_to_stop():
-            raise ToldToStopError
+    def raise_if_stopping(self) -> None:
+        """Raises StopRequested when the process was told to go."""
+        if self.stop_requested():
+            raise StopRequested
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:  # noqa: ARG002 (transformers' signature)
         """Measures the adapter with `evaluation`; transformers calls it when a callback has asked for it.
 
         Raises:
-            ToldToStopError: before a pass.
+            StopRequested: before a pass.
             TrainerError: the validation loss is no number.
         """
         assert self.evaluation is not None, "only it asks"
@@ -151,7 +151,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         and their weights stay, so it is the same step.
 
         Raises:
-            ToldToStopError: before a pass.
+            StopRequested: before a pass.
             TrainerError: the loss is no number any more, or the training destroys the model.
         """
         before = RngState.capture()
@@ -160,7 +160,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             while total is None:
                 before.restore()
                 total = self._passes_of_step(model, inputs)
-        except ToldToStopError:
+        except StopRequested:
             model.zero_grad()
             self._after_step.restore()
             raise
@@ -178,7 +178,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         try:
             with self.adapter_unchanged():
                 for part in self.own_passes(step):
-                    self.leave_if_told()
+                    self.raise_if_stopping()
                     losses.append(self._one_pass(model, part, trained))
         except (RuntimeError, MemoryError) as error:
             smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
@@ -222,7 +222,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """What all processes have computed together; alone, what this one does.
 
         Raises:
-            ToldToStopError: one of them was told to go before it had computed its part.
+            StopRequested: one of them was told to go before it had computed its part.
         """
         return compute()
 
