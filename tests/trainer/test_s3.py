@@ -158,7 +158,7 @@ def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training
     admin = s3server.mount(tmp_path / "admin", server.admin)
     sections = {"training": {"maxSteps": 8, "batchSize": 8}, "checkpoint": {"everySteps": 2}}
     calm = _run(_recipe(server, "s3://data/unheard", **sections), admin, tmp_path / "calm", "pod")
-    monkeypatch.setattr("finetune_trainer.checkpoints.background.LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("finetune_trainer.checkpoints.checkpointer.LONGEST_WAIT", 0.2)
     caplog.clear()
     seen: list[Progress] = []
     with httpfaults.running(server.endpoint) as faults:

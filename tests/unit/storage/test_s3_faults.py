@@ -12,7 +12,7 @@ import pytest
 
 import httpfaults
 import s3server
-from finetune_trainer.checkpoints import Shelf
+from finetune_trainer.checkpoints import CheckpointStore
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting, StorageSpec
@@ -245,9 +245,9 @@ def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
     s3: S3Server, faults: Faults, store: Open, tmp_path: Path
 ) -> None:
     (tmp_path / "steps.json").write_text("{}")
-    shelf = Shelf(
+    checkpoints = CheckpointStore(
         store=store(ONCE),
-        place=parse_uri("s3://data/shelf/checkpoints"),
+        uri=parse_uri("s3://data/shelf/checkpoints"),
         fingerprint="0" * 64,
         keep=2,
         attempt=1,
@@ -256,10 +256,10 @@ def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
         now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         patience=Patience(seconds=5, first_pause=0.05),
     )
-    shelf.put(tmp_path, 3, 12, ignore)
+    checkpoints.upload(tmp_path, 3, 12, ignore)
     assert len(s3.keys("shelf/")) == 2
     faults.plan = httpfaults.first(*[Fault.SLOW_DOWN] * 3, method="DELETE")
-    shelf.clear()
+    checkpoints.delete_all()
     assert s3.keys("shelf/") == []
 
 

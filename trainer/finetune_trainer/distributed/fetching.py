@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from finetune_trainer.checkpoints import Found
+from finetune_trainer.checkpoints import FetchedCheckpoint
 from finetune_trainer.contract.checkpoint import CheckpointManifest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
@@ -66,8 +66,8 @@ def _read(text: str) -> Fetched:
     )
 
 
-def _checkpoint(folder: str, manifest: str, uri: Uri) -> Found:
+def _checkpoint(folder: str, manifest: str, uri: Uri) -> FetchedCheckpoint:
     read = CheckpointManifest.read(manifest.encode())
     if read is None:
         raise TrainerError(FailureReason.INTERNAL, f"the manifest of {uri} was not understood by a second process")
-    return Found(folder=Path(folder), manifest=read, uri=uri)
+    return FetchedCheckpoint(folder=Path(folder), manifest=read, uri=uri)

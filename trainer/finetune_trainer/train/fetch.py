@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_trainer.checkpoints import Found
+from finetune_trainer.checkpoints import FetchedCheckpoint
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
@@ -34,7 +34,7 @@ class Fetched:
     model: Path
     licence: str | None
     initial_adapter: Path | None
-    checkpoint: Found | None
+    checkpoint: FetchedCheckpoint | None
 
 
 def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:

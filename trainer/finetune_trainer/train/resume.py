@@ -3,7 +3,7 @@
 import logging
 from dataclasses import replace
 
-from finetune_trainer.checkpoints import Checkpointer, Found, Shelf
+from finetune_trainer.checkpoints import Checkpointer, CheckpointStore, FetchedCheckpoint
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import checkpoints_prefix
 from finetune_trainer.contract.recipe import Recipe
@@ -17,19 +17,19 @@ _PATIENCE_SECONDS = 60.0
 """With storage that does not answer: a pod that is told to go has two minutes."""
 
 
-def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Found | None:
+def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedCheckpoint | None:
     """The newest whole checkpoint of this very run, fetched; None when there is none.
 
     Raises:
         TrainerError: the storage's reason, or the process was told to go.
     """
-    found = shelf_of(recipe, inputs, context).newest(context.work / "checkpoint", context.downloaded)
-    if found is not None:
-        manifest, here = found.manifest, shaping_versions()
+    checkpoint = checkpoint_store(recipe, inputs, context).fetch_newest(context.work / "checkpoint", context.downloaded)
+    if checkpoint is not None:
+        manifest, here = checkpoint.manifest, shaping_versions()
         event(
             "resuming",
             step=f"{manifest.step}/{manifest.total_steps}",
-            uri=found.uri,
+            uri=checkpoint.uri,
             # Another version may compute other last bits: the run goes on, but not exactly as it would have.
             other_versions=", ".join(
                 f"{name} {was}" for name, was in manifest.versions.items() if was != here.get(name)
@@ -43,31 +43,33 @@ def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Found
             total_steps=manifest.total_steps,
             percent=100 * manifest.step // manifest.total_steps,
         )
-    return found
+    return checkpoint
 
 
-def checkpoint_at(place: Uri, recipe: Recipe, inputs: Inputs, context: Context) -> Found:
+def checkpoint_at(uri: Uri, recipe: Recipe, inputs: Inputs, context: Context) -> FetchedCheckpoint:
     """The checkpoint that another pod of this training has chosen, fetched.
 
     Raises:
         TrainerError: the storage's reason, STORAGE_UNAVAILABLE where it is gone or damaged here, or the process was
             told to go.
     """
-    found = shelf_of(recipe, inputs, context).newest(context.work / "checkpoint", context.downloaded, only=place)
-    if found is None:
-        message = f"the checkpoint {place}, which process 0 has chosen, cannot be had whole from here"
+    checkpoint = checkpoint_store(recipe, inputs, context).fetch_newest(
+        context.work / "checkpoint", context.downloaded, only=uri
+    )
+    if checkpoint is None:
+        message = f"the checkpoint {uri}, which process 0 has chosen, cannot be had whole from here"
         raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, message)
-    return found
+    return checkpoint
 
 
-def shelf_of(recipe: Recipe, inputs: Inputs, context: Context) -> Shelf:
+def checkpoint_store(recipe: Recipe, inputs: Inputs, context: Context) -> CheckpointStore:
     """Where the checkpoints of this very run are."""
     asked = recipe.checkpoint.uri
     output = parse_uri(recipe.output.uri)
-    place = checkpoints_prefix(output, parse_uri(asked) if asked else None, recipe.job.name, inputs.fingerprint)
-    return Shelf(
-        store=context.open_store(place),
-        place=place,
+    uri = checkpoints_prefix(output, parse_uri(asked) if asked else None, recipe.job.name, inputs.fingerprint)
+    return CheckpointStore(
+        store=context.open_store(uri),
+        uri=uri,
         fingerprint=inputs.fingerprint,
         keep=recipe.checkpoint.keep,
         attempt=recipe.job.attempt,
@@ -80,15 +82,15 @@ def shelf_of(recipe: Recipe, inputs: Inputs, context: Context) -> Shelf:
 
 def remove_checkpoints(recipe: Recipe, inputs: Inputs, context: Context) -> None:
     """Removes this run's checkpoints: its adapter is there. What cannot be removed is only logged."""
-    shelf = shelf_of(recipe, inputs, context)
+    checkpoints = checkpoint_store(recipe, inputs, context)
     try:
-        shelf.clear()
+        checkpoints.delete_all()
     except TrainerError as error:
-        event("checkpoint", level=logging.WARNING, uri=shelf.place, message=f"not removed: {error.message}")
+        event("checkpoint", level=logging.WARNING, uri=checkpoints.uri, message=f"not removed: {error.message}")
 
 
-def left_behind(checkpointer: Checkpointer, start: Found | None) -> str:
+def left_behind(checkpointer: Checkpointer, start: FetchedCheckpoint | None) -> str:
     """What the next attempt finds, for the message at the end of this one."""
-    step = checkpointer.put_step or (start.manifest.step if start else None)
+    step = checkpointer.uploaded_step or (start.manifest.step if start else None)
     newest = f"the newest checkpoint is of step {step}" if step else "there is no checkpoint"
     return f"{newest} (a later one could not be put: {checkpointer.failure})" if checkpointer.failure else newest

@@ -20,7 +20,7 @@ from finetune_trainer.train.commit import merged_model, published
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.fetch import Fetched, fetch
 from finetune_trainer.train.inputs import Inputs, find_inputs
-from finetune_trainer.train.resume import left_behind, remove_checkpoints, shelf_of
+from finetune_trainer.train.resume import checkpoint_store, left_behind, remove_checkpoints
 
 _DONE_BEFORE = "done-before"
 """Under which process 0 says whether there is anything to train."""
@@ -72,7 +72,13 @@ def assist(recipe: Recipe, context: Context) -> None:
         from finetune_trainer.train.materials import load_materials
 
         materials = load_materials(recipe, inputs, fetched.model, context)
-        trained(recipe, materials, fetched, Checkpointer(shelf_of(recipe, inputs, context), context.reporter), context)
+        trained(
+            recipe,
+            materials,
+            fetched,
+            Checkpointer(checkpoint_store(recipe, inputs, context), context.reporter),
+            context,
+        )
 
 
 def fetched_for(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
@@ -100,7 +106,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     from finetune_trainer.train.materials import load_materials
 
     materials = load_materials(recipe, inputs, fetched.model, context)
-    checkpointer = Checkpointer(shelf_of(recipe, inputs, context), reporter)
+    checkpointer = Checkpointer(checkpoint_store(recipe, inputs, context), reporter)
     trainer = trained(recipe, materials, fetched, checkpointer, context)
     try:
         quality = compared(recipe, trainer, materials, fetched, checkpointer, context)

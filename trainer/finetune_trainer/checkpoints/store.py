@@ -24,7 +24,7 @@ class _DamagedError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FetchedCheckpoint:
     """A checkpoint that was fetched and is whole.
 
     Attributes:
@@ -39,12 +39,12 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
-    """Where the checkpoints of one run are, and who writes them.
+class CheckpointStore:
+    """The checkpoints of one run in storage, for one writer.
 
     Attributes:
-        store: the store of `place`.
-        place: the folder of the run's checkpoints.
+        store: the store of `uri`.
+        uri: the folder of the run's checkpoints.
         fingerprint: the run's.
         keep: newest checkpoints that stay.
         attempt: number of the attempt that writes.
@@ -55,7 +55,7 @@ class Shelf:
     """
 
     store: Store
-    place: Uri
+    uri: Uri
     fingerprint: str
     keep: int
     attempt: int
@@ -64,20 +64,20 @@ class Shelf:
     now: Callable[[], datetime]
     patience: Patience
 
-    def put(self, folder: Path, step: int, total_steps: int, moved: ByteCount) -> Uri:
+    def upload(self, folder: Path, step: int, total_steps: int, on_bytes: ByteCount) -> Uri:
         """Uploads the files of `folder` and then their manifest; the oldest checkpoints give way.
 
         Returns:
-            The checkpoint's place.
+            The checkpoint's folder in storage.
 
         Raises:
-            TrainerError: the storage's reason; nothing counts as put then.
+            TrainerError: the storage's reason; nothing counts as uploaded then.
         """
-        place = self.place.child(checkpoint_folder(step, self.writer))
+        uri = self.uri.child(checkpoint_folder(step, self.writer))
         files = files_under(folder)
         entries = [manifest_entry(file.relative_to(folder).as_posix(), file) for file in files]
         for file, entry in zip(files, entries, strict=True):
-            self.patience.call(partial(self.store.upload, file, place.child(*entry.path.split("/")), moved))
+            self.patience.call(partial(self.store.upload, file, uri.child(*entry.path.split("/")), on_bytes))
         manifest = CheckpointManifest(
             fingerprint=self.fingerprint,
             step=step,
@@ -90,18 +90,18 @@ class Shelf:
         )
         content = (manifest.to_json() + "\n").encode()
         # The folder is this writer's own, so there is nobody to win against.
-        self.patience.call(partial(self.store.replace, place.child(CHECKPOINT_MANIFEST_NAME), content))
+        self.patience.call(partial(self.store.replace, uri.child(CHECKPOINT_MANIFEST_NAME), content))
         with contextlib.suppress(TrainerError):  # What was to go and stays costs space, and is tried again.
             self._prune()
-        return place
+        return uri
 
-    def newest(self, target: Path, moved: ByteCount, *, only: Uri | None = None) -> Found | None:
+    def fetch_newest(self, target: Path, on_bytes: ByteCount, *, only: Uri | None = None) -> FetchedCheckpoint | None:
         """Fetches the newest checkpoint that is whole; every damaged one before it is logged and passed over.
 
         Args:
             target: an absent or empty folder for its files.
-            moved: is told the bytes moved.
-            only: the one place that is looked at; None for all.
+            on_bytes: called with bytes transferred.
+            only: the one checkpoint to look at; None for all.
 
         Raises:
             TrainerError: the storage's reason. An older checkpoint is no answer to storage that does not answer.
@@ -110,21 +110,21 @@ class Shelf:
             if not folder.committed or (only is not None and folder.uri != only):
                 continue
             try:
-                manifest = self._manifest(folder)
-                self._fetch(folder, manifest, target, moved)
+                manifest = self._checked_manifest(folder)
+                self._fetch(folder, manifest, target, on_bytes)
             except (_DamagedError, ObjectNotFoundError, ObjectReplacedError) as error:
                 event("checkpoint", level=logging.WARNING, uri=folder.uri, message=f"passed over: {error}")
                 continue
-            return Found(folder=target, manifest=manifest, uri=folder.uri)
+            return FetchedCheckpoint(folder=target, manifest=manifest, uri=folder.uri)
         return None
 
-    def clear(self) -> None:
+    def delete_all(self) -> None:
         """Removes all checkpoints of the run: its adapter is there.
 
         Raises:
             TrainerError: the storage's reason.
         """
-        self.patience.call(partial(self.store.delete_folder, self.place))
+        self.patience.call(partial(self.store.delete_folder, self.uri))
 
     def _prune(self) -> None:
         """Removes all but the newest checkpoints, and halves of older ones that a killed writer has left."""
@@ -136,20 +136,22 @@ class Shelf:
                 self.store.delete_folder(folder.uri)
             kept += folder.committed
 
-    def _folders(self) -> list["_Folder"]:
+    def _folders(self) -> list["_CheckpointFolder"]:
         """The folders that are there, newest first."""
         try:
-            found = self.patience.call(partial(self.store.stat, self.place))
+            objects = self.patience.call(partial(self.store.stat, self.uri))
         except ObjectNotFoundError:
             return []
-        top = str(self.place).rstrip("/") + "/"
+        top = str(self.uri).rstrip("/") + "/"
         folders: dict[str, dict[str, SourceObject]] = {}
-        for item in found:
+        for item in objects:
             name, _, path = item.uri.removeprefix(top).partition("/")
             folders.setdefault(name, {})[path] = item
-        return [_Folder(uri=self.place.child(name), objects=folders[name]) for name in sorted(folders, reverse=True)]
+        return [
+            _CheckpointFolder(uri=self.uri.child(name), objects=folders[name]) for name in sorted(folders, reverse=True)
+        ]
 
-    def _manifest(self, folder: "_Folder") -> CheckpointManifest:
+    def _checked_manifest(self, folder: "_CheckpointFolder") -> CheckpointManifest:
         content = self.patience.call(partial(self.store.read, folder.uri.child(CHECKPOINT_MANIFEST_NAME)))
         manifest = CheckpointManifest.read(content or b"")
         if manifest is None:
@@ -164,18 +166,20 @@ class Shelf:
                 raise _DamagedError(f"{file.path} is missing or of another size")
         return manifest
 
-    def _fetch(self, folder: "_Folder", manifest: CheckpointManifest, target: Path, moved: ByteCount) -> None:
+    def _fetch(
+        self, folder: "_CheckpointFolder", manifest: CheckpointManifest, target: Path, on_bytes: ByteCount
+    ) -> None:
         for file in manifest.files:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.patience.call(partial(self.store.download, folder.objects[file.path], path, moved))
+            self.patience.call(partial(self.store.download, folder.objects[file.path], path, on_bytes))
             if sha256_of(path) != file.sha256:
                 raise _DamagedError(f"{file.path} has other bytes than its checksum says")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Folder:
-    """A folder of the shelf: its place and its objects by path."""
+class _CheckpointFolder:
+    """The folder of one checkpoint, and its objects by path."""
 
     uri: Uri
     objects: Mapping[str, SourceObject]
