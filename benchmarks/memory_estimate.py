@@ -25,17 +25,29 @@ MIB = 1 << 20
 
 def cases(*, full: bool) -> Iterator[Case]:
     """What is measured."""
-    for tokens, quantization, checkpointing, packed in product(
+    for tokens, quantization, gradient_checkpointing, packed in product(
         (512, 2048), ("nf4", "none"), (False, True), (True, False)
     ):
-        yield Case(shape="small", tokens=tokens, quantization=quantization, checkpointing=checkpointing, packed=packed)
+        yield Case(
+            shape="small",
+            tokens=tokens,
+            quantization=quantization,
+            gradient_checkpointing=gradient_checkpointing,
+            packed=packed,
+        )
     if full:
-        for quantization, checkpointing, packed in product(("nf4", "none"), (False, True), (True, False)):
-            yield Case(shape="135M", tokens=512, quantization=quantization, checkpointing=checkpointing, packed=packed)
+        for quantization, gradient_checkpointing, packed in product(("nf4", "none"), (False, True), (True, False)):
+            yield Case(
+                shape="135M",
+                tokens=512,
+                quantization=quantization,
+                gradient_checkpointing=gradient_checkpointing,
+                packed=packed,
+            )
     yield Case(shape="small", tokens=2048, attention="varlen")
     yield Case(shape="small", tokens=2048, attention="eager")
     yield Case(shape="small", tokens=2048, dtype="bfloat16")
-    yield Case(shape="small", tokens=2048, dtype="bfloat16", checkpointing=True)
+    yield Case(shape="small", tokens=2048, dtype="bfloat16", gradient_checkpointing=True)
     yield Case(shape="small", tokens=2048, quantization="int8", packed=False)
     yield Case(shape="small", tokens=2048, quantization="fp4", lora=(("dropout", "0.1"),))
     yield Case(shape="small", tokens=2048, lora=(("variant", "dora"),))
@@ -54,7 +66,7 @@ def row_of(case: Case, said: MemoryEstimate, found: Counted) -> list[str]:
         kind,
         way,
         f"{case.tokens:,}",
-        "on" if case.checkpointing else "off",
+        "on" if case.gradient_checkpointing else "off",
         *(f"{one / MIB:.1f} / {other / MIB:.1f}" for one, other in pairs),
         f"{100 * (total / counted - 1):+.0f} %",
     ]

@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.data.tokens import TokenRow
-from finetune_trainer.memory.activations import Masking, Pass
-from finetune_trainer.memory.estimate import MemoryEstimate, Plan, estimate
+from finetune_trainer.memory.activations import Masking, MicroBatchShape
+from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.sizes import loaded_shape
 from finetune_trainer.train.make import make_trainer
@@ -53,7 +53,7 @@ class Case:
     tokens: int
     quantization: str = "nf4"
     dtype: str = "float32"
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     packed: bool = True
     attention: str = "sdpa"
     lora: tuple[tuple[str, Any], ...] = ()
@@ -80,7 +80,7 @@ class Case:
                     "batchSize": ROWS_A_PASS,
                     "microBatchSize": ROWS_A_PASS,
                     "maxSteps": 2,
-                    "gradientCheckpointing": switch[self.checkpointing],
+                    "gradientCheckpointing": switch[self.gradient_checkpointing],
                 },
                 "output": {"uri": "file:///out"},
             }
@@ -129,15 +129,15 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     gradients = sum(map(_bytes, trained))
     tokens = length * ROWS_A_PASS
     masking = Masking.VARLEN if trainer.passes.varlen else Masking.EAGER if case.attention == "eager" else Masking.DENSE
-    one = Pass(
+    micro_batch = MicroBatchShape(
         tokens=tokens,
         span=tokens if case.packed else length,
-        checkpointing=case.checkpointing,
-        unpacked=trainer.choice.division.unpacked,
+        gradient_checkpointing=case.gradient_checkpointing,
+        keep_dequantized=trainer.choice.division.keep_dequantized,
     )
-    plan = Plan.of(recipe, cuda=False, masking=masking)
+    plan = TrainingSetup.of(recipe, cuda=False, masking=masking)
     assert trainer.passes.packed is case.packed
-    return estimate(shape, plan, one), Counted(
+    return estimate(shape, plan, micro_batch), Counted(
         model=model_bytes, trained=2 * gradients + sum(map(_bytes, state)), step=steps[-1] - gradients
     )
 

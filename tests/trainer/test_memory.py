@@ -19,7 +19,7 @@ pytestmark = pytest.mark.trainer
     "case",
     [
         Case(shape="small", tokens=512),
-        Case(shape="small", tokens=1024, checkpointing=True, packed=False, quantization="none"),
+        Case(shape="small", tokens=1024, gradient_checkpointing=True, packed=False, quantization="none"),
         Case(shape="small", tokens=1024, dtype="bfloat16", attention="varlen"),
     ],
     ids=["packed", "padded-checkpointing", "bfloat16-varlen"],
@@ -65,5 +65,5 @@ def test_memory_decides_on_a_cpu_only_when_it_is_short(
 
     found = divide_steps(recipe, model, torch.float32, packed=True, longest=64, free=free)
 
-    assert (found.division.pass_tokens, found.division.checkpointing) == expected
+    assert (found.division.pass_tokens, found.division.gradient_checkpointing) == expected
     assert found.memory is not None

@@ -94,7 +94,7 @@ def test_optimizers_that_differ_only_in_speed_and_memory_run(local_run: Runs) ->
 
 
 def test_the_default_optimizer_is_fused(tmp_path: Path) -> None:
-    settings = trainer_settings(TrainingSpec(), torch.float32, tmp_path, checkpointing=False)
+    settings = trainer_settings(TrainingSpec(), torch.float32, tmp_path, gradient_checkpointing=False)
 
     optimizer, options = Trainer.get_optimizer_cls_and_kwargs(settings)
 

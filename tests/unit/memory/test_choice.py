@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.memory.choice import Choice, Division, choose, largest_pass
-from finetune_trainer.memory.estimate import GIB, Plan, estimate
+from finetune_trainer.memory.estimate import GIB, TrainingSetup, estimate
 from unit.memory.test_estimate import llama_3_8b
 from unit.trainer_train.recipes import recipe
 
@@ -15,14 +15,14 @@ def chosen(
 ) -> Choice:
     asked = recipe(**sections)
     free = None if gib is None else int(gib * GIB)
-    plan = Plan.of(asked, cuda=cuda)
+    plan = TrainingSetup.of(asked, cuda=cuda)
     found = choose(asked, llama_3_8b(), plan, packed=packed, longest=longest, free=free)
     if found.fits:
         assert free is not None
         assert found.memory is not None
         assert found.memory.total < free
-        one = largest_pass(found.division, packed=packed, longest=longest)
-        assert found.memory == estimate(llama_3_8b(), plan, one)
+        micro_batch = largest_pass(found.division, packed=packed, longest=longest)
+        assert found.memory == estimate(llama_3_8b(), plan, micro_batch)
     return found
 
 
@@ -32,50 +32,50 @@ def chosen(
 )
 def test_an_8b_model_on_gpus_of_all_sizes(gib: float, tokens: int, again: bool) -> None:
     found = chosen(gib)
-    assert (found.division.pass_tokens, found.division.checkpointing, found.fits) == (tokens, again, True)
+    assert (found.division.pass_tokens, found.division.gradient_checkpointing, found.fits) == (tokens, again, True)
 
 
 def test_more_memory_never_makes_a_pass_smaller() -> None:
     speeds = [chosen(gib).division for gib in range(8, 160, 4)]
-    order = [(not item.checkpointing, item.pass_tokens) for item in speeds]
+    order = [(not item.gradient_checkpointing, item.pass_tokens) for item in speeds]
     assert order == sorted(order)
 
 
 def test_what_the_recipe_sets_is_taken() -> None:
     both = chosen(140, training={"gradientCheckpointing": "enabled", "microBatchSize": 4, "batchSize": 16})
-    assert both.division == Division(pass_tokens=8192, max_rows=4, checkpointing=True)
+    assert both.division == Division(pass_tokens=8192, max_rows=4, gradient_checkpointing=True)
     never = chosen(24, training={"gradientCheckpointing": "disabled"})
-    assert not never.division.checkpointing
+    assert not never.division.gradient_checkpointing
     assert never.division.pass_tokens < 4096
 
 
 def test_a_long_row_goes_alone_and_is_counted_whole() -> None:
     found = chosen(24, longest=30_000)
-    one = largest_pass(found.division, packed=True, longest=30_000)
-    assert found.division.checkpointing
-    assert one.tokens >= 30_000
+    micro_batch = largest_pass(found.division, packed=True, longest=30_000)
+    assert found.division.gradient_checkpointing
+    assert micro_batch.tokens >= 30_000
 
 
 def test_a_short_step_needs_no_room_for_more() -> None:
     found = chosen(24, longest=100, training={"batchSize": 4})
-    assert not found.division.checkpointing
+    assert not found.division.gradient_checkpointing
 
 
 def test_what_does_not_fit_is_tried_in_the_smallest_way() -> None:
     found = chosen(6)
-    assert (found.fits, found.division.pass_tokens, found.division.checkpointing) == (False, 512, True)
+    assert (found.fits, found.division.pass_tokens, found.division.gradient_checkpointing) == (False, 512, True)
 
 
 def test_nothing_known_of_the_memory() -> None:
     found = chosen(None)
-    assert (found.fits, found.division.pass_tokens, found.division.checkpointing) == (None, 8192, True)
+    assert (found.fits, found.division.pass_tokens, found.division.gradient_checkpointing) == (None, 8192, True)
     assert chosen(None, cuda=False).division.pass_tokens == 512
 
 
 def test_a_model_of_unknown_sizes() -> None:
     asked = recipe()
-    found = choose(asked, None, Plan.of(asked, cuda=True), packed=True, longest=10, free=GIB)
-    assert (found.memory, found.fits, found.division.checkpointing) == (None, None, True)
+    found = choose(asked, None, TrainingSetup.of(asked, cuda=True), packed=True, longest=10, free=GIB)
+    assert (found.memory, found.fits, found.division.gradient_checkpointing) == (None, None, True)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_a_model_of_unknown_sizes() -> None:
 )
 def test_a_cpu_keeps_its_passes_unless_memory_forces_less(gib: float, tokens: int, again: bool) -> None:
     found = chosen(gib, cuda=False, longest=100)
-    assert (found.division.pass_tokens, found.division.checkpointing) == (tokens, again)
+    assert (found.division.pass_tokens, found.division.gradient_checkpointing) == (tokens, again)
 
 
 @pytest.mark.parametrize(
-    ("gib", "sections", "unpacked"),
+    ("gib", "sections", "keep_dequantized"),
     [
         (60, {}, True),
         (17, {}, False),
@@ -99,7 +99,7 @@ def test_a_cpu_keeps_its_passes_unless_memory_forces_less(gib: float, tokens: in
     ],
 )
 def test_a_cpu_keeps_unpacked_weights_where_there_is_room(
-    gib: float | None, sections: dict[str, Any], unpacked: bool
+    gib: float | None, sections: dict[str, Any], keep_dequantized: bool
 ) -> None:
-    assert chosen(gib, cuda=False, longest=100, **sections).division.unpacked == unpacked
-    assert not chosen(400, **sections).division.unpacked, "a GPU never does"
+    assert chosen(gib, cuda=False, longest=100, **sections).division.keep_dequantized == keep_dequantized
+    assert not chosen(400, **sections).division.keep_dequantized, "a GPU never does"

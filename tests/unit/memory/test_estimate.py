@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.recipe.training import Optimizer
-from finetune_trainer.memory.activations import Masking, Pass
-from finetune_trainer.memory.estimate import GIB, MemoryEstimate, Plan, estimate
+from finetune_trainer.memory.activations import Masking, MicroBatchShape
+from finetune_trainer.memory.estimate import GIB, MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.memory.shape import ModelShape, model_shape, tensors_of_llama
-from finetune_trainer.memory.trained import optimizer_bytes, trained_bytes, trained_tensors
+from finetune_trainer.memory.trainable import optimizer_bytes, trained_bytes, trained_tensors
 from unit.memory.published import LLAMA_3_8B, LLAMA_3_8B_BYTES
 from unit.trainer_train.recipes import recipe
 
@@ -22,8 +22,8 @@ def llama_3_8b() -> ModelShape:
 
 
 def estimated(tokens: int, *, again: bool = True, masking: Masking | None = None, **sections: Any) -> MemoryEstimate:
-    one = Pass(tokens=tokens, span=tokens, checkpointing=again)
-    return estimate(llama_3_8b(), Plan.of(recipe(**sections), cuda=True, masking=masking), one)
+    micro_batch = MicroBatchShape(tokens=tokens, span=tokens, gradient_checkpointing=again)
+    return estimate(llama_3_8b(), TrainingSetup.of(recipe(**sections), cuda=True, masking=masking), micro_batch)
 
 
 def test_torchtunes_8b_qlora() -> None:

@@ -11,10 +11,10 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.lora import LoraVariant
 from finetune_trainer.contract.recipe.model import QuantizationType
-from finetune_trainer.memory.activations import Pass
-from finetune_trainer.memory.estimate import MemoryEstimate, Plan, estimate
+from finetune_trainer.memory.activations import MicroBatchShape
+from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.memory.shape import ModelShape
-from finetune_trainer.memory.trained import FLOAT32
+from finetune_trainer.memory.trainable import FLOAT32
 
 GPU_TOKENS = (16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
 """Tokens of a pass on a GPU, the first that fit. Unpacking 4-bit weights is paid per pass: at 16k tokens it is 2 % of
@@ -35,15 +35,15 @@ class Division:
     Attributes:
         pass_tokens: most tokens of a forward pass; a longer row goes alone.
         max_rows: most rows of a forward pass.
-        checkpointing: whether activations are computed again in the backward pass.
-        unpacked: whether 4-bit weights stay unpacked from a layer's forward to its backward pass, in float32 on a CPU.
-            It changes the speed only.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+        keep_dequantized: whether 4-bit weights stay dequantized from a layer's forward to its backward pass, in float32
+            on a CPU. It changes the speed only.
     """
 
     pass_tokens: int
     max_rows: int
-    checkpointing: bool
-    unpacked: bool = False
+    gradient_checkpointing: bool
+    keep_dequantized: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,46 +62,51 @@ class Choice:
 
 
 def choose(
-    recipe: Recipe, shape: ModelShape | None, plan: Plan, *, packed: bool, longest: int, free: int | None
+    recipe: Recipe, shape: ModelShape | None, setup: TrainingSetup, *, packed: bool, longest: int, free: int | None
 ) -> Choice:
     """The fastest division that fits: without computing activations again if that leaves room for large passes.
 
     Args:
         recipe: the recipe; what it sets is taken as it is.
         shape: the model's sizes.
-        plan: what else the memory depends on.
+        setup: what else the memory depends on.
         packed: rows one after the other; otherwise side by side with padding.
         longest: tokens of the longest row.
         free: bytes that the training may take, the model included; None when that is not known.
     """
-    divisions = list(_candidates(recipe, plan, longest=longest))
+    divisions = list(_candidates(recipe, setup, longest=longest))
     if shape is None:
-        return Choice(division=_cautious(divisions, cuda=plan.precision.cuda), memory=None, fits=None)
+        return Choice(division=_cautious(divisions, cuda=setup.precision.cuda), memory=None, fits=None)
 
     def needed(division: Division) -> MemoryEstimate:
-        return estimate(shape, plan, largest_pass(division, packed=packed, longest=longest))
+        return estimate(shape, setup, largest_pass(division, packed=packed, longest=longest))
 
     if free is None:
-        division = _cautious(divisions, cuda=plan.precision.cuda)
+        division = _cautious(divisions, cuda=setup.precision.cuda)
         return Choice(division=division, memory=needed(division), fits=None)
-    allowed = _FREE_SHARE[plan.precision.cuda] * free
+    allowed = _FREE_SHARE[setup.precision.cuda] * free
     for division in divisions:
         if (memory := needed(division)).total <= allowed:
             return Choice(division=division, memory=memory, fits=True)
     return Choice(division=divisions[-1], memory=needed(divisions[-1]), fits=False)
 
 
-def largest_pass(division: Division, *, packed: bool, longest: int) -> Pass:
+def largest_pass(division: Division, *, packed: bool, longest: int) -> MicroBatchShape:
     """The largest pass that a division can make."""
     tokens = max(longest, min(division.pass_tokens, division.max_rows * longest))
     span = tokens if packed else longest
-    return Pass(tokens=tokens, span=span, checkpointing=division.checkpointing, unpacked=division.unpacked)
+    return MicroBatchShape(
+        tokens=tokens,
+        span=span,
+        gradient_checkpointing=division.gradient_checkpointing,
+        keep_dequantized=division.keep_dequantized,
+    )
 
 
-def _candidates(recipe: Recipe, plan: Plan, *, longest: int) -> Iterator[Division]:
+def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int) -> Iterator[Division]:
     """All divisions that the recipe allows, the fastest first."""
-    training, cuda = recipe.training, plan.precision.cuda
-    unpacked = (True, False) if not cuda and _may_be_folded(plan) else (False,)
+    training, cuda = recipe.training, setup.precision.cuda
+    keep_dequantized = (True, False) if not cuda and _may_be_folded(setup) else (False,)
     micro = training.micro_batch_size
     sizes: tuple[int, ...] = GPU_TOKENS if cuda else CPU_TOKENS
     if micro is not None:
@@ -116,22 +121,27 @@ def _candidates(recipe: Recipe, plan: Plan, *, longest: int) -> Iterator[Divisio
             # More than a step has, or than the longest row needs, is enough too.
             enough = min(_ENOUGH_TOKENS, max(longest, rows * longest)) if cuda else sizes[0]
             ways = [(False, tuple(size for size in sizes if size >= enough) or sizes[-1:]), (True, sizes)]
-    for checkpointing, chosen in ways:
+    for gradient_checkpointing, chosen in ways:
         for size in chosen:
-            for kept in unpacked:
-                yield Division(pass_tokens=size, max_rows=rows, checkpointing=checkpointing, unpacked=kept)
+            for kept in keep_dequantized:
+                yield Division(
+                    pass_tokens=size,
+                    max_rows=rows,
+                    gradient_checkpointing=gradient_checkpointing,
+                    keep_dequantized=kept,
+                )
 
 
-def _may_be_folded(plan: Plan) -> bool:
+def _may_be_folded(setup: TrainingSetup) -> bool:
     """Whether the adapter is folded into 4-bit weights (model/folded.py)."""
-    four_bit = plan.quantization.type in (QuantizationType.NF4, QuantizationType.FP4)
-    plain = plan.lora.variant is not LoraVariant.DORA and float(plan.lora.dropout) == 0
-    return four_bit and plain and plan.precision.width == FLOAT32
+    four_bit = setup.quantization.type in (QuantizationType.NF4, QuantizationType.FP4)
+    plain = setup.lora.variant is not LoraVariant.DORA and float(setup.lora.dropout) == 0
+    return four_bit and plain and setup.precision.width == FLOAT32
 
 
 def _cautious(divisions: list[Division], *, cuda: bool) -> Division:
     """What is taken when nothing is known: on a GPU activations are computed again and passes are of middle size."""
     if not cuda:
-        return next(division for division in divisions if not division.unpacked)
-    again = [division for division in divisions if division.checkpointing] or divisions
+        return next(division for division in divisions if not division.keep_dequantized)
+    again = [division for division in divisions if division.gradient_checkpointing] or divisions
     return next((division for division in again if division.pass_tokens <= 8192), again[0])

@@ -1,4 +1,4 @@
-"""The estimate: all parts of a training's memory, for one way of dividing its steps."""
+"""The estimate: all parts of a training's memory, for one size of its micro-batches."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ComputeDtype, Quantization, Sharding
 from finetune_trainer.contract.recipe.training import Optimizer
-from finetune_trainer.memory.activations import Masking, Pass, Precision, kept_bytes, passing_bytes
+from finetune_trainer.memory.activations import Masking, MicroBatchShape, Precision, saved_bytes, transient_bytes
 from finetune_trainer.memory.shape import ModelShape
-from finetune_trainer.memory.trained import optimizer_bytes, trained_bytes, trained_tensors
-from finetune_trainer.memory.weights import Division, divided_bytes, model_bytes
+from finetune_trainer.memory.trainable import optimizer_bytes, trained_bytes, trained_tensors
+from finetune_trainer.memory.weights import WeightSharding, model_bytes, sharded_bytes
 
 GIB = 1 << 30
 _CUDA_CONTEXT = 3 * GIB // 4
@@ -22,8 +22,8 @@ _CPU_PROCESS = 5 * GIB // 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that the memory depends on but the model and the pass.
+class TrainingSetup:
+    """All that the memory depends on besides the model and the micro-batch.
 
     Attributes:
         quantization: of the base model.
@@ -31,7 +31,7 @@ class Plan:
         optimizer: the optimizer.
         precision: how numbers are held.
         masking: how rows are kept apart.
-        division: how the base model is divided over processes; None where each has all of it.
+        sharding: how the base model is sharded; None where each process has all of it.
     """
 
     quantization: Quantization
@@ -39,11 +39,13 @@ class Plan:
     optimizer: Optimizer
     precision: Precision
     masking: Masking
-    division: Division | None = None
+    sharding: WeightSharding | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, *, cuda: bool, width: int | None = None, masking: Masking | None = None) -> "Plan":
-        """The recipe's plan.
+    def of(
+        cls, recipe: Recipe, *, cuda: bool, width: int | None = None, masking: Masking | None = None
+    ) -> "TrainingSetup":
+        """The recipe's.
 
         Args:
             recipe: the recipe.
@@ -59,7 +61,9 @@ class Plan:
             optimizer=recipe.training.optimizer,
             precision=Precision(width=chosen, cuda=cuda, quantization=quantization.type),
             masking=masking or Masking.of(recipe.model.attention),
-            division=Division(processes=recipe.machine.processes, spared=tuple(recipe.lora.modules_to_save or ()))
+            sharding=WeightSharding(
+                processes=recipe.machine.processes, ignored_modules=tuple(recipe.lora.modules_to_save or ())
+            )
             if recipe.model.sharding is Sharding.FULL
             else None,
         )
@@ -74,8 +78,8 @@ class MemoryEstimate:
         adapter: the trained weights.
         gradients: their gradients.
         optimizer: the optimizer's state.
-        activations: what a pass keeps for its backward pass.
-        workspace: what comes and goes: logits, gradients of a layer, weights that are unpacked.
+        activations: what a micro-batch saves for its backward pass.
+        workspace: what comes and goes: logits, gradients of a layer, dequantized weights.
         reserve: what the process takes by itself, and the allocator's waste.
     """
 
@@ -100,27 +104,27 @@ class MemoryEstimate:
         return ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.parts().items()) + " GiB"
 
 
-def estimate(shape: ModelShape, plan: Plan, one: Pass) -> MemoryEstimate:
-    """The memory of a training whose largest pass is `one`."""
-    tensors = trained_tensors(shape, plan.lora)
+def estimate(shape: ModelShape, setup: TrainingSetup, micro_batch: MicroBatchShape) -> MemoryEstimate:
+    """The memory of a training whose largest micro-batch has this shape."""
+    tensors = trained_tensors(shape, setup.lora)
     adapter = trained_bytes(tensors)
-    kept = kept_bytes(shape, plan.lora, plan.precision, plan.masking, one)
-    passing = passing_bytes(shape, plan.lora, plan.precision, plan.masking, one)
+    saved = saved_bytes(shape, setup.lora, setup.precision, setup.masking, micro_batch)
+    transient = transient_bytes(shape, setup.lora, setup.precision, setup.masking, micro_batch)
     return MemoryEstimate(
-        model=_model_bytes(shape, plan),
+        model=_model_bytes(shape, setup),
         adapter=adapter,
         gradients=adapter,
-        optimizer=optimizer_bytes(tensors, plan.optimizer),
-        activations=kept,
-        workspace=passing,
-        reserve=_CUDA_CONTEXT + int(_FRAGMENTATION * (kept + passing)) if plan.precision.cuda else _CPU_PROCESS,
+        optimizer=optimizer_bytes(tensors, setup.optimizer),
+        activations=saved,
+        workspace=transient,
+        reserve=_CUDA_CONTEXT + int(_FRAGMENTATION * (saved + transient)) if setup.precision.cuda else _CPU_PROCESS,
     )
 
 
-def _model_bytes(shape: ModelShape, plan: Plan) -> int:
-    if plan.division is None:
-        return model_bytes(shape, plan.quantization, plan.precision.width)
-    return divided_bytes(shape, plan.quantization, plan.precision.width, plan.division)
+def _model_bytes(shape: ModelShape, setup: TrainingSetup) -> int:
+    if setup.sharding is None:
+        return model_bytes(shape, setup.quantization, setup.precision.width)
+    return sharded_bytes(shape, setup.quantization, setup.precision.width, setup.sharding)
 
 
 def _width(dtype: ComputeDtype, *, cuda: bool) -> int:

@@ -54,8 +54,8 @@ def _number(file: Path) -> int | None:
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
-    found = re.search(rf"^{name}:\s*([0-9]+) kB$", _text(file), re.MULTILINE)
-    return int(found[1]) * _KIB if found else None
+    match = re.search(rf"^{name}:\s*([0-9]+) kB$", _text(file), re.MULTILINE)
+    return int(match[1]) * _KIB if match else None
 
 
 def _text(file: Path) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-Tensors = Mapping[str, tuple[int, ...]]
+TensorShapes = Mapping[str, tuple[int, ...]]
 """Shapes of a model's tensors, by name, as a safetensors header has them."""
 
 _TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "embedding", "embeddings")
@@ -73,7 +73,7 @@ class ModelShape:
         return max((weight.size for weight in self.linears), default=0)
 
 
-def model_shape(config: Mapping[str, Any], tensors: Tensors) -> ModelShape | None:
+def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape | None:
     """The sizes of the model with this config.json and these tensors; None when the config lacks one of them.
 
     Experts stay out of `linears`: transformers 5 keeps them in one three-dimensional parameter a layer, which
@@ -104,7 +104,7 @@ def model_shape(config: Mapping[str, Any], tensors: Tensors) -> ModelShape | Non
     )
 
 
-def tensors_of_llama(config: Mapping[str, Any], file_bytes: int) -> Tensors | None:
+def tensors_of_llama(config: Mapping[str, Any], file_bytes: int) -> TensorShapes | None:
     """The tensors of a model with Llama's layers, where only config.json and the weights' size are known.
 
     Most decoders of the Hub have these layers under these names (Llama, Mistral, Qwen, SmolLM, Gemma). The size tells
@@ -114,9 +114,9 @@ def tensors_of_llama(config: Mapping[str, Any], file_bytes: int) -> Tensors | No
     if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary and width) or sizes.experts:
         return None
     tensors = dict(sizes.llama())
-    for found in (tensors, {**tensors, "lm_head.weight": (sizes.vocabulary, sizes.hidden)}):
-        if abs(sum(map(prod, found.values())) * width - file_bytes) <= _TOLERANCE * file_bytes:
-            return found
+    for candidate in (tensors, {**tensors, "lm_head.weight": (sizes.vocabulary, sizes.hidden)}):
+        if abs(sum(map(prod, candidate.values())) * width - file_bytes) <= _TOLERANCE * file_bytes:
+            return candidate
     return None
 
 
@@ -169,8 +169,8 @@ class _Sizes:
         return self._config.get(name) is not None
 
     def _of(self, *names: str) -> int:
-        found = (self._config.get(name) for name in names)
-        return next((value for value in found if type(value) is int and value > 0), 0)
+        values = (self._config.get(name) for name in names)
+        return next((value for value in values if type(value) is int and value > 0), 0)
 
 
 def named(weight: Weight, names: Iterable[str]) -> bool:

@@ -14,7 +14,7 @@ _CONSTANTS_BLOCK = 256
 _TABLES = 4 * (16 + 256 + 1)
 """A layer's code tables and the constants' mean, in float32 (bitsandbytes:functional.py, QuantState)."""
 
-_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_DECODER_LAYER = re.compile(r"^(.*?\.\d+)\.")
 """The decoder layer that a module belongs to."""
 
 
@@ -35,45 +35,45 @@ def model_bytes(shape: ModelShape, quantization: Quantization, width: int) -> in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Division:
-    """How the base model's weights are divided over processes.
+class WeightSharding:
+    """How the base model's weights are sharded over processes.
 
     Attributes:
         processes: how many there are.
-        spared: names of modules that stay whole everywhere, since they are trained (lora.modulesToSave).
+        ignored_modules: names of modules that are not sharded, since they are trained (lora.modulesToSave).
     """
 
     processes: int
-    spared: tuple[str, ...] = ()
+    ignored_modules: tuple[str, ...] = ()
 
 
-def divided_bytes(shape: ModelShape, quantization: Quantization, width: int, division: Division) -> int:
-    """Bytes that one process has of a base model that is divided (distributed/sharding.py).
+def sharded_bytes(shape: ModelShape, quantization: Quantization, width: int, sharding: WeightSharding) -> int:
+    """Bytes that one process has of a sharded base model (distributed/sharding.py).
 
     Its share of everything, what is not divided, and the most that is whole for a moment: one decoder layer, or the
     embeddings, or the head, with the one that comes next.
     """
     layers: Counter[str] = Counter()
     ends: dict[str, int] = {}
-    whole = 0
+    replicated = 0
     for weight in (*shape.linears, *shape.others):
         linear = weight in shape.linears
         size = _linear(weight.shape[0], weight.size, quantization, width) if linear else width * weight.size
-        if named(weight, division.spared):
-            whole += size
-        elif found := _LAYER.match(weight.module):
-            layers[found.group(1)] += size
+        if named(weight, sharding.ignored_modules):
+            replicated += size
+        elif match := _DECODER_LAYER.match(weight.module):
+            layers[match.group(1)] += size
         elif len(weight.shape) == 2:
             ends[weight.module] = size
         else:
-            whole += size
+            replicated += size
     if not shape.plain_head:
         # A head that is not plain stays whole, and so do embeddings that are the head as well.
         heads = [name for name in ends if is_head(name)] or list(ends)
-        whole += sum(ends.pop(name) for name in heads)
+        replicated += sum(ends.pop(name) for name in heads)
     layer = max(layers.values(), default=0)
-    moment = layer + max(layer, *ends.values(), 0)
-    return whole + -(-(layers.total() + sum(ends.values())) // division.processes) + moment
+    unsharded = layer + max(layer, *ends.values(), 0)
+    return replicated + -(-(layers.total() + sum(ends.values())) // sharding.processes) + unsharded
 
 
 def _linear(outputs: int, size: int, quantization: Quantization, width: int) -> int:

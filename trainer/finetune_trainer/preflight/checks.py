@@ -25,7 +25,7 @@ from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
 from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.memory.estimate import MemoryEstimate
-from finetune_trainer.memory.room import least_memory, require_room
+from finetune_trainer.memory.gpu_memory import minimum_memory, require_gpu_memory
 from finetune_trainer.preflight.model_files import ModelFacts, check_model
 from finetune_trainer.preflight.templates import check_template, first_rows, tokenizer_facts
 from finetune_trainer.preflight.token_pass import TokenPass
@@ -179,12 +179,12 @@ class _Checks:
             self._skip(name, "the model is not known")
         elif self._existing is not None:
             self._skip(name, "nothing is trained: the adapter is there")
-        elif (least := least_memory(self._recipe, facts.config, facts.tensors, facts.weights_size)) is None:
+        elif (least := minimum_memory(self._recipe, facts.config, facts.tensors, facts.weights_size)) is None:
             self._skip(name, "the model's config.json does not have the sizes by which it is estimated")
         else:
             self._memory = least
             self._facts["memory_estimate_bytes"] = least.total
-            self._run(name, (), lambda: require_room(self._recipe, least))
+            self._run(name, (), lambda: require_gpu_memory(self._recipe, least))
 
     def rows(self) -> None:
         """Every row of the data is sound, and the chat template takes the first ones."""

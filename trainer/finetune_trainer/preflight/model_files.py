@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, parse_uri
-from finetune_trainer.memory.shape import Tensors
+from finetune_trainer.memory.shape import TensorShapes
 from finetune_trainer.model.files import has_weights, needed, require_complete, require_unquantised
 from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.storage.base import OpenStore
@@ -36,7 +36,7 @@ class ModelFacts:
     size: int
     weights_size: int
     config: Mapping[str, Any]
-    tensors: Tensors | None
+    tensors: TensorShapes | None
 
     @property
     def parameters(self) -> int | None:

@@ -9,7 +9,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.memory.activations import Masking
 from finetune_trainer.memory.choice import Choice, choose
-from finetune_trainer.memory.estimate import GIB, Plan
+from finetune_trainer.memory.estimate import GIB, TrainingSetup
 from finetune_trainer.memory.process import memory_limit_bytes
 from finetune_trainer.model.attention import is_eager, is_varlen
 from finetune_trainer.model.sizes import loaded_shape
@@ -33,15 +33,15 @@ def divide_steps(
     masking = Masking.EAGER if is_eager(model) else Masking.DENSE
     if packed and is_varlen(model):
         masking = Masking.VARLEN
-    plan = Plan.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking)
-    found = choose(recipe, shape, plan, packed=packed, longest=longest, free=free)
+    setup = TrainingSetup.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking)
+    found = choose(recipe, shape, setup, packed=packed, longest=longest, free=free)
     division, memory = found.division, found.memory
     event(
         "memory",
         level=logging.WARNING if found.fits is False else logging.INFO,
         message="may not be enough; trying the smallest passes" if found.fits is False else None,
         pass_tokens=division.pass_tokens,
-        gradient_checkpointing=division.checkpointing,
+        gradient_checkpointing=division.gradient_checkpointing,
         estimate_gib=round(memory.total / GIB, 2) if memory else None,
         free_gib=round(free / GIB, 2) if free is not None else None,
         parts=str(memory) if memory else None,

@@ -72,7 +72,9 @@ def make_trainer(
     packed = packs_rows(recipe, model)
     free = free_bytes(recipe.model.device_map, processes=process_group.world.local_size if process_group else 1)
     choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
-    settings = trainer_settings(recipe.training, dtype, folder, checkpointing=choice.division.checkpointing)
+    settings = trainer_settings(
+        recipe.training, dtype, folder, gradient_checkpointing=choice.division.gradient_checkpointing
+    )
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
@@ -92,8 +94,8 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
-    folded = FoldedAdapters(trainer.model, kept=choice.division.unpacked)
-    if choice.division.unpacked and not choice.division.checkpointing:
+    folded = FoldedAdapters(trainer.model, kept=choice.division.keep_dequantized)
+    if choice.division.keep_dequantized and not choice.division.gradient_checkpointing:
         # They are all in memory at the end of every forward pass anyway.
         trainer.adapter_unchanged = folded.unchanged
     trainer.base_weights = base_weights_that_are_trained(trainer.model)

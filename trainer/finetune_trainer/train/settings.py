@@ -10,14 +10,16 @@ from finetune_trainer.contract.recipe import TrainingSpec
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RESTARTS, Scheduler
 
 
-def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, checkpointing: bool) -> SFTConfig:
+def trainer_settings(
+    spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, gradient_checkpointing: bool
+) -> SFTConfig:
     """SFTConfig for a run; one batch is one optimizer step, whose division into passes is train/make.py's.
 
     Args:
         spec: the training section.
         dtype: number type of the products.
         folder: where transformers may write.
-        checkpointing: whether activations are computed again in the backward pass.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
     """
     cuda = torch.cuda.is_available()
     length: dict[str, Any] = (
@@ -37,7 +39,7 @@ def trainer_settings(spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, ch
         optim=str(spec.optimizer),
         weight_decay=float(spec.weight_decay),
         max_grad_norm=float(spec.max_grad_norm),
-        activation_checkpointing=checkpointing,
+        activation_checkpointing=gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,

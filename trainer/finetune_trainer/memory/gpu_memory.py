@@ -1,4 +1,4 @@
-"""Whether a training can fit the GPU at all: the smallest way of running it, against the memory that the job names."""
+"""Whether a training can fit the GPU at all: its minimum memory against the memory that the job names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import DeviceMap, QuantizationType, Sharding
-from finetune_trainer.memory.activations import Pass
-from finetune_trainer.memory.estimate import GIB, MemoryEstimate, Plan, estimate
-from finetune_trainer.memory.shape import Tensors, model_shape, tensors_of_llama
+from finetune_trainer.memory.activations import MicroBatchShape
+from finetune_trainer.memory.estimate import GIB, MemoryEstimate, TrainingSetup, estimate
+from finetune_trainer.memory.shape import TensorShapes, model_shape, tensors_of_llama
 
 
-def least_memory(
-    recipe: Recipe, config: Mapping[str, Any], tensors: Tensors | None, weights_bytes: int
+def minimum_memory(
+    recipe: Recipe, config: Mapping[str, Any], tensors: TensorShapes | None, weights_bytes: int
 ) -> MemoryEstimate | None:
-    """The least memory that the recipe can be trained in: one row a pass, activations computed again.
+    """The minimum memory of a training: one row a micro-batch, with gradient checkpointing.
 
     What the recipe sets (microBatchSize, gradientCheckpointing) is taken as it is. A row has dataset.maxLength tokens,
     or as many as the model has positions.
@@ -36,16 +36,16 @@ def least_memory(
     training = recipe.training
     row = min(recipe.dataset.max_length, shape.positions or recipe.dataset.max_length)
     rows = training.micro_batch_size or 1
-    one = Pass(
+    micro_batch = MicroBatchShape(
         tokens=rows * row,
         span=row if recipe.dataset.packing is Switch.DISABLED else rows * row,
-        checkpointing=training.gradient_checkpointing is not Switch.DISABLED,
+        gradient_checkpointing=training.gradient_checkpointing is not Switch.DISABLED,
     )
-    return estimate(shape, Plan.of(recipe, cuda=recipe.machine.gpus != 0), one)
+    return estimate(shape, TrainingSetup.of(recipe, cuda=recipe.machine.gpus != 0), micro_batch)
 
 
-def require_room(recipe: Recipe, least: MemoryEstimate) -> str:
-    """Holds the least memory against the GPU's, where that is known; returns what there is to say.
+def require_gpu_memory(recipe: Recipe, minimum: MemoryEstimate) -> str:
+    """Compares the minimum memory with the GPU's, where that is known; returns a sentence for the report.
 
     Raises:
         TrainerError: GPU_TOO_SMALL; the message has the parts and what to change.
@@ -53,37 +53,37 @@ def require_room(recipe: Recipe, least: MemoryEstimate) -> str:
     machine = recipe.machine
     if machine.gpu_memory_bytes is None:
         device = "the process" if machine.gpus == 0 else "the GPU"
-        return f"about {_gib(least.total)} of {device}'s memory at least ({least})"
+        return f"about {_gib(minimum.total)} of {device}'s memory at least ({minimum})"
     devices = 1 if recipe.model.device_map is DeviceMap.NONE else machine.gpus or 1
-    room = devices * machine.gpu_memory_bytes
-    if least.total > room:
+    available = devices * machine.gpu_memory_bytes
+    if minimum.total > available:
         raise TrainerError(
             FailureReason.GPU_TOO_SMALL,
-            f"the training takes about {_gib(least.total)} of GPU memory at least ({least}), and the job asks for "
-            f"{_gib(room)}; {', '.join(_remedies(recipe))}",
+            f"the training takes about {_gib(minimum.total)} of GPU memory at least ({minimum}), and the job asks for "
+            f"{_gib(available)}; {', '.join(_remedies(recipe))}",
         )
-    return f"about {_gib(least.total)} of the GPU's {_gib(room)} at least ({least})"
+    return f"about {_gib(minimum.total)} of the GPU's {_gib(available)} at least ({minimum})"
 
 
 def _remedies(recipe: Recipe) -> list[str]:
-    """What would lower the estimate, the largest first."""
-    found = [
+    """Changes that would lower the estimate, the largest first."""
+    remedies = [
         "ask for a GPU with more memory (resources.gpuMemory)",
         f"or lower dataset.maxLength ({recipe.dataset.max_length})",
     ]
     if recipe.model.quantization.type is not QuantizationType.NF4:
-        found.append(f"set model.quantization.type to nf4 (now {recipe.model.quantization.type})")
+        remedies.append(f"set model.quantization.type to nf4 (now {recipe.model.quantization.type})")
     if recipe.model.device_map is DeviceMap.NONE and recipe.model.sharding is Sharding.NONE:
-        found.append("divide the base model over several GPUs (model.sharding: full with resources.gpus)")
+        remedies.append("divide the base model over several GPUs (model.sharding: full with resources.gpus)")
     if recipe.model.sharding is Sharding.FULL:
-        found.append(f"divide the base model over more GPUs than {recipe.machine.processes} (resources.gpus, nodes)")
+        remedies.append(f"divide the base model over more GPUs than {recipe.machine.processes} (resources.gpus, nodes)")
     if recipe.training.gradient_checkpointing is Switch.DISABLED:
-        found.append("leave training.gradientCheckpointing at auto")
+        remedies.append("leave training.gradientCheckpointing at auto")
     if (micro := recipe.training.micro_batch_size or 1) > 1:
-        found.append(f"leave out training.microBatchSize ({micro})")
+        remedies.append(f"leave out training.microBatchSize ({micro})")
     if recipe.lora.rank > 16:
-        found.append(f"lower lora.rank ({recipe.lora.rank})")
-    return found
+        remedies.append(f"lower lora.rank ({recipe.lora.rank})")
+    return remedies
 
 
 def _gib(size: int) -> str:

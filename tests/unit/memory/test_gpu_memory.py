@@ -7,13 +7,13 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.memory.estimate import GIB, MemoryEstimate
-from finetune_trainer.memory.room import least_memory, require_room
+from finetune_trainer.memory.gpu_memory import minimum_memory, require_gpu_memory
 from unit.memory.published import LLAMA_3_8B, LLAMA_3_8B_BYTES
 from unit.trainer_train.recipes import recipe
 
 
 def least(asked: Recipe) -> MemoryEstimate:
-    found = least_memory(asked, LLAMA_3_8B, None, LLAMA_3_8B_BYTES)
+    found = minimum_memory(asked, LLAMA_3_8B, None, LLAMA_3_8B_BYTES)
     assert found is not None
     return found
 
@@ -24,10 +24,10 @@ def on(gib: int, **sections: Any) -> Recipe:
 
 def test_8b_fits_a_consumer_gpu_in_4_bit_only() -> None:
     fits = on(12)
-    assert "of the GPU's 12.0 GiB at least (model 5." in require_room(fits, least(fits))
+    assert "of the GPU's 12.0 GiB at least (model 5." in require_gpu_memory(fits, least(fits))
     plain = on(12, model={"quantization": {"type": "none"}}, lora={"rank": 64})
     with pytest.raises(TrainerError) as error:
-        require_room(plain, least(plain))
+        require_gpu_memory(plain, least(plain))
     assert error.value.reason is FailureReason.GPU_TOO_SMALL
     for word in ("model 14.96", "the job asks for 12.0 GiB", "set model.quantization.type to nf4", "lora.rank (64)"):
         assert word in error.value.message
@@ -37,18 +37,18 @@ def test_what_does_not_fit_one_gpu_fits_each_of_several() -> None:
     plain = {"quantization": {"type": "none"}}
     alone = on(12, model=plain)
     with pytest.raises(TrainerError, match=r"model\.sharding: full with resources\.gpus"):
-        require_room(alone, least(alone))
+        require_gpu_memory(alone, least(alone))
     eight = recipe(machine={"gpus": 4, "nodes": 2, "gpuMemoryBytes": 12 * GIB}, model={**plain, "sharding": "full"})
-    assert "of the GPU's 12.0 GiB" in require_room(eight, least(eight))
+    assert "of the GPU's 12.0 GiB" in require_gpu_memory(eight, least(eight))
     two = recipe(machine={"gpus": 2, "gpuMemoryBytes": 9 * GIB}, model={**plain, "sharding": "full"})
     with pytest.raises(TrainerError, match="over more GPUs than 2"):
-        require_room(two, least(two))
+        require_gpu_memory(two, least(two))
 
 
 def test_a_smaller_gpu_is_refused() -> None:
     asked = on(6)
     with pytest.raises(TrainerError, match=r"lower dataset\.maxLength \(2048\)"):
-        require_room(asked, least(asked))
+        require_gpu_memory(asked, least(asked))
 
 
 def test_what_the_recipe_fixes_counts() -> None:
@@ -60,11 +60,11 @@ def test_what_the_recipe_fixes_counts() -> None:
 
 def test_unknown_memory_is_only_reported() -> None:
     asked = recipe()
-    assert require_room(asked, least(asked)).startswith("about ")
+    assert require_gpu_memory(asked, least(asked)).startswith("about ")
     cpu = recipe(machine={"gpus": 0})
-    assert "of the process's memory at least" in require_room(cpu, least(cpu))
+    assert "of the process's memory at least" in require_gpu_memory(cpu, least(cpu))
 
 
 def test_a_model_of_unknown_sizes_gives_no_estimate() -> None:
-    assert least_memory(recipe(), {"model_type": "mamba"}, None, 100) is None
-    assert least_memory(recipe(), LLAMA_3_8B, None, 100) is None
+    assert minimum_memory(recipe(), {"model_type": "mamba"}, None, 100) is None
+    assert minimum_memory(recipe(), LLAMA_3_8B, None, 100) is None

@@ -71,7 +71,7 @@ def _state(tensor: tuple[int, ...], optimizer: Optimizer) -> int:
 
 
 def _size(tensor: tuple[int, ...]) -> int:
-    found = 1
+    size = 1
     for side in tensor:
-        found *= side
-    return found
+        size *= side
+    return size
