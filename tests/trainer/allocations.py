@@ -128,7 +128,13 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     # Gradients are made in the first pass of a step, so they are in the step's own count.
     gradients = sum(map(_bytes, trained))
     tokens = length * ROWS_A_PASS
-    masking = Masking.VARLEN if trainer.passes.varlen else Masking.EAGER if case.attention == "eager" else Masking.DENSE
+    masking = (
+        Masking.VARLEN
+        if trainer.micro_batches.varlen
+        else Masking.EAGER
+        if case.attention == "eager"
+        else Masking.DENSE
+    )
     micro_batch = MicroBatchShape(
         tokens=tokens,
         span=tokens if case.packed else length,
@@ -136,7 +142,7 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
         keep_dequantized=trainer.choice.division.keep_dequantized,
     )
     plan = TrainingSetup.of(recipe, cuda=False, masking=masking)
-    assert trainer.passes.packed is case.packed
+    assert trainer.micro_batches.packed is case.packed
     return estimate(shape, plan, micro_batch), Counted(
         model=model_bytes, trained=2 * gradients + sum(map(_bytes, state)), step=steps[-1] - gradients
     )

@@ -13,9 +13,9 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.model.attention import NAME, borders, is_varlen, register_varlen, varlen_attention, varlen_kernel
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import packed_pass
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.make import packs_rows
+from finetune_trainer.train.micro_batches import packed_micro_batch
 from trainer.running import LocalRun
 
 pytestmark = pytest.mark.trainer
@@ -47,7 +47,7 @@ def _model(kind: str, **settings: Any) -> PreTrainedModel:
 
 def _pack(lengths: list[int], *, varlen: bool) -> dict[str, Any]:
     ids = torch.split(torch.randint(1, 96, (sum(lengths),), generator=torch.Generator().manual_seed(5)), lengths)
-    return packed_pass(ids, ids, varlen=varlen)
+    return packed_micro_batch(ids, ids, varlen=varlen)
 
 
 def _logits_and_gradients(model: PreTrainedModel, inputs: dict[str, Any]) -> list[torch.Tensor]:

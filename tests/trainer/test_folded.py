@@ -16,8 +16,8 @@ from finetune_trainer.model import folded
 from finetune_trainer.model.adapter import keep_in_float32, lora_config
 from finetune_trainer.model.folded import FoldedAdapters
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import flat_step
 from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.micro_batches import collate_rows
 from trainer.running import LocalRun, recipe_of
 
 pytestmark = pytest.mark.trainer
@@ -138,8 +138,8 @@ def test_a_step_unpacks_a_weight_once_where_all_are_in_memory_anyway(
     trainer = make_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
     unpacked.clear()
 
-    step = flat_step(rows)
-    assert len(list(trainer.own_passes(step))) == 2
+    step = collate_rows(rows)
+    assert len(list(trainer.local_micro_batches(step))) == 2
     trainer.training_step(trainer.model, step)
 
     layers = sum(isinstance(part, Linear4bit) for part in trainer.model.modules())

@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import IGNORED, flat_step
 from finetune_trainer.train.head import FrozenHeadLogProbs, Tile, head_is_plain, score_trained_tokens_only
 from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.micro_batches import IGNORED, collate_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import LocalRun
 
@@ -170,7 +170,7 @@ def test_logits_are_never_whole(packing: str, local_run: Callable[..., LocalRun]
     monkeypatch.setitem(_tiles(), "cpu", tile)
 
     with Largest() as seen:  # type: ignore[no-untyped-call]
-        trainer.training_step(trainer.model, flat_step(rows))
+        trainer.training_step(trainer.model, collate_rows(rows))
 
     # Passes of one row; the widest of what else there is are the network's inner layers, 128 wide.
     assert 300 * 128 <= seen.elements < 299 * 352 // 2

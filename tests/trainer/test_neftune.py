@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import Passes, flat_step
+from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
 from trainer.running import recipe_of
 
@@ -23,7 +23,7 @@ HIDDEN = 64
 
 def _step() -> dict[str, torch.Tensor]:
     rows = [[(7 * row + 3 * place) % 300 for place in range(length)] for row, length in enumerate(LENGTHS)]
-    return flat_step([{"input_ids": ids, "labels": ids} for ids in rows])
+    return collate_rows([{"input_ids": ids, "labels": ids} for ids in rows])
 
 
 class Noisy:
@@ -35,7 +35,7 @@ class Noisy:
         self.noise = Neftune(ALPHA, seed)
         self.noise.on_train_begin(None, None, None, model=self.model)
 
-    def at(self, step: int, passes: Passes) -> list[torch.Tensor]:
+    def at(self, step: int, micro_batches: MicroBatches) -> list[torch.Tensor]:
         """The noise of every row, of shape (tokens, hidden), in the order of the rows' lengths."""
         self.noise.on_step_begin(None, SimpleNamespace(global_step=step), None)
         found: list[torch.Tensor] = []
@@ -46,7 +46,7 @@ class Noisy:
             found.extend(self._rows(added, inputs))
 
         handle = embeddings.register_forward_hook(measure)
-        for part in passes.of(_step()):
+        for part in micro_batches.split(_step()):
             inputs = {key: value for key, value in part.items() if key != "labels"}
             with torch.no_grad():
                 self.model(**inputs, use_cache=False)
@@ -63,14 +63,14 @@ class Noisy:
         return [added[0, a:b] for a, b in zip(begins, [*begins[1:], added.size(1)], strict=True)]
 
 
-PACKED = Passes(packed=True, max_tokens=1000, max_rows=8, pad_id=0)
-IN_TWO = Passes(packed=True, max_tokens=48, max_rows=8, pad_id=0)
-PADDED = Passes(packed=False, max_tokens=1000, max_rows=2, pad_id=0)
+PACKED = MicroBatches(packed=True, max_tokens=1000, max_rows=8, pad_id=0)
+IN_TWO = MicroBatches(packed=True, max_tokens=48, max_rows=8, pad_id=0)
+PADDED = MicroBatches(packed=False, max_tokens=1000, max_rows=2, pad_id=0)
 
 
-@pytest.mark.parametrize("passes", [PACKED, PADDED], ids=["packed", "padded"])
-def test_size_goes_by_the_rows_own_length(passes: Passes, tiny_model: Path) -> None:
-    for row in Noisy(tiny_model).at(0, passes):
+@pytest.mark.parametrize("micro_batches", [PACKED, PADDED], ids=["packed", "padded"])
+def test_size_goes_by_the_rows_own_length(micro_batches: MicroBatches, tiny_model: Path) -> None:
+    for row in Noisy(tiny_model).at(0, micro_batches):
         bound = ALPHA / math.sqrt(len(row) * HIDDEN)
         assert row.abs().max() <= bound * 1.001
         assert row.abs().max() > bound * 0.95
@@ -81,8 +81,8 @@ def test_noise_is_the_same_however_the_step_is_divided(tiny_model: Path) -> None
     noisy = Noisy(tiny_model)
     whole = noisy.at(3, PACKED)
 
-    for passes in (IN_TWO, PADDED):
-        for one, other in zip(whole, noisy.at(3, passes), strict=True):
+    for micro_batches in (IN_TWO, PADDED):
+        for one, other in zip(whole, noisy.at(3, micro_batches), strict=True):
             torch.testing.assert_close(one, other)
 
 

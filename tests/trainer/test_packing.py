@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import IGNORED, Passes, flat_step, packed_pass
 from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, collate_rows, packed_micro_batch
 from trainer.running import QUESTIONS, LocalRun, folder_of
 
 pytestmark = pytest.mark.trainer
@@ -41,13 +41,13 @@ def _loss_sum(model: Any, inputs: dict[str, torch.Tensor]) -> float:
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_loss_of_a_pack_is_the_sum_of_its_rows(attention: str, quantization: str, tiny_model: Path) -> None:
     model = _base(tiny_model, attention=attention, quantization={"type": quantization})
-    step = flat_step(ROWS)
+    step = collate_rows(ROWS)
 
     varlen = attention == "varlen"
 
-    (packed,) = Passes(packed=True, varlen=varlen, max_tokens=64, max_rows=8, pad_id=0).of(step)
-    (padded,) = Passes(packed=False, max_tokens=64, max_rows=8, pad_id=0).of(step)
-    alone = list(Passes(packed=True, max_tokens=64, max_rows=1, pad_id=0).of(step))
+    (packed,) = MicroBatches(packed=True, varlen=varlen, max_tokens=64, max_rows=8, pad_id=0).split(step)
+    (padded,) = MicroBatches(packed=False, max_tokens=64, max_rows=8, pad_id=0).split(step)
+    alone = list(MicroBatches(packed=True, max_tokens=64, max_rows=1, pad_id=0).split(step))
 
     assert packed["input_ids"].shape == (1, 16)
     assert padded["input_ids"].shape == (3, 8)
@@ -86,7 +86,7 @@ def test_leak_would_change_the_loss(tiny_model: Path) -> None:
     model = _base(tiny_model, attention="sdpa")
     ids = [torch.tensor(row["input_ids"]) for row in ROWS]
     labels = [torch.tensor([IGNORED, *row["labels"][1:]]) for row in ROWS]
-    apart, together = packed_pass(ids, labels, varlen=False), packed_pass(ids, labels, varlen=False)
+    apart, together = packed_micro_batch(ids, labels, varlen=False), packed_micro_batch(ids, labels, varlen=False)
     del together["position_ids"]
 
     assert abs(_loss_sum(model, apart) - _loss_sum(model, together)) > 0.5

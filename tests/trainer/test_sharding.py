@@ -21,8 +21,8 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.loading import layers_as_they_come
-from finetune_trainer.train.batch import Passes
 from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.micro_batches import MicroBatches
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.pods import adapter_of, difference, end_of, free_port, start_pod, wait_for, workers_of
@@ -179,7 +179,7 @@ def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | Non
         process_group=process_group,
         sharding=sharding,
     )
-    trainer.passes = Passes(packed=True, max_tokens=4 * LENGTH, max_rows=8, pad_id=0)
+    trainer.micro_batches = MicroBatches(packed=True, max_tokens=4 * LENGTH, max_rows=8, pad_id=0)
     return trainer
 
 
@@ -196,7 +196,7 @@ def _told_in_a_step(process_group: ProcessGroup, folder: Path) -> int:
     trainer.stop_requested = lambda: (
         process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
     )
-    trainer.passes = Passes(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
+    trainer.micro_batches = MicroBatches(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
     trainer.train_from(None)
     return trainer.saved_step
 
@@ -224,7 +224,7 @@ def _with_memory_that_runs_out(process_group: ProcessGroup, folder: Path) -> dic
         trainer.train_from(None)
         made.append(_weights(trainer))
         sizes.append(base_bytes(trainer.model, sharding))
-    return {"whole": made[0], "sharded": made[1], "sizes": sizes, "passes": trainer.passes.max_tokens}
+    return {"whole": made[0], "sharded": made[1], "sizes": sizes, "passes": trainer.micro_batches.max_tokens}
 
 
 def test_each_has_half_and_what_one_meets_all_do(tmp_path: Path) -> None:

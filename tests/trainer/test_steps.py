@@ -12,9 +12,9 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.batch import Passes
 from finetune_trainer.train.divergence import PATIENCE, Divergence
 from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.micro_batches import MicroBatches
 from finetune_trainer.train.rows import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import recipe_of
@@ -42,7 +42,7 @@ def make(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Step
         )
         base = load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
         found = make_trainer(recipe, base, tokenizer, rows, torch.float32, folder, [])
-        found.passes = Passes(packed=True, max_tokens=rows_a_pass * LENGTH, max_rows=8, pad_id=0)
+        found.micro_batches = MicroBatches(packed=True, max_tokens=rows_a_pass * LENGTH, max_rows=8, pad_id=0)
         return found
 
     return trainer
@@ -72,8 +72,8 @@ class _SmallGpu:
 
 def test_step_that_does_not_fit_is_done_again_in_smaller_passes(make: Callable[..., StepTrainer]) -> None:
     """Same rows, same random numbers: the end is that of a training in the smaller passes from the start."""
-    trainer, told = make(), list[Passes]()
-    trainer.on_smaller_passes = told.append
+    trainer, told = make(), list[MicroBatches]()
+    trainer.on_smaller_micro_batches = told.append
     gpu = _SmallGpu(trainer, tokens=2 * LENGTH)
 
     trainer.train_from(None)
@@ -81,7 +81,7 @@ def test_step_that_does_not_fit_is_done_again_in_smaller_passes(make: Callable[.
     expected = make(rows_a_pass=2)
     expected.train_from(None)
     assert _equal(_weights(trainer), _weights(expected))
-    assert [passes.max_tokens for passes in told] == [2 * LENGTH]
+    assert [micro_batches.max_tokens for micro_batches in told] == [2 * LENGTH]
     assert gpu.seen == [4 * LENGTH] + [2 * LENGTH] * 16
 
 
@@ -180,13 +180,13 @@ def test_gradient_that_is_no_number_ends_the_training_before_it_reaches_the_adap
     make: Callable[..., StepTrainer],
 ) -> None:
     """The step before is whole: its checkpoint, where there is one, is good."""
-    trainer, passes = make(rows_a_pass=8), 0
+    trainer, backward_passes = make(rows_a_pass=8), 0
     (adapter, *_) = (part for part in trainer.model.parameters() if part.requires_grad)
 
     def spoil(gradient: torch.Tensor) -> torch.Tensor:
-        nonlocal passes
-        passes += 1
-        return torch.full_like(gradient, torch.inf) if passes == 3 else gradient
+        nonlocal backward_passes
+        backward_passes += 1
+        return torch.full_like(gradient, torch.inf) if backward_passes == 3 else gradient
 
     adapter.register_hook(spoil)
 

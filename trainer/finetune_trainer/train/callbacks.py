@@ -14,7 +14,7 @@ from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES
 from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.progress.reporter import Clock, Pace, Reporter
 from finetune_trainer.runtime.log import event
-from finetune_trainer.train.batch import Passes
+from finetune_trainer.train.micro_batches import MicroBatches
 
 _WORTH_SAVING_SECONDS = 60.0
 """Training since the last checkpoint that is saved at the end, in seconds."""
@@ -49,14 +49,14 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
             peak_memory_bytes=peak_process_bytes(),
         )
 
-    def smaller_passes(self, passes: Passes) -> None:
-        """Reports and logs that memory ran out and the step is done again in smaller passes."""
-        self._reporter.update(pass_tokens=passes.max_tokens)
+    def smaller_micro_batches(self, micro_batches: MicroBatches) -> None:
+        """Reports and logs that memory ran out and the step is repeated in smaller micro-batches."""
+        self._reporter.update(pass_tokens=micro_batches.max_tokens)
         event(
             "memory",
             level=logging.WARNING,
             message="ran out; same step in smaller passes",
-            pass_tokens=passes.max_tokens,
+            pass_tokens=micro_batches.max_tokens,
         )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:

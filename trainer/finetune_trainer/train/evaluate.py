@@ -1,7 +1,7 @@
-"""The validation loss: every row once, in passes as the training makes them, and not a trace of it in the training.
+"""The validation loss: every row once, in micro-batches as the training makes them, without a trace in the training.
 
-The mode and every random generator are put back, so a training that is measured makes the bytes of one that is not.
-Nothing is kept for a backward pass, so a pass takes less memory than the training's.
+The mode and all random generators are restored, so evaluation does not change the adapter's bytes. Nothing is saved for
+a backward pass, so a micro-batch takes less memory than in training.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from finetune_trainer.train.batch import Tensors, flat_step
+from finetune_trainer.train.micro_batches import ModelInputs, collate_rows
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.rows import row_lengths, trained_token_count
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
 
 _ROWS_AT_ONCE = 512
-"""Rows that are divided into passes together."""
+"""Rows that are split into micro-batches together."""
 
 
 class ValidationRows:
@@ -41,23 +41,23 @@ class ValidationRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def groups(self) -> Iterator[Tensors]:
+    def groups(self) -> Iterator[ModelInputs]:
         """All rows, some hundreds at a time."""
         for begin in range(0, len(self._order), _ROWS_AT_ONCE):
-            yield flat_step([self._rows[int(row)] for row in self._order[begin : begin + _ROWS_AT_ONCE]])
+            yield collate_rows([self._rows[int(row)] for row in self._order[begin : begin + _ROWS_AT_ONCE]])
 
 
 def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     """The loss of the trainer's model, as it is now, in nats per trained token over all rows.
 
     Raises:
-        StopRequested: before a pass.
+        StopRequested: before a micro-batch.
     """
     return trainer.summed(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
 
 
 def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
-    """The sum over the tokens of the passes that this process runs."""
+    """The sum over the tokens of the micro-batches that this process runs."""
     model = trainer.model
     before, was_training = RngState.capture(), model.training
     model.eval()
@@ -65,12 +65,12 @@ def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     try:
         with torch.no_grad(), trainer.adapter_unchanged(), trainer.compute_loss_context_manager():
             for group in rows.groups():
-                for part in trainer.own_passes(group):
+                for micro_batch in trainer.local_micro_batches(group):
                     trainer.raise_if_stopping()
                     trainer.heartbeat()
                     # What the loss of training is made of (StepTrainer.compute_loss), without a router's loss.
-                    found = model(**trainer._prepare_inputs(part), use_cache=False, fused_lm_head=True)  # noqa: SLF001
-                    total -= found.log_probs.sum(dtype=torch.float64).to(total.device)
+                    output = model(**trainer._prepare_inputs(micro_batch), use_cache=False, fused_lm_head=True)  # noqa: SLF001
+                    total -= output.log_probs.sum(dtype=torch.float64).to(total.device)
     finally:
         model.train(was_training)
         before.restore()

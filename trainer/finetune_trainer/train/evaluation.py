@@ -91,7 +91,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Measures the trainer's adapter, notes it in the log, and keeps the adapter when it is the best.
 
         Raises:
-            StopRequested: before a pass; nothing is noted.
+            StopRequested: before a micro-batch; nothing is noted.
             TrainerError: the loss is no number.
         """
         trainer, before = self.trainer, self._reporter.progress.stage
@@ -117,7 +117,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Measures the last step, unless that was done, and puts the best adapter into the model.
 
         Raises:
-            StopRequested: before a pass; the model has the last adapter then.
+            StopRequested: before a micro-batch; the model has the last adapter then.
         """
         state = self.trainer.state
         if state.global_step not in measured(state.log_history):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
-from finetune_trainer.train.batch import IGNORED
+from finetune_trainer.train.micro_batches import IGNORED
 
 _TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}
 """Logits of a tile: on a CPU they and the tile's part of the head should stay in the cache, on a GPU the product should

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.model.attention import is_varlen
-from finetune_trainer.train.batch import packed_pass
+from finetune_trainer.train.micro_batches import packed_micro_batch
 
 _PROBE_LENGTH = 6
 
@@ -36,7 +36,7 @@ def rows_are_isolated(model: Any, vocabulary: int) -> bool:
 def _second_row(model: Any, vocabulary: int, offset: int) -> torch.Tensor:
     steps = torch.arange(_PROBE_LENGTH, device=model.device)
     neighbour, row = (steps * 7 + offset) % vocabulary, (steps * 3 + 5) % vocabulary
-    inputs = packed_pass([neighbour, row], [neighbour, row], varlen=is_varlen(model))
+    inputs = packed_micro_batch([neighbour, row], [neighbour, row], varlen=is_varlen(model))
     del inputs["labels"]
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs, use_cache=False).logits

@@ -24,10 +24,10 @@ from finetune_trainer.model.adapter import (
 from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.model.base import base_weights_that_are_trained
 from finetune_trainer.model.folded import FoldedAdapters
-from finetune_trainer.train.batch import Passes, flat_step
 from finetune_trainer.train.division import divide_steps, free_bytes
 from finetune_trainer.train.head import score_trained_tokens_only
 from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.rows import longest_row
 from finetune_trainer.train.settings import trainer_settings
@@ -84,13 +84,13 @@ def make_trainer(
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora, model),
-        data_collator=flat_step,
+        data_collator=collate_rows,
         callbacks=[*callbacks, *([noise] if noise else [])],
     )
     trainer.choice = choice
     ratio = recipe.training.lora_plus_ratio
     trainer.lora_plus_ratio = float(ratio) if ratio is not None else None
-    trainer.passes = passes_of(choice.division, model, tokenizer, packed=packed)
+    trainer.micro_batches = micro_batches_of(choice.division, model, tokenizer, packed=packed)
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
@@ -105,7 +105,7 @@ def make_trainer(
     plain = not trainer.aux_loss_enabled and score_trained_tokens_only(base, before)
     if sharding is not None:
         sharding.take_ends(base, plain_head=plain)
-    trainer.agree_on_passes()
+    trainer.agree_on_micro_batches()
     return trainer
 
 
@@ -145,10 +145,10 @@ def packs_rows(recipe: Recipe, model: Any) -> bool:
     return packed
 
 
-def passes_of(division: Division, model: Any, tokenizer: Any, *, packed: bool) -> Passes:
+def micro_batches_of(division: Division, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
     """The division with what the tensors need besides."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return Passes(
+    return MicroBatches(
         packed=packed,
         varlen=packed and is_varlen(model),
         max_tokens=division.pass_tokens,

@@ -40,7 +40,7 @@ def compare(
     """Measures the trainer's adapter and its base model; call it once the training has ended.
 
     Raises:
-        StopRequested: before a pass or a token.
+        StopRequested: before a micro-batch or a token.
         TrainerError: QUALITY_GATE_MISSED.
     """
     metrics: dict[str, float] = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.export.facts import LengthBin
-from finetune_trainer.train.batch import IGNORED
+from finetune_trainer.train.micro_batches import IGNORED
 
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
 _ROWS_A_BATCH = 1000

@@ -188,7 +188,7 @@ def trained(
     trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, process_group, materials.sharding)
     if measure is not None:
         measure.measures(trainer)
-    trainer.stop_requested, trainer.on_smaller_passes = context.stop.is_set, report.smaller_passes
+    trainer.stop_requested, trainer.on_smaller_micro_batches = context.stop.is_set, report.smaller_micro_batches
     trainer.heartbeat = context.reporter.update
     if isinstance(end, SaveWhenDue):
         end.worth_saving = lambda: not trainer.divergence.suspected
@@ -196,8 +196,8 @@ def trained(
     event(
         "training",
         rows=len(materials.data.rows),
-        packed=trainer.passes.packed,
-        pass_tokens=trainer.passes.max_tokens,
+        packed=trainer.micro_batches.packed,
+        pass_tokens=trainer.micro_batches.max_tokens,
         processes=process_group.world.size if process_group else None,
         compute_dtype=str(materials.dtype).removeprefix("torch."),
     )

@@ -13,7 +13,7 @@ from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RE
 def trainer_settings(
     spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, gradient_checkpointing: bool
 ) -> SFTConfig:
-    """SFTConfig for a run; one batch is one optimizer step, whose division into passes is train/make.py's.
+    """SFTConfig for a run; one batch is one optimizer step, which train/make.py splits.
 
     Args:
         spec: the training section.

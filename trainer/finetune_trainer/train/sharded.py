@@ -1,8 +1,8 @@
 """The trainer where the base model's weights are divided over the processes (distributed/sharding.py).
 
-Every pass of one process needs the others' parts, so all go through the passes of a step round by round: who has no
-pass in a round helps with those of the others. Before each round they agree to go on, so what one of them meets (it was
-told to go, its memory ran out) ends the step for all at once.
+Every micro-batch of one process needs the shards of the others. So all go through a step round by round, and a process
+without a micro-batch in a round takes part in those of the others. Before each round they agree to go on: a stop, or
+memory that ran out in one of them, ends the step for all at once.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
-from finetune_trainer.train.batch import Tensors
-from finetune_trainer.train.parallel import ParallelTrainer, Share, pass_seed
+from finetune_trainer.train.micro_batches import ModelInputs
+from finetune_trainer.train.parallel import LocalStep, ParallelTrainer, micro_batch_seed
 from finetune_trainer.train.trainer import StopRequested
 
 
@@ -31,25 +31,25 @@ class ShardedTrainer(ParallelTrainer):
         super().__init__(process_group, *arguments, **named)
         self.sharding = sharding
 
-    def own_passes(self, step: Tensors) -> Iterator[Tensors]:
-        """This process's share of the passes of a measurement; it helps with those that the others have more."""
-        own = super().own_passes(step)
-        if self.alone:
+    def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
+        """This process's share of an evaluation; it takes part in the micro-batches that the others have more."""
+        own = super().local_micro_batches(step)
+        if self.others_ended:
             yield from own
             return
-        for _ in range(self.passes.rounds(step, ranks=self.process_group.world.size)):
-            part = next(own, None)
-            if part is not None:
-                yield part
+        for _ in range(self.micro_batches.rounds(step, ranks=self.process_group.world.size)):
+            micro_batch = next(own, None)
+            if micro_batch is not None:
+                yield micro_batch
                 continue
             self.raise_if_stopping()
             self.sharding.serve(training=False)
 
     def raise_if_stopping(self) -> None:
         """Raises StopRequested, in all processes, when one of them was told to go."""
-        if self.alone:
+        if self.others_ended:
             super().raise_if_stopping()
-        elif self._anywhere(self.stop_requested())[0]:
+        elif self._any_process(self.stop_requested())[0]:
             raise StopRequested
 
     def go_on_alone(self) -> None:
@@ -69,40 +69,42 @@ class ShardedTrainer(ParallelTrainer):
         """Tells the others that process 0 needs nothing more of them."""
         self.sharding.dismiss()
 
-    def _own_passes(self, model: Any, step: Tensors) -> Share:
+    def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
         trained, size = self._trained_tokens(step), self.process_group.world.size
         losses: list[torch.Tensor] = []
-        lacking: BaseException | None = None
-        own = super().own_passes(step)
-        for number in range(self.passes.rounds(step, ranks=size)):
-            stopping, lacks = self._anywhere(self.stop_requested(), lacking is not None)
-            if lacks:
+        out_of_memory: BaseException | None = None
+        own = super().local_micro_batches(step)
+        for number in range(self.micro_batches.rounds(step, ranks=size)):
+            stopping, any_out_of_memory = self._any_process(self.stop_requested(), out_of_memory is not None)
+            if any_out_of_memory:
                 break
             if stopping:
-                return Share(loss=0.0, abandoned=True)
-            part = next(own, None)
-            if part is None:
+                return LocalStep(loss=0.0, stopped=True)
+            micro_batch = next(own, None)
+            if micro_batch is None:
                 self.sharding.serve(training=True)
                 continue
             torch.manual_seed(
-                pass_seed(self.args.seed, self.state.global_step, number * size + self.process_group.world.rank)
+                micro_batch_seed(self.args.seed, self.state.global_step, number * size + self.process_group.world.rank)
             )
             self.sharding.begin(training=True)
             try:
-                losses.append(self._one_pass(model, part, trained))
+                losses.append(self._run_micro_batch(model, micro_batch, trained))
                 self.sharding.require_complete()
                 self.sharding.end()
             except (RuntimeError, MemoryError) as error:
                 if memory_that_ran_out(error) is None:
                     raise
-                # The traceback holds the tensors of the pass that did not fit.
+                # The traceback holds the tensors of the micro-batch that did not fit.
                 traceback.clear_frames(error.__traceback__)
                 torch.cuda.empty_cache()
-                lacking = error
+                out_of_memory = error
                 self.sharding.finish()
-        return Share(loss=0.0 if lacking else math.fsum(loss.item() for loss in losses), lacking=lacking)
+        return LocalStep(
+            loss=0.0 if out_of_memory else math.fsum(loss.item() for loss in losses), out_of_memory=out_of_memory
+        )
 
-    def _anywhere(self, *here: bool) -> list[bool]:
-        """Which of these hold in any process."""
-        found = self.process_group.all_reduce(torch.tensor([float(value) for value in here]))
-        return [bool(value) for value in found.tolist()]
+    def _any_process(self, *here: bool) -> list[bool]:
+        """Which of these are true in any process."""
+        sums = self.process_group.all_reduce(torch.tensor([float(value) for value in here]))
+        return [bool(value) for value in sums.tolist()]

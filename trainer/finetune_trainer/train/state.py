@@ -1,14 +1,14 @@
 """The part of a training's state that transformers does not keep; a checkpoint holds it beside transformers' files.
 
-How a step is divided into passes belongs to it: another division adds up in another order, and the last bits differ.
+How a step is split into micro-batches belongs to it: another split sums in another order, and the last bits differ.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from finetune_trainer.train.batch import Passes
 from finetune_trainer.train.divergence import Divergence
+from finetune_trainer.train.micro_batches import MicroBatches
 
 _NAME = "steps.json"
 
@@ -19,13 +19,13 @@ class StepRecord:
 
     Attributes:
         step: optimizer steps done.
-        passes: how a step is divided.
+        micro_batches: how a step is split.
         last_loss: loss of the last step, nats per trained token.
         divergence: what the losses say of the model.
     """
 
     step: int
-    passes: Passes
+    micro_batches: MicroBatches
     last_loss: float
     divergence: Divergence
 
@@ -33,7 +33,7 @@ class StepRecord:
         """Writes it into a checkpoint's folder."""
         values = {
             "step": self.step,
-            "passes": self.passes.to_dict(),
+            "passes": self.micro_batches.to_dict(),
             "lastLoss": self.last_loss,
             "divergence": asdict(self.divergence),
         }
@@ -45,7 +45,7 @@ class StepRecord:
         values = json.loads((folder / _NAME).read_text(encoding="utf-8"))
         return cls(
             step=values["step"],
-            passes=Passes.from_dict(values["passes"]),
+            micro_batches=MicroBatches.from_dict(values["passes"]),
             last_loss=values["lastLoss"],
             divergence=Divergence(**values["divergence"]),
         )

@@ -1,7 +1,8 @@
-"""TRL's SFTTrainer, taught that a batch is one optimizer step which is divided into forward passes.
+"""TRL's SFTTrainer, where a batch is one optimizer step that is split into micro-batches.
 
-transformers divides by a fixed number of rows; rows differ in length, so passes differ in work and memory. Here a pass
-is filled by tokens (data/pack.py) and every token of the step weighs the same in the loss however the step is divided.
+transformers accumulates gradients over a fixed number of rows. Rows differ in length, so micro-batches would differ in
+work and memory. Here a micro-batch is filled by tokens (data/packing.py), and every token of the step has the same
+weight in the loss however the step is split.
 """
 
 import math
@@ -20,13 +21,12 @@ from trl import SFTTrainer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.memory.choice import Choice
 from finetune_trainer.model.base import Weights
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
-from finetune_trainer.train.batch import IGNORED, Passes, Tensors
 from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
 from finetune_trainer.train.lora_plus import quicken_b
+from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.state import StepRecord
 
@@ -39,27 +39,27 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose batch is a whole optimizer step.
 
     Attributes:
-        passes: how a step is divided; set before training.
+        micro_batches: how a step is split.
         choice: how that was chosen by the memory at hand.
         last_loss: loss of the last step, nats per trained token.
         divergence: what the losses say of the model.
-        stop_requested: asked before every pass.
-        heartbeat: called between the passes and tokens of a measurement, which may take long.
-        on_smaller_passes: told the new division when one had to be found for lack of memory.
+        stop_requested: asked before every micro-batch.
+        heartbeat: called between the micro-batches and tokens of an evaluation, which may take long.
+        on_smaller_micro_batches: called with the new split when memory ran out.
         saved_step: step of the newest checkpoint, 0 when there is none.
         base_weights: the base model's own weights that are trained in place, as they were.
         evaluation: measures the adapter; None when there are no rows to measure with.
         lora_plus_ratio: how much faster the B matrices learn; None where all learn alike.
-        adapter_unchanged: makes a context within which the adapter stays as it is from pass to pass.
+        adapter_unchanged: makes a context within which the adapter stays as it is from micro-batch to micro-batch.
         ended: whether the training has come to its end, and was not told to stop before.
     """
 
-    passes: Passes
+    micro_batches: MicroBatches
     choice: Choice
     last_loss: float = math.nan
     stop_requested: Callable[[], bool] = staticmethod(lambda: False)
     heartbeat: Callable[[], object] = staticmethod(lambda: None)
-    on_smaller_passes: Callable[[Passes], object] = staticmethod(lambda _: None)
+    on_smaller_micro_batches: Callable[[MicroBatches], object] = staticmethod(lambda _: None)
     saved_step: int = 0
     base_weights: Weights
     evaluation: Evaluation | None = None
@@ -127,7 +127,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """Measures the adapter with `evaluation`; transformers calls it when a callback has asked for it.
 
         Raises:
-            StopRequested: before a pass.
+            StopRequested: before a micro-batch.
             TrainerError: the validation loss is no number.
         """
         assert self.evaluation is not None, "only it asks"
@@ -144,22 +144,22 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
-    def training_step(self, model: Any, inputs: Tensors, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Runs forward and backward of every pass of the step; returns the step's loss, nats per trained token.
+    def training_step(self, model: Any, inputs: ModelInputs, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
+        """Runs forward and backward of every micro-batch; returns the step's loss, nats per trained token.
 
-        When memory runs out, the step is done again with passes half as large, from the same random numbers: the rows
-        and their weights stay, so it is the same step.
+        When memory runs out, the step is repeated with micro-batches half as large, from the same random numbers. Rows
+        and weights stay, so it is the same step.
 
         Raises:
-            StopRequested: before a pass.
+            StopRequested: before a micro-batch.
             TrainerError: the loss is no number any more, or the training destroys the model.
         """
         before = RngState.capture()
         try:
-            total = self._passes_of_step(model, inputs)
+            total = self._run_step(model, inputs)
             while total is None:
                 before.restore()
-                total = self._passes_of_step(model, inputs)
+                total = self._run_step(model, inputs)
         except StopRequested:
             model.zero_grad()
             self._after_step.restore()
@@ -171,25 +171,25 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._after_step = RngState.capture()
         return total
 
-    def _passes_of_step(self, model: Any, step: Tensors) -> torch.Tensor | None:
-        """The step's loss; None when memory ran out and smaller passes were found."""
+    def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
+        """The step's loss; None when memory ran out and smaller micro-batches are set."""
         trained = self._trained_tokens(step)
         losses = []
         try:
             with self.adapter_unchanged():
-                for part in self.own_passes(step):
+                for micro_batch in self.local_micro_batches(step):
                     self.raise_if_stopping()
-                    losses.append(self._one_pass(model, part, trained))
+                    losses.append(self._run_micro_batch(model, micro_batch, trained))
         except (RuntimeError, MemoryError) as error:
-            smaller = self.passes.smaller(step) if memory_that_ran_out(error) else None
+            smaller = self.micro_batches.halved(step) if memory_that_ran_out(error) else None
             if smaller is None:
                 raise
-            # The traceback holds the tensors of the pass that did not fit.
+            # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)
         else:
             return torch.stack(losses).sum()
         losses.clear()
-        self._use_smaller(model, smaller)
+        self._retry_with(model, smaller)
         return None
 
     def _require_sound(self, loss: float) -> None:
@@ -214,9 +214,9 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """The running step, for messages."""
         return f"at step {self.state.global_step + 1} (learning rate {self._get_learning_rate():.3g})"
 
-    def own_passes(self, step: Tensors) -> Iterator[Tensors]:
-        """The passes that this process runs: alone, all of them."""
-        return self.passes.of(step)
+    def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
+        """The micro-batches that this process runs: alone, all of them."""
+        return self.micro_batches.split(step)
 
     def summed(self, compute: Callable[[], float]) -> float:
         """What all processes have computed together; alone, what this one does.
@@ -235,15 +235,15 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def dismiss_others(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""
 
-    def agree_on_passes(self) -> None:
-        """Takes the division that all processes of the training can run; alone, that is the one that was chosen."""
+    def agree_on_micro_batches(self) -> None:
+        """Takes the split that all processes of the training can run; alone, that is the planned one."""
 
-    def _one_pass(self, model: Any, part: Tensors, trained: torch.Tensor | float) -> torch.Tensor:
-        """Forward and backward of one pass; its part of the step's loss."""
-        loss: torch.Tensor = super().training_step(model, part, trained)
+    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: torch.Tensor | float) -> torch.Tensor:
+        """Forward and backward of one micro-batch; its part of the step's loss."""
+        loss: torch.Tensor = super().training_step(model, micro_batch, trained)
         return loss
 
-    def _trained_tokens(self, step: Tensors) -> torch.Tensor | float:
+    def _trained_tokens(self, step: ModelInputs) -> torch.Tensor | float:
         """Tokens of the step that count in the loss.
 
         transformers counts only for models whose forward takes keyword arguments; the weight of a token must not depend
@@ -253,12 +253,12 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         # Of a model that is spread, the head may be on another GPU than the labels; a plain number is on all of them.
         return float(trained) if self.is_model_parallel else trained
 
-    def _use_smaller(self, model: Any, smaller: Passes) -> None:
-        """Forgets what was done of the step, which is to be done again in smaller passes."""
+    def _retry_with(self, model: Any, smaller: MicroBatches) -> None:
+        """Drops the gradients of the step, which is repeated in smaller micro-batches."""
         model.zero_grad()
         torch.cuda.empty_cache()
-        self.passes = smaller
-        self.on_smaller_passes(smaller)
+        self.micro_batches = smaller
+        self.on_smaller_micro_batches(smaller)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 (transformers' signature)
         """Writes what a resumed training needs, and no more: transformers' own adds a pickle and an empty model card.
@@ -275,7 +275,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         StepRecord(
-            step=self.state.global_step, passes=self.passes, last_loss=self.last_loss, divergence=self.divergence
+            step=self.state.global_step,
+            micro_batches=self.micro_batches,
+            last_loss=self.last_loss,
+            divergence=self.divergence,
         ).write(folder)
         if self.evaluation is not None and self.evaluation.best is not None:
             self.evaluation.best.write(folder)
@@ -284,7 +287,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def _take_up(self, checkpoint: Path) -> None:
         """Takes what transformers does not restore."""
         record = StepRecord.read(checkpoint)
-        self.passes, self.last_loss, self.saved_step = record.passes, record.last_loss, record.step
+        self.micro_batches, self.last_loss, self.saved_step = record.micro_batches, record.last_loss, record.step
         self.divergence = record.divergence
         if self.evaluation is not None:
             self.evaluation.best = BestAdapter.read(checkpoint)
@@ -304,14 +307,14 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self,
         model: Any,
-        inputs: Tensors,
+        inputs: ModelInputs,
         return_outputs: bool = False,  # noqa: FBT001, FBT002, upstream's signature
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of a pass: its trained tokens' sum over `num_items_in_batch`, or over their own number.
+        """The loss of a micro-batch: its trained tokens' sum over `num_items_in_batch`, or over their own number.
 
         As TRL's, but without its entropy and accuracy, which nobody reads: they cost a third of the head's time, and
-        three waits for the GPU a pass. Mixtures of experts have a loss of their own besides, which is TRL's.
+        three waits for the GPU a micro-batch. Mixtures of experts have a loss of their own besides, which is TRL's.
         """
         if self.aux_loss_enabled:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)

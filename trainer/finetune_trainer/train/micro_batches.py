@@ -1,7 +1,7 @@
-"""The tensors of one optimizer step, and of the forward passes it is divided into.
+"""The tensors of one optimizer step, and the micro-batches that it is split into.
 
-A step travels as one flat sequence, all rows one after the other, so that the way it is divided (packed or padded, how
-many tokens a pass) is decided where the passes run, and can change between two steps.
+A step is one flat sequence, all rows one after the other. How it is split (packed or padded, how many tokens a
+micro-batch) is decided where the micro-batches run, and can change between two steps.
 """
 
 import json
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from finetune_trainer.data.pack import divide, spread
+from finetune_trainer.data.packing import pack_rows, pack_rows_for_ranks
 from finetune_trainer.model.attention import borders
 
 IGNORED = -100
 """The label of a token that does not count in the loss (torch's cross entropy)."""
 
-Tensors = dict[str, Any]
-"""A step or a pass by the names of the model's arguments: tensors, and two lengths that varlen attention takes."""
+ModelInputs = dict[str, Any]
+"""A step or a micro-batch by the model's argument names: tensors, and two lengths that varlen attention takes."""
 
 
-def flat_step(rows: Sequence[dict[str, Any]]) -> Tensors:
+def collate_rows(rows: Sequence[dict[str, Any]]) -> ModelInputs:
     """Joins rows of `input_ids` and `labels` (equally long lists of ints) to one step.
 
     Returns:
@@ -38,14 +38,14 @@ def flat_step(rows: Sequence[dict[str, Any]]) -> Tensors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passes:
-    """How a step is divided into forward passes.
+class MicroBatches:
+    """How a step is split into micro-batches: one forward and backward pass each.
 
     Attributes:
         packed: rows one after the other in one sequence; otherwise side by side with padding.
         varlen: tell the attention where the rows of a pack begin; only varlen attention takes that.
-        max_tokens: most tokens of a pass.
-        max_rows: most rows of a pass.
+        max_tokens: most tokens of a micro-batch.
+        max_rows: most rows of a micro-batch.
         pad_id: id that fills padded rows.
     """
 
@@ -55,53 +55,56 @@ class Passes:
     max_rows: int
     pad_id: int
 
-    def of(self, step: Tensors, *, rank: int = 0, ranks: int = 1) -> Iterator[Tensors]:
-        """The model's inputs, pass by pass: `input_ids` and `labels`; for packs `position_ids`, else `attention_mask`.
+    def split(self, step: ModelInputs, *, rank: int = 0, ranks: int = 1) -> Iterator[ModelInputs]:
+        """The model's inputs, one micro-batch after the other: `input_ids` and `labels`.
 
-        With `varlen` also what `model.attention.borders` makes.
+        Packs also have `position_ids`, padded ones `attention_mask`. With `varlen` also
+        what `model.attention.borders` makes.
 
         Args:
             step: the step.
-            rank: which process asks, of `ranks`: it gets its share of the passes, which may be none.
+            rank: which process asks, of `ranks`: it gets its share, which may be none.
             ranks: processes that share the step.
         """
         lengths: list[int] = step["lengths"].tolist()
         ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
-        for rows in self._divided(self._room(lengths), ranks)[rank::ranks]:
+        for rows in self._grouped(self._padded_lengths(lengths), ranks)[rank::ranks]:
             chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
             if self.packed:
-                yield packed_pass(chosen_ids, chosen_labels, varlen=self.varlen)
+                yield packed_micro_batch(chosen_ids, chosen_labels, varlen=self.varlen)
             else:
                 yield self._padded(chosen_ids, chosen_labels)
 
-    def rounds(self, step: Tensors, *, ranks: int) -> int:
-        """How many passes the process with the most of them has."""
-        return -(-len(self._divided(self._room(step["lengths"].tolist()), ranks)) // ranks)
+    def rounds(self, step: ModelInputs, *, ranks: int) -> int:
+        """How many micro-batches the process with the most of them has."""
+        return -(-len(self._grouped(self._padded_lengths(step["lengths"].tolist()), ranks)) // ranks)
 
-    def _room(self, lengths: list[int]) -> list[int]:
+    def _padded_lengths(self, lengths: list[int]) -> list[int]:
         """Tokens that each row takes: padded, every row takes as much room as the longest."""
         return lengths if self.packed else [max(lengths)] * len(lengths)
 
-    def _divided(self, room: list[int], ranks: int) -> list[list[int]]:
+    def _grouped(self, lengths_padded: list[int], ranks: int) -> list[list[int]]:
         if ranks == 1:
-            return divide(room, max_tokens=self.max_tokens, max_rows=self.max_rows)
-        return spread(room, ranks=ranks, max_tokens=self.max_tokens, max_rows=self.max_rows)
+            return pack_rows(lengths_padded, max_tokens=self.max_tokens, max_rows=self.max_rows)
+        return pack_rows_for_ranks(lengths_padded, ranks=ranks, max_tokens=self.max_tokens, max_rows=self.max_rows)
 
-    def smaller(self, step: Tensors, *, ranks: int = 1) -> "Passes | None":
-        """A division whose largest pass of that step is at most half as large; None when every row goes alone.
+    def halved(self, step: ModelInputs, *, ranks: int = 1) -> "MicroBatches | None":
+        """A split whose largest micro-batch of that step is at most half as large; None when every row is alone.
 
-        The step stays the same: more passes, each with the same weight per token.
+        The step stays the same: more micro-batches, each with the same weight per token.
         """
         lengths: list[int] = step["lengths"].tolist()
-        room = self._room(lengths)
-        passes = self._divided(room, ranks)
+        lengths_padded = self._padded_lengths(lengths)
+        micro_batches = self._grouped(lengths_padded, ranks)
         largest = max(
-            (rows for rows in passes if len(rows) > 1), key=lambda rows: sum(room[row] for row in rows), default=None
+            (rows for rows in micro_batches if len(rows) > 1),
+            key=lambda rows: sum(lengths_padded[row] for row in rows),
+            default=None,
         )
         if largest is None:
             return None
         return replace(
-            self, max_tokens=sum(room[row] for row in largest) // 2, max_rows=max(1, (len(largest) + 1) // 2)
+            self, max_tokens=sum(lengths_padded[row] for row in largest) // 2, max_rows=max(1, (len(largest) + 1) // 2)
         )
 
     def to_text(self) -> str:
@@ -109,7 +112,7 @@ class Passes:
         return json.dumps(self.to_dict())
 
     @classmethod
-    def from_text(cls, text: str) -> "Passes":
+    def from_text(cls, text: str) -> "MicroBatches":
         """What `to_text` has made."""
         return cls.from_dict(json.loads(text))
 
@@ -118,11 +121,11 @@ class Passes:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Passes":
+    def from_dict(cls, values: dict[str, Any]) -> "MicroBatches":
         """What `to_dict` has made."""
         return cls(**values)
 
-    def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> Tensors:
+    def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> ModelInputs:
         pad = torch.nn.utils.rnn.pad_sequence
         return {
             "input_ids": pad(list(ids), batch_first=True, padding_value=self.pad_id),
@@ -131,7 +134,7 @@ class Passes:
         }
 
 
-def packed_pass(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, varlen: bool) -> Tensors:
+def packed_micro_batch(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, varlen: bool) -> ModelInputs:
     """Rows one after the other; positions begin at 0 in each, from which the model's mask keeps them apart.
 
     Args:
