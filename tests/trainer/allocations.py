@@ -139,7 +139,7 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
         tokens=tokens,
         span=tokens if case.packed else length,
         gradient_checkpointing=case.gradient_checkpointing,
-        keep_dequantized=trainer.choice.division.keep_dequantized,
+        keep_dequantized=trainer.plan.keep_dequantized,
     )
     plan = TrainingSetup.of(recipe, cuda=False, masking=masking)
     assert trainer.micro_batches.packed is case.packed

@@ -8,7 +8,7 @@ import torch
 
 from finetune_trainer.memory.process import memory_limit_bytes
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.division import divide_steps
+from finetune_trainer.train.step_planning import plan_step_on_device
 from trainer.allocations import Case, measure
 from trainer.running import LocalRun, manifest_of
 
@@ -51,19 +51,19 @@ def test_a_run_says_what_it_took_beside_the_estimate(local_run: Callable[..., Lo
 
 
 @pytest.mark.parametrize(
-    ("free", "expected"),
+    ("free_bytes", "expected"),
     [(1 << 34, (512, False)), (None, (512, False)), (1, (128, True))],
 )
 def test_memory_decides_on_a_cpu_only_when_it_is_short(
     local_run: Callable[..., LocalRun],
     tiny_model: Path,
-    free: int | None,
+    free_bytes: int | None,
     expected: tuple[int, bool],
 ) -> None:
     recipe = local_run([]).recipe
     model = load_base(tiny_model, recipe.model, torch.float32)
 
-    found = divide_steps(recipe, model, torch.float32, packed=True, longest=64, free=free)
+    found = plan_step_on_device(recipe, model, torch.float32, packed=True, longest=64, free_bytes=free_bytes)
 
-    assert (found.division.pass_tokens, found.division.gradient_checkpointing) == expected
+    assert (found.micro_batch_tokens, found.gradient_checkpointing) == expected
     assert found.memory is not None

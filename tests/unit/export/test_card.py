@@ -77,7 +77,7 @@ def test_model_with_code_of_its_own_is_loaded_with_it() -> None:
 
 def test_what_happened_on_the_way_is_told() -> None:
     counts = TokenCounts(rows=9, duplicates=3)
-    card = model_card(facts(counts=counts, resumed_from_step=40, smaller_pass_tokens=4096, history=[]))
+    card = model_card(facts(counts=counts, resumed_from_step=40, smaller_micro_batch_tokens=4096, history=[]))
 
     notes = [line for line in card.splitlines() if line.startswith("> **Note:**")]
     assert ["3 rows repeat" in notes[0], "step 40" in notes[1], "at most 4096 tokens" in notes[2]] == [True] * 3

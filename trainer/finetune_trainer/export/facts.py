@@ -64,7 +64,7 @@ class RunFacts:
         history: the losses, in the order of steps.
         samples: answers before and after.
         resumed_from_step: the step of the checkpoint that this attempt went on from.
-        smaller_pass_tokens: most tokens of a forward pass, when it was halved for lack of GPU memory.
+        smaller_micro_batch_tokens: most tokens of a forward pass, when it was halved for lack of GPU memory.
         stage_seconds: seconds this attempt spent in each stage so far, in order.
         device: what it was trained on, in words.
         peak_gpu_memory_bytes, peak_memory_bytes: the most that was in use on the GPU and in the process.
@@ -86,7 +86,7 @@ class RunFacts:
     history: Sequence[HistoryEntry]
     samples: Sequence[Sample] = ()
     resumed_from_step: int | None = None
-    smaller_pass_tokens: int | None = None
+    smaller_micro_batch_tokens: int | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     device: str
     peak_gpu_memory_bytes: int | None
@@ -126,10 +126,10 @@ class RunFacts:
                 f"The training went on from a checkpoint of step {self.resumed_from_step}; times and memory of a stage "
                 "are this attempt's."
             )
-        if self.smaller_pass_tokens:
+        if self.smaller_micro_batch_tokens:
             found.append(
-                f"GPU memory ran out: steps were divided into passes of at most {self.smaller_pass_tokens} tokens. The "
-                "rows of a step stayed the same."
+                "GPU memory ran out: steps were divided into passes of at most "
+                f"{self.smaller_micro_batch_tokens} tokens. The rows of a step stayed the same."
             )
         lowest, last = loss.lowest_eval_loss, loss.last_eval_loss
         if (kept := self.metrics.get("eval_step")) is not None and kept < self.metrics.get("steps", kept):

@@ -1,4 +1,4 @@
-"""Making the trainer: how steps are divided, whether rows are packed, the settings, the adapter on the base model."""
+"""Making the trainer: the plan of a step, whether rows are packed, the settings, the adapter on the base model."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,8 +12,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
-from finetune_trainer.memory.choice import Division
 from finetune_trainer.memory.process import keep_freed_memory
+from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.adapter import (
     keep_in_float32,
     lora_config,
@@ -24,13 +24,13 @@ from finetune_trainer.model.adapter import (
 from finetune_trainer.model.attention import is_varlen
 from finetune_trainer.model.base import base_weights_that_are_trained
 from finetune_trainer.model.folded import FoldedAdapters
-from finetune_trainer.train.division import divide_steps, free_bytes
 from finetune_trainer.train.head import score_trained_tokens_only
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.rows import longest_row
 from finetune_trainer.train.settings import trainer_settings
+from finetune_trainer.train.step_planning import free_device_bytes, plan_step_on_device
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
@@ -70,11 +70,11 @@ def make_trainer(
     if not torch.cuda.is_available():
         keep_freed_memory()
     packed = packs_rows(recipe, model)
-    free = free_bytes(recipe.model.device_map, processes=process_group.world.local_size if process_group else 1)
-    choice = divide_steps(recipe, model, dtype, packed=packed, longest=longest_row(rows), free=free)
-    settings = trainer_settings(
-        recipe.training, dtype, folder, gradient_checkpointing=choice.division.gradient_checkpointing
+    free_bytes = free_device_bytes(
+        recipe.model.device_map, processes=process_group.world.local_size if process_group else 1
     )
+    plan = plan_step_on_device(recipe, model, dtype, packed=packed, longest=longest_row(rows), free_bytes=free_bytes)
+    settings = trainer_settings(recipe.training, dtype, folder, gradient_checkpointing=plan.gradient_checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
@@ -87,15 +87,15 @@ def make_trainer(
         data_collator=collate_rows,
         callbacks=[*callbacks, *([noise] if noise else [])],
     )
-    trainer.choice = choice
+    trainer.plan = plan
     ratio = recipe.training.lora_plus_ratio
     trainer.lora_plus_ratio = float(ratio) if ratio is not None else None
-    trainer.micro_batches = micro_batches_of(choice.division, model, tokenizer, packed=packed)
+    trainer.micro_batches = micro_batches_of(plan, model, tokenizer, packed=packed)
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
-    folded = FoldedAdapters(trainer.model, kept=choice.division.keep_dequantized)
-    if choice.division.keep_dequantized and not choice.division.gradient_checkpointing:
+    folded = FoldedAdapters(trainer.model, kept=plan.keep_dequantized)
+    if plan.keep_dequantized and not plan.gradient_checkpointing:
         # They are all in memory at the end of every forward pass anyway.
         trainer.adapter_unchanged = folded.unchanged
     trainer.base_weights = base_weights_that_are_trained(trainer.model)
@@ -145,14 +145,14 @@ def packs_rows(recipe: Recipe, model: Any) -> bool:
     return packed
 
 
-def micro_batches_of(division: Division, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
-    """The division with what the tensors need besides."""
+def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
+    """The plan with what the tensors need besides."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return MicroBatches(
         packed=packed,
         varlen=packed and is_varlen(model),
-        max_tokens=division.pass_tokens,
-        max_rows=division.max_rows,
+        max_tokens=plan.micro_batch_tokens,
+        max_rows=plan.max_rows,
         pad_id=pad if pad is not None else 0,
     )
 

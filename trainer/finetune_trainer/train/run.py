@@ -192,7 +192,7 @@ def trained(
     trainer.heartbeat = context.reporter.update
     if isinstance(end, SaveWhenDue):
         end.worth_saving = lambda: not trainer.divergence.suspected
-    context.reporter.update(memory_estimate_bytes=trainer.choice.memory.total if trainer.choice.memory else None)
+    context.reporter.update(memory_estimate_bytes=trainer.plan.memory.total if trainer.plan.memory else None)
     event(
         "training",
         rows=len(materials.data.rows),

@@ -19,8 +19,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.memory.choice import Choice
+from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.base import Weights
+from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.best import BestAdapter
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
@@ -40,7 +41,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
     Attributes:
         micro_batches: how a step is split.
-        choice: how that was chosen by the memory at hand.
+        plan: how steps are run in the memory at hand.
         last_loss: loss of the last step, nats per trained token.
         divergence: what the losses say of the model.
         stop_requested: asked before every micro-batch.
@@ -55,7 +56,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     micro_batches: MicroBatches
-    choice: Choice
+    plan: StepPlan
     last_loss: float = math.nan
     stop_requested: Callable[[], bool] = staticmethod(lambda: False)
     heartbeat: Callable[[], object] = staticmethod(lambda: None)

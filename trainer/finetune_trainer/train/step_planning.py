@@ -1,4 +1,4 @@
-"""How the steps of this run are divided, by the device at hand; the rule is memory/choice.py's."""
+"""The plan of a step on the device at hand; the rule is in memory/step_plan.py."""
 
 import logging
 from typing import Any
@@ -8,18 +8,18 @@ import torch
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.memory.activations import Masking
-from finetune_trainer.memory.choice import Choice, choose
 from finetune_trainer.memory.estimate import GIB, TrainingSetup
 from finetune_trainer.memory.process import memory_limit_bytes
+from finetune_trainer.memory.step_plan import StepPlan, plan_step
 from finetune_trainer.model.attention import is_eager, is_varlen
 from finetune_trainer.model.sizes import loaded_shape
 from finetune_trainer.runtime.log import event
 
 
-def divide_steps(
-    recipe: Recipe, model: Any, dtype: torch.dtype, *, packed: bool, longest: int, free: int | None
-) -> Choice:
-    """Chooses and logs the division.
+def plan_step_on_device(
+    recipe: Recipe, model: Any, dtype: torch.dtype, *, packed: bool, longest: int, free_bytes: int | None
+) -> StepPlan:
+    """Plans the steps for the device at hand, and logs the plan.
 
     Args:
         recipe: the recipe.
@@ -27,30 +27,30 @@ def divide_steps(
         dtype: number type of the products.
         packed: whether rows are packed.
         longest: tokens of the longest row.
-        free: what the training may take of the device, the model included; see `free_bytes`.
+        free_bytes: what the training may take of the device, the model included; see `free_device_bytes`.
     """
     shape, cuda = loaded_shape(model), torch.cuda.is_available()
     masking = Masking.EAGER if is_eager(model) else Masking.DENSE
     if packed and is_varlen(model):
         masking = Masking.VARLEN
     setup = TrainingSetup.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking)
-    found = choose(recipe, shape, setup, packed=packed, longest=longest, free=free)
-    division, memory = found.division, found.memory
+    plan = plan_step(recipe, shape, setup, packed=packed, longest=longest, free_bytes=free_bytes)
+    memory = plan.memory
     event(
         "memory",
-        level=logging.WARNING if found.fits is False else logging.INFO,
-        message="may not be enough; trying the smallest passes" if found.fits is False else None,
-        pass_tokens=division.pass_tokens,
-        gradient_checkpointing=division.gradient_checkpointing,
+        level=logging.WARNING if plan.fits is False else logging.INFO,
+        message="may not be enough; trying the smallest passes" if plan.fits is False else None,
+        pass_tokens=plan.micro_batch_tokens,
+        gradient_checkpointing=plan.gradient_checkpointing,
         estimate_gib=round(memory.total / GIB, 2) if memory else None,
-        free_gib=round(free / GIB, 2) if free is not None else None,
+        free_gib=round(free_bytes / GIB, 2) if free_bytes is not None else None,
         parts=str(memory) if memory else None,
     )
-    return found
+    return plan
 
 
-def free_bytes(device_map: DeviceMap, *, processes: int = 1) -> int | None:
-    """What the training may take of the device: the GPU's memory but what others hold of it, or the container's.
+def free_device_bytes(device_map: DeviceMap, *, processes: int = 1) -> int | None:
+    """Memory that the training may take: the GPU's without what other processes hold, or the container's.
 
     Args:
         device_map: layers that are spread have the memory of all GPUs; else the process has one.
