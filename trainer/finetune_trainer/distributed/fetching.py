@@ -24,45 +24,51 @@ def fetch_once(recipe: Recipe, inputs: Inputs, process_group: ProcessGroup, cont
         TrainerError: the storage's reason; what was found is damaged; another process failed; or the process was told
             to go.
     """
-    place = f"fetched/{process_group.world.node}"
+    key = f"fetched/{process_group.world.node}"
     if not process_group.is_local_main_process:
-        return _read(process_group.wait_for(place))
+        return _from_text(process_group.wait_for(key))
     if process_group.is_main_process:
         fetched = fetch(recipe, inputs, context)
         process_group.publish(_CHECKPOINT, str(fetched.checkpoint.uri) if fetched.checkpoint else "")
     else:
         fetched = fetch_all_but_checkpoint(recipe, inputs, context)
         chosen = process_group.wait_for(_CHECKPOINT)
-        found = checkpoint_at(parse_uri(chosen), recipe, inputs, context) if chosen else None
+        checkpoint = checkpoint_at(parse_uri(chosen), recipe, inputs, context) if chosen else None
         fetched = Fetched(
-            model=fetched.model, licence=fetched.licence, initial_adapter=fetched.initial_adapter, checkpoint=found
+            model=fetched.model, licence=fetched.licence, initial_adapter=fetched.initial_adapter, checkpoint=checkpoint
         )
-    process_group.publish(place, _shown(fetched))
+    process_group.publish(key, _to_text(fetched))
     return fetched
 
 
-def _shown(fetched: Fetched) -> str:
-    found = fetched.checkpoint
+def _to_text(fetched: Fetched) -> str:
+    checkpoint = fetched.checkpoint
     return json.dumps(
         {
             "model": str(fetched.model),
             "licence": fetched.licence,
             "adapter": str(fetched.initial_adapter) if fetched.initial_adapter else None,
             "checkpoint": None
-            if found is None
-            else {"folder": str(found.folder), "manifest": found.manifest.to_json(), "uri": str(found.uri)},
+            if checkpoint is None
+            else {
+                "folder": str(checkpoint.folder),
+                "manifest": checkpoint.manifest.to_json(),
+                "uri": str(checkpoint.uri),
+            },
         }
     )
 
 
-def _read(text: str) -> Fetched:
+def _from_text(text: str) -> Fetched:
     values = json.loads(text)
-    found = values["checkpoint"]
+    checkpoint = values["checkpoint"]
     return Fetched(
         model=Path(values["model"]),
         licence=values["licence"],
         initial_adapter=Path(values["adapter"]) if values["adapter"] else None,
-        checkpoint=None if found is None else _checkpoint(found["folder"], found["manifest"], parse_uri(found["uri"])),
+        checkpoint=None
+        if checkpoint is None
+        else _checkpoint(checkpoint["folder"], checkpoint["manifest"], parse_uri(checkpoint["uri"])),
     )
 
 

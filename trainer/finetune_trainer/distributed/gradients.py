@@ -15,10 +15,10 @@ def all_reduce_gradients(parameters: Sequence[torch.nn.Parameter], process_group
 
     A parameter that has a gradient nowhere keeps none: an optimizer's weight decay would move it.
     """
-    here = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
-    anywhere: list[float] = process_group.all_reduce(here).tolist()
-    moved = [parameter for parameter, found in zip(parameters, anywhere, strict=True) if found]
-    for bucket in _buckets(moved):
+    local_counts = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+    counts: list[float] = process_group.all_reduce(local_counts).tolist()
+    with_gradient = [parameter for parameter, has_gradient in zip(parameters, counts, strict=True) if has_gradient]
+    for bucket in _buckets(with_gradient):
         parts = [
             torch.zeros(parameter.numel(), device=parameter.device)
             if parameter.grad is None

@@ -60,9 +60,9 @@ class ProcessGroup:
         process_group = cls(world, _store(world, raise_if_stopping), raise_if_stopping)
         devices = process_group.all_gather_text("device", process_group._device.type, seconds=RENDEZVOUS_SECONDS)
         if len(set(devices)) > 1:
-            found = sum(device == "cuda" for device in devices)
+            gpus = sum(device == "cuda" for device in devices)
             message = (
-                f"spec.resources.gpus: {world.local_size} a machine: of {world.size} processes only {found} have "
+                f"spec.resources.gpus: {world.local_size} a machine: of {world.size} processes only {gpus} have "
                 "found a GPU of their own; ask for as many as there are"
             )
             raise TrainerError(FailureReason.INVALID_RECIPE, message)

@@ -71,9 +71,9 @@ class Sharding:
         Raises:
             TrainerError: NOT_SUPPORTED.
         """
-        expected, found = model.config.get_text_config().num_hidden_layers, len(self._layers)
-        if found != expected:
-            raise _not_supported(f"its decoder layers are not known ({found} found, config.json says {expected})")
+        expected, taken = model.config.get_text_config().num_hidden_layers, len(self._layers)
+        if taken != expected:
+            raise _not_supported(f"its decoder layers are not known ({taken} found, config.json says {expected})")
         place = {module: index for index, module in enumerate(model.modules())}
         self._layers.sort(key=lambda shard: place[self._modules[shard]])
         self._opening = self._modules[self._layers[0]]

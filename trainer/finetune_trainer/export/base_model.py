@@ -40,8 +40,8 @@ def base_licence(uri: str, open_store: OpenStore) -> str | None:
 def licence_in(card: str) -> str | None:
     """The `license:` in a model card's front matter, for example `apache-2.0`."""
     front = _FRONT_MATTER.match(card.removeprefix("\ufeff").replace("\r\n", "\n"))
-    found = _LICENCE.search(front.group(1)) if front else None
-    return found.group(2) if found else None
+    match = _LICENCE.search(front.group(1)) if front else None
+    return match.group(2) if match else None
 
 
 def loading_code(base: str, adapter: str, revision: str | None = None, *, remote_code: bool = False) -> str:

@@ -111,38 +111,38 @@ class RunFacts:
         """What a reader should know before using the adapter."""
         counts, loss = self.counts, LossSummary.of(self.history)
         length = self.recipe.dataset.max_length
-        found = []
+        warnings = []
         if counts.truncated:
-            found.append(
+            warnings.append(
                 f"{counts.truncated} of {counts.rows + counts.validation + counts.dropped} rows were longer than "
                 f"dataset.maxLength ({length} tokens) and were cut; the longest has {counts.longest}."
             )
         if counts.dropped:
-            found.append(f"{counts.dropped} rows were left out: after the cut they had no token to train.")
+            warnings.append(f"{counts.dropped} rows were left out: after the cut they had no token to train.")
         if counts.duplicates:
-            found.append(f"{counts.duplicates} rows repeat one before and were trained as often as they are there.")
+            warnings.append(f"{counts.duplicates} rows repeat one before and were trained as often as they are there.")
         if self.resumed_from_step:
-            found.append(
+            warnings.append(
                 f"The training went on from a checkpoint of step {self.resumed_from_step}; times and memory of a stage "
                 "are this attempt's."
             )
         if self.smaller_micro_batch_tokens:
-            found.append(
+            warnings.append(
                 "GPU memory ran out: steps were divided into passes of at most "
                 f"{self.smaller_micro_batch_tokens} tokens. The rows of a step stayed the same."
             )
         lowest, last = loss.lowest_eval_loss, loss.last_eval_loss
         if (kept := self.metrics.get("eval_step")) is not None and kept < self.metrics.get("steps", kept):
-            found.append(
+            warnings.append(
                 f"The adapter is that of step {kept:.0f}, whose validation loss was the lowest; the training went on "
                 f"to step {self.metrics['steps']:.0f}."
             )
         elif lowest is not None and last is not None and last > lowest:
-            found.append(
+            warnings.append(
                 f"The validation loss was lowest after step {loss.lowest_eval_loss_step} ({lowest:.4f}) and is "
                 f"{last:.4f} at the end: the adapter fits its own rows more than others."
             )
-        return found
+        return warnings
 
 
 def settings_of(recipe: Recipe) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def merged_tensors(model: Any, need_whole: NeedWhole | None = None) -> Tensors:
 
 def _layer(name: str) -> str:
     """The decoder layer that a weight belongs to; a weight outside of one is by itself."""
-    found = _LAYER.match(name)
-    return found.group(1) if found else name
+    match = _LAYER.match(name)
+    return match.group(1) if match else name
 
 
 def _tensors(model: torch.nn.Module, need_whole: NeedWhole | None) -> Tensors:

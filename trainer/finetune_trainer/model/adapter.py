@@ -69,8 +69,8 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
     wrong = []
     for asked in spec.target_modules:
         # PEFT's rule (peft:tuners/tuners_utils.py, check_target_module_exists): the whole name or its end.
-        found = [name for name in modules if name == asked or name.endswith(f".{asked}")]
-        if asked != ALL_LINEAR and not (found and layers.keys() >= set(found)):
+        matching = [name for name in modules if name == asked or name.endswith(f".{asked}")]
+        if asked != ALL_LINEAR and not (matching and layers.keys() >= set(matching)):
             wrong.append(asked)
     if wrong or not layers:
         asked_for = ", ".join(wrong or spec.target_modules)
@@ -97,10 +97,10 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
     wrong = []
     for asked in spec.modules_to_save or ():
         # PEFT's rule (peft:utils/other.py, _set_trainable): the name's end.
-        found = [part for name, part in model.named_modules() if name == asked or name.endswith(f".{asked}")]
-        if not found or not any(True for part in found for _ in part.parameters()):
+        matching = [part for name, part in model.named_modules() if name == asked or name.endswith(f".{asked}")]
+        if not matching or not any(True for part in matching for _ in part.parameters()):
             wrong.append(f"{asked}: no such module with weights in this model")
-        elif any(isinstance(weights, Params4bit | Int8Params) for part in found for weights in part.parameters()):
+        elif any(isinstance(weights, Params4bit | Int8Params) for part in matching for weights in part.parameters()):
             wrong.append(
                 f"{asked}: its weights are quantised, and only plain ones can be trained whole; put it into "
                 "lora.targetModules, or use none in model.quantization.type"

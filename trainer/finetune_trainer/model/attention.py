@@ -116,16 +116,16 @@ def varlen_attention(
         Shape (1, tokens, heads, head size); and None for the weights, which are never there.
     """
     if cu_seq_lens_q is None:
-        found, _ = sdpa_attention_forward(
+        output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return found, None
+        return output, None
     window = sliding_window if sliding_window is not None and sliding_window < max_length_q else None
     if dropout == 0 and _kernel_takes(query, value):
-        found = varlen_kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, window)
+        output = varlen_kernel(query, key, value, cu_seq_lens_q, max_length_q, scaling, window)
     else:
-        found = _row_by_row(query, key, value, cu_seq_lens_q.tolist(), dropout, scaling, window)
-    return found, None
+        output = _row_by_row(query, key, value, cu_seq_lens_q.tolist(), dropout, scaling, window)
+    return output, None
 
 
 def _kernel_takes(query: torch.Tensor, value: torch.Tensor) -> bool:
@@ -149,7 +149,7 @@ def varlen_kernel(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    found: Any = varlen_attn(
+    output: Any = varlen_attn(
         q,
         k,
         v,
@@ -161,7 +161,7 @@ def varlen_kernel(
         window_size=(-1 if window is None else window - 1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    rows: torch.Tensor = found[None]
+    rows: torch.Tensor = output[None]
     return rows
 
 

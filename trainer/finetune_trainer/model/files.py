@@ -46,10 +46,10 @@ def require_unquantised(place: str, config: Mapping[str, object]) -> None:
     Raises:
         TrainerError: NOT_SUPPORTED.
     """
-    found = config.get("quantization_config") or config.get("compression_config")
-    if not found:
+    quantization = config.get("quantization_config") or config.get("compression_config")
+    if not quantization:
         return
-    method = found.get("quant_method", "unknown") if isinstance(found, Mapping) else "unknown"
+    method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
     raise TrainerError(
         FailureReason.NOT_SUPPORTED,
         f"spec.model.quantization: the weights of {place} are quantised already ({method}), and only plain ones can be "

@@ -53,8 +53,8 @@ class FoldedAdapters:
         def forward(_: Any, x: torch.Tensor, *arguments: Any, **named: Any) -> torch.Tensor:
             name = None if arguments or named else _foldable(layer, x)
             if name is None:
-                found: torch.Tensor = apart(x, *arguments, **named)
-                return found
+                output: torch.Tensor = apart(x, *arguments, **named)
+                return output
             a, b, bias = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.base_layer.bias
             weight = partial(self._weight, layer, name)
             product: torch.Tensor = FoldedProduct.apply(x, a, b, weight, layer.scaling[name], self._kept)

@@ -252,15 +252,15 @@ def _require_shapes(model: torch.nn.Module) -> None:
     """
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
-            found = tuple(module.weight.quant_state.shape)
+            shape = tuple(module.weight.quant_state.shape)
         elif isinstance(module, Linear8bitLt):
-            found = tuple(module.weight.shape)
+            shape = tuple(module.weight.shape)
         else:
             continue
-        if found != (expected := (module.out_features, module.in_features)):
+        if shape != (expected := (module.out_features, module.in_features)):
             raise TrainerError(
                 FailureReason.MODEL_INVALID,
-                f"the base model's weight {name} has the shape {found}, and its config.json says {expected}",
+                f"the base model's weight {name} has the shape {shape}, and its config.json says {expected}",
             )
 
 

@@ -63,12 +63,12 @@ def fetch_all_but_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -
 
 def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     """The model's folder on this machine: in place where it is mounted, else from the cache, else downloaded."""
-    place = parse_uri(recipe.model.uri)
-    match place.scheme:
+    uri = parse_uri(recipe.model.uri)
+    match uri.scheme:
         case Scheme.FILE:
-            return Path(place.path)
+            return Path(uri.path)
         case Scheme.PVC:
-            return context.pvc_root / place.authority / place.path
+            return context.pvc_root / uri.authority / uri.path
         case Scheme.HF | Scheme.S3:
             return _download(recipe, inputs, context)
 
@@ -87,11 +87,11 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
     for item in inputs.adapter:
         file = folder / item.uri.rsplit("/", 1)[-1]
         store.download(item, file, context.downloaded)
-        found = sha256_of(file)
-        if item.sha256 not in (None, found):
+        digest = sha256_of(file)
+        if item.sha256 not in (None, digest):
             raise TrainerError(
                 FailureReason.MODEL_INVALID,
-                f"spec.lora.initialAdapterUri: {item.uri} has the SHA-256 {found}, expected {item.sha256}: it is "
+                f"spec.lora.initialAdapterUri: {item.uri} has the SHA-256 {digest}, expected {item.sha256}: it is "
                 "damaged or was replaced",
             )
     return folder / ADAPTER_WEIGHTS

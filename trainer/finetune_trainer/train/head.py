@@ -70,16 +70,16 @@ class FrozenHeadLogProbs(torch.autograd.Function):
         Returns:
             Shape (tokens,), float32, natural logarithms.
         """
-        found = torch.empty(len(ids), dtype=torch.float32, device=hidden.device)
+        log_probs = torch.empty(len(ids), dtype=torch.float32, device=hidden.device)
         # A measurement asks for none. In float32: the loss's scale, which float16 needs, comes in the backward pass.
-        wanted = ctx.needs_input_grad[0]
-        gradient = torch.zeros(hidden.shape if wanted else 0, dtype=torch.float32, device=hidden.device)
+        needs_gradient = ctx.needs_input_grad[0]
+        gradient = torch.zeros(hidden.shape if needs_gradient else 0, dtype=torch.float32, device=hidden.device)
         for begin in range(0, len(ids), tile.tokens):
             rows = slice(begin, begin + tile.tokens)
-            found[rows] = _log_probs(hidden[rows], weight, bias, ids[rows, None], tile.words, gradient[rows])
+            log_probs[rows] = _log_probs(hidden[rows], weight, bias, ids[rows, None], tile.words, gradient[rows])
         ctx.save_for_backward(gradient)
         ctx.dtype = hidden.dtype
-        return found
+        return log_probs
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -64,28 +64,30 @@ def answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[st
     model.eval()
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            found = [_answer(trainer, ids, prompts.ends) for ids in prompts.ids]
+            generated = [_answer(trainer, ids, prompts.ends) for ids in prompts.ids]
     finally:
         model.train(was_training)
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in generated]
 
 
 def _answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: frozenset[int]) -> list[int]:
-    model, found, cache = trainer.model, list[int](), None
-    places = getattr(model.config.get_text_config(), "max_position_embeddings", None) or len(prompt) + MOST_NEW_TOKENS
+    model, generated, cache = trainer.model, list[int](), None
+    positions = (
+        getattr(model.config.get_text_config(), "max_position_embeddings", None) or len(prompt) + MOST_NEW_TOKENS
+    )
     # All logits of a long prompt would be gigabytes; models of one's own code may not know the argument.
     parameters = inspect.signature(type(model.get_base_model()).forward).parameters
     last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
     ids = torch.tensor([prompt], device=trainer.args.device)
     mask = torch.ones_like(ids)
-    for _ in range(min(MOST_NEW_TOKENS, places - len(prompt))):
+    for _ in range(min(MOST_NEW_TOKENS, positions - len(prompt))):
         trainer.raise_if_stopping()
         trainer.heartbeat()
         output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **last_only)
         cache, token = output.past_key_values, int(output.logits[0, -1].argmax())
         if token in ends:
             break
-        found.append(token)
+        generated.append(token)
         ids = torch.tensor([[token]], device=mask.device)
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-    return found
+    return generated

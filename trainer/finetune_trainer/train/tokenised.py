@@ -88,16 +88,16 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
         longest=counts.longest,
         duplicates=counts.duplicates,
     )
-    split = recipe.dataset.validation
-    if split is None:
+    spec = recipe.dataset.validation
+    if spec is None:
         return Tokenised(rows=data.rows, validation=None, counts=counts, conversations=data.conversations)
-    if split.fraction is not None:
-        found = _held_out(data, float(split.fraction), context.work)
+    if spec.fraction is not None:
+        split_data = _held_out(data, float(spec.fraction), context.work)
     else:
         own = _read(recipe, for_validation(recipe.dataset), inputs.validation, tokenizer, context, "own-validation")
-        found = _without_trained(data, own, context.work)
-    event("validation", rows=found.counts.validation, trained_too=found.counts.trained_too or None)
-    return found
+        split_data = _without_trained(data, own, context.work)
+    event("validation", rows=split_data.counts.validation, trained_too=split_data.counts.trained_too or None)
+    return split_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -300,10 +300,10 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             TrainerError: it is no number: the step would destroy the adapter. float16 is left alone, whose loss scale
                 is too large now and then; such a step is passed over.
         """
-        found = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and not math.isfinite(length := float(found)):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the gradient's length is {length} {self._where()}")
-        return found
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self.accelerator.scaler is None and not math.isfinite(norm_value := float(norm)):
+            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the gradient's length is {norm_value} {self._where()}")
+        return norm
 
     def compute_loss(
         self,
