@@ -95,14 +95,14 @@ class DelimitedRecords:
         lines = self._lines
         while True:
             lines.begin()
-            found: list[str] | Fault
+            record: list[str] | Fault
             try:
-                found = next(self._parser)
+                record = next(self._parser)
             except StopIteration:
                 return
             except csv.Error as error:
-                found = self._fault(str(error))
-            yield lines.first_number, lines.first_offset, lines.fault or found
+                record = self._fault(str(error))
+            yield lines.first_number, lines.first_offset, lines.fault or record
 
     def _names_of(self, cells: list[str], number: int, offset: int) -> list[str]:
         """The columns' names, by the first record.
@@ -191,12 +191,12 @@ class _Lines:
         self.fault = None
 
     def __iter__(self) -> Iterator[str]:
-        for number, offset, found in self._lines:
+        for number, offset, content in self._lines:
             if not self._size:
                 self.first_number, self.first_offset = number, offset
-            if found is None:
+            if content is None:
                 self.fault = line_too_long(self._longest)
-            line = found or b""
+            line = content or b""
             self._size += len(line) + 1
             if self._size > self._longest + 1:
                 fault = Fault(

@@ -69,8 +69,8 @@ def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store
     if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
         return FoundShape(None, first)
     # One that is named by the user is taken in any case: every row will be told what it lacks.
-    found = candidates[fitting.index(max(fitting))]
-    return FoundShape(found, first, [name for name in columns if name not in found.reads])
+    best = candidates[fitting.index(max(fitting))]
+    return FoundShape(best, first, [name for name in columns if name not in best.reads])
 
 
 def unknown_shape(row: Row, fields: Fields | None) -> Fault:
@@ -97,12 +97,12 @@ def _remedy(row: Row, fields: Fields | None) -> str:
         return "if pandas wrote the table: DataFrame.to_json(path, orient='records', lines=True)"
     for wanted in _LIKELY:
         fitting = {key: value for key, value in row.items() if isinstance(value, list) == ("messages" in wanted)}
-        found = {part: next((key for key in fitting if key.lower() in names), None) for part, names in wanted.items()}
-        if not all(found.values()):
+        columns = {part: next((key for key in fitting if key.lower() in names), None) for part, names in wanted.items()}
+        if not all(columns.values()):
             continue
         if "messages" in wanted:
-            return _turns_remedy(str(found["messages"]), row)
-        pairs = ", ".join(f"{part}: {name}" for part, name in found.items())
+            return _turns_remedy(str(columns["messages"]), row)
+        pairs = ", ".join(f"{part}: {name}" for part, name in columns.items())
         return f"rename the columns, or map them, perhaps with dataset.fields: {{{pairs}}}"
     return "rename the columns, or map them with dataset.fields"
 

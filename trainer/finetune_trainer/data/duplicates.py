@@ -44,8 +44,8 @@ class DuplicateCounter:
         table, slots = self._table, len(self._table)
         for key in keys:
             slot = key % slots - slots
-            while found := table[slot]:
-                if found == key:
+            while stored := table[slot]:
+                if stored == key:
                     self.count += 1
                     break
                 slot += 1

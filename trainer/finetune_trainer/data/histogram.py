@@ -47,11 +47,11 @@ class LengthHistogram:
         while ends[-1] < self.longest:
             ends.append(ends[-1] * 2)
         ends = sorted({*ends, edge}) if edge < ends[-1] else ends
-        found = [0] * len(ends)
+        counts = [0] * len(ends)
         bucket = 0
         for length in sorted(self._rows):
             while length > ends[bucket]:
                 bucket += 1
-            found[bucket] += self._rows[length]
-        first = next((index for index, rows in enumerate(found) if rows), 0)
-        return list(zip(ends, found, strict=True))[first:] if self._rows else []
+            counts[bucket] += self._rows[length]
+        first = next((index for index, rows in enumerate(counts) if rows), 0)
+        return list(zip(ends, counts, strict=True))[first:] if self._rows else []

@@ -83,7 +83,7 @@ class JsonRecords:
         """The rows in an object: the one list of objects among its values."""
         text = self._text
         text.take("{")
-        found: str | None = None
+        list_key: str | None = None
         keys: list[str] = []
         while text.peek() != "}":
             if keys:
@@ -97,13 +97,13 @@ class JsonRecords:
             if text.peek() != "[" or not text.begins_list_of_objects():
                 text.value()
                 continue
-            if found is not None:
-                names = f"{shorten(found)!r} and {shorten(key)!r}"
+            if list_key is not None:
+                names = f"{shorten(list_key)!r} and {shorten(key)!r}"
                 raise _document_fault(f"two lists of rows, {names}", "write each list to a file of its own")
-            found = key
+            list_key = key
             yield from self._rows()
         text.take("}")
-        if found is None:
+        if list_key is None:
             names = ", ".join(shorten(key, 24) for key in keys[:8]) or "none"
             remedy = "write an array [{…}, …], or one object a line: jq -c . FILE"
             raise _document_fault(f"one object without a list of objects; its keys: {names}", remedy)

@@ -49,10 +49,10 @@ def column_of(values: object, index: int, count: int) -> Sequence[object]:
         index: the column's place in the block.
         count: how many values it must have.
     """
-    found = _column(values, index, count)
-    if len(found) != count:
-        raise ValueError(f"a column of {len(found):,} values that should have {count:,}")
-    return found
+    items = _column(values, index, count)
+    if len(items) != count:
+        raise ValueError(f"a column of {len(items):,} values that should have {count:,}")
+    return items
 
 
 def shape_of(values: object) -> tuple[int, int]:
@@ -126,14 +126,14 @@ class NumpyArray:
             raise TypeError("an array without a type")
         name, order = str(dtype.args[0]), sequence(dtype.state)[1]
         if name.startswith("O"):
-            found = sequence(self._data)
+            items = sequence(self._data)
         elif name in _FORMATS and order != ">":
-            found = memoryview(_bytes(self._data)).cast(_FORMATS[name])  # type: ignore[call-overload]
+            items = memoryview(_bytes(self._data)).cast(_FORMATS[name])  # type: ignore[call-overload]
         else:
             return Opaque(f"numpy {name}", count)
-        if len(found) != count:
-            raise ValueError(f"an array of {len(found):,} values that should have {count:,}")
-        return found
+        if len(items) != count:
+            raise ValueError(f"an array of {len(items):,} values that should have {count:,}")
+        return items
 
     def column(self, index: int) -> Sequence[object]:
         """A row of the array, which is a column of the frame."""

@@ -14,8 +14,8 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 def reasoning_of(turn: Message) -> str:
     """What stands under the key; empty where nothing does."""
-    found: str = (turn.more or {}).get(KEY) or ""
-    return found
+    reasoning: str = (turn.more or {}).get(KEY) or ""
+    return reasoning
 
 
 def with_reasoning(turn: Message, text: str | None) -> Message:

@@ -77,12 +77,12 @@ class DatasetScan:
         Raises:
             TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
         """
-        found = find_shape(self._dataset, self._objects, self._open_store)
-        self.ignored = found.ignored
+        detected = find_shape(self._dataset, self._objects, self._open_store)
+        self.ignored = detected.ignored
         self._check_object_count()
         try:
             for source, name in zip(self._objects, self._names, strict=True):
-                yield from self._object(source, name, found.shape)
+                yield from self._object(source, name, detected.shape)
         except _EndOfPassError:
             return
         if not self.rows and not self.findings.count:
@@ -106,10 +106,10 @@ class DatasetScan:
                 self.findings.add(error.fault, name, number, _moved_by(stored.mark_bytes, offset), unit)
                 if isinstance(error, _EndOfPassError):
                     raise
-            if (found := stored.digest()) != expected:
+            if (digest := stored.digest()) != expected:
                 fault = Fault(
                     kind=ProblemKind.CHECKSUM,
-                    found=f"SHA-256 {found}",
+                    found=f"SHA-256 {digest}",
                     expected=f"{expected} (dataset.sha256)",
                     remedy="the object is another one than the recipe was written for",
                 )

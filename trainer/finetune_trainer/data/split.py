@@ -31,8 +31,8 @@ def held_out(keys: Keys, fraction: float) -> NDArray[np.bool_]:
     """
     different, rows = np.unique(keys, return_counts=True)
     taken = int(np.searchsorted(np.cumsum(rows), int(fraction * len(keys)), side="right"))
-    found: NDArray[np.bool_] = keys <= different[max(1, taken) - 1]
-    return found
+    held: NDArray[np.bool_] = keys <= different[max(1, taken) - 1]
+    return held
 
 
 def also_in(keys: Keys, others: Keys) -> NDArray[np.bool_]:

@@ -96,15 +96,15 @@ class TrainedText:
         """
         contents = {turn: ("", "", talk.messages[turn].content or "") for turn in talk.answers}
         try:
-            found = dict(self._said(talk, text, contents, trained))
+            span_of = dict(self._said(talk, text, contents, trained))
         except FaultError:
             # Perhaps because of <think> blocks inside the contents, which a template may write as it likes.
             thought = {turn: divided(content) for turn, (_, _, content) in contents.items()}
             if not any(head for head, _, _ in thought.values()):
                 raise
-            found = dict(self._said(talk, text, thought, trained))
-        found |= {turn: self._called(talk, turn, text, trained) for turn in talk.answers if talk.messages[turn].calls}
-        spans = [found[turn] for turn in talk.answers]
+            span_of = dict(self._said(talk, text, thought, trained))
+        span_of |= {turn: self._called(talk, turn, text, trained) for turn in talk.answers if talk.messages[turn].calls}
+        spans = [span_of[turn] for turn in talk.answers]
         if any(later.start < earlier.end for earlier, later in pairwise(spans)):
             raise FaultError(_UNCERTAIN)
         return spans
@@ -159,8 +159,8 @@ class TrainedText:
             marked[turn] = replace(marked[turn], content=contents[turn][0] + PLACEHOLDER.format(number))
         skeleton, parts = self._template.render(Talk(tuple(marked), talk.tools)).text, list[str]()
         for number in range(len(turns)):
-            before, found, skeleton = skeleton.partition(PLACEHOLDER.format(number))
-            if not found:
+            before, separator, skeleton = skeleton.partition(PLACEHOLDER.format(number))
+            if not separator:
                 raise FaultError(_UNCERTAIN)
             parts.append(before)
         parts.append(skeleton)
@@ -206,8 +206,8 @@ class TrainedText:
             return asked
         said = Message(role="assistant", content=PLACEHOLDER.format(0))
         plain = Talk((*talk.messages[:turn], said, *talk.messages[turn + 1 :]), talk.tools)
-        before, found, _ = self._template.render(plain).text.partition(PLACEHOLDER.format(0))
-        if not found or not text.startswith(before):
+        before, separator, _ = self._template.render(plain).text.partition(PLACEHOLDER.format(0))
+        if not separator or not text.startswith(before):
             raise FaultError(_UNCERTAIN)
         return len(before)
 

@@ -32,9 +32,9 @@ def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
         value: the calls: a list of objects, or one object, or either as JSON in a text.
         path: key path of them, for messages.
     """
-    found, faults = _objects(value, path)
+    objects, faults = _objects(value, path)
     calls = []
-    for place, item in found:
+    for place, item in objects:
         call, wrong = _call(item, place)
         faults += wrong
         calls.append(call)
@@ -43,9 +43,9 @@ def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
 
 def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
     """The tools of a row, as templates expect them, and what is wrong with them; see `read_calls`."""
-    found, faults = _objects(value, path)
+    objects, faults = _objects(value, path)
     tools = []
-    for place, item in found:
+    for place, item in objects:
         function = _function_of(item)
         if fault := _name_fault(function, place):
             faults.append(fault)
@@ -72,8 +72,8 @@ def as_in_json(row: dict[str, object]) -> dict[str, object]:
 
 def tools_of(row: Mapping[str, object]) -> tuple[Tools, list[Fault]]:
     """The tools that stand beside a row's turns; see `read_tools`."""
-    found = next((name for name in TOOLS if row.get(name)), None)
-    return read_tools(row[found], found) if found is not None else ([], [])
+    column = next((name for name in TOOLS if row.get(name)), None)
+    return read_tools(row[column], column) if column is not None else ([], [])
 
 
 def unclean(value: object, path: str) -> list[Fault]:
@@ -114,8 +114,8 @@ def _unclean(value: object, path: str, levels: int) -> list[Fault]:
         case _:
             return [_no_json(value, path)]
     for inner, place in parts:
-        if found := _unclean(inner, place, levels - 1):
-            return found
+        if faults := _unclean(inner, place, levels - 1):
+            return faults
     return []
 
 
@@ -131,15 +131,15 @@ def _objects(value: object, path: str) -> tuple[list[tuple[str, dict[str, Any]]]
         return [(path, value)], []
     if not isinstance(value, list):
         return [], [_wrong_type(value, path, _LIST, "write such a list, or remove the key")]
-    found: list[tuple[str, dict[str, Any]]] = []
+    objects: list[tuple[str, dict[str, Any]]] = []
     faults = []
     for number, item in enumerate(value):
         place = f"{path}[{number}]"
         if isinstance(item, dict):
-            found.append((place, item))
+            objects.append((place, item))
         else:
             faults.append(_wrong_type(item, place, f"an object, {_FUNCTION}", "write it as an object, or remove it"))
-    return found, faults
+    return objects, faults
 
 
 def _function_of(item: dict[str, Any]) -> dict[str, Any]:

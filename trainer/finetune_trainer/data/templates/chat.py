@@ -137,7 +137,7 @@ def for_servers(source: str) -> str:
     A comment keeps the dashes and Jinja trims around it as around a block, so the rendered text stays the same.
     """
     return _COMMENT_OR_MARK.sub(
-        lambda found: f"{{#{found[1]} {found[2]} {found[3]}#}}" if found[2] else found[0], source
+        lambda match: f"{{#{match[1]} {match[2]} {match[3]}#}}" if match[2] else match[0], source
     )
 
 
