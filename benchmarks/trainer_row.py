@@ -154,7 +154,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     """Our trainer, over the rows' tokens, with loss on all of them as TRL has it."""
     from finetune_trainer.contract.recipe import Recipe
     from finetune_trainer.contract.recipe.dataset import Loss
-    from finetune_trainer.data.example import Conversation, Message, Place, Talk
+    from finetune_trainer.data.example import Conversation, Message, Messages, Place
     from finetune_trainer.data.tokenize import RowTokenizer
     from finetune_trainer.train.make import make_trainer
     from finetune_trainer.train.rows import write_rows
@@ -173,7 +173,9 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     tokenize = RowTokenizer(tokenizer, Loss.ALL)
     place = Place(file="corpus", line=1)
     tokens = (
-        tokenize(Conversation(place=place, talk=Talk(tuple(Message(**message) for message in item["messages"]))))
+        tokenize(
+            Conversation(place=place, messages=Messages(tuple(Message(**message) for message in item["messages"])))
+        )
         for item in conversations
     )
     dataset = write_rows(tokens, folder / "rows.arrow")

@@ -13,7 +13,7 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.data.example import Conversation, Message, Place, Talk, Text
+from finetune_trainer.data.example import Conversation, Message, Messages, Place, Text
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
@@ -73,7 +73,7 @@ MAKERS = {"llama-3": "llama3", "gemma": "gemma", "qwen": "qwen2_5", "phi": "phi3
 
 
 def conversation(*turns: tuple[str, str]) -> Conversation:
-    return Conversation(place=PLACE, talk=Talk(tuple(Message(role=role, content=text) for role, text in turns)))
+    return Conversation(place=PLACE, messages=Messages(tuple(Message(role=role, content=text) for role, text in turns)))
 
 
 def shown(row: TokenRow, tokenizer: Any) -> str:
@@ -133,9 +133,9 @@ def test_prompt_is_what_a_server_will_send(name: str, family: Any) -> None:
 
 @pytest.mark.parametrize("name", CHAT_TEMPLATES)
 def test_losses(name: str, family: Any) -> None:
-    tokenizer, talk = family(name), conversation(*TWO_TURNS)
+    tokenizer, messages = family(name), conversation(*TWO_TURNS)
 
-    trained = {loss: shown(RowTokenizer(tokenizer, loss)(talk), tokenizer) for loss in Loss}
+    trained = {loss: shown(RowTokenizer(tokenizer, loss)(messages), tokenizer) for loss in Loss}
 
     assert trained[Loss.ASSISTANT] == trained[Loss.AUTO] == WRITTEN[name, TWO_TURNS]
     assert trained[Loss.COMPLETION].count("«") == 1
@@ -336,7 +336,7 @@ def test_adapter_carries_the_template_it_was_trained_with(local_run: Callable[..
 
     folder, manifest = folder_of(result), manifest_of(result)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert [served(tokenizer, talk) for talk in turns] == [served(trained, talk) for talk in turns]
+    assert [served(tokenizer, messages) for messages in turns] == [served(trained, messages) for messages in turns]
     # Readers that do not know the tag find comments in its place.
     assert "{%- generation" not in (folder / "chat_template.jinja").read_text()
     assert (

@@ -503,9 +503,9 @@ def test_told_to_stop_between_two_tokens(local_run: Runs) -> None:
 def test_a_prompt_that_the_template_refuses_ends_the_run_before_the_training(local_run: Runs) -> None:
     refusal = "{% if messages[0].content == 'no' %}{{ raise_exception('not that') }}{% endif %}"
     template = f"{refusal}{{% for m in messages %}}{{{{ m.content }}}}{{{{ eos_token }}}}{{% endfor %}}"
-    talks = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"yes {n}"}]}
+    conversations = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": f"yes {n}"}]}
              for n in range(4)]  # fmt: skip
-    run = local_run(talks, dataset={"chatTemplate": template}, evaluation={"samplePrompts": ["hi", "no"]})
+    run = local_run(conversations, dataset={"chatTemplate": template}, evaluation={"samplePrompts": ["hi", "no"]})
 
     with pytest.raises(TrainerError) as caught:
         run()

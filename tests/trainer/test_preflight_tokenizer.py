@@ -10,7 +10,7 @@ import pytest
 from finetune_trainer.contract.recipe import StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Talk, Text
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import use_chat_template
@@ -57,7 +57,7 @@ def examples() -> list[Example]:
     rows += [PromptCompletion(place=PLACE, prompt=some(5), completion=some(n)) for n in range(1, 9)]
     for turns in range(1, 4):
         spoken = (Message(role=role, content=some(6)) for _ in range(turns) for role in ("user", "assistant"))
-        rows.append(Conversation(place=PLACE, talk=Talk(tuple(spoken))))
+        rows.append(Conversation(place=PLACE, messages=Messages(tuple(spoken))))
     return rows
 
 

@@ -10,7 +10,7 @@ import pytest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Talk
+from finetune_trainer.data.example import Conversation, Message, Messages
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read import read_examples
 from finetune_trainer.data.template import TrainedText
@@ -37,7 +37,7 @@ def makers(name: str) -> str:
 
 
 def trained(source: str, *turns: Message, loss: Loss = Loss.AUTO) -> list[str]:
-    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(Talk(turns))
+    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(Messages(turns))
     return [text[span.start : span.end] for span in spans]
 
 
@@ -105,17 +105,20 @@ def test_all_tokens_that_end_a_turn_are_trained() -> None:
     assert trained(makers("cohere2"), USER, said("4"), USER, said("4")) == [ended] * 2
 
 
-def read(path: Path, *turns: dict[str, Any]) -> Talk:
+def read(path: Path, *turns: dict[str, Any]) -> Messages:
     path.write_text(json.dumps({"messages": turns}) + "\n")
     dataset, places = DatasetSpec(uri=f"file://{path}"), Places(StorageSpec(), None)
     [example] = read_examples(dataset, dataset_objects(dataset, places), places)
     assert isinstance(example, Conversation)
-    return example.talk
+    return example.messages
 
 
 def test_the_reasoning_of_a_row_has_several_names(tmp_path: Path) -> None:
     asked, answer = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
-    talks = [read(tmp_path / "d.jsonl", asked, answer | {name: "sum"}) for name in ("reasoning", "thinking")]
-    assert talks == [read(tmp_path / "d.jsonl", asked, answer | {"reasoning_content": "sum", "reasoning": "sum"})] * 2
+    conversations = [read(tmp_path / "d.jsonl", asked, answer | {name: "sum"}) for name in ("reasoning", "thinking")]
+    assert (
+        conversations
+        == [read(tmp_path / "d.jsonl", asked, answer | {"reasoning_content": "sum", "reasoning": "sum"})] * 2
+    )
     with pytest.raises(TrainerError, match=r"messages\[1\]\.thinking: found another text than under reasoning,"):
         read(tmp_path / "d.jsonl", asked, answer | {"reasoning": "sum", "thinking": "guess"})

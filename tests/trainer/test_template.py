@@ -7,7 +7,7 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Place, Talk
+from finetune_trainer.data.example import Conversation, Message, Messages, Place
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_tokenizer
@@ -51,7 +51,7 @@ ALTERNATING = (
 def _conversation(*contents: str, first: str = "user") -> Conversation:
     roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
     messages = tuple(Message(role=roles[index % 2], content=content) for index, content in enumerate(contents))
-    return Conversation(place=Place(file="chat.jsonl", line=3), talk=Talk(messages))
+    return Conversation(place=Place(file="chat.jsonl", line=3), messages=Messages(messages))
 
 
 def conversation_row(conversation: Conversation, tokenizer: Any) -> TokenRow:
@@ -85,7 +85,7 @@ def test_assistant_turns_and_their_end_tokens_are_trained(template: str, trained
 
     row = conversation_row(conversation, tokenizer)
 
-    messages = [{"role": message.role, "content": message.content} for message in conversation.talk.messages]
+    messages = [{"role": message.role, "content": message.content} for message in conversation.messages.turns]
     assert list(row.ids) == tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]
     assert tokenizer.decode([token for token, on in zip(row.ids, row.trained, strict=True) if on]) == trained
 

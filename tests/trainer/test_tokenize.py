@@ -6,7 +6,7 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Talk, Text
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
 from finetune_trainer.data.tokenize import RowTokenizer, token_rows
 from finetune_trainer.data.tokens import TokenCounts, TokenRow
 
@@ -125,7 +125,7 @@ def test_long_rows_are_cut_and_counted_and_rows_left_without_a_trained_token_are
 def test_conversation_by_loss(tokenizer: Any) -> None:
     conversation = Conversation(
         place=PLACE,
-        talk=Talk(
+        messages=Messages(
             (
                 Message(role="user", content="hi"),
                 Message(role="assistant", content="yo"),

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Place, Talk
+from finetune_trainer.data.example import Conversation, Message, Messages, Place
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.builtin import template_source
@@ -42,7 +42,7 @@ def calling(*cities: str, content: str | None = None, **more: Any) -> Message:
 USER, RAIN = Message(role="user", content="How is Oslo?"), Message(role="tool", content="rain")
 ANSWER, THANKS = Message(role="assistant", content="It rains."), Message(role="user", content="Thanks.")
 BYE = Message(role="assistant", content="Bye.")
-TALK = Talk((USER, calling("Oslo"), RAIN, ANSWER, THANKS, BYE), TOOLS)
+MESSAGES = Messages((USER, calling("Oslo"), RAIN, ANSWER, THANKS, BYE), TOOLS)
 QWEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
 QWEN_3_5 = "<function=weather>\n<parameter=city>\nOslo\n</parameter>\n</function>\n</tool_call>"
 LLAMA = '{"name": "weather", "parameters": {"city": "Oslo"}}<|eot_id|>'
@@ -68,19 +68,19 @@ def makers(name: str) -> str:
     return (files("trl") / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def trained(source: str, talk: Talk, loss: Loss = Loss.AUTO) -> list[str]:
-    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(talk)
+def trained(source: str, messages: Messages, loss: Loss = Loss.AUTO) -> list[str]:
+    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(messages)
     return [text[span.start : span.end] for span in spans]
 
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_calls_and_answers_are_trained_with_their_end_of_turn(name: str) -> None:
-    assert trained(makers(name), TALK) == WRITTEN[name]
-    assert trained(makers(name), TALK, Loss.COMPLETION) == WRITTEN[name][-1:]
+    assert trained(makers(name), MESSAGES) == WRITTEN[name]
+    assert trained(makers(name), MESSAGES, Loss.COMPLETION) == WRITTEN[name][-1:]
 
 
 def test_the_built_in_qwen_marks_what_is_found_in_the_makers() -> None:
-    assert trained(template_source("qwen"), TALK) == WRITTEN["qwen2_5"]
+    assert trained(template_source("qwen"), MESSAGES) == WRITTEN["qwen2_5"]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "llama3_1", "qwen"])
@@ -105,7 +105,9 @@ def test_ids_are_those_of_transformers(name: str, turns: tuple[Message, ...], ti
         messages, tools=list(TOOLS), chat_template=makers("qwen2_5") if name == "qwen" else None
     )["input_ids"]
 
-    row = RowTokenizer(tokenizer, Loss.AUTO)(Conversation(place=Place(file="a", line=1), talk=Talk(turns, TOOLS)))
+    row = RowTokenizer(tokenizer, Loss.AUTO)(
+        Conversation(place=Place(file="a", line=1), messages=Messages(turns, TOOLS))
+    )
 
     assert list(row.ids) == served
     parts = [list(group) for on, group in groupby(zip(row.ids, row.trained, strict=True), key=lambda x: x[1]) if on]
@@ -113,17 +115,17 @@ def test_ids_are_those_of_transformers(name: str, turns: tuple[Message, ...], ti
 
 
 def test_several_calls_and_text_beside_them() -> None:
-    talk = Talk((USER, calling("Oslo", "Rome", content="Wait."), RAIN, RAIN, ANSWER), TOOLS)
+    messages = Messages((USER, calling("Oslo", "Rome", content="Wait."), RAIN, RAIN, ANSWER), TOOLS)
     both = 'Wait.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n<tool_call>\n'
     for source in (makers("qwen2_5"), template_source("qwen")):
-        first, second = trained(source, talk)
+        first, second = trained(source, messages)
         assert first == both + '{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call><|im_end|>'
         assert second == "It rains.<|im_end|>"
 
 
 def test_the_same_call_twice_is_found_at_both_places() -> None:
-    talk = Talk((USER, calling("Oslo"), RAIN, calling("Oslo"), RAIN, ANSWER), TOOLS)
-    assert trained(makers("qwen3"), talk)[:2] == [QWEN, QWEN]
+    messages = Messages((USER, calling("Oslo"), RAIN, calling("Oslo"), RAIN, ANSWER), TOOLS)
+    assert trained(makers("qwen3"), messages)[:2] == [QWEN, QWEN]
 
 
 PLAIN = "{% for m in messages %}{{ m.role ~ ': ' ~ (m.content or '') ~ eos_token }}{% endfor %}"
@@ -135,37 +137,37 @@ ONLY_CALLS = (
 
 
 @pytest.mark.parametrize(
-    ("source", "talk", "said"),
+    ("source", "messages", "said"),
     [
-        (PLAIN, TALK, "the row's tools, which the chat template leaves out"),
-        (makers("llama3"), TALK, "the row's tools, which the chat template leaves out"),
-        (WITH_TOOLS, TALK, "tool calls, which the chat template leaves out"),
-        (PLAIN, Talk(TALK.messages), "tool calls, which the chat template leaves out"),
+        (PLAIN, MESSAGES, "the row's tools, which the chat template leaves out"),
+        (makers("llama3"), MESSAGES, "the row's tools, which the chat template leaves out"),
+        (WITH_TOOLS, MESSAGES, "tool calls, which the chat template leaves out"),
+        (PLAIN, Messages(MESSAGES.turns), "tool calls, which the chat template leaves out"),
         (
             PLAIN,
-            Talk((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"}))),
+            Messages((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"}))),
             "the assistant's reasoning, which the chat template leaves out",
         ),
-        (makers("llama3_1"), Talk((USER, calling("Oslo", "Rome")), TOOLS), "single tool-calls at once"),
-        *((template_source(name), TALK, "which the chat template leaves out") for name in ("chatml", "llama-3")),
-        *((template_source(name), TALK, "refuses") for name in ("llama-2", "mistral", "gemma", "phi")),
+        (makers("llama3_1"), Messages((USER, calling("Oslo", "Rome")), TOOLS), "single tool-calls at once"),
+        *((template_source(name), MESSAGES, "which the chat template leaves out") for name in ("chatml", "llama-3")),
+        *((template_source(name), MESSAGES, "refuses") for name in ("llama-2", "mistral", "gemma", "phi")),
     ],
 )
 @pytest.mark.parametrize("loss", [Loss.AUTO, Loss.ALL])
-def test_nothing_of_a_row_is_left_out_in_silence(source: str, talk: Talk, said: str, loss: Loss) -> None:
+def test_nothing_of_a_row_is_left_out_in_silence(source: str, messages: Messages, said: str, loss: Loss) -> None:
     with pytest.raises(FaultError) as caught:
-        trained(source, talk, loss)
+        trained(source, messages, loss)
     assert said in caught.value.fault.found
 
 
 def test_text_beside_calls_is_not_left_out_in_silence() -> None:
     with pytest.raises(FaultError, match="the assistant's text beside its tool calls, which the chat template leaves"):
-        trained(ONLY_CALLS, Talk((USER, calling("Oslo", content="Wait."))))
+        trained(ONLY_CALLS, Messages((USER, calling("Oslo", content="Wait."))))
 
 
 def test_reasoning_is_trained_where_the_template_writes_it() -> None:
-    talk = Talk((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"})))
-    assert trained(makers("qwen3"), talk) == ["<think>\n2+2\n</think>\n\n4<|im_end|>"]
+    messages = Messages((USER, Message(role="assistant", content="4", more={"reasoning_content": "2+2"})))
+    assert trained(makers("qwen3"), messages) == ["<think>\n2+2\n</think>\n\n4<|im_end|>"]
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen", "llama-3", "gemma"])
@@ -175,7 +177,7 @@ def test_turns_of_weight_0_are_not_trained(name: str, tiny_model: Path) -> None:
     refused = Message(role="assistant", content="No.", trained=False)
 
     def texts(*turns: Message, loss: Loss = Loss.AUTO) -> list[str]:
-        row = RowTokenizer(tokenizer, loss)(Conversation(place=Place(file="a", line=1), talk=Talk(turns)))
+        row = RowTokenizer(tokenizer, loss)(Conversation(place=Place(file="a", line=1), messages=Messages(turns)))
         pairs = groupby(zip(row.ids, row.trained, strict=True), key=lambda pair: pair[1])
         return [tokenizer.decode([token for token, _ in group]) for on, group in pairs if on]
 
@@ -189,7 +191,7 @@ def test_turns_of_weight_0_are_not_trained(name: str, tiny_model: Path) -> None:
 def test_weight_0_and_the_loss_of_everything_contradict_each_other() -> None:
     refused = Message(role="assistant", content="No.", trained=False)
     with pytest.raises(FaultError, match=r"not to be trained \(of weight 0"):
-        trained(template_source("chatml"), Talk((USER, refused)), Loss.ALL)
+        trained(template_source("chatml"), Messages((USER, refused)), Loss.ALL)
 
 
 def test_rows_with_tools_are_checked_and_trained(local_run: Callable[..., LocalRun]) -> None:

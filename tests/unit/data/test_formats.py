@@ -131,7 +131,7 @@ def test_the_texts_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_bytes(b"instruction\tinput\toutput\ndo\t\tdone\n")
     [example] = read(uri=f"file://{tmp_path}/t.tsv")
     assert isinstance(example, Conversation)
-    assert [turn.content for turn in example.talk.messages] == ["do", "done"]
+    assert [turn.content for turn in example.messages.turns] == ["do", "done"]
 
 
 def test_parquet_is_read_from_s3_at_random(s3: S3Server, tmp_path: Path) -> None:

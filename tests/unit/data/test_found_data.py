@@ -43,15 +43,15 @@ def test_history_and_tools_of_an_alpaca_row_are_kept(tmp_path: Path) -> None:
     line = ALPACA | {"history": [["Before?", "Then."]], "system": "Be brief.", "tools": json.dumps([TOOL])}
     [example] = read(tmp_path / "d.json", [line])
     assert isinstance(example, Conversation)
-    assert [(turn.role, turn.content) for turn in example.talk.messages] == [
+    assert [(turn.role, turn.content) for turn in example.messages.turns] == [
         ("system", "Be brief."), ("user", "Before?"), ("assistant", "Then."), ("user", "Now?"), ("assistant", "Now."),
     ]  # fmt: skip
-    assert list(example.talk.tools) == [TOOL]
+    assert list(example.messages.tools) == [TOOL]
 
     pq.write_table(pa.Table.from_pylist([line]), tmp_path / "d.parquet")
     [stored] = read(tmp_path / "d.parquet")
     assert isinstance(stored, Conversation)
-    assert stored.talk == example.talk
+    assert stored.messages == example.messages
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_contents_of_parts_are_read_from_parquet_too(tmp_path: Path) -> None:
     pq.write_table(pa.table({"messages": lines[:1]}), tmp_path / "good.parquet")
     [example] = read(tmp_path / "good.parquet")
     assert isinstance(example, Conversation)
-    assert [turn.content for turn in example.talk.messages] == ["a\nb", "c"]
+    assert [turn.content for turn in example.messages.turns] == ["a\nb", "c"]
 
     pq.write_table(pa.table({"messages": lines}), tmp_path / "bad.parquet")
     with pytest.raises(TrainerError, match=r"bad.parquet row 2 messages\[0\]\.content: .*parts other than text"):

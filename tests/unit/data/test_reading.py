@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data.example import Conversation, Example, Message, Place, PromptCompletion, Talk, Text
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
 from finetune_trainer.data.json_line import parse_carefully, parse_row
 from finetune_trainer.data.lines import LineSplitter
 from finetune_trainer.data.problems import FaultError
@@ -35,8 +35,8 @@ def lines(*rows: object) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def talk(*turns: tuple[str, str]) -> Talk:
-    return Talk(tuple(Message(role=role, content=content) for role, content in turns))
+def messages(*turns: tuple[str, str]) -> Messages:
+    return Messages(tuple(Message(role=role, content=content) for role, content in turns))
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,19 @@ def talk(*turns: tuple[str, str]) -> Talk:
         ({"prompt": "p ", "completion": " c"}, lambda at: PromptCompletion(place=at, prompt="p ", completion=" c")),
         (
             {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "id": "x"}]},
-            lambda place: Conversation(place=place, talk=talk(("user", "u"), ("assistant", "a"))),
+            lambda place: Conversation(place=place, messages=messages(("user", "u"), ("assistant", "a"))),
         ),
         (
             {"conversations": [{"from": "human", "value": "u"}, {"from": "gpt", "value": "a"}]},
-            lambda place: Conversation(place=place, talk=talk(("user", "u"), ("assistant", "a"))),
+            lambda place: Conversation(place=place, messages=messages(("user", "u"), ("assistant", "a"))),
         ),
         (
             {"instruction": "do", "input": "this", "output": "done"},
-            lambda place: Conversation(place=place, talk=talk(("user", "do\n\nthis"), ("assistant", "done"))),
+            lambda place: Conversation(place=place, messages=messages(("user", "do\n\nthis"), ("assistant", "done"))),
         ),
         (
             {"instruction": "do", "input": "", "output": "done"},
-            lambda place: Conversation(place=place, talk=talk(("user", "do"), ("assistant", "done"))),
+            lambda place: Conversation(place=place, messages=messages(("user", "do"), ("assistant", "done"))),
         ),
     ],
 )

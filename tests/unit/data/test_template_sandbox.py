@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
-from finetune_trainer.data.example import Message, Talk
+from finetune_trainer.data.example import Message, Messages
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, for_servers, require_syntax, template_of
 from finetune_trainer.data.templates.trial import Bounds, Trial, TrialResult, try_template
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
-TALK = Talk((Message(role="user", content="hi"), Message(role="assistant", content="yo")))
+MESSAGES = Messages((Message(role="user", content="hi"), Message(role="assistant", content="yo")))
 PLAIN = "{% for m in messages %}{{ m.content ~ eos_token }}{% endfor %}"
 
 
 def rendered(source: str) -> str:
-    return ChatTemplate(source, TOKENS).render(TALK).text
+    return ChatTemplate(source, TOKENS).render(MESSAGES).text
 
 
 def test_the_day_in_a_template_is_always_the_same() -> None:
@@ -86,7 +86,7 @@ def test_syntax_error_says_where(source: str, message: str) -> None:
 def test_marks_are_found_where_their_text_lands(source: str, parts: list[str]) -> None:
     template = ChatTemplate(source, TOKENS)
 
-    found = template.render(TALK)
+    found = template.render(MESSAGES)
 
     assert [found.text[span.start : span.end] for span in found.marked] == parts
     assert template.has_marks is bool(parts)
@@ -105,7 +105,7 @@ def test_marks_are_found_where_their_text_lands(source: str, parts: list[str]) -
 def test_template_for_servers_renders_the_same_without_the_tag(source: str) -> None:
     served = ChatTemplate(for_servers(source), TOKENS)
 
-    assert served.render(TALK).text == ChatTemplate(source, TOKENS).render(TALK).text
+    assert served.render(MESSAGES).text == ChatTemplate(source, TOKENS).render(MESSAGES).text
     assert not served.has_marks
 
 
@@ -124,7 +124,7 @@ def tried(source: str, *, rows: int = 3, **bounds: int) -> TrialResult:
         special=["<s>", "</s>"],
         known=["<s>", "</s>"],
         loss=Loss.AUTO,
-        rows=[TALK] * rows,
+        rows=[MESSAGES] * rows,
     )
     return try_template(trial, Bounds(**bounds))
 

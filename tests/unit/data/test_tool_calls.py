@@ -12,7 +12,7 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data.example import Conversation, Message, Talk
+from finetune_trainer.data.example import Conversation, Message, Messages
 from finetune_trainer.data.read import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
@@ -26,7 +26,7 @@ CALL: dict[str, Any] = {"type": "function", "function": {"name": "weather", "arg
 AS_TEXT = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 RAIN = {"role": "tool", "content": "rain"}
 ANSWER = {"role": "assistant", "content": "It rains."}
-EXPECTED = Talk(
+EXPECTED = Messages(
     (
         Message(role="user", content="Oslo?"),
         Message(role="assistant", content=None, more={"tool_calls": [CALL]}),
@@ -45,18 +45,18 @@ def row(call: object = CALL, tools: object = list(TOOLS), **more: object) -> dic
     return {"messages": [ASKED, calling(call), RAIN, ANSWER], "tools": tools, **more}
 
 
-def talks(path: Path, *rows: object, **spec: Any) -> list[Talk]:
+def conversations(path: Path, *rows: object, **spec: Any) -> list[Messages]:
     if rows:
         path.write_text("".join(json.dumps(line) + "\n" for line in rows))
     dataset = DatasetSpec.model_validate({"uri": f"file://{path}", **spec})
     examples = list(read_examples(dataset, dataset_objects(dataset, PLACES), PLACES))
     assert all(isinstance(example, Conversation) for example in examples)
-    return [example.talk for example in examples if isinstance(example, Conversation)]
+    return [example.messages for example in examples if isinstance(example, Conversation)]
 
 
-def one(path: Path, line: object, **spec: Any) -> Talk:
-    [talk] = talks(path, line, **spec)
-    return talk
+def one(path: Path, line: object, **spec: Any) -> Messages:
+    [messages] = conversations(path, line, **spec)
+    return messages
 
 
 SHAREGPT = {
@@ -103,22 +103,22 @@ def test_typed_columns_have_nulls_where_an_object_lacks_a_key(tmp_path: Path) ->
     clock = {"type": "function", "function": {"name": "clock", "arguments": {"zone": "CET"}}}
     rows = [row(), row(clock)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
-    found = talks(tmp_path / "d.parquet")
+    found = conversations(tmp_path / "d.parquet")
     assert found[0] == EXPECTED
-    assert found[1].messages[1].calls == [clock]
+    assert found[1].turns[1].calls == [clock]
 
     null = {"type": "function", "function": {"name": "weather", "arguments": {"city": None}}}
-    assert one(tmp_path / "d.jsonl", row(null)).messages[1].calls == [null]
+    assert one(tmp_path / "d.jsonl", row(null)).turns[1].calls == [null]
 
 
 def test_several_calls_keep_their_order_and_ids(tmp_path: Path) -> None:
     calls = [{"id": f"call{n}", **AS_TEXT} for n in range(3)]
     answers = [{"role": "tool", "content": str(n), "tool_call_id": f"call{n}", "name": "weather"} for n in range(3)]
     turns = [ASKED, {"role": "assistant", "content": "Wait.", "tool_calls": calls}, *answers, ANSWER]
-    talk = one(tmp_path / "d.jsonl", {"messages": turns})
-    assert talk.messages[1].content == "Wait."
-    assert [call["id"] for call in talk.messages[1].calls] == ["call0", "call1", "call2"]
-    assert [turn.more for turn in talk.messages[2:5]] == [
+    messages = one(tmp_path / "d.jsonl", {"messages": turns})
+    assert messages.turns[1].content == "Wait."
+    assert [call["id"] for call in messages.turns[1].calls] == ["call0", "call1", "call2"]
+    assert [turn.more for turn in messages.turns[2:5]] == [
         {"tool_call_id": f"call{n}", "name": "weather"} for n in range(3)
     ]
 
@@ -180,7 +180,7 @@ NESTED = json.loads('{"a":' * 500 + "1" + "}" * 500)
 )
 def test_what_is_wrong_is_said_with_its_path(line: object, said: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError) as caught:
-        talks(tmp_path / "d.jsonl", line)
+        conversations(tmp_path / "d.jsonl", line)
     assert said in caught.value.message, caught.value.message
 
 
@@ -194,7 +194,7 @@ def test_what_a_typed_column_holds_and_json_cannot_say_is_named(value: object, t
     }.items():
         pq.write_table(pa.Table.from_pylist([line]), tmp_path / f"{name}.parquet")
         with pytest.raises(TrainerError, match=r"since: found .*, expected what JSON can say"):
-            talks(tmp_path / f"{name}.parquet")
+            conversations(tmp_path / f"{name}.parquet")
 
 
 def test_no_tools_are_written_in_several_ways(tmp_path: Path) -> None:
@@ -207,21 +207,21 @@ def test_no_tools_are_written_in_several_ways(tmp_path: Path) -> None:
 
 def test_a_developer_is_read_as_the_system(tmp_path: Path) -> None:
     line = {"messages": [{"role": "developer", "content": "Be kind."}, ASKED, ANSWER]}
-    assert one(tmp_path / "d.jsonl", line).messages[0] == Message(role="system", content="Be kind.")
+    assert one(tmp_path / "d.jsonl", line).turns[0] == Message(role="system", content="Be kind.")
     with pytest.raises(TrainerError, match="one system message"):
         one(tmp_path / "d.jsonl", line | {"system": "s"})
 
 
 def test_parts_of_text_are_joined_as_a_server_joins_them(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "How is"}, {"type": "text", "text": "Oslo?"}]
-    assert one(tmp_path / "d.jsonl", {"messages": [{"role": "user", "content": parts}, ANSWER]}).messages[0] == Message(
+    assert one(tmp_path / "d.jsonl", {"messages": [{"role": "user", "content": parts}, ANSWER]}).turns[0] == Message(
         role="user", content="How is\nOslo?"
     )
 
 
 def test_weight_0_is_a_turn_that_is_not_trained(tmp_path: Path) -> None:
     line = {"messages": [ASKED, ANSWER | {"weight": 0}, ASKED, ANSWER | {"weight": 1}]}
-    assert [turn.trained for turn in one(tmp_path / "d.jsonl", line).messages] == [True, False, True, True]
+    assert [turn.trained for turn in one(tmp_path / "d.jsonl", line).turns] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_weight_0_is_a_turn_that_is_not_trained(tmp_path: Path) -> None:
     ],
 )
 def test_system_message_in_a_column_of_its_own(line: object, spec: Any, system: str | None, tmp_path: Path) -> None:
-    first = one(tmp_path / "d.jsonl", line, **spec).messages[0]
+    first = one(tmp_path / "d.jsonl", line, **spec).turns[0]
     assert (first.content if first.role == "system" else None) == system
 
 
@@ -246,11 +246,11 @@ SYSTEM = {"role": "system", "content": "Be kind."}
 
 def test_prompt_and_completion_of_turns_train_the_completion_only(tmp_path: Path) -> None:
     line = {"prompt": [SYSTEM, ASKED, ANSWER, ASKED], "completion": [ANSWER], "tools": TOOLS}
-    talk = one(tmp_path / "d.jsonl", line)
-    assert [(turn.role, turn.trained) for turn in talk.messages] == [
+    messages = one(tmp_path / "d.jsonl", line)
+    assert [(turn.role, turn.trained) for turn in messages.turns] == [
         ("system", True), ("user", True), ("assistant", False), ("user", True), ("assistant", True)
     ]  # fmt: skip
-    assert talk.tools == TOOLS
+    assert messages.tools == TOOLS
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_prompt_and_completion_of_turns_train_the_completion_only(tmp_path: Path
 )
 def test_what_is_wrong_in_turns_of_a_prompt_is_said(line: object, said: str, tmp_path: Path) -> None:
     with pytest.raises(TrainerError) as caught:
-        talks(tmp_path / "d.jsonl", line)
+        conversations(tmp_path / "d.jsonl", line)
     assert caught.value.message.count(said) == 1, caught.value.message
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, texts_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Message, Place, Talk
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import as_text, column_faults, sound, text_fault
@@ -82,8 +82,8 @@ class AlpacaShape:
         assert isinstance(history, list)
         texts = (as_text(text) for text in chain(*history, (asked, row[self.output])))
         turns = [Message(role="assistant" if number % 2 else "user", content=text) for number, text in enumerate(texts)]
-        talk = Talk((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
-        return Conversation(place=place, talk=talk)
+        messages = Messages((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
+        return Conversation(place=place, messages=messages)
 
 
 def _history_faults(history: object) -> list[Fault]:

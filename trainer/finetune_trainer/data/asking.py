@@ -5,7 +5,7 @@ text, tokenised as the rows are.
 """
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Place, Talk
+from finetune_trainer.data.example import Conversation, Message, Messages, Place
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import Tokenizer
@@ -39,7 +39,7 @@ class Asking:
 
     def _trained_in_a_turn(self) -> set[int]:
         turns = (Message(role="user", content="a"), Message(role="assistant", content="b"))
-        (row,) = self._rows.batch([Conversation(place=Place(file="", line=1), talk=Talk(turns))])
+        (row,) = self._rows.batch([Conversation(place=Place(file="", line=1), messages=Messages(turns))])
         if isinstance(row, Fault):
             return set()
         return {number for number, trained in zip(row.ids, row.trained, strict=True) if trained}

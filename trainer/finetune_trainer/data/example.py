@@ -42,37 +42,35 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Messages:
     """What a chat template is given.
 
     Attributes:
-        messages: the turns.
+        turns: the turns.
         tools: what the assistant may call, each as a JSON object `{"type": "function", "function": {"name": …}}`.
     """
 
-    messages: tuple[Message, ...]
+    turns: tuple[Message, ...]
     tools: Sequence[Mapping[str, Any]] = ()
 
     @property
     def answers(self) -> list[int]:
         """Which of the turns are the assistant's."""
-        return [index for index, message in enumerate(self.messages) if message.role == "assistant"]
+        return [index for index, message in enumerate(self.turns) if message.role == "assistant"]
 
     @property
     def characters(self) -> int:
         """How long its texts are."""
         beside = len(str(self.tools)) if self.tools else 0
-        return beside + sum(
-            len(turn.content or "") + (len(str(turn.more)) if turn.more else 0) for turn in self.messages
-        )
+        return beside + sum(len(turn.content or "") + (len(str(turn.more)) if turn.more else 0) for turn in self.turns)
 
-    def before(self, turn: int) -> "Talk":
-        """The talk up to a turn, without it."""
-        return Talk(self.messages[:turn], self.tools)
+    def before(self, turn: int) -> "Messages":
+        """The messages before a turn."""
+        return Messages(self.turns[:turn], self.tools)
 
-    def with_turn(self, message: Message) -> "Talk":
-        """The talk with one more turn."""
-        return Talk((*self.messages, message), self.tools)
+    def with_turn(self, message: Message) -> "Messages":
+        """The messages with one more turn."""
+        return Messages((*self.turns, message), self.tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +92,10 @@ class PromptCompletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """A talk with at least one message of the assistant."""
+    """Messages with at least one of the assistant."""
 
     place: Place
-    talk: Talk
+    messages: Messages
 
 
 Example = Text | PromptCompletion | Conversation

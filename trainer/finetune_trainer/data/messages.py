@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Message, Place, Talk
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
@@ -99,14 +99,14 @@ class MessagesShape:
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
-        return Conversation(place=place, talk=self.talk(row))
+        return Conversation(place=place, messages=self.messages(row))
 
-    def talk(self, row: Row) -> Talk:
+    def messages(self, row: Row) -> Messages:
         """What a row without faults gives to a chat template."""
-        turns = row[self.column]
-        assert isinstance(turns, list)
-        messages = (self._message(turn, index) for index, turn in enumerate(turns))
-        return Talk((*system_turn(row, self.system), *messages), tuple(tools_of(row)[0]))
+        content = row[self.column]
+        assert isinstance(content, list)
+        turns = (self._message(turn, index) for index, turn in enumerate(content))
+        return Messages((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
 
     def _message(self, turn: dict[str, Any], index: int) -> Message:
         """A turn without faults; most have nothing but role and content."""

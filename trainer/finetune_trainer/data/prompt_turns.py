@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Place, Talk
+from finetune_trainer.data.example import Conversation, Example, Messages, Place
 from finetune_trainer.data.messages import MessagesShape
 from finetune_trainer.data.problems import Fault, ProblemKind
 from finetune_trainer.data.records import Row
@@ -52,16 +52,16 @@ class PromptTurnsShape:
 
     def key(self, row: Row) -> int | None:
         """See `Shape`."""
-        return None if self.faults(row) else hash(repr(self._talk(row)))
+        return None if self.faults(row) else hash(repr(self._messages(row)))
 
     def build(self, row: Row, place: Place) -> Example:
         """See `Shape`."""
-        return Conversation(place=place, talk=self._talk(row))
+        return Conversation(place=place, messages=self._messages(row))
 
-    def _talk(self, row: Row) -> Talk:
-        asked = self._prompt.talk(row)
-        prompt = (replace(turn, trained=False) if turn.role == "assistant" else turn for turn in asked.messages)
-        return Talk((*prompt, *self._completion.talk(self._answers(row)).messages), asked.tools)
+    def _messages(self, row: Row) -> Messages:
+        asked = self._prompt.messages(row)
+        prompt = (replace(turn, trained=False) if turn.role == "assistant" else turn for turn in asked.turns)
+        return Messages((*prompt, *self._completion.messages(self._answers(row)).turns), asked.tools)
 
     def _answers(self, row: Row) -> Row:
         """The row without what stands beside the turns, which is the prompt's."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Message, Talk
+from finetune_trainer.data.example import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import divided, reasoning_of
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
@@ -45,77 +45,79 @@ class TrainedText:
         self._end_after = re.compile(rf"\s*(?:{tokens or '(?!)'})")
         self._ends = tuple(token for token in special if token)
 
-    def __call__(self, talk: Talk) -> tuple[str, list[Span]]:
+    def __call__(self, messages: Messages) -> tuple[str, list[Span]]:
         """The conversation's text, and the parts of it that are trained, in order.
 
         Raises:
             FaultError: the template refuses the conversation, leaves a part of it out, writes no end of turn, or leaves
                 it uncertain which part is the assistant's.
         """
-        rendered, answers = self._template.render(talk), talk.answers
-        trained = self._trained(talk)
-        require_written(self._template, talk, rendered.text, trained)
+        rendered, answers = self._template.render(messages), messages.answers
+        trained = self._trained(messages)
+        require_written(self._template, messages, rendered.text, trained)
         if self._loss is Loss.ALL:
             return rendered.text, [Span(0, len(rendered.text))]
         marked, text = self._template.has_marks, rendered.text
-        spans = marked_spans(rendered) if marked else self._found_spans(talk, text, trained)
+        spans = marked_spans(rendered) if marked else self._found_spans(messages, text, trained)
         if len(spans) == len(answers):
             spans = [span for turn, span in zip(answers, spans, strict=True) if turn in trained]
-        elif not all(talk.messages[turn].trained for turn in answers):
+        elif not all(messages.turns[turn].trained for turn in answers):
             raise FaultError(_UNCERTAIN)
         elif self._loss is Loss.COMPLETION:
             spans = spans[-1:]
         return rendered.text, [self._with_end(rendered.text, span) for span in spans]
 
-    def _trained(self, talk: Talk) -> list[int]:
+    def _trained(self, messages: Messages) -> list[int]:
         """Which turns are trained.
 
         Raises:
             FaultError: all are to be, and one is not.
         """
-        answers = talk.answers
-        trained = [turn for turn in answers if talk.messages[turn].trained]
+        answers = messages.answers
+        trained = [turn for turn in answers if messages.turns[turn].trained]
         if self._loss is Loss.ALL and trained != answers:
             raise FaultError(_UNTRAINED)
         return [turn for turn in trained if turn == answers[-1]] if self._loss is Loss.COMPLETION else trained
 
-    def prompt(self, talk: Talk) -> str:
+    def prompt(self, messages: Messages) -> str:
         """The text that a server sends for these messages.
 
         Raises:
             FaultError: the template refuses them.
         """
-        return self._template.render(talk, asking=True).text
+        return self._template.render(messages, asking=True).text
 
-    def _found_spans(self, talk: Talk, text: str, trained: Collection[int]) -> list[Span]:
+    def _found_spans(self, messages: Messages, text: str, trained: Collection[int]) -> list[Span]:
         """Where each assistant's part stands.
 
         Raises:
             FaultError: the template changes what is around a part depending on the part, so that the place is not
                 certain; or it leaves out reasoning of a turn that is trained.
         """
-        contents = {turn: ("", "", talk.messages[turn].content or "") for turn in talk.answers}
+        contents = {turn: ("", "", messages.turns[turn].content or "") for turn in messages.answers}
         try:
-            span_of = dict(self._said(talk, text, contents, trained))
+            span_of = dict(self._said(messages, text, contents, trained))
         except FaultError:
             # Perhaps because of <think> blocks inside the contents, which a template may write as it likes.
             thought = {turn: divided(content) for turn, (_, _, content) in contents.items()}
             if not any(head for head, _, _ in thought.values()):
                 raise
-            span_of = dict(self._said(talk, text, thought, trained))
-        span_of |= {turn: self._called(talk, turn, text, trained) for turn in talk.answers if talk.messages[turn].calls}
-        spans = [span_of[turn] for turn in talk.answers]
+            span_of = dict(self._said(messages, text, thought, trained))
+        span_of |= {
+            turn: self._called(messages, turn, text, trained) for turn in messages.answers if messages.turns[turn].calls
+        }
+        spans = [span_of[turn] for turn in messages.answers]
         if any(later.start < earlier.end for earlier, later in pairwise(spans)):
             raise FaultError(_UNCERTAIN)
         return spans
 
     def _said(
-        self, talk: Talk, text: str, contents: dict[int, tuple[str, str, str]], trained: Collection[int]
+        self, messages: Messages, text: str, contents: dict[int, tuple[str, str, str]], trained: Collection[int]
     ) -> Iterator[tuple[int, Span]]:
         """The parts that are text: from the end of the prompt to the content's end.
 
         Args:
-            talk: the talk.
+            messages: the conversation.
             text: its text.
             contents: of each answer what may stand anywhere before the rest, what is thought in it, and the rest.
             trained: which turns are trained.
@@ -123,9 +125,9 @@ class TrainedText:
         Raises:
             FaultError: see `_found_spans`.
         """
-        turns = [turn for turn in talk.answers if not talk.messages[turn].calls]
+        turns = [turn for turn in messages.answers if not messages.turns[turn].calls]
         position = 0
-        for turn, before, after in zip(turns, *self._around(talk, turns, contents), strict=True):
+        for turn, before, after in zip(turns, *self._around(messages, turns, contents), strict=True):
             _, thought, content = contents[turn]
             start = position + len(before)
             if text[position:start] != before:
@@ -133,11 +135,11 @@ class TrainedText:
             fits = (form for form in _trimmed(content) if text.startswith(form + after, start))
             if (written := next(fits, None)) is None:
                 raise FaultError(_UNCERTAIN)
-            asked = self._end_of_prompt(talk.before(turn), text)
+            asked = self._end_of_prompt(messages.before(turn), text)
             begin = asked if position <= asked <= start else start
             if thought and turn in trained and thought not in text[begin if begin < start else position : start]:
                 raise FaultError(reasoning_left_out())
-            if begin == start and (thought := thought or reasoning_of(talk.messages[turn]).strip()):
+            if begin == start and (thought := thought or reasoning_of(messages.turns[turn]).strip()):
                 # The template's own prompt has another beginning than an answer with reasoning.
                 place = text.rfind(thought, position, start)
                 begin = place if place >= 0 else start
@@ -147,17 +149,17 @@ class TrainedText:
             raise FaultError(_UNCERTAIN)
 
     def _around(
-        self, talk: Talk, turns: list[int], contents: dict[int, tuple[str, str, str]]
+        self, messages: Messages, turns: list[int], contents: dict[int, tuple[str, str, str]]
     ) -> tuple[list[str], list[str]]:
         """What the template writes before each of these turns' contents, and after it up to the next.
 
         Raises:
             FaultError: it leaves one of them out.
         """
-        marked = list(talk.messages)
+        marked = list(messages.turns)
         for number, turn in enumerate(turns):
             marked[turn] = replace(marked[turn], content=contents[turn][0] + PLACEHOLDER.format(number))
-        skeleton, parts = self._template.render(Talk(tuple(marked), talk.tools)).text, list[str]()
+        skeleton, parts = self._template.render(Messages(tuple(marked), messages.tools)).text, list[str]()
         for number in range(len(turns)):
             before, separator, skeleton = skeleton.partition(PLACEHOLDER.format(number))
             if not separator:
@@ -166,19 +168,19 @@ class TrainedText:
         parts.append(skeleton)
         return parts[:-1], parts[1:]
 
-    def _called(self, talk: Talk, turn: int, text: str, trained: Collection[int]) -> Span:
+    def _called(self, messages: Messages, turn: int, text: str, trained: Collection[int]) -> Span:
         """The part of a turn with tool calls: from the end of the prompt to the end-of-turn token after the calls.
 
-        The talk is rendered as if it ended there, with these calls and with others: from where the two differ to the
-        last special token stands what must be found in the text. (Templates may write the last turn otherwise than one
+        It is rendered as if it ended there, with these calls and with others: from where the two differ to the last
+        special token stands what must be found in the text. (Templates may write the last turn otherwise than one
         in the middle, Qwen 3 with an empty <think> block, so that the rendering itself may not be found.)
 
         Raises:
             FaultError: see `_found_spans`; or the template writes no end of turn.
         """
-        start = self._begin_of_calls(talk, turn, text)
-        own = self._template.render(talk.before(turn + 1)).text
-        other = self._template.render(talk.before(turn).with_turn(with_other_calls(talk.messages[turn]))).text
+        start = self._begin_of_calls(messages, turn, text)
+        own = self._template.render(messages.before(turn + 1)).text
+        other = self._template.render(messages.before(turn).with_turn(with_other_calls(messages.turns[turn]))).text
         first, last = _shared(own, other), len(own) - _shared(own[::-1], other[::-1])
         ends = [end.end() for end in self._end.finditer(own, last)]
         if not ends:
@@ -187,7 +189,7 @@ class TrainedText:
         if place < 0:
             raise FaultError(_UNCERTAIN)
         end = place + ends[-1] - first
-        _, thought, content = divided(talk.messages[turn].content or "")
+        _, thought, content = divided(messages.turns[turn].content or "")
         written = _squeezed(text[start:end])
         if _squeezed(content) not in written:
             raise FaultError(left_out("the assistant's text beside its tool calls"))
@@ -195,23 +197,23 @@ class TrainedText:
             raise FaultError(reasoning_left_out())
         return Span(start, end)
 
-    def _begin_of_calls(self, talk: Talk, turn: int, text: str) -> int:
+    def _begin_of_calls(self, messages: Messages, turn: int, text: str) -> int:
         """Where a turn with calls begins: at the end of the prompt, or where a text in place of the calls would stand.
 
         Raises:
             FaultError: neither is certain.
         """
-        asked = self._end_of_prompt(talk.before(turn), text)
+        asked = self._end_of_prompt(messages.before(turn), text)
         if asked >= 0:
             return asked
         said = Message(role="assistant", content=PLACEHOLDER.format(0))
-        plain = Talk((*talk.messages[:turn], said, *talk.messages[turn + 1 :]), talk.tools)
+        plain = Messages((*messages.turns[:turn], said, *messages.turns[turn + 1 :]), messages.tools)
         before, separator, _ = self._template.render(plain).text.partition(PLACEHOLDER.format(0))
         if not separator or not text.startswith(before):
             raise FaultError(_UNCERTAIN)
         return len(before)
 
-    def _end_of_prompt(self, before: Talk, text: str) -> int:
+    def _end_of_prompt(self, before: Messages, text: str) -> int:
         """Where in `text` the prompt ends that a server would send; the model writes what follows.
 
         It may begin with a blank (Llama-2) or an empty <think> block (Qwen) before the content. -1 where the template
@@ -241,7 +243,7 @@ class TrainedText:
         """
         asked, said = Message(role="user", content="a"), Message(role="assistant", content=PLACEHOLDER.format(0))
         try:
-            texts = [self._template.render(Talk(turns)).text for turns in ((asked, said), (asked, said, asked))]
+            texts = [self._template.render(Messages(turns)).text for turns in ((asked, said), (asked, said, asked))]
         except FaultError:
             return ""
         last, other = (text.partition(PLACEHOLDER.format(0))[2] for text in texts)

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, Message, PromptCompletion, Talk, Text
+from finetune_trainer.data.example import Conversation, Example, Message, Messages, PromptCompletion, Text
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
@@ -82,8 +82,10 @@ class RowTokenizer:
         """
         texts = iter(self._texts([example for example in examples if isinstance(example, Text)]))
         prompts = iter(self._prompts([example for example in examples if isinstance(example, PromptCompletion)]))
-        talks = iter(self._talks([example for example in examples if isinstance(example, Conversation)]))
-        source = {Text: texts, PromptCompletion: prompts, Conversation: talks}
+        conversations = iter(
+            self._conversations([example for example in examples if isinstance(example, Conversation)])
+        )
+        source = {Text: texts, PromptCompletion: prompts, Conversation: conversations}
         return [next(source[type(example)]) for example in examples]
 
     def beginning(self, text: str) -> tuple[int, ...]:
@@ -97,7 +99,7 @@ class RowTokenizer:
             FaultError: the chat template refuses it.
             TrainerError: the model has no chat template.
         """
-        return self._encode([self._trained_text.prompt(Talk((Message(role="user", content=content),)))])[0]
+        return self._encode([self._trained_text.prompt(Messages((Message(role="user", content=content),)))])[0]
 
     def _texts(self, examples: Sequence[Text]) -> Sequence[TokenRow | Fault]:
         if examples and self._loss in (Loss.ASSISTANT, Loss.COMPLETION):
@@ -120,14 +122,14 @@ class RowTokenizer:
             rows.append(TokenRow(ids=ids, trained=(False,) * untrained + (True,) * (len(ids) - untrained)))
         return rows
 
-    def _talks(self, examples: Sequence[Conversation]) -> Sequence[TokenRow | Fault]:
+    def _conversations(self, examples: Sequence[Conversation]) -> Sequence[TokenRow | Fault]:
         rows: list[TokenRow | Fault] = []
         texts: list[str] = []
         spans: list[list[Span]] = []
         places: list[int] = []
         for index, example in enumerate(examples):
             try:
-                text, trained = self._trained_text(example.talk)
+                text, trained = self._trained_text(example.messages)
             except FaultError as error:
                 rows.append(error.fault)
                 continue
@@ -224,7 +226,7 @@ def characters(example: Example) -> int:
         case PromptCompletion():
             return len(example.prompt) + len(example.completion)
         case Conversation():
-            return example.talk.characters
+            return example.messages.characters
 
 
 def _no_such_part(loss: Loss) -> Fault:

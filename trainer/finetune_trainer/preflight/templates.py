@@ -110,7 +110,7 @@ def check_template(
             # The model's own template may write whatever its makers meant it to.
             known=sorted(facts.known) if chosen is not None else None,
             loss=dataset.loss,
-            rows=[row.talk for row in rows],
+            rows=[row.messages for row in rows],
         )
     )
     if result.problem is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.example import Talk
+from finetune_trainer.data.example import Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 from finetune_trainer.data.reasoning import under_every_name
 
@@ -58,16 +58,16 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._refusals = REFUSALS
 
-    def render(self, talk: Talk, *, asking: bool = False) -> Rendered:
-        """Renders a talk; `asking` ends the text with the generation prompt, as a server does.
+    def render(self, messages: Messages, *, asking: bool = False) -> Rendered:
+        """Renders messages; `asking` ends the text with the generation prompt, as a server does.
 
         Raises:
             FaultError: the template refuses it.
         """
-        tools = list(talk.tools) or None
+        tools = list(messages.tools) or None
         given = {"tools": tools, "documents": None, "add_generation_prompt": asking, **self._special_tokens}
         refusal: Exception | None = None
-        for turns in _forms(talk):
+        for turns in _forms(messages):
             try:
                 text = self._compiled.render(messages=turns, **given)
             except self._refusals as error:
@@ -84,17 +84,17 @@ class ChatTemplate:
         ) from refusal
 
 
-def _forms(talk: Talk) -> Iterator[list[dict[str, Any]]]:
+def _forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
     """What a template is given, one form after the other until it takes one.
 
     Templates agree on everything but tool calls. What a turn of nothing but calls says is null for DeepSeek's and an
     empty text for Qwen-VL's; arguments are an object for most and JSON in a text for DeepSeek's.
     """
     turns = [
-        under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in talk.messages
+        under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in messages.turns
     ]
     yield turns
-    if not any(turn.calls for turn in talk.messages):
+    if not any(turn.calls for turn in messages.turns):
         return
     spoken = [{**turn, "content": ""} if turn["content"] is None else turn for turn in turns]
     yield spoken

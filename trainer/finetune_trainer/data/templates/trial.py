@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Message, Talk
+from finetune_trainer.data.example import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate
@@ -55,7 +55,7 @@ class Trial:
     special: Sequence[str]
     known: Sequence[str] | None
     loss: Loss
-    rows: Sequence[Talk]
+    rows: Sequence[Messages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def _main() -> None:
         # macOS knows no bound of the address space; the other one holds there too.
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
-    rows = [Talk(tuple(Message(**turn) for turn in row["messages"]), row["tools"]) for row in given["rows"]]
+    rows = [Messages(tuple(Message(**turn) for turn in row["turns"]), row["tools"]) for row in given["rows"]]
     try:
         result = _answer(Trial(**{**given, "loss": Loss(given["loss"]), "rows": rows}))
     except MemoryError:

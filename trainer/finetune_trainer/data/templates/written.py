@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from finetune_trainer.data.example import Message, Talk
+from finetune_trainer.data.example import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import reasoning_of, with_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate
@@ -17,12 +17,12 @@ PLACEHOLDER = "FINETUNEPLACEHOLDER{}X"
 """What no row says: stands for a text or a name whose place in a rendered text is looked for."""
 
 
-def require_written(template: ChatTemplate, talk: Talk, text: str, trained: Collection[int]) -> None:
-    """Requires that a template's text of a talk has all of it.
+def require_written(template: ChatTemplate, messages: Messages, text: str, trained: Collection[int]) -> None:
+    """Requires that a template's text of a conversation has all of it.
 
     Args:
         template: the template.
-        talk: the talk.
+        messages: the conversation.
         text: what the template makes of it.
         trained: numbers of the turns that are trained. Only of these the reasoning must be there: in turns before, most
             templates leave it out, as a server does.
@@ -30,20 +30,20 @@ def require_written(template: ChatTemplate, talk: Talk, text: str, trained: Coll
     Raises:
         FaultError: something is left out.
     """
-    if talk.tools and template.render(Talk(talk.messages)).text == text:
+    if messages.tools and template.render(Messages(messages.turns)).text == text:
         raise FaultError(left_out("the row's tools"))
-    if any(turn.calls for turn in talk.messages):
-        numbered = enumerate(talk.messages)
+    if any(turn.calls for turn in messages.turns):
+        numbered = enumerate(messages.turns)
         renamed = tuple(with_other_calls(turn, number) if turn.calls else turn for number, turn in numbered)
-        other = template.render(Talk(renamed, talk.tools)).text
+        other = template.render(Messages(renamed, messages.tools)).text
         names = [call["function"]["name"] for turn in renamed for call in turn.calls]
         if not all(name in other for name in names):
             raise FaultError(left_out("tool calls"))
-    reasoned = [number for number in trained if reasoning_of(talk.messages[number])]
+    reasoned = [number for number in trained if reasoning_of(messages.turns[number])]
     if reasoned:
         labels = {number: PLACEHOLDER.format(f"{number}R") for number in reasoned}
-        turns = (with_reasoning(turn, labels[n]) if n in labels else turn for n, turn in enumerate(talk.messages))
-        other = template.render(Talk(tuple(turns), talk.tools)).text
+        turns = (with_reasoning(turn, labels[n]) if n in labels else turn for n, turn in enumerate(messages.turns))
+        other = template.render(Messages(tuple(turns), messages.tools)).text
         if not all(label in other for label in labels.values()):
             raise FaultError(reasoning_left_out())
 
