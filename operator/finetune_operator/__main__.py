@@ -21,7 +21,7 @@ from finetune_operator.config import Config, ConfigError, read_config
 from finetune_operator.control import Key
 from finetune_operator.control.controller import Controller, Policy
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_filter import WATCHED, News
+from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import Intake
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import Leading
@@ -83,7 +83,7 @@ async def run(
         settings=lambda: kopf_settings(children=CHILDREN),
         memories=NoMemories,
         backoffs=lambda: iter(Backoffs()),
-        news_of=lambda plural: News(cache, plural) if plural in WATCHED else None,
+        event_filter_for=lambda plural: EventFilter(cache, plural) if plural in WATCHED else None,
         namespaces=config.watch_namespaces,
         environment=environment,
     )

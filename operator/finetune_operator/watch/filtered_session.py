@@ -19,23 +19,23 @@ from aiohttp.connector import Connection
 from pydantic_core import from_json
 
 
-class News(Protocol):
-    """See `control.news.News`."""
+class EventFilter(Protocol):
+    """See `control.informer.event_filter.EventFilter`."""
 
-    def has(self, type_: str | None, raw: Any) -> bool:
+    def is_new(self, type_: str | None, raw: Any) -> bool:
         """Whether an event, or an object of a list (None), has any."""
         ...
 
 
-NewsOf = Callable[[str], News | None]
-"""For a kind, by its plural, a fresh `News`; None when all of it is to go through."""
+EventFilterFor = Callable[[str], EventFilter | None]
+"""For a kind, by its plural, a fresh `EventFilter`; None when all of it is to go through."""
 
 
-def session(info: kopf.ConnectionInfo, news_of: NewsOf) -> kopf.AiohttpSession:
+def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf.AiohttpSession:
     """A session with kopf's own settings; what it reads goes through the sieve."""
 
     class Response(_Response):
-        _news_of = staticmethod(news_of)
+        _event_filter_for = staticmethod(event_filter_for)
 
     return kopf.AiohttpSession(
         server=info.server,
@@ -56,39 +56,39 @@ def session(info: kopf.ConnectionInfo, news_of: NewsOf) -> kopf.AiohttpSession:
 class _Response(aiohttp.ClientResponse):
     """An answer of the API server."""
 
-    _news_of: NewsOf
+    _event_filter_for: EventFilterFor
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Called by aiohttp when the head has come; the body of a watch comes later."""
         await super().start(connection)
-        if self.ok and "watch" in self.url.query and (news := self._news()) is not None:
-            self.content = _SiftedContent(self.content, news)  # type: ignore[assignment]
+        if self.ok and "watch" in self.url.query and (event_filter := self._event_filter()) is not None:
+            self.content = _FilteredContent(self.content, event_filter)  # type: ignore[assignment]
         return self
 
     async def json(self, **options: Any) -> Any:
         """The parsed body; of a list without the objects that are known."""
-        news = self._news() if self.ok else None
-        if news is None:
+        event_filter = self._event_filter() if self.ok else None
+        if event_filter is None:
             return await super().json(**options)
         answer = await super().json(**options, loads=from_json)
         if isinstance(answer, dict) and "items" in answer:
-            answer["items"] = [item for item in answer["items"] or () if news.has(None, item)]
+            answer["items"] = [item for item in answer["items"] or () if event_filter.is_new(None, item)]
         return answer
 
-    def _news(self) -> News | None:
-        return self._news_of(self.url.name)
+    def _event_filter(self) -> EventFilter | None:
+        return self._event_filter_for(self.url.name)
 
 
-class _SiftedContent:
+class _FilteredContent:
     """The lines of a watch, of which those without news are left out.
 
     Args:
         content: what aiohttp reads; all but `iter_chunked` is asked of it.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, news: News) -> None:
+    def __init__(self, content: aiohttp.StreamReader, event_filter: EventFilter) -> None:
         self._content = content
-        self._news = news
+        self._event_filter = event_filter
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -98,16 +98,16 @@ class _SiftedContent:
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
-            if passed := self._sift(lines):
+            if passed := self._filter(lines):
                 yield passed
         if rest:
             yield rest
 
-    def _sift(self, lines: list[bytes]) -> bytes:
+    def _filter(self, lines: list[bytes]) -> bytes:
         passed: list[bytes] = []
         withheld = None
         for line in lines:
-            version = self._version_without_news(line)
+            version = self._known_version(line)
             if version is None:
                 passed += line, b"\n"
             withheld = version
@@ -116,14 +116,14 @@ class _SiftedContent:
             passed += _bookmark(withheld), b"\n"
         return b"".join(passed)
 
-    def _version_without_news(self, line: bytes) -> str | None:
+    def _known_version(self, line: bytes) -> str | None:
         """The version of an event that has no news; None for one that kopf must have."""
         event = from_json(line, cache_strings="keys") if line else {}
         if event.get("type") not in ("ADDED", "MODIFIED", "DELETED"):
             return None
         raw = event["object"]
         version: str | None = raw["metadata"].get("resourceVersion")
-        return None if self._news.has(event["type"], raw) else version
+        return None if self._event_filter.is_new(event["type"], raw) else version
 
 
 def _bookmark(version: str) -> bytes:

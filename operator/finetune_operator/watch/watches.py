@@ -20,7 +20,7 @@ import kopf
 from finetune_operator.api import names
 from finetune_operator.control.informer.event_handler import Intake
 from finetune_operator.kube.client import in_cluster
-from finetune_operator.watch.filtered_session import NewsOf, session
+from finetune_operator.watch.filtered_session import EventFilterFor, session
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Watches:
         settings: makes kopf's settings for one run.
         memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
         backoffs: makes the pauses before new starts, in seconds.
-        news_of: tells apart what is worth an event; asked by kopf's thread. Without it everything is.
+        event_filter_for: tells apart what is worth an event; asked by kopf's thread. Without it everything is.
         namespaces: those that are watched; empty for all.
         environment: decides where kopf finds its credentials.
     """
@@ -51,7 +51,7 @@ class Watches:
         settings: Callable[[], kopf.OperatorSettings],
         memories: Callable[[], Any] = lambda: None,
         backoffs: Callable[[], Iterator[float]],
-        news_of: NewsOf = lambda _: None,
+        event_filter_for: EventFilterFor = lambda _: None,
         namespaces: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
@@ -60,7 +60,7 @@ class Watches:
         self._settings = settings
         self._memories = memories
         self._backoffs = backoffs
-        self._news_of = news_of
+        self._event_filter_for = event_filter_for
         self._namespaces = tuple(namespaces)
         self._environment = environment
 
@@ -143,7 +143,7 @@ class Watches:
             # The same credentials are the same session, by which kopf knows that they were refused already.
             if info not in logins:
                 logins.clear()
-                logins[info] = session(info, self._news_of)
+                logins[info] = session(info, self._event_filter_for)
             return logins[info]
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)

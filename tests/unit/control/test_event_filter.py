@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_filter import News
+from finetune_operator.control.informer.event_filter import EventFilter
 from finetune_operator.control.informer.event_handler import Intake
 from finetune_operator.control.work_queue import WorkQueue
 from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
@@ -22,70 +22,72 @@ def intake(cache: Cache) -> Intake:
 
 
 def test_the_echo_of_a_write_is_none_and_a_later_version_is_news(cache: Cache, intake: Intake) -> None:
-    news = News(cache, "finetunejobs")
-    assert news.has("ADDED", a_finetunejob(version=4))
+    event_filter = EventFilter(cache, "finetunejobs")
+    assert event_filter.is_new("ADDED", a_finetunejob(version=4))
     intake.finetunejob(None, a_finetunejob(version=5))  # the answer to our write came first
-    assert not news.has("MODIFIED", a_finetunejob(version=4))
-    assert not news.has("MODIFIED", a_finetunejob(version=5))
-    assert news.has("MODIFIED", a_finetunejob(version=6))
-    assert news.has("DELETED", a_finetunejob(version=5))
+    assert not event_filter.is_new("MODIFIED", a_finetunejob(version=4))
+    assert not event_filter.is_new("MODIFIED", a_finetunejob(version=5))
+    assert event_filter.is_new("MODIFIED", a_finetunejob(version=6))
+    assert event_filter.is_new("DELETED", a_finetunejob(version=5))
 
 
 def test_a_namesake_is_news_whatever_its_version(cache: Cache, intake: Intake) -> None:
     intake.finetunejob("ADDED", a_finetunejob(uid="uid-1", version=9))
-    assert News(cache, "finetunejobs").has("ADDED", a_finetunejob(uid="uid-2", version=3))
+    assert EventFilter(cache, "finetunejobs").is_new("ADDED", a_finetunejob(uid="uid-2", version=3))
 
 
 @pytest.mark.parametrize(("plural", "made"), [("jobs", a_job), ("pods", a_pod)])
 def test_a_child_is_news_when_its_view_changes(plural: str, made: Any, cache: Cache, intake: Intake) -> None:
     intake.finetunejob("ADDED", a_finetunejob())
-    news = News(cache, plural)
-    assert news.has("ADDED", made(version=5))
-    assert not news.has("MODIFIED", made(version=6)), "the same view"
+    event_filter = EventFilter(cache, plural)
+    assert event_filter.is_new("ADDED", made(version=5))
+    assert not event_filter.is_new("MODIFIED", made(version=6)), "the same view"
     deleting = made(version=7)
     deleting["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
-    assert news.has("MODIFIED", deleting)
-    assert news.has("DELETED", made(version=8))
-    assert news.has("ADDED", made(version=9))
+    assert event_filter.is_new("MODIFIED", deleting)
+    assert event_filter.is_new("DELETED", made(version=8))
+    assert event_filter.is_new("ADDED", made(version=9))
 
 
 def test_a_view_that_comes_back_is_news_again(cache: Cache, intake: Intake) -> None:
     intake.finetunejob("ADDED", a_finetunejob())
-    news = News(cache, "pods")
-    assert [news.has("MODIFIED", a_pod(version=n, phase=phase)) for n, phase in enumerate("ABAB")] == [True] * 4
+    event_filter = EventFilter(cache, "pods")
+    assert [event_filter.is_new("MODIFIED", a_pod(version=n, phase=phase)) for n, phase in enumerate("ABAB")] == [
+        True
+    ] * 4
 
 
 def test_a_child_that_an_answer_brought_is_none(cache: Cache, intake: Intake) -> None:
     intake.finetunejob("ADDED", a_finetunejob())
     intake.job(None, a_job(version=5))
-    news = News(cache, "jobs")
-    assert not news.has("ADDED", a_job(version=5))
-    assert not news.has("MODIFIED", a_job(version=6)), "counters only"
-    assert news.has("MODIFIED", a_job(version=7, complete=True))
+    event_filter = EventFilter(cache, "jobs")
+    assert not event_filter.is_new("ADDED", a_job(version=5))
+    assert not event_filter.is_new("MODIFIED", a_job(version=6)), "counters only"
+    assert event_filter.is_new("MODIFIED", a_job(version=7, complete=True))
 
 
 def test_another_connection_remembers_nothing_of_the_one_before(cache: Cache, intake: Intake) -> None:
     intake.finetunejob("ADDED", a_finetunejob())
-    assert News(cache, "pods").has("MODIFIED", a_pod(version=5))
+    assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=5))
     # Meanwhile the pod may have been something else.
-    assert News(cache, "pods").has("MODIFIED", a_pod(version=7))
+    assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=7))
 
 
 def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(cache: Cache, intake: Intake) -> None:
-    news = News(cache, "pods")
-    assert news.has("ADDED", a_pod(version=2))
+    event_filter = EventFilter(cache, "pods")
+    assert event_filter.is_new("ADDED", a_pod(version=2))
     intake.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
     for type_ in (None, "MODIFIED", "DELETED"):
-        assert not news.has(type_, a_pod(version=4))
+        assert not event_filter.is_new(type_, a_pod(version=4))
     cache.complete(("team", "uid-1"))
-    assert news.has("MODIFIED", a_pod(version=5))
+    assert event_filter.is_new("MODIFIED", a_pod(version=5))
 
 
 def test_children_of_a_job_that_is_not_known_yet_are_news(cache: Cache) -> None:
-    assert News(cache, "jobs").has(None, a_job())
+    assert EventFilter(cache, "jobs").is_new(None, a_job())
 
 
 def test_what_has_none_of_our_labels_is_none(cache: Cache) -> None:
     foreign = a_pod()
     del foreign["metadata"]["labels"]
-    assert not News(cache, "pods").has("ADDED", foreign)
+    assert not EventFilter(cache, "pods").is_new("ADDED", foreign)

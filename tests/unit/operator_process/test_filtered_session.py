@@ -10,17 +10,17 @@ import kopf
 import pytest
 from aiohttp import web
 
-from finetune_operator.watch.filtered_session import News, session
+from finetune_operator.watch.filtered_session import EventFilter, session
 
 
 class Even:
-    """News are objects whose version is even."""
+    """EventFilter are objects whose version is even."""
 
-    def has(self, type_: str | None, raw: Any) -> bool:  # noqa: ARG002 (as News has it)
+    def is_new(self, type_: str | None, raw: Any) -> bool:  # noqa: ARG002 (as EventFilter has it)
         return int(raw["metadata"]["resourceVersion"]) % 2 == 0
 
 
-def news_of(plural: str) -> News | None:
+def event_filter_for(plural: str) -> EventFilter | None:
     return Even() if plural == "pods" else None
 
 
@@ -71,7 +71,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
-    made = session(kopf.ConnectionInfo(server=server.url, token="secret"), news_of)
+    made = session(kopf.ConnectionInfo(server=server.url, token="secret"), event_filter_for)
     assert made.server == server.url
     async with made.aiohttp_session as found:
         yield found

@@ -22,11 +22,11 @@ WATCHED = frozenset({FINETUNEJOBS.plural, *_VIEWS})
 """The kinds that are asked about, by their plurals."""
 
 
-class News:
+class EventFilter:
     """What one list or one connection of a watch has said of one kind.
 
     It remembers the views that came by. A connection has each version of each object, in order, so a view that is the
-    same as the one before is no news; the next connection may begin elsewhere, and needs another `News`.
+    same as the one before is no news; the next connection may begin elsewhere, and needs another `EventFilter`.
 
     It may be asked by another thread than the cache's: it looks up single entries, whose versions only grow. What the
     cache takes in meanwhile makes it say too much, which costs a little time, and never too little.
@@ -41,7 +41,7 @@ class News:
         self._view_of = _VIEWS.get(plural)
         self._seen: dict[str, int] = {}  # hash of the last view, by UID
 
-    def has(self, type_: str | None, raw: Mapping[str, Any]) -> bool:
+    def is_new(self, type_: str | None, raw: Mapping[str, Any]) -> bool:
         """Whether an event has any.
 
         Args:

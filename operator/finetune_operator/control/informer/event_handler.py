@@ -51,9 +51,9 @@ class Intake:
         if uid is None or not self._cache.keeps_children(owner := (metadata["namespace"], uid)):
             return
         if type_ == DELETED:
-            news = self._cache.remove_child(owner, metadata["uid"])
+            changed = self._cache.remove_child(owner, metadata["uid"])
         else:
             view = view_of(raw)
-            news = view is not None and self._cache.put_child(owner, metadata.get("resourceVersion", ""), view)
-        if news and (key := self._cache.key_of(owner)) is not None:
+            changed = view is not None and self._cache.put_child(owner, metadata.get("resourceVersion", ""), view)
+        if changed and (key := self._cache.key_of(owner)) is not None:
             self._queue.mark(key)
