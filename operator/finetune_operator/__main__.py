@@ -22,7 +22,7 @@ from finetune_operator.control import Key
 from finetune_operator.control.controller import Controller, Policy
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import Leading
 from finetune_operator.control.progress_cluster import ClusterDirectory
@@ -57,12 +57,12 @@ async def run(
     clock = asyncio.get_running_loop().time
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random)
-    intake = Intake(cache, queue)
+    event_handler = EventHandler(cache, queue)
     resync = Resync(
         kube=kube,
         cache=cache,
         queue=queue,
-        intake=intake,
+        event_handler=event_handler,
         namespaces=config.watch_namespaces,
         period=config.resync_seconds,
         clock=clock,
@@ -78,7 +78,7 @@ async def run(
         may_look=resync.may_look,
     )
     watches = Watches(
-        intake,
+        event_handler,
         missed=resync.request,
         settings=lambda: kopf_settings(children=CHILDREN),
         memories=NoMemories,
@@ -112,7 +112,7 @@ async def run(
         resync_seconds=config.resync_seconds,
         clock=clock,
     )
-    cluster = ClusterDirectory(kube, cache, intake, is_fed=lambda: leading.is_fed, clock=clock)
+    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leading.is_fed, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     server = ProgressServer(cluster, writer, clock=clock)
 

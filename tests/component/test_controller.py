@@ -16,7 +16,7 @@ from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJob
 from finetune_operator.control import Key
 from finetune_operator.control.controller import Controller
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
@@ -72,12 +72,12 @@ class Operator:
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
         self.queue: WorkQueue[Key] = WorkQueue(clock=clock, random=lambda: 0.0)
-        self.intake = Intake(self.cache, self.queue)
+        self.event_handler = EventHandler(self.cache, self.queue)
         self.resync = Resync(
             kube=self.kube,
             cache=self.cache,
             queue=self.queue,
-            intake=self.intake,
+            event_handler=self.event_handler,
             namespaces=(self.namespace,),
             period=300,
             clock=clock,
@@ -209,7 +209,7 @@ async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, "later"))
     restarted = Operator(kube, namespace, just_started=True)
     for name in ("job", "later"):
-        restarted.intake.finetunejob(None, await admin.get(FINETUNEJOBS, namespace, name))
+        restarted.event_handler.finetunejob(None, await admin.get(FINETUNEJOBS, namespace, name))
     mark = plane.mark()
     assert await restarted.look() is None, "its child is not known, which is not the same as gone"
     assert plane.operator_writes(mark, namespace) == []
@@ -318,14 +318,14 @@ async def test_a_spec_of_a_later_version_is_told_in_the_status_and_stops_nothing
     raw["spec"]["training"]["optimiser"] = "later"  # the API server of today would refuse it
     operator.cache = Cache()
     operator.__post_init__()
-    operator.intake.finetunejob(None, raw)
+    operator.event_handler.finetunejob(None, raw)
     mark = plane.mark()
     for _ in range(2):
         assert await operator.look() is None
         status = await operator.status()
         version = (await admin.get(FINETUNEJOBS, namespace, "job"))["metadata"]["resourceVersion"]
         raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": version}, "status": status}
-        operator.intake.finetunejob("MODIFIED", raw)
+        operator.event_handler.finetunejob("MODIFIED", raw)
     assert status["failure"]["reason"] == "InvalidSpec"
     assert "spec.training.optimiser" in status["failure"]["message"]
     assert status["observedGeneration"] == 1

@@ -17,7 +17,7 @@ from finetune_operator.api import names
 from finetune_operator.api.job import parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
 from finetune_operator.control.progress_cluster import ClusterDirectory
 from finetune_operator.control.work_queue import WorkQueue
@@ -108,11 +108,17 @@ async def site(
     leader = request.param == "leader"
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=lambda: 0.0)
-    intake = Intake(cache, queue)
+    event_handler = EventHandler(cache, queue)
     resync = Resync(
-        kube=kube, cache=cache, queue=queue, intake=intake, namespaces=(namespace,), period=300, clock=clock
+        kube=kube,
+        cache=cache,
+        queue=queue,
+        event_handler=event_handler,
+        namespaces=(namespace,),
+        period=300,
+        clock=clock,
     )
-    cluster = ClusterDirectory(kube, cache, intake, is_fed=lambda: leader, clock=clock)
+    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
     ProgressServer(cluster, writer, clock=clock).add_to(application)

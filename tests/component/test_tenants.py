@@ -108,8 +108,8 @@ async def test_a_job_of_another_namespace_ends_nothing(
     victim: Operator, tenant: Tenant, admin: ClientKube, namespace: str
 ) -> None:
     job, pod = await _forge(tenant, admin, await admin.get(FINETUNEJOBS, namespace, "job"))
-    victim.intake.job("ADDED", job)
-    victim.intake.pod("ADDED", pod)
+    victim.event_handler.job("ADDED", job)
+    victim.event_handler.pod("ADDED", pod)
     await victim.look()
     status = await victim.status()
     assert status["phase"] == "Starting"
@@ -129,8 +129,8 @@ async def test_a_success_that_only_the_cache_shows_is_not_believed(
     pod = await eventually_seen("the pod", made)
     state = {"terminated": {"exitCode": 0, "message": FORGED, "startedAt": None, "finishedAt": None}}
     seen = {**pod, "status": {"phase": "Succeeded", "containerStatuses": [{"name": "trainer", "state": state}]}}
-    victim.intake.job("MODIFIED", child)
-    victim.intake.pod("ADDED", seen)
+    victim.event_handler.job("MODIFIED", child)
+    victim.event_handler.pod("ADDED", seen)
     await victim.look()
     assert "output" not in await victim.status()
 

@@ -1,4 +1,4 @@
-"""kopf as the watch layer: what reaches the intake, and what happens when kopf gives up."""
+"""kopf as the watch layer: what reaches the event_handler, and what happens when kopf gives up."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from finetune_operator.api import names
 from finetune_operator.api.job import parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import CHILDREN
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS
@@ -43,7 +43,7 @@ class Watching:
         self.queue: WorkQueue[Key] = WorkQueue(clock=asyncio.get_running_loop().time, random=lambda: 0.0)
         self.misses = 0
         self.watches = Watches(
-            Intake(self.cache, self.queue),
+            EventHandler(self.cache, self.queue),
             missed=self._missed,
             settings=settings,
             memories=NoMemories,
@@ -84,13 +84,13 @@ async def test_the_objects_of_all_three_kinds_arrive_and_foreign_ones_do_not(
 ) -> None:
     delivered: list[str] = []
 
-    class Listening(Intake):
+    class Listening(EventHandler):
         def job(self, type_: str | None, raw: Any) -> None:
             delivered.append(raw["metadata"]["name"])
             super().job(type_, raw)
 
     watching = Watching(plane, namespace, lambda: kopf_settings(children=CHILDREN))
-    watching.watches._intake = Listening(watching.cache, watching.queue)
+    watching.watches._event_handler = Listening(watching.cache, watching.queue)
     raw = await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
     uid = raw["metadata"]["uid"]
     foreign = child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 7)

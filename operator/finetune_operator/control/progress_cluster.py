@@ -11,7 +11,7 @@ from typing import Any
 from finetune_operator.api import names
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.control.informer.cache import Cache, own_children
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.record import JobRecord, job_record
 from finetune_operator.control.status_patch import progress_patch
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, TOKEN_REVIEWS, Kube
@@ -39,14 +39,14 @@ class ClusterDirectory:
         self,
         kube: Kube,
         cache: Cache,
-        intake: Intake,
+        event_handler: EventHandler,
         *,
         is_fed: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._kube = kube
         self._cache = cache
-        self._intake = intake
+        self._event_handler = event_handler
         self._is_fed = is_fed
         self._clock = clock
         self._reads: dict[str, tuple[float, JobRecord]] = {}  # by UID
@@ -147,7 +147,7 @@ class ClusterDirectory:
         record = job_record(raw)
         if self._is_fed():
             # As if a watch had brought it: should it be news, the watch will not say it a second time.
-            self._intake.finetunejob(None, raw)
+            self._event_handler.finetunejob(None, raw)
             return record
         now = self._clock()
         if len(self._reads) >= KEPT_READS:

@@ -18,7 +18,7 @@ from typing import Any
 import kopf
 
 from finetune_operator.api import names
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.kube.client import in_cluster
 from finetune_operator.watch.filtered_session import EventFilterFor, session
 
@@ -33,7 +33,7 @@ class Watches:
     """The watches of all three kinds.
 
     Args:
-        intake: where events go, on the event loop of `run`.
+        event_handler: where events go, on the event loop of `run`.
         missed: called when kopf was started again: something may have been missed.
         settings: makes kopf's settings for one run.
         memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
@@ -45,7 +45,7 @@ class Watches:
 
     def __init__(
         self,
-        intake: Intake,
+        event_handler: EventHandler,
         *,
         missed: Callable[[], None],
         settings: Callable[[], kopf.OperatorSettings],
@@ -55,7 +55,7 @@ class Watches:
         namespaces: Sequence[str],
         environment: Mapping[str, str],
     ) -> None:
-        self._intake = intake
+        self._event_handler = event_handler
         self._missed = missed
         self._settings = settings
         self._memories = memories
@@ -148,21 +148,21 @@ class Watches:
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
         async def finetunejob(event: kopf.RawEvent, **_: Any) -> None:
-            bridge.send(self._intake.finetunejob, event)
+            bridge.send(self._event_handler.finetunejob, event)
 
         @kopf.on.event("batch", "v1", "jobs", registry=registry)
         async def job(event: kopf.RawEvent, **_: Any) -> None:
-            bridge.send(self._intake.job, event)
+            bridge.send(self._event_handler.job, event)
 
         @kopf.on.event("", "v1", "pods", registry=registry)
         async def pod(event: kopf.RawEvent, **_: Any) -> None:
-            bridge.send(self._intake.pod, event)
+            bridge.send(self._event_handler.pod, event)
 
         return registry
 
 
 class _Bridge:
-    """From kopf's thread to the loop of the intake: in order, and one wake-up for as many events as have gathered.
+    """From kopf's thread to the loop of the event_handler: in order, and one wake-up for as many events as have gathered.
 
     A wake-up is a byte through a socket and a change of thread; one for each event would cost more than the event.
     """

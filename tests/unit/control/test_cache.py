@@ -1,4 +1,4 @@
-"""Cache, records and intake: what is news, what is kept, what goes."""
+"""Cache, records and event_handler: what is news, what is kept, what goes."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.record import job_record
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.reconcile.observed import JobView, Observed, PodView
@@ -18,12 +18,12 @@ OWNER = ("team", "uid-1")
 
 
 class Operator:
-    """Cache, queue and intake together."""
+    """Cache, queue and event_handler together."""
 
     def __init__(self) -> None:
         self.cache = Cache()
         self.queue: WorkQueue[Key] = WorkQueue(clock=lambda: 0.0, random=lambda: 0.0)
-        self.intake = Intake(self.cache, self.queue)
+        self.event_handler = EventHandler(self.cache, self.queue)
 
     def looks(self) -> list[Key]:
         """The keys that are to be looked at; they have been, afterwards."""
@@ -40,10 +40,10 @@ def operator() -> Operator:
 
 
 def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
     assert operator.looks() == [KEY]
-    operator.intake.finetunejob("MODIFIED", a_finetunejob())
-    operator.intake.finetunejob(None, a_finetunejob(version=2))
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob())
+    operator.event_handler.finetunejob(None, a_finetunejob(version=2))
     assert operator.looks() == []
 
 
@@ -56,17 +56,19 @@ def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
     ],
 )
 def test_a_change_is_news(operator: Operator, changed: dict[str, Any]) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.looks()
-    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=2, **changed))
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=2, **changed))
     assert operator.looks() == [KEY]
 
 
 def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob(status={"phase": "Running"}))
+    operator.event_handler.finetunejob("ADDED", a_finetunejob(status={"phase": "Running"}))
     operator.looks()
     progress = {"step": 7, "heartbeatTime": "2026-11-24T10:00:05Z"}
-    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=2, status={"phase": "Running", "progress": progress}))
+    operator.event_handler.finetunejob(
+        "MODIFIED", a_finetunejob(version=2, status={"phase": "Running", "progress": progress})
+    )
     assert operator.looks() == []
     record = operator.cache.job(KEY)
     assert record is not None
@@ -76,9 +78,9 @@ def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator
 
 
 def test_an_older_version_changes_nothing(operator: Operator) -> None:
-    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=20, generation=2, spec={"suspend": True}))
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=20, generation=2, spec={"suspend": True}))
     operator.looks()
-    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=9))
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=9))
     assert operator.looks() == []
     record = operator.cache.job(KEY)
     assert record is not None
@@ -111,35 +113,35 @@ def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, A
     record = job_record(raw)
     assert record.settled is settled
     assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
-    operator.intake.finetunejob("ADDED", raw)
+    operator.event_handler.finetunejob("ADDED", raw)
     assert operator.looks() == ([] if settled else [KEY])
 
 
 def test_children_are_news_when_their_view_changes(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.looks()
-    operator.intake.job("ADDED", a_job())
+    operator.event_handler.job("ADDED", a_job())
     assert operator.looks() == [KEY]
-    operator.intake.job("MODIFIED", a_job(version=2))
+    operator.event_handler.job("MODIFIED", a_job(version=2))
     assert operator.looks() == []
-    operator.intake.job("MODIFIED", a_job(version=3, complete=True))
+    operator.event_handler.job("MODIFIED", a_job(version=3, complete=True))
     assert operator.looks() == [KEY]
-    operator.intake.pod("ADDED", a_pod())
+    operator.event_handler.pod("ADDED", a_pod())
     assert operator.looks() == [KEY]
-    operator.intake.pod("DELETED", a_pod())
+    operator.event_handler.pod("DELETED", a_pod())
     assert operator.looks() == [KEY]
-    operator.intake.pod("DELETED", a_pod())
+    operator.event_handler.pod("DELETED", a_pod())
     assert operator.looks() == []
 
 
 def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
-    operator.intake.job("ADDED", a_job())
-    operator.intake.pod("ADDED", a_pod())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.job("ADDED", a_job())
+    operator.event_handler.pod("ADDED", a_pod())
     forged_job = a_job("forged", uid="job-uid-2")
     forged_job["metadata"]["ownerReferences"] = []
-    operator.intake.job("ADDED", forged_job)
-    operator.intake.pod("ADDED", a_pod("forged", uid="pod-uid-2", job_uid="job-uid-2"))
+    operator.event_handler.job("ADDED", forged_job)
+    operator.event_handler.pod("ADDED", a_pod("forged", uid="pod-uid-2", job_uid="job-uid-2"))
     observed = operator.cache.observed(OWNER)
     assert observed is not None
     assert [job.name for job in observed.jobs] == ["job-train-1"]
@@ -147,26 +149,26 @@ def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
 
 
 def test_children_of_another_namespace_are_nothing_to_the_job(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.looks()
     forged_job, forged_pod = a_job(), a_pod()
     for forged in (forged_job, forged_pod):
         forged["metadata"]["namespace"] = "attacker"
-    operator.intake.job("ADDED", forged_job)
-    operator.intake.pod("ADDED", forged_pod)
+    operator.event_handler.job("ADDED", forged_job)
+    operator.event_handler.pod("ADDED", forged_pod)
     assert operator.looks() == []
     assert operator.cache.observed(OWNER) == Observed()
     assert not operator.cache.has_children(OWNER)
 
 
 def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_back(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
-    operator.intake.job("ADDED", a_job())
-    operator.intake.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
-    operator.intake.pod("ADDED", a_pod())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.job("ADDED", a_job())
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
+    operator.event_handler.pod("ADDED", a_pod())
     operator.looks()
     assert not operator.cache.keeps_children(OWNER)
-    operator.intake.finetunejob(
+    operator.event_handler.finetunejob(
         "MODIFIED", a_finetunejob(version=6, generation=2, spec={"runToken": "again"}, status=finished_status())
     )
     assert operator.looks() == [KEY]
@@ -176,12 +178,12 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
 
 
 def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob(uid="old", version=1))
-    operator.intake.job("ADDED", a_job(owner="old"))
+    operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="old", version=1))
+    operator.event_handler.job("ADDED", a_job(owner="old"))
     operator.looks()
-    operator.intake.finetunejob("ADDED", a_finetunejob(uid="new", version=5))
+    operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="new", version=5))
     assert operator.looks() == [KEY]
-    operator.intake.finetunejob("DELETED", a_finetunejob(uid="old", version=4))
+    operator.event_handler.finetunejob("DELETED", a_finetunejob(uid="old", version=4))
     record = operator.cache.job(KEY)
     assert record is not None
     assert record.uid == "new"
@@ -191,7 +193,7 @@ def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
 
 def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(operator: Operator) -> None:
     for index, version in ((1, 10), (2, 20), (3, 30)):
-        operator.intake.finetunejob("ADDED", a_finetunejob(f"job-{index}", uid=f"uid-{index}", version=version))
+        operator.event_handler.finetunejob("ADDED", a_finetunejob(f"job-{index}", uid=f"uid-{index}", version=version))
     gone = operator.cache.prune_jobs({"uid-1"}, "25", None)
     assert gone == [("team", "job-2")]
     assert operator.cache.prune_jobs(set(), "99", "elsewhere") == []
@@ -199,9 +201,9 @@ def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(opera
 
 
 def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None:
-    operator.intake.finetunejob("ADDED", a_finetunejob())
-    operator.intake.job("ADDED", a_job())
-    operator.intake.pod("ADDED", a_pod())
+    operator.event_handler.finetunejob("ADDED", a_finetunejob())
+    operator.event_handler.job("ADDED", a_job())
+    operator.event_handler.pod("ADDED", a_pod())
     assert operator.cache.prune_children(PodView, {"pod-uid-1"}, "50", None) == set()
     assert operator.cache.prune_children(PodView, set(), "50", None) == {OWNER}
     observed = operator.cache.observed(OWNER)

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import EventFilter
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.work_queue import WorkQueue
 from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
 
@@ -17,28 +17,30 @@ def cache() -> Cache:
 
 
 @pytest.fixture
-def intake(cache: Cache) -> Intake:
-    return Intake(cache, WorkQueue(clock=lambda: 0.0, random=lambda: 0.0))
+def event_handler(cache: Cache) -> EventHandler:
+    return EventHandler(cache, WorkQueue(clock=lambda: 0.0, random=lambda: 0.0))
 
 
-def test_the_echo_of_a_write_is_none_and_a_later_version_is_news(cache: Cache, intake: Intake) -> None:
+def test_the_echo_of_a_write_is_none_and_a_later_version_is_news(cache: Cache, event_handler: EventHandler) -> None:
     event_filter = EventFilter(cache, "finetunejobs")
     assert event_filter.is_new("ADDED", a_finetunejob(version=4))
-    intake.finetunejob(None, a_finetunejob(version=5))  # the answer to our write came first
+    event_handler.finetunejob(None, a_finetunejob(version=5))  # the answer to our write came first
     assert not event_filter.is_new("MODIFIED", a_finetunejob(version=4))
     assert not event_filter.is_new("MODIFIED", a_finetunejob(version=5))
     assert event_filter.is_new("MODIFIED", a_finetunejob(version=6))
     assert event_filter.is_new("DELETED", a_finetunejob(version=5))
 
 
-def test_a_namesake_is_news_whatever_its_version(cache: Cache, intake: Intake) -> None:
-    intake.finetunejob("ADDED", a_finetunejob(uid="uid-1", version=9))
+def test_a_namesake_is_news_whatever_its_version(cache: Cache, event_handler: EventHandler) -> None:
+    event_handler.finetunejob("ADDED", a_finetunejob(uid="uid-1", version=9))
     assert EventFilter(cache, "finetunejobs").is_new("ADDED", a_finetunejob(uid="uid-2", version=3))
 
 
 @pytest.mark.parametrize(("plural", "made"), [("jobs", a_job), ("pods", a_pod)])
-def test_a_child_is_news_when_its_view_changes(plural: str, made: Any, cache: Cache, intake: Intake) -> None:
-    intake.finetunejob("ADDED", a_finetunejob())
+def test_a_child_is_news_when_its_view_changes(
+    plural: str, made: Any, cache: Cache, event_handler: EventHandler
+) -> None:
+    event_handler.finetunejob("ADDED", a_finetunejob())
     event_filter = EventFilter(cache, plural)
     assert event_filter.is_new("ADDED", made(version=5))
     assert not event_filter.is_new("MODIFIED", made(version=6)), "the same view"
@@ -49,34 +51,36 @@ def test_a_child_is_news_when_its_view_changes(plural: str, made: Any, cache: Ca
     assert event_filter.is_new("ADDED", made(version=9))
 
 
-def test_a_view_that_comes_back_is_news_again(cache: Cache, intake: Intake) -> None:
-    intake.finetunejob("ADDED", a_finetunejob())
+def test_a_view_that_comes_back_is_news_again(cache: Cache, event_handler: EventHandler) -> None:
+    event_handler.finetunejob("ADDED", a_finetunejob())
     event_filter = EventFilter(cache, "pods")
     assert [event_filter.is_new("MODIFIED", a_pod(version=n, phase=phase)) for n, phase in enumerate("ABAB")] == [
         True
     ] * 4
 
 
-def test_a_child_that_an_answer_brought_is_none(cache: Cache, intake: Intake) -> None:
-    intake.finetunejob("ADDED", a_finetunejob())
-    intake.job(None, a_job(version=5))
+def test_a_child_that_an_answer_brought_is_none(cache: Cache, event_handler: EventHandler) -> None:
+    event_handler.finetunejob("ADDED", a_finetunejob())
+    event_handler.job(None, a_job(version=5))
     event_filter = EventFilter(cache, "jobs")
     assert not event_filter.is_new("ADDED", a_job(version=5))
     assert not event_filter.is_new("MODIFIED", a_job(version=6)), "counters only"
     assert event_filter.is_new("MODIFIED", a_job(version=7, complete=True))
 
 
-def test_another_connection_remembers_nothing_of_the_one_before(cache: Cache, intake: Intake) -> None:
-    intake.finetunejob("ADDED", a_finetunejob())
+def test_another_connection_remembers_nothing_of_the_one_before(cache: Cache, event_handler: EventHandler) -> None:
+    event_handler.finetunejob("ADDED", a_finetunejob())
     assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=5))
     # Meanwhile the pod may have been something else.
     assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=7))
 
 
-def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(cache: Cache, intake: Intake) -> None:
+def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(
+    cache: Cache, event_handler: EventHandler
+) -> None:
     event_filter = EventFilter(cache, "pods")
     assert event_filter.is_new("ADDED", a_pod(version=2))
-    intake.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
+    event_handler.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
     for type_ in (None, "MODIFIED", "DELETED"):
         assert not event_filter.is_new(type_, a_pod(version=4))
     cache.complete(("team", "uid-1"))

@@ -19,7 +19,7 @@ DELETED = "DELETED"
 _ViewOf = Callable[[Mapping[str, Any]], JobView | PodView | None]
 
 
-class Intake:
+class EventHandler:
     """Where watches and lists deliver."""
 
     def __init__(self, cache: Cache, queue: WorkQueue[Key]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from finetune_operator.api import names
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.event_handler import Intake
+from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.record import JobRecord
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
@@ -45,7 +45,7 @@ class Resync:
         kube: Kube,
         cache: Cache,
         queue: WorkQueue[Key],
-        intake: Intake,
+        event_handler: EventHandler,
         namespaces: Sequence[str],
         period: float,
         clock: Callable[[], float],
@@ -53,7 +53,7 @@ class Resync:
         self._kube = kube
         self._cache = cache
         self._queue = queue
-        self._intake = intake
+        self._event_handler = event_handler
         self._namespaces: Sequence[str | None] = tuple(namespaces) or (None,)
         self._period = period
         self._clock = clock
@@ -107,8 +107,8 @@ class Resync:
             listed.set()
         # After FineTuneJobs: of those that have ended, no children are kept.
         for namespace in self._namespaces:
-            await self._list_children(JOBS, JobView, self._intake.job, namespace)
-            await self._list_children(PODS, PodView, self._intake.pod, namespace)
+            await self._list_children(JOBS, JobView, self._event_handler.job, namespace)
+            await self._list_children(PODS, PodView, self._event_handler.pod, namespace)
         self._children_listed = True
         for record in self._cache.jobs():
             if not record.settled:
@@ -116,7 +116,7 @@ class Resync:
         self.last_success = self._clock()
 
     async def _list_jobs(self, namespace: str | None) -> None:
-        seen, version = await self._list(FINETUNEJOBS, self._intake.finetunejob, namespace, "")
+        seen, version = await self._list(FINETUNEJOBS, self._event_handler.finetunejob, namespace, "")
         for key in self._cache.prune_jobs(seen, version, namespace):
             logger.info("a lost deletion was noticed", extra={"job": "/".join(key)})
 
