@@ -24,7 +24,7 @@ from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import CHILDREN, Resync
-from finetune_operator.control.leader_task import Leading
+from finetune_operator.control.leader_task import LeaderTask
 from finetune_operator.control.progress_cluster import ClusterDirectory
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.health import Health
@@ -87,7 +87,7 @@ async def run(
         namespaces=config.watch_namespaces,
         environment=environment,
     )
-    leading = Leading(
+    leader_task = LeaderTask(
         resync=resync,
         controller=controller,
         queue=queue,
@@ -107,12 +107,12 @@ async def run(
     health = Health(
         stuck_seconds=queue.stuck_seconds,
         last_contact=lambda: lease.last_contact,
-        leading_since=lambda: leading.since,
+        leading_since=lambda: leader_task.since,
         last_resync=lambda: resync.last_success,
         resync_seconds=config.resync_seconds,
         clock=clock,
     )
-    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leading.is_fed, clock=clock)
+    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leader_task.is_fed, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     server = ProgressServer(cluster, writer, clock=clock)
 
@@ -126,7 +126,7 @@ async def run(
         logger.info("started", extra={"version": __version__, "identity": config.identity, "port": config.http_port})
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(writer.run())
-            await lease.run(leading.lead, stop)
+            await lease.run(leader_task.lead, stop)
             await runner.cleanup()
             writing.cancel()
     finally:

@@ -13,7 +13,7 @@ DRAIN_SECONDS = 8.0
 """How long workers may take to finish the job they are at when the process is asked to end."""
 
 
-class Leading:
+class LeaderTask:
     """One replica's time as leader; may come several times.
 
     Args:
