@@ -190,10 +190,10 @@ async def test_an_unrecorded_child_of_another_template_is_replaced(
     manifest = child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1)
     manifest["spec"]["template"]["spec"]["containers"][0]["image"] = "trainer:0"
     other = await kube.apply(JOBS, manifest)
-    operator.queue.mark((namespace, "job"))
+    operator.queue.add((namespace, "job"))
 
     async def replaced() -> str | None:
-        if (key := operator.queue.take()) is not None:
+        if (key := operator.queue.get_nowait()) is not None:
             await operator.controller._handle(key)
         return (await operator.status()).get("jobUid")
 
@@ -215,11 +215,11 @@ async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
     assert plane.operator_writes(mark, namespace) == []
     await restarted.look("later")
     assert (await restarted.status("later"))["phase"] == "Starting"
-    while restarted.queue.take() is not None:
+    while restarted.queue.get_nowait() is not None:
         pass
     restarted.queue.done((namespace, "job"))
     await restarted.resync.once()
-    assert restarted.queue.take() == (namespace, "job"), "it comes back by itself"
+    assert restarted.queue.get_nowait() == (namespace, "job"), "it comes back by itself"
     assert await restarted.look() == 600
 
 
@@ -294,7 +294,7 @@ async def test_a_refused_child_leaves_a_condition_and_comes_when_it_may(
 ) -> None:
     plane.kubectl("create", "quota", "none", "-n", namespace, "--hard=count/jobs.batch=0")
     plane.kubectl("wait", "quota/none", "-n", namespace, "--for=jsonpath={.status.hard}", "--timeout=30s")
-    operator.queue.mark((namespace, "job"))
+    operator.queue.add((namespace, "job"))
     mark = plane.mark()
     for _ in range(3):
         key = await operator.queue.get()

@@ -96,19 +96,19 @@ class Controller:
         try:
             requeue_after = await self.reconcile(key)
         except asyncio.CancelledError:
-            self._queue.failed(key)
+            self._queue.retry(key)
             raise
         except Conflict as error:
-            delay = self._queue.failed(key)
+            delay = self._queue.retry(key)
             logger.info("overtaken: %s; again in %.0f s", error.message, delay, extra=context)
         except KubeError as error:
-            delay = self._queue.failed(key, at_least=error.retry_after)
+            delay = self._queue.retry(key, at_least=error.retry_after)
             logger.warning("not done: %s; again in %.0f s", error.message, delay, extra=context)
         except _ChildRefused as refusal:
-            delay = self._queue.failed(key)
+            delay = self._queue.retry(key)
             logger.warning("refused: %s; again in %.0f s", refusal, delay, extra=context)
         except Exception:  # one job that nobody foresaw must not stop the others
-            delay = self._queue.failed(key)
+            delay = self._queue.retry(key)
             logger.exception("failed; again in %.0f s", delay, extra=context)
         else:
             self._queue.done(key, requeue_after)
@@ -203,7 +203,7 @@ class Controller:
             return
         self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
         if view.complete or view.failed or view.deleting:
-            self._queue.mark(record.key)  # it was there already, and this is more than the plan knew
+            self._queue.add(record.key)  # it was there already, and this is more than the plan knew
 
     async def _write_status(self, record: JobRecord, known: FineTuneJobStatus, wanted: FineTuneJobStatus) -> bool:
         """Writes the status if it says anything else than the record's, `known`; whether it did."""
@@ -227,7 +227,7 @@ class Controller:
         due = wanted.is_true(ConditionType.FINISHED) and not written.finished
         if written.generation != record.generation or due:
             # The spec changed meanwhile, or asks for another run already, and the watch's event will be no news.
-            self._queue.mark(record.key)
+            self._queue.add(record.key)
         return True
 
 

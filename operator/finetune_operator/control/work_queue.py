@@ -40,7 +40,7 @@ class WorkQueue(Generic[K]):
         self._ahead: OrderedDict[K, float] = OrderedDict()  # the same, for those that go first
         self._ahead_in_a_row = 0
         self._running: dict[K, float] = {}  # key -> since when
-        self._marked_while_running: set[K] = set()
+        self._added_while_running: set[K] = set()
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []  # may hold outdated entries; `_due` decides
         self._sequence = itertools.count()
@@ -50,7 +50,7 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def mark(self, key: K, *, ahead: bool = False) -> None:
+    def add(self, key: K, *, ahead: bool = False) -> None:
         """Something happened to the key: it is ready now, whatever it was waiting for.
 
         Args:
@@ -58,14 +58,14 @@ class WorkQueue(Generic[K]):
             ahead: it goes before those that are not. What waits already keeps its place.
         """
         if key in self._running:
-            self._marked_while_running.add(key)
+            self._added_while_running.add(key)
             return
         self._due.pop(key, None)
         if not self._is_ready(key):
             (self._ahead if ahead else self._ready)[key] = self._clock()
             self._wake_one()
 
-    def mark_after(self, key: K, delay: float) -> None:
+    def add_after(self, key: K, delay: float) -> None:
         """The key is ready after `delay` seconds; of several delays the earliest counts."""
         if self._is_ready(key):
             return
@@ -75,7 +75,7 @@ class WorkQueue(Generic[K]):
             heapq.heappush(self._heap, (due, next(self._sequence), key))
             self._arm_timer()
 
-    def take(self) -> K | None:
+    def get_nowait(self) -> K | None:
         """The key that has been ready longest, of those ahead first, now running; None when none is ready."""
         self._promote()
         if self._ahead and (not self._ready or self._ahead_in_a_row < AHEAD_IN_A_ROW):
@@ -97,7 +97,7 @@ class WorkQueue(Generic[K]):
             QueueClosed: after `close`.
         """
         while not self._closed:
-            if (key := self.take()) is not None:
+            if (key := self.get_nowait()) is not None:
                 return key
             await self._wait()
         raise QueueClosed
@@ -107,7 +107,7 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
         self._release(key, requeue_after)
 
-    def failed(self, key: K, at_least: float = 0.0) -> float:
+    def retry(self, key: K, at_least: float = 0.0) -> float:
         """The key could not be handled: again after a back-off that doubles each time.
 
         Returns:
@@ -148,18 +148,18 @@ class WorkQueue(Generic[K]):
 
     def _release(self, key: K, delay: float | None) -> None:
         del self._running[key]
-        if key in self._marked_while_running:
-            self._marked_while_running.discard(key)
-            self.mark(key)
+        if key in self._added_while_running:
+            self._added_while_running.discard(key)
+            self.add(key)
         elif delay is not None:
-            self.mark_after(key, delay)
+            self.add_after(key, delay)
 
     def _promote(self) -> None:
         now = self._clock()
         while self._heap and self._heap[0][0] <= now:
             due, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == due:
-                self.mark(key)
+                self.add(key)
 
     def _next_due(self) -> float | None:
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:

@@ -28,7 +28,7 @@ class Operator:
     def looks(self) -> list[Key]:
         """The keys that are to be looked at; they have been, afterwards."""
         found = []
-        while (key := self.queue.take()) is not None:
+        while (key := self.queue.get_nowait()) is not None:
             self.queue.done(key)
             found.append(key)
         return found

@@ -26,7 +26,7 @@ def a_queue(clock: Clock, random: float = 0.0) -> WorkQueue[str]:
 
 def drained(queue: WorkQueue[str]) -> list[str]:
     taken = []
-    while (key := queue.take()) is not None:
+    while (key := queue.get_nowait()) is not None:
         taken.append(key)
     return taken
 
@@ -34,74 +34,74 @@ def drained(queue: WorkQueue[str]) -> list[str]:
 def test_many_marks_are_one_look(clock: Clock) -> None:
     queue = a_queue(clock)
     for _ in range(50):
-        queue.mark("a")
+        queue.add("a")
     assert drained(queue) == ["a"]
 
 
 def test_first_come_first_served(clock: Clock) -> None:
     queue = a_queue(clock)
     for key in "abca":
-        queue.mark(key)
+        queue.add(key)
     assert drained(queue) == ["a", "b", "c"]
 
 
 def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
     queue = a_queue(clock)
     for key in "xyz":
-        queue.mark(key)
+        queue.add(key)
     for key in "abcdefg":
-        queue.mark(key, ahead=True)
-    queue.mark("x", ahead=True)  # it waits already
-    queue.mark("g")
+        queue.add(key, ahead=True)
+    queue.add("x", ahead=True)  # it waits already
+    queue.add("g")
     assert len(queue) == 10
     assert drained(queue) == list("abcxdefygz")
 
 
 def test_a_key_ahead_that_nobody_takes_is_stuck(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark("a", ahead=True)
+    queue.add("a", ahead=True)
     clock.now += 7
     assert queue.stuck_seconds() == 7
 
 
 def test_a_key_that_keeps_being_marked_waits_behind_the_others(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark("busy")
-    queue.mark("patient")
-    assert queue.take() == "busy"
-    queue.mark("busy")
+    queue.add("busy")
+    queue.add("patient")
+    assert queue.get_nowait() == "busy"
+    queue.add("busy")
     queue.done("busy")
     assert drained(queue) == ["patient", "busy"]
 
 
 def test_a_running_key_is_not_taken_twice_and_no_mark_is_lost(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark("a")
-    assert queue.take() == "a"
-    queue.mark("a")
-    assert queue.take() is None
+    queue.add("a")
+    assert queue.get_nowait() == "a"
+    queue.add("a")
+    assert queue.get_nowait() is None
     queue.done("a")
-    assert queue.take() == "a"
+    assert queue.get_nowait() == "a"
     queue.done("a")
-    assert queue.take() is None
+    assert queue.get_nowait() is None
 
 
 def test_requeue_after_waits(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark("a")
-    queue.take()
+    queue.add("a")
+    queue.get_nowait()
     queue.done("a", requeue_after=30)
     clock.now += 29.9
-    assert queue.take() is None
+    assert queue.get_nowait() is None
     clock.now += 0.2
-    assert queue.take() == "a"
+    assert queue.get_nowait() == "a"
 
 
 def test_the_earliest_delay_wins(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark_after("a", 30)
-    queue.mark_after("a", 10)
-    queue.mark_after("a", 20)
+    queue.add_after("a", 30)
+    queue.add_after("a", 10)
+    queue.add_after("a", 20)
     clock.now += 10
     assert drained(queue) == ["a"]
     clock.now += 100
@@ -110,72 +110,72 @@ def test_the_earliest_delay_wins(clock: Clock) -> None:
 
 def test_an_event_brings_a_delayed_key_forward_once(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark_after("a", 30)
-    queue.mark("a")
-    assert queue.take() == "a"
+    queue.add_after("a", 30)
+    queue.add("a")
+    assert queue.get_nowait() == "a"
     queue.done("a")
     clock.now += 60
-    assert queue.take() is None, "the old delay must be gone: each look gives a new answer"
+    assert queue.get_nowait() is None, "the old delay must be gone: each look gives a new answer"
 
 
 def test_a_mark_during_the_run_beats_the_delay(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.mark("a")
-    queue.take()
-    queue.mark("a")
+    queue.add("a")
+    queue.get_nowait()
+    queue.add("a")
     queue.done("a", requeue_after=300)
-    assert queue.take() == "a"
+    assert queue.get_nowait() == "a"
 
 
 def test_back_off_doubles_to_five_minutes_and_starts_anew_after_success(clock: Clock) -> None:
     queue = a_queue(clock)
     delays = []
-    queue.mark("a")
+    queue.add("a")
     for _ in range(11):
-        assert queue.take() == "a"
-        delays.append(queue.failed("a"))
+        assert queue.get_nowait() == "a"
+        delays.append(queue.retry("a"))
         clock.now += delays[-1]
     assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-    assert queue.take() == "a"
+    assert queue.get_nowait() == "a"
     queue.done("a")
-    queue.mark("a")
-    queue.take()
-    assert queue.failed("a") == 1
+    queue.add("a")
+    queue.get_nowait()
+    assert queue.retry("a") == 1
 
 
 def test_back_off_is_jittered_and_keeps_to_what_the_server_asks(clock: Clock) -> None:
     queue = a_queue(clock, random=1.0)
-    queue.mark("a")
-    queue.take()
-    assert queue.failed("a") == 1.5
+    queue.add("a")
+    queue.get_nowait()
+    assert queue.retry("a") == 1.5
     clock.now += 1.5
-    queue.take()
-    assert queue.failed("a", at_least=17) == 17
+    queue.get_nowait()
+    assert queue.retry("a", at_least=17) == 17
 
 
 def test_keys_fail_apart(clock: Clock) -> None:
     queue = a_queue(clock)
     for key in "ab":
-        queue.mark(key)
-        queue.take()
-    queue.failed("a")
-    assert queue.failed("b") == 1
+        queue.add(key)
+        queue.get_nowait()
+    queue.retry("a")
+    assert queue.retry("b") == 1
 
 
 def test_stuck_means_a_key_that_runs_or_waits_too_long(clock: Clock) -> None:
     queue = a_queue(clock)
     clock.now += 1000
     assert queue.stuck_seconds() == 0, "an empty queue is not stuck"
-    queue.mark("a")
-    queue.mark("b")
+    queue.add("a")
+    queue.add("b")
     clock.now += 5
     assert queue.stuck_seconds() == 5
-    assert queue.take() == "a"
+    assert queue.get_nowait() == "a"
     assert queue.stuck_seconds() == 0
     clock.now += 7
     assert queue.stuck_seconds() == 7
     queue.done("a")
-    assert queue.take() == "b"
+    assert queue.get_nowait() == "b"
     assert queue.stuck_seconds() == 0
 
 
@@ -184,8 +184,8 @@ async def test_a_waiting_worker_gets_a_key_at_once_and_a_delayed_one_in_time() -
     queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 0.0)
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
-    queue.mark_after("late", 0.05)
-    queue.mark("now")
+    queue.add_after("late", 0.05)
+    queue.add("now")
     assert await waiting == "now"
     assert await queue.get() == "late"
 
@@ -212,7 +212,7 @@ async def test_each_key_goes_to_one_of_many_workers() -> None:
     workers = [asyncio.create_task(work()) for _ in range(8)]
     for round_ in range(3):
         for key in range(100):
-            queue.mark(key)
+            queue.add(key)
         while len(queue):  # noqa: ASYNC110 (one round of the loop at a time)
             await asyncio.sleep(0)
         assert sorted(handled[round_ * 100 :]) == list(range(100))
@@ -226,7 +226,7 @@ async def test_a_cancelled_worker_passes_its_wake_up_on() -> None:
     first = asyncio.create_task(queue.get())
     second = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
-    queue.mark("a")
+    queue.add("a")
     first.cancel()
     async with asyncio.timeout(5):
         assert await second == "a"

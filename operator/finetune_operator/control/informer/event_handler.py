@@ -35,7 +35,7 @@ class EventHandler:
         record = job_record(raw)
         if self._cache.put_job(record) and not record.settled:
             # A job that has no child yet: its user waits for that.
-            self._queue.mark(record.key, ahead=record.attempt == 0)
+            self._queue.add(record.key, ahead=record.attempt == 0)
 
     def job(self, type_: str | None, raw: Mapping[str, Any]) -> None:
         """A child Job was listed, added, modified or deleted."""
@@ -56,4 +56,4 @@ class EventHandler:
             view = view_of(raw)
             changed = view is not None and self._cache.put_child(owner, metadata.get("resourceVersion", ""), view)
         if changed and (key := self._cache.key_of(owner)) is not None:
-            self._queue.mark(key)
+            self._queue.add(key)

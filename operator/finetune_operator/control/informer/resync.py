@@ -112,7 +112,7 @@ class Resync:
         self._children_listed = True
         for record in self._cache.jobs():
             if not record.settled:
-                self._queue.mark(record.key, ahead=record.attempt == 0)
+                self._queue.add(record.key, ahead=record.attempt == 0)
         self.last_success = self._clock()
 
     async def _list_jobs(self, namespace: str | None) -> None:
