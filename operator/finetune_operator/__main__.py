@@ -25,7 +25,7 @@ from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import LeaderTask
-from finetune_operator.control.progress_cluster import ClusterDirectory
+from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.health import Health
 from finetune_operator.kube.api import Kube
@@ -75,7 +75,7 @@ async def run(
         config=config.reconcile,
         events=EventRecorder(kube, instance=config.identity, now=_now),
         now=_now,
-        may_look=resync.may_look,
+        has_synced=resync.has_synced,
     )
     watches = Watches(
         event_handler,
@@ -112,7 +112,7 @@ async def run(
         resync_seconds=config.resync_seconds,
         clock=clock,
     )
-    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leader_task.is_fed, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda: leader_task.is_fed, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     server = ProgressServer(cluster, writer, clock=clock)
 

@@ -90,7 +90,7 @@ class Operator:
             config=CONFIG,
             events=EventRecorder(self.kube, instance="test", now=lambda: datetime.now(UTC)),
             now=lambda: datetime.now(UTC),
-            may_look=self.resync.may_look if self.just_started else lambda _: True,
+            has_synced=self.resync.has_synced if self.just_started else lambda _: True,
         )
 
     async def look(self, name: str = "job") -> float | None:
@@ -226,12 +226,12 @@ async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
 async def test_a_namesake_is_not_taken_for_the_job(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
-    record = operator.cache.job((namespace, "job"))
+    record = operator.cache.finetunejob((namespace, "job"))
     assert record is not None
     await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)
     mark = plane.mark()
     assert await operator.look() is None
-    assert operator.cache.job((namespace, "job")) is None
+    assert operator.cache.finetunejob((namespace, "job")) is None
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
     await operator.look()
     assert plane.operator_writes(mark, namespace) == []
@@ -347,7 +347,7 @@ async def test_a_job_of_another_controller_is_left_alone(
 async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: ClientKube, namespace: str) -> None:
     await operator.look()
     await operator.resync.once()
-    record = operator.cache.job((namespace, "job"))
+    record = operator.cache.finetunejob((namespace, "job"))
     assert record is not None
     child = await admin.get(JOBS, namespace, "job-train-1")
     await admin.delete(JOBS, namespace, "job-train-1", uid=child["metadata"]["uid"])
@@ -360,7 +360,7 @@ async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: C
     assert not observed.jobs
     await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)
     await operator.resync.once()
-    assert operator.cache.job((namespace, "job")) is None
+    assert operator.cache.finetunejob((namespace, "job")) is None
 
 
 async def test_the_same_event_again_raises_its_count(kube: ClientKube, plane: Plane, namespace: str) -> None:

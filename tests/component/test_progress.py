@@ -19,11 +19,11 @@ from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
-from finetune_operator.control.progress_cluster import ClusterDirectory
+from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
 from finetune_operator.kube.client import ClientKube
-from finetune_operator.progress.ports import JobRef
+from finetune_operator.progress.ports import FineTuneJobRef
 from finetune_operator.progress.server import MAX_BODY_BYTES, ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -43,7 +43,7 @@ class Site:
     admin: ClientKube
     url: str
     session: aiohttp.ClientSession
-    ref: JobRef
+    ref: FineTuneJobRef
     pod: dict[str, Any]
     resync: Resync
 
@@ -65,7 +65,7 @@ class Site:
         return token
 
     async def post(
-        self, token: str | None, body: ProgressReport | bytes | None = None, ref: JobRef | None = None
+        self, token: str | None, body: ProgressReport | bytes | None = None, ref: FineTuneJobRef | None = None
     ) -> tuple[int, dict[str, Any]]:
         """Sends a report; the answer's status and body."""
         ref = ref or self.ref
@@ -118,7 +118,7 @@ async def site(
         period=300,
         clock=clock,
     )
-    cluster = ClusterDirectory(kube, cache, event_handler, is_fed=lambda: leader, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
     ProgressServer(cluster, writer, clock=clock).add_to(application)
@@ -127,7 +127,7 @@ async def site(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0]
     writing = asyncio.create_task(writer.run())
-    ref = JobRef(namespace=namespace, name="job", uid=raw["metadata"]["uid"])
+    ref = FineTuneJobRef(namespace=namespace, name="job", uid=raw["metadata"]["uid"])
     async with aiohttp.ClientSession() as session:
         found = Site(admin, f"http://{host}:{port}", session, ref, pod, resync)
         await found.set_status(observedGeneration=1, attempt=1, phase="Running")
@@ -185,8 +185,12 @@ async def test_who_may_not_report(site: Site, admin: ClientKube) -> None:
     assert (await site.post("nonsense"))[0] == 401
     assert (await site.post(token[:-4] + "AAAA"))[0] == 401, "a signature that does not fit"
     assert (await site.post(await site.token(audience="https://kubernetes.default.svc")))[0] == 403
-    assert (await site.post(token, ref=JobRef(namespace=site.ref.namespace, name="job", uid=OTHER_UID)))[0] == 403
-    assert (await site.post(token, ref=JobRef(namespace=site.ref.namespace, name="other", uid=site.ref.uid)))[0] == 404
+    assert (await site.post(token, ref=FineTuneJobRef(namespace=site.ref.namespace, name="job", uid=OTHER_UID)))[
+        0
+    ] == 403
+    assert (await site.post(token, ref=FineTuneJobRef(namespace=site.ref.namespace, name="other", uid=site.ref.uid)))[
+        0
+    ] == 404
 
     # A pod that somebody made with our labels and a token of the right audience, but without the Job.
     metadata = site.pod["metadata"]

@@ -97,7 +97,7 @@ async def test_the_objects_of_all_three_kinds_arrive_and_foreign_ones_do_not(
     foreign["metadata"]["labels"] = {"app": "foreign"}
     await admin.create(JOBS, namespace, foreign)
     async with watching.running():
-        await eventually("the listed job", lambda: watching.cache.job((namespace, "job")))
+        await eventually("the listed job", lambda: watching.cache.finetunejob((namespace, "job")))
         await admin.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))
 
         def seen() -> bool:
@@ -109,7 +109,7 @@ async def test_the_objects_of_all_three_kinds_arrive_and_foreign_ones_do_not(
         raw = await admin.get(FINETUNEJOBS, namespace, "job")
         assert "kopf" not in str(raw["metadata"])
         await admin.delete(FINETUNEJOBS, namespace, "job", uid=uid)
-        await eventually("the deletion", lambda: watching.cache.job((namespace, "job")) is None)
+        await eventually("the deletion", lambda: watching.cache.finetunejob((namespace, "job")) is None)
 
 
 async def test_kopf_is_started_again_when_it_gives_up(plane: Plane, admin: ClientKube, namespace: str) -> None:
@@ -124,8 +124,8 @@ async def test_kopf_is_started_again_when_it_gives_up(plane: Plane, admin: Clien
             await eventually("two new starts", lambda: watching.misses >= 2)
             plane.grant()
             await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
-            await eventually("the job", lambda: watching.cache.job((namespace, "job")))
+            await eventually("the job", lambda: watching.cache.finetunejob((namespace, "job")))
             starts = watching.misses
             await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, "later"))
-            await eventually("the later job", lambda: watching.cache.job((namespace, "later")))
+            await eventually("the later job", lambda: watching.cache.finetunejob((namespace, "later")))
             assert watching.misses == starts, "it runs for good again"

@@ -18,7 +18,7 @@ from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, error_status
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.record import JobRecord, job_record
+from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.status_patch import status_patch
 from finetune_operator.control.work_queue import QueueClosed, WorkQueue
@@ -56,7 +56,7 @@ class Controller:
 
     Args:
         policy: what should be, given what is.
-        may_look: whether enough is known of a job; one for which it is not is passed over.
+        has_synced: whether enough is known of a job; one for which it is not is passed over.
         now: the time, with a zone.
     """
 
@@ -70,13 +70,13 @@ class Controller:
         config: ReconcileConfig,
         events: EventRecorder,
         now: Callable[[], datetime],
-        may_look: Callable[[JobRecord], bool] = lambda _: True,
+        has_synced: Callable[[FineTuneJobRecord], bool] = lambda _: True,
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._queue = queue
         self._policy = policy
-        self._may_look = may_look
+        self._may_look = has_synced
         self._config = config
         self._events = events
         self._now = now
@@ -122,7 +122,7 @@ class Controller:
         Raises:
             KubeError: to be tried again.
         """
-        record = self._cache.job(key)
+        record = self._cache.finetunejob(key)
         if record is None or record.ignored or (record.finished and not self._may_clean_up(record)):
             return None
         if not self._may_look(record):
@@ -138,10 +138,10 @@ class Controller:
             return None
         return plan.requeue_after
 
-    def _may_clean_up(self, record: JobRecord) -> bool:
+    def _may_clean_up(self, record: FineTuneJobRecord) -> bool:
         return not record.keeps_children and self._cache.has_children(record.owner)
 
-    async def _decide(self, record: JobRecord) -> tuple[JobRecord, FineTuneJob, Plan]:
+    async def _decide(self, record: FineTuneJobRecord) -> tuple[FineTuneJobRecord, FineTuneJob, Plan]:
         """The plan by the cache, or by a live read when it would act."""
         job = record.job()
         observed = self._cache.observed(record.owner)
@@ -159,7 +159,7 @@ class Controller:
         job = live.job()
         return live, job, self._policy(job, children, self._config, self._now())
 
-    async def _carry_out(self, record: JobRecord, job: FineTuneJob, plan: Plan) -> None:
+    async def _carry_out(self, record: FineTuneJobRecord, job: FineTuneJob, plan: Plan) -> None:
         for manifest in plan.apply:
             name = manifest["metadata"]["name"]
             try:
@@ -183,7 +183,7 @@ class Controller:
         if await self._write_status(record, job.status, plan.status):
             await self._events.post(_regarding(record), plan.events)
 
-    async def _remove_unrecorded(self, record: JobRecord, name: str) -> None:
+    async def _remove_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
         """Deletes a Job of that name that the FineTuneJob controls and that cannot be made what the plan wants.
 
         An operator of another version made it and ended before it could record it, or somebody else made it. A Job's
@@ -196,7 +196,7 @@ class Controller:
         except (NotFound, Conflict):
             return
 
-    def _take_in_child(self, record: JobRecord, raw: Mapping[str, Any]) -> None:
+    def _take_in_child(self, record: FineTuneJobRecord, raw: Mapping[str, Any]) -> None:
         """Lets the cache know at once, so that the watch's event is no news and costs no look."""
         view = job_view(raw)
         if view is None:
@@ -205,7 +205,9 @@ class Controller:
         if view.complete or view.failed or view.deleting:
             self._queue.add(record.key)  # it was there already, and this is more than the plan knew
 
-    async def _write_status(self, record: JobRecord, known: FineTuneJobStatus, wanted: FineTuneJobStatus) -> bool:
+    async def _write_status(
+        self, record: FineTuneJobRecord, known: FineTuneJobStatus, wanted: FineTuneJobStatus
+    ) -> bool:
         """Writes the status if it says anything else than the record's, `known`; whether it did."""
         patch = status_patch(record.resource_version, known, wanted)
         if patch is None:
@@ -220,10 +222,10 @@ class Controller:
                 subresource="status",
             )
         except NotFound:
-            self._cache.remove_job(record.key, record.uid)
+            self._cache.remove_finetunejob(record.key, record.uid)
             raise _NothingToDo from None
-        written = job_record(raw)
-        self._cache.put_job(written)
+        written = finetunejob_record(raw)
+        self._cache.put_finetunejob(written)
         due = wanted.is_true(ConditionType.FINISHED) and not written.finished
         if written.generation != record.generation or due:
             # The spec changed meanwhile, or asks for another run already, and the watch's event will be no news.
@@ -231,7 +233,7 @@ class Controller:
         return True
 
 
-def _regarding(record: JobRecord) -> Regarding:
+def _regarding(record: FineTuneJobRecord) -> Regarding:
     return Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.control.informer.cache import Cache, own_children
-from finetune_operator.control.informer.record import JobRecord, job_record
+from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import NotFound
 from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view
@@ -30,18 +30,18 @@ class LiveReader:
         self._kube = kube
         self._cache = cache
 
-    async def job(self, record: JobRecord) -> JobRecord | None:
+    async def job(self, record: FineTuneJobRecord) -> FineTuneJobRecord | None:
         """The FineTuneJob now, or None when it is gone, also when a namesake took its place."""
         try:
             raw = await self._kube.get(FINETUNEJOBS, record.namespace, record.name)
         except NotFound:
-            self._cache.remove_job(record.key, record.uid)
+            self._cache.remove_finetunejob(record.key, record.uid)
             return None
-        live = job_record(raw)
-        self._cache.put_job(live)
+        live = finetunejob_record(raw)
+        self._cache.put_finetunejob(live)
         return live if live.uid == record.uid else None
 
-    async def children(self, record: JobRecord, plan: Plan | None = None) -> Observed:
+    async def children(self, record: FineTuneJobRecord, plan: Plan | None = None) -> Observed:
         """The children now.
 
         Args:
@@ -69,7 +69,7 @@ class LiveReader:
             return False
         return True
 
-    async def _proof(self, record: JobRecord, plan: Plan) -> Observed:
+    async def _proof(self, record: FineTuneJobRecord, plan: Plan) -> Observed:
         """What the cache has, with the Job that succeeded and its reporting pods as they are now."""
         cached = self._cache.observed(record.owner) or Observed()
         child = cached.job(plan.status.job_uid)
@@ -81,7 +81,7 @@ class LiveReader:
                 pods += await self._get(PODS, PodView, record, pod.name) if pod.leads else [pod]
         return own_children(record.owner, jobs, pods)
 
-    async def _get(self, resource: Resource, kind: type[V], record: JobRecord, name: str) -> list[V]:
+    async def _get(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, name: str) -> list[V]:
         """One child, or none when it is gone."""
         try:
             raw = await self._kube.get(resource, record.namespace, name)
@@ -90,7 +90,7 @@ class LiveReader:
         view = job_view(raw) if kind is JobView else pod_view(raw)
         return [view] if isinstance(view, kind) else []
 
-    async def _list(self, resource: Resource, kind: type[V], record: JobRecord, selector: str) -> list[V]:
+    async def _list(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, selector: str) -> list[V]:
         self._cache.complete(record.owner)
         found: list[V] = []
         version = ""

@@ -12,11 +12,11 @@ from finetune_operator.api import names
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.control.informer.cache import Cache, own_children
 from finetune_operator.control.informer.event_handler import EventHandler
-from finetune_operator.control.informer.record import JobRecord, job_record
+from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.status_patch import progress_patch
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, TOKEN_REVIEWS, Kube
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound
-from finetune_operator.progress.ports import JobRef, JobState, PodIdentity, Unavailable
+from finetune_operator.progress.ports import FineTuneJobRef, FineTuneJobState, PodIdentity, Unavailable
 from finetune_operator.reconcile.observed import Observed, job_view, pod_view
 
 READ_AGAIN_SECONDS = 5.0
@@ -27,7 +27,7 @@ _SERVICE_ACCOUNT = "system:serviceaccount:"
 _WRITE_TRIES = 3
 
 
-class ClusterDirectory:
+class KubeProgressCluster:
     """`progress.ports.Cluster` over cache and API server.
 
     Args:
@@ -49,7 +49,7 @@ class ClusterDirectory:
         self._event_handler = event_handler
         self._is_fed = is_fed
         self._clock = clock
-        self._reads: dict[str, tuple[float, JobRecord]] = {}  # by UID
+        self._reads: dict[str, tuple[float, FineTuneJobRecord]] = {}  # by UID
 
     async def review(self, token: str, audience: str) -> PodIdentity | None:
         """See `Cluster.review`."""
@@ -67,14 +67,16 @@ class ClusterDirectory:
             return None
         return _pod_identity(status.get("user") or {})
 
-    async def job(self, ref: JobRef) -> JobState | None:
+    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         """See `Cluster.job`."""
         record = await self._record(ref)
         if record is None:
             return None
-        return JobState(finished=record.finished or record.ignored, attempt=record.attempt, shown=_shown(record))
+        return FineTuneJobState(
+            finished=record.finished or record.ignored, attempt=record.attempt, shown=_shown(record)
+        )
 
-    async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
+    async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         """See `Cluster.attempt_of`."""
         if self._is_fed():
             found = _attempt(self._cache.observed((ref.namespace, ref.uid)), pod)
@@ -92,7 +94,7 @@ class ClusterDirectory:
             raise Unavailable(error.message) from None
         return None if job is None else _attempt(own_children((ref.namespace, ref.uid), [job], [view]), pod)
 
-    async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
+    async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
         """See `Cluster.write`.
 
         The write holds only for the version that it was decided on. Where something changed meanwhile, that is read
@@ -122,16 +124,16 @@ class ClusterDirectory:
             return
         raise Unavailable("the status changes faster than it can be written")
 
-    async def _record(self, ref: JobRef) -> JobRecord | None:
+    async def _record(self, ref: FineTuneJobRef) -> FineTuneJobRecord | None:
         """The job by the cache if it is fed and knows it; by a recent read; by a read."""
-        if self._is_fed() and (record := self._cache.job_by_uid(ref.uid)) is not None:
+        if self._is_fed() and (record := self._cache.finetunejob_by_uid(ref.uid)) is not None:
             return record if record.key == (ref.namespace, ref.name) else None
         until, record = self._reads.get(ref.uid, (0.0, None))
         if record is not None and until > self._clock() and record.key == (ref.namespace, ref.name):
             return record
         return await self._read(ref)
 
-    async def _read(self, ref: JobRef) -> JobRecord | None:
+    async def _read(self, ref: FineTuneJobRef) -> FineTuneJobRecord | None:
         try:
             raw = await self._kube.get(FINETUNEJOBS, ref.namespace, ref.name)
         except NotFound:
@@ -139,12 +141,12 @@ class ClusterDirectory:
         except KubeError as error:
             raise Unavailable(error.message) from None
         metadata = raw["metadata"]
-        if JobRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]) != ref:
+        if FineTuneJobRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]) != ref:
             return None
         return self._keep(raw)
 
-    def _keep(self, raw: Mapping[str, Any]) -> JobRecord:
-        record = job_record(raw)
+    def _keep(self, raw: Mapping[str, Any]) -> FineTuneJobRecord:
+        record = finetunejob_record(raw)
         if self._is_fed():
             # As if a watch had brought it: should it be news, the watch will not say it a second time.
             self._event_handler.finetunejob(None, raw)
@@ -173,13 +175,13 @@ def _attempt(observed: Observed | None, pod: PodIdentity) -> int | None:
     return next((view.attempt for view in observed.pods if (view.uid, view.name) == (pod.uid, pod.name)), None)
 
 
-def _shown(record: JobRecord) -> datetime | None:
+def _shown(record: FineTuneJobRecord) -> datetime | None:
     if not record.progress:
         return None
     return ProgressStatus.model_validate(json.loads(record.progress)).heartbeat_time
 
 
-def _is_out_of_date(record: JobRecord, attempt: int, progress: ProgressStatus) -> bool:
+def _is_out_of_date(record: FineTuneJobRecord, attempt: int, progress: ProgressStatus) -> bool:
     if record.finished or record.ignored or attempt < record.attempt or record.between_attempts:
         return True
     shown = _shown(record)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune_operator.api import names
-from finetune_operator.progress.ports import Cluster, JobRef
+from finetune_operator.progress.ports import Cluster, FineTuneJobRef
 
 KEPT_SECONDS = 60.0
 KEPT_REFUSAL_SECONDS = 10.0
@@ -63,7 +63,7 @@ class Authenticator:
         self._verdicts: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
         self._reviews = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
-    async def authenticate(self, token: str, ref: JobRef) -> Reporter:
+    async def authenticate(self, token: str, ref: FineTuneJobRef) -> Reporter:
         """The reporter that a token stands for.
 
         Raises:
@@ -87,7 +87,7 @@ class Authenticator:
             return verdict
         raise type(verdict)(*verdict.args)
 
-    async def _judge(self, token: str, audience: str, ref: JobRef) -> Verdict:
+    async def _judge(self, token: str, audience: str, ref: FineTuneJobRef) -> Verdict:
         pod = await self._cluster.review(token, audience)
         if pod is None:
             return Unauthenticated("the token is not valid, has expired, or its pod is gone")

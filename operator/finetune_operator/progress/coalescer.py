@@ -8,7 +8,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-from finetune_operator.progress.ports import JobRef
+from finetune_operator.progress.ports import FineTuneJobRef
 from finetune_trainer.contract.progress import Progress, Stage
 
 INTERVAL_SECONDS = 10.0
@@ -24,7 +24,7 @@ class Report:
         yielded: whether it has waited already for a record that another replica wrote.
     """
 
-    ref: JobRef
+    ref: FineTuneJobRef
     attempt: int
     record: Progress
     yielded: bool = False

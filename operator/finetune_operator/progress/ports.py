@@ -12,7 +12,7 @@ class Unavailable(Exception):  # noqa: N818 (a state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRef:
+class FineTuneJobRef:
     """A FineTuneJob; a namesake that comes later has another UID."""
 
     namespace: str
@@ -30,7 +30,7 @@ class PodIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobState:
+class FineTuneJobState:
     """What of a FineTuneJob decides about its reports.
 
     Attributes:
@@ -51,14 +51,14 @@ class Cluster(Protocol):
         """The pod that a token with this audience was issued to; None when it is not valid, or not a pod's."""
         ...
 
-    async def job(self, ref: JobRef) -> JobState | None:
+    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         """The FineTuneJob, or None when there is none with that name and UID."""
         ...
 
-    async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
+    async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         """The attempt of the job that the pod works on; None when the pod is none of the job's."""
         ...
 
-    async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
+    async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
         """Replaces `status.progress`, unless the job has ended, went on to another attempt or shows a later record."""
         ...

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from finetune_operator.progress.auth import Authenticator, Denied, Unauthenticated, UnknownJob
 from finetune_operator.progress.coalescer import Report
-from finetune_operator.progress.ports import Cluster, JobRef, Unavailable
+from finetune_operator.progress.ports import Cluster, FineTuneJobRef, Unavailable
 from finetune_operator.progress.ratelimit import RateLimit
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_trainer.contract.progress import ProgressReport
@@ -52,7 +52,7 @@ class ProgressServer:
     async def report(self, request: web.Request) -> web.Response:
         """Takes one report."""
         path = request.match_info
-        ref = JobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
+        ref = FineTuneJobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
         try:
             return await self._report(request, ref)
         except Unauthenticated as error:
@@ -65,7 +65,7 @@ class ProgressServer:
             logger.warning("a report is put off: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
             return _answer(503, "the cluster does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
-    async def _report(self, request: web.Request, ref: JobRef) -> web.Response:
+    async def _report(self, request: web.Request, ref: FineTuneJobRef) -> web.Response:
         header = request.headers.get("Authorization", "")
         if not header.lower().startswith(_BEARER):
             raise Unauthenticated("send the pod's projected token as `Authorization: Bearer TOKEN`")

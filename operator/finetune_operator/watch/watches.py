@@ -162,7 +162,7 @@ class Watches:
 
 
 class _Bridge:
-    """From kopf's thread to the loop of the event_handler: in order, and one wake-up for as many events as have gathered.
+    """From kopf's thread to the loop of the event handler, in order. One wake-up serves all events that have gathered.
 
     A wake-up is a byte through a socket and a change of thread; one for each event would cost more than the event.
     """

@@ -8,7 +8,7 @@ import pytest
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
-from finetune_operator.control.informer.record import job_record
+from finetune_operator.control.informer.record import finetunejob_record
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.reconcile.observed import JobView, Observed, PodView
 from unit.control.builders import a_finetunejob, a_job, a_pod, finished_status
@@ -70,7 +70,7 @@ def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator
         "MODIFIED", a_finetunejob(version=2, status={"phase": "Running", "progress": progress})
     )
     assert operator.looks() == []
-    record = operator.cache.job(KEY)
+    record = operator.cache.finetunejob(KEY)
     assert record is not None
     job = record.job()
     assert job.status.progress is not None
@@ -82,14 +82,14 @@ def test_an_older_version_changes_nothing(operator: Operator) -> None:
     operator.looks()
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=9))
     assert operator.looks() == []
-    record = operator.cache.job(KEY)
+    record = operator.cache.finetunejob(KEY)
     assert record is not None
     assert record.generation == 2
 
 
 def test_a_record_gives_the_object_back(operator: Operator) -> None:
     raw = a_finetunejob(spec={"runToken": "ü"}, status={"phase": "Running", "progress": {"step": 1}})
-    record = job_record(raw)
+    record = finetunejob_record(raw)
     assert json.loads(record.spec) == raw["spec"]
     assert record.raw_status() == raw["status"]
     assert record.job().spec.run_token == "ü"
@@ -110,7 +110,7 @@ def test_a_record_gives_the_object_back(operator: Operator) -> None:
     ],
 )
 def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, Any], settled: bool) -> None:
-    record = job_record(raw)
+    record = finetunejob_record(raw)
     assert record.settled is settled
     assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
     operator.event_handler.finetunejob("ADDED", raw)
@@ -184,7 +184,7 @@ def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="new", version=5))
     assert operator.looks() == [KEY]
     operator.event_handler.finetunejob("DELETED", a_finetunejob(uid="old", version=4))
-    record = operator.cache.job(KEY)
+    record = operator.cache.finetunejob(KEY)
     assert record is not None
     assert record.uid == "new"
     assert operator.cache.observed(("team", "new")) == Observed()
@@ -194,10 +194,10 @@ def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
 def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(operator: Operator) -> None:
     for index, version in ((1, 10), (2, 20), (3, 30)):
         operator.event_handler.finetunejob("ADDED", a_finetunejob(f"job-{index}", uid=f"uid-{index}", version=version))
-    gone = operator.cache.prune_jobs({"uid-1"}, "25", None)
+    gone = operator.cache.prune_finetunejobs({"uid-1"}, "25", None)
     assert gone == [("team", "job-2")]
-    assert operator.cache.prune_jobs(set(), "99", "elsewhere") == []
-    assert operator.cache.job(("team", "job-3")) is not None
+    assert operator.cache.prune_finetunejobs(set(), "99", "elsewhere") == []
+    assert operator.cache.finetunejob(("team", "job-3")) is not None
 
 
 def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None:

@@ -20,9 +20,9 @@ from finetune_operator.progress.auth import (
     Unauthenticated,
     UnknownJob,
 )
-from finetune_operator.progress.ports import JobRef, JobState, PodIdentity, Unavailable
+from finetune_operator.progress.ports import FineTuneJobRef, FineTuneJobState, PodIdentity, Unavailable
 
-REF = JobRef(namespace="team", name="job", uid="uid-1")
+REF = FineTuneJobRef(namespace="team", name="job", uid="uid-1")
 POD = PodIdentity(namespace="team", name="pod", uid="pod-uid")
 
 
@@ -31,8 +31,8 @@ class Table:
     """A cluster of known tokens, jobs and pods."""
 
     tokens: dict[str, PodIdentity] = field(default_factory=dict)
-    jobs: set[JobRef] = field(default_factory=lambda: {REF})
-    attempts: dict[tuple[JobRef, PodIdentity], int] = field(default_factory=dict)
+    jobs: set[FineTuneJobRef] = field(default_factory=lambda: {REF})
+    attempts: dict[tuple[FineTuneJobRef, PodIdentity], int] = field(default_factory=dict)
     down: bool = False
     reviews: int = 0
 
@@ -42,13 +42,13 @@ class Table:
             raise Unavailable("down")
         return self.tokens.get(token)
 
-    async def job(self, ref: JobRef) -> JobState | None:
-        return JobState(finished=False, attempt=1, shown=None) if ref in self.jobs else None
+    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
+        return FineTuneJobState(finished=False, attempt=1, shown=None) if ref in self.jobs else None
 
-    async def attempt_of(self, ref: JobRef, pod: PodIdentity) -> int | None:
+    async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         return self.attempts.get((ref, pod))
 
-    async def write(self, ref: JobRef, attempt: int, progress: ProgressStatus) -> None:
+    async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
         raise NotImplementedError
 
 
@@ -127,7 +127,7 @@ async def test_a_pod_of_another_namespace_or_job_is_denied() -> None:
 
 async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
     both = a_token([names.progress_audience("uid-1"), names.progress_audience("uid-2")])
-    other = JobRef(namespace="team", name="job-2", uid="uid-2")
+    other = FineTuneJobRef(namespace="team", name="job-2", uid="uid-2")
     table = Table(tokens={both: POD}, attempts={(REF, POD): 1}, jobs={REF, other})
     auth = Authenticator(table, clock=Clock())
     await auth.authenticate(both, REF)

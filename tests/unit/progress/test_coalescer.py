@@ -3,12 +3,12 @@
 from typing import Any
 
 from finetune_operator.progress.coalescer import Coalescer, Report
-from finetune_operator.progress.ports import JobRef
+from finetune_operator.progress.ports import FineTuneJobRef
 from finetune_trainer.contract.progress import Progress, Stage
 
 
 def a_report(step: int, uid: str = "u", attempt: int = 1, stage: Stage = Stage.TRAINING, **fields: Any) -> Report:
-    ref = JobRef(namespace="team", name=f"job-{uid}", uid=uid)
+    ref = FineTuneJobRef(namespace="team", name=f"job-{uid}", uid=uid)
     return Report(ref=ref, attempt=attempt, record=Progress(stage=stage, step=step, **fields))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from finetune_operator.control import Key, Owner
-from finetune_operator.control.informer.record import JobRecord
+from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.reconcile.observed import JobView, Observed, PodView
 
 V = TypeVar("V", JobView, PodView)
@@ -26,21 +26,21 @@ class Cache:
     """The state of all watched objects; for one event loop."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Key, JobRecord] = {}
+        self._jobs: dict[Key, FineTuneJobRecord] = {}
         self._keys: dict[str, Key] = {}  # by UID of the FineTuneJob
         self._children: dict[Owner, _Children] = {}
         self._incomplete: set[Owner] = set()  # their children were not kept
 
-    def job(self, key: Key) -> JobRecord | None:
+    def finetunejob(self, key: Key) -> FineTuneJobRecord | None:
         """The FineTuneJob of that name."""
         return self._jobs.get(key)
 
-    def job_by_uid(self, uid: str) -> JobRecord | None:
+    def finetunejob_by_uid(self, uid: str) -> FineTuneJobRecord | None:
         """The FineTuneJob with that UID."""
         key = self._keys.get(uid)
         return None if key is None else self._jobs.get(key)
 
-    def jobs(self) -> Iterator[JobRecord]:
+    def finetunejobs(self) -> Iterator[FineTuneJobRecord]:
         """All FineTuneJobs."""
         return iter(self._jobs.values())
 
@@ -70,9 +70,9 @@ class Cache:
         found = None if children is None else children.pods.get(uid)
         return None if found is None else found[1]
 
-    def holds_job(self, uid: str, version: str) -> bool:
+    def holds_finetunejob(self, uid: str, version: str) -> bool:
         """Whether a FineTuneJob is known in that version or a later one. Any thread may ask: see `holds_child`."""
-        record = self.job_by_uid(uid)
+        record = self.finetunejob_by_uid(uid)
         return record is not None and record.uid == uid and _reaches(record.resource_version, version)
 
     def holds_child(self, owner: Owner, uid: str, version: str) -> bool:
@@ -87,11 +87,11 @@ class Cache:
         entry = children.jobs.get(uid) or children.pods.get(uid)
         return entry is not None and _reaches(entry[0], version)
 
-    def put_job(self, record: JobRecord) -> bool:
+    def put_finetunejob(self, record: FineTuneJobRecord) -> bool:
         """Takes in a version of a FineTuneJob.
 
         Returns:
-            Whether it is news (see `JobRecord.matters_beside`).
+            Whether it is news (see `FineTuneJobRecord.differs_from`).
         """
         earlier = self._jobs.get(record.key)
         if earlier is not None:
@@ -107,9 +107,9 @@ class Cache:
             # Nobody will ask for them; should the job come back to life, they are read.
             self._children.pop(record.owner, None)
             self._incomplete.add(record.owner)
-        return record.matters_beside(earlier)
+        return record.differs_from(earlier)
 
-    def remove_job(self, key: Key, uid: str) -> bool:
+    def remove_finetunejob(self, key: Key, uid: str) -> bool:
         """Takes out a FineTuneJob.
 
         Returns:
@@ -163,7 +163,7 @@ class Cache:
         key = self._keys.get(uid)
         return key if key is not None and key[0] == namespace else None
 
-    def prune_jobs(self, seen: Collection[str], version: str, namespace: str | None) -> list[Key]:
+    def prune_finetunejobs(self, seen: Collection[str], version: str, namespace: str | None) -> list[Key]:
         """Takes out FineTuneJobs that a list of a namespace (None: of all) did not show.
 
         Args:
@@ -182,7 +182,7 @@ class Cache:
             and not _older(version, record.resource_version)
         ]
         for record in gone:
-            self.remove_job(record.key, record.uid)
+            self.remove_finetunejob(record.key, record.uid)
         return [record.key for record in gone]
 
     def prune_children(
@@ -218,7 +218,7 @@ class Cache:
             return ()
         return children.jobs.items() if kind is JobView else children.pods.items()
 
-    def _forget(self, record: JobRecord) -> None:
+    def _forget(self, record: FineTuneJobRecord) -> None:
         self._keys.pop(record.uid, None)
         self._children.pop(record.owner, None)
         self._incomplete.discard(record.owner)

@@ -10,7 +10,7 @@ from typing import Any
 from finetune_operator.api import names
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
-from finetune_operator.control.informer.record import job_record
+from finetune_operator.control.informer.record import finetunejob_record
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.reconcile.observed import JobView, PodView, job_view, pod_view
 
@@ -30,10 +30,10 @@ class EventHandler:
         """A FineTuneJob was listed (None), added, modified or deleted."""
         if type_ == DELETED:
             metadata = raw["metadata"]
-            self._cache.remove_job((metadata["namespace"], metadata["name"]), metadata["uid"])
+            self._cache.remove_finetunejob((metadata["namespace"], metadata["name"]), metadata["uid"])
             return
-        record = job_record(raw)
-        if self._cache.put_job(record) and not record.settled:
+        record = finetunejob_record(raw)
+        if self._cache.put_finetunejob(record) and not record.settled:
             # A job that has no child yet: its user waits for that.
             self._queue.add(record.key, ahead=record.attempt == 0)
 

@@ -20,7 +20,7 @@ from finetune_operator.control import Key, Owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRecord:
+class FineTuneJobRecord:
     """One FineTuneJob.
 
     Attributes:
@@ -90,7 +90,7 @@ class JobRecord:
             status["progress"] = json.loads(self.progress)
         return status
 
-    def matters_beside(self, earlier: "JobRecord | None") -> bool:
+    def differs_from(self, earlier: "FineTuneJobRecord | None") -> bool:
         """Whether this is news: anything but progress and bookkeeping changed.
 
         A progress record alone asks for no look: what depends on its time (a stall) is looked at by time.
@@ -107,7 +107,7 @@ def _parsed(spec: bytes) -> FineTuneJobSpec:
 _ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "status")
 
 
-def job_record(raw: Mapping[str, Any]) -> JobRecord:
+def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
     """The record of an object."""
     metadata: Mapping[str, Any] = raw["metadata"]
     spec: Mapping[str, Any] = raw.get("spec") or {}
@@ -118,7 +118,7 @@ def job_record(raw: Mapping[str, Any]) -> JobRecord:
     ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
     settled = ignored or (finished and keeps_children)
     progress = status.get("progress")
-    return JobRecord(
+    return FineTuneJobRecord(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],

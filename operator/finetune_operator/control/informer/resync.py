@@ -16,7 +16,7 @@ from finetune_operator.api import names
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
-from finetune_operator.control.informer.record import JobRecord
+from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import KubeError
@@ -62,7 +62,7 @@ class Resync:
         self.last_success: float | None = None
         """When the last run ended well, by `clock`."""
 
-    def may_look(self, record: JobRecord) -> bool:
+    def has_synced(self, record: FineTuneJobRecord) -> bool:
         """Whether enough is known for a look at a job: of one that has had children, what they are now.
 
         A job that is refused now is marked when it may.
@@ -110,14 +110,14 @@ class Resync:
             await self._list_children(JOBS, JobView, self._event_handler.job, namespace)
             await self._list_children(PODS, PodView, self._event_handler.pod, namespace)
         self._children_listed = True
-        for record in self._cache.jobs():
+        for record in self._cache.finetunejobs():
             if not record.settled:
                 self._queue.add(record.key, ahead=record.attempt == 0)
         self.last_success = self._clock()
 
     async def _list_jobs(self, namespace: str | None) -> None:
         seen, version = await self._list(FINETUNEJOBS, self._event_handler.finetunejob, namespace, "")
-        for key in self._cache.prune_jobs(seen, version, namespace):
+        for key in self._cache.prune_finetunejobs(seen, version, namespace):
             logger.info("a lost deletion was noticed", extra={"job": "/".join(key)})
 
     async def _list_children(
