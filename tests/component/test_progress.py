@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -185,12 +185,8 @@ async def test_who_may_not_report(site: Site, admin: ClientKube) -> None:
     assert (await site.post("nonsense"))[0] == 401
     assert (await site.post(token[:-4] + "AAAA"))[0] == 401, "a signature that does not fit"
     assert (await site.post(await site.token(audience="https://kubernetes.default.svc")))[0] == 403
-    assert (await site.post(token, ref=FineTuneJobRef(namespace=site.ref.namespace, name="job", uid=OTHER_UID)))[
-        0
-    ] == 403
-    assert (await site.post(token, ref=FineTuneJobRef(namespace=site.ref.namespace, name="other", uid=site.ref.uid)))[
-        0
-    ] == 404
+    assert (await site.post(token, ref=replace(site.ref, uid=OTHER_UID)))[0] == 403
+    assert (await site.post(token, ref=replace(site.ref, name="other")))[0] == 404
 
     # A pod that somebody made with our labels and a token of the right audience, but without the Job.
     metadata = site.pod["metadata"]

@@ -228,5 +228,5 @@ class FineTuneJobStatus(TolerantWire):
 
     def is_true(self, type_: str) -> bool:
         """Whether that condition is True."""
-        found = self.condition(type_)
-        return found is not None and found.status is ConditionStatus.TRUE
+        condition = self.condition(type_)
+        return condition is not None and condition.status is ConditionStatus.TRUE

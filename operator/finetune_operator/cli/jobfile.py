@@ -88,10 +88,10 @@ def _documents(text: str) -> tuple[list[Any], list[SpecProblem]]:
     """What is in the documents that are not empty, and the keys that stand twice."""
     loader = _Loader(text)
     try:
-        found = []
+        documents = []
         while loader.check_data():  # type: ignore[no-untyped-call]
-            found.append(loader.get_data())
-        return [item for item in found if item is not None], loader.twice
+            documents.append(loader.get_data())
+        return [item for item in documents if item is not None], loader.twice
     finally:
         loader.dispose()
 

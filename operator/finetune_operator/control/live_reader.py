@@ -92,7 +92,7 @@ class LiveReader:
 
     async def _list(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, selector: str) -> list[V]:
         self._cache.complete(record.owner)
-        found: list[V] = []
+        views: list[V] = []
         version = ""
         async for page in self._kube.pages(resource, record.namespace, label_selector=selector):
             version = page.resource_version
@@ -100,7 +100,7 @@ class LiveReader:
                 view = job_view(raw) if kind is JobView else pod_view(raw)
                 if isinstance(view, kind):
                     self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
-                    found.append(view)
-        seen = {view.uid for view in found}
+                    views.append(view)
+        seen = {view.uid for view in views}
         self._cache.prune_children(kind, seen, version, record.namespace, owner=record.owner)
-        return found
+        return views

@@ -79,9 +79,9 @@ class KubeProgressCluster:
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         """See `Cluster.attempt_of`."""
         if self._is_fed():
-            found = _attempt(self._cache.observed((ref.namespace, ref.uid)), pod)
-            if found is not None:
-                return found
+            attempt = _attempt(self._cache.observed((ref.namespace, ref.uid)), pod)
+            if attempt is not None:
+                return attempt
         try:
             raw_pod = await self._kube.get(PODS, pod.namespace, pod.name)
             view = pod_view(raw_pod)

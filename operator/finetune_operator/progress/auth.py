@@ -101,10 +101,10 @@ class Authenticator:
         return Reporter(pod_name=pod.name, attempt=attempt)
 
     def _kept(self, key: bytes) -> Verdict | None:
-        found = self._verdicts.get(key)
-        if found is None or found[0] <= self._clock():
+        entry = self._verdicts.get(key)
+        if entry is None or entry[0] <= self._clock():
             return None
-        return found[1]
+        return entry[1]
 
     def _keep(self, key: bytes, verdict: Verdict) -> None:
         kept = KEPT_SECONDS if isinstance(verdict, Reporter) else KEPT_REFUSAL_SECONDS

@@ -183,8 +183,8 @@ def _condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | Non
 
 
 def _true_condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] | None:
-    found = _condition(status, type_)
-    return found if found is not None and found.get("status") == "True" else None
+    condition = _condition(status, type_)
+    return condition if condition is not None and condition.get("status") == "True" else None
 
 
 def _time(text: str | None) -> datetime | None:

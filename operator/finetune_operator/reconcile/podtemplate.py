@@ -162,7 +162,7 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
         {"path": path.rsplit("/", 1)[-1], "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
         for path, annotation in from_annotations
     ]
-    found = [
+    volumes = [
         _volume("recipe", {"downwardAPI": {"items": items}}, layout.RECIPE_PATH.rsplit("/", 1)[0], read_only=True),
         _volume("work", {"emptyDir": work}, layout.WORK_PATH),
         _volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
@@ -170,7 +170,7 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
     if storage.secret_ref is not None:
         # Optional: a pod that waits for a Secret says nothing; one without the key says which one is missing.
         secret = {"secretName": storage.secret_ref.name, "optional": True, "defaultMode": 0o440}
-        found.append(_volume("storage-secret", {"secret": secret}, layout.STORAGE_SECRET_PATH, read_only=True))
+        volumes.append(_volume("storage-secret", {"secret": secret}, layout.STORAGE_SECRET_PATH, read_only=True))
     if token is not None:
         directory, _, file = layout.HUB_TOKEN_PATH.rpartition("/")
         secret = {
@@ -179,11 +179,11 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
             "defaultMode": 0o440,
             "items": [{"key": token.key, "path": file}],
         }
-        found.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
-    found += _claim_volumes(job, role)
+        volumes.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
+    volumes += _claim_volumes(job, role)
     if role == names.TRAIN_ROLE:
         memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
-        found.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
+        volumes.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
         if config.progress_url:
             directory, _, file = layout.PROGRESS_TOKEN_PATH.rpartition("/")
             source = {
@@ -193,8 +193,8 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
                     "path": file,
                 }
             }
-            found.append(_volume("progress-token", {"projected": {"sources": [source]}}, directory, read_only=True))
-    return found
+            volumes.append(_volume("progress-token", {"projected": {"sources": [source]}}, directory, read_only=True))
+    return volumes
 
 
 def _volume(
@@ -210,15 +210,15 @@ def _claim_volumes(job: FineTuneJob, role: str) -> list[tuple[dict[str, Any], di
     """Claims, each as one volume: mounted read-only to be read from, and once more where the cache is written to."""
     read = _claims(job)
     cache = parse_uri(job.spec.model.cache).authority if job.spec.model.cache and role == names.TRAIN_ROLE else None
-    found = []
+    volumes = []
     for index, claim in enumerate(dict.fromkeys([*read, *filter(None, [cache])])):
         source: dict[str, Any] = {"claimName": claim} if claim == cache else {"claimName": claim, "readOnly": True}
         name, volume = f"pvc-{index}", {"persistentVolumeClaim": source}
         if claim in read:
-            found.append(_volume(name, volume, f"{layout.PVC_ROOT}/{claim}", read_only=True))
+            volumes.append(_volume(name, volume, f"{layout.PVC_ROOT}/{claim}", read_only=True))
         if claim == cache:
-            found.append(_volume(name, volume, layout.CACHE_ROOT))
-    return found
+            volumes.append(_volume(name, volume, layout.CACHE_ROOT))
+    return volumes
 
 
 def _claims(job: FineTuneJob) -> list[str]:
@@ -245,29 +245,31 @@ def _training_resources(job: FineTuneJob) -> dict[str, Any]:
 
 def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
     scheduling = job.spec.scheduling
-    found: dict[str, Any] = {}
+    placement: dict[str, Any] = {}
     if scheduling.priority_class_name is not None:
-        found["priorityClassName"] = scheduling.priority_class_name
+        placement["priorityClassName"] = scheduling.priority_class_name
     if scheduling.node_selector:
-        found["nodeSelector"] = dict(scheduling.node_selector)
+        placement["nodeSelector"] = dict(scheduling.node_selector)
     if scheduling.tolerations:
-        found["tolerations"] = [toleration.to_dict() for toleration in scheduling.tolerations]
+        placement["tolerations"] = [toleration.to_dict() for toleration in scheduling.tolerations]
     if scheduling.runtime_class_name is not None:
-        found["runtimeClassName"] = scheduling.runtime_class_name
+        placement["runtimeClassName"] = scheduling.runtime_class_name
     if scheduling.affinity is not None:
         requirements = [item.to_dict() for item in scheduling.affinity.required_node_labels]
         terms = [{"matchExpressions": requirements}]
-        found["affinity"] = {
+        placement["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         }
     if job.spec.resources.nodes > 1:
-        found["subdomain"] = names.service_name(job.name)
+        placement["subdomain"] = names.service_name(job.name)
         # Not apart from the preflight pod, which may be on its way out.
         labels = child_labels(job, names.TRAIN_ROLE, attempt)
         mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
         apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
-        found.setdefault("affinity", {})["podAntiAffinity"] = {"requiredDuringSchedulingIgnoredDuringExecution": apart}
-    return found
+        placement.setdefault("affinity", {})["podAntiAffinity"] = {
+            "requiredDuringSchedulingIgnoredDuringExecution": apart
+        }
+    return placement
 
 
 def _whole_cores(quantity: str) -> int:

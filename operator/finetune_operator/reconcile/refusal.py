@@ -29,26 +29,26 @@ def refuse(job: FineTuneJob, config: ReconcileConfig) -> Refusal | None:
 
 def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
     scheduling = job.spec.scheduling
-    found = []
+    problems = []
     account = scheduling.service_account_name or "default"
     if account not in config.service_accounts:
         allowed = ", ".join(sorted(config.service_accounts))
-        found.append(
+        problems.append(
             f"spec.scheduling.serviceAccountName: {account!r} is not one that the administrator allows ({allowed})"
         )
     if job.spec.model.trust_remote_code and not config.allow_remote_code:
-        found.append(
+        problems.append(
             "spec.model.trustRemoteCode: the administrator does not allow code from model repositories "
             "(FINETUNE_ALLOW_REMOTE_CODE): remove the field, or use a model that transformers knows by itself"
         )
     if job.spec.model.device_map is not DeviceMap.NONE and not job.spec.resources.gpus:
-        found.append("spec.model.deviceMap: it spreads layers over GPUs, and resources.gpus is 0: remove the field")
-    return found
+        problems.append("spec.model.deviceMap: it spreads layers over GPUs, and resources.gpus is 0: remove the field")
+    return problems
 
 
 def not_yet(spec: FineTuneJobSpec) -> list[str]:
     """The fields of a spec that this version has no behaviour for, each with what to do."""
-    found = []
+    problems = []
     if spec.scheduling.queue_name is not None:
-        found.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
-    return found
+        problems.append("spec.scheduling.queueName: Kueue is not there yet: remove it")
+    return problems

@@ -41,8 +41,8 @@ def begin_run(draft: Draft) -> None:
 
 def start(draft: Draft, role: str, attempt: int) -> None:
     """Makes the child Job of a stage."""
-    found = draft.status.preflight
-    revision = found.model_revision if found is not None and role == names.TRAIN_ROLE else None
+    preflight = draft.status.preflight
+    revision = preflight.model_revision if preflight is not None and role == names.TRAIN_ROLE else None
     # The run's own token: another one in the spec is the next run's.
     spec = draft.job.spec.model_copy(update={"run_token": draft.status.run_token})
     child = child_job(replace(draft.job, spec=spec), draft.config, role, attempt, revision)

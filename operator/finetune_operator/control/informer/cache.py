@@ -64,12 +64,6 @@ class Cache:
         children = self._children.get(owner)
         return owner in self._incomplete or (children is not None and bool(children.jobs or children.pods))
 
-    def pod(self, owner: Owner, uid: str) -> PodView | None:
-        """A pod of a FineTuneJob, by its UID."""
-        children = self._children.get(owner)
-        found = None if children is None else children.pods.get(uid)
-        return None if found is None else found[1]
-
     def holds_finetunejob(self, uid: str, version: str) -> bool:
         """Whether a FineTuneJob is known in that version or a later one. Any thread may ask: see `holds_child`."""
         record = self.finetunejob_by_uid(uid)
@@ -115,11 +109,11 @@ class Cache:
         Returns:
             Whether it was there.
         """
-        found = self._jobs.get(key)
-        if found is None or found.uid != uid:
+        record = self._jobs.get(key)
+        if record is None or record.uid != uid:
             return False
         del self._jobs[key]
-        self._forget(found)
+        self._forget(record)
         return True
 
     def put_child(self, owner: Owner, version: str, view: JobView | PodView) -> bool:
@@ -144,10 +138,10 @@ class Cache:
         children = self._children.get(owner)
         if children is None:
             return False
-        found = children.jobs.pop(uid, None) is not None or children.pods.pop(uid, None) is not None
+        removed = children.jobs.pop(uid, None) is not None or children.pods.pop(uid, None) is not None
         if not children.jobs and not children.pods:
             del self._children[owner]
-        return found
+        return removed
 
     def complete(self, owner: Owner) -> None:
         """The children of a FineTuneJob that came back to life are about to be put; they count from now on."""
