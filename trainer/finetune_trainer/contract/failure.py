@@ -1,8 +1,8 @@
-"""Why an attempt ended, the exit code that says so, and what the operator does about it.
+"""Why an attempt ended, its exit code, and what the operator does about it.
 
-One table for the trainer (which exits), the operator (which classifies) and the user (who reads the remedy). Exit codes
-stay below 126, which shells and runtimes use themselves. Policies follow the fault table in the documentation:
-a fault of the place is retried, a fault of the request is not.
+This one table serves the trainer (which exits), the operator (which classifies) and the user (who reads the remedy).
+Exit codes stay below 126, because shells and runtimes use the higher ones. A fault of the request is not retried; a
+fault of the environment is.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Policy(StrEnum):
     RETRY = "Retry"
     """Another attempt, counted against retry.limit."""
     RETRY_UNCOUNTED = "RetryUncounted"
-    """Another attempt that is not the job's fault and not counted."""
+    """Another attempt, which is not counted: the end was not the job's fault."""
 
 
 class ExitCode(IntEnum):
@@ -91,8 +91,8 @@ class FailureClass:
     Attributes:
         policy: what follows.
         exit_code: the code with which trainer and preflight report it; None where only the operator sees it.
-        meaning: what has happened, one sentence or two; for the documentation.
-        remedy: what the user can do, one sentence.
+        meaning: what has happened, in one or two sentences, for the documentation.
+        remedy: what the user can do, in one or two sentences.
     """
 
     policy: Policy
@@ -110,42 +110,42 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.INTERNAL,
             _C,
             ExitCode.INTERNAL,
-            "An error that nobody foresaw, or an exit without a word.",
-            "Read the pod's log; report it with the last lines.",
+            "An unexpected error, or an exit without a report.",
+            "Read the pod's log, and report the error with its last lines.",
         ),
         (
             FailureReason.INVALID_RECIPE,
             _F,
             ExitCode.INVALID_RECIPE,
-            "Fields contradict each other, or ask for what the administrator forbids.",
-            "Correct the named fields; create the job anew, or set another runToken if they may change.",
+            "Fields contradict each other, or ask for something that the administrator forbids.",
+            "Correct the named fields. If they are immutable, create a new job; if not, set another runToken too.",
         ),
         (
             FailureReason.NOT_SUPPORTED,
             _F,
             ExitCode.NOT_SUPPORTED,
-            "Fields, a file format or a server that this version does not know.",
-            "Create the job anew without the named fields, or use a later version.",
+            "This version does not support a field, a file format or a server.",
+            "Create a new job without the named fields, or use a later version.",
         ),
         (
             FailureReason.DATASET_NOT_FOUND,
             _F,
             ExitCode.DATASET_NOT_FOUND,
             "There is no object at dataset.uri.",
-            "Check dataset.uri: the key is case-sensitive.",
+            "Check dataset.uri. The key is case-sensitive.",
         ),
         (
             FailureReason.DATASET_INVALID,
             _F,
             ExitCode.DATASET_INVALID,
-            "Rows cannot be trained; the message names the first with file and line.",
+            "Some rows cannot be trained. The message names the first ones, with file and line.",
             "Correct the named lines and upload the file again.",
         ),
         (
             FailureReason.MODEL_NOT_FOUND,
             _F,
             ExitCode.MODEL_NOT_FOUND,
-            "There is no such model, revision or adapter, or it is private.",
+            "The model, revision or adapter does not exist, or it is private.",
             "Check model.uri and model.revision, or lora.initialAdapterUri, and the token of a private model.",
         ),
         (
@@ -159,91 +159,91 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.MODEL_ACCESS_DENIED,
             _F,
             ExitCode.MODEL_ACCESS_DENIED,
-            "The Hub refuses the model's files: it is gated, or the token is missing, wrong or too weak.",
+            "The Hub refuses the model's files: the model is gated, or the token is missing, wrong or too weak.",
             "Accept the model's licence on the Hub and give a token of that account in model.tokenSecretRef.",
         ),
         (
             FailureReason.STORAGE_ACCESS_DENIED,
             _F,
             ExitCode.STORAGE_ACCESS_DENIED,
-            "Keys are missing or refused, or their rights are too small.",
+            "Keys are missing or refused, or they have too few rights.",
             "Check the keys in storage.secretRef and the bucket's policy.",
         ),
         (
             FailureReason.STORAGE_NOT_FOUND,
             _F,
             ExitCode.STORAGE_NOT_FOUND,
-            "There is no such bucket.",
+            "The bucket does not exist.",
             "Create the bucket, or correct its name and storage.endpoint.",
         ),
         (
             FailureReason.STORAGE_UNAVAILABLE,
             _C,
             ExitCode.STORAGE_UNAVAILABLE,
-            "The storage, the Hub or the agent of the pod's identity does not answer, or answers with an error.",
-            "Check that storage.endpoint, the Hub for an hf:// model, or the agent answers from inside the cluster.",
+            "The storage, the Hub or the credential agent does not answer, or answers with an error.",
+            "Check that storage.endpoint, the Hub or the credential agent can be reached from inside the cluster.",
         ),
         (
             FailureReason.OUTPUT_CONFLICT,
             _F,
             ExitCode.OUTPUT_CONFLICT,
-            "An adapter of this run is there and may not be taken, or it is damaged.",
+            "An adapter of this run exists and must not be used, or it is damaged.",
             "Set output.onExisting to Reuse or Replace, or use another output.uri.",
         ),
         (
             FailureReason.GPU_TOO_SMALL,
             _F,
             ExitCode.GPU_TOO_SMALL,
-            "Preflight has estimated that not even the smallest passes fit the GPU that the job asks for.",
-            "Ask for a GPU with more memory, or lower dataset.maxLength or lora.rank, or quantise to nf4.",
+            "By preflight's estimate, not even the smallest forward pass fits the GPU that the job asks for.",
+            "Ask for a GPU with more memory, lower dataset.maxLength or lora.rank, or quantise to nf4.",
         ),
         (
             FailureReason.GPU_OUT_OF_MEMORY,
             _C,
             ExitCode.GPU_OUT_OF_MEMORY,
-            "The GPU's memory was not enough.",
+            "The GPU ran out of memory.",
             "Lower dataset.maxLength or training.microBatchSize, or ask for a larger GPU.",
         ),
         (
             FailureReason.HOST_OUT_OF_MEMORY,
             _C,
             ExitCode.HOST_OUT_OF_MEMORY,
-            "The container had no more memory: its limit is reached. The second time is the end.",
+            "The container reached its memory limit. A second occurrence fails the job.",
             "Raise resources.memory.",
         ),
         (
             FailureReason.DISK_FULL,
             _F,
             ExitCode.DISK_FULL,
-            "The pod's disk was not enough for model, data and adapter.",
+            "The pod's disk was too small for model, data and adapter.",
             "Raise resources.ephemeralStorage.",
         ),
         (
             FailureReason.LOSS_DIVERGED,
             _F,
             ExitCode.LOSS_DIVERGED,
-            "Loss, validation loss or gradient was NaN or infinite, or the training has destroyed what the model knew.",
-            "Lower training.learningRate or look for damaged rows.",
+            "Loss, validation loss or gradient was NaN or infinite, or the training destroyed what the model knew.",
+            "Lower training.learningRate, or look for damaged rows.",
         ),
         (
             FailureReason.QUALITY_GATE_MISSED,
             _F,
             ExitCode.QUALITY_GATE_MISSED,
-            "The adapter was trained and did not reach evaluation.gate; nothing was committed.",
-            "Train longer or with other data or settings, or lower the gate; that is another job.",
+            "The trained adapter did not reach evaluation.gate. Nothing was committed.",
+            "Create a new job that trains longer, has other data or settings, or a lower gate.",
         ),
         (
             FailureReason.STALLED,
             _C,
             ExitCode.STALLED,
             "No progress report came within stallTimeoutSeconds.",
-            "Raise stallTimeoutSeconds if a download, a step or an upload may take that long.",
+            "Raise stallTimeoutSeconds if a download, a step or an upload can take that long.",
         ),
         (
             FailureReason.PREEMPTED,
             _R,
             ExitCode.PREEMPTED,
-            "The pod was told to end: eviction, drain, spec.suspend.",
+            "Kubernetes asked the pod to end: eviction, drain, spec.suspend.",
             "Nothing to do: another attempt follows.",
         ),
         (
@@ -251,42 +251,42 @@ FAILURES: dict[FailureReason, FailureClass] = {
             _R,
             ExitCode.SUPERSEDED,
             "Another pod of the same run committed its adapter first.",
-            "Nothing to do: another pod of this job has put the adapter.",
+            "Nothing to do: another pod of this job has written the adapter.",
         ),
         (
             FailureReason.PEER_FAILED,
             _C,
             ExitCode.PEER_FAILED,
-            "Another process of the same training was gone, or did not come; its own reason is not known.",
-            "Look at the other pods of the attempt; all of resources.nodes must be able to run at the same time.",
+            "Another process of the same training ended, or never started. Its own reason is not known.",
+            "Look at the other pods of the attempt. All of resources.nodes must be able to run at the same time.",
         ),
         (
             FailureReason.KILLED,
             _C,
             None,
             "A signal from outside ended the container.",
-            "The container was killed; look for node problems.",
+            "Look for problems of the node.",
         ),
         (
             FailureReason.IMAGE_PULL,
             _C,
             None,
-            "The image cannot be pulled. Shown while the pod waits; startDeadlineSeconds ends the wait.",
+            "The image cannot be pulled. The pod waits until startDeadlineSeconds.",
             "Check the image name, the registry and scheduling.imagePullSecrets.",
         ),
         (
             FailureReason.UNSCHEDULABLE,
             _C,
             None,
-            "No node fits. Shown while the pod waits; startDeadlineSeconds ends the wait.",
+            "No node fits. The pod waits until startDeadlineSeconds.",
             "Free a GPU, or lower resources.",
         ),
         (
             FailureReason.POD_REJECTED,
             _C,
             None,
-            "The node refused the pod: an unhealthy GPU, too little of a resource, labels that changed.",
-            "Look at the node that the pod was bound to.",
+            "The node refused the pod: an unhealthy GPU, too little of a resource, or changed labels.",
+            "Look at the node of the pod.",
         ),
         (
             FailureReason.POD_LOST,
@@ -300,14 +300,14 @@ FAILURES: dict[FailureReason, FailureClass] = {
             _F,
             None,
             "The pod did not start within startDeadlineSeconds.",
-            "Raise startDeadlineSeconds, or free what the pod waits for.",
+            "Raise startDeadlineSeconds, or provide what the pod waits for.",
         ),
         (
             FailureReason.DEADLINE,
             _F,
             None,
             "The job did not end within activeDeadlineSeconds.",
-            "Raise activeDeadlineSeconds or shorten the training.",
+            "Raise activeDeadlineSeconds, or shorten the training.",
         ),
     )
 }
