@@ -64,7 +64,7 @@ def test_a_yaml_becomes_an_adapter_and_the_printed_lines_load_it(job: Path) -> N
     assert again.returncode == 0
     assert said(again) == [
         "checking storage, data and model",
-        "this very run was done before, nothing is trained",
+        "an identical run already exists; nothing is trained",
         "the adapter is at",
     ]
     assert again.stderr.count("\n") == 3, "a bar of steps that are not taken"
@@ -94,13 +94,13 @@ def test_the_report_of_preflight_is_json_on_demand(job: Path) -> None:
 def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapter_is_there(job: Path) -> None:
     """Without any GPU they share the CPU."""
     job.write_text(job.read_text() + "  preflight: {enabled: false}\n  resources: {gpus: 2}\n")
-    looks = "looking for data, model and an adapter of this very run"
+    looks = "looking for data, model and an adapter of an identical run"
     done = finetune("run", str(job))
     assert done.returncode == 0, done.stderr
     assert said(done) == [looks, "training in 2 processes", "the adapter is at"]
     assert len(list((job.parent / "out").rglob("adapter_model.safetensors"))) == 1
     again = said(finetune("run", str(job)))
-    assert again == [looks, "this very run was done before, nothing is trained", "the adapter is at"]
+    assert again == [looks, "an identical run already exists; nothing is trained", "the adapter is at"]
 
 
 def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
@@ -117,6 +117,6 @@ def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
     assert process.returncode == 30, shown
     [stopped] = re.findall(r"stopped after step (\d+) of 5000", shown)
     with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        line = wait_for(process, "going on after step")
+        line = wait_for(process, "resuming after step")
         process.kill()
-    assert f"local: going on after step {stopped}, from its checkpoint" in line
+    assert f"local: resuming after step {stopped}, from its checkpoint" in line

@@ -1,4 +1,4 @@
-"""`pip install 'finetune-operator[trainer]'` and nothing else: the wheel trains without a network.
+"""The wheel with its extra `trainer` and nothing else trains without a network.
 
 The wheel is built and unpacked, and beside it lie links to those packages of the tests' environment that its extra
 brings, and to no other. A second environment of gigabytes would show the same.

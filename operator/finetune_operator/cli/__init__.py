@@ -1,6 +1,6 @@
 """`finetune`: the same YAML without a cluster. Also found by kubectl as `kubectl finetune`.
 
-finetune run job.yaml          check, train, and put the adapter where the YAML says
+finetune run job.yaml          check, train, and write the adapter to output.uri
 finetune preflight job.yaml    check storage, data and model only
 finetune validate job.yaml     check the YAML only
 """
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         # transformers names no module when one of its own cannot be imported.
         missing = f"{error.name.split('.')[0]} is not installed" if error.name else str(error)
-        print(f"{missing}: pip install 'finetune-operator[trainer]'", file=sys.stderr)
+        print(f"{missing}: pip install '.[{options.extra}]' in a checkout of finetune-operator", file=sys.stderr)
         return int(ExitCode.USAGE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -71,15 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="check, train, and put the adapter where the YAML says")
+    run = commands.add_parser("run", help="check, train, and write the adapter to output.uri")
     run.add_argument("--work", type=Path, default=None, help="folder for temporary files (default: the system's)")
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, extra="trainer")
 
     preflight = commands.add_parser("preflight", help="check storage, data and model only")
-    preflight.set_defaults(run=_preflight)
+    preflight.set_defaults(run=_preflight, extra="preflight")
 
     validate = commands.add_parser("validate", help="check the YAML only")
-    validate.set_defaults(run=_validate)
+    validate.set_defaults(run=_validate, extra="preflight")
 
     for command in (preflight, validate):
         command.add_argument("--output", "-o", choices=("text", "json"), default="text", help="default: text")

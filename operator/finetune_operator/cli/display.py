@@ -52,7 +52,7 @@ class Display:
             self._bar = _bar()
         if progress.resumed_from_step and self._resumed is None:
             self._resumed = progress.resumed_from_step
-            say(f"{self._job}: going on after step {self._resumed}, from its checkpoint")
+            say(f"{self._job}: resuming after step {self._resumed}, from its checkpoint")
         bar = self._bar
         bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
         if progress.total_steps and bar.total != progress.total_steps:

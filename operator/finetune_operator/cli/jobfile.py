@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 line = key.start_mark.line + 1
                 if key.value in first:
-                    message = f"stands in line {first[key.value]} already: remove one of the two"
+                    message = f"is in line {first[key.value]} already: remove one of the two"
                     shown = repr(value.value)[:80] if isinstance(value, yaml.ScalarNode) else "another section"
                     self.twice.append(SpecProblem(path=f"line {line}: {key.value}", value=shown, message=message))
                 first.setdefault(key.value, line)

@@ -73,10 +73,10 @@ def run(job: JobFile, work: Path | None) -> int:
             say(shown(report))
             return exit_code(report)
     else:
-        say(f"{job.name}: looking for data, model and an adapter of this very run")
+        say(f"{job.name}: looking for data, model and an adapter of an identical run")
     result = _train(job, work)
     if result.outcome is Outcome.REUSED:
-        say(f"{job.name}: this very run was done before, nothing is trained")
+        say(f"{job.name}: an identical run already exists; nothing is trained")
     say(f"{job.name}: the adapter is at {result.output.uri}")
     print(how_to_load(result.output))
     return EXIT_OK
@@ -125,7 +125,7 @@ def _stopper(stop: threading.Event) -> Callable[..., None]:
     def tell(*_: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("\nending with this step; interrupt again to end at once")
+        say("\nstopping; interrupt again to stop at once")
 
     return tell
 

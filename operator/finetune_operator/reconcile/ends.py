@@ -26,7 +26,7 @@ def is_finished(draft: Draft) -> bool:
 
 
 def succeed(draft: Draft, passed: Passed) -> Ending | None:
-    """Ends the run well, or says why the attempt does not count as a success."""
+    """Ends the run as Succeeded, or returns why the attempt does not count as a success."""
     termination = passed.termination
     if termination is None or termination.output is None:
         return unreported(passed)
@@ -35,32 +35,32 @@ def succeed(draft: Draft, passed: Passed) -> Ending | None:
 
 
 def unreported(passed: Passed) -> Ending:
-    """The end of an attempt whose container ended with exit code 0 and did not say what came of it."""
+    """The end of an attempt whose container exited with code 0 and left no usable report."""
     if passed.pod_gone:
         # After a training the adapter is there: the next attempt finds it and trains nothing.
-        return Ending(reason=FailureReason.POD_LOST, message="the container ended, but its pod is gone with the report")
+        return Ending(reason=FailureReason.POD_LOST, message="the container succeeded, but its pod and report are gone")
     return Ending(
         reason=FailureReason.INTERNAL,
-        message="the container ended with exit code 0 without the report that this operator's images make",
+        message="the container ended with exit code 0 but left no report, which this operator's images always do",
         exit_code=0,
     )
 
 
 def succeed_reused(draft: Draft, termination: Termination) -> bool:
-    """Ends the run without training when preflight has found its adapter; says whether it did."""
+    """Ends the run without training when preflight has found its adapter; returns whether it did."""
     if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
     if termination.preflight is not None:
         draft.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
     set_condition(
-        draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "this run's adapter is there"
+        draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "an identical run exists"
     )
     _succeed(draft, termination)
     return True
 
 
 def fail(draft: Draft, ending: Ending) -> None:
-    """Ends the run badly and says what to do; what still runs is retention's to stop."""
+    """Ends the run as Failed and says what to do. `retention` stops what still runs."""
     attempts.end(draft, ending)
     remedy = FAILURES[ending.reason].remedy
     message = f"{ending.message.rstrip('. ')}. {remedy}" if remedy else ending.message
@@ -84,7 +84,7 @@ def _succeed(draft: Draft, termination: Termination) -> None:
     reused = termination.outcome is Outcome.REUSED
     reason = Reason.OUTPUT_EXISTS if reused else Reason.SUCCEEDED
     message = (
-        f"the adapter of this very run was there already: {termination.output.uri}"
+        f"an identical run has made the adapter already: {termination.output.uri}"
         if reused
         else f"the adapter is at {termination.output.uri}"
     )

@@ -1,4 +1,4 @@
-"""What the children of one attempt amount to: waiting, running, passed, or ended with a reason.
+"""The state of one attempt, from its Job and pods: waiting, running, passed, or ended with a reason.
 
 Success is read from the pod, which says it first. Failure is read from the Job, because the Job replaces a pod that
 was disrupted (podFailurePolicy); the reason is then read from the pod's termination message, exit code and state.
@@ -13,10 +13,10 @@ from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 
 LOST_AFTER = timedelta(seconds=30)
-"""A deleted pod that is still there this long after its grace period sits on a node that does not answer."""
+"""A deleted pod that still exists this long after its grace period is on a node that does not answer."""
 
 NO_POD_AFTER = timedelta(seconds=30)
-"""How long a Job may lack a pod before that is worth a word."""
+"""How long a Job may lack a pod before `PodNotCreated` is reported."""
 
 _SIGNAL_BASE = 128
 _IMAGE_REASONS = {
@@ -72,7 +72,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settling:
-    """The container has failed and its Job has not said yet whether that is the end: it may replace the pod."""
+    """The container has failed, and its Job has not decided yet: it may replace the pod."""
 
 
 Verdict = Waiting | Running | Settling | Passed | Ending
@@ -124,7 +124,7 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
 
 
 def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None:
-    """When pods that have not been made are worth a word; None when all have been."""
+    """When missing pods are reported as `PodNotCreated`; None when all have been created."""
     return job.created + NO_POD_AFTER if _made(pods) < job.size else None
 
 
@@ -139,8 +139,8 @@ def _without_pods(job: JobView, made: int, now: datetime) -> Waiting:
     number = f"only {made} of {job.size} pods" if made else "no pod"
     return Waiting(
         reason=Reason.NO_POD,
-        message=f"Kubernetes makes {number} for Job {job.name} (a quota, a missing ServiceAccount or PriorityClass, an "
-        f"admission policy): kubectl describe job {job.name}",
+        message=f"Kubernetes has created {number} for Job {job.name}, perhaps because of a quota, a missing "
+        f"ServiceAccount or PriorityClass, or an admission policy: kubectl describe job {job.name}",
         since=job.created,
     )
 
@@ -161,11 +161,11 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
     rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
     if rejected and (not ended or job.size > 1):
         said = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
-        return Ending(reason=FailureReason.POD_REJECTED, message=f"the node did not take the pod: {said}")
+        return Ending(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {said}")
     if not ended:
         return Ending(
             reason=FailureReason.POD_LOST,
-            message=f"its pod is gone; the Job says {job.failure_reason}: {job.failure_message}",
+            message=f"the pod is gone; its Job says {job.failure_reason}: {job.failure_message}",
         )
     if job.size == 1:
         return classify(ended[-1])

@@ -57,7 +57,7 @@ def test_other_documents_are_passed_over(tmp_path: Path) -> None:
         ),
         (
             GOOD + "  lora: {rank: 8, rank: 4}\n",
-            ["line 9: rank: stands in line 9 already: remove one of the two (found"],
+            ["line 9: rank: is in line 9 already: remove one of the two (found"],
         ),
         (
             GOOD + "  lora:\n    rank: 8\n    r: 4\n    rank: 4\n",
