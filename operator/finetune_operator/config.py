@@ -1,23 +1,21 @@
-"""The process's configuration from its environment: every variable read once, every mistake reported at once."""
+"""The process's configuration: a model whose aliases are environment variables, so that every mistake shows at once.
+
+Plain pydantic instead of pydantic-settings: the environment is an argument here, and a variable that is set to nothing
+means the default, as it does to Helm.
+"""
 
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from finetune_operator.reconcile.config import ReconcileConfig
 
-T = TypeVar("T")
-
-_LONGEST_BUNDLE = 65_536
-"""It becomes an annotation; all of an object's together may have 256 KiB."""
+MAX_BUNDLE = 65_536
+"""Characters. The bundle becomes an annotation, and all of an object's together may have 256 KiB."""
 _SHOWN = 60
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-PULL_POLICIES = ("", "Always", "IfNotPresent", "Never")
-_DEFAULT_ACCOUNTS: tuple[str, ...] = ("default",)
-_NO_WORDS: tuple[str, ...] = ()
-_TRUE, _FALSE = ("true", "1"), ("false", "0", "")
 
 
 class ConfigError(Exception):
@@ -32,106 +30,9 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """What an administrator decides about this process.
-
-    Attributes:
-        reconcile: what plans depend on.
-        watch_namespaces: namespaces that are served; empty for all.
-        workers: jobs handled at a time.
-        resync_seconds: between two lists of everything.
-        lease_namespace, lease_name: where replicas agree on a leader.
-        identity: this replica's name in the Lease.
-        http_host, http_port: where progress reports and probes are taken.
-        log_level: one of `LOG_LEVELS`.
-    """
-
-    reconcile: ReconcileConfig
-    watch_namespaces: tuple[str, ...]
-    workers: int
-    resync_seconds: float
-    lease_namespace: str
-    lease_name: str
-    identity: str
-    http_host: str
-    http_port: int
-    log_level: str
-
-
-def read_config(environment: Mapping[str, str], *, fallback_identity: str) -> Config:
-    """The configuration that an environment describes.
-
-    Args:
-        environment: the variables.
-        fallback_identity: name of this replica where POD_NAME is not set; unique to the process.
-
-    Raises:
-        ConfigError: with every problem.
-    """
-    reader = _Reader(environment)
-    config = Config(
-        reconcile=ReconcileConfig(
-            preflight_image=reader.required(
-                "FINETUNE_OPERATOR_IMAGE", "the operator's own image; preflight runs in it"
-            ),
-            trainer_image=reader.required("FINETUNE_TRAINER_IMAGE", "the image that trains"),
-            image_pull_policy=reader.choice("FINETUNE_IMAGE_PULL_POLICY", PULL_POLICIES, ""),
-            progress_url=reader.value("FINETUNE_PROGRESS_URL", _url, ""),
-            service_accounts=frozenset(reader.value("FINETUNE_SERVICE_ACCOUNTS", _words, _DEFAULT_ACCOUNTS)),
-            allow_remote_code=reader.value("FINETUNE_ALLOW_REMOTE_CODE", _boolean, default=False),
-            hub_endpoint=reader.value("FINETUNE_HUB_ENDPOINT", _url, ""),
-            hub_ca_bundle=reader.value("FINETUNE_HUB_CA_BUNDLE", _certificates, ""),
-        ),
-        watch_namespaces=reader.value("FINETUNE_WATCH_NAMESPACES", _words, _NO_WORDS),
-        workers=reader.value("FINETUNE_WORKERS", _whole(1, 256), 32),
-        resync_seconds=float(reader.value("FINETUNE_RESYNC_SECONDS", _whole(10, 86_400), 300)),
-        lease_namespace=reader.first("FINETUNE_LEASE_NAMESPACE", "POD_NAMESPACE", default="default"),
-        lease_name=reader.first("FINETUNE_LEASE_NAME", default="finetune-operator"),
-        identity=reader.first("POD_NAME", default=fallback_identity),
-        http_host=reader.first("FINETUNE_HTTP_HOST", default="0.0.0.0"),  # noqa: S104 (pods and the kubelet call)
-        http_port=reader.value("FINETUNE_HTTP_PORT", _whole(1, 65_535), 8080),
-        log_level=reader.choice("FINETUNE_LOG_LEVEL", LOG_LEVELS, "INFO"),
-    )
-    if reader.problems:
-        raise ConfigError(tuple(reader.problems))
-    return config
-
-
-class _Reader:
-    """Reads variables and gathers what is wrong with them."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self.problems: list[str] = []
-
-    def value(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        text = self._environment.get(name, "").strip()
-        if not text:
-            return default
-        try:
-            return parse(text)
-        except ValueError as error:
-            shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-            self.problems.append(f"{name}: {error} (found {shown!r})")
-            return default
-
-    def required(self, name: str, meaning: str) -> str:
-        text = self._environment.get(name, "").strip()
-        if not text:
-            self.problems.append(f"{name}: is required: {meaning}")
-        return text
-
-    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        def parse(text: str) -> str:
-            if text not in choices:
-                raise ValueError(f"must be one of {', '.join(filter(None, choices))}")
-            return text
-
-        return self.value(name, parse, default)
-
-    def first(self, *variables: str, default: str) -> str:
-        return next((text for name in variables if (text := self._environment.get(name, "").strip())), default)
+def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
+    """A parser of a variable's text; defaults are values already."""
+    return BeforeValidator(lambda value: parse(value.strip()) if isinstance(value, str) else value)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -139,25 +40,32 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError("must be true or false")
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise ValueError("must be true or false")
+    return text.lower() in ("true", "1")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _one_of(*choices: str) -> BeforeValidator:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return _parsed(parse)
+
+
+def _whole(low: int, high: int) -> BeforeValidator:
     def parse(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:
             raise ValueError(f"must be a whole number from {low} to {high}")
         return int(text)
 
-    return parse
+    return _parsed(parse)
 
 
 def _certificates(text: str) -> str:
-    if len(text) > _LONGEST_BUNDLE:
-        raise ValueError(f"must have at most {_LONGEST_BUNDLE} characters: leave certificates out that are not needed")
+    if len(text) > MAX_BUNDLE:
+        raise ValueError(f"must have at most {MAX_BUNDLE} characters: leave certificates out that are not needed")
     try:
         ssl.create_default_context(cadata=text)
     except (ssl.SSLError, ValueError) as error:
@@ -170,3 +78,100 @@ def _url(text: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise ValueError("must be a URL, such as http://finetune-operator.finetune-system.svc:8080")
     return text.rstrip("/")
+
+
+Text = Annotated[str, _parsed(str)]
+Url = Annotated[str, _parsed(_url)]
+Words = Annotated[tuple[str, ...], _parsed(_words)]
+
+
+class Config(BaseModel):
+    """What an administrator decides about this process.
+
+    Attributes:
+        operator_image: the operator's own image; preflight runs in it.
+        trainer_image: the image that trains.
+        image_pull_policy: of both; empty leaves it to Kubernetes.
+        progress_url: base URL of the progress server as pods reach it; empty turns reports off.
+        service_accounts: names that spec.scheduling.serviceAccountName may take; an empty list allows none.
+        allow_remote_code: whether model.trustRemoteCode may be true.
+        hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
+        hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
+        watch_namespaces: namespaces that are served; empty for all.
+        workers: FineTuneJobs that are reconciled at a time.
+        resync_seconds: between two lists of everything.
+        lease_namespace, lease_name: where replicas agree on a leader.
+        identity: this replica's name in the Lease.
+        http_host, http_port: where progress reports and probes are taken.
+        log_level: the least severe messages that are logged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    operator_image: Text = Field(alias="FINETUNE_OPERATOR_IMAGE")
+    trainer_image: Text = Field(alias="FINETUNE_TRAINER_IMAGE")
+    image_pull_policy: Annotated[str, _one_of("Always", "IfNotPresent", "Never")] = Field(
+        "", alias="FINETUNE_IMAGE_PULL_POLICY"
+    )
+    progress_url: Url = Field("", alias="FINETUNE_PROGRESS_URL")
+    service_accounts: Words = Field(("default",), alias="FINETUNE_SERVICE_ACCOUNTS")
+    allow_remote_code: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_ALLOW_REMOTE_CODE")
+    hub_endpoint: Url = Field("", alias="FINETUNE_HUB_ENDPOINT")
+    hub_ca_bundle: Annotated[str, _parsed(_certificates)] = Field("", alias="FINETUNE_HUB_CA_BUNDLE")
+    watch_namespaces: Words = Field((), alias="FINETUNE_WATCH_NAMESPACES")
+    workers: Annotated[int, _whole(1, 256)] = Field(32, alias="FINETUNE_WORKERS")
+    resync_seconds: Annotated[float, _whole(10, 86_400)] = Field(300.0, alias="FINETUNE_RESYNC_SECONDS")
+    lease_namespace: Text = Field("default", validation_alias=AliasChoices("FINETUNE_LEASE_NAMESPACE", "POD_NAMESPACE"))
+    lease_name: Text = Field("finetune-operator", alias="FINETUNE_LEASE_NAME")
+    identity: Text = Field(alias="POD_NAME")
+    http_host: Text = Field("0.0.0.0", alias="FINETUNE_HTTP_HOST")  # noqa: S104 (pods and the kubelet call)
+    http_port: Annotated[int, _whole(1, 65_535)] = Field(8080, alias="FINETUNE_HTTP_PORT")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _one_of("DEBUG", "INFO", "WARNING", "ERROR")] = (
+        Field("INFO", alias="FINETUNE_LOG_LEVEL")
+    )
+
+    @property
+    def reconcile(self) -> ReconcileConfig:
+        """What plans depend on."""
+        return ReconcileConfig(
+            preflight_image=self.operator_image,
+            trainer_image=self.trainer_image,
+            image_pull_policy=self.image_pull_policy,
+            progress_url=self.progress_url,
+            service_accounts=frozenset(self.service_accounts),
+            allow_remote_code=self.allow_remote_code,
+            hub_endpoint=self.hub_endpoint,
+            hub_ca_bundle=self.hub_ca_bundle,
+        )
+
+
+_EMPTY_MEANS_NONE = ("FINETUNE_SERVICE_ACCOUNTS",)
+"""Lists that somebody may want to be empty. Elsewhere a variable that is set to nothing counts as not set."""
+
+
+def read_config(environment: Mapping[str, str], *, fallback_identity: str) -> Config:
+    """The configuration that an environment describes.
+
+    Args:
+        environment: the variables.
+        fallback_identity: name of this replica where POD_NAME is not set; unique to the process.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    values: dict[str, Any] = {
+        name: text for name, text in environment.items() if text.strip() or name in _EMPTY_MEANS_NONE
+    }
+    try:
+        return Config.model_validate({"POD_NAME": fallback_identity, **values})
+    except ValidationError as error:
+        raise ConfigError(tuple(map(_problem, error.errors(include_url=False)))) from None
+
+
+def _problem(item: Any) -> str:
+    variable = item["loc"][0]
+    if item["type"] == "missing":
+        return f"{variable}: is required: the image that this process starts pods with"
+    text = str(item["input"])
+    shown = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return f"{variable}: {item['msg'].removeprefix('Value error, ')} (found {shown!r})"

@@ -32,7 +32,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[str]:
     problems = []
     account = scheduling.service_account_name or "default"
     if account not in config.service_accounts:
-        allowed = ", ".join(sorted(config.service_accounts))
+        allowed = ", ".join(sorted(config.service_accounts)) or "none"
         problems.append(
             f"spec.scheduling.serviceAccountName: {account!r} is not one that the administrator allows ({allowed})"
         )

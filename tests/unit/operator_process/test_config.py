@@ -46,6 +46,11 @@ def test_everything_can_be_set() -> None:
     assert (config.lease_namespace, config.identity, config.log_level) == ("system", "operator-0", "WARNING")
 
 
+def test_an_empty_list_of_service_accounts_allows_none() -> None:
+    config = read_config({**REQUIRED, "FINETUNE_SERVICE_ACCOUNTS": ""}, fallback_identity="me")
+    assert config.reconcile.service_accounts == frozenset()
+
+
 def test_every_mistake_is_told_at_once_with_its_variable() -> None:
     environment = {
         "FINETUNE_OPERATOR_IMAGE": " ",
