@@ -112,11 +112,11 @@ def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes
 def _different(rows: int) -> Iterator[bytes]:
     """Lines of alpaca, half a kilobyte each, no two of which are the same."""
     dice = random.Random(0)
-    asked, answers = [_text(dice, 20) for _ in range(1999)], [_text(dice, 80) for _ in range(1997)]
+    asked, generate_answers = [_text(dice, 20) for _ in range(1999)], [_text(dice, 80) for _ in range(1997)]
     for start in range(0, rows, 1000):
         numbers = range(start, min(rows, start + 1000))
         yield "".join(
-            f'{{"instruction": "{n}: {asked[n % 1999]}", "input": "", "output": "{answers[n * 7 % 1997]}"}}\n'
+            f'{{"instruction": "{n}: {asked[n % 1999]}", "input": "", "output": "{generate_answers[n * 7 % 1997]}"}}\n'
             for n in numbers
         ).encode()
 

@@ -98,11 +98,11 @@ async def _measure(jobs: int, seconds: float) -> tuple[str, ...]:
             await watch.until("pods that run", watch.running, jobs)
             reporters = await _reporters(bed, api, namespace)
             before = load()
-            answers = Answers()
+            generate_answers = Answers()
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0)) as session:
-                tasks = [asyncio.create_task(_report(session, reporter, answers)) for reporter in reporters]
+                tasks = [asyncio.create_task(_report(session, reporter, generate_answers)) for reporter in reporters]
                 await asyncio.sleep(_RAMP_SECONDS)
-                answers.clear()
+                generate_answers.clear()
                 cpu, mark, start = bed.cpu_seconds(), log.stat().st_size, time.monotonic()
                 ages = await _ages(watch, jobs, seconds)
                 took = time.monotonic() - start
@@ -118,9 +118,9 @@ async def _measure(jobs: int, seconds: float) -> tuple[str, ...]:
         f"{percentile(ages, 99):.1f}",
         f"{max(ages):.1f}",
         f"{written / took:.1f}",
-        f"{len(answers.seconds) / took:.0f}",
-        answers.others(),
-        f"{percentile(answers.seconds, 99) * 1000:.0f}",
+        f"{len(generate_answers.seconds) / took:.0f}",
+        generate_answers.others(),
+        f"{percentile(generate_answers.seconds, 99) * 1000:.0f}",
         f"{used[OPERATOR]:.2f}",
         f"{used[API_SERVER]:.2f}",
     )
@@ -163,7 +163,7 @@ async def _token(api: Api, pod: Mapping[str, Any], audience: str) -> str:
     return token
 
 
-async def _report(session: aiohttp.ClientSession, reporter: Reporter, answers: Answers) -> None:
+async def _report(session: aiohttp.ClientSession, reporter: Reporter, generate_answers: Answers) -> None:
     """Reports for ever, from a random moment on."""
     loop = asyncio.get_running_loop()
     due = loop.time() + random.uniform(0, INTERVAL_SECONDS)
@@ -193,7 +193,7 @@ async def _report(session: aiohttp.ClientSession, reporter: Reporter, answers: A
                 status = str(answer.status)
         except aiohttp.ClientError as error:
             status = type(error).__name__
-        answers.take(status, loop.time() - start)
+        generate_answers.take(status, loop.time() - start)
 
 
 async def _ages(watch: JobWatch, jobs: int, seconds: float) -> list[float]:

@@ -156,8 +156,8 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.example import Conversation, Message, Messages, Place
     from finetune_trainer.data.tokenize import RowTokenizer
-    from finetune_trainer.train.make import make_trainer
-    from finetune_trainer.train.rows import write_rows
+    from finetune_trainer.train.assembly import build_trainer
+    from finetune_trainer.train.token_dataset import write_rows
 
     sections = {key: value for key, value in row.recipe.items() if key != "attention"}
     recipe = Recipe.model_validate(
@@ -179,7 +179,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
         for item in conversations
     )
     dataset = write_rows(tokens, folder / "rows.arrow")
-    return make_trainer(recipe, model, tokenizer, dataset, model.dtype, folder, [clock])
+    return build_trainer(recipe, model, tokenizer, dataset, model.dtype, folder, [clock])
 
 
 def product_speed(device: Any, dtype: Any) -> float:

@@ -19,8 +19,8 @@ from finetune_trainer.memory.activations import Masking, MicroBatchShape
 from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.sizes import loaded_shape
-from finetune_trainer.train.make import make_trainer
-from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.token_dataset import write_rows
 from trainer.tiny_model import make_tiny_model
 
 ROWS_A_PASS = 4
@@ -111,7 +111,7 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     # Padded rows differ in length, as in life: equal ones need no mask.
     lengths = [length, length - 1, length - 2, length - 3] * 2
     rows = write_rows((_row(length) for length in lengths), folder / "rows.arrow")
-    trainer = make_trainer(recipe, base, load_tokenizer(folder / "model"), rows, dtype, folder / "trainer", [])
+    trainer = build_trainer(recipe, base, load_tokenizer(folder / "model"), rows, dtype, folder / "trainer", [])
     steps: list[int] = []
     run = trainer.training_step
 

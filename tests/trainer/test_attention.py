@@ -13,8 +13,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.model.attention import NAME, borders, is_varlen, register_varlen, varlen_attention, varlen_kernel
 from finetune_trainer.model.load import load_base
+from finetune_trainer.train.assembly import packs_rows
 from finetune_trainer.train.isolation import rows_are_isolated
-from finetune_trainer.train.make import packs_rows
 from finetune_trainer.train.micro_batches import packed_micro_batch
 from trainer.running import LocalRun
 

@@ -11,8 +11,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
-from finetune_trainer.train.make import make_trainer
-from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.token_dataset import write_rows
 from trainer.running import QUESTIONS, LocalRun, recipe_of
 
 pytestmark = pytest.mark.trainer
@@ -47,7 +47,7 @@ def test_a_spread_model_trains_to_the_same_weights(tiny_model: Path, tokenizer: 
             places = (*parts, "lm_head")
             dispatch_model(model, dict.fromkeys(places, "cpu"), main_device="cpu", force_hooks=True)
             assert hasattr(model.model.layers[0], "_hf_hook")
-        trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+        trainer = build_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
         trainer.is_model_parallel = parallel
         trainer.train()
         return {name: part.detach().clone() for name, part in trainer.model.named_parameters() if part.requires_grad}

@@ -20,12 +20,12 @@ from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.storage.places import Places
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.context import Context
-from finetune_trainer.train.evaluate import ValidationRows, mean_loss
-from finetune_trainer.train.inputs import find_inputs
-from finetune_trainer.train.make import make_trainer
-from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.tokenised import tokenised
+from finetune_trainer.train.inputs import resolve_inputs
+from finetune_trainer.train.token_dataset import write_rows
+from finetune_trainer.train.tokenized_data import tokenize_data
+from finetune_trainer.train.validation_loss import ValidationRows, mean_loss
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 
 pytestmark = pytest.mark.trainer
@@ -349,7 +349,7 @@ def test_the_base_loss_is_that_of_the_base_model_alone(
     )
     rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
     model = load_base(base, recipe.model, torch.float32)
-    trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    trainer = build_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
     trainer.train_from(None)
     validation = ValidationRows(rows)
 
@@ -370,7 +370,7 @@ def test_measuring_leaves_mode_and_random_numbers_as_they_were(
     recipe = recipe_of(tiny_model, tmp_path, tmp_path)
     rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
     model = load_base(tiny_model, recipe.model, torch.float32)
-    trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    trainer = build_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
     drawn: list[float] = []
     trainer.model.register_forward_hook(lambda *_: drawn.append(torch.rand(()).item() + random.random()))
     trainer.model.train()
@@ -393,7 +393,7 @@ def _divided(run: LocalRun, tokenizer: Any, name: str) -> tuple[list[list[int]],
     work.mkdir()
     places = Places(recipe.storage, None)
     context = Context(work=work, open_store=places, writer="test", pvc_root=run.folder)
-    data = tokenised(recipe, find_inputs(recipe, places), tokenizer, context)
+    data = tokenize_data(recipe, resolve_inputs(recipe, places), tokenizer, context)
     return [row["input_ids"] for row in data.rows], [row["input_ids"] for row in data.validation], data.counts
 
 

@@ -56,12 +56,14 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
         assert trained.message.outcome is Outcome.SUCCEEDED
         assert trained.message.fingerprint == checked.message.fingerprint
         assert trained.message.progress is not None
-        needed = {name: len(content) for name, content in tiny_files.items()}
+        needed_files = {name: len(content) for name, content in tiny_files.items()}
         assert (
             trained.message.progress.bytes_downloaded
-            == sum(needed.values()) + (tmp_path / "train.jsonl").stat().st_size
+            == sum(needed_files.values()) + (tmp_path / "train.jsonl").stat().st_size
         )
-        assert _names(hub) == {*needed, "README.md"}, "safetensors, tokenizer, configuration; the card for its licence"
+        assert _names(hub) == {*needed_files, "README.md"}, (
+            "safetensors, tokenizer, configuration; the card for its licence"
+        )
 
         output = trained.message.output
         assert output is not None

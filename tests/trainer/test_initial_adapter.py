@@ -61,8 +61,8 @@ def test_training_starts_at_the_adapters_weights(lora: dict[str, Any], local_run
     assert any(weights.any() for name, weights in start.items() if "lora_B" in name), "the first run has trained"
     assert after.fingerprint != before.fingerprint
     recorded = {item.uri.rsplit("/", 1)[-1]: item.sha256 for item in manifest_of(after).initial_adapter}
-    published = {file.path.rsplit("/", 1)[-1]: file.sha256 for file in manifest_of(before).files}
-    assert recorded == {name: published[name] for name in ("adapter_config.json", "adapter_model.safetensors")}
+    publish_output = {file.path.rsplit("/", 1)[-1]: file.sha256 for file in manifest_of(before).files}
+    assert recorded == {name: publish_output[name] for name in ("adapter_config.json", "adapter_model.safetensors")}
 
 
 def test_training_goes_on_from_there(local_run: Runs) -> None:

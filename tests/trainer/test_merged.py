@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.merged import write_merged
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 
@@ -45,7 +45,7 @@ def _trained(base: Path, tokenizer: Any, folder: Path, weights: str, lora: dict[
     texts = [tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in QUESTIONS]
     rows = Dataset.from_list([{"input_ids": ids, "labels": ids} for ids in texts])
     model = load_base(base, recipe.model, torch.float32)
-    trainer = make_trainer(recipe, model, tokenizer, rows, torch.float32, folder, [])
+    trainer = build_trainer(recipe, model, tokenizer, rows, torch.float32, folder, [])
     trainer.train()
     return trainer
 

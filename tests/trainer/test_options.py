@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import TrainingSpec
-from finetune_trainer.train.settings import trainer_settings
+from finetune_trainer.train.training_arguments import training_arguments
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of
 
 pytestmark = pytest.mark.trainer
@@ -94,7 +94,7 @@ def test_optimizers_that_differ_only_in_speed_and_memory_run(local_run: Runs) ->
 
 
 def test_the_default_optimizer_is_fused(tmp_path: Path) -> None:
-    settings = trainer_settings(TrainingSpec(), torch.float32, tmp_path, gradient_checkpointing=False)
+    settings = training_arguments(TrainingSpec(), torch.float32, tmp_path, gradient_checkpointing=False)
 
     optimizer, options = Trainer.get_optimizer_cls_and_kwargs(settings)
 

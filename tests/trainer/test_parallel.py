@@ -26,8 +26,8 @@ Runs = Callable[..., LocalRun]
 def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     """Loss and weights agree to the rounding of sums; a step of one row gives one process no work."""
     training = {"maxSteps": 8, "batchSize": 5, "learningRate": "5e-3", "neftuneAlpha": "5"}
-    measured = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
-    run = local_run(QUESTIONS[:9], training=training, machine={"gpus": 2}, **measured)
+    validation_losses = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
+    run = local_run(QUESTIONS[:9], training=training, machine={"gpus": 2}, **validation_losses)
     process = start_pod(run)
 
     code, log, message = end_of(process, run)

@@ -10,9 +10,9 @@ from finetune_trainer.data.asking import Asking
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.make import make_trainer
-from finetune_trainer.train.rows import write_rows
-from finetune_trainer.train.samples import MOST_NEW_TOKENS, answers, prompts_of
+from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.samples import MOST_NEW_TOKENS, generate_answers, tokenize_prompts
+from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.families import FAMILIES, family_tokenizer
 from trainer.running import recipe_of
@@ -53,17 +53,17 @@ def trained(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> StepTrainer:
     recipe = recipe_of(tiny_model, tmp_path, tmp_path, training=training)
     base = load_base(tiny_model, recipe.model, torch.float32)
     rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
-    trainer = make_trainer(recipe, base, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    trainer = build_trainer(recipe, base, tokenizer, rows, torch.float32, tmp_path / "work", [])
     trainer.train_from(None)
     return trainer
 
 
 def test_answers_are_those_of_greedy_generation(trained: StepTrainer, tokenizer: Any, tiny_model: Path) -> None:
-    prompts = prompts_of(["Water boils at", "Question: What is"], tokenizer, conversations=False)
+    prompts = tokenize_prompts(["Water boils at", "Question: What is"], tokenizer, conversations=False)
 
-    tuned = answers(trained, tokenizer, prompts)
+    tuned = generate_answers(trained, tokenizer, prompts)
     with without_adapter(trained.model, trained.base_weights):
-        untuned = answers(trained, tokenizer, prompts)
+        untuned = generate_answers(trained, tokenizer, prompts)
 
     recipe = recipe_of(tiny_model, tiny_model, tiny_model)
     alone = load_base(tiny_model, recipe.model, torch.float32).eval()
@@ -73,12 +73,12 @@ def test_answers_are_those_of_greedy_generation(trained: StepTrainer, tokenizer:
 
 
 def test_an_answer_ends_where_the_model_has_no_more_places(trained: StepTrainer, tokenizer: Any) -> None:
-    prompts = prompts_of(["Water boils at"], tokenizer, conversations=False)
+    prompts = tokenize_prompts(["Water boils at"], tokenizer, conversations=False)
     beats: list[None] = []
     trained.heartbeat = lambda: beats.append(None)
     trained.model.config.max_position_embeddings = len(prompts.ids[0]) + 3
 
-    answers(trained, tokenizer, prompts)
+    generate_answers(trained, tokenizer, prompts)
 
     assert len(beats) <= 3
 

@@ -19,11 +19,11 @@ from finetune_trainer.contract.termination import Termination
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.load import load_base, load_tokenizer
-from finetune_trainer.model.loading import layers_as_they_come
-from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.micro_batches import MicroBatches
-from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.pods import adapter_of, difference, end_of, free_port, start_pod, wait_for, workers_of
 from trainer.running import QUESTIONS, LocalRun, adapter_files, recipe_of
@@ -139,7 +139,7 @@ def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path)
     note = register_module_parameter_registration_hook(
         lambda module, _, weight: None if weight is None or weight.is_meta else loaded.append(module)
     )
-    with note, layers_as_they_come(lambda name, layer: taken.append((name, set(layer.modules()), list(loaded)))):
+    with note, on_each_layer_loaded(lambda name, layer: taken.append((name, set(layer.modules()), list(loaded)))):
         load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
 
     (first, its_modules, before), (second, next_modules, _) = taken
@@ -168,7 +168,7 @@ def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | Non
         work / "rows.arrow",
     )
     base = load_base(tiny, recipe.model, torch.float32, sharding)
-    trainer = make_trainer(
+    trainer = build_trainer(
         recipe,
         base,
         load_tokenizer(tiny),

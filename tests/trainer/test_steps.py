@@ -12,10 +12,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.divergence import PATIENCE, Divergence
-from finetune_trainer.train.make import make_trainer
 from finetune_trainer.train.micro_batches import MicroBatches
-from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import recipe_of
 
@@ -41,7 +41,7 @@ def make(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Step
             folder / "rows.arrow",
         )
         base = load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
-        found = make_trainer(recipe, base, tokenizer, rows, torch.float32, folder, [])
+        found = build_trainer(recipe, base, tokenizer, rows, torch.float32, folder, [])
         found.micro_batches = MicroBatches(packed=True, max_tokens=rows_a_pass * LENGTH, max_rows=8, pad_id=0)
         return found
 

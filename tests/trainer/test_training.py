@@ -21,9 +21,9 @@ from finetune_trainer.contract.recipe import ModelSpec, Recipe
 from finetune_trainer.contract.recipe.model import ComputeDtype
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.model.load import compute_dtype, load_base
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.failures import known_causes
-from finetune_trainer.train.make import make_trainer
-from finetune_trainer.train.rows import write_rows
+from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 from trainer.tiny_model import VOCABULARY
@@ -40,7 +40,7 @@ def _trainer(recipe: Recipe, tiny_model: Path, tokenizer: Any, tmp_path: Path) -
     from finetune_trainer.data.tokens import TokenRow
 
     rows = write_rows((TokenRow(ids=(1, 5, 6 + n), trained=(True,) * 3) for n in range(8)), tmp_path / "rows.arrow")
-    return make_trainer(recipe, _base(tiny_model), tokenizer, rows, torch.float32, tmp_path, [])
+    return build_trainer(recipe, _base(tiny_model), tokenizer, rows, torch.float32, tmp_path, [])
 
 
 def test_adapter_is_trained_and_saved_in_float32(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
 
@@ -49,7 +49,7 @@ def _recipe(base: Path, **sections: Any) -> Recipe:
 
 def _trainer(recipe: Recipe, base: Path, tokenizer: Any, folder: Path) -> StepTrainer:
     model = load_base(base, recipe.model, torch.float32)
-    return make_trainer(recipe, model, tokenizer, _rows(tokenizer), torch.float32, folder, [])
+    return build_trainer(recipe, model, tokenizer, _rows(tokenizer), torch.float32, folder, [])
 
 
 def _logits(model: Any, tokenizer: Any) -> torch.Tensor:

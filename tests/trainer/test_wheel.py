@@ -44,13 +44,15 @@ def brought(name: str, extras: frozenset[str], seen: set[tuple[str, frozenset[st
     seen.add((name, extras))
     yield name
     for text in metadata.requires(name) or []:
-        needed = Requirement(text)
-        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in (extras or {""})):
+        needed_files = Requirement(text)
+        if needed_files.marker is None or any(
+            needed_files.marker.evaluate({"extra": extra}) for extra in (extras or {""})
+        ):
             try:
-                metadata.version(needed.name)
+                metadata.version(needed_files.name)
             except metadata.PackageNotFoundError:
                 continue  # for GPUs, or overridden
-            yield from brought(canonicalize_name(needed.name), frozenset(needed.extras), seen)
+            yield from brought(canonicalize_name(needed_files.name), frozenset(needed_files.extras), seen)
 
 
 @pytest.fixture(scope="module")

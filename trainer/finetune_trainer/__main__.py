@@ -94,7 +94,7 @@ def _train(
     from finetune_trainer.storage.waiting import Waiting, logged
     from finetune_trainer.train.context import Context
     from finetune_trainer.train.failures import known_causes
-    from finetune_trainer.train.run import assist, refuse, run
+    from finetune_trainer.train.run import refuse, run, run_worker
 
     recipe = read_recipe(recipe_file)
     if world is None and (pod := Pod.of(recipe, environment)).size > 1:
@@ -126,7 +126,7 @@ def _train(
 
             context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
             if world.rank != 0:
-                assist(recipe, context)
+                run_worker(recipe, context)
                 return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)
         result = run(recipe, context)
     log.event("finished", outcome=result.outcome, uri=result.output.uri)

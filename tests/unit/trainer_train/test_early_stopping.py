@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_trainer.contract.recipe.training import EarlyStopping
-from finetune_trainer.train.early_stopping import measured, no_longer_improves
+from finetune_trainer.train.early_stopping import has_stopped_improving, validation_losses
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from finetune_trainer.train.early_stopping import measured, no_longer_improves
     ],
 )
 def test_the_last_losses_all_failed_to_improve(losses: list[float], patience: int, least: str, ends: bool) -> None:
-    assert no_longer_improves(losses, EarlyStopping(patience=patience, min_improvement=least)) is ends
+    assert has_stopped_improving(losses, EarlyStopping(patience=patience, min_improvement=least)) is ends
 
 
 def test_losses_come_from_the_log() -> None:
@@ -33,4 +33,4 @@ def test_losses_come_from_the_log() -> None:
         {"step": 4, "eval_loss": 3.0},
     ]
 
-    assert measured(log) == {2: 3.5, 4: 3.0}
+    assert validation_losses(log) == {2: 3.5, 4: 3.0}

@@ -54,7 +54,7 @@ class Pod:
             stop=self.stop,
         )
 
-    def fetch(self) -> Path:
+    def fetch_inputs(self) -> Path:
         return fetch_model(
             self.recipe,
             Inputs(dataset=[], validation=[], model=self.objects, adapter=[], fingerprint="f" * 64),
@@ -83,7 +83,7 @@ def test_a_model_comes_whole_past_refusals_and_torn_and_slow_answers(s3: S3Serve
     with httpfaults.running(s3.endpoint) as faults:
         pod = Pod(s3, tmp_path, "pod", faults.endpoint, uri=model)
         faults.plan = httpfaults.first(*happen)
-        folder = pod.fetch()
+        folder = pod.fetch_inputs()
         assert faults.counts() == Counter(happen)
     assert contents(folder) == FILES
     assert folder.is_relative_to(pod.disk)
@@ -115,15 +115,15 @@ def test_a_pod_that_is_told_to_go_leaves_nothing_behind(s3: S3Server, model: str
 
 def _failure(pod: Pod) -> tuple[FailureReason, str]:
     with pytest.raises(TrainerError) as caught:
-        pod.fetch()
+        pod.fetch_inputs()
     return caught.value.reason, caught.value.message
 
 
 def test_the_second_pod_finds_the_model_in_the_cache(s3: S3Server, model: str, tmp_path: Path) -> None:
     asked = {"uri": model, "cache": "pvc://models/hub"}
     first, second = (Pod(s3, tmp_path, name, **asked) for name in ("first", "second"))
-    folder = first.fetch()
-    again = second.fetch()
+    folder = first.fetch_inputs()
+    again = second.fetch_inputs()
 
     assert folder == again
     assert folder.parent == tmp_path / "cache/hub"
@@ -139,7 +139,7 @@ def test_another_content_is_another_entry(s3: S3Server, tmp_path: Path) -> None:
     for content in (b'{"a": 1}', b'{"a": 2}'):
         s3.put("fetch/changing/config.json", content)
         pod = Pod(s3, tmp_path, content.hex(), uri="s3://data/fetch/changing", cache=f"file://{tmp_path}/mine")
-        folders.append(pod.fetch())
+        folders.append(pod.fetch_inputs())
         assert contents(folders[-1]) == {"config.json": content}
 
     assert len(set(folders)) == 2
@@ -148,7 +148,7 @@ def test_another_content_is_another_entry(s3: S3Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_damaged_entry_is_filled_anew(s3: S3Server, model: str, tmp_path: Path, how: str) -> None:
     asked = {"uri": model, "cache": "pvc://models"}
-    folder = Pod(s3, tmp_path, "first", **asked).fetch()
+    folder = Pod(s3, tmp_path, "first", **asked).fetch_inputs()
     file = folder / "model-2.safetensors"
     if how == "cut":
         os.truncate(file, 1000)
@@ -157,7 +157,7 @@ def test_a_damaged_entry_is_filled_anew(s3: S3Server, model: str, tmp_path: Path
 
     second = Pod(s3, tmp_path, "second", **asked)
 
-    assert second.fetch() == folder
+    assert second.fetch_inputs() == folder
     assert contents(folder) == FILES
     assert second.downloaded == SIZE
     assert list(folder.parent.iterdir()) == [folder]
@@ -169,7 +169,7 @@ def test_a_cache_that_cannot_be_written_is_passed_over(
 ) -> None:
     pod = Pod(s3, tmp_path, NO_CLAIM, uri=model, cache=place)
 
-    folder = pod.fetch()
+    folder = pod.fetch_inputs()
 
     assert folder.is_relative_to(pod.disk)
     assert contents(folder) == FILES

@@ -123,7 +123,7 @@ class Outage(LocalStore):
 
     def read(self, uri: Uri) -> bytes | None:
         if self.writes:
-            self._answer()
+            self._generate_answer()
         return super().read(uri)
 
     def delete(self, uri: Uri) -> None:
@@ -133,9 +133,9 @@ class Outage(LocalStore):
 
     def _write(self) -> None:
         self.writes += 1
-        self._answer()
+        self._generate_answer()
 
-    def _answer(self) -> None:
+    def _generate_answer(self) -> None:
         if self.failing:
             self.failing -= 1
             raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, "the connection broke")

@@ -25,7 +25,7 @@ import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.model.shard import Shard, frozen_tensors
+from finetune_trainer.model.flat_parameters import Shard, frozen_tensors
 from finetune_trainer.runtime.log import event
 
 _END, _PASS, _ONE = range(3)

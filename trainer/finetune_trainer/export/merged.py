@@ -42,7 +42,7 @@ def write_merged(
     base: Path,
     folder: Path,
     shard_bytes: int = SHARD_BYTES,
-    need_whole: NeedWhole | None = None,
+    unshard: NeedWhole | None = None,
 ) -> None:
     """Writes the merged model.
 
@@ -52,10 +52,10 @@ def write_merged(
         base: the base model's folder, whose configuration the merged model takes over.
         folder: where to; it must not be there yet.
         shard_bytes: most bytes of a shard.
-        need_whole: see `merged_tensors`.
+        unshard: see `merged_tensors`.
     """
     folder.mkdir(parents=True)
-    _write_shards(merged_tensors(model, need_whole), folder, shard_bytes)
+    _write_shards(merged_tensors(model, unshard), folder, shard_bytes)
     _write_json(folder / "config.json", _config(base, tied=_is_tied(model)))
     for pattern in _COPIED:
         for file in base.glob(pattern):
@@ -63,18 +63,18 @@ def write_merged(
     write_tokenizer(tokenizer, folder)
 
 
-def merged_tensors(model: Any, need_whole: NeedWhole | None = None) -> Tensors:
+def merged_tensors(model: Any, unshard: NeedWhole | None = None) -> Tensors:
     """Every weight of the merged model under the name that checkpoints have for it, one layer after the other.
 
     A weight that two modules share comes once. Number types other than floating point stay.
 
     Args:
         model: the trained PEFT model.
-        need_whole: called with a module before its weights are read, when it has them for no longer than until the next
+        unshard: called with a module before its weights are read, when it has them for no longer than until the next
             call; None where all of them stay.
     """
     plain = model.get_base_model()
-    for _, layer in groupby(_tensors(plain, need_whole), lambda item: _layer(item[0])):
+    for _, layer in groupby(_tensors(plain, unshard), lambda item: _layer(item[0])):
         # Names and shapes in memory are transformers' own for some architectures (experts of a mixture in one tensor).
         for name, tensor in revert_weight_conversion(plain, dict(layer)).items():
             yield name, _for_a_file(tensor)
@@ -86,11 +86,11 @@ def _layer(name: str) -> str:
     return match.group(1) if match else name
 
 
-def _tensors(model: torch.nn.Module, need_whole: NeedWhole | None) -> Tensors:
+def _tensors(model: torch.nn.Module, unshard: NeedWhole | None) -> Tensors:
     seen: set[int] = set()
     for prefix, module in _modules(model, ""):
-        if need_whole is not None:
-            need_whole(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
+        if unshard is not None:
+            unshard(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
         if isinstance(module, BaseTunerLayer):
             yield f"{prefix}weight", _merged_weight(module)
             module = module.get_base_layer()  # noqa: PLW2901
@@ -102,7 +102,7 @@ def _tensors(model: torch.nn.Module, need_whole: NeedWhole | None) -> Tensors:
             if id(value) not in seen:
                 seen.add(id(value))
                 plain = dequantize_module_weight(module) if name == "weight" else value
-                yield f"{prefix}{name}", plain.detach() if need_whole is None else plain.detach().clone()
+                yield f"{prefix}{name}", plain.detach() if unshard is None else plain.detach().clone()
 
 
 def _modules(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -13,7 +13,7 @@ from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trainable import FLOAT32, adapted
 
 _HEAD_TILE = {False: 2**20, True: 2**26}
-"""Logits that are there at a time, off and on a GPU (train/head.py)."""
+"""Logits that are there at a time, off and on a GPU (train/lm_head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
 """The same of heads that are left to TRL: tokens and ids of a tile, whatever the vocabulary
 (trl:kernels/chunked_logprob.py, TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
@@ -52,7 +52,7 @@ class MicroBatchShape:
         tokens: its tokens, padding included.
         span: tokens that one token's row of the mask covers: all of a pack, or the longest row of a padded pass.
         gradient_checkpointing: keep only the inputs of the layers, and compute the rest again.
-        keep_dequantized: keep the 4-bit weights as they were dequantized for the forward pass (model/folded.py).
+        keep_dequantized: keep the 4-bit weights as they were dequantized for the forward pass (model/folded_lora.py).
     """
 
     tokens: int

@@ -130,7 +130,7 @@ def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int) -> Iterat
 
 
 def _can_fold_lora(setup: TrainingSetup) -> bool:
-    """Whether the adapter is folded into 4-bit weights (model/folded.py)."""
+    """Whether the adapter is folded into 4-bit weights (model/folded_lora.py)."""
     four_bit = setup.quantization.type in (QuantizationType.NF4, QuantizationType.FP4)
     plain = setup.lora.variant is not LoraVariant.DORA and float(setup.lora.dropout) == 0
     return four_bit and plain and setup.precision.width == FLOAT32

@@ -9,7 +9,7 @@ import torch
 Weights = Mapping[str, torch.Tensor]
 
 
-def base_weights_that_are_trained(model: Any) -> dict[str, torch.Tensor]:
+def trained_base_weights(model: Any) -> dict[str, torch.Tensor]:
     """Copies of the base model's own weights that a new PEFT model trains in place: biases (`lora.bias`).
 
     Call it before the first step. Modules that are trained whole are copies already (`modules_to_save`).
@@ -29,7 +29,7 @@ def without_adapter(model: Any, trained: Weights) -> Iterator[None]:
 
     Args:
         model: the PEFT model.
-        trained: what `base_weights_that_are_trained` has copied.
+        trained: what `trained_base_weights` has copied.
     """
     own = {name: weight for name, weight in model.named_parameters() if name in trained}
     tuned = {name: weight.detach().clone() for name, weight in own.items()}

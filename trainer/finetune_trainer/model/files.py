@@ -57,7 +57,7 @@ def require_unquantised(place: str, config: Mapping[str, object]) -> None:
     )
 
 
-def needed(objects: Sequence[SourceObject]) -> list[SourceObject]:
+def needed_files(objects: Sequence[SourceObject]) -> list[SourceObject]:
     """The files that loading reads: no second copy of the weights in another layout."""
     kept = [item for item in objects if not _name(item).startswith(_DUPLICATE_WEIGHTS)]
     return kept if any(item.uri.endswith(WEIGHTS_SUFFIX) for item in kept) else list(objects)

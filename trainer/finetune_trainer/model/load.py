@@ -34,7 +34,7 @@ from finetune_trainer.contract.recipe.model import (
 )
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
-from finetune_trainer.model.loading import layers_as_they_come
+from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.runtime.machine_errors import is_machines
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype, sharding: "Shar
         # Nothing can be moved later: plain weights would else come to the CPU first.
         placed = {"": torch.cuda.current_device()}
     try:
-        with layers_as_they_come(sharding.take_layer) if sharding is not None else nullcontext():
+        with on_each_layer_loaded(sharding.take_layer) if sharding is not None else nullcontext():
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 folder,
                 output_loading_info=True,

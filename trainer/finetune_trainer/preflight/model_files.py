@@ -14,7 +14,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.memory.shape import TensorShapes
-from finetune_trainer.model.files import has_weights, needed, require_complete, require_unquantised
+from finetune_trainer.model.files import has_weights, needed_files, require_complete, require_unquantised
 from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.storage.base import OpenStore
 
@@ -71,7 +71,7 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
     require_unquantised(place, config)
     if WEIGHTS_INDEX in files:
         _check_index(place, files, open_store)
-    used = needed(folder)
+    used = needed_files(folder)
     weights = [item for item in used if item.uri.endswith(WEIGHTS_SUFFIX)]
     tensors: dict[str, tuple[int, ...]] | None = None
     if parse_uri(place).scheme is not Scheme.HF:  # the Hub's client would fetch every file whole

@@ -14,12 +14,12 @@ EVAL_LOSS = "eval_loss"
 """The key of a validation loss in a log entry."""
 
 
-def measured(log: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+def validation_losses(log: Iterable[Mapping[str, Any]]) -> dict[int, float]:
     """The validation loss after each step that it was measured after, in the order of steps."""
     return {int(entry["step"]): float(entry[EVAL_LOSS]) for entry in log if EVAL_LOSS in entry}
 
 
-def no_longer_improves(losses: Iterable[float], spec: EarlyStopping) -> bool:
+def has_stopped_improving(losses: Iterable[float], spec: EarlyStopping) -> bool:
     """Whether the last `patience` losses all failed to improve.
 
     A loss improves when it is below the last one that did by more than `min_improvement`.

@@ -16,9 +16,9 @@ from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
-from finetune_trainer.train.best import BestAdapter
-from finetune_trainer.train.early_stopping import EVAL_LOSS, measured, no_longer_improves
-from finetune_trainer.train.evaluate import ValidationRows, mean_loss
+from finetune_trainer.train.best_adapter import BestAdapter
+from finetune_trainer.train.early_stopping import EVAL_LOSS, has_stopped_improving, validation_losses
+from finetune_trainer.train.validation_loss import ValidationRows, mean_loss
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
@@ -65,7 +65,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
             NothingLeftError: that was the last step.
         """
         del args, rest
-        if self._due(state) and state.global_step not in measured(state.log_history):
+        if self._due(state) and state.global_step not in validation_losses(state.log_history):
             self.trainer.evaluate()
             if control.should_training_stop:
                 raise NothingLeftError
@@ -82,7 +82,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         del args, rest
         if self.ended_early(state):
             control.should_training_stop = True
-            losses = measured(state.log_history)
+            losses = validation_losses(state.log_history)
             lowest = min(losses, key=lambda step: losses[step])
             event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=lowest)
         return control
@@ -111,7 +111,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Whether the training has ended before its last step."""
         spec = self._early_stopping
         early = state.global_step < state.max_steps
-        return early and spec is not None and no_longer_improves(measured(state.log_history).values(), spec)
+        return early and spec is not None and has_stopped_improving(validation_losses(state.log_history).values(), spec)
 
     def finish(self) -> None:
         """Measures the last step, unless that was done, and puts the best adapter into the model.
@@ -120,7 +120,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
             StopRequested: before a micro-batch; the model has the last adapter then.
         """
         state = self.trainer.state
-        if state.global_step not in measured(state.log_history):
+        if state.global_step not in validation_losses(state.log_history):
             self.trainer.evaluate()
         if self.best is not None and self.best.step != state.global_step:
             self.best.put_into(self.trainer.model)
@@ -132,7 +132,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         if self.best is not None:
             return self.best.step, self.best.loss
         state = self.trainer.state
-        return state.global_step, measured(state.log_history)[state.global_step]
+        return state.global_step, validation_losses(state.log_history)[state.global_step]
 
     def _due(self, state: Any) -> bool:
         step = state.global_step

@@ -12,9 +12,9 @@ from finetune_trainer.model.adapter import adapted_modules
 from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
-from finetune_trainer.train.materials import Materials
+from finetune_trainer.train.model_and_data import ModelAndData
 from finetune_trainer.train.quality import Quality
-from finetune_trainer.train.rows import rows_by_length
+from finetune_trainer.train.token_dataset import rows_by_length
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
@@ -24,7 +24,7 @@ def run_facts(
     trainer: "StepTrainer",
     recipe: Recipe,
     inputs: Inputs,
-    materials: Materials,
+    model_and_data: ModelAndData,
     quality: Quality,
     licence: str | None,
     context: Context,
@@ -37,8 +37,8 @@ def run_facts(
         base_revision=inputs.model_revision,
         base_licence=licence,
         dataset=inputs.dataset,
-        counts=materials.data.counts,
-        lengths=rows_by_length(materials.data.rows),
+        counts=model_and_data.data.counts,
+        lengths=rows_by_length(model_and_data.data.rows),
         target_modules=adapted_modules(trainer.model),
         metrics={**final_metrics(trainer), **quality.metrics},
         samples=quality.samples,

@@ -10,7 +10,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.inputs.initial_adapter import ADAPTER_WEIGHTS
-from finetune_trainer.model.files import needed
+from finetune_trainer.model.files import needed_files
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.content import sha256_of
 from finetune_trainer.storage.model_cache import CacheUnusableError, ModelCache
@@ -21,7 +21,7 @@ from finetune_trainer.train.resume import newest_checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchedInputs:
     """What was fetched.
 
     Attributes:
@@ -37,13 +37,13 @@ class Fetched:
     checkpoint: FetchedCheckpoint | None
 
 
-def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
+def fetch_inputs(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInputs:
     """Fetches all of it.
 
     Raises:
         TrainerError: the storage's reason; what was found is damaged; or the process was told to go.
     """
-    return Fetched(
+    return FetchedInputs(
         model=fetch_model(recipe, inputs, context),
         licence=base_licence(recipe.model.uri, context.open_store),
         initial_adapter=fetch_adapter(recipe, inputs, context),
@@ -51,9 +51,9 @@ def fetch(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
     )
 
 
-def fetch_all_but_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
-    """Fetches what no earlier pod has left; see `fetch`."""
-    return Fetched(
+def fetch_inputs_without_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInputs:
+    """Fetches what no earlier pod has left; see `fetch_inputs`."""
+    return FetchedInputs(
         model=fetch_model(recipe, inputs, context),
         licence=None,
         initial_adapter=fetch_adapter(recipe, inputs, context),
@@ -98,7 +98,7 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
 
 
 def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
-    uri, objects = parse_uri(recipe.model.uri), needed(inputs.model)
+    uri, objects = parse_uri(recipe.model.uri), needed_files(inputs.model)
     store, folder = context.open_store(uri), context.work / "model"
     if recipe.model.cache is not None:
 

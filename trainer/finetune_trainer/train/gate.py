@@ -2,7 +2,7 @@
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.training import Gate
-from finetune_trainer.train.evaluate import perplexity
+from finetune_trainer.train.validation_loss import perplexity
 
 
 def require_good_enough(gate: Gate, loss: float, base: float) -> None:

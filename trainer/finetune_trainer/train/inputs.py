@@ -35,7 +35,7 @@ class Inputs:
         return self.model[0].revision
 
 
-def find_inputs(recipe: Recipe, open_store: OpenStore) -> Inputs:
+def resolve_inputs(recipe: Recipe, open_store: OpenStore) -> Inputs:
     """Looks up the dataset's and the model's objects.
 
     Raises:

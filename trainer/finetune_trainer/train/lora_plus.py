@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def quicken_b(optimizer: torch.optim.Optimizer, model: torch.nn.Module, ratio: float) -> None:
+def scale_lora_b_lr(optimizer: torch.optim.Optimizer, model: torch.nn.Module, ratio: float) -> None:
     """Divides the optimizer's groups, so that the B matrices have a rate of their own.
 
     Call it before a schedule is made, which takes each group's rate as its peak.

@@ -12,9 +12,9 @@ from finetune_trainer.contract.recipe.training import Gate
 from finetune_trainer.export.facts import Sample
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.runtime.log import event
-from finetune_trainer.train.evaluate import ValidationRows, mean_loss, perplexity
 from finetune_trainer.train.gate import require_good_enough
-from finetune_trainer.train.samples import Prompts, answers
+from finetune_trainer.train.samples import Prompts, generate_answers
+from finetune_trainer.train.validation_loss import ValidationRows, mean_loss, perplexity
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
@@ -48,20 +48,20 @@ def compare(
         step, loss = trainer.evaluation.kept
         with without_adapter(trainer.model, trainer.base_weights):
             base = mean_loss(trainer, rows)
-        measured = {
+        all_metrics = {
             "eval_loss": loss,
             "eval_perplexity": perplexity(loss),
             "eval_step": float(step),
             "base_eval_loss": base,
             "base_eval_perplexity": perplexity(base),
         }
-        metrics = {name: value for name, value in measured.items() if math.isfinite(value)}
+        metrics = {name: value for name, value in all_metrics.items() if math.isfinite(value)}
         event("quality", eval_loss=loss, base_eval_loss=base, step=step, rows=len(rows))
         if gate is not None:
             require_good_enough(gate, loss, base)
-    tuned = answers(trainer, tokenizer, prompts)
+    tuned = generate_answers(trainer, tokenizer, prompts)
     with without_adapter(trainer.model, trainer.base_weights):
-        untuned = answers(trainer, tokenizer, prompts)
+        untuned = generate_answers(trainer, tokenizer, prompts)
     samples = [
         Sample(prompt=prompt, base=before, tuned=after)
         for prompt, before, after in zip(prompts.texts, untuned, tuned, strict=True)

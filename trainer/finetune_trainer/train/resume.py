@@ -89,7 +89,7 @@ def remove_checkpoints(recipe: Recipe, inputs: Inputs, context: Context) -> None
         event("checkpoint", level=logging.WARNING, uri=checkpoints.uri, message=f"not removed: {error.message}")
 
 
-def left_behind(checkpointer: Checkpointer, start: FetchedCheckpoint | None) -> str:
+def newest_checkpoint_message(checkpointer: Checkpointer, start: FetchedCheckpoint | None) -> str:
     """What the next attempt finds, for the message at the end of this one."""
     step = checkpointer.uploaded_step or (start.manifest.step if start else None)
     newest = f"the newest checkpoint is of step {step}" if step else "there is no checkpoint"

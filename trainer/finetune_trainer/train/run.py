@@ -16,17 +16,17 @@ from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.export.record import write_record
 from finetune_trainer.runtime.log import event, go_offline, libraries_quiet
 from finetune_trainer.sources import reusable_output
-from finetune_trainer.train.commit import merged_model, published
 from finetune_trainer.train.context import Context, Result
-from finetune_trainer.train.fetch import Fetched, fetch
-from finetune_trainer.train.inputs import Inputs, find_inputs
-from finetune_trainer.train.resume import checkpoint_store, left_behind, remove_checkpoints
+from finetune_trainer.train.fetch import FetchedInputs, fetch_inputs
+from finetune_trainer.train.inputs import Inputs, resolve_inputs
+from finetune_trainer.train.output import publish_output, write_merged_model
+from finetune_trainer.train.resume import checkpoint_store, newest_checkpoint_message, remove_checkpoints
 
 _DONE_BEFORE = "done-before"
 """Under which process 0 says whether there is anything to train."""
 
 if TYPE_CHECKING:
-    from finetune_trainer.train.materials import Materials
+    from finetune_trainer.train.model_and_data import ModelAndData
     from finetune_trainer.train.quality import Quality
     from finetune_trainer.train.trainer import StepTrainer
 
@@ -39,7 +39,7 @@ def run(recipe: Recipe, context: Context) -> Result:
     """
     context.reporter.stage(Stage.STARTING)
     refuse(recipe)
-    inputs = find_inputs(recipe, context.open_store)
+    inputs = resolve_inputs(recipe, context.open_store)
     event("starting", job=recipe.job.name, attempt=recipe.job.attempt, fingerprint=inputs.fingerprint)
     existing = reusable(recipe, inputs, context)
     if context.process_group is not None:
@@ -54,7 +54,7 @@ def run(recipe: Recipe, context: Context) -> Result:
         return _run(recipe, inputs, context)
 
 
-def assist(recipe: Recipe, context: Context) -> None:
+def run_worker(recipe: Recipe, context: Context) -> None:
     """Trains along with the process that runs `run`, and ends with the last step: only that one commits.
 
     Raises:
@@ -62,34 +62,34 @@ def assist(recipe: Recipe, context: Context) -> None:
     """
     process_group = context.process_group
     assert process_group is not None
-    inputs = find_inputs(recipe, context.open_store)
+    inputs = resolve_inputs(recipe, context.open_store)
     if process_group.wait_for(_DONE_BEFORE) == "yes":
         process_group.barrier()
         return
     with libraries_quiet():
-        fetched = fetched_for(recipe, inputs, context)
+        fetched = fetch_for_processes(recipe, inputs, context)
         go_offline()
-        from finetune_trainer.train.materials import load_materials
+        from finetune_trainer.train.model_and_data import load_model_and_data
 
-        materials = load_materials(recipe, inputs, fetched.model, context)
-        trained(
+        model_and_data = load_model_and_data(recipe, inputs, fetched.model, context)
+        train_adapter(
             recipe,
-            materials,
+            model_and_data,
             fetched,
             Checkpointer(checkpoint_store(recipe, inputs, context), context.reporter),
             context,
         )
 
 
-def fetched_for(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
+def fetch_for_processes(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInputs:
     """What the run needs, on this machine; several processes of a pod share it.
 
     Raises:
-        TrainerError: see `fetch`.
+        TrainerError: see `fetch_inputs`.
     """
     if context.process_group is None:
-        return fetch(recipe, inputs, context)
-    from finetune_trainer.distributed.fetching import fetch_once
+        return fetch_inputs(recipe, inputs, context)
+    from finetune_trainer.train.fetch_once import fetch_once
 
     return fetch_once(recipe, inputs, context.process_group, context)
 
@@ -97,31 +97,31 @@ def fetched_for(recipe: Recipe, inputs: Inputs, context: Context) -> Fetched:
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
     reporter.stage(Stage.FETCHING)
-    fetched = fetched_for(recipe, inputs, context)
+    fetched = fetch_for_processes(recipe, inputs, context)
     context.raise_if_stopping()
 
     reporter.stage(Stage.LOADING)
     go_offline()
     from finetune_trainer.train.facts import run_facts
-    from finetune_trainer.train.materials import load_materials
+    from finetune_trainer.train.model_and_data import load_model_and_data
 
-    materials = load_materials(recipe, inputs, fetched.model, context)
+    model_and_data = load_model_and_data(recipe, inputs, fetched.model, context)
     checkpointer = Checkpointer(checkpoint_store(recipe, inputs, context), reporter)
-    trainer = trained(recipe, materials, fetched, checkpointer, context)
+    trainer = train_adapter(recipe, model_and_data, fetched, checkpointer, context)
     try:
-        quality = compared(recipe, trainer, materials, fetched, checkpointer, context)
+        quality = evaluate_adapter(recipe, trainer, model_and_data, fetched, checkpointer, context)
 
         reporter.stage(Stage.SAVING)
-        tokenizer = materials.tokenizer
+        tokenizer = model_and_data.tokenizer
         adapter = write_adapter(trainer.model, tokenizer, recipe, context.work / "adapter", inputs.model_revision)
-        facts = run_facts(trainer, recipe, inputs, materials, quality, fetched.licence, context)
+        facts = run_facts(trainer, recipe, inputs, model_and_data, quality, fetched.licence, context)
         write_record(facts, adapter.folder)
-        merged = merged_model(recipe, trainer, tokenizer, fetched.model, context)
+        merged = write_merged_model(recipe, trainer, tokenizer, fetched.model, context)
     finally:
-        trainer.dismiss_others()
+        trainer.release_other_processes()
 
     reporter.stage(Stage.UPLOADING)
-    output = published(recipe, inputs, adapter, merged, facts, context)
+    output = publish_output(recipe, inputs, adapter, merged, facts, context)
     remove_checkpoints(recipe, inputs, context)
     reporter.stage(Stage.FINISHED)
     return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
@@ -150,10 +150,10 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     return existing
 
 
-def trained(
+def train_adapter(
     recipe: Recipe,
-    materials: "Materials",
-    fetched: Fetched,
+    model_and_data: "ModelAndData",
+    fetched: FetchedInputs,
     checkpointer: Checkpointer,
     context: Context,
 ) -> "StepTrainer":
@@ -162,10 +162,10 @@ def trained(
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
+    from finetune_trainer.train.assembly import build_trainer
     from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
-    from finetune_trainer.train.make import make_trainer
 
     history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
     process_group = context.process_group
@@ -177,15 +177,17 @@ def trained(
         else StopWhenRequested(stop_requested)
     )
     measure = (
-        Evaluation(recipe, materials.validation, context.reporter, stop_requested) if materials.validation else None
+        Evaluation(recipe, model_and_data.validation, context.reporter, stop_requested)
+        if model_and_data.validation
+        else None
     )
     callbacks = [history, report, end, *([measure] if measure else [])]
     folder, initial = (
         context.work / f"trainer-{process_group.world.rank if process_group else 0}",
         fetched.initial_adapter,
     )
-    made_of = (materials.base, materials.tokenizer, materials.data.rows, materials.dtype)
-    trainer = make_trainer(recipe, *made_of, folder, callbacks, initial, process_group, materials.sharding)
+    made_of = (model_and_data.base, model_and_data.tokenizer, model_and_data.data.rows, model_and_data.dtype)
+    trainer = build_trainer(recipe, *made_of, folder, callbacks, initial, process_group, model_and_data.sharding)
     if measure is not None:
         measure.measures(trainer)
     trainer.stop_requested, trainer.on_smaller_micro_batches = context.stop.is_set, report.smaller_micro_batches
@@ -195,35 +197,39 @@ def trained(
     context.reporter.update(memory_estimate_bytes=trainer.plan.memory.total if trainer.plan.memory else None)
     event(
         "training",
-        rows=len(materials.data.rows),
+        rows=len(model_and_data.data.rows),
         packed=trainer.micro_batches.packed,
         pass_tokens=trainer.micro_batches.max_tokens,
         processes=process_group.world.size if process_group else None,
-        compute_dtype=str(materials.dtype).removeprefix("torch."),
+        compute_dtype=str(model_and_data.dtype).removeprefix("torch."),
     )
     start = fetched.checkpoint
     try:
         trainer.train_from(start.folder if start else None)
     except TrainerError as error:
         checkpointer.wait()
-        raise TrainerError(error.reason, f"{error.message}; {left_behind(checkpointer, start)}") from error
+        raise TrainerError(
+            error.reason, f"{error.message}; {newest_checkpoint_message(checkpointer, start)}"
+        ) from error
     checkpointer.wait()
     if not trainer.ended:
         done, total = trainer.state.global_step, trainer.state.max_steps
         if process_group is not None:
             process_group.barrier()
-        message = f"told to stop; stopped after step {done} of {total}; {left_behind(checkpointer, start)}"
+        message = (
+            f"told to stop; stopped after step {done} of {total}; {newest_checkpoint_message(checkpointer, start)}"
+        )
         raise TrainerError(FailureReason.PREEMPTED, message)
-    trainer.go_on_alone()
+    trainer.continue_on_main_process()
     context.reporter.update(loss=trainer.last_loss)
     return trainer
 
 
-def compared(
+def evaluate_adapter(
     recipe: Recipe,
     trainer: "StepTrainer",
-    materials: "Materials",
-    fetched: Fetched,
+    model_and_data: "ModelAndData",
+    fetched: FetchedInputs,
     checkpointer: Checkpointer,
     context: Context,
 ) -> "Quality":
@@ -235,13 +241,15 @@ def compared(
     from finetune_trainer.train.quality import Quality, compare
     from finetune_trainer.train.trainer import StopRequested
 
-    if materials.validation is None and not materials.prompts.texts:
+    if model_and_data.validation is None and not model_and_data.prompts.texts:
         return Quality()
     context.reporter.stage(Stage.EVALUATING)
     try:
-        return compare(trainer, materials.tokenizer, materials.validation, materials.prompts, recipe.evaluation.gate)
+        return compare(
+            trainer, model_and_data.tokenizer, model_and_data.validation, model_and_data.prompts, recipe.evaluation.gate
+        )
     except StopRequested:
         reason, message = FailureReason.PREEMPTED, "told to stop after the training, while its adapter was measured"
     except TrainerError as error:
         reason, message = error.reason, error.message
-    raise TrainerError(reason, f"{message}; {left_behind(checkpointer, fetched.checkpoint)}")
+    raise TrainerError(reason, f"{message}; {newest_checkpoint_message(checkpointer, fetched.checkpoint)}")

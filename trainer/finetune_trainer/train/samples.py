@@ -33,7 +33,7 @@ class Prompts:
     ends: frozenset[int] = frozenset()
 
 
-def prompts_of(texts: Sequence[str], tokenizer: Any, *, conversations: bool) -> Prompts:
+def tokenize_prompts(texts: Sequence[str], tokenizer: Any, *, conversations: bool) -> Prompts:
     """Tokenises prompts; before the training, so that one which cannot be put does not end a run of hours.
 
     Raises:
@@ -53,7 +53,7 @@ def prompts_of(texts: Sequence[str], tokenizer: Any, *, conversations: bool) -> 
     return Prompts(texts=texts, ids=ids, ends=asking.ends)
 
 
-def answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[str]:
+def generate_answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[str]:
     """What the trainer's model answers, as it is now, in at most 256 tokens and what room it has.
 
     Raises:
@@ -64,13 +64,13 @@ def answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[st
     model.eval()
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            generated = [_answer(trainer, ids, prompts.ends) for ids in prompts.ids]
+            generated = [_generate_answer(trainer, ids, prompts.ends) for ids in prompts.ids]
     finally:
         model.train(was_training)
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in generated]
 
 
-def _answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: frozenset[int]) -> list[int]:
+def _generate_answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: frozenset[int]) -> list[int]:
     model, generated, cache = trainer.model, list[int](), None
     positions = (
         getattr(model.config.get_text_config(), "max_position_embeddings", None) or len(prompt) + MOST_NEW_TOKENS

@@ -22,14 +22,14 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.base import Weights
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
-from finetune_trainer.train.best import BestAdapter
+from finetune_trainer.train.best_adapter import BestAdapter
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
-from finetune_trainer.train.lora_plus import quicken_b
+from finetune_trainer.train.lora_plus import scale_lora_b_lr
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.state import StepRecord
+from finetune_trainer.train.step_record import StepRecord
 
 
 class StopRequested(Exception):  # noqa: N818 (no error: the run goes on in the next pod)
@@ -51,7 +51,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         base_weights: the base model's own weights that are trained in place, as they were.
         evaluation: measures the adapter; None when there are no rows to measure with.
         lora_plus_ratio: how much faster the B matrices learn; None where all learn alike.
-        adapter_unchanged: makes a context within which the adapter stays as it is from micro-batch to micro-batch.
+        cached_lora_weights: makes a context within which the adapter stays as it is from micro-batch to micro-batch.
         ended: whether the training has come to its end, and was not told to stop before.
     """
 
@@ -65,7 +65,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     base_weights: Weights
     evaluation: Evaluation | None = None
     lora_plus_ratio: float | None = None
-    adapter_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext
+    cached_lora_weights: Callable[[], AbstractContextManager[None]] = nullcontext
     ended: bool = False
     control: TrainerControl
 
@@ -79,7 +79,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         fresh = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if fresh and self.lora_plus_ratio is not None:
-            quicken_b(optimizer, self.model, self.lora_plus_ratio)
+            scale_lora_b_lr(optimizer, self.model, self.lora_plus_ratio)
         return optimizer
 
     def train_from(self, checkpoint: Path | None) -> None:
@@ -109,7 +109,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             if self._is_at_its_end(TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))):
                 self.load_finished(checkpoint)
                 return
-            self._take_up(checkpoint)
+            self._restore_record(checkpoint)
         with suppress(NothingLeftError):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -141,7 +141,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
 
         transformers would train on: its loop begins an epoch before it looks whether a step is left.
         """
-        self._take_up(checkpoint)
+        self._restore_record(checkpoint)
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
@@ -177,7 +177,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         trained = self._trained_tokens(step)
         losses = []
         try:
-            with self.adapter_unchanged():
+            with self.cached_lora_weights():
                 for micro_batch in self.local_micro_batches(step):
                     self.raise_if_stopping()
                     losses.append(self._run_micro_batch(model, micro_batch, trained))
@@ -219,7 +219,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """The micro-batches that this process runs: alone, all of them."""
         return self.micro_batches.split(step)
 
-    def summed(self, compute: Callable[[], float]) -> float:
+    def sum_over_processes(self, compute: Callable[[], float]) -> float:
         """What all processes have computed together; alone, what this one does.
 
         Raises:
@@ -227,13 +227,13 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """
         return compute()
 
-    def go_on_alone(self) -> None:
+    def continue_on_main_process(self) -> None:
         """From now on process 0 goes on without the others, which have ended with the training."""
 
-    def need_whole(self, module: torch.nn.Module) -> None:
+    def unshard(self, module: torch.nn.Module) -> None:
         """Makes a module's weights readable, until the next module's are asked for, where they are divided."""
 
-    def dismiss_others(self) -> None:
+    def release_other_processes(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""
 
     def agree_on_micro_batches(self) -> None:
@@ -285,7 +285,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             self.evaluation.best.write(folder)
         self.saved_step = self.state.global_step
 
-    def _take_up(self, checkpoint: Path) -> None:
+    def _restore_record(self, checkpoint: Path) -> None:
         """Takes what transformers does not restore."""
         record = StepRecord.read(checkpoint)
         self.micro_batches, self.last_loss, self.saved_step = record.micro_batches, record.last_loss, record.step

@@ -28,19 +28,21 @@ if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
 
 
-def merged_model(recipe: Recipe, trainer: "StepTrainer", tokenizer: Any, base: Path, context: Context) -> Path | None:
+def write_merged_model(
+    recipe: Recipe, trainer: "StepTrainer", tokenizer: Any, base: Path, context: Context
+) -> Path | None:
     """The folder of the merged model on this machine, when the recipe asks for one."""
     if recipe.output.merged is Merged.NONE:
         return None
     from finetune_trainer.export.merged import write_merged
 
     folder = context.work / "merged"
-    write_merged(trainer.model, tokenizer, base, folder, need_whole=trainer.need_whole)
+    write_merged(trainer.model, tokenizer, base, folder, unshard=trainer.unshard)
     event("merged", bytes=sum(file.stat().st_size for file in folder.iterdir()))
     return folder
 
 
-def published(
+def publish_output(
     recipe: Recipe,
     inputs: Inputs,
     adapter: Adapter,
@@ -103,11 +105,11 @@ def published(
     record = context.patience.call(lambda: existing_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
-    point_latest(recipe, record, facts, place.store)
+    update_latest(recipe, record, facts, place.store)
     return record
 
 
-def point_latest(recipe: Recipe, record: OutputRecord, facts: RunFacts, store: Store) -> None:
+def update_latest(recipe: Recipe, record: OutputRecord, facts: RunFacts, store: Store) -> None:
     """Lets latest.json name this run. The adapter is committed: a pointer that cannot be written is only logged."""
     uri = latest_uri(parse_uri(recipe.output.uri), recipe.job.name)
     latest = Latest(

@@ -12,11 +12,11 @@ from peft import get_peft_model
 from peft.tuners.lora.bnb import Linear4bit
 
 from finetune_trainer.contract.recipe import ModelSpec
-from finetune_trainer.model import folded
+from finetune_trainer.model import folded_lora
 from finetune_trainer.model.adapter import keep_in_float32, lora_config
-from finetune_trainer.model.folded import FoldedAdapters
+from finetune_trainer.model.folded_lora import FoldedLora
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.micro_batches import collate_rows
 from trainer.running import LocalRun, recipe_of
 
@@ -48,13 +48,13 @@ def _loss_and_gradients(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tenso
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Shapes of what was folded, product by product."""
-    seen, real = list[torch.Size](), folded.FoldedProduct.apply
+    seen, real = list[torch.Size](), folded_lora.FoldedProduct.apply
 
     def noting(x: torch.Tensor, *rest: Any) -> Any:
         seen.append(x.shape)
         return real(x, *rest)
 
-    monkeypatch.setattr(folded.FoldedProduct, "apply", noting)
+    monkeypatch.setattr(folded_lora.FoldedProduct, "apply", noting)
     return seen
 
 
@@ -68,7 +68,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         weight: torch.Tensor = dequantize_4bit(*arguments)
         return weight
 
-    monkeypatch.setattr(folded, "dequantize_4bit", noting)
+    monkeypatch.setattr(folded_lora, "dequantize_4bit", noting)
     return seen
 
 
@@ -77,7 +77,7 @@ def test_loss_and_gradients_are_pefts(tiny_model: Path, lora: dict[str, Any], pr
     model = _model(tiny_model, **lora)
     expected, gradients = _loss_and_gradients(model)
 
-    FoldedAdapters(model, kept=False)
+    FoldedLora(model, kept=False)
     found, folded_gradients = _loss_and_gradients(model)
 
     layers = sum(isinstance(part, Linear4bit) for part in model.modules())
@@ -92,7 +92,7 @@ def test_a_weight_that_is_kept_is_unpacked_once_and_changes_no_bit(tiny_model: P
     found = {}
     for kept in (False, True):
         model = _model(tiny_model)
-        FoldedAdapters(model, kept=kept)
+        FoldedLora(model, kept=kept)
         unpacked.clear()
         found[kept] = _loss_and_gradients(model), len(unpacked)
     (loss, gradients), often = found[False]
@@ -109,13 +109,13 @@ def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
     kept: bool, tiny_model: Path, unpacked: list[int]
 ) -> None:
     model = _model(tiny_model)
-    FoldedAdapters(model, kept=kept)
+    FoldedLora(model, kept=kept)
     expected = [_loss_and_gradients(model)]
     _change(model)
     expected.append(_loss_and_gradients(model))
 
     model = _model(tiny_model)
-    folding = FoldedAdapters(model, kept=kept)
+    folding = FoldedLora(model, kept=kept)
     for loss, gradients in expected:
         unpacked.clear()
         with folding.unchanged():
@@ -135,7 +135,7 @@ def test_a_step_unpacks_a_weight_once_where_all_are_in_memory_anyway(
     run = local_run([], lora={"rank": 4}, training={"gradientCheckpointing": checkpointing})
     model = load_base(tiny_model, run.recipe.model, torch.float32)
     rows = [{"input_ids": list(range(300)), "labels": list(range(300))}] * 2
-    trainer = make_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
+    trainer = build_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
     unpacked.clear()
 
     step = collate_rows(rows)
@@ -161,7 +161,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
     model.train()
     expected, gradients = _loss_and_gradients(model)
 
-    FoldedAdapters(model, kept=False)
+    FoldedLora(model, kept=False)
     found, same = _loss_and_gradients(model)
 
     assert products == []
@@ -171,7 +171,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
 
 def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, torch.bfloat16)
-    FoldedAdapters(model, kept=False)
+    FoldedLora(model, kept=False)
 
     _loss_and_gradients(model)
 
@@ -182,7 +182,7 @@ def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.S
 def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, dropout="0.5").eval()
     expected = model(input_ids=IDS).logits
-    FoldedAdapters(model, kept=False)
+    FoldedLora(model, kept=False)
 
     found = model(input_ids=IDS).logits
 
@@ -193,7 +193,7 @@ def test_dropout_is_folded_where_nothing_is_dropped(tiny_model: Path, products: 
 @torch.no_grad()
 def test_few_tokens_are_not_worth_it(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model)
-    FoldedAdapters(model, kept=False)
+    FoldedLora(model, kept=False)
 
     model(input_ids=IDS[:, :1])
 
@@ -204,7 +204,7 @@ def test_base_model_is_itself_while_the_adapter_is_off(tiny_model: Path, product
     model = _model(tiny_model)
     with torch.no_grad(), model.disable_adapter():
         expected = model(input_ids=IDS).logits
-        FoldedAdapters(model, kept=False)
+        FoldedLora(model, kept=False)
         found = model(input_ids=IDS).logits
 
     assert products == []

@@ -40,7 +40,7 @@ def file_of(rows: Any) -> Path:
     return Path(rows.cache_files[0]["filename"])
 
 
-def parted(rows: Any, chosen: NDArray[np.bool_], rest: Path, taken: Path) -> tuple[Any, Any]:
+def split_rows(rows: Any, chosen: NDArray[np.bool_], rest: Path, taken: Path) -> tuple[Any, Any]:
     """Such a dataset in two: the rows that are not chosen, in the file `rest`, and the chosen ones, in `taken`."""
     for file, wanted in ((rest, ~chosen), (taken, chosen)):
         begin = 0

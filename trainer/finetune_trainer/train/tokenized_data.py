@@ -26,11 +26,18 @@ from finetune_trainer.data.tokens import TokenCounts, TokenRow
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
-from finetune_trainer.train.rows import file_of, parted, read_rows, token_count, trained_token_count, write_rows
+from finetune_trainer.train.token_dataset import (
+    file_of,
+    read_rows,
+    split_rows,
+    token_count,
+    trained_token_count,
+    write_rows,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tokenised:
+class TokenizedData:
     """The rows.
 
     Attributes:
@@ -46,23 +53,23 @@ class Tokenised:
     conversations: bool
 
 
-def tokenised_once(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> Tokenised:
+def tokenize_data_once(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> TokenizedData:
     """The rows; of several processes in a pod the first one reads them, for all.
 
     Raises:
-        TrainerError: see `tokenised`; or another process failed.
+        TrainerError: see `tokenize_data`; or another process failed.
     """
     process_group = context.process_group
     if process_group is None:
-        return tokenised(recipe, inputs, tokenizer, context)
+        return tokenize_data(recipe, inputs, tokenizer, context)
     place = f"rows/{process_group.world.node}"
     if process_group.is_local_main_process:
-        data = tokenised(recipe, inputs, tokenizer, context)
+        data = tokenize_data(recipe, inputs, tokenizer, context)
         files = [None if rows is None else str(file_of(rows)) for rows in (data.rows, data.validation)]
         process_group.publish(place, json.dumps([*files, data.conversations]))
         return data
     rows, validation, conversations = json.loads(process_group.wait_for(place))
-    return Tokenised(
+    return TokenizedData(
         rows=read_rows(Path(rows)),
         validation=None if validation is None else read_rows(Path(validation)),
         counts=TokenCounts(),
@@ -70,7 +77,7 @@ def tokenised_once(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Cont
     )
 
 
-def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> Tokenised:
+def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) -> TokenizedData:
     """Reads the training rows, and the validation rows where they are asked for.
 
     Raises:
@@ -90,7 +97,7 @@ def tokenised(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Context) 
     )
     spec = recipe.dataset.validation
     if spec is None:
-        return Tokenised(rows=data.rows, validation=None, counts=counts, conversations=data.conversations)
+        return TokenizedData(rows=data.rows, validation=None, counts=counts, conversations=data.conversations)
     if spec.fraction is not None:
         split_data = _held_out(data, float(spec.fraction), context.work)
     else:
@@ -144,7 +151,7 @@ def _keyed(rows: Iterable[TokenRow], seed: int, keys: "array[int]") -> Iterator[
         yield row
 
 
-def _held_out(data: _Read, fraction: float, folder: Path) -> Tokenised:
+def _held_out(data: _Read, fraction: float, folder: Path) -> TokenizedData:
     """The rows with a part of them held out.
 
     Raises:
@@ -157,7 +164,7 @@ def _held_out(data: _Read, fraction: float, folder: Path) -> Tokenised:
             f"spec.dataset.validation.fraction: {len(chosen)} rows that are all the same cannot be divided; use rows "
             "of their own (validation.uri), or remove the section",
         )
-    rows, validation = parted(data.rows, chosen, folder / "training.arrow", folder / "validation.arrow")
+    rows, validation = split_rows(data.rows, chosen, folder / "training.arrow", folder / "validation.arrow")
     counts = replace(
         data.counts,
         rows=len(rows),
@@ -165,10 +172,10 @@ def _held_out(data: _Read, fraction: float, folder: Path) -> Tokenised:
         trained_tokens=trained_token_count(rows),
         validation=len(validation),
     )
-    return Tokenised(rows=rows, validation=validation, counts=counts, conversations=data.conversations)
+    return TokenizedData(rows=rows, validation=validation, counts=counts, conversations=data.conversations)
 
 
-def _without_trained(data: _Read, own: _Read, folder: Path) -> Tokenised:
+def _without_trained(data: _Read, own: _Read, folder: Path) -> TokenizedData:
     """The rows with validation rows of their own, without those that are trained.
 
     Raises:
@@ -183,6 +190,6 @@ def _without_trained(data: _Read, own: _Read, folder: Path) -> Tokenised:
         )
     validation = own.rows
     if known.any():
-        validation, _ = parted(own.rows, known, folder / "validation.arrow", folder / "trained-too.arrow")
+        validation, _ = split_rows(own.rows, known, folder / "validation.arrow", folder / "trained-too.arrow")
     counts = replace(data.counts, validation=len(validation), trained_too=int(known.sum()))
-    return Tokenised(rows=data.rows, validation=validation, counts=counts, conversations=data.conversations)
+    return TokenizedData(rows=data.rows, validation=validation, counts=counts, conversations=data.conversations)

@@ -10,14 +10,14 @@ import torch
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Sharding as ShardingMode
 from finetune_trainer.data.templates.choose import use_chat_template
-from finetune_trainer.model.fit import require_fit
 from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
+from finetune_trainer.model.row_limits import require_rows_fit
 from finetune_trainer.train.context import Context
-from finetune_trainer.train.evaluate import ValidationRows
 from finetune_trainer.train.inputs import Inputs
-from finetune_trainer.train.rows import largest_id, longest_row
-from finetune_trainer.train.samples import Prompts, prompts_of
-from finetune_trainer.train.tokenised import Tokenised, tokenised_once
+from finetune_trainer.train.samples import Prompts, tokenize_prompts
+from finetune_trainer.train.token_dataset import largest_id, longest_row
+from finetune_trainer.train.tokenized_data import TokenizedData, tokenize_data_once
+from finetune_trainer.train.validation_loss import ValidationRows
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Materials:
+class ModelAndData:
     """All of it, fitting together.
 
     Attributes:
@@ -39,7 +39,7 @@ class Materials:
     """
 
     tokenizer: Any
-    data: Tokenised
+    data: TokenizedData
     validation: ValidationRows | None
     prompts: Prompts
     base: Any
@@ -47,7 +47,7 @@ class Materials:
     sharding: "Sharding | None" = None
 
 
-def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context) -> Materials:
+def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Context) -> ModelAndData:
     """Loads them; `model` is the base model's folder.
 
     The base model is read while the rows are tokenised: one waits for the disk and the GPU, the other computes.
@@ -62,15 +62,15 @@ def load_materials(recipe: Recipe, inputs: Inputs, model: Path, context: Context
     sharding = _sharding(recipe, context.process_group)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-model") as loader:
         loading = loader.submit(load_base, model, recipe.model, dtype, sharding)
-        data = tokenised_once(recipe, inputs, tokenizer, context)
-        prompts = prompts_of(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
+        data = tokenize_data_once(recipe, inputs, tokenizer, context)
+        prompts = tokenize_prompts(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
     context.raise_if_stopping()
     base = loading.result()
     for rows in (data.rows, *([data.validation] if data.validation is not None else [])):
         length = recipe.dataset.max_length
-        require_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
+        require_rows_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
     context.raise_if_stopping()
-    return Materials(
+    return ModelAndData(
         tokenizer=tokenizer,
         data=data,
         validation=ValidationRows(data.validation) if data.validation is not None else None,

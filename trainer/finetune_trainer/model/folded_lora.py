@@ -23,7 +23,7 @@ _TOKENS_A_RANK = 8
 """Tokens that folding is worth, for each rank: it takes an eighth of the product then, and less with more."""
 
 
-class FoldedAdapters:
+class FoldedLora:
     """Has the 4-bit layers of a PEFT model compute so, whenever their numbers and their adapter allow it.
 
     Args:

@@ -128,7 +128,7 @@ def _log_probs(
     return (score - top - total.log())[:, 0]
 
 
-def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda: None) -> bool:
+def use_frozen_lm_head(model: Any, before: Callable[[], object] = lambda: None) -> bool:
     """Puts this module's head in the place of TRL's, where it knows the model's; call it once the trainer is made.
 
     Args:
@@ -138,7 +138,7 @@ def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda:
     Returns:
         Whether it has taken the place.
     """
-    if not head_is_plain(model):
+    if not is_plain_lm_head(model):
         return False
     fused = model.forward
 
@@ -163,7 +163,7 @@ def score_trained_tokens_only(model: Any, before: Callable[[], object] = lambda:
     return True
 
 
-def head_is_plain(model: Any) -> bool:
+def is_plain_lm_head(model: Any) -> bool:
     """Whether a model's logits are its last hidden states through a frozen linear layer and no more.
 
     Some models scale their logits (Granite, Cohere), each in its own words: so the model is asked, with a few tokens.

@@ -10,10 +10,10 @@ from finetune_trainer.contract.recipe import TrainingSpec
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RESTARTS, Scheduler
 
 
-def trainer_settings(
+def training_arguments(
     spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, gradient_checkpointing: bool
 ) -> SFTConfig:
-    """SFTConfig for a run; one batch is one optimizer step, which train/make.py splits.
+    """SFTConfig for a run; one batch is one optimizer step, which train/assembly.py splits.
 
     Args:
         spec: the training section.

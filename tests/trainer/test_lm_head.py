@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.head import FrozenHeadLogProbs, Tile, head_is_plain, score_trained_tokens_only
-from finetune_trainer.train.make import make_trainer
+from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.lm_head import FrozenHeadLogProbs, Tile, is_plain_lm_head, use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, collate_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import LocalRun
@@ -51,7 +51,7 @@ def test_numbers_are_trls() -> None:
     model = _model()
     add_fused_lm_head(model)
     expected = _loss_and_gradient(model)
-    score_trained_tokens_only(model)
+    use_frozen_lm_head(model)
     found = _loss_and_gradient(model)
 
     assert torch.equal(found[1], expected[1])
@@ -63,16 +63,16 @@ def test_numbers_are_trls() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_numbers_are_those_of_whole_logits(bias: bool, tile: Tile) -> None:
     torch.manual_seed(2)
-    head, ids = torch.nn.Linear(8, 40, bias=bias, dtype=torch.float64), torch.tensor([0, 39, 7, 7, 1])
-    head = head.to(torch.float32).requires_grad_(False)
+    lm_head, ids = torch.nn.Linear(8, 40, bias=bias, dtype=torch.float64), torch.tensor([0, 39, 7, 7, 1])
+    lm_head = lm_head.to(torch.float32).requires_grad_(False)
     hidden = torch.randn(5, 8, requires_grad=True)
 
     with torch.no_grad():
         # Higher and higher, lower and lower, and far apart: the sums of the words so far fade, or what follows does.
-        head.weight *= torch.linspace(-30, 30, 40)[:, None]
+        lm_head.weight *= torch.linspace(-30, 30, 40)[:, None]
 
-    found = FrozenHeadLogProbs.apply(hidden, head.weight, head.bias, ids, tile)
-    expected = torch.log_softmax(head(hidden), -1).gather(1, ids[:, None])[:, 0]
+    found = FrozenHeadLogProbs.apply(hidden, lm_head.weight, lm_head.bias, ids, tile)
+    expected = torch.log_softmax(lm_head(hidden), -1).gather(1, ids[:, None])[:, 0]
     torch.testing.assert_close(found, expected)
     weights = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0])
     torch.testing.assert_close(
@@ -94,19 +94,19 @@ def test_without_a_backward_pass_a_tile_takes_one_product() -> None:
     """What measures a model needs no gradient; the numbers are the same."""
     hidden, weight, ids, tile = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7), Tile(4, 6)
 
-    with _Products() as measured:  # type: ignore[no-untyped-call]
+    with _Products() as validation_losses:  # type: ignore[no-untyped-call]
         found = FrozenHeadLogProbs.apply(hidden, weight, None, ids, tile)
     with _Products() as trained:  # type: ignore[no-untyped-call]
         expected = FrozenHeadLogProbs.apply(hidden.clone().requires_grad_(), weight, None, ids, tile)
 
     assert torch.equal(found, expected)
-    assert (measured.count, trained.count) == (4, 8)
+    assert (validation_losses.count, trained.count) == (4, 8)
 
 
 def test_a_pass_without_a_trained_token_has_no_gradient_and_no_error() -> None:
     model = _model()
     add_fused_lm_head(model)
-    score_trained_tokens_only(model)
+    use_frozen_lm_head(model)
 
     out = model(input_ids=IDS, labels=torch.full_like(IDS, IGNORED), use_cache=False, fused_lm_head=True)
     out.log_probs.sum().backward()
@@ -130,9 +130,9 @@ def test_models_that_change_their_logits_keep_trls_head(kind: str) -> None:
     add_fused_lm_head(model)
     before = model.forward
 
-    score_trained_tokens_only(model)
+    use_frozen_lm_head(model)
 
-    assert head_is_plain(model) is plain
+    assert is_plain_lm_head(model) is plain
     assert (model.forward is before) is not plain
 
 
@@ -140,7 +140,7 @@ def test_a_trained_head_is_trls() -> None:
     model = _model()
     model.get_output_embeddings().requires_grad_(True)
 
-    assert not head_is_plain(model)
+    assert not is_plain_lm_head(model)
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -164,7 +164,7 @@ def test_logits_are_never_whole(packing: str, local_run: Callable[..., LocalRun]
     model = load_base(tiny_model, run.recipe.model, torch.float32)
     rows = [{"input_ids": list(range(300)), "labels": list(range(300))}] * 2
     data = Dataset.from_list(rows)
-    trainer = make_trainer(run.recipe, model, tokenizer, data, torch.float32, tmp_path, [])
+    trainer = build_trainer(run.recipe, model, tokenizer, data, torch.float32, tmp_path, [])
     assert isinstance(trainer, StepTrainer)
     tile = 2**14
     monkeypatch.setitem(_tiles(), "cpu", tile)
@@ -177,6 +177,6 @@ def test_logits_are_never_whole(packing: str, local_run: Callable[..., LocalRun]
 
 
 def _tiles() -> dict[str, int]:
-    from finetune_trainer.train import head
+    from finetune_trainer.train import lm_head
 
-    return head._TILE_ELEMENTS
+    return lm_head._TILE_ELEMENTS

@@ -41,7 +41,7 @@ class LocalStep:
     stopped: bool = False
 
 
-class ParallelTrainer(StepTrainer):
+class DataParallelTrainer(StepTrainer):
     """StepTrainer for one of several processes.
 
     Attributes:
@@ -63,14 +63,14 @@ class ParallelTrainer(StepTrainer):
             else self.micro_batches.split(step, rank=world.rank, ranks=world.size)
         )
 
-    def summed(self, compute: Callable[[], float]) -> float:
+    def sum_over_processes(self, compute: Callable[[], float]) -> float:
         """The sum over the processes.
 
         Raises:
             StopRequested: in all of them, when one was told to go.
         """
         if self.others_ended:
-            return super().summed(compute)
+            return super().sum_over_processes(compute)
         part, stopped = 0.0, False
         try:
             part = compute()
@@ -81,7 +81,7 @@ class ParallelTrainer(StepTrainer):
             raise StopRequested
         return float(total)
 
-    def go_on_alone(self) -> None:
+    def continue_on_main_process(self) -> None:
         """The others end with the training."""
         self.others_ended = True
 
@@ -125,7 +125,7 @@ class ParallelTrainer(StepTrainer):
         world = self.process_group.world
         losses: list[torch.Tensor] = []
         try:
-            with self.adapter_unchanged():
+            with self.cached_lora_weights():
                 for number, micro_batch in enumerate(self.local_micro_batches(step)):
                     if self.stop_requested():
                         return LocalStep(loss=0.0, stopped=True)

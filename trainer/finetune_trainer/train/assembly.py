@@ -22,15 +22,15 @@ from finetune_trainer.model.adapter import (
     take_weights,
 )
 from finetune_trainer.model.attention import is_varlen
-from finetune_trainer.model.base import base_weights_that_are_trained
-from finetune_trainer.model.folded import FoldedAdapters
-from finetune_trainer.train.head import score_trained_tokens_only
+from finetune_trainer.model.base import trained_base_weights
+from finetune_trainer.model.folded_lora import FoldedLora
 from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
-from finetune_trainer.train.rows import longest_row
-from finetune_trainer.train.settings import trainer_settings
 from finetune_trainer.train.step_planning import free_device_bytes, plan_step_on_device
+from finetune_trainer.train.token_dataset import longest_row
+from finetune_trainer.train.training_arguments import training_arguments
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 from finetune_trainer.train.trainer import StepTrainer
 
 
-def make_trainer(
+def build_trainer(
     recipe: Recipe,
     model: Any,
     tokenizer: Any,
@@ -74,7 +74,7 @@ def make_trainer(
         recipe.model.device_map, processes=process_group.world.local_size if process_group else 1
     )
     plan = plan_step_on_device(recipe, model, dtype, packed=packed, longest=longest_row(rows), free_bytes=free_bytes)
-    settings = trainer_settings(recipe.training, dtype, folder, gradient_checkpointing=plan.gradient_checkpointing)
+    settings = training_arguments(recipe.training, dtype, folder, gradient_checkpointing=plan.gradient_checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
@@ -94,15 +94,15 @@ def make_trainer(
     # It prints every log entry to standard output.
     trainer.remove_callback(PrinterCallback)
     keep_in_float32(trainer.model)
-    folded = FoldedAdapters(trainer.model, kept=plan.keep_dequantized)
+    folded = FoldedLora(trainer.model, kept=plan.keep_dequantized)
     if plan.keep_dequantized and not plan.gradient_checkpointing:
         # They are all in memory at the end of every forward pass anyway.
-        trainer.adapter_unchanged = folded.unchanged
-    trainer.base_weights = base_weights_that_are_trained(trainer.model)
+        trainer.cached_lora_weights = folded.unchanged
+    trainer.base_weights = trained_base_weights(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)
     base, before = trainer.model.get_base_model(), sharding.need_head if sharding else lambda: None
-    plain = not trainer.aux_loss_enabled and score_trained_tokens_only(base, before)
+    plain = not trainer.aux_loss_enabled and use_frozen_lm_head(base, before)
     if sharding is not None:
         sharding.take_ends(base, plain_head=plain)
     trainer.agree_on_micro_batches()
@@ -112,11 +112,11 @@ def make_trainer(
 def _kind(process_group: "ProcessGroup | None", sharding: "Sharding | None") -> Callable[..., StepTrainer]:
     if process_group is None:
         return StepTrainer
-    from finetune_trainer.train.parallel import ParallelTrainer
-    from finetune_trainer.train.sharded import ShardedTrainer
+    from finetune_trainer.train.data_parallel import DataParallelTrainer
+    from finetune_trainer.train.sharded_parallel import ShardedTrainer
 
     return (
-        partial(ParallelTrainer, process_group)
+        partial(DataParallelTrainer, process_group)
         if sharding is None
         else partial(ShardedTrainer, sharding, process_group)
     )

@@ -13,7 +13,7 @@ import torch
 
 from finetune_trainer.train.micro_batches import ModelInputs, collate_rows
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.rows import row_lengths, trained_token_count
+from finetune_trainer.train.token_dataset import row_lengths, trained_token_count
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
@@ -53,7 +53,7 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     Raises:
         StopRequested: before a micro-batch.
     """
-    return trainer.summed(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
+    return trainer.sum_over_processes(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
 
 
 def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
@@ -63,7 +63,7 @@ def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=trainer.args.device)
     try:
-        with torch.no_grad(), trainer.adapter_unchanged(), trainer.compute_loss_context_manager():
+        with torch.no_grad(), trainer.cached_lora_weights(), trainer.compute_loss_context_manager():
             for group in rows.groups():
                 for micro_batch in trainer.local_micro_batches(group):
                     trainer.raise_if_stopping()

@@ -9,11 +9,11 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.tokenised import tokenised_once
+from finetune_trainer.train.tokenized_data import tokenize_data_once
 from trainer.running import QUESTIONS, LocalRun
 
 pytestmark = pytest.mark.trainer
-USER = "finetune_trainer.train.materials"
+USER = "finetune_trainer.train.model_and_data"
 PATIENCE = 60
 """Seconds after which the two are taken to run one after the other."""
 
@@ -31,7 +31,7 @@ def test_base_model_is_read_while_the_rows_are_tokenised(
         return call
 
     monkeypatch.setattr(f"{USER}.load_base", meeting(load_base))
-    monkeypatch.setattr(f"{USER}.tokenised_once", meeting(tokenised_once))
+    monkeypatch.setattr(f"{USER}.tokenize_data_once", meeting(tokenize_data_once))
 
     assert local_run(QUESTIONS)().outcome is Outcome.SUCCEEDED
 

@@ -20,7 +20,7 @@ Take = Callable[[str, torch.nn.Module], object]
 
 
 @contextmanager
-def layers_as_they_come(take: Take) -> Iterator[None]:
+def on_each_layer_loaded(take: Take) -> Iterator[None]:
     """Has `take` called with name and module of every decoder layer once its last weight is there.
 
     The last layers are complete only when loading ends; `take` is called for them then. What is no decoder layer by the

@@ -5,7 +5,7 @@ from typing import Any
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 
 
-def require_fit(model: Any, *, longest: int, largest_id: int, max_length: int) -> None:
+def require_rows_fit(model: Any, *, longest: int, largest_id: int, max_length: int) -> None:
     """Checks the tokenised rows against the model's sizes.
 
     Args:

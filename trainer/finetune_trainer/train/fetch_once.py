@@ -10,14 +10,14 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.train.context import Context
-from finetune_trainer.train.fetch import Fetched, fetch, fetch_all_but_checkpoint
+from finetune_trainer.train.fetch import FetchedInputs, fetch_inputs, fetch_inputs_without_checkpoint
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.resume import checkpoint_at
 
 _CHECKPOINT = "checkpoint"
 
 
-def fetch_once(recipe: Recipe, inputs: Inputs, process_group: ProcessGroup, context: Context) -> Fetched:
+def fetch_once(recipe: Recipe, inputs: Inputs, process_group: ProcessGroup, context: Context) -> FetchedInputs:
     """What the run needs, on this pod's disk; process 0 chooses the checkpoint.
 
     Raises:
@@ -28,20 +28,20 @@ def fetch_once(recipe: Recipe, inputs: Inputs, process_group: ProcessGroup, cont
     if not process_group.is_local_main_process:
         return _from_text(process_group.wait_for(key))
     if process_group.is_main_process:
-        fetched = fetch(recipe, inputs, context)
+        fetched = fetch_inputs(recipe, inputs, context)
         process_group.publish(_CHECKPOINT, str(fetched.checkpoint.uri) if fetched.checkpoint else "")
     else:
-        fetched = fetch_all_but_checkpoint(recipe, inputs, context)
+        fetched = fetch_inputs_without_checkpoint(recipe, inputs, context)
         chosen = process_group.wait_for(_CHECKPOINT)
         checkpoint = checkpoint_at(parse_uri(chosen), recipe, inputs, context) if chosen else None
-        fetched = Fetched(
+        fetched = FetchedInputs(
             model=fetched.model, licence=fetched.licence, initial_adapter=fetched.initial_adapter, checkpoint=checkpoint
         )
     process_group.publish(key, _to_text(fetched))
     return fetched
 
 
-def _to_text(fetched: Fetched) -> str:
+def _to_text(fetched: FetchedInputs) -> str:
     checkpoint = fetched.checkpoint
     return json.dumps(
         {
@@ -59,10 +59,10 @@ def _to_text(fetched: Fetched) -> str:
     )
 
 
-def _from_text(text: str) -> Fetched:
+def _from_text(text: str) -> FetchedInputs:
     values = json.loads(text)
     checkpoint = values["checkpoint"]
-    return Fetched(
+    return FetchedInputs(
         model=Path(values["model"]),
         licence=values["licence"],
         initial_adapter=Path(values["adapter"]) if values["adapter"] else None,

@@ -15,13 +15,13 @@ import torch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharding import Sharding
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
 from finetune_trainer.train.micro_batches import ModelInputs
-from finetune_trainer.train.parallel import LocalStep, ParallelTrainer, micro_batch_seed
 from finetune_trainer.train.trainer import StopRequested
 
 
-class ShardedTrainer(ParallelTrainer):
-    """ParallelTrainer for one of several processes that each hold a part of the base model.
+class ShardedTrainer(DataParallelTrainer):
+    """DataParallelTrainer for one of several processes that each hold a part of the base model.
 
     Attributes:
         sharding: how they give each other what they need.
@@ -52,20 +52,20 @@ class ShardedTrainer(ParallelTrainer):
         elif self._any_process(self.stop_requested())[0]:
             raise StopRequested
 
-    def go_on_alone(self) -> None:
+    def continue_on_main_process(self) -> None:
         """Process 0 goes on; this call returns in the others when it needs nothing more of them."""
-        super().go_on_alone()
+        super().continue_on_main_process()
         self.sharding.end()
         if self.process_group.is_main_process:
             self.sharding.lead()
         else:
             self.sharding.follow()
 
-    def need_whole(self, module: torch.nn.Module) -> None:
+    def unshard(self, module: torch.nn.Module) -> None:
         """Makes a module's weights readable, until the next module's are asked for."""
         self.sharding.whole(module)
 
-    def dismiss_others(self) -> None:
+    def release_other_processes(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""
         self.sharding.dismiss()
 
