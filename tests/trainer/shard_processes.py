@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.distributed.world import World
 from trainer.pods import free_port
 
@@ -43,11 +43,11 @@ def _run(look: Look, folder: Path, rank: int, port: int) -> None:
     process_group.barrier()
 
 
-def base_bytes(model: Any, sharding: Sharding | None = None) -> int:
+def base_bytes(model: Any, sharded_weights: ShardedWeights | None = None) -> int:
     """Bytes of memory behind the base model's weights and their scales, and behind this process's parts of them."""
     base = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     states = [weight.quant_state for weight in base if hasattr(weight, "quant_state")]
     scales = [state.absmax for state in states] + [state.state2.absmax for state in states if state.nested]
-    parts = [shard.own for shard in sharding._shards] if sharding else []
+    parts = [flat.local_shard for flat in sharded_weights._flat_parameters] if sharded_weights else []
     storages = {part.untyped_storage()._cdata: part.untyped_storage().nbytes() for part in (*base, *scales, *parts)}
     return sum(storages.values())

@@ -18,7 +18,7 @@ from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.contract.termination import Termination
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.train.assembly import build_trainer
@@ -112,25 +112,25 @@ def test_architectures(architecture: str, tmp_path: Path) -> None:
     spec = ModelSpec(uri=f"file://{tmp_path}", quantization={"type": "nf4" if architecture == "phi3" else "none"})
     ids = torch.arange(20)[None] * 3
 
-    def losses(sharding: Sharding | None, *, checkpointing: bool) -> list[torch.Tensor]:
+    def losses(sharded_weights: ShardedWeights | None, *, checkpointing: bool) -> list[torch.Tensor]:
         torch.manual_seed(5)
-        model = load_base(tmp_path, spec, torch.float32, sharding).train()
+        model = load_base(tmp_path, spec, torch.float32, sharded_weights).train()
         adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
         if checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        if sharding is not None:
-            sharding.take_ends(model, plain_head=False)
+        if sharded_weights is not None:
+            sharded_weights.shard_embeddings_and_head(model, plain_head=False)
         torch.manual_seed(7)
         loss = adapted(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         return [loss.detach(), *(weight.grad for weight in adapted.parameters() if weight.grad is not None)]
 
     for checkpointing in (False, True):
-        sharding = Sharding(alone(), lambda _: False)
-        found, expected = (losses(one, checkpointing=checkpointing) for one in (sharding, None))
+        sharded_weights = ShardedWeights(alone(), lambda _: False)
+        found, expected = (losses(one, checkpointing=checkpointing) for one in (sharded_weights, None))
         assert len(found) == len(expected) > 3
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-        sharding.require_complete()
+        sharded_weights.require_pass_complete()
 
 
 def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path) -> None:
@@ -149,7 +149,9 @@ def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path)
     assert sum(module in next_modules for module in before) <= 1
 
 
-def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | None, **model: Any) -> StepTrainer:
+def _trainer(
+    process_group: ProcessGroup, folder: Path, sharded_weights: ShardedWeights | None, **model: Any
+) -> StepTrainer:
     """Two steps of 8 equally long rows in passes of 4."""
     tiny, number = folder / "model", len(list(folder.glob(f"work-{process_group.world.rank}-*")))
     recipe = recipe_of(
@@ -158,7 +160,7 @@ def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | Non
         folder,
         training={"maxSteps": 2, "batchSize": 8},
         lora={"dropout": "0.1"},
-        model={"quantization": model, "sharding": "full" if sharding else "none"},
+        model={"quantization": model, "sharding": "full" if sharded_weights else "none"},
         **TWO,
     )
     work = folder / f"work-{process_group.world.rank}-{number}"
@@ -167,7 +169,7 @@ def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | Non
         (TokenRow(ids=tuple(range(5 + n, 5 + n + LENGTH)), trained=(True,) * LENGTH) for n in range(16)),
         work / "rows.arrow",
     )
-    base = load_base(tiny, recipe.model, torch.float32, sharding)
+    base = load_base(tiny, recipe.model, torch.float32, sharded_weights)
     trainer = build_trainer(
         recipe,
         base,
@@ -177,7 +179,7 @@ def _trainer(process_group: ProcessGroup, folder: Path, sharding: Sharding | Non
         work,
         [],
         process_group=process_group,
-        sharding=sharding,
+        sharded_weights=sharded_weights,
     )
     trainer.micro_batches = MicroBatches(packed=True, max_tokens=4 * LENGTH, max_rows=8, pad_id=0)
     return trainer
@@ -190,7 +192,7 @@ def _weights(trainer: StepTrainer) -> dict[str, torch.Tensor]:
 def _told_in_a_step(process_group: ProcessGroup, folder: Path) -> int:
     """Process 1 is told to go before the second pass of step 2; both leave, and save step 1."""
     trainer, asked = (
-        _trainer(process_group, folder, Sharding(process_group, lambda _: False), type="none"),
+        _trainer(process_group, folder, ShardedWeights(process_group, lambda _: False), type="none"),
         iter(range(100)),
     )
     trainer.stop_requested = lambda: (
@@ -209,8 +211,8 @@ def _looks(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
 def _with_memory_that_runs_out(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
     """Once before the first layer, and once in the middle of a pass, in process 1 alone."""
     made, sizes = [], []
-    for sharding in (None, Sharding(process_group, lambda _: False)):
-        trainer = _trainer(process_group, folder, sharding, type="fp4", doubleQuant=False)
+    for sharded_weights in (None, ShardedWeights(process_group, lambda _: False)):
+        trainer = _trainer(process_group, folder, sharded_weights, type="fp4", doubleQuant=False)
         places = (trainer.model, trainer.model.get_base_model().model.layers[1].mlp)
         left = [1, 2] if process_group.world.rank == 1 else [0, 0]
 
@@ -223,7 +225,7 @@ def _with_memory_that_runs_out(process_group: ProcessGroup, folder: Path) -> dic
             place.register_forward_pre_hook(lambda *of, number=number, look=look: look(number, *of))
         trainer.train_from(None)
         made.append(_weights(trainer))
-        sizes.append(base_bytes(trainer.model, sharding))
+        sizes.append(base_bytes(trainer.model, sharded_weights))
     return {"whole": made[0], "sharded": made[1], "sizes": sizes, "passes": trainer.micro_batches.max_tokens}
 
 

@@ -1,8 +1,8 @@
-"""The frozen weights of one module, divided over processes: each keeps a part of their bytes, and has all for moments.
+"""The frozen weights of one module as one flat buffer, of which each process keeps a shard.
 
-What is divided are bytes, whatever they mean: packed 4-bit weights, their scales, plain numbers. All tensors of the
-module become views of one storage, which is emptied between two uses and filled again. Views that autograd has kept of
-them are filled with it, so nothing of the arithmetic knows.
+The buffer is bytes, whatever they mean: packed 4-bit weights, their scales, plain numbers. All tensors of the
+module become views of one storage, which is freed between two uses and filled again. Views that autograd has saved are
+filled with it, so the arithmetic does not change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,66 +13,66 @@ _ALIGNED = 256
 """Bytes that a tensor's place is a multiple of: what CUDA's allocator gives, and kernels may rely on."""
 
 
-class Shard:
-    """The tensors of one module; they are whole between `allocate`, which leaves their values open, and `release`.
+class FlatParameters:
+    """The tensors of one module; all bytes are there between `allocate`, which leaves them undefined, and `release`.
 
     Args:
         name: the module's, for messages.
-        tensors: whose values are taken; from now on they are views of the one storage.
+        tensors: become views of the one storage, with their values.
         rank: this process's number.
         ranks: how many processes there are.
 
     Attributes:
         name: the module's.
-        size: bytes of the tensors.
-        own: this process's part of the bytes.
-        whole: all bytes: the parts one after the other, by rank.
+        size_bytes: bytes of the tensors.
+        local_shard: this process's bytes.
+        unsharded: all bytes: the shards one after the other, by rank.
     """
 
     def __init__(self, name: str, tensors: Sequence[torch.Tensor], rank: int, ranks: int) -> None:
         self.name = name
-        self.size = sum(tensor.nbytes for tensor in tensors)
+        self.size_bytes = sum(tensor.nbytes for tensor in tensors)
         places, end = [], 0
         for tensor in tensors:
             places.append(end)
             end += _aligned(tensor.nbytes)
         part = _aligned(-(-end // ranks))
-        self.whole = torch.empty(ranks * part, dtype=torch.uint8, device=tensors[0].device)
+        self.unsharded = torch.empty(ranks * part, dtype=torch.uint8, device=tensors[0].device)
         for tensor, place in zip(tensors, places, strict=True):
-            view = self.whole[place : place + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+            view = self.unsharded[place : place + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
             view.copy_(tensor.detach())
             tensor.data = view
-        self.own = self.whole[rank * part : (rank + 1) * part].clone()
+        self.local_shard = self.unsharded[rank * part : (rank + 1) * part].clone()
         self.release()
 
     def allocate(self) -> None:
-        """Takes the memory for the whole."""
-        self.whole.untyped_storage().resize_(self.whole.numel())
+        """Allocates the memory of `unsharded`."""
+        self.unsharded.untyped_storage().resize_(self.unsharded.numel())
 
     def release(self) -> None:
-        """Gives it back."""
-        self.whole.untyped_storage().resize_(0)
+        """Frees the memory of `unsharded`."""
+        self.unsharded.untyped_storage().resize_(0)
 
     @property
-    def held(self) -> int:
-        """Bytes that this process has of it now, those that fill up included."""
-        return self.own.nbytes + self.whole.untyped_storage().nbytes()
+    def held_bytes(self) -> int:
+        """Bytes that this process has of it now, padding included."""
+        return self.local_shard.nbytes + self.unsharded.untyped_storage().nbytes()
 
 
 def frozen_tensors(
-    module: torch.nn.Module, prefix: str = "", spared: Callable[[str], bool] = lambda _: False
+    module: torch.nn.Module, prefix: str = "", is_ignored: Callable[[str], bool] = lambda _: False
 ) -> list[torch.Tensor]:
-    """What of a module can be divided: its weights and their scales.
+    """The tensors of a module that can be sharded: its weights and their scales.
 
     Not its biases, which a recipe may train in place and which are small.
 
     Args:
         module: the module, before it has an adapter.
         prefix: the module's name, with a dot.
-        spared: whether the weight of that name must stay whole.
+        is_ignored: whether the weight of that name is not sharded.
     """
     weights = module.named_parameters()
-    kept = [weight for name, weight in weights if not name.endswith("bias") and not spared(f"{prefix}{name}")]
+    kept = [weight for name, weight in weights if not name.endswith("bias") and not is_ignored(f"{prefix}{name}")]
     return [tensor for weight in kept for tensor in _with_scales(weight)]
 
 
@@ -85,5 +85,5 @@ def _with_scales(weight: torch.Tensor) -> Iterator[torch.Tensor]:
             yield state.state2.absmax
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGNED) * _ALIGNED
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // _ALIGNED) * _ALIGNED

@@ -38,7 +38,7 @@ from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.runtime.machine_errors import is_machines
 
 if TYPE_CHECKING:
-    from finetune_trainer.distributed.sharding import Sharding
+    from finetune_trainer.distributed.sharded_weights import ShardedWeights
 
 _DTYPES = {
     ComputeDtype.BFLOAT16: torch.bfloat16,
@@ -88,14 +88,16 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
     return tokenizer
 
 
-def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype, sharding: "Sharding | None" = None) -> Any:
+def load_base(
+    folder: Path, spec: ModelSpec, dtype: torch.dtype, sharded_weights: "ShardedWeights | None" = None
+) -> Any:
     """The base model, frozen parts quantised as the recipe says, on the device at hand.
 
     Args:
         folder: the model's files.
         spec: quantisation and attention.
         dtype: number type of the products and of the parts that stay unquantised.
-        sharding: takes every decoder layer as it comes; no more than two of them are there as a whole at a time.
+        sharded_weights: takes every decoder layer as it comes; no more than two of them are there as a whole at a time.
 
     Raises:
         TrainerError: the files are damaged, incomplete or of an architecture that is not known, or the recipe asks for
@@ -106,11 +108,11 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype, sharding: "Shar
     require_unquantised(spec.uri, config.to_dict())
     attention = _attention(spec.attention, config)
     placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
-    if sharding is not None and torch.cuda.is_available():
+    if sharded_weights is not None and torch.cuda.is_available():
         # Nothing can be moved later: plain weights would else come to the CPU first.
         placed = {"": torch.cuda.current_device()}
     try:
-        with on_each_layer_loaded(sharding.take_layer) if sharding is not None else nullcontext():
+        with on_each_layer_loaded(sharded_weights.shard_layer) if sharded_weights is not None else nullcontext():
             model, loaded = AutoModelForCausalLM.from_pretrained(
                 folder,
                 output_loading_info=True,
@@ -138,8 +140,8 @@ def load_base(folder: Path, spec: ModelSpec, dtype: torch.dtype, sharding: "Shar
     _require_on_gpus(model)
     _require_shapes(model)
     _keep_weights_as_packed(model)
-    if sharding is not None:
-        sharding.settle(model)
+    if sharded_weights is not None:
+        sharded_weights.require_all_layers(model)
     return model
 
 

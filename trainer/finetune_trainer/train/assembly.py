@@ -34,7 +34,7 @@ from finetune_trainer.train.training_arguments import training_arguments
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
-    from finetune_trainer.distributed.sharding import Sharding
+    from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.train.trainer import StepTrainer
 
 
@@ -48,7 +48,7 @@ def build_trainer(
     callbacks: Sequence[TrainerCallback],
     start: Path | None = None,
     process_group: "ProcessGroup | None" = None,
-    sharding: "Sharding | None" = None,
+    sharded_weights: "ShardedWeights | None" = None,
 ) -> StepTrainer:
     """The trainer, with the adapter put on the model and in float32, ready to train.
 
@@ -62,7 +62,7 @@ def build_trainer(
         callbacks: called by transformers' rules.
         start: weights of the adapter to continue from; None for a new one.
         process_group: the other processes of this training; None for one that trains alone.
-        sharding: how the model's weights are divided among them; None where each has all.
+        sharded_weights: how the model's weights are divided among them; None where each has all.
 
     Raises:
         TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
@@ -78,7 +78,7 @@ def build_trainer(
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     noise = Neftune.of(recipe.training)
-    trainer = _kind(process_group, sharding)(
+    trainer = _kind(process_group, sharded_weights)(
         model=model,
         args=settings,
         train_dataset=rows,
@@ -101,15 +101,15 @@ def build_trainer(
     trainer.base_weights = trained_base_weights(trainer.model)
     if start is not None:
         take_weights(trainer.model, start)
-    base, before = trainer.model.get_base_model(), sharding.need_head if sharding else lambda: None
+    base, before = trainer.model.get_base_model(), sharded_weights.unshard_head if sharded_weights else lambda: None
     plain = not trainer.aux_loss_enabled and use_frozen_lm_head(base, before)
-    if sharding is not None:
-        sharding.take_ends(base, plain_head=plain)
+    if sharded_weights is not None:
+        sharded_weights.shard_embeddings_and_head(base, plain_head=plain)
     trainer.agree_on_micro_batches()
     return trainer
 
 
-def _kind(process_group: "ProcessGroup | None", sharding: "Sharding | None") -> Callable[..., StepTrainer]:
+def _kind(process_group: "ProcessGroup | None", sharded_weights: "ShardedWeights | None") -> Callable[..., StepTrainer]:
     if process_group is None:
         return StepTrainer
     from finetune_trainer.train.data_parallel import DataParallelTrainer
@@ -117,8 +117,8 @@ def _kind(process_group: "ProcessGroup | None", sharding: "Sharding | None") -> 
 
     return (
         partial(DataParallelTrainer, process_group)
-        if sharding is None
-        else partial(ShardedTrainer, sharding, process_group)
+        if sharded_weights is None
+        else partial(ShardedTrainer, sharded_weights, process_group)
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.model import Sharding as ShardingMode
+from finetune_trainer.contract.recipe.model import Sharding
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
 from finetune_trainer.model.row_limits import require_rows_fit
@@ -21,7 +21,7 @@ from finetune_trainer.train.validation_loss import ValidationRows
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
-    from finetune_trainer.distributed.sharding import Sharding
+    from finetune_trainer.distributed.sharded_weights import ShardedWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class ModelAndData:
         prompts: those that base and tuned model are to answer.
         base: the base model, quantised.
         dtype: number type of the products.
-        sharding: how the base model's weights are divided over the processes; None where each has all.
+        sharded_weights: how the base model's weights are divided over the processes; None where each has all.
     """
 
     tokenizer: Any
@@ -44,7 +44,7 @@ class ModelAndData:
     prompts: Prompts
     base: Any
     dtype: torch.dtype
-    sharding: "Sharding | None" = None
+    sharded_weights: "ShardedWeights | None" = None
 
 
 def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Context) -> ModelAndData:
@@ -59,9 +59,9 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
-    sharding = _sharding(recipe, context.process_group)
+    sharded_weights = _sharded_weights(recipe, context.process_group)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="base-model") as loader:
-        loading = loader.submit(load_base, model, recipe.model, dtype, sharding)
+        loading = loader.submit(load_base, model, recipe.model, dtype, sharded_weights)
         data = tokenize_data_once(recipe, inputs, tokenizer, context)
         prompts = tokenize_prompts(recipe.evaluation.sample_prompts or (), tokenizer, conversations=data.conversations)
     context.raise_if_stopping()
@@ -77,14 +77,14 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
         prompts=prompts,
         base=base,
         dtype=dtype,
-        sharding=sharding,
+        sharded_weights=sharded_weights,
     )
 
 
-def _sharding(recipe: Recipe, process_group: "ProcessGroup | None") -> "Sharding | None":
-    if recipe.model.sharding is not ShardingMode.FULL or process_group is None:
+def _sharded_weights(recipe: Recipe, process_group: "ProcessGroup | None") -> "ShardedWeights | None":
+    if recipe.model.sharding is not Sharding.FULL or process_group is None:
         return None
-    from finetune_trainer.distributed.sharding import Sharding
+    from finetune_trainer.distributed.sharded_weights import ShardedWeights
 
     trained = [f".{name}." for name in recipe.lora.modules_to_save or ()]
-    return Sharding(process_group, spared=lambda weight: any(name in f".{weight}" for name in trained))
+    return ShardedWeights(process_group, is_ignored=lambda weight: any(name in f".{weight}" for name in trained))

@@ -187,7 +187,7 @@ def train_adapter(
         fetched.initial_adapter,
     )
     made_of = (model_and_data.base, model_and_data.tokenizer, model_and_data.data.rows, model_and_data.dtype)
-    trainer = build_trainer(recipe, *made_of, folder, callbacks, initial, process_group, model_and_data.sharding)
+    trainer = build_trainer(recipe, *made_of, folder, callbacks, initial, process_group, model_and_data.sharded_weights)
     if measure is not None:
         measure.measures(trainer)
     trainer.stop_requested, trainer.on_smaller_micro_batches = context.stop.is_set, report.smaller_micro_batches

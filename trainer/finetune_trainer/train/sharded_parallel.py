@@ -1,4 +1,4 @@
-"""The trainer where the base model's weights are divided over the processes (distributed/sharding.py).
+"""The trainer where the base model's weights are divided over the processes (distributed/sharded_weights.py).
 
 Every micro-batch of one process needs the shards of the others. So all go through a step round by round, and a process
 without a micro-batch in a round takes part in those of the others. Before each round they agree to go on: a stop, or
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.distributed.sharding import Sharding
+from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
 from finetune_trainer.train.micro_batches import ModelInputs
@@ -24,12 +24,14 @@ class ShardedTrainer(DataParallelTrainer):
     """DataParallelTrainer for one of several processes that each hold a part of the base model.
 
     Attributes:
-        sharding: how they give each other what they need.
+        sharded_weights: how they give each other what they need.
     """
 
-    def __init__(self, sharding: Sharding, process_group: ProcessGroup, *arguments: Any, **named: Any) -> None:
+    def __init__(
+        self, sharded_weights: ShardedWeights, process_group: ProcessGroup, *arguments: Any, **named: Any
+    ) -> None:
         super().__init__(process_group, *arguments, **named)
-        self.sharding = sharding
+        self.sharded_weights = sharded_weights
 
     def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
         """This process's share of an evaluation; it takes part in the micro-batches that the others have more."""
@@ -43,7 +45,7 @@ class ShardedTrainer(DataParallelTrainer):
                 yield micro_batch
                 continue
             self.raise_if_stopping()
-            self.sharding.serve(training=False)
+            self.sharded_weights.join_pass(training=False)
 
     def raise_if_stopping(self) -> None:
         """Raises StopRequested, in all processes, when one of them was told to go."""
@@ -55,19 +57,19 @@ class ShardedTrainer(DataParallelTrainer):
     def continue_on_main_process(self) -> None:
         """Process 0 goes on; this call returns in the others when it needs nothing more of them."""
         super().continue_on_main_process()
-        self.sharding.end()
+        self.sharded_weights.end_pass()
         if self.process_group.is_main_process:
-            self.sharding.lead()
+            self.sharded_weights.start_leading()
         else:
-            self.sharding.follow()
+            self.sharded_weights.follow_main_process()
 
     def unshard(self, module: torch.nn.Module) -> None:
         """Makes a module's weights readable, until the next module's are asked for."""
-        self.sharding.whole(module)
+        self.sharded_weights.unshard(module)
 
     def release_other_processes(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""
-        self.sharding.dismiss()
+        self.sharded_weights.release_followers()
 
     def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
         trained, size = self._trained_tokens(step), self.process_group.world.size
@@ -82,16 +84,16 @@ class ShardedTrainer(DataParallelTrainer):
                 return LocalStep(loss=0.0, stopped=True)
             micro_batch = next(own, None)
             if micro_batch is None:
-                self.sharding.serve(training=True)
+                self.sharded_weights.join_pass(training=True)
                 continue
             torch.manual_seed(
                 micro_batch_seed(self.args.seed, self.state.global_step, number * size + self.process_group.world.rank)
             )
-            self.sharding.begin(training=True)
+            self.sharded_weights.begin_pass(training=True)
             try:
                 losses.append(self._run_micro_batch(model, micro_batch, trained))
-                self.sharding.require_complete()
-                self.sharding.end()
+                self.sharded_weights.require_pass_complete()
+                self.sharded_weights.end_pass()
             except (RuntimeError, MemoryError) as error:
                 if memory_that_ran_out(error) is None:
                     raise
@@ -99,7 +101,7 @@ class ShardedTrainer(DataParallelTrainer):
                 traceback.clear_frames(error.__traceback__)
                 torch.cuda.empty_cache()
                 out_of_memory = error
-                self.sharding.finish()
+                self.sharded_weights.finish_pass()
         return LocalStep(
             loss=0.0 if out_of_memory else math.fsum(loss.item() for loss in losses), out_of_memory=out_of_memory
         )
