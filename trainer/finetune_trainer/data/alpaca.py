@@ -23,7 +23,7 @@ HISTORY: Final = "history"
 
 
 @dataclass(frozen=True, slots=True)
-class AlpacaShape:
+class AlpacaSchema:
     """Instruction, input if any, output, system message if any, tools and earlier turns if any."""
 
     instruction: str
@@ -39,19 +39,19 @@ class AlpacaShape:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return frozenset({self.instruction, self.input, self.output, self.system, HISTORY, *TOOLS})
 
     def fits(self, row: Row) -> bool:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return row.get(self.instruction) is not None and row.get(self.output) is not None
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return texts_misdeclared(columns, [self.instruction, self.output], optional=[self.input, self.system])
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         faults = column_faults(row, (self.instruction, self.output))
         for column in (self.input, self.system):
             given = row.get(column)
@@ -60,7 +60,7 @@ class AlpacaShape:
         return [*faults, *_history_faults(row.get(HISTORY)), *tools_of(row)[1]]
 
     def key(self, row: Row) -> int | None:
-        """See `Shape`."""
+        """See `RowSchema`."""
         instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
         given = row.get(self.input)
         context = "" if given is None or given == "" else sound(given)
@@ -74,7 +74,7 @@ class AlpacaShape:
         return hash((instruction, context, output))
 
     def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`. Instruction and input become one user turn, a blank line between them."""
+        """See `RowSchema`. Instruction and input become one user turn, a blank line between them."""
         asked, context = as_text(row[self.instruction]), as_text(row.get(self.input) or "")
         if context.strip():
             asked = f"{asked}\n\n{context}"

@@ -15,7 +15,7 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.shapes import Shape, columns_read, shapes
+from finetune_trainer.data.row_schemas import RowSchema, columns_read, row_schemas
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
@@ -37,46 +37,46 @@ _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class FoundShape:
+class DetectedSchema:
     """What the first rows are.
 
     Attributes:
-        shape: their shape; None when none of them has a known one.
+        row_schema: their shape; None when none of them has a known one.
         first: the first row; None when there is none at all.
         ignored: columns of the first rows, in order, that a row of the shape is not made of.
     """
 
-    shape: Shape | None
+    row_schema: RowSchema | None
     first: Row | None
     ignored: Sequence[str] = ()
 
 
-def find_shape(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> FoundShape:
+def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> DetectedSchema:
     """The rows' shape.
 
     Raises:
         TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
     """
-    candidates = shapes(dataset.schema_, dataset.fields)
+    candidates = row_schemas(dataset.schema_, dataset.fields)
     fitting = [0] * len(candidates)
     first: Row | None = None
     columns: dict[str, None] = {}
     for row in islice(_rows(dataset, objects, open_store), LOOKED_AT_ROWS):
         first = row if first is None else first
         columns |= dict.fromkeys(row)
-        for index, shape in enumerate(candidates):
-            fitting[index] += shape.fits(row)
+        for index, row_schema in enumerate(candidates):
+            fitting[index] += row_schema.fits(row)
     if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
-        return FoundShape(None, first)
+        return DetectedSchema(None, first)
     # One that is named by the user is taken in any case: every row will be told what it lacks.
     best = candidates[fitting.index(max(fitting))]
-    return FoundShape(best, first, [name for name in columns if name not in best.reads])
+    return DetectedSchema(best, first, [name for name in columns if name not in best.reads])
 
 
-def unknown_shape(row: Row, fields: Fields | None) -> Fault:
+def unknown_schema(row: Row, fields: Fields | None) -> Fault:
     """The fault of data whose columns are none that are known, or that `dataset.fields` names."""
-    possible = shapes(DatasetSchema.AUTO, fields) or shapes(DatasetSchema.AUTO, None)
-    known = list(dict.fromkeys(shape.columns for shape in possible))
+    possible = row_schemas(DatasetSchema.AUTO, fields) or row_schemas(DatasetSchema.AUTO, None)
+    known = list(dict.fromkeys(row_schema.columns for row_schema in possible))
     empty = [name for name in row if row[name] is None and name in columns_read(fields)]
     nothing = f", without a value: {', '.join(empty)}" if empty else ""
     return Fault(

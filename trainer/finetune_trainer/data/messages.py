@@ -17,7 +17,7 @@ _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class MessagesShape:
+class MessagesSchema:
     """A column with a list of turns. Their order is the chat template's matter; an assistant's turn there must be."""
 
     column: str
@@ -33,11 +33,11 @@ class MessagesShape:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return frozenset({self.column, self.system, *TOOLS})
 
     def fits(self, row: Row) -> bool:
-        """See `Shape`. A list without turns fits every pair of keys."""
+        """See `RowSchema`. A list without turns fits every pair of keys."""
         turns = row.get(self.column)
         if turns is None:
             return False
@@ -45,11 +45,11 @@ class MessagesShape:
         return not isinstance(first, dict) or self.role in first or self.content in first
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return turns_misdeclared(columns, self.column, self.role, self.content)
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return self._looked_at(row)[2]
 
     def _looked_at(self, row: Row) -> tuple[list[Message | None], Tools, list[Fault]]:
@@ -79,7 +79,7 @@ class MessagesShape:
         return [message for message, _ in read], tools, [*faults, *wrong, *self._system_faults(row, turns[0])]
 
     def key(self, row: Row) -> int | None:
-        """See `Shape`. Two words for one role make two rows."""
+        """See `RowSchema`. Two words for one role make two rows."""
         answered = False
         role_key, content_key, answers = self.role, self.content, _ANSWERS
         parts: list[str | bytes] = []
@@ -98,7 +98,7 @@ class MessagesShape:
         return hash(tuple(parts)) if plain else self._careful_key(row)
 
     def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return Conversation(place=place, messages=self.messages(row))
 
     def messages(self, row: Row) -> Messages:

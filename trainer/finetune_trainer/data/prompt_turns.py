@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
 from finetune_trainer.data.example import Conversation, Example, Messages, Place
-from finetune_trainer.data.messages import MessagesShape
+from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault, ProblemKind
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.tool_calls import TOOLS
 
 
 @dataclass(frozen=True, slots=True)
-class PromptTurnsShape:
+class PromptTurnsSchema:
     """A column with the turns of the prompt, and one with the turns that answer it."""
 
     prompt: str
@@ -33,29 +33,29 @@ class PromptTurnsShape:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return frozenset({self.prompt, self.completion, self.system, *TOOLS})
 
     def fits(self, row: Row) -> bool:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return isinstance(row.get(self.prompt), list) and isinstance(row.get(self.completion), list)
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         named = (self.prompt, self.completion)
         return [fault for name in named for fault in turns_misdeclared(columns, name, self.role, self.content)]
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`. An answer must be in the completion; the prompt needs none."""
+        """See `RowSchema`. An answer must be in the completion; the prompt needs none."""
         asked = [fault for fault in self._prompt.faults(row) if fault.kind is not ProblemKind.NO_ANSWER]
         return [*asked, *self._completion.faults(self._answers(row))]
 
     def key(self, row: Row) -> int | None:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return None if self.faults(row) else hash(repr(self._messages(row)))
 
     def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return Conversation(place=place, messages=self._messages(row))
 
     def _messages(self, row: Row) -> Messages:
@@ -68,9 +68,9 @@ class PromptTurnsShape:
         return {key: value for key, value in row.items() if key not in (*TOOLS, self.system)}
 
     @property
-    def _prompt(self) -> MessagesShape:
-        return MessagesShape(self.prompt, self.role, self.content, self.schema, self.system)
+    def _prompt(self) -> MessagesSchema:
+        return MessagesSchema(self.prompt, self.role, self.content, self.schema, self.system)
 
     @property
-    def _completion(self) -> MessagesShape:
-        return MessagesShape(self.completion, self.role, self.content, self.schema, self.system)
+    def _completion(self) -> MessagesSchema:
+        return MessagesSchema(self.completion, self.role, self.content, self.schema, self.system)

@@ -35,9 +35,9 @@ def read_examples(
     """
     scan = DatasetScan(dataset, objects, open_store, moved, duplicates)
     findings = scan.findings
-    for shape, file, line, row in scan:
+    for row_schema, file, line, row in scan:
         if not findings.count:
-            yield shape.build(row, Place(file=file, line=line, unit=scan.unit))
+            yield row_schema.build(row, Place(file=file, line=line, unit=scan.unit))
     findings.raise_if_any()
 
 

@@ -10,15 +10,15 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.detect import find_shape, unknown_shape
+from finetune_trainer.data.detect import detect_schema, unknown_schema
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.opening import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.records import Records, Row, TypedRecords
-from finetune_trainer.data.shapes import Shape
+from finetune_trainer.data.row_schemas import RowSchema
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
-ScannedRow = tuple[Shape, str, int, Row]
+ScannedRow = tuple[RowSchema, str, int, Row]
 """Shape, file, line, row."""
 
 
@@ -77,12 +77,12 @@ class DatasetScan:
         Raises:
             TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
         """
-        detected = find_shape(self._dataset, self._objects, self._open_store)
+        detected = detect_schema(self._dataset, self._objects, self._open_store)
         self.ignored = detected.ignored
         self._check_object_count()
         try:
             for source, name in zip(self._objects, self._names, strict=True):
-                yield from self._object(source, name, detected.shape)
+                yield from self._object(source, name, detected.row_schema)
         except _EndOfPassError:
             return
         if not self.rows and not self.findings.count:
@@ -90,7 +90,7 @@ class DatasetScan:
             fault = Fault(kind=ProblemKind.NO_ROWS, found=content, expected="rows", remedy="the dataset holds no rows")
             self.findings.add(fault, self._names[0] if self._names else "dataset", 1, 0)
 
-    def _object(self, source: SourceObject, name: str, known: Shape | None) -> Iterator[ScannedRow]:
+    def _object(self, source: SourceObject, name: str, known: RowSchema | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
         with self._open_store(parse_uri(source.uri)).open(source) as stream:
             stored = StoredBytes(stream, self._moved, hashed=expected is not None)
@@ -115,7 +115,7 @@ class DatasetScan:
                 )
                 self.findings.add(fault, name, 1, 0)
 
-    def _rows(self, records: Records, name: str, known: Shape | None, mark_bytes: int) -> Iterator[ScannedRow]:
+    def _rows(self, records: Records, name: str, known: RowSchema | None, mark_bytes: int) -> Iterator[ScannedRow]:
         """The sound rows of an object; offsets are `mark_bytes` more than the records say.
 
         Raises:
@@ -146,7 +146,7 @@ class DatasetScan:
                 if self.rows > max_rows:
                     raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number, offset)
                 if known is None:
-                    raise _EndOfPassError(unknown_shape(row, self._dataset.fields), number, offset)
+                    raise _EndOfPassError(unknown_schema(row, self._dataset.fields), number, offset)
                 key = known.key(row)
                 if key is None:
                     for fault in known.faults(row):

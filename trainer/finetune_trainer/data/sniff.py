@@ -11,7 +11,7 @@ from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSchem
 from finetune_trainer.data.json_line import is_cut_short, parse_row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.shapes import shapes
+from finetune_trainer.data.row_schemas import row_schemas
 
 UTF8_BOM = b"\xef\xbb\xbf"
 PARQUET_MAGIC = (b"PAR1", b"PARE")
@@ -141,7 +141,7 @@ def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
 
 
 def _is_row(row: Row, dataset: DatasetSpec) -> bool:
-    return any(shape.fits(row) for shape in shapes(DatasetSchema.AUTO, dataset.fields))
+    return any(row_schema.fits(row) for row_schema in row_schemas(DatasetSchema.AUTO, dataset.fields))
 
 
 def _first_key(line: bytes) -> Row:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
-from finetune_trainer.data.alpaca import AlpacaShape
+from finetune_trainer.data.alpaca import AlpacaSchema
 from finetune_trainer.data.columns import Columns, texts_misdeclared
 from finetune_trainer.data.example import Example, Place, PromptCompletion, Text
-from finetune_trainer.data.messages import MessagesShape
+from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault
-from finetune_trainer.data.prompt_turns import PromptTurnsShape
+from finetune_trainer.data.prompt_turns import PromptTurnsSchema
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import as_text, column_faults, sound
 
 
-class Shape(Protocol):
+class RowSchema(Protocol):
     """One shape of rows."""
 
     @property
@@ -59,7 +59,7 @@ class Shape(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TextShape:
+class TextSchema:
     """One column of running text."""
 
     column: str
@@ -72,33 +72,33 @@ class TextShape:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return frozenset({self.column})
 
     def fits(self, row: Row) -> bool:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return row.get(self.column) is not None
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return texts_misdeclared(columns, [self.column])
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return column_faults(row, (self.column,))
 
     def key(self, row: Row) -> int | None:
-        """See `Shape`."""
+        """See `RowSchema`."""
         text = sound(row.get(self.column))
         return None if text is None else hash(text)
 
     def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return Text(place=place, text=as_text(row[self.column]))
 
 
 @dataclass(frozen=True, slots=True)
-class PromptShape:
+class PromptSchema:
     """A prompt and its completion in a column each."""
 
     prompt: str
@@ -112,34 +112,34 @@ class PromptShape:
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return frozenset({self.prompt, self.completion})
 
     def fits(self, row: Row) -> bool:
-        """See `Shape`. Lists of turns are `PromptTurnsShape`'s."""
+        """See `RowSchema`. Lists of turns are `PromptTurnsSchema`'s."""
         prompt, completion = row.get(self.prompt), row.get(self.completion)
         listed = isinstance(prompt, list) and isinstance(completion, list)
         return prompt is not None and completion is not None and not listed
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return texts_misdeclared(columns, [self.prompt, self.completion])
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `Shape`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
+        """See `RowSchema`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
         return column_faults(row, (self.prompt, self.completion))
 
     def key(self, row: Row) -> int | None:
-        """See `Shape`."""
+        """See `RowSchema`."""
         prompt, completion = sound(row.get(self.prompt)), sound(row.get(self.completion))
         return None if prompt is None or completion is None else hash((prompt, completion))
 
     def build(self, row: Row, place: Place) -> Example:
-        """See `Shape`."""
+        """See `RowSchema`."""
         return PromptCompletion(place=place, prompt=as_text(row[self.prompt]), completion=as_text(row[self.completion]))
 
 
-def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
+def row_schemas(schema: DatasetSchema, fields: Fields | None) -> list[RowSchema]:
     """The shapes that rows may have, the richer one first: a row with messages and text is a conversation.
 
     Args:
@@ -151,22 +151,22 @@ def shapes(schema: DatasetSchema, fields: Fields | None) -> list[Shape]:
     role, content = names.role or "role", names.content or "content"
     speaker, value = names.role or "from", names.content or "value"
     system = names.system or "system"
-    every: list[Shape] = [
-        MessagesShape(names.messages or "messages", role, content, chat, system),
-        MessagesShape(names.messages or "conversations", speaker, value, gpt, system),
-        MessagesShape(names.messages or "conversations", role, content, chat, system),
-        MessagesShape(names.messages or "messages", speaker, value, gpt, system),
-        PromptShape(names.prompt or "prompt", names.completion or "completion"),
-        PromptTurnsShape(names.prompt or "prompt", names.completion or "completion", role, content, system),
-        AlpacaShape(names.instruction or "instruction", names.input or "input", names.output or "output", system),
-        TextShape(names.text or "text"),
+    every: list[RowSchema] = [
+        MessagesSchema(names.messages or "messages", role, content, chat, system),
+        MessagesSchema(names.messages or "conversations", speaker, value, gpt, system),
+        MessagesSchema(names.messages or "conversations", role, content, chat, system),
+        MessagesSchema(names.messages or "messages", speaker, value, gpt, system),
+        PromptSchema(names.prompt or "prompt", names.completion or "completion"),
+        PromptTurnsSchema(names.prompt or "prompt", names.completion or "completion", role, content, system),
+        AlpacaSchema(names.instruction or "instruction", names.input or "input", names.output or "output", system),
+        TextSchema(names.text or "text"),
     ]
     if schema is DatasetSchema.AUTO:
-        return [shape for shape in every if names.named <= FIELDS_OF[shape.schema]]
-    return [shape for shape in every if shape.schema is schema]
+        return [row_schema for row_schema in every if names.named <= FIELDS_OF[row_schema.schema]]
+    return [row_schema for row_schema in every if row_schema.schema is schema]
 
 
 def columns_read(fields: Fields | None) -> frozenset[str]:
     """The columns that a row of any schema may be made of, for formats that read columns apart."""
-    every = {*shapes(DatasetSchema.AUTO, fields), *shapes(DatasetSchema.AUTO, None)}
-    return frozenset(column for shape in every for column in shape.reads)
+    every = {*row_schemas(DatasetSchema.AUTO, fields), *row_schemas(DatasetSchema.AUTO, None)}
+    return frozenset(column for row_schema in every for column in row_schema.reads)
