@@ -154,7 +154,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     """Our trainer, over the rows' tokens, with loss on all of them as TRL has it."""
     from finetune_trainer.contract.recipe import Recipe
     from finetune_trainer.contract.recipe.dataset import Loss
-    from finetune_trainer.data.example import Conversation, Message, Messages, Place
+    from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
     from finetune_trainer.data.tokenize import RowTokenizer
     from finetune_trainer.train.assembly import build_trainer
     from finetune_trainer.train.token_dataset import write_rows
@@ -171,7 +171,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
         }
     )
     tokenize = RowTokenizer(tokenizer, Loss.ALL)
-    place = Place(file="corpus", line=1)
+    place = RowLocation(file="corpus", line=1)
     tokens = (
         tokenize(
             Conversation(place=place, messages=Messages(tuple(Message(**message) for message in item["messages"])))

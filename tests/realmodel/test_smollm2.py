@@ -19,13 +19,13 @@ HELD_OUT = 12
 def _answer_loss(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
     """Mean loss of the held-out answers, nats per token, one row at a time."""
     from finetune_trainer.contract.recipe.dataset import Loss
-    from finetune_trainer.data.example import Conversation, Message, Messages, Place
+    from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
     from finetune_trainer.data.tokenize import RowTokenizer
 
     tokenize, total, count = RowTokenizer(tokenizer, Loss.AUTO), 0.0, 0
     for line, row in enumerate(rows, 1):
         messages = tuple(Message(**message) for message in row["messages"])
-        tokens = tokenize(Conversation(place=Place(file="held-out", line=line), messages=Messages(messages)))
+        tokens = tokenize(Conversation(place=RowLocation(file="held-out", line=line), messages=Messages(messages)))
         ids = torch.tensor([tokens.ids])
         labels = torch.where(torch.tensor([tokens.trained]), ids, -100)
         with torch.no_grad():

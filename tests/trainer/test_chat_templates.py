@@ -13,7 +13,7 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.data.example import Conversation, Message, Messages, Place, Text
+from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation, Text
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
@@ -22,7 +22,7 @@ from trainer.families import FAMILIES, family_tokenizer, llama_2_tokenizer
 from trainer.running import LocalRun, folder_of, manifest_of
 
 pytestmark = pytest.mark.trainer
-PLACE = Place(file="chat.jsonl", line=3)
+PLACE = RowLocation(file="chat.jsonl", line=3)
 SYSTEM, HI, YO = ("system", "be kind"), ("user", "hi"), ("assistant", "yo man")
 BYE, OK = ("user", "bye"), ("assistant", "so long")
 ONE_TURN, TWO_TURNS = (HI, YO), (SYSTEM, HI, YO, BYE, OK)
@@ -290,7 +290,7 @@ def test_role_that_the_family_does_not_know_is_a_problem_of_the_row(family: Any)
 
 def test_inline_template_with_and_without_marks(family: Any) -> None:
     plain = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ eos_token }}{% endfor %}"
-    asking = plain + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    add_generation_prompt = plain + "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     marked = (
         "{% for m in messages %}{{ m.role ~ ': ' }}{% if m.role == 'assistant' %}"
         "{% generation %}{{ m.content ~ eos_token }}{% endgeneration %}{% else %}{{ m.content ~ eos_token }}{% endif %}"
@@ -298,12 +298,12 @@ def test_inline_template_with_and_without_marks(family: Any) -> None:
     )
 
     written = {}
-    for template in (plain, asking, marked):
+    for template in (plain, add_generation_prompt, marked):
         tokenizer = family("llama-2", template)
         row = RowTokenizer(tokenizer, Loss.AUTO)(conversation(HI, YO, BYE, OK))
         written[template] = shown(row, tokenizer)
 
-    assert written[asking] == written[marked]
+    assert written[add_generation_prompt] == written[marked]
     assert written[marked] == "user: hi</s>assistant: «yo man</s>»user: bye</s>assistant: «so long</s>»"
     # Without a generation prompt a server's prompt ends before the header, and the model is to write that too.
     assert written[plain] == "user: hi</s>«assistant: yo man</s>»user: bye</s>«assistant: so long</s>»"

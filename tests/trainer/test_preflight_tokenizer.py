@@ -10,7 +10,7 @@ import pytest
 from finetune_trainer.contract.recipe import StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import use_chat_template
@@ -26,7 +26,7 @@ from .families import FAMILIES, family_tokenizer, llama_2_tokenizer
 from .running import recipe_of
 
 pytestmark = pytest.mark.trainer
-PLACE = Place(file="train.jsonl", line=1)
+PLACE = RowLocation(file="train.jsonl", line=1)
 PLACES = Places(StorageSpec(), None)
 TEXTS = (
     "Water boils at 100 degrees.",

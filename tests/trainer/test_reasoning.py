@@ -10,10 +10,10 @@ import pytest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Messages
+from finetune_trainer.data.examples import Conversation, Message, Messages
+from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.read import read_examples
-from finetune_trainer.data.template import TrainedText
+from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
@@ -37,7 +37,7 @@ def makers(name: str) -> str:
 
 
 def trained(source: str, *turns: Message, loss: Loss = Loss.AUTO) -> list[str]:
-    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(Messages(turns))
+    text, spans = LossMask(ChatTemplate(source, TOKENS), SPECIAL, loss)(Messages(turns))
     return [text[span.start : span.end] for span in spans]
 
 

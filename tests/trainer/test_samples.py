@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune_trainer.data.asking import Asking
+from finetune_trainer.data.prompt_encoder import PromptEncoder
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
@@ -30,20 +30,24 @@ def test_a_prompt_is_a_turn_and_the_end_of_turn_ends_the_answer(family: str, tin
     tokenizer = family_tokenizer(family, tiny_model)
     tokenizer.chat_template = template_source(family)
 
-    asking = Asking(tokenizer, conversations=True)
+    prompt_encoder = PromptEncoder(tokenizer, conversations=True)
 
     turn = [{"role": "user", "content": "How do I reset my password?"}]
     # The marks of `generation` blocks are transformers' too.
     text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    assert list(asking("How do I reset my password?")) == tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert asking.ends == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END_OF_TURN[family])}
+    assert list(prompt_encoder("How do I reset my password?")) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompt_encoder.stop_ids == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(END_OF_TURN[family])}
 
 
 def test_where_rows_are_no_conversations_a_prompt_begins_a_text(tokenizer: Any) -> None:
-    asking = Asking(tokenizer, conversations=False)
+    prompt_encoder = PromptEncoder(tokenizer, conversations=False)
 
-    assert list(asking("<s>Water boils")) == list(asking("Water boils")) == tokenizer("Water boils")["input_ids"]
-    assert asking.ends == {tokenizer.eos_token_id}
+    assert (
+        list(prompt_encoder("<s>Water boils"))
+        == list(prompt_encoder("Water boils"))
+        == tokenizer("Water boils")["input_ids"]
+    )
+    assert prompt_encoder.stop_ids == {tokenizer.eos_token_id}
 
 
 @pytest.fixture

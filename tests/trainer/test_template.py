@@ -7,7 +7,7 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Messages, Place
+from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_tokenizer
@@ -51,7 +51,7 @@ ALTERNATING = (
 def _conversation(*contents: str, first: str = "user") -> Conversation:
     roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
     messages = tuple(Message(role=roles[index % 2], content=content) for index, content in enumerate(contents))
-    return Conversation(place=Place(file="chat.jsonl", line=3), messages=Messages(messages))
+    return Conversation(place=RowLocation(file="chat.jsonl", line=3), messages=Messages(messages))
 
 
 def conversation_row(conversation: Conversation, tokenizer: Any) -> TokenRow:

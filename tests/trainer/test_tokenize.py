@@ -6,12 +6,12 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
 from finetune_trainer.data.tokenize import RowTokenizer, token_rows
 from finetune_trainer.data.tokens import TokenCounts, TokenRow
 
 pytestmark = pytest.mark.trainer
-PLACE = Place(file="train.jsonl", line=7)
+PLACE = RowLocation(file="train.jsonl", line=7)
 
 
 def _row(example: Example, tokenizer: Any, loss: Loss = Loss.AUTO) -> TokenRow:

@@ -10,9 +10,9 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Messages, Place
+from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
+from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.choose import use_chat_template
@@ -69,7 +69,7 @@ def makers(name: str) -> str:
 
 
 def trained(source: str, messages: Messages, loss: Loss = Loss.AUTO) -> list[str]:
-    text, spans = TrainedText(ChatTemplate(source, TOKENS), SPECIAL, loss)(messages)
+    text, spans = LossMask(ChatTemplate(source, TOKENS), SPECIAL, loss)(messages)
     return [text[span.start : span.end] for span in spans]
 
 
@@ -106,7 +106,7 @@ def test_ids_are_those_of_transformers(name: str, turns: tuple[Message, ...], ti
     )["input_ids"]
 
     row = RowTokenizer(tokenizer, Loss.AUTO)(
-        Conversation(place=Place(file="a", line=1), messages=Messages(turns, TOOLS))
+        Conversation(place=RowLocation(file="a", line=1), messages=Messages(turns, TOOLS))
     )
 
     assert list(row.ids) == served
@@ -177,7 +177,7 @@ def test_turns_of_weight_0_are_not_trained(name: str, tiny_model: Path) -> None:
     refused = Message(role="assistant", content="No.", trained=False)
 
     def texts(*turns: Message, loss: Loss = Loss.AUTO) -> list[str]:
-        row = RowTokenizer(tokenizer, loss)(Conversation(place=Place(file="a", line=1), messages=Messages(turns)))
+        row = RowTokenizer(tokenizer, loss)(Conversation(place=RowLocation(file="a", line=1), messages=Messages(turns)))
         pairs = groupby(zip(row.ids, row.trained, strict=True), key=lambda pair: pair[1])
         return [tokenizer.decode([token for token, _ in group]) for on, group in pairs if on]
 

@@ -10,7 +10,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.preflight_report import DataProblem, Unit
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.problems import ProblemKind
-from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places

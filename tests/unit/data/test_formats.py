@@ -20,10 +20,10 @@ import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.delimited import DelimitedRecords
-from finetune_trainer.data.example import Conversation, Example, PromptCompletion, Text
+from finetune_trainer.data.examples import Conversation, Example, PromptCompletion, Text
 from finetune_trainer.data.json_document import JsonRecords
 from finetune_trainer.data.problems import Fault
-from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.records import Records
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.base import ObjectReplacedError

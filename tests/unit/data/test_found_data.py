@@ -11,8 +11,8 @@ import pytest
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data.example import Conversation, Example
-from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.examples import Conversation, Example
+from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places

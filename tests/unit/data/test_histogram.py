@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_trainer.data.histogram import LengthHistogram
-from finetune_trainer.data.sample import Sample
+from finetune_trainer.data.row_sampler import RowSampler
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1)
 
@@ -48,11 +48,11 @@ def test_without_rows_there_is_nothing() -> None:
 
 def taken(sizes: list[int], level: int) -> list[tuple[int, int]]:
     """Row numbers and weights."""
-    sample = Sample(level)
+    sample = RowSampler(level)
     found = []
     for number, size in enumerate(sizes):
         if weight := sample.next_weight():
-            sample.took(size)
+            sample.add(size)
             found.append((number, weight))
     return found
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place, PromptCompletion, Text
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
 from finetune_trainer.data.json_line import parse_carefully, parse_row
 from finetune_trainer.data.lines import LineSplitter
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.read import read_examples
+from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.sources import dataset_objects
 from finetune_trainer.storage.places import Places
@@ -65,7 +65,7 @@ def messages(*turns: tuple[str, str]) -> Messages:
 def test_examples(tmp_path: Path, row: object, expected: object) -> None:
     (tmp_path / "t.jsonl").write_bytes(b"\n" + lines(row))
     assert callable(expected)
-    assert read(uri=f"file://{tmp_path}/t.jsonl") == [expected(Place(file="t.jsonl", line=2))]
+    assert read(uri=f"file://{tmp_path}/t.jsonl") == [expected(RowLocation(file="t.jsonl", line=2))]
 
 
 def test_a_prefix_is_read_in_the_order_of_names_without_markers(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES, Loss
-from finetune_trainer.data.example import Message, Messages
+from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, for_servers, require_syntax, template_of

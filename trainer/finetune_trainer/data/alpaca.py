@@ -11,7 +11,7 @@ from typing import Final
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, texts_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import as_text, column_faults, sound, text_fault
@@ -73,7 +73,7 @@ class AlpacaSchema:
             return hash((instruction, given, output, row.get(self.system), json.dumps(more, sort_keys=True)))
         return hash((instruction, context, output))
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """See `RowSchema`. Instruction and input become one user turn, a blank line between them."""
         asked, context = as_text(row[self.instruction]), as_text(row.get(self.input) or "")
         if context.strip():

@@ -12,7 +12,7 @@ from typing import Final
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.opening import StoredBytes, open_records
+from finetune_trainer.data.open_records import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.row_schemas import RowSchema, columns_read, row_schemas

@@ -6,7 +6,7 @@ from typing import Any, Final, cast
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, Place
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import sound, text_fault
@@ -97,7 +97,7 @@ class MessagesSchema:
         plain = answered and not any(map(row.get, TOOLS)) and row.get(self.system) is None
         return hash(tuple(parts)) if plain else self._careful_key(row)
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """See `RowSchema`."""
         return Conversation(place=place, messages=self.messages(row))
 

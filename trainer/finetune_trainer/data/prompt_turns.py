@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
-from finetune_trainer.data.example import Conversation, Example, Messages, Place
+from finetune_trainer.data.examples import Conversation, Example, Messages, RowLocation
 from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault, ProblemKind
 from finetune_trainer.data.records import Row
@@ -54,7 +54,7 @@ class PromptTurnsSchema:
         """See `RowSchema`."""
         return None if self.faults(row) else hash(repr(self._messages(row)))
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """See `RowSchema`."""
         return Conversation(place=place, messages=self._messages(row))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.examples import Message
 
 KEY: Final = "reasoning_content"
 NAMES: Final = (KEY, "reasoning", "thinking")

@@ -11,7 +11,7 @@ from typing import Protocol
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
 from finetune_trainer.data.alpaca import AlpacaSchema
 from finetune_trainer.data.columns import Columns, texts_misdeclared
-from finetune_trainer.data.example import Example, Place, PromptCompletion, Text
+from finetune_trainer.data.examples import Example, PromptCompletion, RowLocation, Text
 from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.prompt_turns import PromptTurnsSchema
@@ -53,7 +53,7 @@ class RowSchema(Protocol):
         """Equal for rows that train the same, for different ones by a chance of 2^-64; None for a row with faults."""
         ...
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """The example that a row without faults is."""
         ...
 
@@ -92,7 +92,7 @@ class TextSchema:
         text = sound(row.get(self.column))
         return None if text is None else hash(text)
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """See `RowSchema`."""
         return Text(place=place, text=as_text(row[self.column]))
 
@@ -134,7 +134,7 @@ class PromptSchema:
         prompt, completion = sound(row.get(self.prompt)), sound(row.get(self.completion))
         return None if prompt is None or completion is None else hash((prompt, completion))
 
-    def build(self, row: Row, place: Place) -> Example:
+    def build(self, row: Row, place: RowLocation) -> Example:
         """See `RowSchema`."""
         return PromptCompletion(place=place, prompt=as_text(row[self.prompt]), completion=as_text(row[self.completion]))
 

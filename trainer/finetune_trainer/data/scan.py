@@ -12,7 +12,7 @@ from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.detect import detect_schema, unknown_schema
 from finetune_trainer.data.duplicates import DuplicateCounter
-from finetune_trainer.data.opening import StoredBytes, open_records
+from finetune_trainer.data.open_records import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.records import Records, Row, TypedRecords
 from finetune_trainer.data.row_schemas import RowSchema

@@ -16,9 +16,9 @@ from functools import cached_property
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Example, Message, Messages, PromptCompletion, Text
+from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, Text
+from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
-from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
 from finetune_trainer.data.tokens import TokenCounts, Tokenizer, TokenRow, special_texts
 
@@ -88,18 +88,18 @@ class RowTokenizer:
         source = {Text: texts, PromptCompletion: prompts, Conversation: conversations}
         return [next(source[type(example)]) for example in examples]
 
-    def beginning(self, text: str) -> tuple[int, ...]:
+    def encode_beginning(self, text: str) -> tuple[int, ...]:
         """The ids of a text that the model is to go on with."""
         return (*self._bos, *self._encode([self._without_bos(text)])[0])
 
-    def asked(self, content: str) -> tuple[int, ...]:
+    def encode_first_turn(self, content: str) -> tuple[int, ...]:
         """The ids of a conversation that begins with this user's turn, up to where the assistant is to write.
 
         Raises:
             FaultError: the chat template refuses it.
             TrainerError: the model has no chat template.
         """
-        return self._encode([self._trained_text.prompt(Messages((Message(role="user", content=content),)))])[0]
+        return self._encode([self._loss_mask.prompt(Messages((Message(role="user", content=content),)))])[0]
 
     def _texts(self, examples: Sequence[Text]) -> Sequence[TokenRow | Fault]:
         if examples and self._loss in (Loss.ASSISTANT, Loss.COMPLETION):
@@ -129,7 +129,7 @@ class RowTokenizer:
         places: list[int] = []
         for index, example in enumerate(examples):
             try:
-                text, trained = self._trained_text(example.messages)
+                text, trained = self._loss_mask(example.messages)
             except FaultError as error:
                 rows.append(error.fault)
                 continue
@@ -146,7 +146,7 @@ class RowTokenizer:
         return rows
 
     @cached_property
-    def _trained_text(self) -> TrainedText:
+    def _loss_mask(self) -> LossMask:
         """Made for the first conversation: other rows need no chat template."""
         source = template_of(self._tokenizer.chat_template)
         if source is None:
@@ -160,7 +160,7 @@ class RowTokenizer:
             template = ChatTemplate(source, self._tokenizer.special_tokens_map)
         except ValueError as error:
             raise TrainerError(FailureReason.MODEL_INVALID, f"the model's chat template {error}") from error
-        return TrainedText(template, special_texts(self._tokenizer), self._loss)
+        return LossMask(template, special_texts(self._tokenizer), self._loss)
 
     def _encode(self, texts: list[str]) -> list[tuple[int, ...]]:
         encoded = self._tokenizer(texts, add_special_tokens=False) if texts else {"input_ids": []}

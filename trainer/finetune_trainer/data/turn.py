@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from finetune_trainer.data.example import Message
+from finetune_trainer.data.examples import Message
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_shown, shown
 from finetune_trainer.data.reasoning import KEY, NAMES
 from finetune_trainer.data.text_check import joined_parts, text_fault

@@ -17,9 +17,9 @@ from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.uri import Scheme, parse_uri
-from finetune_trainer.data.example import Conversation, Place
+from finetune_trainer.data.examples import Conversation, RowLocation
 from finetune_trainer.data.problems import KEPT, Findings, keys_shown
-from finetune_trainer.data.read import for_validation
+from finetune_trainer.data.read_examples import for_validation
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.choose import check_syntax, template_unused
@@ -306,7 +306,7 @@ class _Checks:
                 counted.take(row, counted.next_weight())
             for shape, file, line, found in rows:
                 if weight := counted.next_weight():
-                    counted.take(shape.build(found, Place(file=file, line=line, unit=scan.unit)), weight)
+                    counted.take(shape.build(found, RowLocation(file=file, line=line, unit=scan.unit)), weight)
         else:
             for _ in rows:
                 pass
@@ -346,7 +346,7 @@ class _Checks:
         counted = trained.another(self._findings()) if isinstance(trained, TokenPass) else None
         for shape, file, line, found in scan:
             if counted is not None and (weight := counted.next_weight()):
-                counted.take(shape.build(found, Place(file=file, line=line, unit=scan.unit)), weight)
+                counted.take(shape.build(found, RowLocation(file=file, line=line, unit=scan.unit)), weight)
         scan.findings.raise_if_any()
         talks = scan.schema not in (DatasetSchema.TEXT, DatasetSchema.PROMPT_COMPLETION)
         if dataset.chat_template is not None and not talks:

@@ -13,7 +13,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.data.example import Conversation, Example, Place
+from finetune_trainer.data.examples import Conversation, Example, RowLocation
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.data.templates.builtin import template_label, template_source
@@ -58,7 +58,7 @@ def first_rows(scan: DatasetScan, rows: Iterator[ScannedRow]) -> list[Example]:
     taken: list[Example] = []
     size = 0
     for shape, file, line, row in rows:
-        example = shape.build(row, Place(file=file, line=line, unit=scan.unit))
+        example = shape.build(row, RowLocation(file=file, line=line, unit=scan.unit))
         taken.append(example)
         size += characters(example)
         if not isinstance(example, Conversation) or len(taken) == _FIRST_ROWS or size >= _FIRST_CHARACTERS:

@@ -4,10 +4,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.preflight_report import TokenBucket, TokenStatistics
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
-from finetune_trainer.data.example import Example
+from finetune_trainer.data.examples import Example
 from finetune_trainer.data.histogram import LengthHistogram
 from finetune_trainer.data.problems import Fault, Findings
-from finetune_trainer.data.sample import LEVEL_CHARACTERS, Sample
+from finetune_trainer.data.row_sampler import LEVEL_CHARACTERS, RowSampler
 from finetune_trainer.data.tokenize import RowTokenizer, characters
 from finetune_trainer.data.tokens import TokenCounts, Tokenizer
 
@@ -33,7 +33,7 @@ class TokenPass:
         self._tokenizer, self._level = tokenizer, level_characters
         self._tokenize = RowTokenizer(tokenizer, recipe.dataset.loss)
         self._findings = findings
-        self._sample = Sample(level_characters)
+        self._sampler = RowSampler(level_characters)
         self._batch: list[tuple[Example, int]] = []
         self._batch_characters = 0
         self._rows = self._sampled = 0
@@ -48,12 +48,12 @@ class TokenPass:
     def next_weight(self) -> int:
         """How many rows the next one stands for; 0 when it need not be built and taken."""
         self._rows += 1
-        return self._sample.next_weight() if self._error is None else 0
+        return self._sampler.next_weight() if self._error is None else 0
 
     def take(self, example: Example, weight: int) -> None:
         """Takes a row. What is wrong with it is said at the end."""
         size = characters(example)
-        self._sample.took(size)
+        self._sampler.add(size)
         self._batch.append((example, weight))
         self._batch_characters += size
         if len(self._batch) == _ROWS_A_BATCH or self._batch_characters >= _CHARACTERS_A_BATCH:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.data.asking import Asking
 from finetune_trainer.data.problems import FaultError
+from finetune_trainer.data.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
@@ -25,12 +25,12 @@ class Prompts:
     Attributes:
         texts: as the recipe has them.
         ids: their tokens.
-        ends: tokens that end an answer.
+        stop_ids: tokens that end an answer.
     """
 
     texts: Sequence[str] = ()
     ids: Sequence[tuple[int, ...]] = ()
-    ends: frozenset[int] = frozenset()
+    stop_ids: frozenset[int] = frozenset()
 
 
 def tokenize_prompts(texts: Sequence[str], tokenizer: Any, *, conversations: bool) -> Prompts:
@@ -41,16 +41,16 @@ def tokenize_prompts(texts: Sequence[str], tokenizer: Any, *, conversations: boo
     """
     if not texts:
         return Prompts()
-    asking, ids = Asking(tokenizer, conversations=conversations), []
+    prompt_encoder, ids = PromptEncoder(tokenizer, conversations=conversations), []
     for number, text in enumerate(texts):
         try:
-            ids.append(asking(text))
+            ids.append(prompt_encoder(text))
         except FaultError as error:
             raise TrainerError(
                 FailureReason.INVALID_RECIPE,
                 f"spec.evaluation.samplePrompts[{number}]: {error.fault.found}; remove it or change the template",
             ) from error
-    return Prompts(texts=texts, ids=ids, ends=asking.ends)
+    return Prompts(texts=texts, ids=ids, stop_ids=prompt_encoder.stop_ids)
 
 
 def generate_answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -> list[str]:
@@ -64,13 +64,13 @@ def generate_answers(trainer: "StepTrainer", tokenizer: Any, prompts: Prompts) -
     model.eval()
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager():
-            generated = [_generate_answer(trainer, ids, prompts.ends) for ids in prompts.ids]
+            generated = [_generate_answer(trainer, ids, prompts.stop_ids) for ids in prompts.ids]
     finally:
         model.train(was_training)
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in generated]
 
 
-def _generate_answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: frozenset[int]) -> list[int]:
+def _generate_answer(trainer: "StepTrainer", prompt: tuple[int, ...], stop_ids: frozenset[int]) -> list[int]:
     model, generated, cache = trainer.model, list[int](), None
     positions = (
         getattr(model.config.get_text_config(), "max_position_embeddings", None) or len(prompt) + MOST_NEW_TOKENS
@@ -85,7 +85,7 @@ def _generate_answer(trainer: "StepTrainer", prompt: tuple[int, ...], ends: froz
         trainer.heartbeat()
         output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **last_only)
         cache, token = output.past_key_values, int(output.logits[0, -1].argmax())
-        if token in ends:
+        if token in stop_ids:
             break
         generated.append(token)
         ids = torch.tensor([[token]], device=mask.device)

@@ -17,8 +17,8 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.data.duplicates import DuplicateCounter
-from finetune_trainer.data.example import Conversation, Example
-from finetune_trainer.data.read import for_validation, read_examples
+from finetune_trainer.data.examples import Conversation, Example
+from finetune_trainer.data.read_examples import for_validation, read_examples
 from finetune_trainer.data.split import Keys, also_in, held_out, row_key
 from finetune_trainer.data.templates.choose import only_conversations
 from finetune_trainer.data.tokenize import token_rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.example import Messages
+from finetune_trainer.data.examples import Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 from finetune_trainer.data.reasoning import under_every_name
 
@@ -58,14 +58,19 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._refusals = REFUSALS
 
-    def render(self, messages: Messages, *, asking: bool = False) -> Rendered:
-        """Renders messages; `asking` ends the text with the generation prompt, as a server does.
+    def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> Rendered:
+        """Renders messages; `add_generation_prompt` ends the text with the generation prompt, as a server does.
 
         Raises:
             FaultError: the template refuses it.
         """
         tools = list(messages.tools) or None
-        given = {"tools": tools, "documents": None, "add_generation_prompt": asking, **self._special_tokens}
+        given = {
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **self._special_tokens,
+        }
         refusal: Exception | None = None
         for turns in _forms(messages):
             try:

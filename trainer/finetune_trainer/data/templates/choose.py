@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.data.example import Conversation, Example
+from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.templates.builtin import template_label, template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, require_syntax
 from finetune_trainer.data.templates.probe import template_problem

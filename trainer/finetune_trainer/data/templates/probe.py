@@ -8,7 +8,7 @@ like a special token in it must be one.
 import re
 from collections.abc import Collection
 
-from finetune_trainer.data.example import Message, Messages
+from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.chat import ChatTemplate
 
@@ -62,4 +62,7 @@ def _first_rendered(template: ChatTemplate) -> str:
 
 
 def _rendered(template: ChatTemplate, conversation: tuple[Message, ...]) -> str:
-    return template.render(Messages(conversation)).text + template.render(Messages(conversation[:-1]), asking=True).text
+    return (
+        template.render(Messages(conversation)).text
+        + template.render(Messages(conversation[:-1]), add_generation_prompt=True).text
+    )

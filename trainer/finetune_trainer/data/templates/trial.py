@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Message, Messages
+from finetune_trainer.data.examples import Message, Messages
+from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.template import TrainedText
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.probe import template_problem
 
@@ -102,10 +102,10 @@ def _answer(trial: Trial) -> TrialResult:
         return TrialResult(problem=str(error))
     if trial.known is not None and (problem := template_problem(template, trial.known)):
         return TrialResult(problem=problem)
-    trained_text, faults = TrainedText(template, trial.special, trial.loss), {}
+    loss_mask, faults = LossMask(template, trial.special, trial.loss), {}
     for number, row in enumerate(trial.rows):
         try:
-            trained_text(row)
+            loss_mask(row)
         except FaultError as error:
             faults[number] = error.fault
     return TrialResult(faults=faults)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from finetune_trainer.data.example import Message, Messages
+from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import reasoning_of, with_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate

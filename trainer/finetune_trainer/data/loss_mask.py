@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Message, Messages
+from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.reasoning import divided, reasoning_of
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
@@ -27,7 +27,7 @@ from finetune_trainer.data.templates.written import (
 )
 
 
-class TrainedText:
+class LossMask:
     """Renders conversations and finds what is trained in them.
 
     Args:
@@ -85,7 +85,7 @@ class TrainedText:
         Raises:
             FaultError: the template refuses them.
         """
-        return self._template.render(messages, asking=True).text
+        return self._template.render(messages, add_generation_prompt=True).text
 
     def _found_spans(self, messages: Messages, text: str, trained: Collection[int]) -> list[Span]:
         """Where each assistant's part stands.

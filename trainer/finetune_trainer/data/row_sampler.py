@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-class Sample:
+class RowSampler:
     """Decides row by row.
 
     Args:
@@ -33,7 +33,7 @@ class Sample:
             return 0
         return 1 << self._bits
 
-    def took(self, characters: int) -> None:
+    def add(self, characters: int) -> None:
         """Notes the size of a row that was taken."""
         self._left -= characters
         if self._left <= 0:

@@ -8,7 +8,7 @@ from finetune_trainer.contract.preflight_report import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RowLocation:
     """Where a row stands, for messages: the user's own file name and the line, or what else is counted there."""
 
     file: str
@@ -77,7 +77,7 @@ class Messages:
 class Text:
     """Running text, trained whole."""
 
-    place: Place
+    place: RowLocation
     text: str
 
 
@@ -85,7 +85,7 @@ class Text:
 class PromptCompletion:
     """A prompt and what should follow it, both plain text."""
 
-    place: Place
+    place: RowLocation
     prompt: str
     completion: str
 
@@ -94,7 +94,7 @@ class PromptCompletion:
 class Conversation:
     """Messages with at least one of the assistant."""
 
-    place: Place
+    place: RowLocation
     messages: Messages
 
 

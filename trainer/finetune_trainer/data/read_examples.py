@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.data.duplicates import DuplicateCounter
-from finetune_trainer.data.example import Example, Place
+from finetune_trainer.data.examples import Example, RowLocation
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
@@ -37,7 +37,7 @@ def read_examples(
     findings = scan.findings
     for row_schema, file, line, row in scan:
         if not findings.count:
-            yield row_schema.build(row, Place(file=file, line=line, unit=scan.unit))
+            yield row_schema.build(row, RowLocation(file=file, line=line, unit=scan.unit))
     findings.raise_if_any()
 
 

@@ -5,13 +5,13 @@ text, tokenised as the rows are.
 """
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.example import Conversation, Message, Messages, Place
+from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import Tokenizer
 
 
-class Asking:
+class PromptEncoder:
     """Puts prompts.
 
     Args:
@@ -19,7 +19,7 @@ class Asking:
         conversations: whether the training rows are conversations.
 
     Attributes:
-        ends: ids of the tokens that end an answer: EOS, and the chat template's end of turn.
+        stop_ids: ids of the tokens that end an answer: EOS, and the chat template's end of turn.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, conversations: bool) -> None:
@@ -27,7 +27,7 @@ class Asking:
         self._conversations = conversations
         special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         end = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
-        self.ends = frozenset(end | (self._trained_in_a_turn() & special if conversations else set()))
+        self.stop_ids = frozenset(end | (self._trained_in_a_turn() & special if conversations else set()))
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
         """The ids of a prompt.
@@ -35,11 +35,11 @@ class Asking:
         Raises:
             FaultError: the chat template refuses a conversation that begins with this turn.
         """
-        return self._rows.asked(prompt) if self._conversations else self._rows.beginning(prompt)
+        return self._rows.encode_first_turn(prompt) if self._conversations else self._rows.encode_beginning(prompt)
 
     def _trained_in_a_turn(self) -> set[int]:
         turns = (Message(role="user", content="a"), Message(role="assistant", content="b"))
-        (row,) = self._rows.batch([Conversation(place=Place(file="", line=1), messages=Messages(turns))])
+        (row,) = self._rows.batch([Conversation(place=RowLocation(file="", line=1), messages=Messages(turns))])
         if isinstance(row, Fault):
             return set()
         return {number for number, trained in zip(row.ids, row.trained, strict=True) if trained}
