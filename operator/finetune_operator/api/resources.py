@@ -39,9 +39,9 @@ class Resources(Wire):
         1,
         ge=0,
         le=16,
-        description="GPUs of one pod: as many processes, each with the whole model unless model.sharding divides it, "
-        "share every optimizer step; or one process whose layers model.deviceMap spreads over them. 0 trains on the "
-        "CPU. Default: 1.",
+        description="GPUs of one pod. Each has a process of its own, and they share every optimizer step. Each "
+        "process has the whole model, unless model.sharding divides it. With model.deviceMap one "
+        "process uses all GPUs. 0 trains on the CPU. Default: 1.",
     )
     gpu_resource: Annotated[
         str,
@@ -50,22 +50,23 @@ class Resources(Wire):
     ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
     gpu_memory: Quantity | None = Field(
         None,
-        description="Memory of one GPU. Preflight refuses a training that cannot fit it. Default: told by well-known "
-        "node labels in scheduling (nvidia.com/gpu.memory, nvidia.com/gpu.product, cloud.google.com/gke-accelerator, "
-        "karpenter.k8s.aws/instance-gpu-memory), else not known. Example: 24Gi.",
+        description="Memory of one GPU. Preflight refuses a training that cannot fit. Default: taken from "
+        "well-known node labels in scheduling (nvidia.com/gpu.memory, nvidia.com/gpu.product, "
+        "cloud.google.com/gke-accelerator, karpenter.k8s.aws/instance-gpu-memory), otherwise unknown. "
+        "Example: 24Gi.",
     )
     nodes: int = Field(
         1,
         ge=1,
         le=64,
-        description="Pods that train together, each on a node of its own and with `gpus` GPUs; they share every "
-        "optimizer step. Kubernetes starts each as soon as it fits; all at once or none is a queue's work. Default: 1.",
+        description="Pods that train together and share every optimizer step, each on its own node with `gpus` "
+        "GPUs. Kubernetes starts each pod as soon as it fits. Default: 1.",
     )
     cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
     memory: Quantity | None = Field(
         None,
-        description="Memory request and limit of the training pod. Default: a request of 4Gi without limit. "
-        "Example: 32Gi.",
+        description="Memory request and limit of the training pod. Default: a request of 4Gi and no limit. Example: "
+        "32Gi.",
     )
     ephemeral_storage: Quantity | None = Field(
         None,

@@ -171,8 +171,8 @@ class Affinity(Wire):
     """Required node affinity, the part of a pod's affinity that training needs."""
 
     required_node_labels: Annotated[list[NodeRequirement], Field(min_length=1, max_length=16)] = Field(
-        description="Requirements that a node must meet, all of them. "
-        "Example: [{key: nvidia.com/gpu.memory, operator: Gt, values: ['40000']}]."
+        description="Requirements; a node must meet all of them. Example: [{key: nvidia.com/gpu.memory, operator: "
+        "Gt, values: ['40000']}]."
     )
 
 
@@ -190,7 +190,7 @@ _HUB_ENV = "^(HF_|HUGGING|TRANSFORMERS_|SSL_CERT_)"
 
 
 class EnvVar(Wire):
-    """One environment variable; values come from the spec alone, never from a Secret."""
+    """One environment variable. Its value is in the spec, never in a Secret."""
 
     name: Annotated[
         str,
@@ -207,7 +207,7 @@ class EnvVar(Wire):
             negated=True,
         ),
         Field(max_length=128),
-    ] = Field(description="Name; reserved names are refused. Example: NCCL_DEBUG.")
+    ] = Field(description="Name. Reserved names are refused. Example: NCCL_DEBUG.")
     value: Annotated[str, Field(max_length=4096)] = Field("", description="Value. Default: empty. Example: WARN.")
 
 
@@ -239,8 +239,8 @@ class Scheduling(Wire):
     )
     service_account_name: ObjectName | None = Field(
         None,
-        description="ServiceAccount of the pods, for IRSA or workload identity; must be one that the operator's "
-        "administrator allows. Default: default. Example: trainer.",
+        description="ServiceAccount of the pods, for IRSA or workload identity. The operator's administrator must "
+        "allow it. Default: default. Example: trainer.",
     )
     image_pull_secrets: Annotated[list[LocalObject], Field(max_length=8)] | None = Field(
         None,

@@ -31,7 +31,7 @@ from finetune_trainer.contract.wire import Wire
 
 
 class Preflight(Wire):
-    """The checks before a GPU is asked for."""
+    """The checks before the job asks for a GPU."""
 
     enabled: bool = Field(
         default=True, description="Check storage, data and model on a CPU pod before the training pod. Default: true."
@@ -45,13 +45,13 @@ class Retry(Wire):
         3,
         ge=0,
         le=100,
-        description="Further attempts after failures that may pass; preemption is not counted. Default: 3.",
+        description="Further attempts after failures that may pass. Preemption does not count. Default: 3.",
     )
     backoff_seconds: int = Field(
         10,
         ge=0,
         le=3600,
-        description="Seconds before the second attempt; doubled each time, at most an hour. Default: 10.",
+        description="Seconds before the second attempt. They double each time, up to an hour. Default: 10.",
     )
 
 
@@ -62,8 +62,8 @@ class Retention(Wire):
         None,
         ge=0,
         le=31_536_000,
-        description="Seconds after the end when the Jobs and pods are removed; the FineTuneJob and the adapter stay. "
-        "Default: they stay too.",
+        description="Seconds after the end until the Jobs and pods are removed. The FineTuneJob and the adapter "
+        "stay. Default: never.",
     )
 
 
@@ -196,7 +196,7 @@ several sections, which in Python are those of contract.consistency."""
 
 
 class FineTuneJobSpec(Wire):
-    """What the user asks for: model, dataset and output are enough."""
+    """What the user asks for. Model, dataset and output are enough."""
 
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": _RULES})  # type: ignore[dict-item]
 
@@ -216,23 +216,22 @@ class FineTuneJobSpec(Wire):
     storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
     profile: Profile = Field(
         Profile.NONE,
-        description="A well-known set of settings, as defaults for what the job does not say: llama2-2023 (rank 64, "
-        "alpha 16, dropout 0.1, batch 4 x accumulation 4, 2e-4, 500 steps, length 1024, float16, no packing) or none. "
-        "Default: none.",
+        description="A named set of defaults: llama2-2023 (rank 64, alpha 16, dropout 0.1, batch 4 x accumulation "
+        "4, 2e-4, 500 steps, length 1024, float16, no packing) or none. Default: none.",
     )
     resources: Resources = Field(default_factory=Resources, description="What one training pod asks for.")
     scheduling: Scheduling = Field(default_factory=Scheduling, description="Where the pods run.")
-    preflight: Preflight = Field(default_factory=Preflight, description="The checks before a GPU is asked for.")
+    preflight: Preflight = Field(default_factory=Preflight, description="The checks before the job asks for a GPU.")
     retry: Retry = Field(default_factory=Retry, description="What follows a failed attempt.")
     retention: Retention = Field(default_factory=Retention, description="What is kept after the end.")
     suspend: bool = Field(
         default=False,
-        description="Stop the pods and wait; false again starts a new attempt. Default: false.",
+        description="Stop the pods and wait. false starts a new attempt. Default: false.",
     )
     run_token: RunToken | None = Field(
         None,
-        description="Any text; another text runs the finished job once more, into a place of its own. Default: none. "
-        "Example: 2026-11-24.",
+        description="Any text. Another text runs the finished job once more; the adapter goes to a new place. "
+        "Default: none. Example: 2026-11-24.",
     )
     start_deadline_seconds: int | None = Field(
         None,
@@ -241,7 +240,7 @@ class FineTuneJobSpec(Wire):
         description="Seconds a pod may wait for its node and image before the job fails. Default: no limit.",
     )
     active_deadline_seconds: int | None = Field(
-        None, ge=1, le=31_536_000, description="Seconds the job may take in all. Default: no limit. Example: 86400."
+        None, ge=1, le=31_536_000, description="Seconds the whole job may take. Default: no limit. Example: 86400."
     )
     stall_timeout_seconds: int | None = Field(
         None,
@@ -251,8 +250,8 @@ class FineTuneJobSpec(Wire):
     )
     managed_by: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
         None,
-        description="Controller that manages this job; another value than finetune.dev/operator leaves it alone. "
-        "Default: finetune.dev/operator.",
+        description="Controller that manages this job. With another value than finetune.dev/operator this operator "
+        "ignores the job. Default: finetune.dev/operator.",
     )
 
     @model_validator(mode="before")

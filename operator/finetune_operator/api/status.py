@@ -46,32 +46,34 @@ class ProgressStatus(TolerantWire):
     percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
     step: int | None = Field(None, ge=0, description="Optimizer steps done.")
     total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
-    epoch: ShortText | None = Field(None, description="Passes over the data done.")
+    epoch: ShortText | None = Field(None, description="Passes over the data that are done.")
     loss: ShortText | None = Field(None, description="Training loss, nats per token.")
     eval_loss: ShortText | None = Field(None, description="Validation loss, nats per token.")
     learning_rate: ShortText | None = Field(None, description="Learning rate of the last step.")
     tokens_per_second: int | None = Field(None, ge=0, description="Trained tokens per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step.")
     resumed_from_step: int | None = Field(
-        None, ge=1, description="Step of the checkpoint that the attempt went on from."
+        None, ge=1, description="Step of the checkpoint from which the attempt resumed."
     )
     checkpoint_step: int | None = Field(None, ge=1, description="Step of the newest checkpoint in storage.")
     pass_tokens: int | None = Field(
-        None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+        None,
+        ge=1,
+        description="Largest number of tokens in a forward pass, after GPU memory ran out and the pass was halved.",
     )
     peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="Highest GPU memory use, in bytes.")
     peak_memory_bytes: int | None = Field(None, ge=0, description="Highest memory use of the process, in bytes.")
     memory_estimate_bytes: int | None = Field(
         None,
         ge=0,
-        description="What the training was estimated to take, in bytes: of the GPU, or of the process without one.",
+        description="Estimated memory of the training, in bytes: of the GPU, or of the process when there is no GPU.",
     )
-    bytes_downloaded: int | None = Field(None, ge=0, description="Bytes fetched.")
-    bytes_uploaded: int | None = Field(None, ge=0, description="Bytes put.")
+    bytes_downloaded: int | None = Field(None, ge=0, description="Bytes downloaded.")
+    bytes_uploaded: int | None = Field(None, ge=0, description="Bytes uploaded.")
     waiting_for: ShortText | None = Field(
-        None, description="Storage that does not answer and is asked again; absent when nothing is waited for."
+        None, description="Storage that does not answer and is asked again. Absent when the pod waits for nothing."
     )
-    heartbeat_time: datetime | None = Field(None, description="When the record was made.")
+    heartbeat_time: datetime | None = Field(None, description="When the pod made this record.")
 
     @classmethod
     def of(cls, record: Progress) -> "ProgressStatus":
@@ -117,27 +119,29 @@ class PreflightStatus(TolerantWire):
     rows: int | None = Field(None, ge=0, description="Rows of the dataset.")
     bytes: int | None = Field(None, ge=0, description="Bytes of the dataset.")
     schema_: ShortText | None = Field(None, alias="schema", description="Shape of the rows.")
-    problems: int = Field(0, ge=0, description="Problems found in the data, in all.")
-    duplicates: int | None = Field(None, ge=0, description="Rows that train what a row before has trained.")
+    problems: int = Field(0, ge=0, description="Number of problems in the data.")
+    duplicates: int | None = Field(None, ge=0, description="Rows that train the same as an earlier row.")
     tokens: int | None = Field(None, ge=0, description="Tokens of one epoch, after the cut at dataset.maxLength.")
     tokens_p50: int | None = Field(None, ge=0, description="Tokens that half of the rows do not exceed.")
     tokens_p95: int | None = Field(None, ge=0, description="Tokens that 95 % of the rows do not exceed.")
     tokens_max: int | None = Field(None, ge=0, description="Tokens of the longest row.")
     truncated: int | None = Field(None, ge=0, description="Rows longer than dataset.maxLength, which are cut.")
-    dropped: int | None = Field(None, ge=0, description="Rows without a token to train, which are left out.")
+    dropped: int | None = Field(None, ge=0, description="Rows without a token to train, which are dropped.")
     sampled_rows: int | None = Field(
-        None, ge=0, description="Rows from which the counts of tokens are estimated; absent when all were tokenised."
+        None,
+        ge=0,
+        description="Rows from which the numbers of tokens are estimated. Absent when all rows were counted.",
     )
-    steps: int | None = Field(None, ge=0, description="Optimizer steps that the training will take.")
+    steps: int | None = Field(None, ge=0, description="Optimizer steps of the training.")
     model_parameters: int | None = Field(None, ge=0, description="Weights of the base model.")
     model_bytes: int | None = Field(None, ge=0, description="Bytes of the base model's files.")
     model_revision: ShortText | None = Field(
-        None, description="Commit of a Hub model that preflight looked at and every attempt trains on."
+        None, description="Commit of a Hub model that preflight found. Every attempt trains on it."
     )
     memory_estimate_bytes: int | None = Field(
         None,
         ge=0,
-        description="Least memory that the training takes by estimate, in bytes: of the GPU, or of the process.",
+        description="Estimated least memory of the training, in bytes: of the GPU, or of the process.",
     )
 
 
@@ -145,7 +149,7 @@ class Attempt(TolerantWire):
     """One attempt and how it ended."""
 
     number: int = Field(ge=1, description="Number of the attempt, from 1.")
-    start_time: datetime | None = Field(None, description="When its first Job was made.")
+    start_time: datetime | None = Field(None, description="When its first Job was created.")
     end_time: datetime | None = Field(None, description="When it ended; absent while it runs.")
     reason: ShortText | None = Field(None, description="Why it ended.")
     message: Message | None = Field(None, description="What is known about the end.")
@@ -166,13 +170,13 @@ class OutputStatus(TolerantWire):
 
     uri: ShortText = Field(description="The adapter's folder: a plain PEFT layout.")
     merged_uri: ShortText | None = Field(
-        None, description="The merged model's folder, loadable without PEFT; with output.merged."
+        None, description="The merged model's folder, with output.merged. It loads without PEFT."
     )
     manifest_uri: ShortText = Field(description="The manifest with the checksums of every file.")
-    digest: ShortText = Field(description="sha256:… of the manifest.")
+    digest: ShortText = Field(description="Digest of the manifest (sha256:…).")
     size_bytes: int = Field(ge=0, description="Bytes of all files of the output.")
     base_model: ShortText = Field(description="The base model, as a server should name it.")
-    rank: int = Field(ge=1, description="Rank of the adapter; a server's maximal LoRA rank must reach it.")
+    rank: int = Field(ge=1, description="Rank of the adapter. A server's maximal LoRA rank must be at least this.")
     target_modules: Annotated[list[ShortText], Field(max_length=256)] = Field(
         default_factory=list, description="Modules that have an adapter."
     )
@@ -189,14 +193,16 @@ class OutputStatus(TolerantWire):
 
 
 class FineTuneJobStatus(TolerantWire):
-    """What the operator knows of the job."""
+    """What the operator knows about the job."""
 
     observed_generation: int = Field(
-        -1, description="Generation of the spec that this status is about; -1 before the first look. Default: -1."
+        -1,
+        description="Generation of the spec that this status is about; -1 before the operator has seen the job. "
+        "Default: -1.",
     )
-    phase: Phase | None = Field(None, description="Summary for people; programs read the conditions.")
+    phase: Phase | None = Field(None, description="Summary for people. Programs should read the conditions.")
     conditions: Annotated[list[Condition], Field(max_length=16)] = Field(
-        default_factory=list, description="Conditions, one a type.", json_schema_extra=map_list("type")
+        default_factory=list, description="Conditions, one for each type.", json_schema_extra=map_list("type")
     )
     run_token: ShortText | None = Field(None, description="The spec.runToken that the current run belongs to.")
     attempt: int = Field(0, ge=0, description="Number of the current attempt; 0 before the first.")
@@ -209,17 +215,21 @@ class FineTuneJobStatus(TolerantWire):
     )
     job_name: ShortText | None = Field(None, description="The current batch Job, for kubectl logs job/NAME.")
     job_uid: ShortText | None = Field(
-        None, description="UID of that Job, which the operator made; a Job with another UID is not believed."
+        None, description="UID of that Job, which the operator created. A Job with another UID is ignored."
     )
     pod_name: ShortText | None = Field(None, description="The current pod.")
     progress: ProgressStatus | None = Field(None, description="The last progress record.")
     preflight: PreflightStatus | None = Field(None, description="What preflight found.")
     failure: Failure | None = Field(None, description="Why the job failed.")
     output: OutputStatus | None = Field(None, description="Where the adapter is.")
-    fingerprint: ShortText | None = Field(None, description="Name of the run by what goes into it.")
+    fingerprint: ShortText | None = Field(
+        None, description="Checksum of everything that shapes the result; names the run."
+    )
     gpus: int | None = Field(None, ge=0, description="GPUs of all training pods together.")
-    gpu_seconds: int = Field(0, ge=0, description="GPUs times seconds of all training pods of ended attempts.")
-    start_time: datetime | None = Field(None, description="When this run was first looked at, or last resumed.")
+    gpu_seconds: int = Field(0, ge=0, description="GPUs times seconds, over all training pods of ended attempts.")
+    start_time: datetime | None = Field(
+        None, description="When the operator first saw this run, or when it was last resumed."
+    )
     completion_time: datetime | None = Field(None, description="When this run ended.")
 
     def condition(self, type_: str) -> Condition | None:

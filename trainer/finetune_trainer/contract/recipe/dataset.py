@@ -54,7 +54,7 @@ Column = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Fields(Wire):
-    """Which column of a row plays which part, for rows whose columns have other names."""
+    """The columns of a row, when they do not have the usual names."""
 
     text: Column | None = Field(None, description="Column with the whole text. Example: body.")
     prompt: Column | None = Field(None, description="Column with the prompt. Example: question.")
@@ -103,19 +103,19 @@ Fraction = Annotated[
 
 
 class Validation(Wire):
-    """The rows that are kept out of training and used to measure it."""
+    """Rows that are not trained, and measure the training."""
 
     model_config = ConfigDict(json_schema_extra=_ROWS.schema)
 
     uri: DatasetUri | None = Field(
         None,
-        description="Validation rows of their own, read as the training rows are; those that are trained too are left "
-        "out. Example: s3://data/support/val.jsonl.",
+        description="File of validation rows, read like the training rows. Rows that are also trained are left out. "
+        "Example: s3://data/support/val.jsonl.",
     )
     fraction: Fraction | None = Field(
         None,
-        description="Share of the training rows to hold out, chosen by content and training.seed; equal rows stay "
-        'together. Above "0", at most "0.5". Example: "0.05".',
+        description="Share of the training rows to hold out. The rows are chosen by content and training.seed; "
+        'equal rows stay together. Above "0", at most "0.5". Example: "0.05".',
     )
 
     @model_validator(mode="after")
@@ -125,7 +125,7 @@ class Validation(Wire):
 
 
 class Limits(Wire):
-    """What a dataset may not exceed; a larger one is refused before a GPU is asked for."""
+    """Limits of a dataset. A larger one is refused before the job asks for a GPU."""
 
     max_line_bytes: int = Field(
         16 * 1024 * 1024,
@@ -133,15 +133,15 @@ class Limits(Wire):
         le=1 << 30,
         description="Longest line, in bytes. Default: 16777216 (16 MiB).",
     )
-    max_rows: int = Field(50_000_000, ge=1, le=1_000_000_000, description="Most rows. Default: 50000000.")
+    max_rows: int = Field(50_000_000, ge=1, le=1_000_000_000, description="Largest number of rows. Default: 50000000.")
     max_bytes: int = Field(
         200 * 1024**3,
         ge=1,
         le=1 << 50,
-        description="Most bytes, after decompression. Default: 214748364800 (200 GiB).",
+        description="Largest number of bytes, after decompression. Default: 214748364800 (200 GiB).",
     )
     max_compression_ratio: int = Field(
-        200, ge=1, le=10_000, description="Most decompressed bytes per stored byte. Default: 200."
+        200, ge=1, le=10_000, description="Largest number of decompressed bytes for each stored byte. Default: 200."
     )
 
 
@@ -176,50 +176,52 @@ class DatasetSpec(Wire):
         "Example: s3://data/support/train.jsonl.",
     )
     uris: Annotated[list[DatasetUri], Field(min_length=1, max_length=64)] | None = Field(
-        None, description="Several places, read in this order, instead of uri."
+        None, description="Several places instead of uri, read in this order."
     )
     format: DatasetFormat = Field(
         DatasetFormat.AUTO,
-        description="File format. auto goes by content and name, each file for itself; gzip and zstd are unpacked. "
+        description="File format. auto decides for each file, by content and name. gzip and zstd are unpacked. "
         "pandas (a pickled DataFrame) must be named. Default: auto.",
     )
     schema_: DatasetSchema = Field(
         DatasetSchema.AUTO,
         alias="schema",
-        description="Shape of a row: text, promptCompletion, messages, alpaca or sharegpt. Default: auto (found from "
-        "the first rows).",
+        description="Shape of a row: text, promptCompletion, messages, alpaca or sharegpt. Default: auto (decided "
+        "by the first rows).",
     )
     fields: Fields | None = Field(
-        None, description="Maps columns with other names to their parts. Default: the usual names."
+        None, description="Names of columns, where they are not the usual ones. Default: the usual names."
     )
     chat_template: ChatTemplateText | None = Field(
         None,
-        description="Chat template of conversations: a built-in name (llama-2, llama-3, chatml, mistral, gemma, qwen, "
-        "phi) or inline Jinja, which may mark what is trained with generation blocks. The adapter's tokenizer carries "
-        "it. Default: the model's own. Example: llama-2.",
+        description="Chat template, which turns a conversation into text: a built-in name (llama-2, llama-3, "
+        "chatml, mistral, gemma, qwen, phi) or inline Jinja. Jinja may mark what is trained with "
+        "generation blocks. The adapter's tokenizer carries the template. Default: the model's own. "
+        "Example: llama-2.",
     )
     loss: Loss = Field(
         Loss.AUTO,
-        description="Tokens that are trained: assistant (the assistant's turns), completion, or all. auto is assistant "
-        "for messages, completion for prompts with completions, all for text. Default: auto.",
+        description="Tokens that are trained: assistant (the assistant's turns), completion, or all. auto is "
+        "assistant for conversations, completion for prompts with completions, all for text. Default: "
+        "auto.",
     )
     max_length: int = Field(
         2048,
         ge=16,
         le=1_048_576,
-        description="Longest row, in tokens; longer rows are cut and counted. Default: 2048.",
+        description="Longest row, in tokens. Longer rows are cut, and counted. Default: 2048.",
     )
     packing: Switch = Field(
         Switch.AUTO,
-        description="Put several short rows into one sequence, kept apart from each other: auto, enabled or disabled. "
-        "Default: auto.",
+        description="Put several short rows into one forward pass, kept apart from each other: auto, enabled or "
+        "disabled. Default: auto.",
     )
     validation: Validation | None = Field(None, description="Rows kept out of training to measure it. Default: none.")
     sha256: Sha256 | None = Field(
         None,
-        description="Expected SHA-256 of the object, in hexadecimal; another content is refused.",
+        description="Expected SHA-256 of the object, in hexadecimal. Other content is refused.",
     )
-    limits: Limits = Field(default_factory=Limits, description="What the data may not exceed.")
+    limits: Limits = Field(default_factory=Limits, description="Limits of the data.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:

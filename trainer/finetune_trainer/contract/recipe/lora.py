@@ -39,18 +39,18 @@ ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
 class LoraSpec(Wire):
     """The adapter that is trained."""
 
-    rank: int = Field(16, ge=1, le=1024, description="Rank of the adapter matrices (r). Default: 16.")
+    rank: int = Field(16, ge=1, le=1024, description="Rank (r): the size of the adapter's matrices. Default: 16.")
     alpha: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Scale of the adapter; its output is multiplied by alpha/rank. Default: 32.",
+        description="Scale of the adapter. Its output is multiplied by alpha/rank. Default: 32.",
     )
     dropout: Dropout = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] = Field(
         [ALL_LINEAR],
-        description="Module names that get an adapter. Default: [all-linear] (every linear layer but the output head). "
-        "Example: [q_proj, v_proj].",
+        description="Names of the modules that get an adapter. Default: [all-linear] (every linear layer but the "
+        "output head). Example: [q_proj, v_proj].",
     )
     bias: LoraBias = Field(
         LoraBias.NONE,
@@ -58,18 +58,20 @@ class LoraSpec(Wire):
     )
     variant: LoraVariant = Field(
         LoraVariant.LORA,
-        description="lora, rslora (scale alpha/sqrt(rank)) or dora (weight-decomposed). Default: lora.",
+        description="Kind of adapter: lora, rslora (scale alpha/sqrt(rank)) or dora (weight-decomposed). Default: "
+        "lora.",
     )
     modules_to_save: Annotated[list[ModuleName], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Modules trained and saved whole. Example: [embed_tokens, lm_head]."
+        None,
+        description="Modules that are trained and saved as a whole. Default: none. Example: [embed_tokens, lm_head].",
     )
     initial_adapter_uri: ModelUri | None = Field(
         None,
-        description="Adapter to continue from, as a new training. This is not resume: resume is automatic. "
+        description="Adapter from whose weights a new training starts. This is not resume: resume is automatic. "
         "Example: s3://models/adapters/support-bot/3f2a9c0d1e4b/1-0a1b2c3d.",
     )
     initial_adapter_revision: HubRevision | None = Field(
         None,
-        description="Branch, tag or commit of an initialAdapterUri on the Hub; the commit it resolves to is recorded. "
-        "Default: the main branch.",
+        description="Branch, tag or commit of an initialAdapterUri on the Hub. The commit that it means is "
+        "recorded. Default: the main branch.",
     )

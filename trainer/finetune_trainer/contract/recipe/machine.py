@@ -6,7 +6,7 @@ from finetune_trainer.contract.wire import Wire
 
 
 class MachineSpec(Wire):
-    """The training pod's devices, as whoever starts it knows them. Shapes no weight."""
+    """The training pod's devices, as the one who starts it knows them. They do not shape the result."""
 
     gpus: int | None = Field(None, ge=0, description="GPUs of one pod; 0 trains on the CPU.")
     nodes: int = Field(1, ge=1, description="Pods that train together.")

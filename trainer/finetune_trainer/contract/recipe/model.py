@@ -47,14 +47,14 @@ class DeviceMap(StrEnum):
 
 
 class Sharding(StrEnum):
-    """Whether the processes of a training divide the base model's weights among them."""
+    """Whether the processes of a training divide the base model's weights."""
 
     NONE = "none"
     FULL = "full"
 
 
 class Quantization(Wire):
-    """How the frozen base model is quantised; the adapter itself is trained in float32."""
+    """How the frozen base model is quantised. The adapter itself is trained in float32."""
 
     type: QuantizationType = Field(
         QuantizationType.NF4,
@@ -62,18 +62,18 @@ class Quantization(Wire):
     )
     double_quant: bool = Field(
         default=True,
-        description="Quantise the quantisation constants too; saves about 0.37 bit per weight. 4-bit types only. "
+        description="Quantise the scales too, which saves about 0.37 bits per weight. For 4-bit types only. "
         "Default: true.",
     )
     compute_dtype: ComputeDtype = Field(
         ComputeDtype.AUTO,
-        description="Number type of the matrix products: bfloat16, float16 or float32. auto is bfloat16 where the "
-        "GPU has it, float16 on older GPUs, float32 on a CPU. On a CPU float16 means float32. Default: auto.",
+        description="Number type of the matrix products: bfloat16, float16 or float32. auto is bfloat16, float16 on "
+        "GPUs without bfloat16, float32 on a CPU. On a CPU float16 means float32. Default: auto.",
     )
 
 
 class SecretKeyRef(Wire):
-    """One key of a Secret in the job's namespace; it is mounted, never read by the operator."""
+    """One key of a Secret in the job's namespace. It is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: hub-token.")
     key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
@@ -90,39 +90,39 @@ class ModelSpec(Wire):
     )
     revision: HubRevision | None = Field(
         None,
-        description="Branch, tag or commit of a Hub model; the commit it resolves to is recorded. Hub models only. "
-        "Default: the main branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
+        description="Branch, tag or commit of a Hub model. The commit that it means is recorded. Default: the main "
+        "branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
     )
     token_secret_ref: SecretKeyRef | None = Field(
-        None, description="Hub access token for a gated model: a key of a Secret in this namespace."
+        None, description="Hub access token for a gated or private model: a key of a Secret in this namespace."
     )
     cache: CacheUri | None = Field(
         None,
-        description="Where fetched models are kept for other jobs: a claim that training pods may write to, and a "
-        "folder in it. For hf:// and s3:// models. A volume that is full or read-only is passed over. Default: none, "
-        "each pod fetches the model. Example: pvc://models/cache.",
+        description="Where downloaded hf:// and s3:// models are kept for other jobs: a claim that training pods "
+        "may write to, and a folder in it. A volume that is full or read-only is not used. Default: "
+        "none, each pod downloads the model. Example: pvc://models/cache.",
     )
     trust_remote_code: bool = Field(
         default=False,
-        description="Run Python code that the model repository brings. Works only where the operator's administrator "
-        "allows it. Default: false.",
+        description="Run the Python code in the model's repository, in the training pod. The operator's "
+        "administrator must allow it. Default: false.",
     )
     quantization: Quantization = Field(
         default_factory=Quantization, description="How the frozen base weights are quantised."
     )
     attention: Attention = Field(
         Attention.AUTO,
-        description="Attention implementation: varlen (every packed row by itself, no mask; the fastest), sdpa, eager, "
-        "or auto: the first of them that the model's architecture has. Default: auto.",
+        description="Attention implementation: varlen (each packed row by itself, without a mask; the fastest), "
+        "sdpa, eager, or auto (the first of these that the model supports). Default: auto.",
     )
     device_map: DeviceMap = Field(
         DeviceMap.NONE,
-        description="How layers are placed. none: one process per GPU. auto, balanced, "
-        "balanced_low_0, sequential: one process, its layers spread over the pod's GPUs. Default: none.",
+        description="How layers are placed. none: one process per GPU. auto, balanced, balanced_low_0, sequential: "
+        "one process, with its layers spread over the pod's GPUs. Default: none.",
     )
     sharding: Sharding = Field(
         Sharding.NONE,
-        description="Whether the training's processes divide the frozen base weights among them. none: each has all of "
-        "them. full: each has its share, and every layer is put together for the moment it runs, so that a model too "
-        "large for one GPU trains on several, of one node or of several. Default: none.",
+        description="Whether the processes of a training divide the frozen base weights. none: each has all of "
+        "them. full: each has a share, and collects a layer only while it runs. So a model too large "
+        "for one GPU trains on several, on one node or more. Default: none.",
     )

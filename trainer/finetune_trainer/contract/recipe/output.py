@@ -10,7 +10,7 @@ from finetune_trainer.contract.wire import Matching, ObjectName, Wire
 
 
 class OnExisting(StrEnum):
-    """What happens when this very run's adapter is there already."""
+    """What happens when the adapter of this run exists already."""
 
     REUSE = "Reuse"
     FAIL = "Fail"
@@ -34,27 +34,27 @@ class OutputSpec(Wire):
     """Where the adapter goes."""
 
     uri: OutputUri = Field(
-        description="Prefix under which the adapter is put, as NAME/FINGERPRINT/ATTEMPT-WRITER/. "
-        "Example: s3://models/adapters."
+        description="Prefix for the adapter, which goes to NAME/FINGERPRINT/ATTEMPT-WRITER/ below it. Example: "
+        "s3://models/adapters."
     )
     on_existing: OnExisting = Field(
         OnExisting.REUSE,
-        description="When an adapter of the same run (same fingerprint) is there: Reuse it without training, Fail, or "
+        description="When an adapter of the same run (same fingerprint) exists: Reuse it without training, Fail, or "
         "Replace it. Default: Reuse.",
     )
     merged: Merged = Field(
         Merged.NONE,
-        description="Write the whole model with the adapter in it too, as ATTEMPT-WRITER-merged/: none, or bf16 for "
-        "2 bytes a weight on the pod's disk and in the output. Default: none.",
+        description="Also write the whole model with the adapter in it, as ATTEMPT-WRITER-merged/: none, or bf16. "
+        "bf16 takes 2 bytes per weight on the pod's disk and in the output. Default: none.",
     )
     deletion_policy: DeletionPolicy = Field(
         DeletionPolicy.RETAIN,
-        description="What happens to the adapter when the job is deleted. Default: Retain.",
+        description="What happens to the adapter when the job is deleted: Retain keeps it. Default: Retain.",
     )
 
 
 class AddressingStyle(StrEnum):
-    """How the bucket stands in the URL."""
+    """Where the bucket is in the URL."""
 
     AUTO = "auto"
     PATH = "path"
@@ -69,18 +69,19 @@ class Checksums(StrEnum):
 
 
 class SecretRef(Wire):
-    """A Secret in the job's namespace; it is mounted, never read by the operator."""
+    """A Secret in the job's namespace. It is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: s3-credentials.")
 
 
 class StorageSpec(Wire):
-    """How object storage is reached; without a secret the pod's own identity is used."""
+    """How object storage is reached. Without a Secret the pod's own identity is used."""
 
     secret_ref: SecretRef | None = Field(
         None,
-        description="Secret of this namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN if "
-        "temporary). Default: the pod's identity (IRSA, workload identity).",
+        description="Secret of this namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and "
+        "AWS_SESSION_TOKEN for temporary keys). Default: the pod's own identity (IRSA, workload "
+        "identity).",
     )
     endpoint: (
         Annotated[
@@ -106,8 +107,8 @@ class StorageSpec(Wire):
     ) = Field(None, description="Region of the buckets. Default: us-east-1. Example: eu-west-1.")
     addressing_style: AddressingStyle = Field(
         AddressingStyle.AUTO,
-        description="Bucket in the path or in the host name: path, virtual or auto (path when endpoint is set). "
-        "Default: auto.",
+        description="Where the bucket is in the URL: path, virtual (in the host name) or auto (path when endpoint "
+        "is set). Default: auto.",
     )
     checksums: Checksums = Field(
         Checksums.WHEN_SUPPORTED,
@@ -116,5 +117,5 @@ class StorageSpec(Wire):
     )
     ca_bundle: Annotated[str, Field(min_length=1, max_length=65_536)] | None = Field(
         None,
-        description="PEM certificates that the endpoint's certificate is checked with. Default: the system's.",
+        description="PEM certificates to check the endpoint's certificate with. Default: the system's.",
     )

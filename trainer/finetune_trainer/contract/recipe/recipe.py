@@ -14,7 +14,7 @@ from finetune_trainer.contract.wire import Wire
 
 
 class JobIdentity(Wire):
-    """Whose recipe this is. Names keys under the output, tells two writers apart, and shapes no weight."""
+    """Whose recipe this is. Names keys under the output and tells two writers apart; does not shape the result."""
 
     name: str = Field(description="The FineTuneJob's name.")
     namespace: str = Field("", description="Its namespace; empty in a local run.")
@@ -26,7 +26,7 @@ RunToken = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Recipe(Wire):
-    """What the trainer and preflight are asked to do."""
+    """What the trainer and preflight do."""
 
     job: JobIdentity
     model: ModelSpec

@@ -59,12 +59,15 @@ class EarlyStopping(Wire):
     """Stop when the validation loss no longer falls."""
 
     patience: int = Field(
-        3, ge=1, le=100, description="Evaluations in a row without improvement before the end. Default: 3."
+        3,
+        ge=1,
+        le=100,
+        description="Evaluations in a row without improvement after which the training ends. Default: 3.",
     )
     min_improvement: Decimal = Field(
         "0",
-        description="Fall of the validation loss, in nats per token below the last improvement, that counts as one. "
-        'Default: "0", any fall. Example: "0.01".',
+        description="How far the validation loss must fall below the last improvement to count as the next one, in "
+        'nats per token. Default: "0", any fall. Example: "0.01".',
     )
 
 
@@ -90,7 +93,7 @@ class TrainingSpec(Wire):
     max_steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Optimizer steps, instead of epochs. Example: 500."
     )
-    learning_rate: LearningRate = Field("2e-4", description='Peak learning rate, in quotes. Default: "2e-4".')
+    learning_rate: LearningRate = Field("2e-4", description='Highest learning rate, in quotes. Default: "2e-4".')
     scheduler: Scheduler = Field(
         Scheduler.COSINE,
         description="Learning-rate schedule, by its name in transformers. Default: cosine.",
@@ -99,49 +102,55 @@ class TrainingSpec(Wire):
         None,
         ge=1,
         le=1000,
-        description="Times that cosine_with_restarts goes back to the peak; no other schedule restarts. Default: 1.",
+        description="How often cosine_with_restarts returns to the highest learning rate. For this schedule only. "
+        "Default: 1.",
     )
     min_learning_rate: Decimal | None = Field(
         None,
-        description="Learning rate at the end of a cosine schedule, below learningRate; no other schedule has one. "
+        description="Learning rate at the end of a cosine schedule, below learningRate. For this schedule only. "
         'Default: "0". Example: "2e-5".',
     )
     lora_plus_ratio: LoraPlusRatio | None = Field(
         None,
-        description="Learning rate of the adapter's B matrices over that of all else (LoRA+). Default: none, they "
-        'learn alike. Example: "16".',
+        description="How many times as fast the adapter's B matrices learn as the rest (LoRA+). Default: none, all "
+        'learn equally fast. Example: "16".',
     )
     warmup: Decimal = Field(
         "0.03",
-        description='Warm-up: below "1" a share of all steps, from "1" on a number of steps. Default: "0.03".',
+        description='Length of the warm-up, in which the learning rate rises: below "1" a share of all steps, from '
+        '"1" on a number of steps. Default: "0.03".',
     )
     batch_size: int = Field(
         16,
         ge=1,
         le=65_536,
-        description="Rows per optimizer step over all GPUs and accumulation steps. Default: 16.",
+        description="Rows per optimizer step, over all GPUs and forward passes. Default: 16.",
     )
     micro_batch_size: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Rows per forward pass of one GPU; must divide batchSize. Default: chosen from the memory at hand.",
+        description="Rows per forward pass of one GPU. Must divide batchSize. Default: as many as fit into memory.",
     )
     optimizer: Optimizer = Field(
         Optimizer.ADAMW_TORCH_FUSED,
         description="Optimizer, by its name in transformers. Default: adamw_torch_fused.",
     )
     weight_decay: Decimal = Field("0", description='Weight decay. Default: "0".')
-    max_grad_norm: Decimal = Field("1.0", description='Gradient-norm clipping; "0" turns it off. Default: "1.0".')
+    max_grad_norm: Decimal = Field(
+        "1.0",
+        description='Largest norm of the gradient; a larger gradient is scaled down. "0" turns this off. Default: '
+        '"1.0".',
+    )
     neftune_alpha: Decimal | None = Field(
         None,
-        description="Scale of the NEFTune noise on the embeddings, drawn evenly within alpha/sqrt(tokens of the row x "
-        'hidden size). Default: none. Example: "5".',
+        description="Scale of the NEFTune noise on the embeddings. The noise lies evenly within alpha/sqrt(tokens "
+        'of the row x hidden size). Default: none. Example: "5".',
     )
     gradient_checkpointing: Switch = Field(
         Switch.AUTO,
-        description="Recompute activations in the backward pass to save memory: auto (where they do not fit), enabled "
-        "or disabled. Default: auto.",
+        description="Compute activations again in the backward pass, to save memory: auto (when they do not fit), "
+        "enabled or disabled. Default: auto.",
     )
     seed: int = Field(42, ge=0, le=4_294_967_295, description="Seed of every random choice. Default: 42.")
     logging_steps: int = Field(
@@ -149,8 +158,8 @@ class TrainingSpec(Wire):
     )
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Stop early by the validation loss; needs dataset.validation and evaluation.everySteps. "
-        "Default: none.",
+        description="End the training when the validation loss no longer falls. Needs dataset.validation and "
+        "evaluation.everySteps. Default: none.",
     )
 
     @model_validator(mode="after")
@@ -175,17 +184,18 @@ _GATE: tuple[ObjectRule["Gate"], ...] = (
 
 
 class Gate(Wire):
-    """What the adapter must reach to count as a success; one that does not is not kept."""
+    """What the adapter must reach. One that does not is not kept, and the job fails."""
 
     model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _GATE))
 
     min_loss_improvement: Decimal | None = Field(
         None,
-        description="Least fall of the validation loss, nats per token, from the base model to the tuned one. "
+        description="How far the tuned model's validation loss must be below the base model's, in nats per token. "
         'Example: "0.1".',
     )
     max_perplexity: Perplexity | None = Field(
-        None, description='Highest validation perplexity (e to the loss) of the tuned model, above 1. Example: "8".'
+        None,
+        description='Highest allowed validation perplexity (e to the loss) of the tuned model, above 1. Example: "8".',
     )
 
     @model_validator(mode="after")
@@ -201,10 +211,10 @@ class EvaluationSpec(Wire):
         None,
         ge=1,
         le=10_000_000,
-        description="Optimizer steps between evaluations; needs dataset.validation. The adapter that is kept is then "
-        "the one with the lowest validation loss. Default: only at the end, and the last adapter is kept. Example: 50.",
+        description="Optimizer steps between evaluations. Needs dataset.validation. The adapter with the lowest "
+        "validation loss is kept. Default: only at the end, and the last adapter is kept. Example: 50.",
     )
-    gate: Gate | None = Field(None, description="What the adapter must reach; needs dataset.validation. Default: none.")
+    gate: Gate | None = Field(None, description="What the adapter must reach. Needs dataset.validation. Default: none.")
     sample_prompts: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=2000)]],
@@ -213,8 +223,9 @@ class EvaluationSpec(Wire):
         | None
     ) = Field(
         None,
-        description="Prompts that base and tuned model answer side by side at the end, in the report. A prompt is a "
-        "user's turn where the rows are conversations, else the beginning of a text.",
+        description="Prompts that base and tuned model answer at the end; the report shows the answers side by "
+        "side. When the rows are conversations, a prompt is a user's turn; otherwise it is the "
+        "beginning of a text.",
     )
 
 
@@ -223,9 +234,9 @@ DEFAULT_CHECKPOINT_MINUTES = 10
 
 
 class CheckpointSpec(Wire):
-    """How often the training state is saved, so that the next attempt goes on at its step.
+    """How often the training state is saved, so that the next attempt resumes at its step.
 
-    Besides, a pod that is told to end saves it at once. The checkpoints go when the adapter is there.
+    A pod that is asked to end saves it too. The checkpoints are deleted when the adapter is committed.
     """
 
     every_steps: int | None = Field(
@@ -235,11 +246,11 @@ class CheckpointSpec(Wire):
         None,
         ge=1,
         le=10_080,
-        description="Minutes between checkpoints; with everySteps too, whichever comes first. Default: 10 when "
-        "everySteps is not set.",
+        description="Minutes between checkpoints. When everySteps is set too, whichever comes first counts. "
+        "Default: 10 when everySteps is not set.",
     )
-    keep: int = Field(2, ge=1, le=100, description="Newest checkpoints that are kept. Default: 2.")
+    keep: int = Field(2, ge=1, le=100, description="How many of the newest checkpoints are kept. Default: 2.")
     uri: OutputUri | None = Field(
         None,
-        description="Prefix under which checkpoints go. Default: output.uri. Example: s3://scratch/checkpoints.",
+        description="Prefix for checkpoints. Default: output.uri. Example: s3://scratch/checkpoints.",
     )
