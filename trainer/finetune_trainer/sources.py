@@ -1,4 +1,4 @@
-"""What goes in and what is there already: the objects of data and model, and the output of this very run.
+"""What goes in: the objects of data and model.
 
 Preflight and the trainer ask the same questions here, so that both name the same fingerprint.
 """
@@ -8,13 +8,10 @@ import json
 from collections.abc import Sequence
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.layout import MANIFEST_NAME, run_prefix
-from finetune_trainer.contract.manifest import Manifest, SourceObject
+from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
-from finetune_trainer.contract.recipe.output import OnExisting
-from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
-from finetune_trainer.data.problems import printable
+from finetune_trainer.contract.text import printable
+from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -88,79 +85,6 @@ def pickled_weights(objects: Sequence[SourceObject]) -> list[str]:
     return [name for name in names if name.endswith(_PICKLED) and not name.startswith(("optimizer", "training_args"))]
 
 
-def manifest_uri(recipe: Recipe, fingerprint: str) -> Uri:
-    """Where the manifest of this very run is, or will be."""
-    return run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint).child(MANIFEST_NAME)
-
-
-def reusable_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter of this very run when it is there and is taken; None when one is to be made.
-
-    An adapter that this job itself has committed is taken whatever `output.onExisting` says: the pod that made it went
-    before it could say so, and the job asks for one adapter, not for one an attempt.
-
-    Raises:
-        TrainerError: OUTPUT_CONFLICT when output.onExisting is Fail and it is another job's, or when a manifest is
-            there that cannot be read or whose files are missing or cut short (unless it is replaced); else the
-            storage's reason.
-    """
-    mode, uri = recipe.output.on_existing, manifest_uri(recipe, fingerprint)
-    if mode is not OnExisting.REUSE:
-        content = open_store(uri).read(uri)
-        manifest = Manifest.read(content) if content is not None else None
-        own = manifest is not None and manifest.belongs_to(recipe.job.uid)
-        if not own and mode is OnExisting.REPLACE:
-            return None
-        if not own and manifest is not None:
-            raise TrainerError(
-                FailureReason.OUTPUT_CONFLICT,
-                f"{uri} is there already: an adapter of the same recipe, data and model",
-            )
-    try:
-        return existing_output(recipe, fingerprint, open_store)
-    except TrainerError as error:
-        if mode is OnExisting.REPLACE and error.reason is FailureReason.OUTPUT_CONFLICT:
-            return None
-        raise
-
-
-def existing_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter of this very run when it is there, whole, whoever made it; None when there is none.
-
-    Raises:
-        TrainerError: OUTPUT_CONFLICT when a manifest is there that cannot be read or whose files are missing or cut
-            short; else the storage's reason.
-    """
-    uri = manifest_uri(recipe, fingerprint)
-    store = open_store(uri)
-    content = store.read(uri)
-    if content is None:
-        return None
-    manifest = Manifest.read(content)
-    if manifest is None:
-        raise _damaged(uri, "it is no manifest")
-    place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
-    folder = place.child(manifest.adapter)
-    try:
-        sizes = {item.uri: item.size for item in store.stat(place)}
-    except ObjectNotFoundError:
-        sizes = {}
-    lost = [file.path for file in manifest.files if sizes.get(str(place.child(file.path))) != file.size]
-    if lost:
-        raise _damaged(uri, f"{len(lost)} of its files are missing or of another size, {lost[0]} for one")
-    return OutputRecord(
-        uri=str(folder),
-        merged_uri=str(place.child(manifest.merged)) if manifest.merged else None,
-        manifest_uri=str(uri),
-        digest=f"sha256:{hashlib.sha256(content).hexdigest()}",
-        size_bytes=manifest.size,
-        base_model=manifest.base_model,
-        rank=manifest.rank,
-        target_modules=manifest.target_modules,
-        metrics=manifest.metrics,
-    )
-
-
 def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 20) -> object:
     """A small JSON file of the base model.
 
@@ -231,10 +155,3 @@ def with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = Fal
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return item.model_copy(update={"sha256": digest.hexdigest()})
-
-
-def _damaged(uri: Uri, why: str) -> TrainerError:
-    return TrainerError(
-        FailureReason.OUTPUT_CONFLICT,
-        f"{uri} is there but {why}: delete that folder, or set output.onExisting to Replace",
-    )

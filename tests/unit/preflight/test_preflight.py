@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -403,6 +404,7 @@ def test_an_output_in_which_nothing_may_be_deleted(tmp_path: Path, capsys: pytes
 
 _SMALL = """
 import re, resource, sys
+from hashlib import sha256
 from pathlib import Path
 from finetune_trainer import preflight
 taken = int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
@@ -514,8 +516,10 @@ def put_adapter(bench: Bench, fingerprint: str, uid: str | None = None) -> None:
         {
             "fingerprint": fingerprint,
             "adapter": "1-abcdefgh",
-            "files": [{"path": "1-abcdefgh/adapter_model.safetensors", "size": 5, "sha256": "0" * 64}],
-            "baseModel": "x",
+            "files": [
+                {"path": "1-abcdefgh/adapter_model.safetensors", "size": 5, "sha256": sha256(b"12345").hexdigest()}
+            ],
+            "baseModel": f"{bench.base}/model",
             "dataset": [],
             "rank": 16,
             "targetModules": ["q_proj"],

@@ -5,11 +5,12 @@ manifest's own place, so a copied run can be checked where it lies.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from finetune_trainer.contract.history import LossSummary
+from finetune_trainer.contract.text import MAX_INTEGER, MAX_TEXT, Count, Line, RelativePath, printable
 from finetune_trainer.contract.wire import TolerantWire
 
 MANIFEST_VERSION = 1
@@ -18,9 +19,9 @@ MANIFEST_VERSION = 1
 class ManifestFile(TolerantWire):
     """One file of the output."""
 
-    path: str = Field(description="Relative to the manifest's place, with '/'.")
-    size: int = Field(ge=0, description="Bytes.")
-    sha256: str
+    path: RelativePath = Field(description="Relative to the manifest's place, with '/'.")
+    size: Count = Field(description="Bytes.")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class SourceObject(TolerantWire):
@@ -61,32 +62,32 @@ class Manifest(TolerantWire):
     """What was made, from what, by whom."""
 
     version: int = MANIFEST_VERSION
-    fingerprint: str
-    adapter: str = Field(description="The adapter's folder, relative to the manifest's place.")
-    merged: str | None = Field(
+    fingerprint: Line
+    adapter: RelativePath = Field(description="The adapter's folder, relative to the manifest's place.")
+    merged: RelativePath | None = Field(
         None, description="The merged model's folder, relative to the manifest's place, when there is one."
     )
     files: list[ManifestFile]
-    base_model: str = Field(description="The base model as a server should name it.")
-    base_model_revision: str | None = Field(None, description="The commit that was trained on, of a Hub model.")
+    base_model: Line = Field(description="The base model as a server should name it.")
+    base_model_revision: Line | None = Field(None, description="The commit that was trained on, of a Hub model.")
     dataset: list[SourceObject]
     initial_adapter: list[SourceObject] = Field(
         default_factory=list, description="The files of the adapter that was continued from."
     )
     rows: int | None = Field(None, ge=0)
     data: DataFacts | None = None
-    rank: int
-    target_modules: list[str]
-    metrics: dict[str, float] = Field(default_factory=dict)
+    rank: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    target_modules: list[Line]
+    metrics: dict[Line, float] = Field(default_factory=dict)
     memory: MemoryFacts | None = None
     losses: LossSummary = Field(default_factory=LossSummary, description="How the loss went.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that shaped the result.")
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="The recipe, without the job's identity and the storage's addresses."
     )
-    attempt: int
-    writer: str
-    job_uid: str | None = Field(
+    attempt: Count
+    writer: Line
+    job_uid: Line | None = Field(
         None,
         description="UID of the FineTuneJob that made it: its next attempt knows its own by it. None in a local run.",
     )
@@ -98,11 +99,28 @@ class Manifest(TolerantWire):
         return sum(file.size for file in self.files)
 
     @classmethod
-    def read(cls, content: bytes) -> "Manifest | None":
-        """The manifest in an object, or None when it is none."""
+    def parse(cls, content: bytes) -> "Manifest":
+        """The manifest in an object.
+
+        Raises:
+            ValueError: it is none that this version understands; the message says why, in one line.
+        """
         try:
-            return cls.model_validate_json(content)
-        except ValidationError:
+            manifest = cls.model_validate_json(content)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_input=False)[0]
+            field = printable(".".join(str(part) for part in wrong["loc"][:3])[:MAX_TEXT])
+            raise ValueError(f"it is no manifest: {f'{field}: ' if field else ''}{wrong['msg']}") from None
+        if manifest.version != MANIFEST_VERSION:
+            raise ValueError(f"its version is {manifest.version}, and this trainer reads version {MANIFEST_VERSION}")
+        return manifest
+
+    @classmethod
+    def read(cls, content: bytes) -> "Manifest | None":
+        """The manifest in an object, or None when it is none that this version understands."""
+        try:
+            return cls.parse(content)
+        except ValueError:
             return None
 
     def belongs_to(self, uid: str) -> bool:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.preflight_report import DataProblem, Unit
+from finetune_trainer.contract.text import printable
 
 KEPT = 20
 """Problems that are kept with their place."""
@@ -128,17 +129,6 @@ class Findings:
 def shorten(text: str, longest: int = 60) -> str:
     """The text, cut with an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """The text with control characters and lone surrogates escaped.
-
-    File names, keys and what a chat template says are a stranger's: they could move a terminal's cursor, and half a
-    surrogate pair cannot be written as JSON at all.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shown(value: object) -> str:

@@ -18,6 +18,7 @@ from finetune_trainer.contract.layout import MANIFEST_NAME
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri
+from finetune_trainer.output.reuse import Expected, require_fit
 from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectChangedError, Store
 from finetune_trainer.storage.content import files_under, manifest_entry
 from finetune_trainer.storage.patience import Patience
@@ -94,7 +95,7 @@ def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
     stands, since its attempt may have been reported already; after any other change there is a new look.
     """
     found = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
-    if _same_jobs(found, content):
+    if _same_jobs(found, content, place):
         raise AlreadyExistsError(str(place.manifest))
     try:
         if found is None:
@@ -112,12 +113,22 @@ def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
         raise
 
 
-def _same_jobs(found: bytes | None, content: bytes) -> bool:
-    """Whether another manifest of the same job is there."""
+def _same_jobs(found: bytes | None, content: bytes, place: Place) -> bool:
+    """Whether another manifest of the same job is there, and its adapter with it.
+
+    Anybody who sees the job knows its UID: what only claims to be of it must not keep its adapter from being put.
+    """
     if found is None or found == content:
         return False
     there, own = Manifest.read(found), Manifest.read(content)
-    return there is not None and own is not None and there.belongs_to(own.job_uid or "")
+    if there is None or own is None or not there.belongs_to(own.job_uid or ""):
+        return False
+    expected = Expected(fingerprint=own.fingerprint, base_model=own.base_model, rank=own.rank)
+    try:
+        require_fit(there, expected, place.run, place.store, hashed=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _surely_another(place: Place, content: bytes) -> bool:

@@ -26,6 +26,7 @@ from finetune_trainer.data.templates.choose import check_syntax, template_unused
 from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.memory.estimate import MemoryEstimate
 from finetune_trainer.memory.gpu_memory import minimum_memory, require_gpu_memory
+from finetune_trainer.output.reuse import reusable_output
 from finetune_trainer.preflight.model_files import ModelFacts, check_model
 from finetune_trainer.preflight.templates import check_template, first_rows, tokenizer_facts
 from finetune_trainer.preflight.token_pass import TokenPass
@@ -36,7 +37,6 @@ from finetune_trainer.sources import (
     dataset_objects,
     model_files,
     model_folder,
-    reusable_output,
     validation_objects,
 )
 from finetune_trainer.storage.base import ByteCount, OpenStore

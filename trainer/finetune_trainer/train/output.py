@@ -18,8 +18,8 @@ from finetune_trainer.export.base_model import model_id
 from finetune_trainer.export.facts import RunFacts, settings_of
 from finetune_trainer.output.latest import point_to
 from finetune_trainer.output.publish import Place, publish
+from finetune_trainer.output.reuse import committed_output
 from finetune_trainer.runtime.log import event
-from finetune_trainer.sources import existing_output
 from finetune_trainer.storage.base import Store
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
@@ -102,7 +102,7 @@ def publish_output(
 
     mode, uploaded = recipe.output.on_existing, context.reporter.uploaded
     publish(place, folders, describe, mode, uploaded, context.patience)
-    record = context.patience.call(lambda: existing_output(recipe, inputs.fingerprint, context.open_store))
+    record = context.patience.call(lambda: committed_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
     update_latest(recipe, record, facts, place.store)

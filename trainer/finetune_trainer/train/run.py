@@ -14,8 +14,8 @@ from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.data.templates.choose import check_syntax
 from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.export.record import write_record
+from finetune_trainer.output.reuse import reusable_output
 from finetune_trainer.runtime.log import event, go_offline, libraries_quiet
-from finetune_trainer.sources import reusable_output
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.fetch import FetchedInputs, fetch_inputs
 from finetune_trainer.train.inputs import Inputs, resolve_inputs
@@ -142,7 +142,7 @@ def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord |
     """The adapter of this very run, when it is there and may be taken.
 
     Raises:
-        TrainerError: see `sources.reusable_output`.
+        TrainerError: see `reuse.reusable_output`.
     """
     existing = reusable_output(recipe, inputs.fingerprint, context.open_store)
     if existing is not None:
