@@ -37,6 +37,8 @@ PROGRESS_FIELD_MANAGER = "finetune-progress"
 
 PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
+CONTAINERS = {PREFLIGHT_ROLE: "preflight", TRAIN_ROLE: "trainer"}
+"""Name of the container of each role. A mesh may inject others, and the kubelet lists them by name."""
 
 MAX_NAME = 63
 MAX_JOB_NAME = 60

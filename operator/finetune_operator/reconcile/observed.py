@@ -37,7 +37,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminated:
-    """How the pod's container ended."""
+    """How the pod's own container ended."""
 
     exit_code: int
     reason: str
@@ -55,6 +55,8 @@ class PodView:
         unschedulable: the scheduler's message while no node fits, else empty.
         disruption: the reason of a DisruptionTarget condition (eviction, preemption, taint), else empty.
         index: number of the pod among those that train together; None for one that trains alone.
+        terminated: how its own container ended; None while it has not.
+        sidecar_running: whether a container that somebody injected runs.
         deletion_time: when a deleted pod should be gone, grace period included; None while it is not deleted.
     """
 
@@ -78,6 +80,16 @@ class PodView:
     terminated: Terminated | None
     deletion_time: datetime | None
     index: int | None = None
+    sidecar_running: bool = False
+
+    @property
+    def kept_by_sidecar(self) -> bool:
+        """Whether its own container has ended and the pod goes on for an injected one, which may never end.
+
+        The Job does not end then. A pod that is being disrupted ends anyway, and its Job replaces it.
+        """
+        ends_anyway = bool(self.disruption) or self.deletion_time is not None
+        return self.terminated is not None and self.sidecar_running and not ends_anyway
 
     @property
     def leads(self) -> bool:
@@ -137,8 +149,8 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         return None
     status = raw.get("status") or {}
     owner = _controller(metadata)
-    states = [container.get("state") or {} for container in status.get("containerStatuses") or ()]
-    state = states[0] if states else {}
+    states = {item["name"]: item.get("state") or {} for item in status.get("containerStatuses") or ()}
+    state = states.pop(names.CONTAINERS.get(identity[0], ""), {})
     waiting = state.get("waiting") or {}
     scheduled = _condition(status, "PodScheduled") or {}
     return PodView(
@@ -160,6 +172,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
         disruption=(_true_condition(status, "DisruptionTarget") or {}).get("reason", ""),
         terminated=_terminated(state.get("terminated")),
+        sidecar_running=any("running" in other for other in states.values()),
         deletion_time=_time(metadata.get("deletionTimestamp")),
         index=int(index) if (index := labels.get(names.INDEX_LABEL, "")).isdecimal() else None,
     )

@@ -85,7 +85,7 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
             return Passed(termination=Termination.read(pod.terminated.message))
     if job.complete:
         return Passed(termination=None, pod_gone=True)
-    if job.failed:
+    if job.failed or _kept_by_sidecars(job, pods):
         return _failed(job, pods)
     for pod in pods:
         if pod.reason == "Evicted" and "ephemeral" in pod.message:
@@ -109,6 +109,13 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
         return _without_pods(job, _made(pods), now)
     since = max(pod.running_since for pod in newest if pod.running_since is not None)
     return Running(pod=newest[0], since=since)
+
+
+def _kept_by_sidecars(job: JobView, pods: tuple[PodView, ...]) -> bool:
+    """Whether every pod's own container has ended, and only injected ones keep the Job from saying so."""
+    newest = _newest(list(pods))
+    ended = len(newest) == job.size and all(pod.terminated is not None for pod in newest)
+    return ended and any(pod.kept_by_sidecar for pod in newest)
 
 
 def _newest(pods: list[PodView]) -> list[PodView]:

@@ -26,7 +26,6 @@ TOKEN_SECONDS = 3600
 _MEMORY_REQUEST = "4Gi"
 
 _PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
-_CONTAINERS = {names.PREFLIGHT_ROLE: "preflight", names.TRAIN_ROLE: "trainer"}
 
 
 def child_labels(job: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
@@ -50,7 +49,7 @@ def pod_template(
     annotations = {
         **(scheduling.annotations or {}),
         names.RECIPE_ANNOTATION: recipe_of(job, attempt, revision).to_json(),
-        "kubectl.kubernetes.io/default-container": _CONTAINERS[role],
+        "kubectl.kubernetes.io/default-container": names.CONTAINERS[role],
     }
     if config.hub_ca_bundle:
         annotations[names.HUB_CA_ANNOTATION] = config.hub_ca_bundle
@@ -84,7 +83,7 @@ def _container(
 ) -> dict[str, Any]:
     training = role == names.TRAIN_ROLE
     container: dict[str, Any] = {
-        "name": _CONTAINERS[role],
+        "name": names.CONTAINERS[role],
         "image": config.trainer_image if training else config.preflight_image,
         "env": _environment(job, config, role, attempt),
         "resources": _training_resources(job) if training else PREFLIGHT_RESOURCES,

@@ -109,6 +109,8 @@ def _advance(draft: Draft) -> None:
         case Passed(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
             if not ends.succeed_reused(draft, termination):
                 stages.pass_preflight(draft, termination)
+                if any(pod.kept_by_sidecar for pod in pods):
+                    draft.delete(child)
                 _advance(draft)
         case Passed():
             ending = ends.unreported(verdict) if role == names.PREFLIGHT_ROLE else ends.succeed(draft, verdict)

@@ -36,8 +36,11 @@ def expire(draft: Draft) -> None:
 
 
 def _idle(draft: Draft, job: JobView) -> bool:
-    """Whether the Job has no pod that ended well: its controller has not marked it complete yet otherwise."""
+    """Whether the Job will not end by itself: one with a pod that ended well is about to be marked complete.
+
+    It never is while an injected sidecar runs.
+    """
     return not any(
-        pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0
+        pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar
         for pod in draft.observed.pods_of(job)
     )
