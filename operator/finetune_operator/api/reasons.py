@@ -46,6 +46,8 @@ class Reason(StrEnum):
     TRAINING = "Training"
     WAITING = "WaitingForPod"
     NO_POD = "PodNotCreated"
+    CHILD_SUSPENDED = "ChildSuspended"
+    """Somebody else suspended the child Job, as a queue does."""
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"

@@ -92,6 +92,13 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
             # The Job would make a new pod for this disruption, which would fill the same disk again.
             return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
+    if not live and job.suspended:
+        return Waiting(
+            reason=Reason.CHILD_SUSPENDED,
+            message=f"Job {job.name} is suspended, by a queue such as Kueue or by somebody; it goes on when its "
+            f"spec.suspend is false: kubectl get job {job.name}",
+            since=job.created,
+        )
     if not live:
         return Settling() if pods else _without_pods(job, 0, now)
     newest = _newest(live)

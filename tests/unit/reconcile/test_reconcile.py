@@ -582,3 +582,20 @@ def test_a_job_that_the_operator_did_not_make_is_not_believed() -> None:
     world.step()
     assert world.status.phase == "Starting"
     assert world.status.output is None
+
+
+def test_a_child_that_somebody_else_suspends_is_shown_as_that() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    job = world.child()
+    world.jobs[job.name] = replace(job, suspended=True)
+    world.later(60)
+    world.step()
+    reconciling = world.status.condition("Reconciling")
+    assert reconciling is not None
+    assert reconciling.reason == "ChildSuspended"
+    assert f"Job {job.name} is suspended" in reconciling.message
+    world.jobs[job.name] = job
+    world.run()
+    world.step()
+    assert world.status.phase == "Running"
