@@ -23,6 +23,7 @@ from finetune_operator.control.controller import Controller, Policy
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import EventHandler
+from finetune_operator.control.informer.informer import Informer, Informers
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import LeaderTask
 from finetune_operator.control.progress_cluster import KubeProgressCluster
@@ -58,15 +59,30 @@ async def run(
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random)
     event_handler = EventHandler(cache, queue)
-    resync = Resync(
-        kube=kube,
-        cache=cache,
-        queue=queue,
-        event_handler=event_handler,
-        namespaces=config.watch_namespaces,
-        period=config.resync_seconds,
-        clock=clock,
-    )
+
+    def informer(namespace: str | None) -> Informer:
+        resync = Resync(
+            kube=kube,
+            cache=cache,
+            queue=queue,
+            event_handler=event_handler,
+            namespace=namespace,
+            period=config.resync_seconds,
+            clock=clock,
+        )
+        watches = Watches(
+            event_handler,
+            missed=resync.request,
+            settings=lambda: kopf_settings(children=CHILDREN),
+            memories=NoMemories,
+            backoffs=lambda: iter(Backoffs()),
+            event_filter_for=lambda plural: EventFilter(cache, plural) if plural in WATCHED else None,
+            namespace=namespace,
+            environment=environment,
+        )
+        return Informer(resync, watches.run)
+
+    informers = Informers([informer(namespace) for namespace in config.watch_namespaces or (None,)])
     controller = Controller(
         kube=kube,
         cache=cache,
@@ -75,23 +91,12 @@ async def run(
         config=config.reconcile,
         events=EventRecorder(kube, instance=config.identity, now=_now),
         now=_now,
-        has_synced=resync.has_synced,
-    )
-    watches = Watches(
-        event_handler,
-        missed=resync.request,
-        settings=lambda: kopf_settings(children=CHILDREN),
-        memories=NoMemories,
-        backoffs=lambda: iter(Backoffs()),
-        event_filter_for=lambda plural: EventFilter(cache, plural) if plural in WATCHED else None,
-        namespaces=config.watch_namespaces,
-        environment=environment,
+        has_synced=informers.has_synced,
     )
     leader_task = LeaderTask(
-        resync=resync,
+        informers=informers,
         controller=controller,
         queue=queue,
-        watch=watches.run,
         workers=config.workers,
         stop=stop,
         clock=clock,
@@ -108,11 +113,12 @@ async def run(
         stuck_seconds=queue.stuck_seconds,
         last_contact=lambda: lease.last_contact,
         leading_since=lambda: leader_task.since,
-        last_resync=lambda: resync.last_success,
+        last_resync=informers.last_success,
+        failing=informers.failing,
         resync_seconds=config.resync_seconds,
         clock=clock,
     )
-    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda: leader_task.is_fed, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=informers.is_fed, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     server = ProgressServer(cluster, writer, clock=clock)
 
@@ -122,7 +128,7 @@ async def run(
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.http_host, config.http_port).start()
+        await web.TCPSite(runner, config.http_host or None, config.http_port).start()
         logger.info("started", extra={"version": __version__, "identity": config.identity, "port": config.http_port})
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(writer.run())

@@ -102,7 +102,7 @@ class Config(BaseModel):
         resync_seconds: between two lists of everything.
         lease_namespace, lease_name: where replicas agree on a leader.
         identity: this replica's name in the Lease.
-        http_host, http_port: where progress reports and probes are taken.
+        http_host, http_port: where progress reports and probes are taken; no host means every address, IPv4 and IPv6.
         log_level: the least severe messages that are logged.
     """
 
@@ -124,7 +124,7 @@ class Config(BaseModel):
     lease_namespace: Text = Field("default", validation_alias=AliasChoices("FINETUNE_LEASE_NAMESPACE", "POD_NAMESPACE"))
     lease_name: Text = Field("finetune-operator", alias="FINETUNE_LEASE_NAME")
     identity: Text = Field(alias="POD_NAME")
-    http_host: Text = Field("0.0.0.0", alias="FINETUNE_HTTP_HOST")  # noqa: S104 (pods and the kubelet call)
+    http_host: Text = Field("", alias="FINETUNE_HTTP_HOST")
     http_port: Annotated[int, _whole(1, 65_535)] = Field(8080, alias="FINETUNE_HTTP_PORT")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _one_of("DEBUG", "INFO", "WARNING", "ERROR")] = (
         Field("INFO", alias="FINETUNE_LOG_LEVEL")

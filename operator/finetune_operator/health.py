@@ -5,7 +5,7 @@ server answers. An API server that is down is no reason to restart; it makes the
 both ready: either takes reports.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -23,6 +23,7 @@ class Health:
         leading_since: since when this replica leads; None if it does not.
         last_resync: when the last resync succeeded; None if none did.
         resync_seconds: between two resyncs.
+        failing: the namespaces that cannot be listed now, and why.
         clock: seconds, monotonic; of all these times.
     """
 
@@ -34,6 +35,7 @@ class Health:
         leading_since: Callable[[], float | None],
         last_resync: Callable[[], float | None],
         resync_seconds: float,
+        failing: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float],
     ) -> None:
         self._stuck_seconds = stuck_seconds
@@ -41,6 +43,7 @@ class Health:
         self._leading_since = leading_since
         self._last_resync = last_resync
         self._resync_limit = max(STUCK_SECONDS, RESYNCS_MISSED * resync_seconds)
+        self._failing = failing
         self._clock = clock
 
     def why_dead(self) -> str | None:
@@ -74,7 +77,11 @@ class Health:
         return _answer(self.why_dead())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self.why_unready())
+        answer = _answer(self.why_unready())
+        # One namespace that was deleted is no reason to take the others' reports away: it is told, and nothing more.
+        failing = "".join(f"\nnamespace {name}: {error}" for name, error in sorted(self._failing().items()))
+        answer.text = f"{answer.text}{failing}"
+        return answer
 
 
 def _answer(problem: str | None) -> web.Response:

@@ -78,7 +78,7 @@ class Operator:
             cache=self.cache,
             queue=self.queue,
             event_handler=self.event_handler,
-            namespaces=(self.namespace,),
+            namespace=self.namespace,
             period=300,
             clock=clock,
         )

@@ -249,6 +249,30 @@ async def test_the_process_goes_on_after_its_right_to_watch_was_missing(
         assert process.terminate() == 0
 
 
+async def test_a_namespace_that_is_gone_stops_no_other_and_health_says_so(
+    plane: Plane, world: World, namespace: str, tmp_path: Path
+) -> None:
+    both = f"gone-{namespace},{namespace}"
+    with (
+        plane.serves_only(namespace),
+        operator(plane, tmp_path, namespace, FINETUNE_WATCH_NAMESPACES=both) as process,
+    ):
+        await ready(process)
+        await world.create()
+        await world.phase("job", "Starting")
+
+        async def told() -> str | None:
+            async with aiohttp.ClientSession() as session, session.get(f"{process.url}/readyz") as answer:
+                text = await answer.text()
+                return text if answer.status == 200 and "namespace" in text else None
+
+        text = await eventually_seen("the namespace in /readyz", told)
+        assert f"namespace gone-{namespace}: " in text
+        assert "is forbidden" in text
+        await end_pod(world.admin, await world.pod("job-train-1"))
+        await world.phase("job", "Succeeded")
+
+
 async def test_a_wrong_environment_is_told_whole(plane: Plane, namespace: str, tmp_path: Path) -> None:
     with operator(plane, tmp_path, namespace, FINETUNE_WORKERS="many", FINETUNE_TRAINER_IMAGE="") as process:
         code = await asyncio.to_thread(process.popen.wait, 30)

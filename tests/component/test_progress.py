@@ -114,11 +114,11 @@ async def site(
         cache=cache,
         queue=queue,
         event_handler=event_handler,
-        namespaces=(namespace,),
+        namespace=namespace,
         period=300,
         clock=clock,
     )
-    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda: leader, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda _: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
     ProgressServer(cluster, writer, clock=clock).add_to(application)

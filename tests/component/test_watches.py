@@ -48,7 +48,7 @@ class Watching:
             settings=settings,
             memories=NoMemories,
             backoffs=lambda: itertools.repeat(0.2),
-            namespaces=(namespace,),
+            namespace=namespace,
             environment={"KUBECONFIG": str(plane.operator_kubeconfig())},
         )
 

@@ -27,7 +27,7 @@ from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeErro
 from finetune_operator.kube.events import EventRecorder, Regarding
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import Observed, job_view
-from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.plan import EventType, Plan
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,7 @@ class Controller:
             except (NotFound, Conflict):
                 continue  # gone, or another one by now: either way the one that was meant is no more
         if await self._write_status(record, job.status, plan.status):
+            _log(record, plan)
             await self._events.post(_regarding(record), plan.events)
 
     async def _remove_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
@@ -235,6 +236,15 @@ class Controller:
 
 def _regarding(record: FineTuneJobRecord) -> Regarding:
     return Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
+
+
+def _log(record: FineTuneJobRecord, plan: Plan) -> None:
+    """One line for each event of a job's life: its attempts' starts and ends, refusals, retries, its own end."""
+    for event in plan.events:
+        context = {"job": "/".join(record.key), "phase": str(plan.status.phase), "reason": event.reason}
+        logger.log(
+            logging.WARNING if event.type is EventType.WARNING else logging.INFO, "%s", event.message, extra=context
+        )
 
 
 def _acts(job: FineTuneJob, plan: Plan) -> bool:

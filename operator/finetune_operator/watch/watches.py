@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -30,7 +30,7 @@ _CLOSING_SECONDS = 0.25
 
 
 class Watches:
-    """The watches of all three kinds.
+    """The watches of all three kinds in one namespace, or in all.
 
     Args:
         event_handler: where events go, on the event loop of `run`.
@@ -39,7 +39,7 @@ class Watches:
         memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
         backoffs: makes the pauses before new starts, in seconds.
         event_filter_for: tells apart what is worth an event; asked by kopf's thread. Without it everything is.
-        namespaces: those that are watched; empty for all.
+        namespace: the one that is watched; None for all.
         environment: decides where kopf finds its credentials.
     """
 
@@ -52,7 +52,7 @@ class Watches:
         memories: Callable[[], Any] = lambda: None,
         backoffs: Callable[[], Iterator[float]],
         event_filter_for: EventFilterFor = lambda _: None,
-        namespaces: Sequence[str],
+        namespace: str | None,
         environment: Mapping[str, str],
     ) -> None:
         self._event_handler = event_handler
@@ -61,7 +61,7 @@ class Watches:
         self._memories = memories
         self._backoffs = backoffs
         self._event_filter_for = event_filter_for
-        self._namespaces = tuple(namespaces)
+        self._namespaces = () if namespace is None else (namespace,)
         self._environment = environment
 
     async def run(self) -> None:
@@ -73,7 +73,8 @@ class Watches:
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 backoffs = self._backoffs()
             delay = next(backoffs)
-            logger.warning("the watches ended: %s; again in %.0f s", error or "without an error", delay)
+            context = {"namespace": next(iter(self._namespaces), "*")}
+            logger.warning("the watches ended: %s; again in %.0f s", error or "without an error", delay, extra=context)
             await asyncio.sleep(delay)
             self._missed()
 

@@ -9,7 +9,7 @@ served from then on, while the children of thousands of others are still being l
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from finetune_operator.api import names
@@ -31,10 +31,10 @@ _FIRST_RETRY_SECONDS = 1.0
 
 
 class Resync:
-    """The periodic list.
+    """The periodic list of one namespace, or of all.
 
     Args:
-        namespaces: those that are watched; empty for all.
+        namespace: the one that is listed; None for all.
         period: seconds between two runs.
         clock: seconds, monotonic.
     """
@@ -46,7 +46,7 @@ class Resync:
         cache: Cache,
         queue: WorkQueue[Key],
         event_handler: EventHandler,
-        namespaces: Sequence[str],
+        namespace: str | None,
         period: float,
         clock: Callable[[], float],
     ) -> None:
@@ -54,13 +54,15 @@ class Resync:
         self._cache = cache
         self._queue = queue
         self._event_handler = event_handler
-        self._namespaces: Sequence[str | None] = tuple(namespaces) or (None,)
+        self.namespace = namespace
         self._period = period
         self._clock = clock
         self._requested = asyncio.Event()
         self._children_listed = False
         self.last_success: float | None = None
         """When the last run ended well, by `clock`."""
+        self.error: str | None = None
+        """Why the last run failed; None when it did not."""
 
     def has_synced(self, record: FineTuneJobRecord) -> bool:
         """Whether enough is known for a look at a job: of one that has had children, what they are now.
@@ -78,7 +80,9 @@ class Resync:
             try:
                 await self.once(listed)
             except KubeError as error:
-                logger.warning("resync failed: %s; again in %.0f s", error.message, retry)
+                self.error = error.message
+                context = {"namespace": self.namespace or "*"}
+                logger.warning("resync failed: %s; again in %.0f s", error.message, retry, extra=context)
                 await asyncio.sleep(retry)
                 retry = min(self._period, 2 * retry)
                 continue
@@ -101,23 +105,22 @@ class Resync:
         Raises:
             KubeError: a list failed; what was read so far counts.
         """
-        for namespace in self._namespaces:
-            await self._list_jobs(namespace)
+        await self._list_finetunejobs()
         if listed is not None:
             listed.set()
         # After FineTuneJobs: of those that have ended, no children are kept.
-        for namespace in self._namespaces:
-            await self._list_children(JOBS, JobView, self._event_handler.job, namespace)
-            await self._list_children(PODS, PodView, self._event_handler.pod, namespace)
+        await self._list_children(JOBS, JobView, self._event_handler.job)
+        await self._list_children(PODS, PodView, self._event_handler.pod)
         self._children_listed = True
+        self.error = None
         for record in self._cache.finetunejobs():
-            if not record.settled:
+            if not record.settled and self.namespace in (None, record.namespace):
                 self._queue.add(record.key, ahead=record.attempt == 0)
         self.last_success = self._clock()
 
-    async def _list_jobs(self, namespace: str | None) -> None:
-        seen, version = await self._list(FINETUNEJOBS, self._event_handler.finetunejob, namespace, "")
-        for key in self._cache.prune_finetunejobs(seen, version, namespace):
+    async def _list_finetunejobs(self) -> None:
+        seen, version = await self._list(FINETUNEJOBS, self._event_handler.finetunejob, "")
+        for key in self._cache.prune_finetunejobs(seen, version, self.namespace):
             logger.info("a lost deletion was noticed", extra={"job": "/".join(key)})
 
     async def _list_children(
@@ -125,21 +128,19 @@ class Resync:
         resource: Resource,
         kind: type[JobView] | type[PodView],
         deliver: Callable[[str | None, dict[str, Any]], None],
-        namespace: str | None,
     ) -> None:
-        seen, version = await self._list(resource, deliver, namespace, CHILDREN)
-        self._cache.prune_children(kind, seen, version, namespace)
+        seen, version = await self._list(resource, deliver, CHILDREN)
+        self._cache.prune_children(kind, seen, version, self.namespace)
 
     async def _list(
         self,
         resource: Resource,
         deliver: Callable[[str | None, dict[str, Any]], None],
-        namespace: str | None,
         selector: str,
     ) -> tuple[set[str], str]:
         seen: set[str] = set()
         version = ""
-        async for page in self._kube.pages(resource, namespace, label_selector=selector):
+        async for page in self._kube.pages(resource, self.namespace, label_selector=selector):
             version = page.resource_version
             for raw in page.items:
                 seen.add(raw["metadata"]["uid"])
