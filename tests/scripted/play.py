@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, Failu
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.layout import MANIFEST_NAME, run_prefix, writer_folder
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome, OutputRecord, PreflightSummary, Termination
@@ -172,7 +172,7 @@ def preflight(recipe: Recipe, scenario: PreflightScenario, *, termination: Path 
     mark = scripted_fingerprint(recipe)
     existing = scripted_output(recipe, mark, f"{now:%H%M%S}", _LAST_LOSS) if scenario.existing else None
     verdict = Verdict.PASSED if passed else Verdict.FAILED
-    checks = [Check(name="scripted", verdict=verdict, reason=reason, message=message)]
+    checks = [CheckResult(name="scripted", verdict=verdict, reason=reason, message=message)]
     print(
         PreflightReport(passed=passed, checks=checks, summary=summary, fingerprint=mark, existing=existing).to_json(),
     )

@@ -17,9 +17,9 @@ from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.data.tokenize import RowTokenizer, token_rows
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.model.load import load_tokenizer
-from finetune_trainer.preflight.templates import tokenizer_facts
 from finetune_trainer.preflight.token_pass import TokenPass
 from finetune_trainer.preflight.tokenizer import FileTokenizer, file_tokenizer
+from finetune_trainer.preflight.tokenizer_files import tokenizer_facts
 from finetune_trainer.storage.places import Places
 
 from .families import FAMILIES, family_tokenizer, llama_2_tokenizer

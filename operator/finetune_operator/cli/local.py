@@ -49,10 +49,10 @@ def recipe_of(job: JobFile) -> Recipe:
 
 def preflight(job: JobFile, output: str) -> int:
     """Checks, and prints the report; the exit code is that of the first check that failed."""
-    from finetune_trainer.preflight import check, exit_code, shown
+    from finetune_trainer.preflight import check_recipe, exit_code, shown
 
     refuse(job)
-    report = check(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
+    report = check_recipe(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
     print(report.to_json() if output == "json" else shown(report))
     return exit_code(report)
 
@@ -65,10 +65,10 @@ def run(job: JobFile, work: Path | None) -> int:
     """
     refuse(job)
     if job.spec.preflight.enabled:
-        from finetune_trainer.preflight import check, exit_code, shown
+        from finetune_trainer.preflight import check_recipe, exit_code, shown
 
         say(f"{job.name}: checking storage, data and model")
-        report = check(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
+        report = check_recipe(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
         if not report.passed:
             say(shown(report))
             return exit_code(report)

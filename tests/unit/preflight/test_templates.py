@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from finetune_trainer.contract.failure import FailureReason
-from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.preflight import check
+from finetune_trainer.preflight import check_recipe
 from finetune_trainer.storage.places import Places
 
 from .tokenizers_made import tokenizer_json
@@ -53,9 +53,9 @@ class Folder:
                 "output": {"uri": f"file://{self.folder}/out"},
             }
         )
-        return check(recipe, Places(recipe.storage, None))
+        return check_recipe(recipe, Places(recipe.storage, None))
 
-    def template(self, **dataset: Any) -> Check:
+    def template(self, **dataset: Any) -> CheckResult:
         report = self.report(**dataset)
         (found,) = [item for item in report.checks if item.name == "template"]
         assert report.passed == (found.verdict is not Verdict.FAILED)

@@ -17,8 +17,8 @@ class Verdict(StrEnum):
     SKIPPED = "Skipped"
 
 
-class Check(TolerantWire):
-    """One check."""
+class CheckResult(TolerantWire):
+    """How one check ended."""
 
     name: str = Field(description="storage.read, storage.write, dataset, model …")
     verdict: Verdict
@@ -86,7 +86,7 @@ class PreflightReport(TolerantWire):
     """The whole report, as `preflight --output json` prints it."""
 
     passed: bool
-    checks: list[Check]
+    checks: list[CheckResult]
     problems: list[DataProblem] = Field(default_factory=list, description="The first 20.")
     problem_count: int = Field(0, ge=0)
     tokens: TokenStatistics | None = Field(None, description="How long the rows are; absent when not tokenised.")

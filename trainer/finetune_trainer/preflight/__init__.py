@@ -3,8 +3,8 @@
 `python -m finetune_trainer preflight [--recipe FILE] [--output json|text]`. No torch: it runs in the small image.
 """
 
-from finetune_trainer.preflight.checks import check
 from finetune_trainer.preflight.command import main
-from finetune_trainer.preflight.outcome import exit_code, shown, termination
+from finetune_trainer.preflight.report import exit_code, shown, termination
+from finetune_trainer.preflight.run import check_recipe
 
-__all__ = ["check", "exit_code", "main", "shown", "termination"]
+__all__ = ["check_recipe", "exit_code", "main", "shown", "termination"]

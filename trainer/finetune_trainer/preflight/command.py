@@ -10,11 +10,11 @@ from pathlib import Path
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import RECIPE_ENV, TERMINATION_ENV
-from finetune_trainer.contract.preflight_report import Check, PreflightReport, Verdict
+from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.inputs.recipe_file import read_recipe
-from finetune_trainer.preflight.checks import check
-from finetune_trainer.preflight.outcome import exit_code, shown, termination
+from finetune_trainer.preflight.report import exit_code, shown, termination
+from finetune_trainer.preflight.run import check_recipe
 from finetune_trainer.progress.reporter import HttpSink, Reporter
 from finetune_trainer.runtime import log
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
@@ -48,14 +48,14 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
     reporter.stage(Stage.VALIDATING)
     done = 0
 
-    def moved(count: int) -> None:
+    def on_bytes(count: int) -> None:
         nonlocal done
         done += count
         reporter.update(bytes_downloaded=done)
 
     try:
         with _sigterm_raises():
-            return _checked(recipe_file, environment, moved, Waiting(logged, reporter.waiting))
+            return _checked(recipe_file, environment, on_bytes, Waiting(logged, reporter.waiting))
     except _TerminatedError:
         return _failed("preflight", FailureReason.PREEMPTED, "the pod was asked to end")
     except TrainerError as error:
@@ -70,7 +70,9 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
             sink.close()
 
 
-def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount, waiting: Waiting) -> PreflightReport:
+def _checked(
+    recipe_file: str, environment: Mapping[str, str], on_bytes: ByteCount, waiting: Waiting
+) -> PreflightReport:
     recipe = read_recipe(recipe_file)
     places = Places(
         recipe.storage,
@@ -80,7 +82,7 @@ def _checked(recipe_file: str, environment: Mapping[str, str], moved: ByteCount,
         hub_token=HubToken.from_environment(environment),
         timing=CHECKING.told_to(waiting),
     )
-    return check(recipe, places, moved=moved)
+    return check_recipe(recipe, places, on_bytes=on_bytes)
 
 
 class _TerminatedError(BaseException):
@@ -102,5 +104,5 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _failed(name: str, reason: FailureReason, message: str) -> PreflightReport:
-    item = Check(name=name, verdict=Verdict.FAILED, reason=reason, message=message)
+    item = CheckResult(name=name, verdict=Verdict.FAILED, reason=reason, message=message)
     return PreflightReport(passed=False, checks=[item])

@@ -1,4 +1,4 @@
-"""Token statistics for people: a sentence, a histogram for a terminal, and the few numbers of a status."""
+"""Token statistics for people: a sentence, and a histogram for a terminal."""
 
 from finetune_trainer.contract.preflight_report import TokenStatistics
 
@@ -21,20 +21,6 @@ def in_words(found: TokenStatistics) -> str:
     if found.sampled_rows < found.rows:
         parts.append(f"estimated from {found.sampled_rows:,} of {found.rows:,} rows")
     return "; ".join(parts)
-
-
-def summary_of(found: TokenStatistics) -> dict[str, object]:
-    """The fields of PreflightSummary."""
-    return {
-        "tokens": found.tokens,
-        "tokens_p50": found.p50,
-        "tokens_p95": found.p95,
-        "tokens_max": found.longest,
-        "truncated": found.truncated,
-        "dropped": found.dropped,
-        "sampled_rows": found.sampled_rows if found.sampled_rows < found.rows else None,
-        "steps": found.steps,
-    }
 
 
 def histogram(found: TokenStatistics) -> list[str]:

@@ -5,11 +5,31 @@ not know conditional writes would let two pods of one attempt commit, and nobody
 """
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.uri import Uri
+from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed, skipped
+from finetune_trainer.preflight.checks.dataset import DATASET
+from finetune_trainer.preflight.checks.first_rows import FIRST_ROWS
+from finetune_trainer.preflight.checks.storage_read import STORAGE_READ
+from finetune_trainer.preflight.checks.template import TEMPLATE
+from finetune_trainer.preflight.checks.tokens import TOKENS
+from finetune_trainer.preflight.context import PreflightContext
 from finetune_trainer.storage.base import AlreadyExistsError, Store
 
 
-def check_writing(store: Store, output: Uri, token: str) -> str:
+def _places(context: PreflightContext) -> list[Uri]:
+    """The output, and a place of its own for checkpoints."""
+    asked = (context.recipe.output.uri, context.recipe.checkpoint.uri)
+    return [parse_uri(uri) for uri in dict.fromkeys(uri for uri in asked if uri is not None)]
+
+
+def _run(context: PreflightContext) -> CheckOutcome:
+    if context.existing is not None:
+        return skipped("nothing is written: the adapter is there")
+    said = [probe_writing(context.open_store(uri), uri, context.probe_token) for uri in _places(context)]
+    return passed("; ".join(said))
+
+
+def probe_writing(store: Store, output: Uri, token: str) -> str:
     """Writes, reads back and removes an object under the output. Nothing is left, unless deleting is not allowed.
 
     The run itself deletes nothing, so rights without DeleteObject are enough for it: that is only worth a note.
@@ -66,3 +86,14 @@ def _remove_quietly(store: Store, probe: Uri) -> None:
         store.delete(probe)
     except TrainerError:
         return
+
+
+STORAGE_WRITE = Check(
+    name="storage.write",
+    run=_run,
+    needs=tuple(
+        Need(check.name, "nothing is written while the data is not in order", or_skipped=True)
+        for check in (STORAGE_READ, FIRST_ROWS, TEMPLATE, DATASET, TOKENS)
+    ),
+    asks=_places,
+)

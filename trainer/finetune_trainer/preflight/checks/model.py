@@ -1,0 +1,21 @@
+"""The base model is whole."""
+
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.preflight.check import Check, CheckOutcome, passed
+from finetune_trainer.preflight.context import CheckedModel, PreflightContext
+from finetune_trainer.preflight.model_files import check_model
+from finetune_trainer.sources import model_files, model_folder
+
+
+def _run(context: PreflightContext) -> CheckOutcome:
+    recipe = context.recipe
+    folder = model_folder(recipe, context.open_store)
+    facts = check_model(recipe.model.uri, folder, context.open_store)
+    context.model = CheckedModel(folder=folder, files=model_files(recipe, folder), facts=facts)
+    revision = folder[0].revision
+    parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
+    commit = f", commit {revision}" if revision is not None else ""
+    return passed(f"{facts.size:,} bytes{parameters}{commit}")
+
+
+MODEL = Check(name="model", run=_run, asks=lambda context: [parse_uri(context.recipe.model.uri)])

@@ -1,0 +1,26 @@
+"""The data's objects are there and may be read."""
+
+from collections.abc import Iterator
+
+from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.preflight.check import Check, CheckOutcome, passed
+from finetune_trainer.preflight.context import PreflightContext
+from finetune_trainer.sources import dataset_objects, validation_objects
+
+
+def _asks(context: PreflightContext) -> Iterator[Uri]:
+    dataset = context.recipe.dataset
+    own = dataset.validation.uri if dataset.validation else None
+    yield from map(parse_uri, [*([dataset.uri] if dataset.uri else dataset.uris or []), *([own] if own else [])])
+
+
+def _run(context: PreflightContext) -> CheckOutcome:
+    dataset = context.recipe.dataset
+    data = dataset_objects(dataset, context.open_store)
+    context.validation_data = validation_objects(dataset, context.open_store)
+    context.data = data
+    size = sum(item.size for item in data)
+    return passed(f"{len(data):,} object{'s' if len(data) > 1 else ''}, {size:,} bytes")
+
+
+STORAGE_READ = Check(name="storage.read", run=_run, asks=_asks)
