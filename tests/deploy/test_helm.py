@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from deploy.rendering import CHART, NAMESPACE, Key, Manifest, kustomize, render, render_text
-from deploy.server import RefusedError, Server, job
+from deploy.server import RefusedError, Server
 from finetune_trainer.contract.version import __version__
 
 OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
@@ -149,7 +149,7 @@ def test_install_upgrade_and_uninstall_keep_the_jobs(control_plane: Server, tmp_
         config.upgrade(CHART, "finetune", {"replicaCount": 2})
         deployment = control_plane.get("deployment", "finetune-operator", f"--namespace={NAMESPACE}")
         assert deployment["spec"]["replicas"] == 2
-        control_plane.apply(job())
+        control_plane.apply(yaml.safe_load(sample[1]))
         config.uninstall("finetune")
     assert release is not None
     assert control_plane.kubectl("get", "ftj", "--output=name").split() == ["finetunejob.finetune.dev/support-bot"]

@@ -27,7 +27,7 @@ app.kubernetes.io/component: operator
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{/* What the operator may do in a namespace that it serves. No verb on Secrets: pods mount them by name. */}}
+{{/* What the operator may do in a namespace that it serves. No verb on Secrets, but it can create Jobs that mount them. */}}
 {{- define "finetune-operator.rules" -}}
 - apiGroups: [finetune.dev]
   resources: [finetunejobs]
