@@ -15,7 +15,7 @@ from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.templates.chat import ChatTemplate
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 pytestmark = pytest.mark.trainer

@@ -27,7 +27,7 @@ from finetune_trainer.contract.preflight_report import DataProblem, Unit
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.problems import Fault, Findings
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 LINES_A_FILE = 400

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 _KEYS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)

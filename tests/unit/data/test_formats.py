@@ -25,7 +25,7 @@ from finetune_trainer.data.json_document import JsonRecords
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.records import Records
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.places import Places
 from s3server import S3Server
@@ -175,7 +175,7 @@ import re, sys
 from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 places = Places(StorageSpec(), None)

@@ -14,7 +14,7 @@ from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 PLACES = Places(StorageSpec(), None)

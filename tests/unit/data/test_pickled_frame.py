@@ -26,7 +26,7 @@ from finetune_trainer.data.pickled_array import Opaque
 from finetune_trainer.data.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.read_examples import read_examples
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]

@@ -20,7 +20,7 @@ from finetune_trainer.data.lines import LineSplitter
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 PLACES = Places(StorageSpec(), None)
@@ -157,7 +157,7 @@ import re, sys
 from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.sources import dataset_objects
+from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
 places = Places(StorageSpec(), None)

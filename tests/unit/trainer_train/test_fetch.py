@@ -12,8 +12,8 @@ import pytest
 import httpfaults
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.inputs.sources import model_objects
 from finetune_trainer.progress.reporter import Reporter
-from finetune_trainer.sources import model_objects
 from finetune_trainer.storage.places import Places
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.fetch import fetch_model

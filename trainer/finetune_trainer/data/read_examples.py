@@ -24,7 +24,7 @@ def read_examples(
 
     Args:
         dataset: how rows are read, and the limits.
-        objects: what to read, as `sources.dataset_objects` gives it.
+        objects: what to read, as `inputs.sources.dataset_objects` gives it.
         open_store: where objects are opened.
         moved: called with stored bytes as they are read.
         duplicates: counts the rows that train what a row before has trained.

@@ -13,7 +13,7 @@ from finetune_trainer.contract.manifest import Manifest, ManifestFile, SourceObj
 from finetune_trainer.contract.recipe import LoraSpec, Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
-from finetune_trainer.sources import read_json, with_content
+from finetune_trainer.inputs.sources import read_json, with_content
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
+from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 
 _TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"})
 _WEIGHTS = frozenset({"model.safetensors", WEIGHTS_INDEX})

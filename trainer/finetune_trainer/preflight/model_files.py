@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.memory.shape import TensorShapes
 from finetune_trainer.model.files import has_weights, needed_files, require_complete, require_unquantised
-from finetune_trainer.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.storage.base import OpenStore
 
 _LONGEST_HEADER = 100_000_000
@@ -49,7 +49,7 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
 
     Args:
         place: model.uri, for messages.
-        folder: all files of the model's folder (`sources.model_folder`).
+        folder: all files of the model's folder (`inputs.sources.model_folder`).
         open_store: where they are opened.
 
     Raises:

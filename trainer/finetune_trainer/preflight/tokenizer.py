@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.inputs.sources import read_json
 from finetune_trainer.preflight.tokenizer_files import TokenizerFacts
-from finetune_trainer.sources import read_json
 from finetune_trainer.storage.base import OpenStore
 
 if TYPE_CHECKING:

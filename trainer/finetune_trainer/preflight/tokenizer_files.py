@@ -9,7 +9,7 @@ from typing import Any
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.sources import read_json
+from finetune_trainer.inputs.sources import read_json
 from finetune_trainer.storage.base import OpenStore
 
 _LONGEST_FILE = 64 << 20

@@ -30,7 +30,7 @@ class LocalStore:
     """Files of a mounted claim or of the machine.
 
     A file's ETag is its size and time of last change: enough to notice that it was replaced, no identity of the
-    content (see `sources`, which hashes).
+    content (see `inputs.sources`, which hashes).
 
     Args:
         pvc_root: `pvc://claim/path` is this directory's `claim/path`.

@@ -6,8 +6,8 @@ from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement
+from finetune_trainer.inputs.sources import dataset_objects, model_objects, validation_objects
 from finetune_trainer.model.files import require_complete
-from finetune_trainer.sources import dataset_objects, model_objects, validation_objects
 from finetune_trainer.storage.base import OpenStore
 
 

@@ -1,10 +1,10 @@
 """The base model is whole."""
 
 from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.inputs.sources import model_files, model_folder
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import CheckedModel, PreflightContext
 from finetune_trainer.preflight.model_files import check_model
-from finetune_trainer.sources import model_files, model_folder
 
 
 def _run(context: PreflightContext) -> CheckOutcome:

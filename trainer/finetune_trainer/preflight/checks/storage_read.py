@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.inputs.sources import dataset_objects, validation_objects
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import PreflightContext
-from finetune_trainer.sources import dataset_objects, validation_objects
 
 
 def _asks(context: PreflightContext) -> Iterator[Uri]:
