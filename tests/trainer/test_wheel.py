@@ -100,8 +100,9 @@ def test_the_trainer_extra_alone_trains_without_a_network(installed: Path, tiny_
     job = JOB.format(model=tiny_model, data=tmp_path / "train.jsonl", output=tmp_path / "out")
     (tmp_path / "job.yaml").write_text(job)
 
-    for command, says in (("validate", "offline is valid"), ("preflight", "24 rows"), ("run", "PeftModel")):
-        done = finetune(installed, tmp_path, command, "job.yaml")
+    commands = (["validate", "--local"], "offline is valid"), (["preflight"], "24 rows"), (["run"], "PeftModel")
+    for command, says in commands:
+        done = finetune(installed, tmp_path, *command, "job.yaml")
         assert done.returncode == 0, done.stderr
         assert says in done.stdout
         assert "Traceback" not in done.stderr

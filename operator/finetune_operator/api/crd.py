@@ -20,7 +20,7 @@ from finetune_operator.api import names
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_trainer.contract.profile import governed
-from finetune_trainer.contract.wire import DNS_LABEL
+from finetune_trainer.contract.scalar import DNS_LABEL
 
 Schema = dict[str, Any]
 

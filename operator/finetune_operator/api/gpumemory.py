@@ -6,24 +6,12 @@ only sets a lower limit tells nothing.
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 
+from finetune_operator.api.quantity import whole
 from finetune_operator.api.resources import Resources
 from finetune_operator.api.scheduling import NodeSelectorOperator, Scheduling
 
 _MIB = 1 << 20
-_UNITS = {
-    "": Decimal(1),
-    "m": Decimal("0.001"),
-    "k": Decimal(10**3),
-    "M": Decimal(10**6),
-    "G": Decimal(10**9),
-    "T": Decimal(10**12),
-    "Ki": Decimal(1 << 10),
-    "Mi": Decimal(1 << 20),
-    "Gi": Decimal(1 << 30),
-    "Ti": Decimal(1 << 40),
-}
 _MEBIBYTES = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
 """Labels whose value is the memory of one GPU in MiB (NVIDIA's GPU feature discovery; Karpenter on AWS)."""
 _NAMES = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name")
@@ -56,7 +44,7 @@ def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None
     if resources.gpus == 0:
         return None
     if resources.gpu_memory is not None:
-        return quantity_bytes(resources.gpu_memory)
+        return whole(resources.gpu_memory)
     if slice_ := _MIG.search(resources.gpu_resource.lower()):
         return int(slice_[1]) * 1024 * _MIB
     for label, values in _labels(scheduling):
@@ -65,12 +53,6 @@ def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None
         if known and len(known) == len(sizes):
             return max(known)
     return None
-
-
-def quantity_bytes(quantity: str) -> int:
-    """Bytes of a Kubernetes quantity such as 24Gi, rounded down."""
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity).groups()  # type: ignore[union-attr]
-    return int(Decimal(number) * _UNITS[unit])
 
 
 def _labels(scheduling: Scheduling) -> Iterator[tuple[str, list[str]]]:

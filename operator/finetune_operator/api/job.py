@@ -1,29 +1,20 @@
 """A FineTuneJob as read from the API server."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from finetune_operator.api import suggestion
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_trainer.contract.consistency import inconsistencies
+from finetune_trainer.contract.problem import Problem, choices, problems_of
 from finetune_trainer.contract.recipe import JobIdentity
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpecProblem:
-    """One thing wrong with a spec: where, which value, and what would be right."""
-
-    path: str
-    value: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message} (found {self.value})"
+from finetune_trainer.contract.rules import cluster_problems, problems
 
 
 class SpecError(Exception):
@@ -33,9 +24,9 @@ class SpecError(Exception):
         problems: every problem.
     """
 
-    def __init__(self, problems: tuple[SpecProblem, ...]) -> None:
+    def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
-        self.problems = problems
+        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +48,38 @@ class FineTuneJob:
         return self.namespace, self.name
 
 
-def parse_spec(raw: Mapping[str, Any], root: str = "spec") -> FineTuneJobSpec:
-    """Parses a spec.
+def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTuneJobSpec:
+    """Parses a spec as strictly as the API server does.
+
+    Args:
+        raw: the spec, or its JSON.
+        local: whether it is for a run on one machine, where a file is a place too.
 
     Raises:
         SpecError: with every problem, each with its path, value and remedy.
     """
+    # As JSON, where strictness knows that dates and enumerations are strings. The API server knows no other names than
+    # those on the wire, and a file must mean the same in both places.
+    text = raw if isinstance(raw, bytes) else json.dumps(raw)
     try:
-        # The API server knows no other names than those on the wire, and a file must mean the same in both places.
-        spec = FineTuneJobSpec.model_validate(raw, by_alias=True, by_name=False)
+        spec = FineTuneJobSpec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError(_problems(error, root)) from None
-    if broken := inconsistencies(spec.recipe(JobIdentity(name=""))):
-        raise SpecError(
-            tuple(
-                SpecProblem(path=root + item.path.removeprefix("spec"), value=item.value, message=item.message)
-                for item in broken
-            )
-        )
+        raise SpecError(problems_of(error, "spec", _remedy)) from None
+    recipe = spec.recipe(JobIdentity(name=""))
+    if broken := [*problems(recipe), *(() if local else cluster_problems(recipe))]:
+        raise SpecError(broken)
     return spec
+
+
+def _remedy(error: ErrorDetails) -> str:
+    """What somebody meant who wrote a field or a value that does not exist."""
+    match error["type"]:
+        case "extra_forbidden":
+            return suggestion.for_field(error["loc"])
+        case "enum":
+            return suggestion.for_value(error["input"], choices(error["ctx"]))
+        case _:
+            return ""
 
 
 def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:
@@ -95,39 +99,3 @@ def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:
         spec=parse_spec(raw.get("spec") or {}),
         status=FineTuneJobStatus.model_validate(raw.get("status") or {}),
     )
-
-
-_REMEDIES = {
-    "string_type": 'must be a string: write it in quotes, for example "2e-4"',
-    "missing": "is required",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-    "list_type": "must be a list, for example [a, b]",
-    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a section with fields of its own"),
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} character(s)",
-    "too_long": "must have at most {max_length} entries",
-    "too_short": "must have at least {min_length} entry",
-}
-"""What to tell the user instead of pydantic's words, by its type of error."""
-
-
-def _problems(error: ValidationError, root: str) -> tuple[SpecProblem, ...]:
-    found = []
-    for item in error.errors(include_url=False):
-        path = root
-        for part in item["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        match item["type"]:
-            case "extra_forbidden":
-                message = suggestion.for_field(item["loc"])
-            case "enum":
-                message = suggestion.for_value(item["input"], suggestion.choices(item["ctx"]["expected"]))
-            case kind:
-                words = _REMEDIES.get(kind)
-                message = words.format(**item.get("ctx", {})) if words else item["msg"].removeprefix("Value error, ")
-        value = "nothing" if item["type"] == "missing" else repr(item["input"])[:80]
-        found.append(SpecProblem(path=path, value=value, message=message))
-    return tuple(found)

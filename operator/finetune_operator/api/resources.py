@@ -1,35 +1,12 @@
 """What a training pod asks for."""
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
-from finetune_trainer.contract.wire import Matching, Rule, Wire, matches
-
-_QUANTITY = "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"
-
-
-@dataclass(frozen=True, slots=True)
-class _QuantityRule(Rule):
-    """A Kubernetes quantity; CEL also sees a plain number as it was written."""
-
-    @property
-    def expression(self) -> str:
-        return f"type(self) == int ? self >= 0 : self.matches('{_QUANTITY}')"
-
-    def holds(self, value: Any) -> bool:
-        return matches(_QUANTITY, value)
-
-
-Quantity = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    Field(max_length=24),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 24}),
-    _QuantityRule("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
-]
-"""A number, or a string with a suffix; always a string here."""
+from finetune_operator.api.quantity import Cores, Memory, Quantity
+from finetune_trainer.contract.rule import matching
+from finetune_trainer.contract.wire import Wire
 
 
 class Resources(Wire):
@@ -45,7 +22,7 @@ class Resources(Wire):
     )
     gpu_resource: Annotated[
         str,
-        Matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
+        matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
         Field(max_length=128),
     ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
     gpu_memory: Quantity | None = Field(
@@ -62,11 +39,13 @@ class Resources(Wire):
         description="Pods that train together and share every optimizer step, each on its own node with `gpus` "
         "GPUs. Kubernetes starts each pod as soon as it fits. Default: 1.",
     )
-    cpu: Quantity = Field("1", description='CPU request of the training pod, in cores. Default: "1". Example: "4".')
-    memory: Quantity | None = Field(
+    cpu: Cores = Field(
+        "1", description='CPU request of the training pod, in cores, above 0. Default: "1". Example: "4".'
+    )
+    memory: Memory | None = Field(
         None,
-        description="Memory request and limit of the training pod. Default: a request of 4Gi and no limit. Example: "
-        "32Gi.",
+        description="Memory request and limit of the training pod, at least 64Mi. Default: a request of 4Gi and no "
+        "limit. Example: 32Gi.",
     )
     ephemeral_storage: Quantity | None = Field(
         None,

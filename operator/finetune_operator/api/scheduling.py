@@ -5,15 +5,18 @@ server would check it in a pod. A pod that could not be created would fail a job
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from finetune_trainer.contract.wire import DnsLabel, Matching, ObjectName, ObjectRule, Rule, Wire, map_list, matches
+from finetune_trainer.contract.rule import Rule, Ruled, literal, matches, matching
+from finetune_trainer.contract.scalar import DnsLabel, ObjectName
+from finetune_trainer.contract.wire import Wire, map_list
 
 _KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+_NUMBER = "^-?[0-9]{1,18}$"
 _VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _FOREIGN = (
     "^(finetune[.]dev|([a-z0-9-]+[.])?argoproj[.]io|([a-z0-9-]+[.])*fluxcd[.]io|([a-z0-9-]+[.])?helm[.]sh|"
@@ -25,37 +28,31 @@ tool prune it (tektoncd/pipeline#3202)."""
 
 LabelKey = Annotated[
     str,
-    Matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
+    matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
     Field(max_length=317),
 ]
 LabelValue = Annotated[
     str,
-    Matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
+    matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
     Field(max_length=63),
 ]
 AnnotationValue = Annotated[str, Field(max_length=1024)]
 """Short, since the recipe shares the 262,144 bytes that Kubernetes allows a pod's annotations."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys(Rule):
-    """A map's keys match a pattern; the server checks no key itself."""
-
-    pattern: str = _KEY
-    negated: bool = False
-
-    @property
-    def expression(self) -> str:
-        return f"self.all(key, {'!' if self.negated else ''}key.matches('{self.pattern}'))"
-
-    def holds(self, value: Mapping[str, Any]) -> bool:
-        return all(matches(self.pattern, key) is not self.negated for key in value)
+def _keys(pattern: str, message: str, *, negated: bool = False) -> Rule[Mapping[str, Any]]:
+    """A map whose keys match a pattern, or, negated, do not; the server checks no key itself."""
+    return Rule(
+        message=message,
+        holds=lambda value: all(matches(pattern, key) is not negated for key in value),
+        cel=f"self.all(key, {'!' if negated else ''}key.matches({literal(pattern)}))",
+    )
 
 
-_LABEL_KEYS = _Keys("keys must be those of labels, for example gpu or example.com/gpu")
-_OWN_KEYS = _Keys(
+_LABEL_KEYS = _keys(_KEY, "keys must be those of labels, for example gpu or example.com/gpu")
+_OWN_KEYS = _keys(
+    _FOREIGN,
     "keys of this operator, of Kubernetes' Jobs, Kueue, Argo CD, Flux and Helm are refused: remove them",
-    pattern=_FOREIGN,
     negated=True,
 )
 
@@ -75,10 +72,8 @@ class TaintEffect(StrEnum):
     NO_EXECUTE = "NoExecute"
 
 
-class Toleration(Wire):
+class Toleration(Ruled):
     """A toleration, as in a pod."""
-
-    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _TOLERATION_RULES))
 
     key: LabelKey | None = Field(None, description="Taint key. Default: every key. Example: nvidia.com/gpu.")
     operator: TolerationOperator = Field(TolerationOperator.EQUAL, description="Exists or Equal. Default: Equal.")
@@ -91,29 +86,23 @@ class Toleration(Wire):
         description="Seconds a NoExecute taint is tolerated. Default: for ever. Example: 300.",
     )
 
-    @model_validator(mode="after")
-    def _holds_together(self) -> Self:
-        ObjectRule.check(self, _TOLERATION_RULES)
-        return self
-
-
-_TOLERATION_RULES: tuple[ObjectRule[Toleration], ...] = (
-    ObjectRule(
-        expression="has(self.key) || self.operator == 'Exists'",
-        holds=lambda item: item.key is not None or item.operator is TolerationOperator.EXISTS,
-        message="a toleration without key needs operator Exists: add one of them",
-    ),
-    ObjectRule(
-        expression="!has(self.value) || self.operator == 'Equal'",
-        holds=lambda item: item.value is None or item.operator is TolerationOperator.EQUAL,
-        message="a toleration with operator Exists has no value: remove it",
-    ),
-    ObjectRule(
-        expression="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-        holds=lambda item: item.toleration_seconds is None or item.effect is TaintEffect.NO_EXECUTE,
-        message="tolerationSeconds needs effect NoExecute: set it, or remove tolerationSeconds",
-    ),
-)
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.key) || self.operator == 'Exists'",
+            holds=lambda item: item.key is not None or item.operator is TolerationOperator.EXISTS,
+            message="a toleration without key needs operator Exists: add one of them",
+        ),
+        Rule(
+            cel="!has(self.value) || self.operator == 'Equal'",
+            holds=lambda item: item.value is None or item.operator is TolerationOperator.EQUAL,
+            message="a toleration with operator Exists has no value: remove it",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            holds=lambda item: item.toleration_seconds is None or item.effect is TaintEffect.NO_EXECUTE,
+            message="tolerationSeconds needs effect NoExecute: set it, or remove tolerationSeconds",
+        ),
+    )
 
 
 class NodeSelectorOperator(StrEnum):
@@ -127,10 +116,8 @@ class NodeSelectorOperator(StrEnum):
     LT = "Lt"
 
 
-class NodeRequirement(Wire):
+class NodeRequirement(Ruled):
     """One requirement on a node's labels."""
-
-    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _REQUIREMENT_RULES))
 
     key: LabelKey = Field(description="Node label. Example: nvidia.com/gpu.memory.")
     operator: NodeSelectorOperator = Field(description="In, NotIn, Exists, DoesNotExist, Gt or Lt. Example: Gt.")
@@ -138,33 +125,26 @@ class NodeRequirement(Wire):
         default_factory=list, description='Values to compare with. Default: none. Example: ["40000"].'
     )
 
-    @model_validator(mode="after")
-    def _holds_together(self) -> Self:
-        ObjectRule.check(self, _REQUIREMENT_RULES)
-        return self
-
-
-_NUMBER = "^-?[0-9]{1,18}$"
-_REQUIREMENT_RULES: tuple[ObjectRule[NodeRequirement], ...] = (
-    ObjectRule(
-        expression="!(self.operator in ['In', 'NotIn']) || self.values.size() > 0",
-        holds=lambda item: item.operator not in ("In", "NotIn") or len(item.values) > 0,
-        message="In and NotIn need at least one value: add it",
-    ),
-    ObjectRule(
-        expression="!(self.operator in ['Exists', 'DoesNotExist']) || self.values.size() == 0",
-        holds=lambda item: item.operator not in ("Exists", "DoesNotExist") or not item.values,
-        message="Exists and DoesNotExist take no values: remove them",
-    ),
-    ObjectRule(
-        expression=f"!(self.operator in ['Gt', 'Lt']) || "
-        f"(self.values.size() == 1 && self.values.all(value, value.matches('{_NUMBER}')))",
-        holds=lambda item: (
-            item.operator not in ("Gt", "Lt") or (len(item.values) == 1 and matches(_NUMBER, item.values[0]))
+    rules: ClassVar = (
+        Rule(
+            cel="!(self.operator in ['In', 'NotIn']) || self.values.size() > 0",
+            holds=lambda item: item.operator not in ("In", "NotIn") or len(item.values) > 0,
+            message="In and NotIn need at least one value: add it",
         ),
-        message='Gt and Lt need one whole number, for example ["40000"]',
-    ),
-)
+        Rule(
+            cel="!(self.operator in ['Exists', 'DoesNotExist']) || self.values.size() == 0",
+            holds=lambda item: item.operator not in ("Exists", "DoesNotExist") or not item.values,
+            message="Exists and DoesNotExist take no values: remove them",
+        ),
+        Rule(
+            cel=f"!(self.operator in ['Gt', 'Lt']) || "
+            f"(self.values.size() == 1 && self.values.all(value, value.matches('{_NUMBER}')))",
+            holds=lambda item: (
+                item.operator not in ("Gt", "Lt") or (len(item.values) == 1 and matches(_NUMBER, item.values[0]))
+            ),
+            message='Gt and Lt need one whole number, for example ["40000"]',
+        ),
+    )
 
 
 class Affinity(Wire):
@@ -194,13 +174,13 @@ class EnvVar(Wire):
 
     name: Annotated[
         str,
-        Matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name: letters, digits and '_'"),
-        Matching(
+        matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name: letters, digits and '_'"),
+        matching(
             _RESERVED_ENV,
             "this variable belongs to the trainer: use the field of the spec that sets it",
             negated=True,
         ),
-        Matching(
+        matching(
             _HUB_ENV,
             "this variable belongs to the trainer: the Hub's token goes into model.tokenSecretRef; a mirror and its "
             "certificates are the administrator's (Helm: hub.endpoint, hub.caBundle)",
@@ -213,8 +193,14 @@ class EnvVar(Wire):
 
 def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:
     """Says what the server says itself of a list of type map."""
-    if len({item.name for item in variables}) < len(variables):
-        raise ValueError("two variables have the same name: remove one of them")
+    names = [item.name for item in variables]
+    twice = [
+        InitErrorDetails(type=PydanticCustomError("duplicate", "Duplicate value"), loc=(index,), input=name)
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    if twice:
+        raise ValidationError.from_exception_data("env", twice)
     return variables
 
 

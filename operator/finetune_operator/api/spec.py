@@ -24,9 +24,10 @@ from finetune_trainer.contract.recipe import (
     StorageSpec,
     TrainingSpec,
 )
-from finetune_trainer.contract.recipe.lora import ALL_LINEAR
 from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.recipe import RunToken
+from finetune_trainer.contract.rule import with_rules
+from finetune_trainer.contract.rules import CLUSTER_RULES, RULES
 from finetune_trainer.contract.wire import Wire
 
 
@@ -79,126 +80,23 @@ def _immutable(section: str) -> dict[str, str]:
     }
 
 
-def _not_in_cluster(condition: str, field: str, instead: str) -> dict[str, str]:
-    return {
-        "rule": condition,
-        "message": f"file:// works only in a local run (finetune run): use {instead}",
-        "fieldPath": field,
-    }
+_MANAGED_BY = {
+    "rule": "has(self.managedBy) == has(oldSelf.managedBy) && "
+    "(!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+    "message": "managedBy is immutable: create a FineTuneJob with another name",
+}
 
 
-_RULES: list[dict[str, str]] = [
-    *(_immutable(section) for section in IMMUTABLE),
-    {
-        "rule": "has(self.managedBy) == has(oldSelf.managedBy) && "
-        "(!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
-        "message": "managedBy is immutable: create a FineTuneJob with another name",
-    },
-    _not_in_cluster("!self.model.uri.startsWith('file://')", ".model.uri", "hf://, s3:// or pvc://"),
-    _not_in_cluster("!has(self.model.cache) || !self.model.cache.startsWith('file://')", ".model.cache", "pvc://"),
-    _not_in_cluster(
-        "!has(self.dataset.uri) || !self.dataset.uri.startsWith('file://')", ".dataset.uri", "s3:// or pvc://"
-    ),
-    _not_in_cluster(
-        "!has(self.dataset.uris) || !self.dataset.uris.exists(uri, uri.startsWith('file://'))",
-        ".dataset.uris",
-        "s3:// or pvc://",
-    ),
-    _not_in_cluster(
-        "!has(self.dataset.validation) || !has(self.dataset.validation.uri) || "
-        "!self.dataset.validation.uri.startsWith('file://')",
-        ".dataset.validation.uri",
-        "s3:// or pvc://",
-    ),
-    _not_in_cluster(
-        "!has(self.lora.initialAdapterUri) || !self.lora.initialAdapterUri.startsWith('file://')",
-        ".lora.initialAdapterUri",
-        "hf://, s3:// or pvc://",
-    ),
-    _not_in_cluster(
-        "!has(self.checkpoint.uri) || !self.checkpoint.uri.startsWith('file://')", ".checkpoint.uri", "s3://"
-    ),
-    _not_in_cluster("!self.output.uri.startsWith('file://')", ".output.uri", "s3://"),
-    {
-        "rule": "!has(self.model.revision) || self.model.uri.startsWith('hf://')",
-        "message": "only hf:// models have revisions: remove the field",
-        "fieldPath": ".model.revision",
-    },
-    {
-        "rule": "!has(self.model.cache) || self.model.uri.startsWith('hf://') || self.model.uri.startsWith('s3://')",
-        "message": "only hf:// and s3:// models are fetched: remove the field",
-        "fieldPath": ".model.cache",
-    },
-    {
-        "rule": "!has(self.lora.initialAdapterRevision) || "
-        "(has(self.lora.initialAdapterUri) && self.lora.initialAdapterUri.startsWith('hf://'))",
-        "message": "only hf:// adapters have revisions: remove the field",
-        "fieldPath": ".lora.initialAdapterRevision",
-    },
-    {
-        "rule": "!has(self.lora.targetModules) || self.lora.targetModules.size() == 1 || "
-        f"!('{ALL_LINEAR}' in self.lora.targetModules)",
-        "message": f"{ALL_LINEAR} stands alone: remove it or the other names",
-        "fieldPath": ".lora.targetModules",
-    },
-    {
-        "rule": "!has(self.training.microBatchSize) || self.training.batchSize % self.training.microBatchSize == 0",
-        "message": "must divide training.batchSize: set a divisor of it, or leave it out",
-        "fieldPath": ".training.microBatchSize",
-    },
-    {
-        "rule": "self.lora.variant != 'dora' || self.model.quantization.type != 'int8'",
-        "message": "dora does not work on int8 weights: use nf4, fp4 or none in model.quantization.type, or another "
-        "variant",
-        "fieldPath": ".lora.variant",
-    },
-    {
-        "rule": "!has(self.lora.modulesToSave) || !has(self.lora.targetModules) || "
-        "!self.lora.modulesToSave.exists(name, name in self.lora.targetModules)",
-        "message": "a module is trained whole or gets an adapter, not both: remove it here or from targetModules",
-        "fieldPath": ".lora.modulesToSave",
-    },
-    {
-        "rule": "!has(self.training.restarts) || "
-        "(has(self.training.scheduler) && self.training.scheduler == 'cosine_with_restarts')",
-        "message": "only the scheduler cosine_with_restarts has restarts: use it, or remove the field",
-        "fieldPath": ".training.restarts",
-    },
-    {
-        "rule": "!has(self.training.minLearningRate) || "
-        "(has(self.training.scheduler) ? self.training.scheduler == 'cosine' : self.profile == 'none')",
-        "message": "only the scheduler cosine has a least learning rate: use it, or remove the field",
-        "fieldPath": ".training.minLearningRate",
-    },
-    {
-        "rule": "!has(self.training.earlyStopping) || has(self.dataset.validation)",
-        "message": "needs dataset.validation: add it, or remove earlyStopping",
-        "fieldPath": ".training.earlyStopping",
-    },
-    {
-        "rule": "!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
-        "message": "needs evaluation.everySteps: add it, or remove earlyStopping",
-        "fieldPath": ".training.earlyStopping",
-    },
-    {
-        "rule": "!has(self.evaluation.everySteps) || has(self.dataset.validation)",
-        "message": "needs dataset.validation: add it, or remove everySteps",
-        "fieldPath": ".evaluation.everySteps",
-    },
-    {
-        "rule": "!has(self.evaluation.gate) || has(self.dataset.validation)",
-        "message": "needs dataset.validation: add it, or remove the gate",
-        "fieldPath": ".evaluation.gate",
-    },
-]
-"""The rules that only the API server can hold (old against new, no files of a cluster's node), and the rules over
-several sections, which in Python are those of contract.consistency."""
+def _with_rules(schema: dict[str, Any]) -> None:
+    """Adds what the API server holds: old against new, which nobody else can see, and the rules of the contract."""
+    changes = [*(_immutable(section) for section in IMMUTABLE), _MANAGED_BY]
+    schema.update(with_rules({**schema, "x-kubernetes-validations": changes}, (*RULES, *CLUSTER_RULES)))
 
 
 class FineTuneJobSpec(Wire):
     """What the user asks for. Model, dataset and output are enough."""
 
-    model_config = ConfigDict(json_schema_extra={"x-kubernetes-validations": _RULES})  # type: ignore[dict-item]
+    model_config = ConfigDict(json_schema_extra=_with_rules)
 
     model: ModelSpec = Field(description="The base model.")
     dataset: DatasetSpec = Field(description="The training data.")

@@ -28,37 +28,31 @@ def for_field(location: Sequence[str | int]) -> str:
     *section, written = [part for part in location if isinstance(part, str)]
     here, name = ".".join(section), _plain(written)
     if reason := _word(foreign_words.NEEDLESS, name):
-        return f"no such field, and none is needed: {reason}; remove it"
+        return f"none is needed: {reason}; remove it"
     if path := _meant(here, name):
         different = _word(foreign_words.DIFFERENT, name)
-        return f"no such field; {_called(path, here, written)}{f' ({different})' if different else ''}"
+        return f"{_called(path, here, written)}{f' ({different})' if different else ''}"
     fields = [path.rpartition(".")[2] for path in _paths() if path.rpartition(".")[0] == here]
-    return f"no such field; the fields here are {', '.join(fields)}"
+    return f"the fields here are {', '.join(fields)}"
 
 
 def for_top_level(written: str, expected: Sequence[str]) -> str:
     """What to write instead of a field beside `spec` that does not exist, of those that are expected there."""
     if close := difflib.get_close_matches(_plain(written), {_plain(name): name for name in expected}, n=1):
-        return f"no such field; it is called {next(name for name in expected if _plain(name) == close[0])} here"
+        return f"it is called {next(name for name in expected if _plain(name) == close[0])} here"
     if path := _meant("", _plain(written)):
-        return f"no such field here; it is spec.{path}"
-    return f"no such field; the fields here are {', '.join(expected)}"
+        return f"here it is spec.{path}"
+    return f"the fields here are {', '.join(expected)}"
 
 
 def for_value(value: object, choices: Sequence[str]) -> str:
-    """What to write instead of a value that is none of the choices."""
+    """Which of the choices to write instead of a value that is none of them; empty when none is close."""
     by_name = {_plain(choice): choice for choice in choices}
     written = _plain(str(value))
     known = [choice for choice in _word(foreign_words.VALUES, written) or () if choice in choices]
     close = difflib.get_close_matches(written, by_name, n=1, cutoff=_CLOSE)
     meant = known[0] if known else by_name[close[0]] if close else None
-    listed = ", ".join(choices[:-1]) + f" or {choices[-1]}" if len(choices) > 1 else choices[0]
-    return f"must be {listed}" + (f"; write {meant}" if meant else "")
-
-
-def choices(expected: str) -> list[str]:
-    """The values in pydantic's words `'a', 'b' or 'c'`."""
-    return re.findall("'([^']*)'", expected)
+    return f"write {meant}" if meant else ""
 
 
 def _meant(here: str, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 finetune run job.yaml          check, train, and write the adapter to output.uri
 finetune preflight job.yaml    check storage, data and model only
-finetune validate job.yaml     check the YAML only
+finetune validate job.yaml     check the YAML only, as the cluster would; --local: as `finetune run` would
 """
 
 import argparse
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, or the code of the reason (docs/failures)."""
     options = _parser().parse_args(arguments)
     try:
-        job = read_job_file(options.file)
+        job = read_job_file(options.file, local=options.local)
         code: int = options.run(job, options)
     except JobFileError as error:
         print(error, file=sys.stderr)
@@ -54,7 +54,7 @@ def _preflight(job: JobFile, options: argparse.Namespace) -> int:
 
 def _validate(job: JobFile, options: argparse.Namespace) -> int:
     if missing := not_yet(job.spec):
-        raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(missing))
+        raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, missing)))
     if options.output == "json":
         print(json.dumps({"name": job.name, "spec": job.spec.to_dict()}, indent=2))
     else:
@@ -73,12 +73,13 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="check, train, and write the adapter to output.uri")
     run.add_argument("--work", type=Path, default=None, help="folder for temporary files (default: the system's)")
-    run.set_defaults(run=_run, extra="trainer")
+    run.set_defaults(run=_run, local=True, extra="trainer")
 
     preflight = commands.add_parser("preflight", help="check storage, data and model only")
-    preflight.set_defaults(run=_preflight, extra="preflight")
+    preflight.set_defaults(run=_preflight, local=True, extra="preflight")
 
     validate = commands.add_parser("validate", help="check the YAML only")
+    validate.add_argument("--local", action="store_true", help="for a run on this machine: file:// is a place too")
     validate.set_defaults(run=_validate, extra="preflight")
 
     for command in (preflight, validate):

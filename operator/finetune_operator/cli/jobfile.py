@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from finetune_operator.api import names, suggestion
-from finetune_operator.api.job import SpecError, SpecProblem, parse_spec
+from finetune_operator.api.job import SpecError, parse_spec
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.contract.problem import Problem, shown
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -27,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.twice: list[SpecProblem] = []
+        self.twice: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         """The mapping of a node; keys that stand twice are noted."""
@@ -37,8 +38,8 @@ class _Loader(yaml.SafeLoader):
                 line = key.start_mark.line + 1
                 if key.value in first:
                     message = f"is in line {first[key.value]} already: remove one of the two"
-                    shown = repr(value.value)[:80] if isinstance(value, yaml.ScalarNode) else "another section"
-                    self.twice.append(SpecProblem(path=f"line {line}: {key.value}", value=shown, message=message))
+                    found = shown(value.value) if isinstance(value, yaml.ScalarNode) else "another section"
+                    self.twice.append(Problem(path=f"line {line}: {key.value}", value=found, message=message))
                 first.setdefault(key.value, line)
         return super().construct_mapping(node, deep)
 
@@ -60,8 +61,12 @@ class JobFile:
     spec: FineTuneJobSpec
 
 
-def read_job_file(path: Path) -> JobFile:
+def read_job_file(path: Path, *, local: bool) -> JobFile:
     """Reads the one FineTuneJob of a YAML file; other documents in it are passed over.
+
+    Args:
+        path: the file.
+        local: whether it is for a run on this machine, where files are places too.
 
     Raises:
         JobFileError: no such file, no YAML, not exactly one FineTuneJob, or a spec with problems.
@@ -81,10 +86,10 @@ def read_job_file(path: Path) -> JobFile:
             ", ".join(str(item.get("kind")) if isinstance(item, dict) else "text" for item in documents) or "nothing"
         )
         raise JobFileError(f"{path}: expected exactly one {names.KIND}, found {kinds}")
-    return _job(path, jobs[0], twice)
+    return _job(path, jobs[0], twice, local=local)
 
 
-def _documents(text: str) -> tuple[list[Any], list[SpecProblem]]:
+def _documents(text: str) -> tuple[list[Any], list[Problem]]:
     """What is in the documents that are not empty, and the keys that stand twice."""
     loader = _Loader(text)
     try:
@@ -96,26 +101,32 @@ def _documents(text: str) -> tuple[list[Any], list[SpecProblem]]:
         loader.dispose()
 
 
-def _job(path: Path, raw: dict[str, Any], twice: list[SpecProblem]) -> JobFile:
+def _job(path: Path, raw: dict[str, Any], twice: list[Problem], *, local: bool) -> JobFile:
     """The job of a document.
 
     Args:
         path: the file, for messages.
         raw: the document.
         twice: problems of the file that are known.
+        local: whether it is for a run on this machine.
     """
     problems = [*twice]
     if raw.get("apiVersion") != names.API_VERSION:
         problems.append(
-            SpecProblem(path="apiVersion", value=repr(raw.get("apiVersion")), message=f"must be {names.API_VERSION}")
+            Problem(path="apiVersion", value=shown(raw.get("apiVersion")), message=f"must be {names.API_VERSION}")
         )
     metadata = raw.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         message = "must be at most 63 lower-case letters, digits and '-', and start and end with a letter or digit"
-        problems.append(SpecProblem(path="metadata.name", value=repr(name), message=message))
+        problems.append(Problem(path="metadata.name", value=shown(name), message=message))
     problems += [
-        SpecProblem(path=str(key), value=repr(value)[:80], message=suggestion.for_top_level(str(key), _TOP_LEVEL))
+        Problem(
+            path=str(key),
+            value=shown(value),
+            message=f'unknown field "{key}"',
+            remedy=suggestion.for_top_level(str(key), _TOP_LEVEL),
+        )
         for key, value in raw.items()
         if key not in (*_TOP_LEVEL, "status")
     ]
@@ -123,9 +134,9 @@ def _job(path: Path, raw: dict[str, Any], twice: list[SpecProblem]) -> JobFile:
     raw_spec = raw.get("spec")
     try:
         if not isinstance(raw_spec, dict):
-            problems.append(SpecProblem(path="spec", value=repr(raw_spec), message="must be an object"))
+            problems.append(Problem(path="spec", value=shown(raw_spec), message="must be an object"))
         else:
-            spec = parse_spec(raw_spec)
+            spec = parse_spec(raw_spec, local=local)
     except SpecError as error:
         problems += error.problems
     if problems or spec is None:

@@ -4,12 +4,11 @@ The recipe is an annotation of the template, mounted as a file by the downward A
 differ from its pod, and costs no object of its own. Secrets are mounted by name; the operator never reads one.
 """
 
-import math
-import re
 from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.quantity import whole
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract import layout
@@ -127,7 +126,7 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: 
         values["SSL_CERT_FILE"] = layout.HUB_CA_PATH
     if role == names.TRAIN_ROLE:
         # More threads than cores make two trainings on one node tens of times slower.
-        values["OMP_NUM_THREADS"] = str(_whole_cores(job.spec.resources.cpu))
+        values["OMP_NUM_THREADS"] = str(max(1, whole(job.spec.resources.cpu)))
         if job.spec.resources.nodes > 1:
             values[layout.NODES_ENV] = str(job.spec.resources.nodes)
             first = f"{names.child_name(job.name, role, attempt)}-0"
@@ -269,9 +268,3 @@ def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
             "requiredDuringSchedulingIgnoredDuringExecution": apart
         }
     return placement
-
-
-def _whole_cores(quantity: str) -> int:
-    """Cores of a CPU quantity, rounded down but at least one."""
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", quantity).groups()  # type: ignore[union-attr]
-    return max(1, math.floor(float(number) / (1000 if unit == "m" else 1)))

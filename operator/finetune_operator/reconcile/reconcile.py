@@ -47,7 +47,7 @@ def _pursue(draft: Draft) -> None:
     if _arrived(draft):
         return
     if attempts.current(draft) is None and (refusal := refuse(draft.job, draft.config)):
-        ends.fail(draft, Ending(reason=refusal.reason, message=refusal.message))
+        ends.fail(draft, refusal)
     elif draft.job.spec.suspend:
         suspend.suspend(draft)
     else:

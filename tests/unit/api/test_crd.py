@@ -102,7 +102,8 @@ def test_lists_that_are_merged_by_key() -> None:
 
 
 def test_it_stays_small_enough_for_client_side_apply() -> None:
-    assert len(json.dumps(custom_resource_definition())) < 64 * 1024
+    # kubectl keeps the whole object in an annotation, which Kubernetes limits to 256 KiB.
+    assert len(json.dumps(custom_resource_definition())) < 96 * 1024
 
 
 def test_columns() -> None:

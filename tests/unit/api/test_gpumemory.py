@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.gpumemory import gpu_memory_bytes, quantity_bytes
+from finetune_operator.api.gpumemory import gpu_memory_bytes
 from finetune_operator.api.resources import Resources
 from finetune_operator.api.scheduling import Scheduling
 
@@ -59,8 +59,3 @@ def test_affinity_counts_the_largest_that_is_allowed() -> None:
     assert memory(scheduling=required("In", "Tesla-T4", "NVIDIA-L40S")) == 48 * GIB
     assert memory(scheduling=required("In", "Tesla-T4", "Some-New-GPU")) is None
     assert memory(scheduling=required("NotIn", "Tesla-T4")) is None
-
-
-@pytest.mark.parametrize(("text", "size"), [("24Gi", 24 * GIB), ("80G", 80 * 10**9), ("1.5Ki", 1536), ("7", 7)])
-def test_quantities(text: str, size: int) -> None:
-    assert quantity_bytes(text) == size

@@ -37,31 +37,50 @@ def test_every_problem_is_named_with_path_value_and_remedy() -> None:
     problems = {problem.path: problem for problem in refused.value.problems}
     assert set(problems) == {"spec.model.uri", "spec.training.learningRate", "spec.lorra"}
     assert "hf://org/name" in problems["spec.model.uri"].message
-    assert "in quotes" in problems["spec.training.learningRate"].message
+    assert problems["spec.training.learningRate"].message == 'must be of type string: "number"'
+    assert "in quotes" in problems["spec.training.learningRate"].remedy
     assert problems["spec.training.learningRate"].value == "0.0002"
-    assert problems["spec.lorra"].message == "no such field; it is called lora here"
+    assert str(problems["spec.lorra"]) == 'spec.lorra: unknown field "spec.lorra"; it is called lora here (found {})'
 
 
 def test_a_missing_section_is_named() -> None:
-    with pytest.raises(SpecError, match=re.escape("spec.output: is required (found nothing)")):
+    with pytest.raises(SpecError, match=re.escape("spec.output: Required value")):
         parse_spec({"model": MINIMAL["model"], "dataset": MINIMAL["dataset"]})
 
 
 def test_rules_over_several_sections_name_the_field_to_change() -> None:
     raw = MINIMAL | {"training": {"batchSize": 16, "microBatchSize": 3}, "lora": {"targetModules": ["all-linear", "q"]}}
     with pytest.raises(SpecError) as refused:
-        parse_spec(raw, root="job.yaml: spec")
+        parse_spec(raw)
     assert [problem.path for problem in refused.value.problems] == [
-        "job.yaml: spec.lora.targetModules",
-        "job.yaml: spec.training.microBatchSize",
+        "spec.lora.targetModules",
+        "spec.training.microBatchSize",
     ]
 
 
 def test_a_file_has_the_names_that_the_server_knows_and_no_others() -> None:
     with pytest.raises(
-        SpecError, match=r"spec\.training\.learning_rate: no such field; it is called learningRate here"
+        SpecError, match=r'unknown field "spec\.training\.learning_rate"; it is called learningRate here'
     ):
         parse_spec(MINIMAL | {"training": {"learning_rate": "1e-4"}})
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "told"),
+    [
+        ("lora", {"rank": "16"}, 'spec.lora.rank: must be of type integer: "string"'),
+        ("lora", {"rank": 16.0}, 'spec.lora.rank: must be of type integer: "number"'),
+        ("lora", {"rank": True}, 'spec.lora.rank: must be of type integer: "boolean"'),
+        ("model", {"uri": "hf://a/b", "trustRemoteCode": "yes"}, 'trustRemoteCode: must be of type boolean: "string"'),
+        ("model", {"uri": "hf://a/b", "quantization": {"doubleQuant": "true"}}, 'must be of type boolean: "string"'),
+        ("preflight", {"enabled": 1}, 'spec.preflight.enabled: must be of type boolean: "integer"'),
+        ("suspend", "yes", 'spec.suspend: must be of type boolean: "string"'),
+        ("runToken", 2, 'spec.runToken: must be of type string: "integer"'),
+    ],
+)
+def test_a_value_of_another_type_is_refused_as_the_server_does(section: str, value: object, told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)):
+        parse_spec(MINIMAL | {section: value})
 
 
 def test_quantities_may_be_numbers_and_are_strings_here() -> None:

@@ -53,7 +53,7 @@ def problems(section: str, settings: dict[str, Any]) -> list[str]:
         ("dataset.name", "it is called uri here"),
         ("learning_rate", "here it is training.learningRate"),
         ("resources.limits", "resources has gpus, cpu and memory themselves"),
-        ("training.group_by_length", "and none is needed: passes are filled by tokens"),
+        ("training.group_by_length", "none is needed: passes are filled by tokens"),
         # the wrong section
         ("training.rank", "it belongs in lora"),
         ("quantization", "it belongs in model"),
@@ -71,23 +71,26 @@ def test_an_unknown_field_is_answered_with_the_right_one(path: str, told: str) -
 
 def test_a_field_in_a_list_is_named_with_its_place() -> None:
     told = problems("scheduling", {"tolerations": [{"key": "gpu", "operator": "Exists", "efect": "NoSchedule"}]})
-    assert told == [
-        "spec.scheduling.tolerations[0].efect: no such field; it is called effect here (found 'NoSchedule')"
-    ]
+    path = "spec.scheduling.tolerations[0].efect"
+    assert told == [f"{path}: unknown field \"{path}\"; it is called effect here (found 'NoSchedule')"]
 
 
 @pytest.mark.parametrize(
     ("section", "settings", "told"),
     [
-        ("output", {"onExisting": "reuse"}, "must be Reuse, Fail or Replace; write Reuse (found 'reuse')"),
+        (
+            "output",
+            {"onExisting": "reuse"},
+            'supported values: "Reuse", "Fail", "Replace"; write Reuse (found \'reuse\')',
+        ),
         ("training", {"scheduler": "cosin"}, "write cosine (found 'cosin')"),
         ("training", {"optimizer": "adamw_bnb_8bit"}, "write adamw_8bit (found"),
-        ("training", {"gradientCheckpointing": True}, "must be auto, enabled or disabled; write enabled (found True)"),
+        ("training", {"gradientCheckpointing": True}, 'must be of type string: "boolean"; write enabled (found True)'),
         ("model", {"quantization": {"type": "4bit"}}, "write nf4 (found '4bit')"),
         ("model", {"quantization": {"computeDtype": "bf16"}}, "write bfloat16 (found 'bf16')"),
         ("dataset", {"schema": "chat"}, "write messages (found 'chat')"),
-        ("lora", {"variant": "vera"}, "must be lora, rslora or dora"),
-        ("output", {"merged": "yes"}, "must be none or bf16 (found 'yes')"),
+        ("lora", {"variant": "vera"}, 'supported values: "lora", "rslora", "dora" (found'),
+        ("output", {"merged": "yes"}, 'supported values: "none", "bf16" (found \'yes\')'),
     ],
 )
 def test_a_wrong_value_is_answered_with_the_close_one(section: str, settings: dict[str, Any], told: str) -> None:
@@ -98,13 +101,29 @@ def test_a_wrong_value_is_answered_with_the_close_one(section: str, settings: di
 @pytest.mark.parametrize(
     ("section", "settings", "told"),
     [
-        ("lora", {"rank": 0}, "spec.lora.rank: must be at least 1 (found 0)"),
-        ("lora", {"rank": 4096}, "must be at most 1024 (found 4096)"),
-        ("lora", {"rank": "many"}, "must be a whole number (found 'many')"),
-        ("lora", {"targetModules": "q_proj"}, "must be a list, for example [a, b] (found 'q_proj')"),
-        ("lora", {"targetModules": []}, "must have at least 1 entry (found [])"),
-        ("model", {"quantization": "nf4"}, "must be a section with fields of its own (found 'nf4')"),
-        ("model", {"trustRemoteCode": "perhaps"}, "must be true or false (found 'perhaps')"),
+        ("lora", {"rank": 0}, "spec.lora.rank: should be greater than or equal to 1 (found 0)"),
+        ("lora", {"rank": 4096}, "should be less than or equal to 1024 (found 4096)"),
+        (
+            "lora",
+            {"rank": "many"},
+            "must be of type integer: \"string\"; write a whole number without quotes (found 'many')",
+        ),
+        (
+            "lora",
+            {"targetModules": "q_proj"},
+            "must be of type array: \"string\"; write a list, for example [a, b] (found 'q_proj')",
+        ),
+        ("lora", {"targetModules": []}, "should have at least 1 items (found [])"),
+        (
+            "model",
+            {"quantization": "nf4"},
+            "must be of type object: \"string\"; write a section with fields of its own (found 'nf4')",
+        ),
+        (
+            "model",
+            {"trustRemoteCode": "perhaps"},
+            "must be of type boolean: \"string\"; write true or false without quotes (found 'perhaps')",
+        ),
     ],
 )
 def test_other_wrong_values_are_told_what_would_be_right(section: str, settings: dict[str, Any], told: str) -> None:

@@ -25,13 +25,13 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_three_facts_are_enough(tmp_path: Path) -> None:
-    job = read_job_file(written(tmp_path, GOOD))
+    job = read_job_file(written(tmp_path, GOOD), local=False)
     assert job.name == "support-bot"
     assert job.spec.lora.rank == 16
 
 
 def test_other_documents_are_passed_over(tmp_path: Path) -> None:
-    job = read_job_file(written(tmp_path, f"kind: Secret\n---\n{GOOD}\n---\n"))
+    job = read_job_file(written(tmp_path, f"kind: Secret\n---\n{GOOD}\n---\n"), local=False)
     assert job.name == "support-bot"
 
 
@@ -44,16 +44,23 @@ def test_other_documents_are_passed_over(tmp_path: Path) -> None:
         ("a: [", ["not YAML"]),
         (GOOD.replace("v1alpha1", "v2"), ["apiVersion: must be finetune.dev/v1alpha1 (found 'finetune.dev/v2')"]),
         (GOOD.replace("support-bot", "Support.Bot"), ["metadata.name: ", "'Support.Bot'"]),
-        (GOOD.replace("spec:", "spec: 3\nother:"), ["spec: must be an object (found 3)", "other: no such field"]),
+        (
+            GOOD.replace("spec:", "spec: 3\nother:"),
+            ["spec: must be an object (found 3)", 'other: unknown field "other"'],
+        ),
         (
             GOOD + "  lora: {rank: 0, rnk: 3}\n",
-            ["2 problems", "spec.lora.rank: ", "spec.lora.rnk: no such field; it is called rank here (found 3)"],
+            [
+                "2 problems",
+                "spec.lora.rank: ",
+                'spec.lora.rnk: unknown field "spec.lora.rnk"; it is called rank here (found 3)',
+            ],
         ),
         (GOOD + "  training: {learningRate: 2e-4}\n", ["spec.training.learningRate: ", '"2e-4"']),
         (GOOD + "  training: {epochs: 1, maxSteps: 2}\n", ["set epochs or maxSteps, not both"]),
         (
             GOOD.replace("spec:", "lora: {}\nspecs:"),
-            ["lora: no such field here; it is spec.lora", "it is called spec here"],
+            ['lora: unknown field "lora"; here it is spec.lora', "it is called spec here"],
         ),
         (
             GOOD + "  lora: {rank: 8, rank: 4}\n",
@@ -68,7 +75,7 @@ def test_other_documents_are_passed_over(tmp_path: Path) -> None:
 )
 def test_every_problem_is_named_with_its_place(tmp_path: Path, text: str, words: list[str]) -> None:
     with pytest.raises(JobFileError) as caught:
-        read_job_file(written(tmp_path, text))
+        read_job_file(written(tmp_path, text), local=False)
     for word in words:
         assert word in str(caught.value)
 

@@ -595,7 +595,7 @@ def test_every_wrong_field_is_named(bench: Bench) -> None:
     bench.sections = {"lora": {"rank": 0}, "model": {"uri": "hf:/x"}, "nonsense": {}}
     code, ended = bench.run()
     assert code == ExitCode.INVALID_RECIPE
-    for words in ("lora.rank: 0", "model.uri: 'hf:/x'", "nonsense"):
+    for words in ("spec.lora.rank: should be", "spec.model.uri: must be hf://", "spec.nonsense: unknown field"):
         assert words in ended.message
 
 

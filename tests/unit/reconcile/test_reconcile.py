@@ -524,7 +524,6 @@ def test_fields_without_behaviour_are_refused_by_name(spec: dict[str, Any], fiel
     [
         ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName"),
         ({"model": {"uri": "hf://a/b", "trustRemoteCode": True}}, "trustRemoteCode"),
-        ({"model": {"uri": "hf://a/b", "deviceMap": "balanced"}, "resources": {"gpus": 0}}, "deviceMap"),
     ],
 )
 def test_what_the_administrator_forbids_is_refused_by_name(spec: dict[str, Any], word: str) -> None:

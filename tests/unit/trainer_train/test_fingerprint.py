@@ -7,7 +7,8 @@ import pytest
 from finetune_trainer.contract.fingerprint import DECIMALS, fingerprint
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.wire import DECIMAL, DecimalRange, Wire
+from finetune_trainer.contract.rule import DECIMAL, Rule
+from finetune_trainer.contract.wire import Wire
 from unit.trainer_train.recipes import recipe
 
 DATA = [SourceObject(uri="s3://data/train.jsonl", size=3, etag="a")]
@@ -93,7 +94,7 @@ def _decimals(model: type[Wire], prefix: str) -> set[str]:
         path = f"{prefix}{field.alias}"
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         rules = [*field.metadata, *(rule for kind in kinds for rule in getattr(kind, "__metadata__", ()))]
-        if any(isinstance(rule, DecimalRange) or getattr(rule, "pattern", None) == DECIMAL for rule in rules):
+        if any(isinstance(rule, Rule) and DECIMAL in (rule.cel or "") for rule in rules):
             found.add(path)
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, Wire):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.wire import Matching
+from finetune_trainer.contract.rule import matching
 
 
 class Scheme(StrEnum):
@@ -71,13 +71,18 @@ def parse_uri(text: str) -> Uri:
     return Uri(scheme=Scheme(scheme), authority=authority, path=path)
 
 
-_NO_CLIMBING = Matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
+def scheme_of(text: str | None) -> Scheme | None:
+    """The scheme of a URI; None when there is no URI."""
+    return None if text is None else parse_uri(text).scheme
+
+
+_NO_CLIMBING = matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
 
 HubRevision = Annotated[str, Field(min_length=1, max_length=128)]
 """Branch, tag or commit of a Hub repository."""
 ModelUri = Annotated[
     str,
-    Matching(
+    matching(
         f"^(hf://{_REPO}|s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be hf://org/name, s3://bucket/prefix or pvc://claim/path (file:///path in a local run)",
     ),
@@ -86,7 +91,7 @@ ModelUri = Annotated[
 ]
 DatasetUri = Annotated[
     str,
-    Matching(
+    matching(
         f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
     ),
@@ -95,7 +100,7 @@ DatasetUri = Annotated[
 ]
 CacheUri = Annotated[
     str,
-    Matching(
+    matching(
         f"^(pvc://{_CLAIM}(/.*)?|file:///.+)$",
         "must be pvc://claim or pvc://claim/path (file:///path in a local run)",
     ),
@@ -104,7 +109,7 @@ CacheUri = Annotated[
 ]
 OutputUri = Annotated[
     str,
-    Matching(
+    matching(
         f"^(s3://{_BUCKET}(/.*)?|file:///.+)$",
         "must be s3://bucket/prefix (file:///path in a local run)",
     ),

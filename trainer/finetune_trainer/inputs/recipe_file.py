@@ -6,7 +6,9 @@ from pydantic import ValidationError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import RECIPE_ENV
+from finetune_trainer.contract.problem import Problem, problems_of
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.rules import problems
 
 
 def read_recipe(path: str) -> Recipe:
@@ -18,12 +20,15 @@ def read_recipe(path: str) -> Recipe:
     if not path:
         raise TrainerError(FailureReason.INVALID_RECIPE, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")
     try:
-        return Recipe.model_validate_json(Path(path).read_bytes())
+        recipe = Recipe.model_validate_json(Path(path).read_bytes(), strict=True)
     except OSError as error:
         raise TrainerError(FailureReason.INVALID_RECIPE, f"recipe {path}: {error.strerror}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or path}: {item['input']!r:.80}: {item['msg']}"
-            for item in error.errors(include_url=False)
-        )
-        raise TrainerError(FailureReason.INVALID_RECIPE, problems) from error
+        raise _refused(problems_of(error, "spec")) from error
+    if broken := problems(recipe):
+        raise _refused(broken)
+    return recipe
+
+
+def _refused(found: list[Problem]) -> TrainerError:
+    return TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, found)))

@@ -6,10 +6,10 @@ Imports stay light: torch and its friends come in only once it is known that the
 from typing import TYPE_CHECKING
 
 from finetune_trainer.checkpoints import Checkpointer
-from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.rules import problems
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.data.templates.choose import check_syntax
 from finetune_trainer.export.adapter import write_adapter
@@ -133,7 +133,7 @@ def refuse(recipe: Recipe) -> None:
     Raises:
         TrainerError: at least one field.
     """
-    if broken := inconsistencies(recipe):
+    if broken := problems(recipe):
         raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
     check_syntax(recipe.dataset.chat_template)
 

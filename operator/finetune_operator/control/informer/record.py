@@ -101,7 +101,7 @@ class FineTuneJobRecord:
 @lru_cache(maxsize=256)
 def _parsed(spec: bytes) -> FineTuneJobSpec:
     """A job is looked at several times within seconds, and its spec hardly ever changes."""
-    return parse_spec(json.loads(spec))
+    return parse_spec(spec)
 
 
 _ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "status")

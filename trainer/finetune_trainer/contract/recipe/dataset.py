@@ -1,12 +1,14 @@
 """The training data: where it is, how its rows are read, and which tokens are trained."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field
 
+from finetune_trainer.contract.rule import decimal, matching
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH
 from finetune_trainer.contract.uri import DatasetUri
-from finetune_trainer.contract.wire import DECIMAL_LENGTH, DecimalRange, Exclusive, Matching, Wire
+from finetune_trainer.contract.wire import Wire
 
 
 class DatasetFormat(StrEnum):
@@ -86,26 +88,15 @@ FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
 """The parts that a row of each schema has."""
 
 
-_ROWS = Exclusive(
-    "uri",
-    "fraction",
-    required=True,
-    message="set uri (a file of its own) or fraction (part of the training rows)",
-)
-_PLACES = Exclusive("uri", "uris", required=True, message="set uri (one place) or uris (a list of places)")
-
-
 Fraction = Annotated[
     str,
-    DecimalRange('must be a decimal in quotes above "0" and at most "0.5", for example "0.05"', above=0.0, at_most=0.5),
+    decimal('must be a decimal in quotes above "0" and at most "0.5", for example "0.05"', above=0.0, at_most=0.5),
     Field(max_length=DECIMAL_LENGTH),
 ]
 
 
 class Validation(Wire):
     """Rows that are not trained, and measure the training."""
-
-    model_config = ConfigDict(json_schema_extra=_ROWS.schema)
 
     uri: DatasetUri | None = Field(
         None,
@@ -117,11 +108,6 @@ class Validation(Wire):
         description="Share of the training rows to hold out. The rows are chosen by content and training.seed; "
         'equal rows stay together. Above "0", at most "0.5". Example: "0.05".',
     )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        _ROWS.check(self.uri, self.fraction)
-        return self
 
 
 class Limits(Wire):
@@ -150,7 +136,7 @@ CHAT_TEMPLATES = ("llama-2", "llama-3", "chatml", "mistral", "gemma", "qwen", "p
 
 ChatTemplateText = Annotated[
     str,
-    Matching(
+    matching(
         f"^({'|'.join(CHAT_TEMPLATES)})$|[{{][{{%]",
         f"must be one of {', '.join(CHAT_TEMPLATES)}, or inline Jinja with its braces",
     ),
@@ -160,15 +146,13 @@ ChatTemplateText = Annotated[
 
 Sha256 = Annotated[
     str,
-    Matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
+    matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
     Field(max_length=64),
 ]
 
 
 class DatasetSpec(Wire):
     """The training data."""
-
-    model_config = ConfigDict(json_schema_extra=_PLACES.schema)
 
     uri: DatasetUri | None = Field(
         None,
@@ -222,8 +206,3 @@ class DatasetSpec(Wire):
         description="Expected SHA-256 of the object, in hexadecimal. Other content is refused.",
     )
     limits: Limits = Field(default_factory=Limits, description="Limits of the data.")
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        _PLACES.check(self.uri, self.uris)
-        return self

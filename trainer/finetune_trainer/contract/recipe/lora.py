@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_trainer.contract.rule import decimal
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH
 from finetune_trainer.contract.uri import HubRevision, ModelUri
-from finetune_trainer.contract.wire import DECIMAL_LENGTH, DecimalRange, Wire
+from finetune_trainer.contract.wire import Wire
 
 ALL_LINEAR = "all-linear"
 """PEFT's word for every linear layer but the output head."""
@@ -30,7 +32,7 @@ class LoraVariant(StrEnum):
 
 Dropout = Annotated[
     str,
-    DecimalRange('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
+    decimal('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
     Field(max_length=DECIMAL_LENGTH),
 ]
 ModuleName = Annotated[str, Field(min_length=1, max_length=128)]

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_trainer.contract.scalar import ObjectName
 from finetune_trainer.contract.uri import CacheUri, HubRevision, ModelUri
-from finetune_trainer.contract.wire import ObjectName, Wire
+from finetune_trainer.contract.wire import Wire
 
 
 class QuantizationType(StrEnum):

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from finetune_trainer.contract.rule import matching
+from finetune_trainer.contract.scalar import ObjectName
 from finetune_trainer.contract.uri import OutputUri
-from finetune_trainer.contract.wire import Matching, ObjectName, Wire
+from finetune_trainer.contract.wire import Wire
 
 
 class OnExisting(StrEnum):
@@ -86,7 +88,7 @@ class StorageSpec(Wire):
     endpoint: (
         Annotated[
             str,
-            Matching(
+            matching(
                 "^https?://[^/ ]+$",
                 "must be http://host[:port] or https://host[:port], without a path",
             ),
@@ -100,7 +102,7 @@ class StorageSpec(Wire):
     region: (
         Annotated[
             str,
-            Matching("^[a-z0-9-]+$", "must be a region name such as eu-west-1"),
+            matching("^[a-z0-9-]+$", "must be a region name such as eu-west-1"),
             Field(max_length=64),
         ]
         | None

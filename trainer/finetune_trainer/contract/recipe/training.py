@@ -1,13 +1,15 @@
 """How the adapter is trained, measured and saved on the way."""
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field
 
 from finetune_trainer.contract.recipe.dataset import Switch
+from finetune_trainer.contract.rule import decimal
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH, Decimal
 from finetune_trainer.contract.uri import OutputUri
-from finetune_trainer.contract.wire import DECIMAL_LENGTH, Decimal, DecimalRange, Exclusive, ObjectRule, Wire
+from finetune_trainer.contract.wire import Wire
 
 DEFAULT_RESTARTS = 1
 """Restarts of `cosine_with_restarts` when none are named; without any it would be `cosine`."""
@@ -43,14 +45,14 @@ class Optimizer(StrEnum):
 
 LearningRate = Annotated[
     str,
-    DecimalRange('must be a decimal in quotes above "0", for example "2e-4"', above=0.0),
+    decimal('must be a decimal in quotes above "0", for example "2e-4"', above=0.0),
     Field(max_length=DECIMAL_LENGTH),
 ]
 
 
 LoraPlusRatio = Annotated[
     str,
-    DecimalRange('must be a decimal in quotes above "0", for example "16"', above=0.0),
+    decimal('must be a decimal in quotes above "0", for example "16"', above=0.0),
     Field(max_length=DECIMAL_LENGTH),
 ]
 
@@ -71,18 +73,8 @@ class EarlyStopping(Wire):
     )
 
 
-_LENGTH = Exclusive(
-    "epochs",
-    "maxSteps",
-    required=False,
-    message="set epochs or maxSteps, not both: remove one of them",
-)
-
-
 class TrainingSpec(Wire):
     """Length, learning rate, batch and optimizer."""
-
-    model_config = ConfigDict(json_schema_extra=_LENGTH.schema)
 
     epochs: int | None = Field(
         None,
@@ -162,31 +154,16 @@ class TrainingSpec(Wire):
         "evaluation.everySteps. Default: none.",
     )
 
-    @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        _LENGTH.check(self.epochs, self.max_steps)
-        return self
-
 
 Perplexity = Annotated[
     str,
-    DecimalRange('must be a decimal in quotes above "1", which no perplexity is below; for example "8"', above=1.0),
+    decimal('must be a decimal in quotes above "1", which no perplexity is below; for example "8"', above=1.0),
     Field(max_length=DECIMAL_LENGTH),
 ]
-
-_GATE: tuple[ObjectRule["Gate"], ...] = (
-    ObjectRule(
-        expression="has(self.minLossImprovement) || has(self.maxPerplexity)",
-        holds=lambda gate: gate.min_loss_improvement is not None or gate.max_perplexity is not None,
-        message="set minLossImprovement, maxPerplexity, or both: an empty gate lets everything pass",
-    ),
-)
 
 
 class Gate(Wire):
     """What the adapter must reach. One that does not is not kept, and the job fails."""
-
-    model_config = ConfigDict(json_schema_extra=lambda schema: ObjectRule.add(schema, _GATE))
 
     min_loss_improvement: Decimal | None = Field(
         None,
@@ -197,11 +174,6 @@ class Gate(Wire):
         None,
         description='Highest allowed validation perplexity (e to the loss) of the tuned model, above 1. Example: "8".',
     )
-
-    @model_validator(mode="after")
-    def _asks_for_something(self) -> Self:
-        ObjectRule.check(self, _GATE)
-        return self
 
 
 class EvaluationSpec(Wire):

@@ -1,13 +1,13 @@
 """The recipe's fields do not contradict each other."""
 
-from finetune_trainer.contract.consistency import inconsistencies
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.rules import problems
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import PreflightContext
 
 
 def _run(context: PreflightContext) -> CheckOutcome:
-    if broken := inconsistencies(context.recipe):
+    if broken := problems(context.recipe):
         raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
     return passed("every field is understood")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.contract.consistency import inconsistencies
+from finetune_trainer.contract.rules import problems
 from unit.trainer_train.recipes import recipe
 
 BROKEN: dict[str, dict[str, Any]] = {
@@ -24,7 +24,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.lora.variant": {"model": {"quantization": {"type": "int8"}}, "lora": {"variant": "dora"}},
     "spec.lora.modulesToSave": {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["lm_head", "q_proj"]}},
     "spec.training.restarts": {"training": {"restarts": 2}},
-    "spec.training.earlyStopping": {"training": {"earlyStopping": {}}},
+    "spec.training.earlyStopping": {"training": {"earlyStopping": {}}, "dataset": {"validation": {"fraction": "0.5"}}},
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
 }
@@ -32,9 +32,9 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", BROKEN)
 def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
-    (found,) = inconsistencies(recipe(**BROKEN[path]))
+    (found,) = problems(recipe(**BROKEN[path]))
 
-    assert str(found).startswith(f"{path}: {found.value}: ")
+    assert str(found) == f"{path}: {found.message} (found {found.value})"
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_broken_rule_names_field_value_and_remedy(path: str) -> None:
     ],
 )
 def test_consistent_recipe_passes(sections: dict[str, Any]) -> None:
-    assert inconsistencies(recipe(**sections)) == []
+    assert problems(recipe(**sections)) == []
 
 
 def test_one_repository_is_read_at_one_revision() -> None:
     lora = {"initialAdapterUri": "hf://org/both", "initialAdapterRevision": "v1"}
-    (found,) = inconsistencies(recipe(model={"uri": "hf://org/both"}, lora=lora))
-    assert str(found).startswith("spec.lora.initialAdapterRevision: v1: model.uri is the same repository")
+    (found,) = problems(recipe(model={"uri": "hf://org/both"}, lora=lora))
+    assert str(found).startswith("spec.lora.initialAdapterRevision: model.uri is the same repository")
 
 
 def test_all_broken_rules_are_named_at_once() -> None:
-    found = inconsistencies(recipe(lora={"targetModules": ["all-linear", "q_proj"]}, training={"microBatchSize": 5}))
+    found = problems(recipe(lora={"targetModules": ["all-linear", "q_proj"]}, training={"microBatchSize": 5}))
 
     assert [item.path for item in found] == ["spec.lora.targetModules", "spec.training.microBatchSize"]
 
@@ -86,19 +86,19 @@ def test_all_broken_rules_are_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("training", "said"),
     [
-        ({"scheduler": "linear"}, "the scheduler linear has none"),
-        ({"learningRate": "0.0001"}, "must be below learningRate, which is 0.0001"),
+        ({"scheduler": "linear"}, "only the scheduler cosine has a least learning rate"),
+        ({"learningRate": "0.0001"}, "must be below training.learningRate"),
     ],
 )
 def test_a_least_learning_rate_is_the_end_of_a_cosine(training: dict[str, Any], said: str) -> None:
-    (found,) = inconsistencies(recipe(training={"minLearningRate": "1e-4", **training}))
-    assert str(found).startswith(f"spec.training.minLearningRate: 1e-4: {said}")
+    (found,) = problems(recipe(training={"minLearningRate": "1e-4", **training}))
+    assert str(found).startswith(f"spec.training.minLearningRate: {said}")
 
 
 def test_early_stopping_without_measurements_on_the_way_is_broken() -> None:
     sections = {"dataset": {"validation": {"fraction": "0.5"}}, "training": {"earlyStopping": {}}}
 
-    assert [item.path for item in inconsistencies(recipe(**sections))] == ["spec.training.earlyStopping"]
+    assert [item.path for item in problems(recipe(**sections))] == ["spec.training.earlyStopping"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_early_stopping_without_measurements_on_the_way_is_broken() -> None:
     ],
 )
 def test_what_cannot_be_sharded_says_what_to_do(sections: dict[str, Any], remedy: str) -> None:
-    (found,) = inconsistencies(recipe(**{**sections, "model": {"sharding": "full", **sections.get("model", {})}}))
+    (found,) = problems(recipe(**{**sections, "model": {"sharding": "full", **sections.get("model", {})}}))
 
     assert found.path == "spec.model.sharding"
     assert remedy in found.message

@@ -1,0 +1,79 @@
+"""Rules of the data that no single field holds."""
+
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Loss
+from finetune_trainer.contract.rule import Rule
+from finetune_trainer.contract.rules.cel import written
+
+_PARTS = sorted(frozenset().union(*FIELDS_OF.values()))
+
+
+def _part(part: str) -> Rule[Recipe]:
+    """A column that is named and never read would train on another one."""
+    schemas = [str(schema) for schema, parts in FIELDS_OF.items() if part in parts]
+    return Rule(
+        path=f"dataset.fields.{part}",
+        holds=lambda recipe: (
+            recipe.dataset.fields is None
+            or part not in recipe.dataset.fields.named
+            or recipe.dataset.schema_ in ("auto", *schemas)
+        ),
+        cel=f"!has(self.dataset.fields) || !has(self.dataset.fields.{part}) || "
+        f"self.dataset.schema in {written(['auto', *schemas])}",
+        message=f"only rows of schema {' or '.join(schemas)} have this part: remove the field",
+    )
+
+
+def _parts_fit() -> str:
+    """CEL: there is a schema whose rows have all the parts that are named."""
+    of_each = (
+        " && ".join(f"!has(self.dataset.fields.{part})" for part in _PARTS if part not in parts)
+        for parts in dict.fromkeys(FIELDS_OF.values())
+    )
+    return " || ".join(f"({condition})" for condition in of_each)
+
+
+RULES: tuple[Rule[Recipe], ...] = (
+    Rule(
+        path="dataset",
+        holds=lambda recipe: (recipe.dataset.uri is None) != (recipe.dataset.uris is None),
+        cel="has(self.dataset.uri) != has(self.dataset.uris)",
+        message="set uri (one place) or uris (a list of places)",
+    ),
+    Rule(
+        path="dataset.fields",
+        holds=lambda recipe: (
+            recipe.dataset.fields is None
+            or recipe.dataset.schema_ is not DatasetSchema.AUTO
+            or any(recipe.dataset.fields.named <= parts for parts in FIELDS_OF.values())
+        ),
+        cel=f"!has(self.dataset.fields) || self.dataset.schema != 'auto' || {_parts_fit()}",
+        message="no schema has all of these parts: set dataset.schema, and remove the others",
+    ),
+    *map(_part, _PARTS),
+    Rule(
+        path="dataset.chatTemplate",
+        holds=lambda recipe: recipe.dataset.chat_template is None or recipe.dataset.schema_ is not DatasetSchema.TEXT,
+        cel="!has(self.dataset.chatTemplate) || self.dataset.schema != 'text'",
+        message="rows of schema text are no conversations, and a template would not be used: remove the field",
+    ),
+    Rule(
+        path="dataset.loss",
+        holds=lambda recipe: (
+            recipe.dataset.loss not in (Loss.ASSISTANT, Loss.COMPLETION)
+            or recipe.dataset.schema_ is not DatasetSchema.TEXT
+        ),
+        cel="!(self.dataset.loss in ['assistant', 'completion']) || self.dataset.schema != 'text'",
+        message="rows of schema text have no such part: use auto or all",
+    ),
+    Rule(
+        path="dataset.validation",
+        holds=lambda recipe: (
+            recipe.dataset.validation is None
+            or (recipe.dataset.validation.uri is None) != (recipe.dataset.validation.fraction is None)
+        ),
+        cel="!has(self.dataset.validation) || "
+        "has(self.dataset.validation.uri) != has(self.dataset.validation.fraction)",
+        message="set uri (a file of its own) or fraction (part of the training rows)",
+    ),
+)

@@ -1,0 +1,36 @@
+"""Places that only a run on one machine has: a node of a cluster has no files of the user's."""
+
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.rule import Rule, value_at
+
+_PLACES = {
+    "model.uri": "hf://, s3:// or pvc://",
+    "model.cache": "pvc://",
+    "dataset.uri": "s3:// or pvc://",
+    "dataset.uris": "s3:// or pvc://",
+    "dataset.validation.uri": "s3:// or pvc://",
+    "lora.initialAdapterUri": "hf://, s3:// or pvc://",
+    "checkpoint.uri": "s3://",
+    "output.uri": "s3://",
+}
+"""Every field that names a place, with what to use in a cluster."""
+
+
+def _no_file(path: str, instead: str) -> Rule[Recipe]:
+    def holds(recipe: Recipe) -> bool:
+        value = value_at(recipe, path)
+        return not any(str(uri).startswith("file://") for uri in (value if isinstance(value, list) else [value]))
+
+    keys = path.split(".")
+    absent = " || ".join(f"!has(self.{'.'.join(keys[: end + 1])})" for end in range(1, len(keys)))
+    one = f"self.{path}.startsWith('file://')"
+    found = f"self.{path}.exists(uri, uri.startsWith('file://'))" if path.endswith("uris") else one
+    return Rule(
+        path=path,
+        holds=holds,
+        cel=f"{absent} || !{found}",
+        message=f"file:// works only in a local run (finetune run): use {instead}",
+    )
+
+
+RULES: tuple[Rule[Recipe], ...] = tuple(_no_file(path, instead) for path, instead in _PLACES.items())

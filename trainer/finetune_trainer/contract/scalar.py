@@ -1,0 +1,52 @@
+"""The scalar types that sections share."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_trainer.contract.rule import decimal, matching
+
+DECIMAL_LENGTH = 24
+"""Most characters of a decimal."""
+
+Decimal = Annotated[
+    str,
+    decimal('must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
+    Field(max_length=DECIMAL_LENGTH),
+]
+"""A non-negative real number written as a string: the Kubernetes API conventions forbid floats in a spec."""
+
+_CONTROLS = "\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+"""Control characters but those of lines, and the marks that change the direction of what follows."""
+
+PLAIN = matching(
+    f"[{_CONTROLS}\u0009\u000a\u000d]",
+    "must be one line without control characters and marks of writing direction: remove them",
+    negated=True,
+)
+"""Text of one line. What it holds comes to terminals, logs and pages, where such a character would hide or forge."""
+
+PLAIN_LINES = matching(
+    f"[{_CONTROLS}]", "must not hold control characters or marks of writing direction: remove them", negated=True
+)
+"""Text that may have several lines and tabs."""
+
+DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+
+DnsLabel = Annotated[
+    str,
+    matching(
+        DNS_LABEL,
+        "must consist of lower-case letters, digits and '-', and start and end with a letter or digit",
+    ),
+    Field(max_length=63),
+]
+
+ObjectName = Annotated[
+    str,
+    matching(
+        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
+    ),
+    Field(max_length=253),
+]
