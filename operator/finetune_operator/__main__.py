@@ -34,6 +34,7 @@ from finetune_operator.kube.client import connect
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.kube.lease import Lease
+from finetune_operator.listener import Listener
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.reconcile import reconcile
@@ -125,18 +126,17 @@ async def run(
     application = web.Application()
     server.add_to(application)
     health.add_to(application)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
+    listener = Listener(application)
     try:
-        await web.TCPSite(runner, config.http_host or None, config.http_port).start()
+        await listener.start(config.http_host or None, config.http_port)
         logger.info("started", extra={"version": __version__, "identity": config.identity, "port": config.http_port})
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(writer.run())
             await lease.run(leader_task.lead, stop)
-            await runner.cleanup()
+            await listener.close()
             writing.cancel()
     finally:
-        await runner.cleanup()
+        await listener.close()
     logger.info("ended")
 
 

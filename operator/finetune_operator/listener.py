@@ -1,0 +1,89 @@
+"""The operator's listening socket: bounded, so that no pod can take it from the others.
+
+aiohttp bounds neither the number of connections nor those of one peer. A head that does not come within
+`HEAD_SECONDS` ends its connection: that is aiohttp's keep-alive time, which counts from the connection's start.
+"""
+
+import asyncio
+from typing import cast
+
+from aiohttp import web
+
+HEAD_SECONDS = 15.0
+MAX_CONNECTIONS = 2048
+MAX_OF_PEER = MAX_CONNECTIONS // 2
+"""Of one address. Not fewer, since some networks give all pods of a node the node's address."""
+
+
+class Listener:
+    """Serves an application; for one event loop.
+
+    Args:
+        application: what is served.
+        max_connections: open at a time; one more is closed at once.
+        max_of_peer: those of one address.
+        head_seconds: how long a request's head may take.
+    """
+
+    def __init__(
+        self,
+        application: web.Application,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        max_of_peer: int = MAX_OF_PEER,
+        head_seconds: float = HEAD_SECONDS,
+    ) -> None:
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0, keepalive_timeout=head_seconds)
+        self._max_connections = max_connections
+        self._max_of_peer = max_of_peer
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str | None, port: int) -> int:
+        """Listens on an address, or on all of IPv4 and IPv6 where `host` is None; returns the port.
+
+        Raises:
+            OSError: the port can not be listened on.
+        """
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Gate(self), host, port)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self) -> None:
+        """Takes no more connections and lets requests that are being answered finish."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+    def admit(self, transport: asyncio.Transport) -> web.RequestHandler | None:
+        """The protocol of a new connection; None when there are too many."""
+        server = self._runner.server
+        assert server is not None
+        peers = [_peer(connection.transport) for connection in server.connections]
+        if len(peers) >= self._max_connections or peers.count(_peer(transport)) >= self._max_of_peer:
+            return None
+        return server()
+
+
+class _Gate(asyncio.Protocol):
+    """What a connection speaks until it is known whose it is."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hands the connection on, or closes it."""
+        stream = cast("asyncio.Transport", transport)
+        handler = self._listener.admit(stream)
+        if handler is None:
+            stream.abort()
+            return
+        stream.set_protocol(handler)
+        handler.connection_made(stream)
+
+
+def _peer(transport: asyncio.BaseTransport | None) -> str | None:
+    """The address at the other end."""
+    name = None if transport is None else transport.get_extra_info("peername")
+    return str(name[0]) if name else None
