@@ -121,7 +121,7 @@ async def run(
     )
     cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=informers.is_fed, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
-    server = ProgressServer(cluster, writer, clock=clock)
+    server = ProgressServer(cluster, writer, clock=clock, now=_now)
 
     application = web.Application()
     server.add_to(application)

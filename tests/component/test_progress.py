@@ -121,7 +121,7 @@ async def site(
     cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda _: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
-    ProgressServer(cluster, writer, clock=clock).add_to(application)
+    ProgressServer(cluster, writer, clock=clock, now=lambda: datetime.now(UTC)).add_to(application)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -241,6 +241,9 @@ async def test_what_is_no_report(site: Site) -> None:
     assert "progress.step" in body["error"]
     assert "progress.percent" in body["error"]
     assert (await site.post(token, b"not json"))[0] == 400
+    future = ProgressReport(progress=Progress(stage=Stage.TRAINING, heartbeat_time=NOW + timedelta(days=1)))
+    status, body = await site.post(token, future)
+    assert (status, "is in the future" in body["error"]) == (400, True)
     assert (await site.post(token, b"[" * 60_000))[0] == 400
     assert (await site.post(token, b" " * (MAX_BODY_BYTES + 1)))[0] == 413
 

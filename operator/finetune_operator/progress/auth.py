@@ -13,14 +13,21 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.progress.ports import Cluster, FineTuneJobRef
+from finetune_operator.progress.ratelimit import Rate, RateLimit
 
 KEPT_SECONDS = 60.0
 KEPT_REFUSAL_SECONDS = 10.0
 KEPT_VERDICTS = 10_000
 REVIEWS_AT_ONCE = 16
+REVIEWS_OF_PEER = Rate(per_second=20, burst=500)
+"""Tokens of one address that are reviewed. Some networks give all pods of a node one address, hence the burst."""
+REVIEWS_OF_SUBJECT = Rate(per_second=1, burst=10)
+"""Tokens that one address shows for one pod: the pod itself shows a new one twice an hour."""
 
 
 class Unauthenticated(Exception):  # noqa: N818 (an HTTP answer)
@@ -29,6 +36,18 @@ class Unauthenticated(Exception):  # noqa: N818 (an HTTP answer)
 
 class Denied(Exception):  # noqa: N818 (an HTTP answer)
     """The token is of another job, or of a pod that is none of the job's."""
+
+
+class TooManyReviews(Exception):  # noqa: N818 (an HTTP answer)
+    """Too many tokens that nobody has seen yet come from one address.
+
+    Attributes:
+        retry_after: seconds until one more is reviewed.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many tokens")
+        self.retry_after = retry_after
 
 
 class UnknownJob(Exception):  # noqa: N818 (an HTTP answer)
@@ -47,6 +66,53 @@ class Reporter:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What a token says of itself, without proof.
+
+    Attributes:
+        audiences: whom it is for.
+        namespace: the namespace of its pod; None when it does not say.
+        pod_uid: the UID of its pod; empty when it does not say.
+        expires: seconds since the epoch; None when it does not say.
+    """
+
+    audiences: tuple[str, ...]
+    namespace: str | None
+    pod_uid: str
+    expires: float | None
+
+    @classmethod
+    def read(cls, token: str) -> "Claims | None":
+        """The claims; None when it is no JSON web token, or names no audience."""
+        parts = token.split(".")
+        if len(parts) != 3:
+            return None
+        try:
+            payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        except (binascii.Error, ValueError, RecursionError):
+            return None
+        payload = payload if isinstance(payload, dict) else {}
+        audience = payload.get("aud")
+        audiences = [audience] if isinstance(audience, str) else audience
+        if not isinstance(audiences, list):
+            return None
+        pod = _section(_section(payload, "kubernetes.io"), "pod")
+        namespace, pod_uid = _section(payload, "kubernetes.io").get("namespace"), pod.get("uid")
+        expires = payload.get("exp")
+        return cls(
+            audiences=tuple(item for item in audiences if isinstance(item, str)),
+            namespace=namespace if isinstance(namespace, str) else None,
+            pod_uid=pod_uid if isinstance(pod_uid, str) else "",
+            expires=float(expires) if isinstance(expires, int | float) and abs(expires) < 1 << 53 else None,
+        )
+
+
+def _section(payload: dict[str, Any], key: str) -> dict[str, Any]:
+    section = payload.get(key)
+    return section if isinstance(section, dict) else {}
+
+
 Verdict = Reporter | Unauthenticated | Denied
 
 
@@ -55,37 +121,58 @@ class Authenticator:
 
     Args:
         clock: seconds, monotonic.
+        now: the time, with a zone.
     """
 
-    def __init__(self, cluster: Cluster, *, clock: Callable[[], float]) -> None:
+    def __init__(self, cluster: Cluster, *, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._now = now
+        self._peers = RateLimit(REVIEWS_OF_PEER, clock=clock)
+        self._subjects = RateLimit(REVIEWS_OF_SUBJECT, clock=clock)
         self._verdicts: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
         self._reviews = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
-    async def authenticate(self, token: str, ref: FineTuneJobRef) -> Reporter:
+    async def authenticate(self, token: str, ref: FineTuneJobRef, *, peer: str = "") -> Reporter:
         """The reporter that a token stands for.
+
+        Args:
+            token: a JSON web token.
+            ref: the job that the report is about.
+            peer: the address that shows the token.
 
         Raises:
             Unauthenticated, Denied, UnknownJob: why not.
+            TooManyReviews: the address has shown too many tokens.
             Unavailable: it can not be told now.
         """
         audience = names.progress_audience(ref.uid)
-        claimed = _claimed_audiences(token)
+        claims = Claims.read(token)
         # Not verified yet: this only saves the API server a review of what could not pass anyway.
-        if claimed is None:
+        if claims is None:
             raise Unauthenticated("the token is no JSON web token")
-        if audience not in claimed:
+        if audience not in claims.audiences:
             raise Denied(f"the token is not for this job: its audience is not {audience}")
+        if claims.namespace not in (None, ref.namespace):
+            raise Denied(f"the token is of namespace {claims.namespace!r}, not {ref.namespace}")
+        if claims.expires is not None and claims.expires <= self._now().timestamp():
+            raise Unauthenticated("the token has expired")
         key = hashlib.sha256(f"{ref.namespace}/{ref.name}/{ref.uid}/{token}".encode()).digest()
         verdict = self._kept(key)
         if verdict is None:
+            self._admit_review(peer, claims.pod_uid)
             async with self._reviews:
                 verdict = self._kept(key) or await self._judge(token, audience, ref)
             self._keep(key, verdict)
         if isinstance(verdict, Reporter):
             return verdict
         raise type(verdict)(*verdict.args)
+
+    def _admit_review(self, peer: str, pod_uid: str) -> None:
+        """A flood of forged tokens must not keep those of honest pods waiting."""
+        wait = max(self._peers.seconds_to_wait(peer), self._subjects.seconds_to_wait(f"{peer} {pod_uid}"))
+        if wait > 0:
+            raise TooManyReviews(wait)
 
     async def _judge(self, token: str, audience: str, ref: FineTuneJobRef) -> Verdict:
         pod = await self._cluster.review(token, audience)
@@ -112,18 +199,3 @@ class Authenticator:
         self._verdicts.move_to_end(key)
         while len(self._verdicts) > KEPT_VERDICTS:
             self._verdicts.popitem(last=False)
-
-
-def _claimed_audiences(token: str) -> list[str] | None:
-    """The audiences that a token says it is for, without proof; None when it is no JSON web token."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return None
-    audience = claims.get("aud") if isinstance(claims, dict) else None
-    if isinstance(audience, str):
-        return [audience]
-    return [item for item in audience if isinstance(item, str)] if isinstance(audience, list) else None

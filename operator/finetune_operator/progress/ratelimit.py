@@ -1,28 +1,37 @@
-"""How often one job may report: twice a second on average, twenty at once."""
+"""How often something may be done for one key: an average rate, and a burst at once."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-PER_SECOND = 2.0
-AT_ONCE = 20
 _SWEEP_AT = 10_000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How often on average, and how often at once."""
+
+    per_second: float
+    burst: int
+
+
 class RateLimit:
-    """The generic cell rate algorithm, one cell per job: the time up to which its allowance is used.
+    """The generic cell rate algorithm, one cell per key: the time up to which its allowance is used.
 
     Args:
+        rate: what each key may do.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, rate: Rate, *, clock: Callable[[], float]) -> None:
+        self._rate = rate
         self._clock = clock
         self._used_up_to: dict[str, float] = {}
 
     def seconds_to_wait(self, key: str) -> float:
         """0 when one more is allowed now, which then counts; else the seconds until it will be."""
         now = self._clock()
-        used = max(now, self._used_up_to.get(key, now)) + 1 / PER_SECOND
-        wait = used - now - AT_ONCE / PER_SECOND
+        used = max(now, self._used_up_to.get(key, now)) + 1 / self._rate.per_second
+        wait = used - now - self._rate.burst / self._rate.per_second
         if wait > 0:
             return wait
         self._used_up_to[key] = used

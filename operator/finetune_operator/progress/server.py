@@ -8,15 +8,16 @@ earlier attempt; 410 the job has ended; 413 more than 64 KiB; 429 too many; 503 
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_operator.progress.auth import Authenticator, Denied, Unauthenticated, UnknownJob
+from finetune_operator.progress.auth import Authenticator, Denied, TooManyReviews, Unauthenticated, UnknownJob
 from finetune_operator.progress.coalescer import Report
 from finetune_operator.progress.ports import Cluster, FineTuneJobRef, Unavailable
-from finetune_operator.progress.ratelimit import RateLimit
+from finetune_operator.progress.ratelimit import Rate, RateLimit
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_trainer.contract.progress import ProgressReport
 
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 * 1024
 READ_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 5
+REPORTS_OF_JOB = Rate(per_second=2, burst=20)
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 _BEARER = "bearer "
 _LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -35,13 +38,17 @@ class ProgressServer:
 
     Args:
         clock: seconds, monotonic.
+        now: the time, with a zone.
     """
 
-    def __init__(self, cluster: Cluster, writer: ProgressWriter, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, cluster: Cluster, writer: ProgressWriter, *, clock: Callable[[], float], now: Callable[[], datetime]
+    ) -> None:
         self._cluster = cluster
         self._writer = writer
-        self._authenticator = Authenticator(cluster, clock=clock)
-        self._limit = RateLimit(clock=clock)
+        self._authenticator = Authenticator(cluster, clock=clock, now=now)
+        self._limit = RateLimit(REPORTS_OF_JOB, clock=clock)
+        self._now = now
 
     def add_to(self, application: web.Application) -> None:
         """Adds the route; a path whose parts could not be names and a UID of Kubernetes is not found."""
@@ -61,6 +68,8 @@ class ProgressServer:
             return _answer(403, str(error))
         except UnknownJob as error:
             return _answer(404, str(error))
+        except TooManyReviews as error:
+            return _answer(429, str(error), {"Retry-After": str(int(error.retry_after) + 1)})
         except Unavailable as error:
             logger.warning("a report is put off: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
             return _answer(503, "the cluster does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
@@ -71,7 +80,8 @@ class ProgressServer:
             raise Unauthenticated("send the pod's projected token as `Authorization: Bearer TOKEN`")
         if request.content_length is not None and request.content_length > MAX_BODY_BYTES:
             return _answer(413, f"a report has at most {MAX_BODY_BYTES} bytes")
-        reporter = await self._authenticator.authenticate(header[len(_BEARER) :].strip(), ref)
+        token = header[len(_BEARER) :].strip()
+        reporter = await self._authenticator.authenticate(token, ref, peer=request.remote or "")
         if (wait := self._limit.seconds_to_wait(ref.uid)) > 0:
             return _answer(429, "this job reports too often", {"Retry-After": str(int(wait) + 1)})
         try:
@@ -87,6 +97,10 @@ class ProgressServer:
             record = ProgressReport.model_validate_json(body).record()
         except ValidationError as error:
             return _answer(400, "; ".join(_problem(item) for item in error.errors(include_url=False)[:10]))
+        heartbeat = record.heartbeat_time
+        if heartbeat is not None and heartbeat > self._now() + MAX_CLOCK_SKEW:
+            # It would stay the newest for ever, and an attempt that shows it could never stall.
+            return _answer(400, f"heartbeatTime: {heartbeat.isoformat()} is in the future")
         state = await self._cluster.job(ref)
         if state is None:
             raise UnknownJob(f"there is no FineTuneJob {ref.namespace}/{ref.name} with UID {ref.uid}")

@@ -7,6 +7,7 @@ The cluster is a table of pods and jobs; that real tokens are understood is test
 import base64
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,8 +16,11 @@ from finetune_operator.api.status import ProgressStatus
 from finetune_operator.progress.auth import (
     KEPT_REFUSAL_SECONDS,
     KEPT_SECONDS,
+    REVIEWS_OF_PEER,
+    REVIEWS_OF_SUBJECT,
     Authenticator,
     Denied,
+    TooManyReviews,
     Unauthenticated,
     UnknownJob,
 )
@@ -52,8 +56,14 @@ class Table:
         raise NotImplementedError
 
 
-def a_token(audience: object = names.progress_audience(REF.uid), name: str = "x") -> str:
-    claims = base64.urlsafe_b64encode(json.dumps({"aud": audience}).encode()).rstrip(b"=").decode()
+def now() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def a_token(
+    audience: object = names.progress_audience(REF.uid), name: str = "x", more: dict[str, object] | None = None
+) -> str:
+    claims = base64.urlsafe_b64encode(json.dumps({"aud": audience, **(more or {})}).encode()).rstrip(b"=").decode()
     return f"header.{claims}.{name}"
 
 
@@ -67,7 +77,7 @@ class Clock:
 async def test_a_pod_of_the_job_is_let_in_and_reviewed_once_a_minute() -> None:
     clock = Clock()
     table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 2})
-    auth = Authenticator(table, clock=clock)
+    auth = Authenticator(table, clock=clock, now=now)
     for _ in range(3):
         reporter = await auth.authenticate(a_token(), REF)
         assert (reporter.pod_name, reporter.attempt) == ("pod", 2)
@@ -90,7 +100,7 @@ async def test_what_is_no_token_costs_no_review(claims: str) -> None:
     table = Table()
     for token in ("", "x", claims, f"a.{claims}.c"):
         with pytest.raises(Unauthenticated):
-            await Authenticator(table, clock=Clock()).authenticate(token, REF)
+            await Authenticator(table, clock=Clock(), now=now).authenticate(token, REF)
     assert table.reviews == 0
 
 
@@ -98,14 +108,14 @@ async def test_what_is_no_token_costs_no_review(claims: str) -> None:
 async def test_another_jobs_token_is_denied_without_a_review(audience: object) -> None:
     table = Table(tokens={a_token(audience): POD}, attempts={(REF, POD): 1})
     with pytest.raises(Denied):
-        await Authenticator(table, clock=Clock()).authenticate(a_token(audience), REF)
+        await Authenticator(table, clock=Clock(), now=now).authenticate(a_token(audience), REF)
     assert table.reviews == 0
 
 
 async def test_an_invalid_token_is_refused_and_not_reviewed_again_at_once() -> None:
     clock = Clock()
     table = Table()
-    auth = Authenticator(table, clock=clock)
+    auth = Authenticator(table, clock=clock, now=now)
     for _ in range(5):
         with pytest.raises(Unauthenticated):
             await auth.authenticate(a_token(), REF)
@@ -119,7 +129,7 @@ async def test_an_invalid_token_is_refused_and_not_reviewed_again_at_once() -> N
 async def test_a_pod_of_another_namespace_or_job_is_denied() -> None:
     foreign = PodIdentity(namespace="other", name="pod", uid="pod-uid")
     table = Table(tokens={a_token(name="f"): foreign, a_token(name="n"): POD}, attempts={(REF, foreign): 1})
-    auth = Authenticator(table, clock=Clock())
+    auth = Authenticator(table, clock=Clock(), now=now)
     for token in (a_token(name="f"), a_token(name="n")):
         with pytest.raises(Denied):
             await auth.authenticate(token, REF)
@@ -129,7 +139,7 @@ async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
     both = a_token([names.progress_audience("uid-1"), names.progress_audience("uid-2")])
     other = FineTuneJobRef(namespace="team", name="job-2", uid="uid-2")
     table = Table(tokens={both: POD}, attempts={(REF, POD): 1}, jobs={REF, other})
-    auth = Authenticator(table, clock=Clock())
+    auth = Authenticator(table, clock=Clock(), now=now)
     await auth.authenticate(both, REF)
     with pytest.raises(Denied):
         await auth.authenticate(both, other)
@@ -137,7 +147,7 @@ async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
 
 async def test_an_unknown_job_and_an_unavailable_cluster_are_not_kept() -> None:
     table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 1}, jobs=set())
-    auth = Authenticator(table, clock=Clock())
+    auth = Authenticator(table, clock=Clock(), now=now)
     with pytest.raises(UnknownJob):
         await auth.authenticate(a_token(), REF)
     table.down = True
@@ -146,3 +156,47 @@ async def test_an_unknown_job_and_an_unavailable_cluster_are_not_kept() -> None:
     table.down = False
     table.jobs.add(REF)
     assert (await auth.authenticate(a_token(), REF)).attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("claims", "refusal"),
+    [
+        ({"kubernetes.io": {"namespace": "attacker"}}, Denied),
+        ({"exp": now().timestamp() - 1}, Unauthenticated),
+    ],
+)
+async def test_what_a_token_says_against_itself_costs_no_review(
+    claims: dict[str, object], refusal: type[Exception]
+) -> None:
+    token = a_token(more=claims)
+    table = Table(tokens={token: POD}, attempts={(REF, POD): 1})
+    with pytest.raises(refusal):
+        await Authenticator(table, clock=Clock(), now=now).authenticate(token, REF)
+    assert table.reviews == 0
+
+
+@pytest.mark.parametrize("odd", [{"exp": "soon"}, {"exp": 1e300}, {"kubernetes.io": 7}, {"kubernetes.io": {"pod": []}}])
+async def test_odd_claims_are_left_to_the_review(odd: dict[str, object]) -> None:
+    token = a_token(more=odd)
+    table = Table(tokens={token: POD}, attempts={(REF, POD): 1})
+    assert (await Authenticator(table, clock=Clock(), now=now).authenticate(token, REF)).attempt == 1
+
+
+@pytest.mark.parametrize("one_subject", [True, False])
+async def test_a_flood_of_forged_tokens_is_reviewed_to_a_limit_and_honest_pods_are_let_in(one_subject: bool) -> None:
+    table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 1})
+    auth = Authenticator(table, clock=Clock(), now=now)
+    refused = 0
+    for number in range(3000):
+        forged = {"pod": {"uid": "pod-uid" if one_subject else f"uid-{number}"}}
+        token = a_token(name=f"forged{number}", more={"kubernetes.io": forged})
+        try:
+            await auth.authenticate(token, REF, peer="attacker")
+        except TooManyReviews:
+            refused += 1
+        except Unauthenticated:
+            continue
+    limit = (REVIEWS_OF_SUBJECT if one_subject else REVIEWS_OF_PEER).burst
+    assert table.reviews == 3000 - refused <= limit
+    assert table.reviews >= limit - 1, "the limit is in numbers that are not whole"
+    assert (await auth.authenticate(a_token(), REF, peer="honest")).attempt == 1
