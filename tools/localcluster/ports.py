@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from localcluster.errors import ClusterError
 
-_reserved: dict[tuple[str, int], socket.socket] = {}
+_reserved: set[tuple[str, int]] = set()
 
 
 def choose(address: str, preferred: int, *, taken: Iterable[int] = (), gap: int = 0) -> int:
@@ -47,5 +47,6 @@ def _reserve(address: str, port: int) -> bool:
     except OSError:
         name.close()
         return False
-    _reserved[address, port] = name
+    name.detach()  # kept open to the end of the process
+    _reserved.add((address, port))
     return True
