@@ -8,7 +8,7 @@ IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar b
   build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate format check test images cluster cluster-down demo bench clean
+.PHONY: help venv generate format check test test-unit images cluster cluster-down demo bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ format: venv ## format the code
 
 check: venv ## style, types, import contracts, generated files, and the tests that need no cluster
 	@scripts/check
+
+test-unit: ## the unit tests of the pure parts, in a small environment: a minute on a new clone
+	@scripts/test-unit
 
 images: venv ## the images as archives in build/images, in the format of docker save
 	@scripts/build-images --for-tests

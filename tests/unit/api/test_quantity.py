@@ -9,6 +9,8 @@ from kubernetes.utils.quantity import parse_quantity as parse_as_the_client
 
 from finetune_operator.api.quantity import parse_quantity, whole
 
+pytestmark = pytest.mark.extras
+
 GIB = 1 << 30
 
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from finetune_trainer.contract.failure import ExitCode
+
+pytestmark = pytest.mark.extras
 
 JOB = """\
 apiVersion: finetune.dev/v1alpha1

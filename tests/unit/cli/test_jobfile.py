@@ -7,6 +7,8 @@ import pytest
 from finetune_operator.cli import main
 from finetune_operator.cli.jobfile import JobFileError, read_job_file
 
+pytestmark = pytest.mark.extras
+
 GOOD = """
 apiVersion: finetune.dev/v1alpha1
 kind: FineTuneJob

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.extras
+
 JOB = """\
 apiVersion: finetune.dev/v1alpha1
 kind: FineTuneJob

@@ -179,6 +179,7 @@ def test_stuck_means_a_key_that_runs_or_waits_too_long(clock: Clock) -> None:
     assert queue.stuck_seconds() == 0
 
 
+@pytest.mark.extras  # pytest-asyncio
 async def test_a_waiting_worker_gets_a_key_at_once_and_a_delayed_one_in_time() -> None:
     loop = asyncio.get_running_loop()
     queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 0.0)
@@ -190,6 +191,7 @@ async def test_a_waiting_worker_gets_a_key_at_once_and_a_delayed_one_in_time() -
     assert await queue.get() == "late"
 
 
+@pytest.mark.extras  # pytest-asyncio
 async def test_each_key_goes_to_one_of_many_workers() -> None:
     loop = asyncio.get_running_loop()
     queue: WorkQueue[int] = WorkQueue(clock=loop.time, random=lambda: 0.0)
@@ -220,6 +222,7 @@ async def test_each_key_goes_to_one_of_many_workers() -> None:
     await asyncio.gather(*workers)
 
 
+@pytest.mark.extras  # pytest-asyncio
 async def test_a_cancelled_worker_passes_its_wake_up_on() -> None:
     loop = asyncio.get_running_loop()
     queue: WorkQueue[str] = WorkQueue(clock=loop.time, random=lambda: 0.0)

@@ -19,6 +19,8 @@ from .corpus import GOOD, Case, cases
 from .format_corpus import format_cases
 from .line_corpus import line_cases
 
+pytestmark = pytest.mark.extras
+
 CASES = [*cases(), *line_cases(), *format_cases()]
 
 

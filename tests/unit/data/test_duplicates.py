@@ -14,6 +14,8 @@ from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
+pytestmark = pytest.mark.extras
+
 _KEYS = st.integers(-(1 << 63), (1 << 63) - 1) | st.integers(-3, 3)
 
 

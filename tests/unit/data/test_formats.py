@@ -32,6 +32,8 @@ from s3server import S3Server
 
 from .format_corpus import ROWS, parquet, zstd
 
+pytestmark = pytest.mark.extras
+
 PLACES = Places(StorageSpec(), None)
 CUTS = st.lists(st.integers(0, 400), max_size=20)
 JSON = st.recursive(

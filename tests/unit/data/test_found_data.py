@@ -17,6 +17,8 @@ from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
+pytestmark = pytest.mark.extras
+
 PLACES = Places(StorageSpec(), None)
 ROW = b'{"prompt": "a", "completion": "b"}\n'
 

@@ -3,7 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from .mutations import KINDS, check_part
+
+pytestmark = pytest.mark.extras
 
 
 def test_every_damaged_line_is_named_and_nothing_else_happens(tmp_path: Path) -> None:

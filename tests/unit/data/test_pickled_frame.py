@@ -29,6 +29,8 @@ from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
+pytestmark = pytest.mark.extras
+
 TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 PICKLES = sorted((Path(__file__).parent / "pickles").glob("*.pkl"))
 PROTOCOLS = range(6)

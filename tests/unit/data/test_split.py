@@ -5,6 +5,8 @@ import pytest
 
 from finetune_trainer.data.split import also_in, held_out, row_key
 
+pytestmark = pytest.mark.extras
+
 
 def _keys(rows: list[list[int]], seed: int = 42) -> np.ndarray:
     return np.asarray([row_key(row, seed) for row in rows], dtype=np.uint64)

@@ -12,6 +12,8 @@ from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, for_servers, require_syntax, template_of
 from finetune_trainer.data.templates.trial import Bounds, Trial, TrialResult, try_template
 
+pytestmark = pytest.mark.extras
+
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 MESSAGES = Messages((Message(role="user", content="hi"), Message(role="assistant", content="yo")))
 PLAIN = "{% for m in messages %}{{ m.content ~ eos_token }}{% endfor %}"

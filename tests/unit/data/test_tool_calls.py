@@ -18,6 +18,8 @@ from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.places import Places
 
+pytestmark = pytest.mark.extras
+
 PLACES = Places(StorageSpec(), None)
 WEATHER = {"name": "weather", "description": "of a city", "parameters": {"properties": {"city": {"type": "string"}}}}
 TOOLS = ({"type": "function", "function": WEATHER},)

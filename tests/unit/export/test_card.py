@@ -13,6 +13,8 @@ from finetune_trainer.export.card import code, model_card
 from finetune_trainer.storage.local import LocalStore
 from unit.export.runs import facts
 
+pytestmark = pytest.mark.extras
+
 
 def _front_matter(card: str) -> dict[str, object]:
     found: dict[str, object] = yaml.safe_load(card.split("---\n")[1])

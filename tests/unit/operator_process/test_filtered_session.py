@@ -12,6 +12,8 @@ from aiohttp import web
 
 from finetune_operator.watch.filtered_session import EventFilter, session
 
+pytestmark = pytest.mark.extras
+
 
 class Even:
     """EventFilter are objects whose version is even."""

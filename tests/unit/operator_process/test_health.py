@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+import pytest
+
 from finetune_operator.health import SILENT_SECONDS, STUCK_SECONDS, Health
+
+pytestmark = pytest.mark.extras
 
 
 @dataclass

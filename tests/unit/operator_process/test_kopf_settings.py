@@ -2,7 +2,11 @@
 
 import itertools
 
+import pytest
+
 from finetune_operator.watch.kopf_settings import Backoffs, kopf_settings
+
+pytestmark = pytest.mark.extras
 
 
 def test_kopf_stores_posts_scans_and_leads_nothing() -> None:

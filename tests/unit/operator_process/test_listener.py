@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 from finetune_operator.listener import Listener
+
+pytestmark = pytest.mark.extras
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: operator\r\nConnection: close\r\n\r\n"
 

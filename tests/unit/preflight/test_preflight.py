@@ -24,6 +24,8 @@ from s3server import S3Server
 
 from .tokenizers_made import tokenizer_json
 
+pytestmark = pytest.mark.extras
+
 ROW = b'{"prompt": "2 + 2?", "completion": " 4"}\n'
 
 

@@ -14,6 +14,8 @@ from finetune_trainer.preflight.context import PreflightContext
 from finetune_trainer.preflight.runner import in_order, run_checks
 from finetune_trainer.storage.base import Store
 
+pytestmark = pytest.mark.extras
+
 S3, CLAIM = parse_uri("s3://bucket/key"), parse_uri("pvc://claim/path")
 
 

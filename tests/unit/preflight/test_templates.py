@@ -15,6 +15,8 @@ from finetune_trainer.storage.places import Places
 
 from .tokenizers_made import tokenizer_json
 
+pytestmark = pytest.mark.extras
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

@@ -26,6 +26,8 @@ from finetune_operator.progress.auth import (
 )
 from finetune_operator.progress.ports import FineTuneJobRef, FineTuneJobState, PodIdentity, Unavailable
 
+pytestmark = pytest.mark.extras
+
 REF = FineTuneJobRef(namespace="team", name="job", uid="uid-1")
 POD = PodIdentity(namespace="team", name="pod", uid="pod-uid")
 

@@ -22,6 +22,8 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.hub_token import HubToken
 from hubserver import Fault, Hub, Repository
 
+pytestmark = pytest.mark.extras
+
 _SCRIPT = """
 import hashlib, json, sys
 from pathlib import Path

@@ -20,6 +20,8 @@ from localcluster.records import Keys
 from s3server import S3Server
 from sleeping import SleepingClock
 
+pytestmark = pytest.mark.extras
+
 UNAVAILABLE, DENIED = FailureReason.STORAGE_UNAVAILABLE, FailureReason.STORAGE_ACCESS_DENIED
 PLACE = parse_uri("s3://data/identity/x")
 

@@ -8,9 +8,10 @@ from finetune_trainer.contract.recipe import LoraSpec, ModelSpec, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.storage.places import Places
 
+pytestmark = pytest.mark.extras
+
 
 def test_the_models_revision_is_its_own_repositorys_only() -> None:
-    pytest.importorskip("huggingface_hub")
     from finetune_trainer.storage.hub import HubStore
 
     model, lora = ModelSpec(uri="hf://org/base", revision="v2"), LoraSpec(initial_adapter_uri="hf://org/adapter")

@@ -30,6 +30,8 @@ from localcluster.records import Keys
 from localcluster.seaweedfs import new_keys
 from s3server import S3Server
 
+pytestmark = pytest.mark.extras
+
 ONCE = Timing(attempts=1)
 DENIED = FailureReason.STORAGE_ACCESS_DENIED
 

@@ -28,6 +28,8 @@ from httpfaults import Fault, Faults, Plan
 from localcluster.seaweedfs import new_keys
 from s3server import S3Server
 
+pytestmark = pytest.mark.extras
+
 HASTY = Timing(
     silence_seconds=1.0,
     repeat_seconds=20,

@@ -13,6 +13,8 @@ from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.recipe.training import CheckpointSpec
 from finetune_trainer.train.callbacks import SaveWhenDue
 
+pytestmark = pytest.mark.extras
+
 TOTAL = 100
 
 

@@ -22,6 +22,8 @@ from httpfaults import BRIEF, Fault
 from s3server import S3Server
 from unit.trainer_train.recipes import recipe
 
+pytestmark = pytest.mark.extras
+
 _MIB = 1 << 20
 FILES = {
     "config.json": b'{"model_type": "llama"}',

@@ -37,6 +37,7 @@ def test_environment_of_the_libraries_is_quiet_but_can_still_fetch() -> None:
     assert "HF_HUB_OFFLINE" not in environment
 
 
+@pytest.mark.extras  # huggingface_hub
 def test_client_that_has_fetched_goes_offline_too() -> None:
     program = (
         "import os\n"
