@@ -89,7 +89,7 @@ def test_every_job_is_valid() -> None:
 
 def test_every_field_without_behaviour_is_in_the_readme() -> None:
     code = (ROOT / "operator/finetune_operator/reconcile/refusal.py").read_text(encoding="utf-8")
-    fields = set(re.findall(r'"spec\.([\w.]+)",[^"]*"[^"]* not there', code))
+    fields = set(re.findall(r'"spec\.([\w.]+)",[^"]*"[^"]* not supported', code))
     assert "scheduling.queueName" in fields
     for field in fields:
         section = field.partition(".")[0]

@@ -1,4 +1,4 @@
-"""Specs that are refused before any pod exists: fields without behaviour yet, and what the administrator forbids."""
+"""Specs that are refused before any pod exists: unsupported fields, and what the administrator forbids."""
 
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.api.spec import FineTuneJobSpec
@@ -26,7 +26,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
             Problem(
                 path="spec.scheduling.serviceAccountName",
                 value=shown(account),
-                message=f"is not one that the administrator allows ({allowed})",
+                message=f"the administrator does not allow this name; allowed: {allowed}",
             )
         )
     if job.spec.model.trust_remote_code and not config.allow_remote_code:
@@ -35,7 +35,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
                 path="spec.model.trustRemoteCode",
                 value=shown(value=True),
                 message="the administrator does not allow code from model repositories (FINETUNE_ALLOW_REMOTE_CODE): "
-                "remove the field, or use a model that transformers knows by itself",
+                "remove the field, or use a model that transformers supports without it",
             )
         )
     return problems
@@ -49,7 +49,7 @@ def not_yet(spec: FineTuneJobSpec) -> list[Problem]:
             Problem(
                 path="spec.scheduling.queueName",
                 value=shown(spec.scheduling.queue_name),
-                message="Kueue is not there yet: remove it",
+                message="Kueue is not supported yet: remove the field",
             )
         )
     return problems
