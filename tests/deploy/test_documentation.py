@@ -1,6 +1,7 @@
 """What the pages say is so: links lead somewhere, jobs are valid, commands exist, rights are those of the manifests."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from finetune_operator.api.job import parse_spec
+from finetune_operator.cli import _parser
 
 ROOT = Path(__file__).parents[2]
 _NOT_OURS = {"build", "node_modules"}
@@ -142,3 +144,34 @@ def test_no_page_installs_a_package_that_is_not_published() -> None:
 @pytest.mark.parametrize("name", FOR_USERS)
 def test_pages_for_users_name_no_module(name: str) -> None:
     assert re.findall(r"\b[\w/]+\.py\b|\bfinetune_(?:trainer|operator)\.\w+", TEXTS[name]) == []
+
+
+def test_the_settings_in_the_documentation_are_those_that_are_read() -> None:
+    code = (ROOT / "operator/finetune_operator/config.py").read_text(encoding="utf-8")
+    section = TEXTS["docs/install.md"].partition("\n## The operator's settings\n")[2]
+    rows = "\n".join(re.findall(r"^\|[^|]*\|", section, re.MULTILINE))
+    assert set(re.findall(r"FINETUNE_[A-Z_]+", rows)) == set(re.findall(r'"(FINETUNE_[A-Z_]+)"', code))
+
+
+def test_the_values_in_the_documentation_are_the_charts() -> None:
+    values = yaml.safe_load((ROOT / "helm/finetune-operator/values.yaml").read_text(encoding="utf-8"))
+    section = TEXTS["docs/install.md"].partition("\n| value | default | meaning |\n")[2].partition("\n\n")[0]
+    named = [name for row in section.splitlines()[1:] for name in re.findall(r"`([\w.]+)`", row.split(" | ")[0])]
+    assert len(named) > 5
+    for name in named:
+        value: Any = values
+        for key in (f"images.operator{name}" if name.startswith(".") else name).split("."):
+            assert key in value, name
+            value = value[key]
+
+
+def test_every_command_line_that_is_shown_is_understood() -> None:
+    shown = [
+        line
+        for text in TEXTS.values()
+        for block in _FENCE.finditer(text)
+        for line in re.findall(r"^(?:\$ )?(?:\S*/)?(finetune (?:run|preflight|validate) .*)$", block[0], re.MULTILINE)
+    ]
+    assert len(shown) > 5
+    for line in shown:
+        _parser().parse_args(shlex.split(line, comments=True)[1:])
