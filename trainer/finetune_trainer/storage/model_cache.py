@@ -5,6 +5,8 @@ model. There is no lock, which a dead pod could hold for ever: of two pods that 
 the other puts the same files over its. What is found is compared with what the source tells of it before it is used,
 and filled anew when it differs.
 
+What else lies in a folder is never loaded: `model_view` makes the folder that a loader sees.
+
 A volume that is full, read-only or not there ends no job: the model is then fetched as if there were no cache.
 """
 
@@ -28,6 +30,7 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.content import damage
+from finetune_trainer.storage.model_view import ChangedError, model_view
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 
 Fill = Callable[[Path], object]
@@ -56,8 +59,23 @@ class ModelCache:
     now: Callable[[], datetime]
     leave: Callable[[], object]
 
-    def folder(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill) -> Path:
-        """The folder of a model, whole: as it was found, or filled now.
+    def view(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill, folder: Path) -> Path:
+        """Makes `folder`, on this pod's own disk, the model's: of the files that its source names, and no others.
+
+        Raises:
+            CacheUnusableError: see `entry`; or the files have changed since they were checked.
+            TrainerError: see `entry`.
+        """
+        entry = self.entry(uri, objects, fill)
+        try:
+            return model_view(entry, objects, folder)
+        except ChangedError as error:
+            raise CacheUnusableError(str(error)) from error
+        except OSError as error:
+            raise CacheUnusableError(f"{entry}: {os.strerror(error.errno or errno.EIO)}") from error
+
+    def entry(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill) -> Path:
+        """The cache's folder of a model, whole: as it was found, or filled now. Others may have added files to it.
 
         Raises:
             CacheUnusableError: it can neither be used nor be filled here.
@@ -80,13 +98,13 @@ class ModelCache:
 
     def _holds(self, entry: Path, objects: Sequence[SourceObject]) -> bool:
         """Whether all the objects are in the folder, undamaged."""
-        if not entry.is_dir():
+        if entry.is_symlink() or not entry.is_dir():
             return False
 
         def wrong(item: SourceObject) -> str | None:
             self.leave()
             file = entry / _name(item)
-            return damage(file, item) if file.is_file() else "is missing"
+            return damage(file, item) if file.is_file() and not file.is_symlink() else "is missing"
 
         with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="verify") as pool:
             found = {_name(item): said for item, said in zip(objects, pool.map(wrong, objects), strict=True) if said}

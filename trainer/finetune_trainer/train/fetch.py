@@ -1,6 +1,7 @@
 """Getting to this machine what a run needs of other places: the model, an adapter to go on from, a checkpoint."""
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,10 +109,11 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
         try:
             root = _cache_root(parse_uri(recipe.model.cache), context)
             cache = ModelCache(root=root, now=context.now, leave=context.raise_if_stopping)
-            return cache.folder(uri, objects, fill)
+            return cache.view(uri, objects, fill, folder)
         except CacheUnusableError as error:
             message = f"{error}; the model is fetched to the pod's own disk"
             event("cache", level=logging.WARNING, place=recipe.model.cache, message=message)
+    shutil.rmtree(folder, ignore_errors=True)  # half of a cache's files
     download_all(store, objects, folder, context.downloaded)
     return folder
 

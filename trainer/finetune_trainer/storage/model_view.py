@@ -1,0 +1,62 @@
+"""The folder that a cached model is loaded from: exactly the files that its source names.
+
+transformers, tokenizers and PEFT look into a model's folder for files by many names: a `model.safetensors` goes before
+the parts that an index lists, an `adapter_config.json` puts an adapter on the model, a `tokenizer_config.json` names
+classes. On a volume that other jobs may write to, what was added would be taken too, although every file that the
+source names is as it should be. So nothing is loaded from the volume's own folder. The pod has a folder of its own.
+Small files, which decide what is loaded and how, are copied and compared as copies: nobody can change them afterwards.
+Large ones, which hold numbers, are links.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.storage.content import damage
+
+COPIED_BYTES = 64 << 20
+"""Largest file that is copied. Tokenizers are below it; weights that are below it cost little."""
+
+
+class ChangedError(Exception):
+    """A file of the volume is not, or no longer, what its source names."""
+
+
+def model_view(entry: Path, objects: Sequence[SourceObject], folder: Path) -> Path:
+    """Makes `folder`, whose place is this pod's own, from an entry of the cache that was checked.
+
+    Raises:
+        ChangedError: an entry's file is another than its source names, or no file at all but a link, a pipe, a device.
+        OSError: it cannot be read, or the folder not be written.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    # No link is followed, neither for the entry nor for its files: what a link on a shared volume leads to is this
+    # pod's file system, not the volume.
+    directory = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for item in objects:
+            _put(item, entry, directory, folder)
+    finally:
+        os.close(directory)
+    return folder
+
+
+def _put(item: SourceObject, entry: Path, directory: int, folder: Path) -> None:
+    name = item.uri.rsplit("/", 1)[-1]
+    target = folder / name
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != item.size:
+        raise ChangedError(f"{entry / name} is not the file that was checked")
+    if item.size > COPIED_BYTES:
+        target.symlink_to(entry / name)
+        return
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    with os.fdopen(descriptor, "rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy)
+    if said := damage(target, item):
+        raise ChangedError(f"{entry / name} {said}")
