@@ -11,6 +11,7 @@ from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.samples import MOST_NEW_TOKENS, generate_answers, tokenize_prompts
 from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
@@ -51,13 +52,20 @@ def test_where_rows_are_no_conversations_a_prompt_begins_a_text(tokenizer: Any) 
 
 
 @pytest.fixture
-def trained(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> StepTrainer:
+def beats() -> list[None]:
+    """Grows with every heartbeat of the trainer."""
+    return []
+
+
+@pytest.fixture
+def trained(tiny_model: Path, tokenizer: Any, tmp_path: Path, beats: list[None]) -> StepTrainer:
     """A trainer after two steps, which change the answers."""
     training = {"learningRate": "5e-2", "maxSteps": 2, "batchSize": 4}
     recipe = recipe_of(tiny_model, tmp_path, tmp_path, training=training)
     base = load_base(tiny_model, recipe.model, torch.float32)
     rows = write_rows(iter(ROWS), tmp_path / "rows.arrow")
-    trainer = build_trainer(recipe, base, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    hooks = TrainerHooks(heartbeat=lambda: beats.append(None))
+    trainer = build_trainer(recipe, base, tokenizer, rows, torch.float32, tmp_path / "work", [], hooks)
     trainer.train_from(None)
     return trainer
 
@@ -76,10 +84,10 @@ def test_answers_are_those_of_greedy_generation(trained: StepTrainer, tokenizer:
     assert tuned != untuned
 
 
-def test_an_answer_ends_where_the_model_has_no_more_places(trained: StepTrainer, tokenizer: Any) -> None:
+def test_an_answer_ends_where_the_model_has_no_more_places(
+    trained: StepTrainer, tokenizer: Any, beats: list[None]
+) -> None:
     prompts = tokenize_prompts(["Water boils at"], tokenizer, conversations=False)
-    beats: list[None] = []
-    trained.heartbeat = lambda: beats.append(None)
     trained.model.config.max_position_embeddings = len(prompts.ids[0]) + 3
 
     generate_answers(trained, tokenizer, prompts)

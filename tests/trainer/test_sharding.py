@@ -22,6 +22,7 @@ from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.micro_batches import MicroBatches
 from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
@@ -150,7 +151,11 @@ def test_layers_are_taken_while_the_rest_is_still_in_the_files(tiny_model: Path)
 
 
 def _trainer(
-    process_group: ProcessGroup, folder: Path, sharded_weights: ShardedWeights | None, **model: Any
+    process_group: ProcessGroup,
+    folder: Path,
+    sharded_weights: ShardedWeights | None,
+    stop_requested: Callable[[], bool] = lambda: False,
+    **model: Any,
 ) -> StepTrainer:
     """Two steps of 8 equally long rows in passes of 4."""
     tiny, number = folder / "model", len(list(folder.glob(f"work-{process_group.world.rank}-*")))
@@ -178,6 +183,7 @@ def _trainer(
         torch.float32,
         work,
         [],
+        TrainerHooks(stop_requested=stop_requested),
         process_group=process_group,
         sharded_weights=sharded_weights,
     )
@@ -191,12 +197,13 @@ def _weights(trainer: StepTrainer) -> dict[str, torch.Tensor]:
 
 def _told_in_a_step(process_group: ProcessGroup, folder: Path) -> int:
     """Process 1 is told to go before the second pass of step 2; both leave, and save step 1."""
-    trainer, asked = (
-        _trainer(process_group, folder, ShardedWeights(process_group, lambda _: False), type="none"),
-        iter(range(100)),
-    )
-    trainer.stop_requested = lambda: (
-        process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+    asked = iter(range(100))
+
+    def stop_requested() -> bool:
+        return process_group.world.rank == 1 and trainer.state.global_step == 1 and next(asked) > 0
+
+    trainer = _trainer(
+        process_group, folder, ShardedWeights(process_group, lambda _: False), stop_requested, type="none"
     )
     trainer.micro_batches = MicroBatches(packed=True, max_tokens=2 * LENGTH, max_rows=8, pad_id=0)
     trainer.train_from(None)

@@ -14,6 +14,7 @@ from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.divergence import PATIENCE, Divergence
+from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.micro_batches import MicroBatches
 from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
@@ -28,7 +29,7 @@ def make(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Step
     """A trainer of four steps of 8 equally long rows, with dropout, in passes of 4 rows."""
     made = 0
 
-    def trainer(rows_a_pass: int = 4) -> StepTrainer:
+    def trainer(rows_a_pass: int = 4, **hooks: Any) -> StepTrainer:
         nonlocal made
         made += 1
         folder = tmp_path / str(made)
@@ -41,7 +42,7 @@ def make(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> Callable[..., Step
             folder / "rows.arrow",
         )
         base = load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
-        found = build_trainer(recipe, base, tokenizer, rows, torch.float32, folder, [])
+        found = build_trainer(recipe, base, tokenizer, rows, torch.float32, folder, [], TrainerHooks(**hooks))
         found.micro_batches = MicroBatches(packed=True, max_tokens=rows_a_pass * LENGTH, max_rows=8, pad_id=0)
         return found
 
@@ -72,8 +73,8 @@ class _SmallGpu:
 
 def test_step_that_does_not_fit_is_done_again_in_smaller_passes(make: Callable[..., StepTrainer]) -> None:
     """Same rows, same random numbers: the end is that of a training in the smaller passes from the start."""
-    trainer, told = make(), list[MicroBatches]()
-    trainer.on_smaller_micro_batches = told.append
+    told = list[MicroBatches]()
+    trainer = make(on_smaller_micro_batches=told.append)
     gpu = _SmallGpu(trainer, tokens=2 * LENGTH)
 
     trainer.train_from(None)
@@ -94,8 +95,8 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_loses_nothing_of_it(make: 
 
     assert gpu.seen == [4 * LENGTH] * 4 + [2 * LENGTH] * 12
     assert trainer.state.global_step == 4
-    first_step, rest = make(), make()
-    first_step.stop_requested = lambda: first_step.state.global_step == 1
+    first_step: StepTrainer = make(stop_requested=lambda: first_step.state.global_step == 1)
+    rest = make()
     first_step.train_from(None)
     checkpoint = Path(first_step.args.output_dir) / "checkpoint-1"
     smaller = (checkpoint / "steps.json").read_text().replace(str(4 * LENGTH), str(2 * LENGTH))
@@ -119,14 +120,14 @@ def test_told_to_stop_within_a_step_the_checkpoint_is_of_the_step_before(
     make: Callable[..., StepTrainer], told_at: int
 ) -> None:
     """Two passes a step; the random numbers of the step that is lost are drawn again. Step 2 ends an epoch."""
-    trainer, asked = make(), 0
+    asked = 0
 
     def told() -> bool:
         nonlocal asked
         asked += 1
         return asked > 2 * told_at + 1  # after the first pass of the step that follows
 
-    trainer.stop_requested = told
+    trainer = make(stop_requested=told)
     trainer.train_from(None)
     resumed, whole = make(), make()
     whole.train_from(None)
@@ -136,8 +137,7 @@ def test_told_to_stop_within_a_step_the_checkpoint_is_of_the_step_before(
 
 
 def test_told_to_stop_within_the_first_step_there_is_no_checkpoint(make: Callable[..., StepTrainer]) -> None:
-    trainer = make()
-    trainer.stop_requested = lambda: True
+    trainer = make(stop_requested=lambda: True)
 
     trainer.train_from(None)
 
@@ -161,9 +161,8 @@ def test_training_that_has_ended_is_loaded_and_not_trained_on(make: Callable[...
 
 def test_model_that_has_forgotten_its_language_ends_the_training(make: Callable[..., StepTrainer]) -> None:
     """The random model's loss is above that of a guess: as if a training had made a good one so."""
-    trainer = make()
-    trainer.divergence = Divergence(has_read=True, steps=PATIENCE - 3)
-    trainer.stop_requested = lambda: trainer.state.global_step == 1
+    lost = Divergence(has_read=True, steps=PATIENCE - 3)
+    trainer: StepTrainer = make(divergence=lost, stop_requested=lambda: trainer.state.global_step == 1)
 
     trainer.train_from(None)
     resumed = make()

@@ -12,6 +12,7 @@ from transformers import TrainerControl, TrainerState
 from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.recipe.training import CheckpointSpec
 from finetune_trainer.train.callbacks import SaveWhenDue
+from finetune_trainer.train.divergence import Divergence
 
 pytestmark = pytest.mark.extras
 
@@ -31,7 +32,7 @@ class Training:
 
     def run(self, checkpointer: Any) -> "Training":
         stop = threading.Event()
-        callback = SaveWhenDue(checkpointer, self.spec, stop.is_set, lambda: self.now)
+        callback = SaveWhenDue(checkpointer, self.spec, stop.is_set, lambda: self.now, Divergence())
         state, arguments = TrainerState(max_steps=TOTAL), SimpleNamespace(output_dir="there")
         callback.on_train_begin(arguments, state, TrainerControl())
         for step in range(1, TOTAL + 1):

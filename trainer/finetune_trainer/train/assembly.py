@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
@@ -15,17 +15,13 @@ from finetune_trainer.contract.recipe.model import Attention
 from finetune_trainer.memory.process import keep_freed_memory
 from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.adapter import (
-    keep_in_float32,
     lora_config,
     require_saveable,
     require_targets,
-    take_weights,
 )
 from finetune_trainer.model.attention import is_varlen
-from finetune_trainer.model.base import trained_base_weights
-from finetune_trainer.model.folded_lora import FoldedLora
+from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.isolation import rows_are_isolated
-from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.step_planning import free_device_bytes, plan_step_on_device
@@ -46,7 +42,8 @@ def build_trainer(
     dtype: torch.dtype,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
-    start: Path | None = None,
+    hooks: TrainerHooks | None = None,
+    initial_adapter: Path | None = None,
     process_group: "ProcessGroup | None" = None,
     sharded_weights: "ShardedWeights | None" = None,
 ) -> StepTrainer:
@@ -60,12 +57,14 @@ def build_trainer(
         dtype: number type of the products.
         folder: where transformers may write.
         callbacks: called by transformers' rules.
-        start: weights of the adapter to continue from; None for a new one.
+        hooks: whom the trainer asks and tells; None for nobody.
+        initial_adapter: weights of the adapter to continue from; None for a new one.
         process_group: the other processes of this training; None for one that trains alone.
-        sharded_weights: how the model's weights are divided among them; None where each has all.
+        sharded_weights: how the model's weights are sharded over them; None where each has all.
 
     Raises:
-        TrainerError: lora.targetModules name what is not in this model, or rows of a pack would see each other.
+        TrainerError: lora.targetModules name what is not in this model, rows of a pack would see each other, or the
+            initial adapter does not fit.
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -77,39 +76,27 @@ def build_trainer(
     settings = training_arguments(recipe.training, dtype, folder, gradient_checkpointing=plan.gradient_checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
-    noise = Neftune.of(recipe.training)
-    trainer = _kind(process_group, sharded_weights)(
+    ratio = recipe.training.lora_plus_ratio
+    return _trainer_class(process_group, sharded_weights)(
         model=model,
         args=settings,
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora_config(recipe.lora, model),
         data_collator=collate_rows,
-        callbacks=[*callbacks, *([noise] if noise else [])],
+        plan=plan,
+        micro_batches=micro_batches_of(plan, model, tokenizer, packed=packed),
+        hooks=hooks or TrainerHooks(),
+        callbacks=callbacks,
+        noise=Neftune.of(recipe.training),
+        lora_plus_ratio=float(ratio) if ratio is not None else None,
+        initial_adapter=initial_adapter,
     )
-    trainer.plan = plan
-    ratio = recipe.training.lora_plus_ratio
-    trainer.lora_plus_ratio = float(ratio) if ratio is not None else None
-    trainer.micro_batches = micro_batches_of(plan, model, tokenizer, packed=packed)
-    # It prints every log entry to standard output.
-    trainer.remove_callback(PrinterCallback)
-    keep_in_float32(trainer.model)
-    folded = FoldedLora(trainer.model, kept=plan.keep_dequantized)
-    if plan.keep_dequantized and not plan.gradient_checkpointing:
-        # They are all in memory at the end of every forward pass anyway.
-        trainer.cached_lora_weights = folded.unchanged
-    trainer.base_weights = trained_base_weights(trainer.model)
-    if start is not None:
-        take_weights(trainer.model, start)
-    base, before = trainer.model.get_base_model(), sharded_weights.unshard_head if sharded_weights else lambda: None
-    plain = not trainer.aux_loss_enabled and use_frozen_lm_head(base, before)
-    if sharded_weights is not None:
-        sharded_weights.shard_embeddings_and_head(base, plain_head=plain)
-    trainer.agree_on_micro_batches()
-    return trainer
 
 
-def _kind(process_group: "ProcessGroup | None", sharded_weights: "ShardedWeights | None") -> Callable[..., StepTrainer]:
+def _trainer_class(
+    process_group: "ProcessGroup | None", sharded_weights: "ShardedWeights | None"
+) -> Callable[..., StepTrainer]:
     if process_group is None:
         return StepTrainer
     from finetune_trainer.train.data_parallel import DataParallelTrainer

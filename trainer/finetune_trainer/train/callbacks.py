@@ -14,6 +14,7 @@ from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES
 from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.progress.reporter import Clock, Pace, Reporter
 from finetune_trainer.runtime.log import event
+from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.micro_batches import MicroBatches
 
 _WORTH_SAVING_SECONDS = 60.0
@@ -100,15 +101,16 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         spec: how often.
         stop_requested: whether the process was told to go.
         clock: seconds.
-
-    Attributes:
-        worth_saving: whether the model is worth a checkpoint, which takes the place of an older one.
+        divergence: says whether the model is worth a checkpoint, which takes the place of an older one.
     """
 
-    worth_saving: Callable[[], bool] = staticmethod(lambda: True)
-
     def __init__(
-        self, checkpointer: Checkpointer, spec: CheckpointSpec, stop_requested: Callable[[], bool], clock: Clock
+        self,
+        checkpointer: Checkpointer,
+        spec: CheckpointSpec,
+        stop_requested: Callable[[], bool],
+        clock: Clock,
+        divergence: Divergence,
     ) -> None:
         self._checkpointer = checkpointer
         self._steps = spec.every_steps
@@ -116,6 +118,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         self._seconds = minutes and minutes * 60.0
         self._stop_requested = stop_requested
         self._clock = clock
+        self._divergence = divergence
         self._saved = clock()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
@@ -129,7 +132,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         last = state.global_step >= state.max_steps
         if self._stop_requested() and not last:
             control.should_training_stop = control.should_save = True
-        elif self._due(state.global_step, last=last) and self.worth_saving():
+        elif self._due(state.global_step, last=last) and not self._divergence.suspected:
             control.should_save = True
         return control
 

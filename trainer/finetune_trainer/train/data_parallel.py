@@ -50,9 +50,10 @@ class DataParallelTrainer(StepTrainer):
     """
 
     def __init__(self, process_group: ProcessGroup, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
         self.process_group = process_group
         self._parameters_broadcast = self.others_ended = False
+        super().__init__(*arguments, **named)
+        self._agree_on_micro_batches()
 
     def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
         """This process's share of the micro-batches."""
@@ -85,7 +86,7 @@ class DataParallelTrainer(StepTrainer):
         """The others end with the training."""
         self.others_ended = True
 
-    def agree_on_micro_batches(self) -> None:
+    def _agree_on_micro_batches(self) -> None:
         """Takes the smallest split that any process has planned by its memory.
 
         Raises:

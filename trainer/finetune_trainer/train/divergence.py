@@ -27,6 +27,10 @@ class Divergence:
     has_read: bool = False
     steps: int = 0
 
+    def restore(self, other: "Divergence") -> None:
+        """Goes on from what a checkpoint holds."""
+        self.has_read, self.steps = other.has_read, other.steps
+
     def take(self, loss: float, vocabulary: int) -> None:
         """Takes the loss of a step, in nats per trained token, of a model with a vocabulary of so many tokens."""
         part = loss / math.log(vocabulary)

@@ -7,7 +7,7 @@ checkpoint holds.
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -18,13 +18,10 @@ from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.best_adapter import BestAdapter
 from finetune_trainer.train.early_stopping import EVAL_LOSS, has_stopped_improving, validation_losses
-from finetune_trainer.train.validation_loss import ValidationRows, mean_loss
-
-if TYPE_CHECKING:
-    from finetune_trainer.train.trainer import StepTrainer
+from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationRows, mean_loss
 
 
-class NothingLeftError(Exception):
+class EarlyStoppedError(Exception):
     """The training that was to be resumed is at its end: the validation loss no longer improves."""
 
 
@@ -38,12 +35,10 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         stop_requested: whether the process was told to go: it does not begin to measure; a resumed one does it first.
 
     Attributes:
-        best: the adapter with the lowest loss so far; None when only the end is measured.
-        trainer: whose adapter it is; set before training.
+        best: the adapter with the lowest loss so far; None when only the end is evaluated.
     """
 
     best: BestAdapter | None = None
-    trainer: "StepTrainer"
 
     def __init__(
         self, recipe: Recipe, rows: ValidationRows, reporter: Reporter, stop_requested: Callable[[], bool]
@@ -54,21 +49,9 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         self._reporter = reporter
         self._stop_requested = stop_requested
 
-    def measures(self, trainer: "StepTrainer") -> None:
-        """Makes the two known to each other."""
-        self.trainer, trainer.evaluation = trainer, self
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Measures first what the pod before was told to leave unmeasured.
-
-        Raises:
-            NothingLeftError: that was the last step.
-        """
-        del args, rest
-        if self._due(state) and state.global_step not in validation_losses(state.log_history):
-            self.trainer.evaluate()
-            if control.should_training_stop:
-                raise NothingLeftError
+    def is_overdue(self, state: Any) -> bool:
+        """Whether the step of a resumed training should have been evaluated, and was not: its pod was told to stop."""
+        return self._due(state) and state.global_step not in validation_losses(state.log_history)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
         """Asks for a measurement where one is due. The last step's comes after its checkpoint (`finish`)."""
@@ -87,14 +70,14 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
             event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=lowest)
         return control
 
-    def measure(self) -> float:
-        """Measures the trainer's adapter, notes it in the log, and keeps the adapter when it is the best.
+    def measure(self, trainer: EvaluatedTrainer) -> float:
+        """Evaluates the trainer's adapter, logs the loss, and keeps the adapter when it is the best.
 
         Raises:
             StopRequested: before a micro-batch; nothing is noted.
             TrainerError: the loss is no number.
         """
-        trainer, before = self.trainer, self._reporter.progress.stage
+        before = self._reporter.progress.stage
         step = trainer.state.global_step
         self._reporter.stage(Stage.EVALUATING)
         loss = mean_loss(trainer, self._rows)
@@ -113,27 +96,50 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         early = state.global_step < state.max_steps
         return early and spec is not None and has_stopped_improving(validation_losses(state.log_history).values(), spec)
 
-    def finish(self) -> None:
-        """Measures the last step, unless that was done, and puts the best adapter into the model.
+    def finish(self, trainer: EvaluatedTrainer) -> None:
+        """Evaluates the last step, unless that was done, and puts the best adapter into the model.
 
         Raises:
             StopRequested: before a micro-batch; the model has the last adapter then.
         """
-        state = self.trainer.state
+        state = trainer.state
         if state.global_step not in validation_losses(state.log_history):
-            self.trainer.evaluate()
+            trainer.evaluate()
         if self.best is not None and self.best.step != state.global_step:
-            self.best.put_into(self.trainer.model)
+            self.best.put_into(trainer.model)
             event("best", step=self.best.step, eval_loss=self.best.loss)
 
-    @property
-    def kept(self) -> tuple[int, float]:
-        """Step and validation loss of the adapter that is kept, once the training has ended."""
+    def kept(self, state: Any) -> tuple[int, float]:
+        """Step and validation loss of the adapter that is kept, by the state of a training that has ended."""
         if self.best is not None:
             return self.best.step, self.best.loss
-        state = self.trainer.state
         return state.global_step, validation_losses(state.log_history)[state.global_step]
 
     def _due(self, state: Any) -> bool:
         step = state.global_step
         return self._every is not None and 0 < step < state.max_steps and step % self._every == 0
+
+
+class OverdueEvaluation(TrainerCallback):  # type: ignore[misc]
+    """Evaluates, before the first step of a resumed training, what its pod was told to leave.
+
+    Args:
+        evaluation: says whether one is overdue.
+        evaluate: evaluates the trainer's adapter.
+    """
+
+    def __init__(self, evaluation: Evaluation, evaluate: Callable[[], object]) -> None:
+        self._evaluation = evaluation
+        self._evaluate = evaluate
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Evaluates.
+
+        Raises:
+            EarlyStoppedError: that was the last step.
+        """
+        del args, rest
+        if self._evaluation.is_overdue(state):
+            self._evaluate()
+            if control.should_training_stop:
+                raise EarlyStoppedError

@@ -45,7 +45,7 @@ def compare(
     """
     metrics: dict[str, float] = {}
     if rows is not None and trainer.evaluation is not None:
-        step, loss = trainer.evaluation.kept
+        step, loss = trainer.evaluation.kept(trainer.state)
         with without_adapter(trainer.model, trainer.base_weights):
             base = mean_loss(trainer, rows)
         all_metrics = {

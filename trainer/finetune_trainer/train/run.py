@@ -162,38 +162,41 @@ def train_adapter(
     Raises:
         TrainerError: the stop flag was set, memory ran out, or the loss diverged.
     """
+    from transformers import TrainerCallback
+
     from finetune_trainer.train.assembly import build_trainer
     from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
+    from finetune_trainer.train.divergence import Divergence
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
+    from finetune_trainer.train.hooks import TrainerHooks
 
-    history, report = KeepHistory(context.clock, context.now), ReportSteps(context.reporter, context.clock)
-    process_group = context.process_group
+    reporter, process_group, divergence = context.reporter, context.process_group, Divergence()
     stop_requested = context.stop.is_set if process_group is None else process_group.has_agreed_to_stop
-    writes = process_group is None or process_group.is_main_process
-    end = (
-        SaveWhenDue(checkpointer, recipe.checkpoint, stop_requested, context.clock)
-        if writes
-        else StopWhenRequested(stop_requested)
+    end: TrainerCallback = StopWhenRequested(stop_requested)
+    if process_group is None or process_group.is_main_process:
+        end = SaveWhenDue(checkpointer, recipe.checkpoint, stop_requested, context.clock, divergence)
+    report, rows = ReportSteps(reporter, context.clock), model_and_data.validation
+    hooks = TrainerHooks(
+        stop_requested=context.stop.is_set,
+        heartbeat=reporter.update,
+        on_smaller_micro_batches=report.smaller_micro_batches,
+        evaluation=Evaluation(recipe, rows, reporter, stop_requested) if rows else None,
+        divergence=divergence,
     )
-    measure = (
-        Evaluation(recipe, model_and_data.validation, context.reporter, stop_requested)
-        if model_and_data.validation
-        else None
-    )
-    callbacks = [history, report, end, *([measure] if measure else [])]
-    folder, initial = (
+    trainer = build_trainer(
+        recipe,
+        model_and_data.base,
+        model_and_data.tokenizer,
+        model_and_data.data.rows,
+        model_and_data.dtype,
         context.work / f"trainer-{process_group.world.rank if process_group else 0}",
+        [KeepHistory(context.clock, context.now), report, end],
+        hooks,
         fetched.initial_adapter,
+        process_group,
+        model_and_data.sharded_weights,
     )
-    made_of = (model_and_data.base, model_and_data.tokenizer, model_and_data.data.rows, model_and_data.dtype)
-    trainer = build_trainer(recipe, *made_of, folder, callbacks, initial, process_group, model_and_data.sharded_weights)
-    if measure is not None:
-        measure.measures(trainer)
-    trainer.stop_requested, trainer.on_smaller_micro_batches = context.stop.is_set, report.smaller_micro_batches
-    trainer.heartbeat = context.reporter.update
-    if isinstance(end, SaveWhenDue):
-        end.worth_saving = lambda: not trainer.divergence.suspected
     context.reporter.update(memory_estimate_bytes=trainer.plan.memory.total if trainer.plan.memory else None)
     event(
         "training",

@@ -30,8 +30,13 @@ class ShardedTrainer(DataParallelTrainer):
     def __init__(
         self, sharded_weights: ShardedWeights, process_group: ProcessGroup, *arguments: Any, **named: Any
     ) -> None:
-        super().__init__(process_group, *arguments, **named)
         self.sharded_weights = sharded_weights
+        super().__init__(process_group, *arguments, **named)
+        sharded_weights.shard_embeddings_and_head(self.model.get_base_model(), plain_head=self.head_is_frozen)
+
+    def before_lm_head(self) -> None:
+        """Unshards the head."""
+        self.sharded_weights.unshard_head()
 
     def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
         """This process's share of an evaluation; it takes part in the micro-batches that the others have more."""

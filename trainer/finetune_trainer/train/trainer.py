@@ -7,27 +7,29 @@ weight in the loss however the step is split.
 
 import math
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerControl
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.memory.step_plan import StepPlan
-from finetune_trainer.model.base import Weights
+from finetune_trainer.model.prepared_adapter import prepare_adapter
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.best_adapter import BestAdapter
-from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.early_stopping import EVAL_LOSS
-from finetune_trainer.train.evaluation import Evaluation, NothingLeftError
+from finetune_trainer.train.evaluation import EarlyStoppedError, Evaluation, OverdueEvaluation
+from finetune_trainer.train.hooks import TrainerHooks
+from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.lora_plus import scale_lora_b_lr
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
+from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.step_record import StepRecord
 
@@ -39,47 +41,85 @@ class StopRequested(Exception):  # noqa: N818 (no error: the run goes on in the 
 class StepTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose batch is a whole optimizer step.
 
-    Attributes:
-        micro_batches: how a step is split.
+    Args:
+        *arguments: SFTTrainer's.
         plan: how steps are run in the memory at hand.
+        micro_batches: how a step is split; smaller ones replace it when memory runs out.
+        hooks: whom the trainer asks and tells.
+        callbacks: called by transformers' rules.
+        noise: noise on the embeddings; None for none.
+        lora_plus_ratio: learning rate of the B matrices over that of the others; None where all have one rate.
+        initial_adapter: weights of the adapter to continue from; None for a new one.
+        **named: SFTTrainer's.
+
+    Attributes:
         last_loss: loss of the last step, nats per trained token.
-        divergence: what the losses say of the model.
-        stop_requested: asked before every micro-batch.
-        heartbeat: called between the micro-batches and tokens of an evaluation, which may take long.
-        on_smaller_micro_batches: called with the new split when memory ran out.
         saved_step: step of the newest checkpoint, 0 when there is none.
         base_weights: the base model's own weights that are trained in place, as they were.
-        evaluation: measures the adapter; None when there are no rows to measure with.
-        lora_plus_ratio: how much faster the B matrices learn; None where all learn alike.
-        cached_lora_weights: makes a context within which the adapter stays as it is from micro-batch to micro-batch.
+        head_is_frozen: whether the frozen LM head of `train.lm_head` is in use.
         ended: whether the training has come to its end, and was not told to stop before.
+
+    Raises:
+        TrainerError: the initial adapter does not fit.
     """
 
-    micro_batches: MicroBatches
-    plan: StepPlan
     last_loss: float = math.nan
-    stop_requested: Callable[[], bool] = staticmethod(lambda: False)
-    heartbeat: Callable[[], object] = staticmethod(lambda: None)
-    on_smaller_micro_batches: Callable[[MicroBatches], object] = staticmethod(lambda _: None)
     saved_step: int = 0
-    base_weights: Weights
-    evaluation: Evaluation | None = None
-    lora_plus_ratio: float | None = None
-    cached_lora_weights: Callable[[], AbstractContextManager[None]] = nullcontext
     ended: bool = False
     control: TrainerControl
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.divergence = Divergence()
+    def __init__(
+        self,
+        *arguments: Any,
+        plan: StepPlan,
+        micro_batches: MicroBatches,
+        hooks: TrainerHooks,
+        callbacks: Sequence[TrainerCallback] = (),
+        noise: Neftune | None = None,
+        lora_plus_ratio: float | None = None,
+        initial_adapter: Path | None = None,
+        **named: Any,
+    ) -> None:
+        self.plan, self.micro_batches, self.hooks = plan, micro_batches, hooks
+        self._lora_plus_ratio = lora_plus_ratio
+        evaluation = hooks.evaluation
+        # Noise comes last: what is overdue is evaluated before it hooks into the model.
+        own = [] if evaluation is None else [evaluation, OverdueEvaluation(evaluation, self.evaluate)]
+        super().__init__(*arguments, callbacks=[*callbacks, *own, *([noise] if noise else [])], **named)
+        # It prints every log entry to standard output.
+        self.remove_callback(PrinterCallback)
+        prepared = prepare_adapter(self.model, plan, initial_adapter)
+        self.base_weights, self._cached_lora_weights = prepared.base_weights, prepared.cached_weights
+        base = self.model.get_base_model()
+        self.head_is_frozen = not self.aux_loss_enabled and use_frozen_lm_head(base, self.before_lm_head)
         self._after_step = RngState.capture()
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """Evaluates the adapter; None when there are no rows to evaluate with."""
+        return self.hooks.evaluation
+
+    def stop_requested(self) -> bool:
+        """Whether this process was asked to stop."""
+        return self.hooks.stop_requested()
+
+    def heartbeat(self) -> object:
+        """Says that an evaluation goes on."""
+        return self.hooks.heartbeat()
+
+    def cached_lora_weights(self) -> AbstractContextManager[None]:
+        """A context within which the adapter does not change from micro-batch to micro-batch."""
+        return self._cached_lora_weights()
+
+    def before_lm_head(self) -> None:
+        """Called before the head's weight is read."""
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer, with the rates of LoRA+ where it asks for them."""
         fresh = self.optimizer is None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        if fresh and self.lora_plus_ratio is not None:
-            scale_lora_b_lr(optimizer, self.model, self.lora_plus_ratio)
+        if fresh and self._lora_plus_ratio is not None:
+            scale_lora_b_lr(optimizer, self.model, self._lora_plus_ratio)
         return optimizer
 
     def train_from(self, checkpoint: Path | None) -> None:
@@ -97,7 +137,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             self._train(checkpoint)
             self.ended = self._is_at_its_end(self.state)
             if self.ended and self.evaluation is not None:
-                self.evaluation.finish()
+                self.evaluation.finish(self)
         except StopRequested:
             self.ended = False
             if self.state.global_step > self.saved_step:
@@ -110,7 +150,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
                 self.load_finished(checkpoint)
                 return
             self._restore_record(checkpoint)
-        with suppress(NothingLeftError):
+        with suppress(EarlyStoppedError):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _is_at_its_end(self, state: TrainerState) -> bool:
@@ -132,7 +172,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             TrainerError: the validation loss is no number.
         """
         assert self.evaluation is not None, "only it asks"
-        metrics = {EVAL_LOSS: self.evaluation.measure()}
+        metrics = {EVAL_LOSS: self.evaluation.measure(self)}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -202,11 +242,12 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         if not math.isfinite(loss):
             raise TrainerError(FailureReason.LOSS_DIVERGED, f"the loss is {loss} {self._where()}")
         vocabulary = self.model.config.get_text_config().vocab_size
-        self.divergence.take(loss, vocabulary)
-        if self.divergence.certain:
+        divergence = self.hooks.divergence
+        divergence.take(loss, vocabulary)
+        if divergence.certain:
             raise TrainerError(
                 FailureReason.LOSS_DIVERGED,
-                f"the loss is {loss:.4g} {self._where()}, and has been so high for {self.divergence.steps} steps: the "
+                f"the loss is {loss:.4g} {self._where()}, and has been so high for {divergence.steps} steps: the "
                 f"training has destroyed what the model knew (a guess among all {vocabulary:,} tokens has "
                 f"{math.log(vocabulary):.4g})",
             )
@@ -236,9 +277,6 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def release_other_processes(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""
 
-    def agree_on_micro_batches(self) -> None:
-        """Takes the split that all processes of the training can run; alone, that is the planned one."""
-
     def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: torch.Tensor | float) -> torch.Tensor:
         """Forward and backward of one micro-batch; its part of the step's loss."""
         loss: torch.Tensor = super().training_step(model, micro_batch, trained)
@@ -259,7 +297,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         model.zero_grad()
         torch.cuda.empty_cache()
         self.micro_batches = smaller
-        self.on_smaller_micro_batches(smaller)
+        self.hooks.on_smaller_micro_batches(smaller)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 (transformers' signature)
         """Writes what a resumed training needs, and no more: transformers' own adds a pickle and an empty model card.
@@ -279,7 +317,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
             step=self.state.global_step,
             micro_batches=self.micro_batches,
             last_loss=self.last_loss,
-            divergence=self.divergence,
+            divergence=self.hooks.divergence,
         ).write(folder)
         if self.evaluation is not None and self.evaluation.best is not None:
             self.evaluation.best.write(folder)
@@ -289,7 +327,7 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         """Takes what transformers does not restore."""
         record = StepRecord.read(checkpoint)
         self.micro_batches, self.last_loss, self.saved_step = record.micro_batches, record.last_loss, record.step
-        self.divergence = record.divergence
+        self.hooks.divergence.restore(record.divergence)
         if self.evaluation is not None:
             self.evaluation.best = BestAdapter.read(checkpoint)
 

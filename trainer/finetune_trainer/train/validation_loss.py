@@ -5,8 +5,9 @@ a backward pass, so a micro-batch takes less memory than in training.
 """
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,11 +16,50 @@ from finetune_trainer.train.micro_batches import ModelInputs, collate_rows
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.token_dataset import row_lengths, trained_token_count
 
-if TYPE_CHECKING:
-    from finetune_trainer.train.trainer import StepTrainer
-
 _ROWS_AT_ONCE = 512
 """Rows that are split into micro-batches together."""
+
+
+class EvaluatedTrainer(Protocol):
+    """What evaluation needs of a trainer. See `trainer.StepTrainer`."""
+
+    model: Any
+    args: Any
+    state: Any
+
+    def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
+        """The micro-batches that this process runs."""
+        ...
+
+    def sum_over_processes(self, compute: Callable[[], float]) -> float:
+        """The sum of what all processes compute."""
+        ...
+
+    def raise_if_stopping(self) -> None:
+        """Raises StopRequested when a stop is requested."""
+        ...
+
+    def heartbeat(self) -> object:
+        """Says that the evaluation goes on."""
+        ...
+
+    def cached_lora_weights(self) -> AbstractContextManager[None]:
+        """A context within which the adapter does not change."""
+        ...
+
+    def compute_loss_context_manager(self) -> Any:
+        """Transformers' context of a forward pass: autocast."""
+        ...
+
+    def log(self, logs: dict[str, float]) -> None:
+        """Adds an entry to the training's history."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluates the adapter as it is now."""
+        ...
+
+    def _prepare_inputs(self, inputs: ModelInputs) -> ModelInputs: ...
 
 
 class ValidationRows:
@@ -47,7 +87,7 @@ class ValidationRows:
             yield collate_rows([self._rows[int(row)] for row in self._order[begin : begin + _ROWS_AT_ONCE]])
 
 
-def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
+def mean_loss(trainer: EvaluatedTrainer, rows: ValidationRows) -> float:
     """The loss of the trainer's model, as it is now, in nats per trained token over all rows.
 
     Raises:
@@ -56,7 +96,7 @@ def mean_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
     return trainer.sum_over_processes(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
 
 
-def _own_loss(trainer: "StepTrainer", rows: ValidationRows) -> float:
+def _own_loss(trainer: EvaluatedTrainer, rows: ValidationRows) -> float:
     """The sum over the tokens of the micro-batches that this process runs."""
     model = trainer.model
     before, was_training = RngState.capture(), model.training
