@@ -8,17 +8,12 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import threading
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.layout import (
-    POD_UID_ENV,
-    PVC_ROOT,
     RECIPE_ENV,
     TERMINATION_ENV,
     WORK_ENV,
@@ -86,14 +81,8 @@ def _train(
     stop: threading.Event,
     world: World | None,
 ) -> Termination:
-    from finetune_trainer.storage.credentials import Credentials
-    from finetune_trainer.storage.hub_token import HubToken
-    from finetune_trainer.storage.patience import Patience
-    from finetune_trainer.storage.places import Places
-    from finetune_trainer.storage.timing import TRAINING
-    from finetune_trainer.storage.waiting import Waiting, logged
-    from finetune_trainer.train.context import Context
-    from finetune_trainer.train.failures import known_causes
+    from finetune_trainer.storage.waiting import logged
+    from finetune_trainer.train.composition import training_context
     from finetune_trainer.train.run import refuse, run, run_worker
 
     recipe = read_recipe(recipe_file)
@@ -102,32 +91,13 @@ def _train(
         ended = launch(Path(recipe_file), pod, environment, stop, reporter.take)
         # Whichever process has failed: what the training had come to is the first one's knowledge.
         return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
-    with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=environment.get(WORK_ENV)) as work:
-        waiting = Waiting(logged, reporter.waiting)
-        places = Places(
-            recipe.storage,
-            Credentials.from_environment(environment),
-            model=recipe.model,
-            lora=recipe.lora,
-            hub_token=HubToken.from_environment(environment),
-            timing=TRAINING.told_to(waiting),
-        )
-        context = Context(
-            work=Path(work),
-            open_store=places,
-            writer=environment.get(POD_UID_ENV) or uuid.uuid4().hex,
-            pvc_root=Path(PVC_ROOT),
-            reporter=reporter,
-            stop=stop,
-            patience=Patience(waiting=waiting),
-        )
-        if world is not None:
-            from finetune_trainer.distributed.process_group import ProcessGroup
-
-            context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
-            if world.rank != 0:
-                run_worker(recipe, context)
-                return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)
+    work = environment.get(WORK_ENV)
+    with training_context(
+        recipe, environment, reporter, stop, work=Path(work) if work else None, listeners=[logged], world=world
+    ) as context:
+        if world is not None and world.rank != 0:
+            run_worker(recipe, context)
+            return Termination(outcome=Outcome.SUCCEEDED, progress=reporter.progress)
         result = run(recipe, context)
     log.event("finished", outcome=result.outcome, uri=result.output.uri)
     return Termination(

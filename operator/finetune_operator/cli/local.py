@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +15,12 @@ from typing import TYPE_CHECKING
 from finetune_operator.cli.display import Display, how_to_load, say
 from finetune_operator.cli.jobfile import JobFile
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
-from finetune_trainer.contract.layout import PVC_ROOT, WORK_ENV
+from finetune_trainer.contract.layout import WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.world import Pod
-from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places
-from finetune_trainer.storage.timing import CHECKING, TRAINING, Timing
+from finetune_trainer.storage.timing import CHECKING, Timing
 from finetune_trainer.storage.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
     log.quieten()
     from finetune_trainer.progress.reporter import Reporter
-    from finetune_trainer.train.context import Context
+    from finetune_trainer.train.composition import training_context
     from finetune_trainer.train.failures import known_causes
     from finetune_trainer.train.run import run as train
 
@@ -96,25 +94,14 @@ def _train(job: JobFile, work: Path | None) -> "Result":
     stop = threading.Event()
     before = signal.signal(signal.SIGINT, _stopper(stop))
     try:
-        with (
-            Display(job.name, pod.size) as display,
-            known_causes(),
-            tempfile.TemporaryDirectory(prefix="finetune-", dir=work) as folder,
-        ):
+        with Display(job.name, pod.size) as display:
             reporter = Reporter([display.show])
             if pod.size > 1:
-                return _train_in_processes(recipe, pod, Path(folder), reporter, stop)
-            waiting = Waiting(reporter.waiting)
-            context = Context(
-                work=Path(folder),
-                open_store=_places(job, TRAINING.told_to(waiting)),
-                writer=uuid.uuid4().hex,
-                pvc_root=Path(PVC_ROOT),
-                reporter=reporter,
-                stop=stop,
-                patience=Patience(waiting=waiting),
-            )
-            return train(recipe, context)
+                with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
+                    return _train_in_processes(recipe, pod, Path(folder), reporter, stop)
+            # No Secret is mounted here: the SDK's and the Hub client's own chains give the credentials.
+            with training_context(recipe, {}, reporter, stop, work=work) as context:
+                return train(recipe, context)
     finally:
         signal.signal(signal.SIGINT, before)
 

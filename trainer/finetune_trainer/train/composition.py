@@ -1,0 +1,73 @@
+"""The composition root of a training: its stores, its patience and its context, alike in a pod and in a local run."""
+
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from finetune_trainer.contract.layout import POD_UID_ENV, PVC_ROOT
+from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.distributed.world import World
+from finetune_trainer.progress.reporter import Reporter
+from finetune_trainer.storage.credentials import Credentials
+from finetune_trainer.storage.hub_token import HubToken
+from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.timing import TRAINING
+from finetune_trainer.storage.waiting import Listener, Waiting
+from finetune_trainer.train.context import Context
+from finetune_trainer.train.failures import known_causes
+
+
+@contextmanager
+def training_context(
+    recipe: Recipe,
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    stop: threading.Event,
+    *,
+    work: Path | None,
+    listeners: Sequence[Listener] = (),
+    world: World | None = None,
+) -> Iterator[Context]:
+    """The context of one training; errors with a known cause end it with their reason.
+
+    Args:
+        recipe: the recipe.
+        environment: names the mounted credentials and the pod; empty where the libraries' own chains stand for them.
+        reporter: gets the progress.
+        stop: set it to end the training at the next step.
+        work: where the working directory is made, which goes at the end; None for the system's temporary directory.
+        listeners: hear what is waited for, besides the reporter.
+        world: who this process is among those that train together; None for one that trains alone.
+
+    Raises:
+        TrainerError: see `known_causes` and `ProcessGroup.join`.
+    """
+    with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
+        waiting = Waiting(*listeners, reporter.waiting)
+        places = Places(
+            recipe.storage,
+            Credentials.from_environment(environment),
+            model=recipe.model,
+            lora=recipe.lora,
+            hub_token=HubToken.from_environment(environment),
+            timing=TRAINING.told_to(waiting),
+        )
+        context = Context(
+            work=Path(folder),
+            open_store=places,
+            writer=environment.get(POD_UID_ENV) or uuid.uuid4().hex,
+            pvc_root=Path(PVC_ROOT),
+            reporter=reporter,
+            stop=stop,
+            patience=Patience(waiting=waiting),
+        )
+        if world is not None:
+            from finetune_trainer.distributed.process_group import ProcessGroup
+
+            context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
+        yield context
