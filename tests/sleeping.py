@@ -1,8 +1,8 @@
-"""A clock for tests of patience: pauses cost nothing, and nothing depends on how long anything really takes."""
+"""A clock for tests of retries: pauses cost nothing, and nothing depends on how long anything really takes."""
 
 from typing import Any
 
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 
 
 class SleepingClock:
@@ -19,6 +19,6 @@ class SleepingClock:
         """Moves the clock."""
         self.now += seconds
 
-    def patience(self, **settings: Any) -> Patience:
-        """Patience with these settings that goes by this clock."""
-        return Patience(clock=lambda: self.now, sleep=self.sleep, **settings)
+    def retry_policy(self, **settings: Any) -> RetryPolicy:
+        """A policy with these settings that goes by this clock."""
+        return RetryPolicy(clock=lambda: self.now, sleep=self.sleep, **settings)

@@ -20,10 +20,9 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.storage.credentials import Credentials
-from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy, log_wait
 from finetune_trainer.storage.timing import TRAINING, Timing
-from finetune_trainer.storage.waiting import Waiting, logged
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run
 from httpfaults import Fault, Plan
@@ -66,19 +65,19 @@ def _run(
     work: Path,
     writer: str,
     timing: Timing = TRAINING,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
     sinks: Sequence[Sink] = (),
 ) -> Result:
     work.mkdir()
     reporter = Reporter(sinks)
-    waiting = Waiting(logged, reporter.waiting)
+    notifier = RetryNotifier(log_wait, reporter.waiting)
     context = Context(
         work=work,
-        open_store=Places(recipe.storage, credentials, timing=timing.told_to(waiting)),
+        open_store=Places(recipe.storage, credentials, timing=timing.with_notifier(notifier)),
         writer=writer,
         pvc_root=work,
         reporter=reporter,
-        patience=replace(patience or Patience(), waiting=waiting),
+        retry=replace(retry or RetryPolicy(), notifier=notifier),
     )
     result = run(recipe, context)
     if result.outcome is Outcome.SUCCEEDED:
@@ -170,8 +169,8 @@ def test_storage_that_falls_silent_at_a_checkpoint_does_not_hold_up_the_training
                 faults.hung_up.set()
 
         recipe = _recipe(server, "s3://data/silent", storage={"endpoint": faults.endpoint}, **sections)
-        timing, patience = Timing(attempts=3, repeat_seconds=1.5), SleepingClock().patience(seconds=1, first_pause=0.1)
-        result = _run(recipe, admin, tmp_path / "silent", "pod", timing, patience, [watch])
+        timing, retry = Timing(attempts=3, repeat_seconds=1.5), SleepingClock().retry_policy(seconds=1, first_pause=0.1)
+        result = _run(recipe, admin, tmp_path / "silent", "pod", timing, retry, [watch])
 
     weights = [
         server.get(one.output.uri.removeprefix("s3://data/") + "/adapter_model.safetensors") for one in (calm, result)
@@ -208,7 +207,7 @@ def test_storage_that_stays_silent_ends_the_attempt_and_the_last_checkpoint_is_n
         faults.plan = plan
         recipe = _recipe(server, "s3://data/gone", storage={"endpoint": faults.endpoint}, **sections)
         with pytest.raises(TrainerError, match="fell silent") as caught:
-            _run(recipe, admin, tmp_path / "gone", "pod", HASTY, Patience(seconds=1, first_pause=0.1))
+            _run(recipe, admin, tmp_path / "gone", "pod", HASTY, RetryPolicy(seconds=1, first_pause=0.1))
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
     assert "s3://data/gone/tiny/" in caught.value.message
     kept = [key for key in server.keys("gone/") if key.endswith("checkpoint.json")]

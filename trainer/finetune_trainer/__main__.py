@@ -81,7 +81,7 @@ def _train(
     stop: threading.Event,
     world: World | None,
 ) -> Termination:
-    from finetune_trainer.storage.waiting import logged
+    from finetune_trainer.storage.retry import log_wait
     from finetune_trainer.train.composition import training_context
     from finetune_trainer.train.run import refuse, run, run_worker
 
@@ -93,7 +93,7 @@ def _train(
         return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
     work = environment.get(WORK_ENV)
     with training_context(
-        recipe, environment, reporter, stop, work=Path(work) if work else None, listeners=[logged], world=world
+        recipe, environment, reporter, stop, work=Path(work) if work else None, listeners=[log_wait], world=world
     ) as context:
         if world is not None and world.rank != 0:
             run_worker(recipe, context)

@@ -20,8 +20,8 @@ from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.world import Pod
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.retry import RetryNotifier
 from finetune_trainer.storage.timing import CHECKING, Timing
-from finetune_trainer.storage.waiting import Waiting
 
 if TYPE_CHECKING:
     from finetune_trainer.progress.reporter import Reporter
@@ -50,7 +50,9 @@ def preflight(job: JobFile, output: str) -> int:
     from finetune_trainer.preflight import check_recipe, exit_code, shown
 
     refuse(job)
-    report = check_recipe(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
+    report = check_recipe(
+        recipe_of(job), _places(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
+    )
     print(report.to_json() if output == "json" else shown(report))
     return exit_code(report)
 
@@ -66,7 +68,9 @@ def run(job: JobFile, work: Path | None) -> int:
         from finetune_trainer.preflight import check_recipe, exit_code, shown
 
         say(f"{job.name}: checking storage, data and model")
-        report = check_recipe(recipe_of(job), _places(job, CHECKING.told_to(Waiting(Display(job.name).waiting))))
+        report = check_recipe(
+            recipe_of(job), _places(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
+        )
         if not report.passed:
             say(shown(report))
             return exit_code(report)

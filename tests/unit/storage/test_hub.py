@@ -273,7 +273,7 @@ def test_a_hub_that_is_silent_is_waited_for_as_briefly_as_one_that_drips(tmp_pat
         seen = Look(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", HF_HUB_OFFLINE="0")
     seen.end()
     assert seen.found["reason"] == "StorageUnavailable"
-    assert seen.found["slept"] == [1, 2, 4, 8, 15], "patience was at an end before the tries were"
+    assert seen.found["slept"] == [1, 2, 4, 8, 15], "the policy gave up before the tries were"
 
 
 def test_a_file_that_drips_is_given_up_and_goes_on(hub: Hub, large: str, tmp_path: Path) -> None:

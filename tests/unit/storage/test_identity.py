@@ -11,10 +11,9 @@ import identityagent
 import s3server
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy, TrainerError
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.timing import Timing
-from finetune_trainer.storage.waiting import Waiting
 from identityagent import Agent
 from localcluster.records import Keys
 from s3server import S3Server
@@ -49,11 +48,13 @@ def given(pod: pytest.MonkeyPatch, agent: Agent) -> None:
 def store(s3: S3Server, seconds: float, pauses: Callable[[float], object] | None = None) -> tuple[S3Store, list[str]]:
     """A store without a Secret that waits so long for an identity, and what it says meanwhile."""
     told: list[str] = []
-    identity = Patience(seconds=seconds, first_pause=0.05, longest_pause=0.2)
+    identity = RetryPolicy(seconds=seconds, first_pause=0.05, longest_pause=0.2)
     if pauses is not None:
         identity = replace(identity, sleep=pauses)
     timing = Timing(attempts=1, identity=identity)
-    return S3Store(s3.spec, None, timing=timing.told_to(Waiting(lambda message: told.append(message or "done")))), told
+    return S3Store(
+        s3.spec, None, timing=timing.with_notifier(RetryNotifier(lambda message: told.append(message or "done")))
+    ), told
 
 
 def test_an_agent_that_starts_after_the_pod_is_waited_for(s3: S3Server, pod: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_many_threads_wait_for_one_identity(s3: S3Server, pod: pytest.MonkeyPatc
 def test_an_agent_that_is_gone_when_the_credentials_run_out_may_come_back(
     s3: S3Server, pod: pytest.MonkeyPatch
 ) -> None:
-    """Hours later, with an adapter to put: patience with storage covers it, since the reason is that of an outage."""
+    """Hours later, with an adapter to put: the retries of storage cover it, since the reason is that of an outage."""
     s3.put("identity/x", b"content")
     with identityagent.agent(s3.admin) as agent:
         agent.start()
@@ -131,7 +132,7 @@ def test_an_agent_that_is_gone_when_the_credentials_run_out_may_come_back(
 
 def test_a_pod_without_any_identity_waits_a_little_and_is_refused_for_good(s3: S3Server) -> None:
     clock = SleepingClock()
-    timing = Timing(attempts=1, identity=clock.patience(seconds=60))
+    timing = Timing(attempts=1, identity=clock.retry_policy(seconds=60))
     with pytest.raises(TrainerError, match=r"no credentials were found; set storage\.secretRef") as caught:
         S3Store(s3.spec, None, timing=timing).read(PLACE)
     assert caught.value.reason is DENIED

@@ -20,10 +20,9 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.pace import Pace
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.timing import Timing
-from finetune_trainer.storage.waiting import Waiting
 from httpfaults import Fault, Faults, Plan
 from localcluster.seaweedfs import new_keys
 from s3server import S3Server
@@ -34,7 +33,7 @@ HASTY = Timing(
     silence_seconds=1.0,
     repeat_seconds=20,
     pace=Pace(seconds=1.0, least=4096),
-    reading=Patience(seconds=20, first_pause=0.05),
+    reading=RetryPolicy(seconds=20, first_pause=0.05),
 )
 """As in a pod, but in a hurry."""
 RESIGNED = Timing(
@@ -42,7 +41,7 @@ RESIGNED = Timing(
     silence_seconds=1.5,
     repeat_seconds=0.5,
     pace=Pace(seconds=0.5, least=4096),
-    reading=Patience(seconds=0.5, first_pause=0.1),
+    reading=RetryPolicy(seconds=0.5, first_pause=0.1),
 )
 """Gives up soon."""
 ONCE, MANY = Timing(attempts=1), Timing()
@@ -192,7 +191,7 @@ def test_an_outage_does_not_use_up_the_tries_of_later_requests(
 
 
 def put_adapter(store: S3Store, folder: Path, name: str) -> None:
-    """Publishes three files as a training does, with the patience of seconds."""
+    """Publishes three files as a training does, with retries for seconds."""
     (folder / "adapter").mkdir(exist_ok=True)
     for file in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json"):
         (folder / "adapter" / file).write_bytes(file.encode() * 100)
@@ -205,7 +204,12 @@ def put_adapter(store: S3Store, folder: Path, name: str) -> None:
 
     place = Place(store=store, run=parse_uri(f"s3://data/{name}"))
     publish(
-        place, {"1-pod": folder / "adapter"}, describe, OnExisting.REUSE, ignore, Patience(seconds=2, first_pause=0.1)
+        place,
+        {"1-pod": folder / "adapter"},
+        describe,
+        OnExisting.REUSE,
+        ignore,
+        RetryPolicy(seconds=2, first_pause=0.1),
     )
 
 
@@ -256,7 +260,7 @@ def test_checkpoints_of_a_training_that_is_done_go_after_an_outage(
         writer="pod",
         versions={},
         now=lambda: datetime(2026, 1, 1, tzinfo=UTC),
-        patience=Patience(seconds=5, first_pause=0.05),
+        retry=RetryPolicy(seconds=5, first_pause=0.05),
     )
     checkpoints.upload(tmp_path, 3, 12, ignore)
     assert len(s3.keys("shelf/")) == 2
@@ -275,7 +279,7 @@ def test_a_large_upload_whose_answers_are_lost_is_there_in_the_end(
     left = [Fault.LOST_ANSWER]
     faults.plan = lambda request: left.pop() if left and request.method == "POST" and step in request.path else None
     uri = parse_uri(f"s3://data/large/{step}")
-    Patience(seconds=5, first_pause=0.05).call(lambda: store(MANY).upload(tmp_path / "large", uri, ignore))
+    RetryPolicy(seconds=5, first_pause=0.05).call(lambda: store(MANY).upload(tmp_path / "large", uri, ignore))
     assert faults.counts() == {Fault.LOST_ANSWER: 1}
     assert s3.get(f"large/{step}") == content
 
@@ -291,7 +295,9 @@ def test_an_address_where_nobody_is_is_given_up_before_a_server_that_is_troubled
     faults: Faults, tmp_path: Path, endpoint: str, words: str
 ) -> None:
     told: list[str | None] = []
-    hasty = Timing(attempts=1_000_000, repeat_seconds=1e9, unreachable_seconds=0.5).told_to(Waiting(told.append))
+    hasty = Timing(attempts=1_000_000, repeat_seconds=1e9, unreachable_seconds=0.5).with_notifier(
+        RetryNotifier(told.append)
+    )
     keys = s3server.mount(tmp_path, new_keys())
     with pytest.raises(TrainerError, match=words) as caught:
         S3Store(StorageSpec(endpoint=endpoint), keys, timing=hasty).read(parse_uri("s3://data/x"))

@@ -14,7 +14,7 @@ from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.local import LocalStore
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 from sleeping import SleepingClock
 
 RUN = "support-bot/0123456789ab"
@@ -40,7 +40,7 @@ def _publish(
             target_modules=["q_proj"], attempt=1, writer=writer, job_uid=job, created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or SleepingClock()).patience())
+    publish(place, {writer: folder}, describe, on_existing, lambda _: None, (time or SleepingClock()).retry_policy())
 
 
 def _manifest(root: Path) -> Manifest:
@@ -93,7 +93,7 @@ def test_failed_upload_leaves_neither_manifest_nor_files(tmp_path: Path) -> None
     place = Place(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"))
 
     with pytest.raises(TrainerError) as caught:
-        publish(place, {"1-first": folder}, _not_reached, OnExisting.REUSE, lambda _: None, Patience())
+        publish(place, {"1-first": folder}, _not_reached, OnExisting.REUSE, lambda _: None, RetryPolicy())
 
     assert caught.value.reason is FailureReason.DISK_FULL
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
@@ -167,7 +167,7 @@ def test_files_stay_when_nobody_knows_whether_the_manifest_is_there(tmp_path: Pa
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
     assert _manifest(tmp_path).adapter == "1-first"
     assert _adapter(tmp_path, "1-first").exists()
-    assert 240 <= time.now <= 300, "minutes of patience, no more"
+    assert 240 <= time.now <= 300, "minutes of retries, no more"
 
 
 class NoManifests(LocalStore):

@@ -173,6 +173,6 @@ def _publish(root: Path, place: Uri, made: Path) -> None:
             created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    patience = SleepingClock().patience()
+    retry = SleepingClock().retry_policy()
     where = Place(store=LocalStore(root), run=place)
-    publish(where, {"2-second": made}, describe, OnExisting.REPLACE, lambda _: None, patience)
+    publish(where, {"2-second": made}, describe, OnExisting.REPLACE, lambda _: None, retry)

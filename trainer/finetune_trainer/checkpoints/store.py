@@ -16,7 +16,7 @@ from finetune_trainer.contract.uri import Uri
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError, ObjectReplacedError, Store
 from finetune_trainer.storage.content import files_under, manifest_entry, sha256_of
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 
 
 class _DamagedError(Exception):
@@ -51,7 +51,7 @@ class CheckpointStore:
         writer: UID of the pod that writes, or any unique token.
         versions: packages that shape the result.
         now: the time of day.
-        patience: with storage that does not answer.
+        retry: when storage that does not answer is asked again.
     """
 
     store: Store
@@ -62,7 +62,7 @@ class CheckpointStore:
     writer: str
     versions: Mapping[str, str]
     now: Callable[[], datetime]
-    patience: Patience
+    retry: RetryPolicy
 
     def upload(self, folder: Path, step: int, total_steps: int, on_bytes: ByteCount) -> Uri:
         """Uploads the files of `folder` and then their manifest; the oldest checkpoints give way.
@@ -77,7 +77,7 @@ class CheckpointStore:
         files = files_under(folder)
         entries = [manifest_entry(file.relative_to(folder).as_posix(), file) for file in files]
         for file, entry in zip(files, entries, strict=True):
-            self.patience.call(partial(self.store.upload, file, uri.child(*entry.path.split("/")), on_bytes))
+            self.retry.call(partial(self.store.upload, file, uri.child(*entry.path.split("/")), on_bytes))
         manifest = CheckpointManifest(
             fingerprint=self.fingerprint,
             step=step,
@@ -90,7 +90,7 @@ class CheckpointStore:
         )
         content = (manifest.to_json() + "\n").encode()
         # The folder is this writer's own, so there is nobody to win against.
-        self.patience.call(partial(self.store.replace, uri.child(CHECKPOINT_MANIFEST_NAME), content))
+        self.retry.call(partial(self.store.replace, uri.child(CHECKPOINT_MANIFEST_NAME), content))
         with contextlib.suppress(TrainerError):  # What was to go and stays costs space, and is tried again.
             self._prune()
         return uri
@@ -124,7 +124,7 @@ class CheckpointStore:
         Raises:
             TrainerError: the storage's reason.
         """
-        self.patience.call(partial(self.store.delete_folder, self.uri))
+        self.retry.call(partial(self.store.delete_folder, self.uri))
 
     def _prune(self) -> None:
         """Removes all but the newest checkpoints, and halves of older ones that a killed writer has left."""
@@ -139,7 +139,7 @@ class CheckpointStore:
     def _folders(self) -> list["_CheckpointFolder"]:
         """The folders that are there, newest first."""
         try:
-            objects = self.patience.call(partial(self.store.stat, self.uri))
+            objects = self.retry.call(partial(self.store.stat, self.uri))
         except ObjectNotFoundError:
             return []
         top = str(self.uri).rstrip("/") + "/"
@@ -152,7 +152,7 @@ class CheckpointStore:
         ]
 
     def _checked_manifest(self, folder: "_CheckpointFolder") -> CheckpointManifest:
-        content = self.patience.call(partial(self.store.read, folder.uri.child(CHECKPOINT_MANIFEST_NAME)))
+        content = self.retry.call(partial(self.store.read, folder.uri.child(CHECKPOINT_MANIFEST_NAME)))
         manifest = CheckpointManifest.read(content or b"")
         if manifest is None:
             raise _DamagedError("its manifest cannot be read, or is of another version")
@@ -172,7 +172,7 @@ class CheckpointStore:
         for file in manifest.files:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.patience.call(partial(self.store.download, folder.objects[file.path], path, on_bytes))
+            self.retry.call(partial(self.store.download, folder.objects[file.path], path, on_bytes))
             if sha256_of(path) != file.sha256:
                 raise _DamagedError(f"{file.path} has other bytes than its checksum says")
 

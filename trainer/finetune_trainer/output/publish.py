@@ -21,7 +21,7 @@ from finetune_trainer.contract.uri import Uri
 from finetune_trainer.output.reuse import Expected, require_fit
 from finetune_trainer.storage.base import AlreadyExistsError, ByteCount, ObjectChangedError, Store
 from finetune_trainer.storage.content import files_under, manifest_entry
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ def publish(
     describe: Callable[[list[ManifestFile]], Manifest],
     on_existing: OnExisting,
     moved: ByteCount,
-    patience: Patience,
+    retry: RetryPolicy,
 ) -> None:
     """Uploads this writer's files and commits them.
 
@@ -58,7 +58,7 @@ def publish(
         describe: makes the manifest from the files with their checksums.
         on_existing: with Replace, a manifest that is there gives way.
         moved: is told the bytes moved.
-        patience: with storage that does not answer.
+        retry: when storage that does not answer is asked again.
 
     Raises:
         TrainerError: SUPERSEDED when another writer has committed first (its adapter is as good as this one);
@@ -70,13 +70,13 @@ def publish(
     try:
         for (_, _, file), entry in zip(files, entries, strict=True):
             target = place.run.child(*entry.path.split("/"))
-            patience.call(partial(place.store.upload, file, target, moved))
+            retry.call(partial(place.store.upload, file, target, moved))
         content = (describe(entries).to_json() + "\n").encode()
     except TrainerError:
         _remove(place, entries)
         raise
     try:
-        patience.call(partial(_commit, place, content, on_existing))
+        retry.call(partial(_commit, place, content, on_existing))
     except AlreadyExistsError:
         _remove(place, entries)
         raise TrainerError(

@@ -22,8 +22,8 @@ from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.retry import RetryNotifier, log_wait
 from finetune_trainer.storage.timing import CHECKING
-from finetune_trainer.storage.waiting import Waiting, logged
 
 
 def main(argv: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
@@ -55,7 +55,7 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
 
     try:
         with _sigterm_raises():
-            return _checked(recipe_file, environment, on_bytes, Waiting(logged, reporter.waiting))
+            return _checked(recipe_file, environment, on_bytes, RetryNotifier(log_wait, reporter.waiting))
     except _TerminatedError:
         return _failed("preflight", FailureReason.PREEMPTED, "the pod was asked to end")
     except TrainerError as error:
@@ -71,7 +71,7 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
 
 
 def _checked(
-    recipe_file: str, environment: Mapping[str, str], on_bytes: ByteCount, waiting: Waiting
+    recipe_file: str, environment: Mapping[str, str], on_bytes: ByteCount, notifier: RetryNotifier
 ) -> PreflightReport:
     recipe = read_recipe(recipe_file)
     places = Places(
@@ -80,7 +80,7 @@ def _checked(
         model=recipe.model,
         lora=recipe.lora,
         hub_token=HubToken.from_environment(environment),
-        timing=CHECKING.told_to(waiting),
+        timing=CHECKING.with_notifier(notifier),
     )
     return check_recipe(recipe, places, on_bytes=on_bytes)
 

@@ -10,8 +10,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 from urllib.parse import quote
 
 from huggingface_hub import constants, hf_hub_download, is_offline_mode, snapshot_download
@@ -36,22 +37,24 @@ from finetune_trainer.storage.hub_session import make_strict
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.pace import Pace
 from finetune_trainer.storage.partial import partial_file
-from finetune_trainer.storage.waiting import IN_THE_LOG, Waiting
+from finetune_trainer.storage.retry import LOG_ONLY, LatePause, Retryable, RetryNotifier, RetryPolicy
 
 DEFAULT_REVISION = "main"
 _ANSWER_SECONDS = 30.0
 """How long the Hub may be silent; the client itself would wait for ever (huggingface_hub:hf_api.py, model_info)."""
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between the tries of one question or file, or as many as the Hub asks for."""
-_LONGEST_PAUSE = 60.0
-"""More than this is not waited for: the Hub counts its limits over five minutes, and another attempt may come then."""
-_TRIES_OF_NOBODY = 4
-"""Tries where there is no Hub: usually there is no way to it, or its name is wrong."""
-_FRUITLESS_SECONDS = 90.0
-"""After so long without an answer or a further piece of a file it is not tried again."""
+_RETRY = RetryPolicy(
+    # Without an answer, or without a further piece of a file.
+    seconds=90.0,
+    tries=6,
+    longest_pause=15.0,
+    late_pause=LatePause.KEEP,
+    # The Hub counts its limits over five minutes, and another attempt may come then.
+    longest_retry_after=60.0,
+)
+_UNREACHABLE_TRIES = 4
+"""Where there is no Hub, there is usually no way to it, or its name is wrong."""
 _PACE = Pace()
 _SHA256_DIGITS = 64
-T = TypeVar("T")
 
 
 class _Lfs(TolerantWire):
@@ -81,7 +84,7 @@ class HubStore:
         cache: the Hub cache; None is the client's own place.
         sleep: waits that many seconds.
         pace: the slowest answer.
-        waiting: is told what is waited for.
+        notifier: is told what is waited for.
     """
 
     def __init__(
@@ -92,19 +95,23 @@ class HubStore:
         cache: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
         pace: Pace = _PACE,
-        waiting: Waiting = IN_THE_LOG,
+        notifier: RetryNotifier = LOG_ONLY,
     ) -> None:
         make_strict(pace)
         self._revision = revision
         self._token = token
         self._cache = cache
-        self._sleep = sleep
-        self._waiting = waiting
+        policy = replace(_RETRY, sleep=sleep, notifier=notifier)
+        self._retry = replace(policy, unreachable=replace(policy, tries=_UNREACHABLE_TRIES))
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
         repo, file = _split(uri)
-        found = self._cached(repo) if is_offline_mode() else self._patiently(lambda: self._listed(repo))
+        found = (
+            self._cached(repo)
+            if is_offline_mode()
+            else self._retry.call(lambda: self._listed(repo), retryable=_retryable)
+        )
         wanted = f"hf://{repo}/{file}".rstrip("/")
         found = [item for item in found if item.uri == wanted or item.uri.startswith(wanted + "/")]
         if not found:
@@ -133,7 +140,7 @@ class HubStore:
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
         try:
-            return self._patiently(lambda: self._fetched(uri, self._revision)).read_bytes()
+            return self._retry.call(lambda: self._fetched(uri, self._revision), retryable=_retryable).read_bytes()
         except ObjectNotFoundError:
             return None
 
@@ -191,7 +198,7 @@ class HubStore:
         """
         uri, wrong = parse_uri(source.uri), None
         for _ in range(2):
-            file = self._patiently_fetched(uri, source.revision, moved, folder, anew=wrong is not None)
+            file = self._fetched_with_retries(uri, source.revision, moved, folder, anew=wrong is not None)
             wrong = damage(file, source)
             if wrong is None:
                 return file
@@ -204,7 +211,7 @@ class HubStore:
             "it; check HF_ENDPOINT and the proxy",
         )
 
-    def _patiently_fetched(
+    def _fetched_with_retries(
         self, uri: Uri, revision: str | None, moved: ByteCount, folder: Path | None, *, anew: bool
     ) -> Path:
         last = time.monotonic()
@@ -217,31 +224,7 @@ class HubStore:
         def fetch() -> Path:
             return self._fetched(uri, revision, came, folder=folder, anew=anew).resolve()
 
-        return self._patiently(fetch, lambda: last)
-
-    def _patiently(self, ask: Callable[[], T], last: Callable[[], float] | None = None) -> T:
-        """What `ask` returns, which is called again while the Hub may come round.
-
-        Args:
-            ask: a question.
-            last: when something last came of it; by default nothing does before the whole.
-        """
-        begun = time.monotonic()
-        try:
-            for number, pause in enumerate(_PAUSES, start=1):
-                try:
-                    return ask()
-                except HubUnavailableError as error:
-                    fruitless = time.monotonic() - (last() if last else begun)
-                    wait = max(pause, error.retry_after or 0)
-                    hopeless = not error.is_there and number >= _TRIES_OF_NOBODY
-                    if hopeless or fruitless > _FRUITLESS_SECONDS or wait > _LONGEST_PAUSE:
-                        raise
-                    self._waiting.begin(error.message)
-                self._sleep(wait)
-            return ask()
-        finally:
-            self._waiting.end()
+        return self._retry.call(fetch, retryable=_retryable, last_progress=lambda: last)
 
     def _fetched(
         self,
@@ -295,6 +278,13 @@ def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
         sha256=name if len(name) == _SHA256_DIGITS else None,
         revision=revision,
     )
+
+
+def _retryable(error: Exception) -> Retryable | None:
+    """The failure, where the same question may find the Hub well."""
+    if not isinstance(error, HubUnavailableError):
+        return None
+    return Retryable(error.message, error.retry_after, unreachable=not error.is_there)
 
 
 def _uncounted(_: int) -> None:

@@ -17,13 +17,13 @@ from botocore.exceptions import (
 )
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 from finetune_trainer.storage.s3_errors import error_code, http_status, in_words
 
 _CONTAINER_FULL, _CONTAINER_RELATIVE = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 _ROLE, _CLUSTER = "AWS_ROLE_ARN", "KUBERNETES_SERVICE_HOST"
 _UNNAMED_SECONDS = 10.0
-"""Patience where no agent is named: usually there is none, and storage.secretRef was forgotten."""
+"""Deadline where no agent is named: usually there is none, and storage.secretRef was forgotten."""
 _PASSING = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
 """The token service's refusals that another try may find gone."""
 
@@ -41,12 +41,12 @@ def agent_of(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def obtain(environment: Mapping[str, str], patience: Patience) -> boto3.Session:
+def obtain(environment: Mapping[str, str], retry: RetryPolicy) -> boto3.Session:
     """A session that has credentials.
 
     Args:
         environment: the process's variables, which the SDK reads too.
-        patience: with an agent that the environment names; a shorter one in a pod where none is named, and none on
+        retry: with an agent that the environment names; a shorter one in a pod where none is named, and none on
             other machines.
 
     Raises:
@@ -55,9 +55,9 @@ def obtain(environment: Mapping[str, str], patience: Patience) -> boto3.Session:
     """
     agent = agent_of(environment)
     if agent is None:
-        patience = replace(patience, seconds=min(patience.seconds, _UNNAMED_SECONDS) if _CLUSTER in environment else 0)
+        retry = replace(retry, seconds=min(retry.seconds, _UNNAMED_SECONDS) if _CLUSTER in environment else 0)
     try:
-        return patience.call(lambda: _ask(agent))
+        return retry.call(lambda: _ask(agent))
     except NoIdentityYetError as error:
         raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, error.message) from error
 

@@ -56,7 +56,7 @@ def open_store(
             quieten()  # The client reads its switches, telemetry's among them, when it is imported.
             from finetune_trainer.storage.hub import HubStore
 
-            return HubStore(revision=revision, token=hub_token, waiting=timing.waiting)
+            return HubStore(revision=revision, token=hub_token, notifier=timing.notifier)
         case Scheme.PVC | Scheme.FILE:
             from finetune_trainer.storage.local import LocalStore
 

@@ -1,8 +1,8 @@
 """S3 and everything that speaks it (SeaweedFS, MinIO, Ceph, R2 …)."""
 
 import io
+import math
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -28,6 +28,7 @@ from finetune_trainer.storage.base import (
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 from finetune_trainer.storage.partial import partial_file
+from finetune_trainer.storage.retry import Retryable, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.s3_client import CONNECTIONS, S3Connection
 from finetune_trainer.storage.s3_errors import (
     FAILURES_OF_S3,
@@ -54,10 +55,12 @@ _UPLOADS = TransferConfig(
     # The CRT client ignores endpoint_url (boto3 1.44, boto3/crt.py) and most of this configuration.
     preferred_transfer_client="classic",
 )
-_PAUSES = (0.2, 0.8, 3.2)
-"""Seconds between the tries of a request whose answer does not come whole."""
 _BROKEN_OFF = (ResponseStreamingError, Urllib3HTTPError)
 """What ends the reading of an object, and of the page that comes with a refusal instead of one."""
+_BROKEN_OFF_RETRY = RetryPolicy(
+    seconds=math.inf, tries=4, first_pause=0.2, factor=4.0, longest_pause=3.2, notifier=RetryNotifier(lambda _: None)
+)
+"""When a request is sent again whose answer does not come whole. It takes seconds, so nobody is told."""
 T = TypeVar("T")
 
 
@@ -244,14 +247,10 @@ class S3Store:
 
     def _call(self, operation: str, uri: Uri, request: Callable[["S3Client"], T]) -> T:
         """Sends the request, which the SDK repeats when it fails; here one is repeated whose answer broke off."""
-        for pause in (*_PAUSES, None):
-            try:
-                return self._with_renewal(request)
-            except FAILURES_OF_S3 as error:
-                if pause is None or not isinstance(error, _BROKEN_OFF):
-                    raise translate(error, self._attempted(operation, uri)) from error
-            time.sleep(pause)
-        raise AssertionError("unreachable")
+        try:
+            return _BROKEN_OFF_RETRY.call(lambda: self._with_renewal(request), retryable=_broken_off)
+        except FAILURES_OF_S3 as error:
+            raise translate(error, self._attempted(operation, uri)) from error
 
     def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
         """Sends the request, and once more when the identity was refused and another one is at hand."""
@@ -273,6 +272,10 @@ class S3Store:
             secrets=connection.secrets,
             agent=connection.agent,
         )
+
+
+def _broken_off(error: Exception) -> Retryable | None:
+    return Retryable(str(error)) if isinstance(error, _BROKEN_OFF) else None
 
 
 def _source(uri: Uri, size: int, etag: str) -> SourceObject:

@@ -1,11 +1,9 @@
 """The S3 client: every setting that matters is explicit, so that no profile or variable of the image changes it."""
 
 import os
-import random
 import ssl
 import tempfile
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ from finetune_trainer.contract.recipe.output import AddressingStyle, Checksums, 
 from finetune_trainer.storage.credentials import AccessKeys, Credentials
 from finetune_trainer.storage.endpoint import check_endpoint
 from finetune_trainer.storage.identity import agent_of, obtain
+from finetune_trainer.storage.retry import Retryable, RetryPolicy
 from finetune_trainer.storage.s3_errors import in_words, what_failed
 from finetune_trainer.storage.s3_session import make_strict
 from finetune_trainer.storage.timing import Timing
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "us-east-1"
 CONNECTIONS = 32
 _PASSING = (429, 500, 502, 503, 504)
-_LONGEST_PAUSE = 20.0
 
 
 class S3Connection:
@@ -128,11 +126,11 @@ class S3Connection:
             config=config,
         )
         make_strict(client, self._timing.pace)
-        _repeat(client, self._timing)
+        _retry_requests(client, self._timing.requests)
         return client
 
 
-def _repeat(client: "S3Client", timing: Timing) -> None:
+def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
     """Repeats requests that got no answer, or one that may pass, whatever became of other requests.
 
     The SDK repeats them too, but out of a budget that all requests of a client share and that only success fills again
@@ -140,7 +138,7 @@ def _repeat(client: "S3Client", timing: Timing) -> None:
     """
 
     def begin(context: dict[str, Any], **_: object) -> None:
-        context["finetune_began"] = time.monotonic()
+        context["finetune_began"] = policy.clock()
 
     def look(
         attempts: int,
@@ -151,20 +149,20 @@ def _repeat(client: "S3Client", timing: Timing) -> None:
     ) -> float | bool | None:
         if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
             return None  # success, or what the SDK knows better
-        elapsed = time.monotonic() - request_dict["context"]["finetune_began"]
         never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
-        left = (timing.unreachable_seconds if never_sent else timing.repeat_seconds) - elapsed
-        if attempts >= timing.attempts or left <= 0:
+        server = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
+        message = f"{server}: {_what_failed(response, caught_exception)}; asked again"
+        elapsed = policy.clock() - request_dict["context"]["finetune_began"]
+        pause = policy.pause(Retryable(message, unreachable=never_sent), attempts, elapsed)
+        if pause is None:
             return False
-        place = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
-        timing.waiting.begin(f"{place}: {_what_failed(response, caught_exception)}; asked again")
-        pause: float = min(left, _LONGEST_PAUSE, 2.0 ** (attempts - 1)) * random.random()  # noqa: S311 (spreads load)
+        policy.notifier.begin(message)
         return pause
 
     def look_and_tell(**asked: Any) -> float | bool | None:
         pause: float | bool | None = look(**asked)
         if not pause:
-            timing.waiting.end()
+            policy.notifier.end()
         return pause
 
     client.meta.events.register_first("before-call.s3", begin)

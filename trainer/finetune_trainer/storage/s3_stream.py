@@ -10,7 +10,7 @@ from typing import Protocol
 
 from botocore.exceptions import IncompleteReadError
 
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 from finetune_trainer.storage.s3_errors import FAILURES_OF_S3
 
 BUFFER_BYTES = 1 << 20
@@ -37,7 +37,7 @@ class ResumingStream(io.RawIOBase):
         open_at: opens the body from a byte on.
         stop: the byte after the last one.
         failed: makes the exception of what the client raised.
-        patience: with a server that gives no further byte.
+        retry: with a server that gives no further byte.
         start: the first byte.
     """
 
@@ -46,7 +46,7 @@ class ResumingStream(io.RawIOBase):
         open_at: Callable[[int], Body],
         stop: int,
         failed: Callable[[BaseException], Exception],
-        patience: Patience,
+        retry: RetryPolicy,
         *,
         start: int = 0,
     ) -> None:
@@ -54,7 +54,7 @@ class ResumingStream(io.RawIOBase):
         self._open_at = open_at
         self._start, self._stop = start, stop
         self._failed = failed
-        self._patience = patience
+        self._retry = retry
         self._position = start
         self._body: Body | None = None
 
@@ -85,7 +85,7 @@ class ResumingStream(io.RawIOBase):
         wanted = min(len(view), _PIECE_BYTES, self._stop - self._position)
         if not wanted:
             return 0
-        chunk = self._patience.call(lambda: self._next(wanted))
+        chunk = self._retry.call(lambda: self._next(wanted))
         self._position += len(chunk)
         view[: len(chunk)] = chunk
         return len(chunk)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from finetune_trainer.storage.pace import Pace
-from finetune_trainer.storage.patience import Patience
-from finetune_trainer.storage.waiting import IN_THE_LOG, Waiting
+from finetune_trainer.storage.retry import LOG_ONLY, LatePause, RetryNotifier, RetryPolicy
+
+_LONGEST_PAUSE = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Timing:
         reading: with a server that gives no further byte of an object.
         identity: with an agent that gives the pod its credentials. It may start after the pod, on a new node by half a
             minute.
-        waiting: is told what is waited for.
+        notifier: is told what is waited for.
     """
 
     attempts: int = 8
@@ -32,14 +33,27 @@ class Timing:
     repeat_seconds: float = 60.0
     unreachable_seconds: float = 60.0
     pace: Pace = field(default_factory=Pace)
-    reading: Patience = field(default_factory=lambda: Patience(seconds=90.0, first_pause=0.2, longest_pause=10.0))
-    identity: Patience = field(default_factory=lambda: Patience(seconds=60.0, longest_pause=5.0))
-    waiting: Waiting = IN_THE_LOG
+    reading: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=90.0, first_pause=0.2, longest_pause=10.0))
+    identity: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=60.0, longest_pause=5.0))
+    notifier: RetryNotifier = LOG_ONLY
 
-    def told_to(self, waiting: Waiting) -> "Timing":
+    @property
+    def requests(self) -> RetryPolicy:
+        """When a request is sent again that got no answer, or one that may pass."""
+        policy = RetryPolicy(
+            seconds=self.repeat_seconds,
+            tries=self.attempts,
+            longest_pause=_LONGEST_PAUSE,
+            jitter=True,
+            late_pause=LatePause.SHORTEN,
+            notifier=self.notifier,
+        )
+        return replace(policy, unreachable=replace(policy, seconds=self.unreachable_seconds))
+
+    def with_notifier(self, notifier: RetryNotifier) -> "Timing":
         """The same, with somebody else who is told."""
-        reading, identity = replace(self.reading, waiting=waiting), replace(self.identity, waiting=waiting)
-        return replace(self, waiting=waiting, reading=reading, identity=identity)
+        reading, identity = replace(self.reading, notifier=notifier), replace(self.identity, notifier=notifier)
+        return replace(self, notifier=notifier, reading=reading, identity=identity)
 
 
 TRAINING = Timing()

@@ -1,4 +1,4 @@
-"""The composition root of a training: its stores, its patience and its context, alike in a pod and in a local run."""
+"""The composition root of a training: its stores, its retries and its context, alike in a pod and in a local run."""
 
 import tempfile
 import threading
@@ -14,10 +14,9 @@ from finetune_trainer.distributed.world import World
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
-from finetune_trainer.storage.patience import Patience
 from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.retry import Listener, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.timing import TRAINING
-from finetune_trainer.storage.waiting import Listener, Waiting
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.failures import known_causes
 
@@ -48,14 +47,14 @@ def training_context(
         TrainerError: see `known_causes` and `ProcessGroup.join`.
     """
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
-        waiting = Waiting(*listeners, reporter.waiting)
+        notifier = RetryNotifier(*listeners, reporter.waiting)
         places = Places(
             recipe.storage,
             Credentials.from_environment(environment),
             model=recipe.model,
             lora=recipe.lora,
             hub_token=HubToken.from_environment(environment),
-            timing=TRAINING.told_to(waiting),
+            timing=TRAINING.with_notifier(notifier),
         )
         context = Context(
             work=Path(folder),
@@ -64,7 +63,7 @@ def training_context(
             pvc_root=Path(PVC_ROOT),
             reporter=reporter,
             stop=stop,
-            patience=Patience(waiting=waiting),
+            retry=RetryPolicy(notifier=notifier),
         )
         if world is not None:
             from finetune_trainer.distributed.process_group import ProcessGroup

@@ -13,7 +13,7 @@ from finetune_trainer.contract.layout import CACHE_ROOT
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.progress.reporter import Clock, Reporter
 from finetune_trainer.storage.base import OpenStore
-from finetune_trainer.storage.patience import Patience
+from finetune_trainer.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
@@ -35,7 +35,7 @@ class Context:
         stop: set it to end the run at the next step boundary.
         clock: seconds, for rates and estimates.
         now: the time of day, for the manifest.
-        patience: with storage that does not answer, once the adapter is there to be put.
+        retry: when storage that does not answer is asked again, once the adapter is there to be put.
         process_group: the other processes of this training; None for one that trains alone.
     """
 
@@ -48,7 +48,7 @@ class Context:
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    patience: Patience = field(default_factory=Patience)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     process_group: "ProcessGroup | None" = None
 
     def raise_if_stopping(self) -> None:

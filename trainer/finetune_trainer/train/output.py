@@ -101,8 +101,8 @@ def publish_output(
         )
 
     mode, uploaded = recipe.output.on_existing, context.reporter.uploaded
-    publish(place, folders, describe, mode, uploaded, context.patience)
-    record = context.patience.call(lambda: committed_output(recipe, inputs.fingerprint, context.open_store))
+    publish(place, folders, describe, mode, uploaded, context.retry)
+    record = context.retry.call(lambda: committed_output(recipe, inputs.fingerprint, context.open_store))
     assert record is not None, "the manifest was written a moment ago"
     event("published", uri=record.uri, digest=record.digest, bytes=record.size_bytes)
     update_latest(recipe, record, facts, place.store)

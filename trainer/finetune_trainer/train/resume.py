@@ -13,7 +13,7 @@ from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 
-_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS = 60.0
 """With storage that does not answer: a pod that is told to go has two minutes."""
 
 
@@ -76,7 +76,7 @@ def checkpoint_store(recipe: Recipe, inputs: Inputs, context: Context) -> Checkp
         writer=context.writer,
         versions=shaping_versions(),
         now=context.now,
-        patience=replace(context.patience, seconds=min(context.patience.seconds, _PATIENCE_SECONDS)),
+        retry=replace(context.retry, seconds=min(context.retry.seconds, _RETRY_SECONDS)),
     )
 
 
