@@ -1,5 +1,5 @@
--- Health of a FineTuneJob for Argo CD. The kind follows kstatus: observedGeneration -1 before the first look, Ready
--- and Succeeded Unknown until the end, Stalled only when nothing but a user's change can help.
+-- Health of a FineTuneJob for Argo CD. The kind follows kstatus: observedGeneration is -1 until the operator has seen
+-- the job, Ready and Succeeded are Unknown until the end, Stalled is True only when the user must change something.
 local function condition(type)
   for _, item in ipairs(obj.status.conditions or {}) do
     if item.type == type then
