@@ -90,15 +90,32 @@ class Plane:
 
     def await_crd(self) -> None:
         """Until the API server serves FineTuneJobs; `kubectl wait` fails on a CRD that has no conditions yet."""
-        path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+
+        def established() -> bool:
+            crd = json.loads(self.kubectl("get", "crd", "finetunejobs.finetune.dev", "-o", "json"))
+            conditions = crd.get("status", {}).get("conditions") or []
+            return {"Established": "True"}.items() <= {item["type"]: item["status"] for item in conditions}.items()
+
         deadline = time.monotonic() + 60
-        while self.kubectl("get", "crd", "finetunejobs.finetune.dev", "-o", path) != "True":
+        while not established():
             assert time.monotonic() < deadline, "the CRD is not established"
             time.sleep(0.1)
 
     def grant(self) -> None:
         """Gives the operator its rights, as they are shipped."""
         self.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
+
+    @contextmanager
+    def without_rules(self) -> Iterator[None]:
+        """Takes the rules over several fields out of the CRD, as if it were of an earlier version, until the end."""
+        rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"
+        patch = json.dumps([{"op": "remove", "path": rules}])
+        self.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", f"--patch={patch}")
+        try:
+            yield
+        finally:
+            crd = REPOSITORY / "manifests/crd/finetunejobs.yaml"
+            self.kubectl("apply", "--server-side", "--force-conflicts", "-f", crd)
 
     @contextmanager
     def may_only_list(self, namespace: str) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The controller on a real API server, with a policy of a few lines: one Job, and the end when it is done."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.manifests import child_job
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
+from finetune_operator.reconcile.reconcile import reconcile
 
 CONFIG = ReconcileConfig(preflight_image="operator:1", trainer_image="trainer:1")
 
@@ -311,25 +313,81 @@ async def test_a_refused_child_leaves_a_condition_and_comes_when_it_may(
     assert (await operator.status())["phase"] == "Starting"
 
 
-async def test_a_spec_of_a_later_version_is_told_in_the_status_and_stops_nothing(
-    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+async def test_a_spec_from_before_a_rule_ends_its_job_at_once_and_a_corrected_one_runs(
+    kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
-    raw = await admin.get(FINETUNEJOBS, namespace, "job")
-    raw["spec"]["training"]["optimiser"] = "later"  # the API server of today would refuse it
-    operator.cache = Cache()
-    operator.__post_init__()
-    operator.event_handler.finetunejob(None, raw)
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, preflight={"enabled": False}))
+    operator = Operator(kube, namespace, policy=reconcile)
+    await operator.resync.once()
+    await operator.look()
+    assert (await operator.status())["phase"] == "Starting"
+    with plane.without_rules():
+        await _patch(plane, namespace, {"model": {"sharding": "full"}})
+    await operator.resync.once()
     mark = plane.mark()
     for _ in range(2):
         assert await operator.look() is None
-        status = await operator.status()
-        version = (await admin.get(FINETUNEJOBS, namespace, "job"))["metadata"]["resourceVersion"]
-        raw = {**raw, "metadata": {**raw["metadata"], "resourceVersion": version}, "status": status}
-        operator.event_handler.finetunejob("MODIFIED", raw)
-    assert status["failure"]["reason"] == "InvalidSpec"
-    assert "spec.training.optimiser" in status["failure"]["message"]
-    assert status["observedGeneration"] == 1
-    assert len(plane.operator_writes(mark, namespace)) == 1
+        await operator.resync.once()
+    status = await operator.status()
+    assert (status["phase"], status["failure"]["reason"], status["observedGeneration"]) == ("Failed", "InvalidSpec", 2)
+    assert "spec.model.sharding: divides the weights over several processes" in status["failure"]["message"]
+    assert {"Finished": "True", "Succeeded": "False", "Stalled": "True"}.items() <= {
+        item["type"]: item["status"] for item in status["conditions"]
+    }.items()
+    assert "endTime" in status["attempts"][0]
+    assert plane.operator_writes(mark, namespace) == ["delete jobs job-train-1", "patch finetunejobs/status job"]
+
+    await _patch(plane, namespace, {"resources": {"gpus": 2}})
+    await operator.resync.once()
+    await operator.look()
+    assert (await operator.status())["phase"] == "Failed"  # an end is final until runToken changes
+    await _patch(plane, namespace, {"runToken": "again"})
+    await operator.resync.once()
+    await operator.look()
+    status = await operator.status()
+    assert (status["phase"], status["runToken"], status["attempt"]) == ("Starting", "again", 2)
+
+
+async def test_a_job_that_has_succeeded_stays_so_whatever_its_spec_becomes(
+    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    await operator.look()
+    await operator.complete_child(admin)
+    await operator.resync.once()
+    await operator.look()
+    with plane.without_rules():
+        await _patch(plane, namespace, {"model": {"sharding": "full"}})
+    await operator.resync.once()
+    await operator.look()
+    status = await operator.status()
+    assert (status["phase"], status["observedGeneration"]) == ("Succeeded", 2)
+
+
+async def test_a_spec_that_was_corrected_meanwhile_does_not_end_its_job(
+    operator: Operator, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    raw = await admin.get(FINETUNEJOBS, namespace, "job")
+    late = {**raw, "spec": {**raw["spec"], "training": {"optimiser": "later"}}}
+    operator.cache = Cache()
+    operator.__post_init__()
+    operator.event_handler.finetunejob(None, late)
+    mark = plane.mark()
+    assert await operator.look() is None
+    assert plane.operator_writes(mark, namespace) == []
+
+
+async def _patch(plane: Plane, namespace: str, spec: dict[str, Any]) -> None:
+    """A user's patch; a CRD that was just changed counts after a moment."""
+
+    async def patched() -> bool | None:
+        try:
+            patch = json.dumps({"spec": spec})
+            plane.kubectl("patch", "ftj", "job", "-n", namespace, "--type=merge", f"--patch={patch}")
+        except AssertionError:
+            return None
+        return True
+
+    await eventually_seen("the patch to be taken", patched)
 
 
 @pytest.mark.parametrize("managed_by", ["kueue.x-k8s.io/multikueue"])

@@ -129,12 +129,11 @@ class Controller:
             return None
         try:
             record, job, plan = await self._decide(record)
-            await self._carry_out(record, job, plan)
+            await self._carry_out(record, job.status, plan)
         except _NothingToDo:
             return None
-        except SpecError as error:
-            status = error_status.invalid_spec(record.raw_status(), record.generation, error, self._now())
-            await self._write_status(record, FineTuneJobStatus.model_validate(record.raw_status()), status)
+        except SpecError:
+            await self._end_invalid(record)
             return None
         return plan.requeue_after
 
@@ -159,7 +158,23 @@ class Controller:
         job = live.job()
         return live, job, self._policy(job, children, self._config, self._now())
 
-    async def _carry_out(self, record: FineTuneJobRecord, job: FineTuneJob, plan: Plan) -> None:
+    async def _end_invalid(self, record: FineTuneJobRecord) -> None:
+        """Ends a job whose spec is refused, by a live read: it may have been corrected meanwhile."""
+        live = await self._live.job(record)
+        if live is None or live.settled:
+            return
+        try:
+            live.job()
+        except SpecError as error:
+            status = FineTuneJobStatus.model_validate(live.raw_status())
+            children = await self._live.children(live)
+            plan = error_status.invalid_spec(status, live.generation, live.run_token, error, children, self._now())
+            await self._carry_out(live, status, plan)
+        else:
+            self._queue.add(live.key)
+
+    async def _carry_out(self, record: FineTuneJobRecord, status: FineTuneJobStatus, plan: Plan) -> None:
+        """Carries out a plan that was made for a job with that status."""
         for manifest in plan.apply:
             name = manifest["metadata"]["name"]
             try:
@@ -168,8 +183,8 @@ class Controller:
                 if manifest["kind"] == "Job" and isinstance(error, Invalid):
                     await self._remove_unrecorded(record, name)
                 child = f"{manifest['kind']} {name}"
-                refused = error_status.child_refused(plan.status, job.generation, child, error, self._now())
-                if await self._write_status(record, job.status, refused):
+                refused = error_status.child_refused(plan.status, record.generation, child, error, self._now())
+                if await self._write_status(record, status, refused):
                     await self._events.post(_regarding(record), [error_status.refusal_event(child, error)])
                 raise _ChildRefused(name, error) from None
             if manifest["kind"] == "Job":
@@ -180,7 +195,7 @@ class Controller:
                 await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
             except (NotFound, Conflict):
                 continue  # gone, or another one by now: either way the one that was meant is no more
-        if await self._write_status(record, job.status, plan.status):
+        if await self._write_status(record, status, plan.status):
             _log(record, plan)
             await self._events.post(_regarding(record), plan.events)
 

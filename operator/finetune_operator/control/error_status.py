@@ -5,39 +5,73 @@ A reconcile that fails must leave a condition behind, not just a line in the ope
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from finetune_operator.api.job import SpecError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
-from finetune_operator.reconcile.plan import Event, EventType
-from finetune_trainer.contract.failure import FailureReason
+from finetune_operator.reconcile.conditions import restamped
+from finetune_operator.reconcile.observed import Observed
+from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
+from finetune_trainer.contract.failure import FAILURES, FailureReason
 
 
-def invalid_spec(raw_status: Mapping[str, Any], generation: int, error: SpecError, now: datetime) -> FineTuneJobStatus:
-    """The status of a job whose spec this version does not understand: stalled until somebody changes it.
+def invalid_spec(
+    status: FineTuneJobStatus,
+    generation: int,
+    run_token: str | None,
+    error: SpecError,
+    observed: Observed,
+    now: datetime,
+) -> Plan:
+    """The end of a job whose spec is refused: Failed, with every problem, and without what still runs.
 
-    It is not finished: a corrected spec, or another version of the operator, goes on from here. The API server refuses
-    such specs, so this shows only when CRD and operator are of different versions.
+    The API server refuses such specs, so this ends only what was stored before a rule existed, or what belongs to
+    another version. As with every end, a corrected spec with another runToken runs.
+
+    Args:
+        status: the status as it is.
+        generation: the spec's.
+        run_token: the spec's, where it can be read.
+        error: what is wrong.
+        observed: the children.
+        now: the time.
     """
-    status = FineTuneJobStatus.model_validate(raw_status)
+    if status.is_true(ConditionType.FINISHED) and status.run_token == run_token:
+        # What has ended stays so, whatever is written into the spec later.
+        stamped = {"observed_generation": generation, "conditions": restamped(status, generation)}
+        return Plan(status=status.model_copy(update=stamped))
     reason = FailureReason.INVALID_RECIPE
-    message = _cut("The spec is not understood by this version of the operator: " + "; ".join(map(str, error.problems)))
+    message = _cut(f"{'; '.join(map(str, error.problems))}. {FAILURES[reason].remedy}")
     wanted = {
-        ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
-        ConditionType.READY: ConditionStatus.UNKNOWN,
+        ConditionType.SUCCEEDED: ConditionStatus.FALSE,
+        ConditionType.READY: ConditionStatus.FALSE,
+        ConditionType.FINISHED: ConditionStatus.TRUE,
         ConditionType.STALLED: ConditionStatus.TRUE,
     }
-    return status.model_copy(
+    ended = status.model_copy(
         update={
             "observed_generation": generation,
-            "phase": status.phase if status.attempt else Phase.PENDING,
+            "run_token": run_token,
+            "phase": Phase.FAILED,
+            "start_time": status.start_time or now,
+            "completion_time": now,
             "failure": Failure(reason=reason, message=message),
+            "output": None,
+            "attempts": [
+                item if item.end_time else item.model_copy(update={"end_time": now, "reason": reason, "counted": True})
+                for item in status.attempts
+            ],
             "conditions": _conditions(
                 status, wanted, reason, message, generation, now, without=ConditionType.RECONCILING
             ),
         }
+    )
+    running = (job for job in observed.jobs if not (job.complete or job.failed or job.deleting))
+    return Plan(
+        delete=tuple(Deletion(name=job.name, uid=job.uid) for job in running),
+        status=ended,
+        events=(Event(type=EventType.WARNING, reason=reason, message=message),),
     )
 
 

@@ -1,14 +1,17 @@
 """Statuses for what no policy can say."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from finetune_operator.api.job import SpecError, parse_job
 from finetune_operator.api.reasons import Reason
-from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
+from finetune_operator.api.status import Attempt, ConditionStatus, FineTuneJobStatus
 from finetune_operator.control.error_status import child_refused, invalid_spec
 from finetune_operator.kube.errors import Forbidden
+from finetune_operator.reconcile.observed import JobView, Observed
+from finetune_operator.reconcile.plan import Deletion
 from unit.control.builders import a_finetunejob
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -21,22 +24,60 @@ def spec_error() -> SpecError:
     return caught.value
 
 
-def test_an_invalid_spec_is_stalled_names_every_problem_and_is_not_finished() -> None:
-    status = invalid_spec({"observedGeneration": -1}, 3, spec_error(), NOW)
-    assert status.observed_generation == 3
+JOB = JobView(
+    namespace="team",
+    name="job-train-1",
+    uid="job-uid-1",
+    owner_uid="uid-1",
+    role="train",
+    attempt=1,
+    created=NOW,
+    complete=False,
+    failed=False,
+    failure_reason="",
+    failure_message="",
+    suspended=False,
+    deleting=False,
+)
+
+
+def test_an_invalid_spec_ends_the_job_with_every_problem_and_stops_what_runs() -> None:
+    running = FineTuneJobStatus(attempt=1, start_time=NOW, attempts=[Attempt(number=1, start_time=NOW)])
+    done = replace(JOB, name="job-preflight-1", uid="job-uid-0", complete=True)
+    plan = invalid_spec(running, 3, "again", spec_error(), Observed(jobs=(done, JOB)), NOW)
+    status = plan.status
+    assert (status.observed_generation, status.run_token, status.phase) == (3, "again", "Failed")
     assert status.failure is not None
     assert status.failure.reason == "InvalidSpec"
     assert "spec.training.learningRate" in status.failure.message
-    assert "spec.training.epoch" in status.failure.message
-    assert status.is_true("Stalled")
-    assert not status.is_true("Finished")
+    assert 'unknown field "spec.training.epoch"' in status.failure.message
+    assert [status.is_true(type_) for type_ in ("Finished", "Stalled", "Succeeded", "Ready")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert status.condition("Reconciling") is None
+    assert status.attempts[0].end_time == status.completion_time == NOW
+    assert plan.delete == (Deletion(name="job-train-1", uid="job-uid-1"),)
+    assert [event.reason for event in plan.events] == ["InvalidSpec"]
 
 
-def test_saying_it_again_changes_nothing() -> None:
-    first = invalid_spec({}, 3, spec_error(), NOW)
-    again = invalid_spec(first.to_dict(), 3, spec_error(), NOW + timedelta(hours=1))
-    assert again == first
+def test_what_has_ended_stays_so_and_is_said_of_the_new_generation() -> None:
+    first = invalid_spec(FineTuneJobStatus(), 3, None, spec_error(), Observed(), NOW).status
+    again = invalid_spec(first, 3, None, spec_error(), Observed(jobs=(JOB,)), NOW + timedelta(hours=1))
+    assert (again.status, again.delete, again.events) == (first, (), ())
+    later = invalid_spec(first, 4, None, spec_error(), Observed(), NOW + timedelta(hours=1)).status
+    assert later.observed_generation == 4
+    assert {item.observed_generation for item in later.conditions} == {4}
+    assert later.completion_time == NOW
+
+
+def test_another_run_token_with_a_spec_that_is_still_wrong_ends_once_more() -> None:
+    first = invalid_spec(FineTuneJobStatus(), 3, None, spec_error(), Observed(), NOW).status
+    again = invalid_spec(first, 4, "again", spec_error(), Observed(), NOW + timedelta(hours=1))
+    assert (again.status.run_token, again.status.completion_time) == ("again", NOW + timedelta(hours=1))
+    assert len(again.events) == 1
 
 
 def test_a_refused_child_is_told_in_the_servers_words_and_only_once() -> None:

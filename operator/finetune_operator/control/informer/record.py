@@ -56,6 +56,12 @@ class FineTuneJobRecord:
         return self.namespace, self.uid
 
     @property
+    def run_token(self) -> str | None:
+        """spec.runToken, also of a spec that is refused; not to be asked of a settled one."""
+        token = json.loads(self.spec).get("runToken")
+        return token if isinstance(token, str) else None
+
+    @property
     def settled(self) -> bool:
         """Whether nothing but a change of the object itself can make work: there is no need to look."""
         return self.ignored or (self.finished and self.keeps_children)
