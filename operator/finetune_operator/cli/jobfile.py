@@ -44,6 +44,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> float | int:
+    """A number as JSON has it: kubectl sends 16.0 and 1e3 as 16 and 1000."""
+    value = float(loader.construct_yaml_float(node))
+    return int(value) if value.is_integer() and abs(value) < _JSON_WHOLE else value
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """A date, which is text to kubectl."""
+    return loader.construct_yaml_str(node)
+
+
+_JSON_WHOLE = 1e21
+"""From here on kubectl writes an exponent, which is no whole number."""
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+([.][0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
 )
