@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from finetune_trainer.contract.rule import Rule, Ruled, literal, matches, matching
-from finetune_trainer.contract.scalar import DnsLabel, ObjectName
+from finetune_trainer.contract.scalar import PLAIN_LINES, DnsLabel, ObjectName
 from finetune_trainer.contract.wire import Wire, map_list
 
 _KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -36,7 +36,7 @@ LabelValue = Annotated[
     matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
     Field(max_length=63),
 ]
-AnnotationValue = Annotated[str, Field(max_length=1024)]
+AnnotationValue = Annotated[str, PLAIN_LINES, Field(max_length=1024)]
 """Short, since the recipe shares the 262,144 bytes that Kubernetes allows a pod's annotations."""
 
 
@@ -162,11 +162,8 @@ class LocalObject(Wire):
     name: ObjectName = Field(description="Name of the object. Example: registry-credentials.")
 
 
-_RESERVED_ENV = (
-    "^(AWS_|KUBEFLOW_|KUBERNETES_|PYTHON|LD_|NVIDIA_|CUDA_VISIBLE|"
-    "FINETUNE_(RECIPE|WORK|TERMINATION|STORAGE|HUB|POD|NODES|MASTER)|JOB_COMPLETION|(PATH|HOME|TMPDIR|USER)$)"
-)
-_HUB_ENV = "^(HF_|HUGGING|TRANSFORMERS_|SSL_CERT_)"
+def _reserved(beginnings: str, instead: str) -> Rule[str]:
+    return matching(f"^({beginnings})", f"this variable belongs to the trainer: {instead}", negated=True)
 
 
 class EnvVar(Wire):
@@ -175,20 +172,26 @@ class EnvVar(Wire):
     name: Annotated[
         str,
         matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name: letters, digits and '_'"),
-        matching(
-            _RESERVED_ENV,
-            "this variable belongs to the trainer: use the field of the spec that sets it",
-            negated=True,
+        _reserved(
+            "AWS_|FINETUNE_STORAGE",
+            "keys go into storage.secretRef, the rest into storage.endpoint, storage.region and storage.caBundle",
         ),
-        matching(
-            _HUB_ENV,
-            "this variable belongs to the trainer: the Hub's token goes into model.tokenSecretRef; a mirror and its "
-            "certificates are the administrator's (Helm: hub.endpoint, hub.caBundle)",
-            negated=True,
+        _reserved(
+            "HF_|HUGGING|TRANSFORMERS_|SSL_CERT_|FINETUNE_HUB",
+            "the Hub's token goes into model.tokenSecretRef; a mirror and its certificates are the administrator's "
+            "(Helm: hub.endpoint, hub.caBundle)",
+        ),
+        _reserved("CUDA_VISIBLE|NVIDIA_", "resources.gpus sets it"),
+        _reserved("FINETUNE_(NODES|MASTER)|JOB_COMPLETION", "resources.nodes sets it"),
+        _reserved(
+            "KUBEFLOW_|KUBERNETES_|PYTHON|LD_|FINETUNE_(RECIPE|WORK|TERMINATION|POD)|(PATH|HOME|TMPDIR|USER)$",
+            "no field sets it, remove it",
         ),
         Field(max_length=128),
     ] = Field(description="Name. Reserved names are refused. Example: NCCL_DEBUG.")
-    value: Annotated[str, Field(max_length=4096)] = Field("", description="Value. Default: empty. Example: WARN.")
+    value: Annotated[str, PLAIN_LINES, Field(max_length=4096)] = Field(
+        "", description="Value. Default: empty. Example: WARN."
+    )
 
 
 def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:

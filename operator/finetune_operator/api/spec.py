@@ -4,6 +4,7 @@ This is the only source of the CRD. Sections that shape the result are immutable
 the work runs may change and takes effect at the next attempt.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
@@ -28,6 +29,7 @@ from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.recipe import RunToken
 from finetune_trainer.contract.rule import with_rules
 from finetune_trainer.contract.rules import CLUSTER_RULES, RULES
+from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.wire import Wire
 
 
@@ -68,16 +70,29 @@ class Retention(Wire):
     )
 
 
-IMMUTABLE = ("model", "dataset", "lora", "training", "evaluation", "checkpoint", "output", "storage", "profile")
-"""Sections that shape the result."""
+IMMUTABLE = ("dataset", "lora", "training", "evaluation", "output", "profile")
+"""Sections that shape the result. How storage is reached and where checkpoints go is none of them."""
+
+MUTABLE_OF_MODEL = ("token_secret_ref", "cache")
+"""Fields of the model that only say how it is fetched."""
 
 
-def _immutable(section: str) -> dict[str, str]:
+def _immutable(path: str, *, optional: bool = False) -> dict[str, str]:
+    same = f"self.{path} == oldSelf.{path}"
+    if optional:
+        same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || {same})"
     return {
-        "rule": f"self.{section} == oldSelf.{section}",
-        "message": f"{section} is immutable, since it shapes the result: create a FineTuneJob with another name",
-        "fieldPath": f".{section}",
+        "rule": same,
+        "message": f"{path} is immutable, since it shapes the result: create a FineTuneJob with another name",
+        "fieldPath": f".{path}",
     }
+
+
+def _immutables() -> Iterator[dict[str, str]]:
+    for name, field in ModelSpec.model_fields.items():
+        if name not in MUTABLE_OF_MODEL:
+            yield _immutable(f"model.{field.alias}", optional=not field.is_required() and field.default is None)
+    yield from map(_immutable, IMMUTABLE)
 
 
 _MANAGED_BY = {
@@ -89,7 +104,7 @@ _MANAGED_BY = {
 
 def _with_rules(schema: dict[str, Any]) -> None:
     """Adds what the API server holds: old against new, which nobody else can see, and the rules of the contract."""
-    changes = [*(_immutable(section) for section in IMMUTABLE), _MANAGED_BY]
+    changes = [*_immutables(), _MANAGED_BY]
     schema.update(with_rules({**schema, "x-kubernetes-validations": changes}, (*RULES, *CLUSTER_RULES)))
 
 
@@ -146,7 +161,7 @@ class FineTuneJobSpec(Wire):
         le=86_400,
         description="Seconds without progress after which an attempt counts as stalled. Default: no limit.",
     )
-    managed_by: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
+    managed_by: Annotated[str, PLAIN, Field(min_length=1, max_length=63)] | None = Field(
         None,
         description="Controller that manages this job. With another value than finetune.dev/operator this operator "
         "ignores the job. Default: finetune.dev/operator.",

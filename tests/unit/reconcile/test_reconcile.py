@@ -1,10 +1,12 @@
 """The policy, one behaviour a test: what a job does when its children do this and that."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import ConditionStatus
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
@@ -598,3 +600,22 @@ def test_a_child_that_somebody_else_suspends_is_shown_as_that() -> None:
     world.run()
     world.step()
     assert world.status.phase == "Running"
+
+
+def test_the_next_attempt_reaches_storage_as_the_job_says_by_then() -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"backoffSeconds": 0}))
+    world.step()
+    world.finish("boom", exit_code=1)
+    world.step()
+    storage = {"secretRef": {"name": "right"}, "endpoint": "https://minio:9000"}
+    sections = {"storage": storage, "checkpoint": {"uri": "s3://scratch/checkpoints"}}
+    spec = a_job(preflight={"enabled": False}, retry={"backoffSeconds": 0}, **sections).spec
+    world.job = replace(world.job, spec=spec)
+    world.step()
+    template = world.manifests["support-bot-train-2"]["spec"]["template"]
+    recipe = json.loads(template["metadata"]["annotations"][names.RECIPE_ANNOTATION])
+    assert recipe["storage"] | storage == recipe["storage"]
+    assert recipe["checkpoint"]["uri"] == "s3://scratch/checkpoints"
+    assert {"secretName": "right"}.items() <= next(
+        volume["secret"].items() for volume in template["spec"]["volumes"] if volume["name"] == "storage-secret"
+    )

@@ -31,6 +31,8 @@ PLAIN_LINES = matching(
 )
 """Text that may have several lines and tabs."""
 
+SECRET_KEY = matching("^[-._a-zA-Z0-9]+$", "must be a Secret's key: letters, digits, '-', '_' and '.'")
+
 DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 DnsLabel = Annotated[

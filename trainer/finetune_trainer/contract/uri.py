@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.contract.rule import matching
+from finetune_trainer.contract.scalar import PLAIN
 
 
 class Scheme(StrEnum):
@@ -47,7 +48,7 @@ class Uri:
         return Uri(scheme=self.scheme, authority=self.authority, path=path)
 
 
-_BUCKET = "[a-z0-9][a-z0-9.-]*[a-z0-9]"
+_BUCKET = "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _CLAIM = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _REPO = "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 
@@ -78,7 +79,13 @@ def scheme_of(text: str | None) -> Scheme | None:
 
 _NO_CLIMBING = matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
 
-HubRevision = Annotated[str, Field(min_length=1, max_length=128)]
+_BUCKET_NAME = matching(
+    "^s3://([^/]{1,2}|[^/]{64,})(/|$)",
+    "a bucket's name has 3 to 63 characters: write the name of a bucket after s3://",
+    negated=True,
+)
+
+HubRevision = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
 """Branch, tag or commit of a Hub repository."""
 ModelUri = Annotated[
     str,
@@ -86,7 +93,9 @@ ModelUri = Annotated[
         f"^(hf://{_REPO}|s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be hf://org/name, s3://bucket/prefix or pvc://claim/path (file:///path in a local run)",
     ),
+    _BUCKET_NAME,
     _NO_CLIMBING,
+    PLAIN,
     Field(max_length=1024),
 ]
 DatasetUri = Annotated[
@@ -95,7 +104,9 @@ DatasetUri = Annotated[
         f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
     ),
+    _BUCKET_NAME,
     _NO_CLIMBING,
+    PLAIN,
     Field(max_length=1024),
 ]
 CacheUri = Annotated[
@@ -105,6 +116,7 @@ CacheUri = Annotated[
         "must be pvc://claim or pvc://claim/path (file:///path in a local run)",
     ),
     _NO_CLIMBING,
+    PLAIN,
     Field(max_length=1024),
 ]
 OutputUri = Annotated[
@@ -113,6 +125,8 @@ OutputUri = Annotated[
         f"^(s3://{_BUCKET}(/.*)?|file:///.+)$",
         "must be s3://bucket/prefix (file:///path in a local run)",
     ),
+    _BUCKET_NAME,
     _NO_CLIMBING,
+    PLAIN,
     Field(max_length=1024),
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.contract.rule import decimal, matching
-from finetune_trainer.contract.scalar import DECIMAL_LENGTH
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH, PLAIN, PLAIN_LINES
 from finetune_trainer.contract.uri import DatasetUri
 from finetune_trainer.contract.wire import Wire
 
@@ -52,7 +52,7 @@ class Switch(StrEnum):
     DISABLED = "disabled"
 
 
-Column = Annotated[str, Field(min_length=1, max_length=128)]
+Column = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
 
 
 class Fields(Wire):
@@ -140,6 +140,7 @@ ChatTemplateText = Annotated[
         f"^({'|'.join(CHAT_TEMPLATES)})$|[{{][{{%]",
         f"must be one of {', '.join(CHAT_TEMPLATES)}, or inline Jinja with its braces",
     ),
+    PLAIN_LINES,
     Field(min_length=1, max_length=16384),
 ]
 

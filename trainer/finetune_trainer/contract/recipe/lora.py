@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.contract.rule import decimal
-from finetune_trainer.contract.scalar import DECIMAL_LENGTH
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH, PLAIN
 from finetune_trainer.contract.uri import HubRevision, ModelUri
 from finetune_trainer.contract.wire import Wire
 
@@ -35,7 +35,7 @@ Dropout = Annotated[
     decimal('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
     Field(max_length=DECIMAL_LENGTH),
 ]
-ModuleName = Annotated[str, Field(min_length=1, max_length=128)]
+ModuleName = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
 
 
 class LoraSpec(Wire):

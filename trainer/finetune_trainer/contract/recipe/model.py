@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.scalar import ObjectName
+from finetune_trainer.contract.scalar import SECRET_KEY, ObjectName
 from finetune_trainer.contract.uri import CacheUri, HubRevision, ModelUri
 from finetune_trainer.contract.wire import Wire
 
@@ -77,7 +77,7 @@ class SecretKeyRef(Wire):
     """One key of a Secret in the job's namespace. It is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: hub-token.")
-    key: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+    key: Annotated[str, SECRET_KEY, Field(min_length=1, max_length=253)] = Field(
         "token", description="Key in the Secret that holds the value. Default: token."
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.contract.rule import matching
-from finetune_trainer.contract.scalar import ObjectName
+from finetune_trainer.contract.scalar import PLAIN, PLAIN_LINES, ObjectName
 from finetune_trainer.contract.uri import OutputUri
 from finetune_trainer.contract.wire import Wire
 
@@ -77,7 +77,10 @@ class SecretRef(Wire):
 
 
 class StorageSpec(Wire):
-    """How object storage is reached. Without a Secret the pod's own identity is used."""
+    """How object storage is reached. Without a Secret the pod's own identity is used.
+
+    It may change at any time, and counts from the next attempt on.
+    """
 
     secret_ref: SecretRef | None = Field(
         None,
@@ -92,6 +95,12 @@ class StorageSpec(Wire):
                 "^https?://[^/ ]+$",
                 "must be http://host[:port] or https://host[:port], without a path",
             ),
+            matching(
+                "@",
+                "must not hold a user or password: put the keys into a Secret, and name it in storage.secretRef",
+                negated=True,
+            ),
+            PLAIN,
             Field(max_length=512),
         ]
         | None
@@ -117,7 +126,7 @@ class StorageSpec(Wire):
         description="When requests carry checksums: whenSupported, or whenRequired for older S3-compatible servers. "
         "Default: whenSupported.",
     )
-    ca_bundle: Annotated[str, Field(min_length=1, max_length=65_536)] | None = Field(
+    ca_bundle: Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=65_536)] | None = Field(
         None,
         description="PEM certificates to check the endpoint's certificate with. Default: the system's.",
     )

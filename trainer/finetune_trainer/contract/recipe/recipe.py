@@ -10,6 +10,7 @@ from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
+from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.wire import Wire
 
 
@@ -22,7 +23,7 @@ class JobIdentity(Wire):
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
 
 
-RunToken = Annotated[str, Field(min_length=1, max_length=64)]
+RunToken = Annotated[str, PLAIN, Field(min_length=1, max_length=64)]
 
 
 class Recipe(Wire):

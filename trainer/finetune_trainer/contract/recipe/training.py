@@ -7,7 +7,7 @@ from pydantic import Field
 
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.rule import decimal
-from finetune_trainer.contract.scalar import DECIMAL_LENGTH, Decimal
+from finetune_trainer.contract.scalar import DECIMAL_LENGTH, PLAIN_LINES, Decimal
 from finetune_trainer.contract.uri import OutputUri
 from finetune_trainer.contract.wire import Wire
 
@@ -189,7 +189,7 @@ class EvaluationSpec(Wire):
     gate: Gate | None = Field(None, description="What the adapter must reach. Needs dataset.validation. Default: none.")
     sample_prompts: (
         Annotated[
-            list[Annotated[str, Field(min_length=1, max_length=2000)]],
+            list[Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=2000)]],
             Field(min_length=1, max_length=16),
         ]
         | None
@@ -224,5 +224,6 @@ class CheckpointSpec(Wire):
     keep: int = Field(2, ge=1, le=100, description="How many of the newest checkpoints are kept. Default: 2.")
     uri: OutputUri | None = Field(
         None,
-        description="Prefix for checkpoints. Default: output.uri. Example: s3://scratch/checkpoints.",
+        description="Prefix for checkpoints. A change counts from the next attempt on. That attempt looks for "
+        "checkpoints there only, so it may start anew. Default: output.uri. Example: s3://scratch/checkpoints.",
     )
