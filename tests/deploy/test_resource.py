@@ -203,7 +203,7 @@ def test_columns_short_name_and_categories(server: Server) -> None:
 
 def test_explain_says_meaning_and_default(server: Server) -> None:
     said = " ".join(server.kubectl("explain", "ftj.spec.lora").split())
-    assert "Rank of the adapter matrices (r). Default: 16." in said
+    assert "Rank (r): the size of the adapter's matrices. Default: 16." in said
     assert "enum: lora, rslora, dora" in said
 
 
