@@ -34,7 +34,7 @@ app.kubernetes.io/component: operator
   verbs: [get, list, watch]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # To set blockOwnerDeletion where OwnerReferencesPermissionEnforcement is on.
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/finalizers]
@@ -48,7 +48,7 @@ app.kubernetes.io/component: operator
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end }}

@@ -27,7 +27,7 @@ from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeErro
 from finetune_operator.kube.events import EventRecorder, Regarding
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import Observed, job_view
-from finetune_operator.reconcile.plan import EventType, Plan
+from finetune_operator.reconcile.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -257,9 +257,7 @@ def _log(record: FineTuneJobRecord, plan: Plan) -> None:
     """One line for each event of a job's life: its attempts' starts and ends, refusals, retries, its own end."""
     for event in plan.events:
         context = {"job": "/".join(record.key), "phase": str(plan.status.phase), "reason": event.reason}
-        logger.log(
-            logging.WARNING if event.type is EventType.WARNING else logging.INFO, "%s", event.message, extra=context
-        )
+        logger.info("%s", event.message, extra=context)  # the job's trouble is none of the operator's
 
 
 def _acts(job: FineTuneJob, plan: Plan) -> bool:

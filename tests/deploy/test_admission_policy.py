@@ -1,0 +1,135 @@
+"""What a thief of the operator's token may create: a table of attacks on a real API server, each refused.
+
+The policy is off for everybody else, and lets through what the operator itself makes.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from deploy.rendering import NAMESPACE, kustomize
+from deploy.server import RefusedError, Server, job
+from finetune_operator.api.job import parse_job
+from finetune_operator.config import read_config
+from finetune_operator.reconcile.manifests import child_job
+from localcluster.waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+Manifest = dict[str, Any]
+Attack = Callable[[Manifest], object]
+
+OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
+USER = f"--as=system:serviceaccount:{NAMESPACE}:finetune-operator"
+POLICY = "finetune-operator-children"
+
+
+def pod(manifest: Manifest) -> Manifest:
+    spec: Manifest = manifest["spec"]["template"]["spec"]
+    return spec
+
+
+def container(manifest: Manifest) -> Manifest:
+    first: Manifest = pod(manifest)["containers"][0]
+    return first
+
+
+HOST_PATH = {"name": "host", "hostPath": {"path": "/"}}
+API_TOKEN = {"name": "api", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+CONFIG_MAP = {"name": "other", "configMap": {"name": "kube-root-ca.crt"}}
+
+ATTACKS: dict[str, Attack] = {
+    "privileged": lambda it: container(it)["securityContext"].update(privileged=True, allowPrivilegeEscalation=True),
+    "escalation": lambda it: container(it)["securityContext"].update(allowPrivilegeEscalation=True),
+    "no security context": lambda it: container(it).pop("securityContext"),
+    "more capabilities": lambda it: container(it)["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+    "no dropped capabilities": lambda it: container(it)["securityContext"].pop("capabilities"),
+    "root": lambda it: pod(it)["securityContext"].update(runAsNonRoot=False, runAsUser=0),
+    "no seccomp": lambda it: pod(it)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+    "host network": lambda it: pod(it).update(hostNetwork=True),
+    "host PID": lambda it: pod(it).update(hostPID=True),
+    "host IPC": lambda it: pod(it).update(hostIPC=True),
+    "host path": lambda it: pod(it)["volumes"].append(HOST_PATH),
+    "API token by projection": lambda it: pod(it)["volumes"].append(API_TOKEN),
+    "API token by automount": lambda it: pod(it).update(automountServiceAccountToken=True),
+    "config map": lambda it: pod(it)["volumes"].append(CONFIG_MAP),
+    "another account": lambda it: pod(it).update(serviceAccountName="builder"),
+    "another image": lambda it: container(it).update(image="evil:1"),
+    "second container": lambda it: pod(it)["containers"].append({**container(it), "name": "second", "image": "evil:1"}),
+    "init container": lambda it: pod(it).update(initContainers=[{"name": "first", "image": "evil:1"}]),
+    "no owner": lambda it: it["metadata"].pop("ownerReferences"),
+    "owner of another kind": lambda it: it["metadata"]["ownerReferences"][0].update(apiVersion="v1", kind="Pod"),
+    "owner that does not control": lambda it: it["metadata"]["ownerReferences"][0].update(controller=False),
+    "another owner than the label says": lambda it: it["metadata"]["ownerReferences"][0].update(uid="other"),
+    "other labels": lambda it: it["metadata"].update(labels={"app": "other"}),
+}
+
+
+@pytest.fixture(scope="module")
+def policed(control_plane: Server) -> Server:
+    """The API server with the operator's manifests; no pod of the Deployment ever runs."""
+    objects = [item for key, item in kustomize("default").items() if key[0] != "CustomResourceDefinition"]
+    control_plane.kubectl("create", "namespace", NAMESPACE)
+    control_plane.apply({"apiVersion": "v1", "kind": "List", "items": objects})
+    foreign = {**_foreign(), "metadata": {"name": "foreign", "namespace": "default"}}
+
+    def in_force() -> bool:
+        """A policy counts some time after it was created."""
+        try:
+            control_plane.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(foreign))
+        except RefusedError as error:
+            return POLICY in str(error)
+        return False
+
+    wait_for("the policy to be in force", in_force, timeout=60)
+    control_plane.apply(foreign)
+    return control_plane
+
+
+def _foreign() -> Manifest:
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "image"}]}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": template}}
+
+
+def made(role: str = "train", **spec: Any) -> Manifest:
+    """The Job that the operator makes, with the environment of its Deployment."""
+    [operator] = kustomize("default")[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item.get("value", "") for item in operator["env"]}
+    config = read_config(environment, fallback_identity="me")
+    raw = job(spec)
+    now = datetime.now(UTC).isoformat()
+    raw["metadata"].update(uid="3f2a9c0d-0000-4000-8000-000000000000", creationTimestamp=now)
+    manifest = child_job(parse_job(raw), config.reconcile, role, 1)
+    return copy.deepcopy(manifest)
+
+
+@pytest.mark.parametrize(
+    ("role", "spec"),
+    [
+        ("train", {}),
+        ("preflight", {}),
+        ("train", {"storage.secretRef": {"name": "keys"}, "model.tokenSecretRef": {"name": "hub"}}),
+        ("train", {"model.uri": "pvc://models/llama", "resources.nodes": 2, "storage.secretRef": {"name": "keys"}}),
+    ],
+)
+def test_what_the_operator_makes_is_let_through(policed: Server, role: str, spec: dict[str, Any]) -> None:
+    policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(made(role, **spec)))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_with_the_operators_token_is_refused(policed: Server, name: str) -> None:
+    manifest = made()
+    ATTACKS[name](manifest)
+    with pytest.raises(RefusedError, match=POLICY):
+        policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
+    policed.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))  # the administrator may
+
+
+@pytest.mark.parametrize("verb", [["delete", "job/foreign"], ["label", "job/foreign", "a=b"]], ids=["delete", "change"])
+def test_jobs_of_others_are_not_touched(policed: Server, verb: list[str]) -> None:
+    with pytest.raises(RefusedError, match=POLICY):
+        policed.kubectl(*verb, "--dry-run=server", USER, "--namespace=default")
