@@ -82,6 +82,39 @@ def test_the_index_leads_to_every_page() -> None:
     assert pages - listed == set()
 
 
+def test_every_decision_is_in_their_index_and_has_all_parts() -> None:
+    records = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs/adr").glob("[0-9]*.md")}
+    assert set(links(TEXTS["docs/adr/README.md"])) >= set(records)
+    for name, text in records.items():
+        parts = ["Context", "Decision", "Consequences", "Alternatives rejected"]
+        assert re.findall(r"^## (.+)$", text, re.MULTILINE) == parts, name
+        assert len(text.splitlines()) < 60, name
+
+
+def packages() -> set[str]:
+    """The packages of operator and trainer, by their folders: `trainer/finetune_trainer/data/templates/`."""
+    found = (path for top in ("operator", "trainer") for path in (ROOT / top).glob("*/**/__init__.py"))
+    return {f"{path.parent.relative_to(ROOT)}/" for path in found}
+
+
+def listed_packages() -> set[str]:
+    """The packages in the tree of docs/architecture.md, whose indentation says what lies in what."""
+    tree = TEXTS["docs/architecture.md"].partition("\n## Parts\n")[2].partition("```\n")[2].partition("```")[0]
+    found: set[str] = set()
+    above: list[str] = []
+    for indent, name in re.findall(r"^((?:  )*)([\w/]+/)(?= |$)", tree, re.MULTILINE):
+        above[len(indent) // 2 :] = [name]
+        found.add("".join(above))
+    return found
+
+
+def test_every_package_is_in_the_architecture_and_in_its_picture() -> None:
+    assert listed_packages() == packages()
+    [picture] = re.findall(r"^```mermaid\n(.*?)^```", TEXTS["docs/architecture.md"], re.DOTALL | re.MULTILINE)
+    drawn = set(re.findall(r'\["([\w/]+/)"\]', picture))
+    assert drawn == {name.split("/", 2)[2] for name in packages()} - {""}
+
+
 def test_every_job_is_valid() -> None:
     found = jobs()
     assert {name for name, _ in found} >= {"README.md", "docs/writing-a-job.md"}
