@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT
 from finetune_operator.reconcile.config import ReconcileConfig
 
 MAX_BUNDLE = 65_536
@@ -95,6 +96,8 @@ class Config(BaseModel):
         progress_url: base URL of the progress server as pods reach it; empty turns reports off.
         service_accounts: names that spec.scheduling.serviceAccountName may take; an empty list allows none.
         allow_remote_code: whether model.trustRemoteCode may be true.
+        job_env, job_annotations: names that jobs may set beside those of reconcile.allowlist; one that ends in `*`
+            stands for all that begin so.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
         hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
         watch_namespaces: namespaces that are served; empty for all.
@@ -116,6 +119,8 @@ class Config(BaseModel):
     progress_url: Url = Field("", alias="FINETUNE_PROGRESS_URL")
     service_accounts: Words = Field(("default",), alias="FINETUNE_SERVICE_ACCOUNTS")
     allow_remote_code: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_ALLOW_REMOTE_CODE")
+    job_env: Words = Field((), alias="FINETUNE_JOB_ENV")
+    job_annotations: Words = Field((), alias="FINETUNE_JOB_ANNOTATIONS")
     hub_endpoint: Url = Field("", alias="FINETUNE_HUB_ENDPOINT")
     hub_ca_bundle: Annotated[str, _parsed(_certificates)] = Field("", alias="FINETUNE_HUB_CA_BUNDLE")
     watch_namespaces: Words = Field((), alias="FINETUNE_WATCH_NAMESPACES")
@@ -140,6 +145,8 @@ class Config(BaseModel):
             progress_url=self.progress_url,
             service_accounts=frozenset(self.service_accounts),
             allow_remote_code=self.allow_remote_code,
+            environment=ENVIRONMENT.plus(self.job_env),
+            annotations=ANNOTATIONS.plus(self.job_annotations),
             hub_endpoint=self.hub_endpoint,
             hub_ca_bundle=self.hub_ca_bundle,
         )

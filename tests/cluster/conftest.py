@@ -85,7 +85,9 @@ def shared_lab(target: Target, bucket: str) -> Iterator[Lab]:
 def scripted(target: Target) -> Iterator[None]:
     """The operator starts the scripted trainer instead of the real one, for a module's tests."""
     installation.set_environment(
-        target, FINETUNE_TRAINER_IMAGE=target.image(f"finetune-scripted-trainer:{__version__}")
+        target,
+        FINETUNE_TRAINER_IMAGE=target.image(f"finetune-scripted-trainer:{__version__}"),
+        FINETUNE_JOB_ENV="FINETUNE_SCENARIO",
     )
     yield
     installation.set_environment(target, FINETUNE_TRAINER_IMAGE=target.image(f"finetune-trainer:{__version__}"))

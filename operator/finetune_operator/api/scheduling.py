@@ -244,7 +244,7 @@ class Scheduling(Wire):
     annotations: Annotated[dict[str, AnnotationValue], Field(max_length=32), _LABEL_KEYS, _OWN_KEYS] | None = Field(
         None,
         description="Annotations added to the pods; those of the operator and of GitOps tools are refused. "
-        "Default: none. Example: {example.com/cost-centre: '42'}.",
+        "Default: none. Example: {karpenter.sh/do-not-disrupt: 'true'}.",
     )
     env: Annotated[list[EnvVar], Field(max_length=64), AfterValidator(_distinct_names)] | None = Field(
         None,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT, AllowList
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileConfig:
@@ -14,6 +16,8 @@ class ReconcileConfig:
         progress_url: base URL of the progress server as pods reach it, without a trailing slash; empty turns it off.
         service_accounts: names that spec.scheduling.serviceAccountName may take.
         allow_remote_code: whether model.trustRemoteCode may be true.
+        environment: variables that spec.scheduling.env may set.
+        annotations: annotations that spec.scheduling.annotations may set.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
         hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
     """
@@ -24,5 +28,7 @@ class ReconcileConfig:
     progress_url: str = ""
     service_accounts: frozenset[str] = frozenset({"default"})
     allow_remote_code: bool = False
+    environment: AllowList = ENVIRONMENT
+    annotations: AllowList = ANNOTATIONS
     hub_endpoint: str = ""
     hub_ca_bundle: str = ""

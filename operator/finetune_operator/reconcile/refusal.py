@@ -38,7 +38,20 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
                 "remove the field, or use a model that transformers supports without it",
             )
         )
+    scheduling = job.spec.scheduling
+    for index, variable in enumerate(scheduling.env or ()):
+        if variable.name not in config.environment:
+            path = f"spec.scheduling.env[{index}].name"
+            problems.append(Problem(path=path, value=shown(variable.name), message=_not_allowed("variable", "ENV")))
+    for key in scheduling.annotations or ():
+        if key not in config.annotations:
+            message = _not_allowed("annotation", "ANNOTATIONS")
+            problems.append(Problem(path="spec.scheduling.annotations", value=shown(key), message=message))
     return problems
+
+
+def _not_allowed(kind: str, variable: str) -> str:
+    return f"jobs may not set this {kind}: remove it, or ask the administrator to allow it (FINETUNE_JOB_{variable})"
 
 
 def not_yet(spec: FineTuneJobSpec) -> list[Problem]:

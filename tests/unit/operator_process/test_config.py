@@ -33,6 +33,8 @@ def test_everything_can_be_set() -> None:
             "POD_NAME": "operator-0",
             "FINETUNE_LOG_LEVEL": "WARNING",
             "FINETUNE_HTTP_PORT": "9090",
+            "FINETUNE_JOB_ENV": "TEAM_*",
+            "FINETUNE_JOB_ANNOTATIONS": "example.com/team",
         },
         fallback_identity="me",
     )
@@ -40,6 +42,8 @@ def test_everything_can_be_set() -> None:
     assert config.reconcile.progress_url == "http://operator.svc:8080"
     assert config.reconcile.service_accounts == {"trainer", "default"}
     assert config.reconcile.allow_remote_code
+    assert "TEAM_NAME" in config.reconcile.environment
+    assert "example.com/team" in config.reconcile.annotations
     assert config.reconcile.hub_endpoint == "https://hub.example.com/mirror"
     assert config.watch_namespaces == ("a", "b")
     assert (config.workers, config.resync_seconds, config.http_port) == (4, 60.0, 9090)
