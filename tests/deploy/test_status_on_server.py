@@ -11,8 +11,6 @@ from deploy.server import Server, job
 from finetune_operator.api.reasons import Phase
 from finetune_operator.api.status import (
     MAX_ATTEMPTS_KEPT,
-    MAX_MESSAGE,
-    MAX_SHORT,
     Attempt,
     Condition,
     ConditionStatus,
@@ -22,6 +20,7 @@ from finetune_operator.api.status import (
     PreflightStatus,
     ProgressStatus,
 )
+from finetune_trainer.contract.text import MAX_MESSAGE, MAX_TEXT
 
 pytestmark = pytest.mark.cluster
 
@@ -81,7 +80,7 @@ FULL = FineTuneJobStatus(
         memory_estimate_bytes=BIG,
         bytes_downloaded=BIG,
         bytes_uploaded=BIG,
-        waiting_for="é" * MAX_SHORT,
+        waiting_for="é" * MAX_TEXT,
         heartbeat_time=NOW,
     ),
     preflight=PreflightStatus(

@@ -9,14 +9,13 @@ from pydantic import Field
 from finetune_operator.api.reasons import Phase
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import OutputRecord
+from finetune_trainer.contract.text import MAX_MESSAGE, MAX_METRICS, MAX_MODULES, MAX_TEXT
 from finetune_trainer.contract.wire import TolerantWire, map_list
 
 MAX_ATTEMPTS_KEPT = 10
-MAX_MESSAGE = 4096
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
-MAX_SHORT = 1024
-ShortText = Annotated[str, Field(max_length=MAX_SHORT)]
+ShortText = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class ConditionStatus(StrEnum):
@@ -104,7 +103,7 @@ class ProgressStatus(TolerantWire):
             memory_estimate_bytes=record.memory_estimate_bytes,
             bytes_downloaded=record.bytes_downloaded,
             bytes_uploaded=record.bytes_uploaded,
-            waiting_for=None if record.waiting_for is None else record.waiting_for[:MAX_SHORT],
+            waiting_for=None if record.waiting_for is None else record.waiting_for[:MAX_TEXT],
             heartbeat_time=record.heartbeat_time,
         )
 
@@ -177,10 +176,10 @@ class OutputStatus(TolerantWire):
     size_bytes: int = Field(ge=0, description="Bytes of all files of the output.")
     base_model: ShortText = Field(description="The base model, as a server should name it.")
     rank: int = Field(ge=1, description="Rank of the adapter. A server's maximal LoRA rank must be at least this.")
-    target_modules: Annotated[list[ShortText], Field(max_length=256)] = Field(
+    target_modules: Annotated[list[ShortText], Field(max_length=MAX_MODULES)] = Field(
         default_factory=list, description="Modules that have an adapter."
     )
-    metrics: Annotated[dict[str, ShortText], Field(max_length=64)] = Field(
+    metrics: Annotated[dict[str, ShortText], Field(max_length=MAX_METRICS)] = Field(
         default_factory=dict, description="Final metrics, by name."
     )
 

@@ -8,12 +8,13 @@ from datetime import datetime
 
 from finetune_operator.api.job import SpecError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
-from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, Failure, FineTuneJobStatus
+from finetune_operator.api.status import Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.reconcile.conditions import restamped
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 from finetune_trainer.contract.failure import FAILURES, FailureReason
+from finetune_trainer.contract.text import MAX_MESSAGE
 
 
 def invalid_spec(

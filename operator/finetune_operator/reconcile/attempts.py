@@ -4,10 +4,11 @@ from datetime import datetime
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
-from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, MAX_MESSAGE, Attempt
+from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, Attempt
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.outcome import Ending
 from finetune_trainer.contract.failure import FAILURES, Policy
+from finetune_trainer.contract.text import MAX_MESSAGE
 
 
 def current(draft: Draft) -> Attempt | None:

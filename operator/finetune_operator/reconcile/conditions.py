@@ -7,8 +7,9 @@ makes a wave fail, so Ready and Succeeded are Unknown until the end.
 from collections.abc import Mapping
 
 from finetune_operator.api.reasons import ConditionType, Phase
-from finetune_operator.api.status import MAX_MESSAGE, Condition, ConditionStatus, FineTuneJobStatus
+from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
 from finetune_operator.reconcile.draft import Draft
+from finetune_trainer.contract.text import MAX_MESSAGE
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 

@@ -2,7 +2,6 @@
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import (
-    MAX_MESSAGE,
     ConditionStatus,
     Failure,
     OutputStatus,
@@ -16,6 +15,7 @@ from finetune_operator.reconcile.outcome import Ending, Passed
 from finetune_operator.reconcile.plan import EventType
 from finetune_trainer.contract.failure import FAILURES, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.contract.text import MAX_MESSAGE
 
 WARNING = EventType.WARNING
 

@@ -5,12 +5,12 @@ manifest's own place, so a copied run can be checked where it lies.
 """
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from finetune_trainer.contract.history import LossSummary
-from finetune_trainer.contract.text import MAX_INTEGER, MAX_TEXT, Count, Line, RelativePath, printable
+from finetune_trainer.contract.text import MAX_TEXT, Count, Line, PositiveCount, RelativePath, printable
 from finetune_trainer.contract.wire import TolerantWire
 
 MANIFEST_VERSION = 1
@@ -76,7 +76,7 @@ class Manifest(TolerantWire):
     )
     rows: int | None = Field(None, ge=0)
     data: DataFacts | None = None
-    rank: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    rank: PositiveCount
     target_modules: list[Line]
     metrics: dict[Line, float] = Field(default_factory=dict)
     memory: MemoryFacts | None = None

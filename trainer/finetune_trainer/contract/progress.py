@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from finetune_trainer.contract.text import Count, PositiveCount, Words
 from finetune_trainer.contract.wire import TolerantWire
 
 
@@ -42,28 +43,32 @@ class Progress(TolerantWire):
     """One record; what is not known yet is absent."""
 
     stage: Stage = Stage.STARTING
-    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
-    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
+    step: Count | None = Field(None, description="Optimizer steps done.")
+    total_steps: Count | None = Field(None, description="Optimizer steps in all.")
     percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
     epoch: Number = None
     loss: Number = Field(None, description="Training loss, nats per token, mean since the last log.")
     eval_loss: Number = Field(None, description="Validation loss, nats per token.")
     learning_rate: Number = None
-    tokens_per_second: Number = Field(None, description="Trained tokens per second since the last record.")
-    eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step, by the recent rate.")
-    resumed_from_step: int | None = Field(None, ge=1, description="Step of the checkpoint that this pod went on from.")
-    checkpoint_step: int | None = Field(None, ge=1, description="Step of the newest checkpoint in storage.")
-    pass_tokens: int | None = Field(
-        None, ge=1, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+    tokens_per_second: Number = Field(
+        None, ge=0, le=1e15, description="Trained tokens per second since the last record."
     )
-    peak_gpu_memory_bytes: int | None = Field(None, ge=0)
-    peak_memory_bytes: int | None = Field(None, ge=0, description="Highest memory use of the process.")
-    memory_estimate_bytes: int | None = Field(
-        None, ge=0, description="What the training was estimated to take of the GPU, or of the process without one."
+    eta_seconds: Count | None = Field(None, description="Seconds until the last step, by the recent rate.")
+    resumed_from_step: PositiveCount | None = Field(
+        None, description="Step of the checkpoint that this pod went on from."
     )
-    bytes_downloaded: int | None = Field(None, ge=0)
-    bytes_uploaded: int | None = Field(None, ge=0)
-    waiting_for: str | None = Field(None, description="Storage that does not answer and is asked again.")
+    checkpoint_step: PositiveCount | None = Field(None, description="Step of the newest checkpoint in storage.")
+    pass_tokens: PositiveCount | None = Field(
+        None, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+    )
+    peak_gpu_memory_bytes: Count | None = None
+    peak_memory_bytes: Count | None = Field(None, description="Highest memory use of the process.")
+    memory_estimate_bytes: Count | None = Field(
+        None, description="What the training was estimated to take of the GPU, or of the process without one."
+    )
+    bytes_downloaded: Count | None = None
+    bytes_uploaded: Count | None = None
+    waiting_for: Words | None = Field(None, description="Storage that does not answer and is asked again.")
     heartbeat_time: datetime | None = Field(None, description="When the record was made.")
 
 

@@ -5,6 +5,7 @@ terminal's cursor, and reach a log, a status and an event from here. This module
 of the FineTuneJob's status, which takes its own from here: what fits a record fits the status.
 """
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -17,6 +18,8 @@ MAX_INTEGER = 2**63 - 1
 """The API server's integers have 64 bits, and a sign."""
 MAX_MODULES = 256
 """Modules that a record of the adapter names."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a terminal's cursor, breaks a line, turns its direction, or is no letter at all."""
 MAX_METRICS = 64
 """Metrics of an adapter that a record has."""
 
@@ -37,12 +40,25 @@ def readable(text: str) -> str:
     return "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
 def _message(value: Any) -> Any:
-    return readable(value)[:MAX_MESSAGE] if isinstance(value, str) else value
+    return _cut(readable(value), MAX_MESSAGE) if isinstance(value, str) else value
 
 
-def _one_line(value: str) -> str:
-    if not value.isprintable():
+def _words(value: Any) -> Any:
+    return printable(value)[:MAX_TEXT] if isinstance(value, str) else value
+
+
+def one_line(value: str) -> str:
+    """The text itself, which names a thing and so cannot be escaped.
+
+    Raises:
+        ValueError: it holds a control character, a line break, or half a surrogate pair.
+    """
+    if CONTROL.search(value):
         raise ValueError("must not hold control characters or line breaks")
     return value
 
@@ -53,11 +69,15 @@ def _below(value: str) -> str:
     return value
 
 
-Line = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(_one_line)]
+Line = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line)]
 """A name or an address: printable, and within the status' limit."""
 Message = Annotated[str, BeforeValidator(_message)]
 """A text for people: whatever is said, it is made readable and cut to the status' limit."""
+Words = Annotated[str, BeforeValidator(_words)]
+"""A short text for people, on one line."""
 RelativePath = Annotated[Line, AfterValidator(_below)]
 """A path, with '/', that stays below the place it is relative to."""
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 """A number of things that the API server can hold."""
+PositiveCount = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+"""As `Count`, where there is at least one."""

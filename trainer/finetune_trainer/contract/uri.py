@@ -12,6 +12,7 @@ from pydantic import Field
 
 from finetune_trainer.contract.rule import matching
 from finetune_trainer.contract.scalar import PLAIN
+from finetune_trainer.contract.text import CONTROL
 
 
 class Scheme(StrEnum):
@@ -57,8 +58,10 @@ def parse_uri(text: str) -> Uri:
     """Parses a URI that its field's pattern has accepted.
 
     Raises:
-        ValueError: on an unknown scheme or a path that climbs; the message names the text.
+        ValueError: on an unknown scheme, a path that climbs, or control characters; the message names the text.
     """
+    if CONTROL.search(text):
+        raise ValueError(f"{text!r} must not hold control characters")
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in list(Scheme):
         raise ValueError(f"{text!r} is not a URI of hf://, s3://, pvc:// or file://")

@@ -130,7 +130,8 @@ def _nameable(item: SourceObject) -> SourceObject:
     except ValueError as error:
         raise TrainerError(
             FailureReason.DATASET_INVALID,
-            f"{printable(item.uri)}: found a name that holds '..' or is not UTF-8, expected another; rename the file",
+            f"{printable(item.uri)}: found a name that holds '..' or control characters, or is not UTF-8, expected "
+            "another; rename the file",
         ) from error
     return item
 

@@ -13,12 +13,12 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.layout import MANIFEST_NAME, run_prefix
+from finetune_trainer.contract.layout import MANIFEST_NAME, merged_folder, run_prefix
 from finetune_trainer.contract.manifest import Manifest, SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.contract.text import MAX_METRICS, MAX_MODULES
+from finetune_trainer.contract.text import MAX_METRICS, MAX_MODULES, MAX_TEXT
 from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.export.base_model import model_id
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore, Store
@@ -156,7 +156,21 @@ def require_fit(manifest: Manifest, expected: Expected, place: Uri, store: Store
 
 
 def _run(recipe: Recipe, fingerprint: str) -> Uri:
-    return run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
+    """The run's place.
+
+    Raises:
+        TrainerError: INVALID_RECIPE, an address in it would be longer than a status holds: nothing is trained that
+            could not be reported.
+    """
+    place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
+    longest = len(str(place.child(merged_folder(recipe.job.attempt, "x" * MAX_TEXT))))
+    if longest > MAX_TEXT:
+        raise TrainerError(
+            FailureReason.INVALID_RECIPE,
+            f"spec.output.uri: with the folders of the run below it an address has {longest:,} characters, at most "
+            f"{MAX_TEXT:,} are possible: shorten it",
+        )
+    return place
 
 
 def _record(content: bytes, expected: Expected, place: Uri, store: Store, *, hashed: bool) -> OutputRecord:
