@@ -21,9 +21,10 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.gradients import all_reduce_gradients, broadcast_parameters
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.trainer import StepTrainer, StopRequested
+from finetune_trainer.train.trainer import StepTrainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,8 +241,8 @@ def evaluate_adapter(
     Raises:
         TrainerError: the stop flag was set, or the gate was missed.
     """
+    from finetune_trainer.train.micro_batch_trainer import StopRequested
     from finetune_trainer.train.quality import Quality, compare
-    from finetune_trainer.train.trainer import StopRequested
 
     if model_and_data.validation is None and not model_and_data.prompts.texts:
         return Quality()

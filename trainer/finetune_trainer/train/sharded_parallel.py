@@ -16,8 +16,8 @@ from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
+from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import ModelInputs
-from finetune_trainer.train.trainer import StopRequested
 
 
 class ShardedTrainer(DataParallelTrainer):

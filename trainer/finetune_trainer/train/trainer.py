@@ -1,69 +1,41 @@
-"""TRL's SFTTrainer, where a batch is one optimizer step that is split into micro-batches.
+"""The trainer: trains from a checkpoint or from the start, evaluates on the way, and writes checkpoints."""
 
-transformers accumulates gradients over a fixed number of rows. Rows differ in length, so micro-batches would differ in
-work and memory. Here a micro-batch is filled by tokens (data/packing.py), and every token of the step has the same
-weight in the loss however the step is split.
-"""
-
-import math
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback, TrainerControl
+from transformers import TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import SFTTrainer
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.memory.step_plan import StepPlan
-from finetune_trainer.model.prepared_adapter import prepare_adapter
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.train.best_adapter import BestAdapter
 from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.evaluation import EarlyStoppedError, Evaluation, OverdueEvaluation
 from finetune_trainer.train.hooks import TrainerHooks
-from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.lora_plus import scale_lora_b_lr
-from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
+from finetune_trainer.train.micro_batch_trainer import MicroBatchTrainer, StopRequested
 from finetune_trainer.train.neftune import Neftune
-from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.step_record import StepRecord
 
 
-class StopRequested(Exception):  # noqa: N818 (no error: the run goes on in the next pod)
-    """The process was told to go in the middle of a step, whose work is lost; the trainer stands after the last one."""
-
-
-class StepTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer whose batch is a whole optimizer step.
+class StepTrainer(MicroBatchTrainer):
+    """MicroBatchTrainer with evaluation, checkpoints and LoRA+.
 
     Args:
-        *arguments: SFTTrainer's.
-        plan: how steps are run in the memory at hand.
-        micro_batches: how a step is split; smaller ones replace it when memory runs out.
+        *arguments: MicroBatchTrainer's.
         hooks: whom the trainer asks and tells.
         callbacks: called by transformers' rules.
         noise: noise on the embeddings; None for none.
         lora_plus_ratio: learning rate of the B matrices over that of the others; None where all have one rate.
-        initial_adapter: weights of the adapter to continue from; None for a new one.
-        **named: SFTTrainer's.
+        **named: MicroBatchTrainer's.
 
     Attributes:
-        last_loss: loss of the last step, nats per trained token.
         saved_step: step of the newest checkpoint, 0 when there is none.
-        base_weights: the base model's own weights that are trained in place, as they were.
-        head_is_frozen: whether the frozen LM head of `train.lm_head` is in use.
-        ended: whether the training has come to its end, and was not told to stop before.
-
-    Raises:
-        TrainerError: the initial adapter does not fit.
+        ended: whether the training has come to its end, and was not asked to stop before.
     """
 
-    last_loss: float = math.nan
     saved_step: int = 0
     ended: bool = False
     control: TrainerControl
@@ -71,48 +43,23 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *arguments: Any,
-        plan: StepPlan,
-        micro_batches: MicroBatches,
         hooks: TrainerHooks,
         callbacks: Sequence[TrainerCallback] = (),
         noise: Neftune | None = None,
         lora_plus_ratio: float | None = None,
-        initial_adapter: Path | None = None,
         **named: Any,
     ) -> None:
-        self.plan, self.micro_batches, self.hooks = plan, micro_batches, hooks
         self._lora_plus_ratio = lora_plus_ratio
         evaluation = hooks.evaluation
-        # Noise comes last: what is overdue is evaluated before it hooks into the model.
         own = [] if evaluation is None else [evaluation, OverdueEvaluation(evaluation, self.evaluate)]
-        super().__init__(*arguments, callbacks=[*callbacks, *own, *([noise] if noise else [])], **named)
-        # It prints every log entry to standard output.
-        self.remove_callback(PrinterCallback)
-        prepared = prepare_adapter(self.model, plan, initial_adapter)
-        self.base_weights, self._cached_lora_weights = prepared.base_weights, prepared.cached_weights
-        base = self.model.get_base_model()
-        self.head_is_frozen = not self.aux_loss_enabled and use_frozen_lm_head(base, self.before_lm_head)
-        self._after_step = RngState.capture()
+        # Noise comes last: what is overdue is evaluated before it hooks into the model.
+        every = [*callbacks, *own, *([noise] if noise else [])]
+        super().__init__(*arguments, hooks=hooks, callbacks=every, **named)
 
     @property
     def evaluation(self) -> Evaluation | None:
         """Evaluates the adapter; None when there are no rows to evaluate with."""
         return self.hooks.evaluation
-
-    def stop_requested(self) -> bool:
-        """Whether this process was asked to stop."""
-        return self.hooks.stop_requested()
-
-    def heartbeat(self) -> object:
-        """Says that an evaluation goes on."""
-        return self.hooks.heartbeat()
-
-    def cached_lora_weights(self) -> AbstractContextManager[None]:
-        """A context within which the adapter does not change from micro-batch to micro-batch."""
-        return self._cached_lora_weights()
-
-    def before_lm_head(self) -> None:
-        """Called before the head's weight is read."""
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The recipe's optimizer, with the rates of LoRA+ where it asks for them."""
@@ -144,26 +91,6 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
                 self._save_checkpoint(self.model, None)
                 self.callback_handler.on_save(self.args, self.state, self.control)
 
-    def _train(self, checkpoint: Path | None) -> None:
-        if checkpoint is not None:
-            if self._is_at_its_end(TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))):
-                self.load_finished(checkpoint)
-                return
-            self._restore_record(checkpoint)
-        with suppress(EarlyStoppedError):
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-    def _is_at_its_end(self, state: TrainerState) -> bool:
-        """Whether no step is left, be it that the validation loss no longer improves."""
-        return state.global_step >= state.max_steps or (
-            self.evaluation is not None and self.evaluation.ended_early(state)
-        )
-
-    def raise_if_stopping(self) -> None:
-        """Raises StopRequested when the process was told to go."""
-        if self.stop_requested():
-            raise StopRequested
-
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:  # noqa: ARG002 (transformers' signature)
         """Measures the adapter with `evaluation`; transformers calls it when a callback has asked for it.
 
@@ -185,119 +112,20 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
-    def training_step(self, model: Any, inputs: ModelInputs, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
-        """Runs forward and backward of every micro-batch; returns the step's loss, nats per trained token.
+    def _train(self, checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            if self._is_at_its_end(TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))):
+                self.load_finished(checkpoint)
+                return
+            self._restore_record(checkpoint)
+        with suppress(EarlyStoppedError):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
-        When memory runs out, the step is repeated with micro-batches half as large, from the same random numbers. Rows
-        and weights stay, so it is the same step.
-
-        Raises:
-            StopRequested: before a micro-batch.
-            TrainerError: the loss is no number any more, or the training destroys the model.
-        """
-        before = RngState.capture()
-        try:
-            total = self._run_step(model, inputs)
-            while total is None:
-                before.restore()
-                total = self._run_step(model, inputs)
-        except StopRequested:
-            model.zero_grad()
-            self._after_step.restore()
-            raise
-        self.last_loss = total.item()
-        self._require_sound(self.last_loss)
-        # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
-        self.state.num_input_tokens_seen += inputs["input_ids"].numel()
-        self._after_step = RngState.capture()
-        return total
-
-    def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
-        """The step's loss; None when memory ran out and smaller micro-batches are set."""
-        trained = self._trained_tokens(step)
-        losses = []
-        try:
-            with self.cached_lora_weights():
-                for micro_batch in self.local_micro_batches(step):
-                    self.raise_if_stopping()
-                    losses.append(self._run_micro_batch(model, micro_batch, trained))
-        except (RuntimeError, MemoryError) as error:
-            smaller = self.micro_batches.halved(step) if memory_that_ran_out(error) else None
-            if smaller is None:
-                raise
-            # The traceback holds the tensors of the micro-batch that did not fit.
-            traceback.clear_frames(error.__traceback__)
-        else:
-            return torch.stack(losses).sum()
-        losses.clear()
-        self._retry_with(model, smaller)
-        return None
-
-    def _require_sound(self, loss: float) -> None:
-        """Checks a step's loss.
-
-        Raises:
-            TrainerError: it is no number, or the model has been lost for too long.
-        """
-        if not math.isfinite(loss):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the loss is {loss} {self._where()}")
-        vocabulary = self.model.config.get_text_config().vocab_size
-        divergence = self.hooks.divergence
-        divergence.take(loss, vocabulary)
-        if divergence.certain:
-            raise TrainerError(
-                FailureReason.LOSS_DIVERGED,
-                f"the loss is {loss:.4g} {self._where()}, and has been so high for {divergence.steps} steps: the "
-                f"training has destroyed what the model knew (a guess among all {vocabulary:,} tokens has "
-                f"{math.log(vocabulary):.4g})",
-            )
-
-    def _where(self) -> str:
-        """The running step, for messages."""
-        return f"at step {self.state.global_step + 1} (learning rate {self._get_learning_rate():.3g})"
-
-    def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
-        """The micro-batches that this process runs: alone, all of them."""
-        return self.micro_batches.split(step)
-
-    def sum_over_processes(self, compute: Callable[[], float]) -> float:
-        """What all processes have computed together; alone, what this one does.
-
-        Raises:
-            StopRequested: one of them was told to go before it had computed its part.
-        """
-        return compute()
-
-    def continue_on_main_process(self) -> None:
-        """From now on process 0 goes on without the others, which have ended with the training."""
-
-    def unshard(self, module: torch.nn.Module) -> None:
-        """Makes a module's weights readable, until the next module's are asked for, where they are divided."""
-
-    def release_other_processes(self) -> None:
-        """Tells the others that process 0 needs nothing more of them."""
-
-    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: torch.Tensor | float) -> torch.Tensor:
-        """Forward and backward of one micro-batch; its part of the step's loss."""
-        loss: torch.Tensor = super().training_step(model, micro_batch, trained)
-        return loss
-
-    def _trained_tokens(self, step: ModelInputs) -> torch.Tensor | float:
-        """Tokens of the step that count in the loss.
-
-        transformers counts only for models whose forward takes keyword arguments; the weight of a token must not depend
-        on that.
-        """
-        trained: torch.Tensor = (step["labels"] != IGNORED).sum()
-        # Of a model that is spread, the head may be on another GPU than the labels; a plain number is on all of them.
-        return float(trained) if self.is_model_parallel else trained
-
-    def _retry_with(self, model: Any, smaller: MicroBatches) -> None:
-        """Drops the gradients of the step, which is repeated in smaller micro-batches."""
-        model.zero_grad()
-        torch.cuda.empty_cache()
-        self.micro_batches = smaller
-        self.hooks.on_smaller_micro_batches(smaller)
+    def _is_at_its_end(self, state: TrainerState) -> bool:
+        """Whether no step is left, be it that the validation loss no longer improves."""
+        return state.global_step >= state.max_steps or (
+            self.evaluation is not None and self.evaluation.ended_early(state)
+        )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:  # noqa: ARG002 (transformers' signature)
         """Writes what a resumed training needs, and no more: transformers' own adds a pickle and an empty model card.
@@ -330,37 +158,3 @@ class StepTrainer(SFTTrainer):  # type: ignore[misc]
         self.hooks.divergence.restore(record.divergence)
         if self.evaluation is not None:
             self.evaluation.best = BestAdapter.read(checkpoint)
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The gradient's length, which transformers asks for before it takes the step.
-
-        Raises:
-            TrainerError: it is no number: the step would destroy the adapter. float16 is left alone, whose loss scale
-                is too large now and then; such a step is passed over.
-        """
-        norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and not math.isfinite(norm_value := float(norm)):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the gradient's length is {norm_value} {self._where()}")
-        return norm
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: ModelInputs,
-        return_outputs: bool = False,  # noqa: FBT001, FBT002, upstream's signature
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """The loss of a micro-batch: its trained tokens' sum over `num_items_in_batch`, or over their own number.
-
-        As TRL's, but without its entropy and accuracy, which nobody reads: they cost a third of the head's time, and
-        three waits for the GPU a micro-batch. Mixtures of experts have a loss of their own besides, which is TRL's.
-        """
-        if self.aux_loss_enabled:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        trained = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -outputs.log_probs.sum() / torch.as_tensor(trained, device=outputs.log_probs.device).clamp(min=1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # The count is that of all processes, and DDP takes the mean of their gradients.
-            loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
