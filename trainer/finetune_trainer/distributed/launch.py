@@ -1,4 +1,4 @@
-"""Starts the processes of a pod, and ends as the first of them that failed by itself has ended.
+"""Starts the processes of a pod, and ends as the first one that failed by itself.
 
 torchrun would do, but it reports an exit code and a file of its own format: the reason of the process that failed first
 must become the pod's, and not "connection reset", which is what the others see of it. No torch is loaded here.

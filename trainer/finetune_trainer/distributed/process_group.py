@@ -25,7 +25,7 @@ RENDEZVOUS_SECONDS = 1800.0
 COLLECTIVE_SECONDS = 1800.0
 """Limit for one collective: the slowest process may write and upload a checkpoint first."""
 _BARRIER_SECONDS = 100.0
-"""Limit for the final barrier: a pod that is told to stop has two minutes."""
+"""Limit for the final barrier: a pod that is asked to stop has two minutes."""
 _CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
@@ -95,7 +95,7 @@ class ProcessGroup:
             seconds: how long to wait; None until it comes.
 
         Raises:
-            TrainerError: PEER_FAILED, it does not come; or this process was told to go.
+            TrainerError: PEER_FAILED, it does not come; or this process was asked to stop.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:

@@ -1,4 +1,4 @@
-"""A process that the launcher has started: how it reports to the launcher, and that it does not outlive it."""
+"""A process that the launcher has started: it reports to the launcher, and exits when the launcher is gone."""
 
 import os
 import threading

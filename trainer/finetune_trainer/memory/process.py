@@ -1,4 +1,4 @@
-"""The memory of this process: what it has taken at most, what it may take, and what becomes of what it frees.
+"""The memory of this process: its peak, its limit, and whether freed memory is kept.
 
 What it takes is read from the files of Linux, as text.
 """

@@ -1,4 +1,4 @@
-"""The base model inside of a model with an adapter, to compare the two without loading it twice."""
+"""The base model inside a PEFT model, to compare the two without loading it twice."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

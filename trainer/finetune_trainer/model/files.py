@@ -1,4 +1,4 @@
-"""Whether a model folder is complete, by the names in it; a message then says all that is missing."""
+"""Checks by file names that a model folder is complete; the message lists all that is missing."""
 
 from collections.abc import Collection, Mapping, Sequence
 

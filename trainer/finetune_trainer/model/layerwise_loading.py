@@ -1,4 +1,4 @@
-"""Being told of a model's decoder layers while they are loaded, so that no process has to hold all of them at once.
+"""Calls back for each decoder layer while a model is loaded, so that no process has to hold all layers at once.
 
 transformers gives a model back when all of it is there. Its loader goes through the files layer by layer, though, and
 sets each weight as a parameter of its module, which torch tells whoever asks (`register_module_*_registration_hook`).

@@ -1,4 +1,4 @@
-"""Whether the data's tokens fit the model: what does not is an IndexError deep in torch, or a GPU that stops."""
+"""Checks that the data's tokens fit the model: else torch raises an IndexError, or the GPU stops."""
 
 from typing import Any
 

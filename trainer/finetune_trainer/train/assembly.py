@@ -1,4 +1,4 @@
-"""Making the trainer: the plan of a step, whether rows are packed, the settings, the adapter on the base model."""
+"""Builds the trainer: the plan of a step, whether rows are packed, the arguments, the adapter's configuration."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""What happens between two steps: progress, checkpoints, and the end when the pod is told to go."""
+"""Callbacks between two steps: progress, checkpoints, and the end when a stop is requested."""
 
 import logging
 from collections.abc import Callable
@@ -80,13 +80,13 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
 
 
 class StopWhenRequested(TrainerCallback):  # type: ignore[misc]
-    """Ends the training when its processes have agreed to go; another one of them writes the checkpoint."""
+    """Ends the training when its processes have agreed to stop; another process writes the checkpoint."""
 
     def __init__(self, stop_requested: Callable[[], bool]) -> None:
         self._stop_requested = stop_requested
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Asks for the end where it was told."""
+        """Ends the training when a stop was requested."""
         del args, rest
         if self._stop_requested() and state.global_step < state.max_steps:
             control.should_training_stop = True
@@ -94,12 +94,12 @@ class StopWhenRequested(TrainerCallback):  # type: ignore[misc]
 
 
 class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
-    """Has a checkpoint written when one is due, and ends the training when the process is told to go.
+    """Has a checkpoint written when one is due, and ends the training when a stop is requested.
 
     Args:
         checkpointer: takes what was written.
         spec: how often.
-        stop_requested: whether the process was told to go.
+        stop_requested: whether a stop was requested.
         clock: seconds.
         divergence: says whether the model is worth a checkpoint, which takes the place of an older one.
     """
@@ -127,7 +127,7 @@ class SaveWhenDue(TrainerCallback):  # type: ignore[misc]
         self._saved = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Asks for a checkpoint where one is due, and for the end where it was told."""
+        """Asks for a checkpoint where one is due, and for the end when a stop was requested."""
         del args, rest
         last = state.global_step >= state.max_steps
         if self._stop_requested() and not last:

@@ -1,4 +1,4 @@
-"""What a run is given besides its recipe: everything of the place and the moment."""
+"""What a run is given besides its recipe: stores, directories, clocks, the reporter and the other processes."""
 
 import threading
 import time
@@ -31,11 +31,11 @@ class Context:
         writer: who writes: the pod's UID or any unique token.
         pvc_root: pvc://claim/path is this directory's claim/path.
         cache_root: of model.cache, pvc://claim/path is this directory's path.
-        reporter: is told the progress.
+        reporter: gets the progress.
         stop: set it to end the run at the next step boundary.
         clock: seconds, for rates and estimates.
         now: the time of day, for the manifest.
-        retry: when storage that does not answer is asked again, once the adapter is there to be put.
+        retry: when storage that does not answer is asked again, once the adapter is ready to be uploaded.
         process_group: the other processes of this training; None for one that trains alone.
     """
 
@@ -52,7 +52,7 @@ class Context:
     process_group: "ProcessGroup | None" = None
 
     def raise_if_stopping(self) -> None:
-        """Ends the run before the first step when the process was told to go.
+        """Ends the run before the first step when a stop was requested.
 
         Raises:
             TrainerError: PREEMPTED.
@@ -61,7 +61,7 @@ class Context:
             raise TrainerError(FailureReason.PREEMPTED, "told to stop; stopped before the first step")
 
     def downloaded(self, count: int) -> None:
-        """Notes that `count` more bytes have come; a download of an hour ends here when the process is told to go.
+        """Notes that `count` more bytes have come; a download of an hour ends here when a stop was requested.
 
         Raises:
             TrainerError: PREEMPTED.

@@ -69,7 +69,7 @@ class DataParallelTrainer(StepTrainer):
         """The sum over the processes.
 
         Raises:
-            StopRequested: in all of them, when one was told to go.
+            StopRequested: in all of them, when one was asked to stop.
         """
         if self.others_ended:
             return super().sum_over_processes(compute)

@@ -1,4 +1,4 @@
-"""A training that destroys its model, told from one that is only bad at its data.
+"""Tells a training that destroys its model from one that fits its data badly.
 
 A loss that rises proves little: rows differ, and validation rows are what judges an adapter. The measure here is that
 of a guess among all V tokens of the vocabulary, ln V nats. A language model that reads is far below it; one that knows

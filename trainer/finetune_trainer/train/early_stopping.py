@@ -1,4 +1,4 @@
-"""Whether the validation loss still falls: a pure function of the losses measured so far.
+"""Whether the validation loss still falls: a pure function of the losses so far.
 
 They stand in transformers' `log_history`, which a checkpoint keeps, so a resumed run decides as the first one would
 have. transformers' own EarlyStoppingCallback counts in itself and forgets.

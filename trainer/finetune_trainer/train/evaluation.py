@@ -1,8 +1,7 @@
-"""Measuring the adapter on the way: when, which one is the best, and whether it still improves.
+"""Evaluation during training: when, which adapter is the best, and whether it still improves.
 
-Of a training that is measured on the way, the best adapter is kept, be it the last or not, as transformers'
-`load_best_model_at_end` does. What is decided follows from `log_history` and the best adapter, both of which a
-checkpoint holds.
+With `evaluation.everySteps` the best adapter is kept, as transformers' `load_best_model_at_end` does. Every decision
+follows from `log_history` and the best adapter, and a checkpoint holds both.
 """
 
 import math
@@ -22,17 +21,17 @@ from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationR
 
 
 class EarlyStoppedError(Exception):
-    """The training that was to be resumed is at its end: the validation loss no longer improves."""
+    """The training that was to be resumed has ended: the validation loss no longer improves."""
 
 
 class Evaluation(TrainerCallback):  # type: ignore[misc]
-    """Has the adapter measured when it is due.
+    """Evaluates the adapter when that is due.
 
     Args:
         recipe: when, and when to stop early.
-        rows: what to measure with.
-        reporter: is told the losses.
-        stop_requested: whether the process was told to go: it does not begin to measure; a resumed one does it first.
+        rows: the validation rows.
+        reporter: gets the losses.
+        stop_requested: whether a stop was requested: no evaluation begins then; a resumed training does it first.
 
     Attributes:
         best: the adapter with the lowest loss so far; None when only the end is evaluated.
@@ -50,11 +49,11 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         self._stop_requested = stop_requested
 
     def is_overdue(self, state: Any) -> bool:
-        """Whether the step of a resumed training should have been evaluated, and was not: its pod was told to stop."""
+        """Whether a resumed training has to evaluate its step first: its pod was asked to stop before it did."""
         return self._due(state) and state.global_step not in validation_losses(state.log_history)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        """Asks for a measurement where one is due. The last step's comes after its checkpoint (`finish`)."""
+        """Asks for an evaluation where one is due. The last step's comes after its checkpoint (`finish`)."""
         del args, rest
         if self._due(state) and not self._stop_requested():
             control.should_evaluate = True
@@ -70,7 +69,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
             event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=lowest)
         return control
 
-    def measure(self, trainer: EvaluatedTrainer) -> float:
+    def evaluate(self, trainer: EvaluatedTrainer) -> float:
         """Evaluates the trainer's adapter, logs the loss, and keeps the adapter when it is the best.
 
         Raises:
@@ -121,7 +120,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
 
 
 class OverdueEvaluation(TrainerCallback):  # type: ignore[misc]
-    """Evaluates, before the first step of a resumed training, what its pod was told to leave.
+    """Evaluates before the first step of a resumed training, where its pod was asked to stop before it did.
 
     Args:
         evaluation: says whether one is overdue.

@@ -1,4 +1,4 @@
-"""Collecting the facts of a run that has been trained: what the report and the card are made from."""
+"""Collects the facts of a trained run: what the report and the model card are made from."""
 
 from typing import TYPE_CHECKING
 

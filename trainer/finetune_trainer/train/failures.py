@@ -1,4 +1,4 @@
-"""Errors of libraries and of the operating system that have a known cause, as ends with a reason."""
+"""Turns errors of libraries and of the operating system that have a known cause into ends with a reason."""
 
 import errno
 from collections.abc import Iterator

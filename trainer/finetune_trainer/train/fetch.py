@@ -1,4 +1,4 @@
-"""Getting to this machine what a run needs of other places: the model, an adapter to go on from, a checkpoint."""
+"""Fetches to this machine what a run needs: the model, an adapter to continue from, a checkpoint."""
 
 import logging
 import shutil
@@ -42,7 +42,7 @@ def fetch_inputs(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInp
     """Fetches all of it.
 
     Raises:
-        TrainerError: the storage's reason; what was found is damaged; or the process was told to go.
+        TrainerError: the storage's reason; what was found is damaged; or the process was asked to stop.
     """
     return FetchedInputs(
         model=fetch_model(recipe, inputs, context),

@@ -1,4 +1,4 @@
-"""Fetching once a pod: its first process fetches, the others use the same files; all take up the same checkpoint."""
+"""Fetches once a pod: its first process fetches, the others use the same files; all resume from one checkpoint."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a log entry holds besides the loss: tokens, rate and time.
+"""Adds tokens, rate and time to every log entry.
 
 They are put into transformers' `log_history`, which a checkpoint keeps, so a resumed run goes on from them.
 """

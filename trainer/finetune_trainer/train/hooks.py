@@ -1,4 +1,4 @@
-"""What a trainer is given besides model and data: whom it asks and tells while it runs."""
+"""The collaborators that a trainer asks and tells while it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Whether packed rows can see each other, asked of the model itself.
+"""Whether packed rows can see each other: the model itself is asked.
 
 Attention kernels, hybrid layers and a library's next version may each treat row boundaries differently; a mask that is
 assumed and not there trains on neighbours' text in silence. So the loaded model is asked, with a few tokens.

@@ -1,4 +1,4 @@
-"""The log-probabilities of the trained tokens, without ever holding the logits of a whole pass.
+"""The log-probabilities of the trained tokens, without ever holding the logits of a whole micro-batch.
 
 A vocabulary of 128k tokens makes the logits of 8192 tokens 4 GB. TRL scores them in tiles too (its fused LM head), but
 on a CPU it scores untrained tokens with the rest, and it makes every logit twice, in the forward and in the backward

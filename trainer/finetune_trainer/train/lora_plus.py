@@ -9,7 +9,7 @@ import torch
 
 
 def scale_lora_b_lr(optimizer: torch.optim.Optimizer, model: torch.nn.Module, ratio: float) -> None:
-    """Divides the optimizer's groups, so that the B matrices have a rate of their own.
+    """Splits the optimizer's groups, so that the B matrices have a learning rate of their own.
 
     Call it before a schedule is made, which takes each group's rate as its peak.
 

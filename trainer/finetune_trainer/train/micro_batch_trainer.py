@@ -80,7 +80,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         return self.hooks.heartbeat()
 
     def raise_if_stopping(self) -> None:
-        """Raises StopRequested when the process was told to go."""
+        """Raises StopRequested when a stop was requested."""
         if self.stop_requested():
             raise StopRequested
 
@@ -96,10 +96,10 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         return self.micro_batches.split(step)
 
     def sum_over_processes(self, compute: Callable[[], float]) -> float:
-        """What all processes have computed together; alone, what this one does.
+        """The sum of what all processes compute; alone, what this one does.
 
         Raises:
-            StopRequested: one of them was told to go before it had computed its part.
+            StopRequested: one of them was asked to stop before it had computed its part.
         """
         return compute()
 
@@ -107,7 +107,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         """From now on process 0 goes on without the others, which have ended with the training."""
 
     def unshard(self, module: torch.nn.Module) -> None:
-        """Makes a module's weights readable, until the next module's are asked for, where they are divided."""
+        """Makes a module's weights readable, until the next module's are asked for, where they are sharded."""
 
     def release_other_processes(self) -> None:
         """Tells the others that process 0 needs nothing more of them."""

@@ -1,4 +1,4 @@
-"""What a training is made of: the tokenizer, the rows as tokens, the prompts, the base model."""
+"""Loads what a training is made of: tokenizer, rows as tokens, prompts, base model."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class ModelAndData:
     Attributes:
         tokenizer: with the chat template that the rows were made with.
         data: the rows as tokens.
-        validation: the rows to measure with; None when there are none.
+        validation: the validation rows; None when there are none.
         prompts: those that base and tuned model are to answer.
         base: the base model, quantised.
         dtype: number type of the products.
@@ -54,7 +54,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
 
     Raises:
         TrainerError: a row is wrong, or none is left; the model's files are damaged or do not fit the rows; or the
-            process was told to go. It comes once the base model is read, which nothing can interrupt.
+            process was asked to stop. It comes once the base model is read, which nothing can interrupt.
     """
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)

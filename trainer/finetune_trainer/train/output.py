@@ -1,4 +1,4 @@
-"""From the trained model to the committed output: what is written, where it goes, and what the manifest says."""
+"""Publishes the output: the merged model, the upload, the manifest and latest.json."""
 
 import logging
 from pathlib import Path

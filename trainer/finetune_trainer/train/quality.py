@@ -1,4 +1,4 @@
-"""The adapter that is kept beside its base model: validation loss, perplexity, and answers to a few prompts.
+"""Compares the kept adapter with its base model: validation loss, perplexity, and answers to a few prompts.
 
 The base model is the trained one with its adapter off, so nothing is loaded twice.
 """

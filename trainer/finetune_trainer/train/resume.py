@@ -1,4 +1,4 @@
-"""The checkpoints of this very run: what an earlier pod has left, and what this one leaves."""
+"""The checkpoints of this run: those of an earlier pod to resume from, and those of this one."""
 
 import logging
 from dataclasses import replace
@@ -14,14 +14,14 @@ from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 
 _RETRY_SECONDS = 60.0
-"""With storage that does not answer: a pod that is told to go has two minutes."""
+"""With storage that does not answer: a pod that is asked to stop has two minutes."""
 
 
 def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedCheckpoint | None:
     """The newest whole checkpoint of this very run, fetched; None when there is none.
 
     Raises:
-        TrainerError: the storage's reason, or the process was told to go.
+        TrainerError: the storage's reason, or the process was asked to stop.
     """
     checkpoint = checkpoint_store(recipe, inputs, context).fetch_newest(context.work / "checkpoint", context.downloaded)
     if checkpoint is not None:
@@ -51,7 +51,7 @@ def checkpoint_at(uri: Uri, recipe: Recipe, inputs: Inputs, context: Context) ->
 
     Raises:
         TrainerError: the storage's reason, STORAGE_UNAVAILABLE where it is gone or damaged here, or the process was
-            told to go.
+            asked to stop.
     """
     checkpoint = checkpoint_store(recipe, inputs, context).fetch_newest(
         context.work / "checkpoint", context.downloaded, only=uri

@@ -55,7 +55,7 @@ def run(recipe: Recipe, context: Context) -> Result:
 
 
 def run_worker(recipe: Recipe, context: Context) -> None:
-    """Trains along with the process that runs `run`, and ends with the last step: only that one commits.
+    """Trains in a process other than the main one, and ends with the last step: only the main process commits.
 
     Raises:
         TrainerError: every end with a known cause, the end of another process among them.

@@ -1,4 +1,4 @@
-"""What the model answers to a few prompts: greedy, so that it is the same every time."""
+"""The model's answers to a few prompts, by greedy decoding: the same every time."""
 
 import inspect
 from collections.abc import Sequence

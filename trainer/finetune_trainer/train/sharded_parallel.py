@@ -1,4 +1,4 @@
-"""The trainer where the base model's weights are divided over the processes (distributed/sharded_weights.py).
+"""Data parallel training with the base model's weights sharded over the processes (distributed/sharded_weights.py).
 
 Every micro-batch of one process needs the shards of the others. So all go through a step round by round, and a process
 without a micro-batch in a round takes part in those of the others. Before each round they agree to go on: a stop, or
@@ -53,7 +53,7 @@ class ShardedTrainer(DataParallelTrainer):
             self.sharded_weights.join_pass(training=False)
 
     def raise_if_stopping(self) -> None:
-        """Raises StopRequested, in all processes, when one of them was told to go."""
+        """Raises StopRequested, in all processes, when a stop was requested in one of them."""
         if self.others_ended:
             super().raise_if_stopping()
         elif self._any_process(self.stop_requested())[0]:

@@ -1,4 +1,4 @@
-"""The part of a training's state that transformers does not keep; a checkpoint holds it beside transformers' files.
+"""The training state that transformers does not save; a checkpoint holds it beside transformers' files.
 
 How a step is split into micro-batches belongs to it: another split sums in another order, and the last bits differ.
 """

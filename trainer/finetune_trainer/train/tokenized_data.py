@@ -1,4 +1,4 @@
-"""The data as token rows on disk: those that are trained, and those that the adapter is measured with.
+"""The data as token rows on disk: training rows and validation rows.
 
 Validation rows go through the same reading, templates and cut as the others, and none of them is trained.
 """
@@ -81,7 +81,7 @@ def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Conte
     """Reads the training rows, and the validation rows where they are asked for.
 
     Raises:
-        TrainerError: a row is wrong, or none is left to train or to measure with; or the process was told to go.
+        TrainerError: a row is wrong, or none is left to train or to measure with; or the process was asked to stop.
     """
     data = _read(recipe, recipe.dataset, inputs.dataset, tokenizer, context, "rows")
     counts = data.counts

@@ -70,7 +70,7 @@ class StepTrainer(MicroBatchTrainer):
         return optimizer
 
     def train_from(self, checkpoint: Path | None) -> None:
-        """Trains to the last step, or until it is told to stop: then a checkpoint of the last whole step is written.
+        """Trains to the last step, or until a stop is requested: then a checkpoint of the last whole step is written.
 
         At the end the model has the adapter that is kept.
 
@@ -92,14 +92,14 @@ class StepTrainer(MicroBatchTrainer):
                 self.callback_handler.on_save(self.args, self.state, self.control)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:  # noqa: ARG002 (transformers' signature)
-        """Measures the adapter with `evaluation`; transformers calls it when a callback has asked for it.
+        """Evaluates the adapter with `evaluation`; transformers calls it when a callback has asked for it.
 
         Raises:
             StopRequested: before a micro-batch.
             TrainerError: the validation loss is no number.
         """
         assert self.evaluation is not None, "only it asks"
-        metrics = {EVAL_LOSS: self.evaluation.measure(self)}
+        metrics = {EVAL_LOSS: self.evaluation.evaluate(self)}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -152,7 +152,7 @@ class StepTrainer(MicroBatchTrainer):
         self.saved_step = self.state.global_step
 
     def _restore_record(self, checkpoint: Path) -> None:
-        """Takes what transformers does not restore."""
+        """Restores what transformers does not."""
         record = StepRecord.read(checkpoint)
         self.micro_batches, self.last_loss, self.saved_step = record.micro_batches, record.last_loss, record.step
         self.hooks.divergence.restore(record.divergence)

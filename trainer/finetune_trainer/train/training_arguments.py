@@ -1,4 +1,4 @@
-"""The recipe's training section in the words of transformers' TrainingArguments."""
+"""The recipe's training section as TRL's SFTConfig, which is transformers' TrainingArguments."""
 
 from pathlib import Path
 from typing import Any
