@@ -13,7 +13,7 @@ from finetune_trainer.distributed.world import World
 from trainer.pods import free_port
 
 Look = Callable[[ProcessGroup, Path], Any]
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def in_two_processes(look: Look, folder: Path) -> list[Any]:
@@ -32,12 +32,12 @@ def in_two_processes(look: Look, folder: Path) -> list[Any]:
 def alone() -> ProcessGroup:
     """A world of this process only."""
     return ProcessGroup.join(
-        World(rank=0, size=1, local_rank=0, local_size=1, host=HERE, port=free_port(), progress=-1), lambda: None
+        World(rank=0, size=1, local_rank=0, local_size=1, host=LOOPBACK, port=free_port(), progress=-1), lambda: None
     )
 
 
 def _run(look: Look, folder: Path, rank: int, port: int) -> None:
-    world = World(rank=rank, size=2, local_rank=rank, local_size=2, host=HERE, port=port, progress=-1)
+    world = World(rank=rank, size=2, local_rank=rank, local_size=2, host=LOOPBACK, port=port, progress=-1)
     process_group = ProcessGroup.join(world, lambda: None)
     torch.save(look(process_group, folder), folder / f"seen-{rank}.pt")
     process_group.barrier()

@@ -22,7 +22,7 @@ from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.launch import launch
 from finetune_trainer.distributed.worker import PipeSink, exit_with_launcher
-from finetune_trainer.distributed.world import Pod, World, leads
+from finetune_trainer.distributed.world import Pod, World, is_first_pod
 from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.progress.reporter import HttpSink, Reporter, Sink
 from finetune_trainer.runtime import log
@@ -52,7 +52,7 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
         world: who this process is, where the launcher has started it as one of several.
     """
     # Of several pods the first one speaks for all.
-    sink = HttpSink.from_environment(environment) if leads(environment) else None
+    sink = HttpSink.from_environment(environment) if is_first_pod(environment) else None
     sinks: list[Sink] = [sink] if sink else []
     if world is not None:
         exit_with_launcher()

@@ -72,10 +72,10 @@ class StoredBytes:
         mark_bytes: bytes of the byte order mark that the content began with; records do not count them.
     """
 
-    def __init__(self, stream: BinaryIO, moved: ByteCount, *, hashed: bool) -> None:
+    def __init__(self, stream: BinaryIO, on_bytes: ByteCount, *, hashed: bool) -> None:
         self.mark_bytes = 0
         self._stream = stream
-        self._moved = moved
+        self._on_bytes = on_bytes
         self._hash = hashlib.sha256() if hashed else None
         self._at_random = False
 
@@ -86,7 +86,7 @@ class StoredBytes:
         piece = self._stream.read(PIECE_BYTES)
         if not piece:
             raise StopIteration
-        self._moved(len(piece))
+        self._on_bytes(len(piece))
         if self._hash is not None:
             self._hash.update(piece)
         return piece
@@ -105,16 +105,16 @@ class StoredBytes:
     def random_access(self) -> BinaryIO:
         """The stored object as a file that is read at random, from now on."""
         self._at_random = True
-        return cast("BinaryIO", _CountedFile(self._stream, self._moved))
+        return cast("BinaryIO", _CountedFile(self._stream, self._on_bytes))
 
 
 class _CountedFile(io.RawIOBase):
     """The stored object at random, its bytes counted as they are read."""
 
-    def __init__(self, stream: BinaryIO, moved: ByteCount) -> None:
+    def __init__(self, stream: BinaryIO, on_bytes: ByteCount) -> None:
         super().__init__()
         self._stream = stream
-        self._moved = moved
+        self._on_bytes = on_bytes
 
     def readable(self) -> bool:
         """It is."""
@@ -135,7 +135,7 @@ class _CountedFile(io.RawIOBase):
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes; fewer only at the end."""
         content = self._stream.read(size)
-        self._moved(len(content))
+        self._on_bytes(len(content))
         return content
 
 

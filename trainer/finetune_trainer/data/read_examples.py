@@ -14,7 +14,7 @@ def read_examples(
     dataset: DatasetSpec,
     objects: Sequence[SourceObject],
     open_store: OpenStore,
-    moved: ByteCount = lambda _: None,
+    on_bytes: ByteCount = lambda _: None,
     duplicates: DuplicateCounter | None = None,
 ) -> Iterator[Example]:
     """The examples of the objects, in order; memory does not grow with their number.
@@ -26,14 +26,14 @@ def read_examples(
         dataset: how rows are read, and the limits.
         objects: what to read, as `inputs.sources.dataset_objects` gives it.
         open_store: where objects are opened.
-        moved: called with stored bytes as they are read.
+        on_bytes: called with stored bytes as they are read.
         duplicates: counts the rows that train what a row before has trained.
 
     Raises:
         TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED when what reads a format is not
             installed; or the storage's reason.
     """
-    scan = DatasetScan(dataset, objects, open_store, moved, duplicates)
+    scan = DatasetScan(dataset, objects, open_store, on_bytes, duplicates)
     findings = scan.findings
     for row_schema, file, line, row in scan:
         if not findings.count:

@@ -37,7 +37,7 @@ class DatasetScan:
         dataset: how rows are read, and the limits.
         objects: what to read.
         open_store: where objects are opened.
-        moved: called with stored bytes as they are read.
+        on_bytes: called with stored bytes as they are read.
         duplicates: the counter; a new one by default.
 
     Attributes:
@@ -56,14 +56,14 @@ class DatasetScan:
         dataset: DatasetSpec,
         objects: Sequence[SourceObject],
         open_store: OpenStore,
-        moved: ByteCount = lambda _: None,
+        on_bytes: ByteCount = lambda _: None,
         duplicates: DuplicateCounter | None = None,
     ) -> None:
         self._dataset = dataset
         self._objects = objects
         self._names = display_names(objects)
         self._open_store = open_store
-        self._moved = moved
+        self._on_bytes = on_bytes
         self.findings = Findings()
         self.rows = self.blank_lines = self.bytes = 0
         self.schema: DatasetSchema | None = None
@@ -93,7 +93,7 @@ class DatasetScan:
     def _object(self, source: SourceObject, name: str, known: RowSchema | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
         with self._open_store(parse_uri(source.uri)).open(source) as stream:
-            stored = StoredBytes(stream, self._moved, hashed=expected is not None)
+            stored = StoredBytes(stream, self._on_bytes, hashed=expected is not None)
             records: Records | None = None
             try:
                 records = open_records(stored, source, self._dataset, self._unpacked)

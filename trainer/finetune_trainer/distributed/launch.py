@@ -24,7 +24,7 @@ from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.layout import PROGRESS_URL_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
-from finetune_trainer.distributed.world import HERE, Pod, World
+from finetune_trainer.distributed.world import LOOPBACK, Pod, World
 from finetune_trainer.runtime.log import event
 
 _POLL_SECONDS = 0.05
@@ -65,7 +65,7 @@ def launch(
     pod: Pod,
     environment: Mapping[str, str],
     stop: threading.Event,
-    take: Callable[[Progress], object],
+    on_progress: Callable[[Progress], object],
     *,
     quiet: bool = False,
 ) -> Termination:
@@ -76,13 +76,13 @@ def launch(
         pod: how many there are.
         environment: the variables that they inherit.
         stop: tells all of them to go.
-        take: is given the progress records of the pod's first process.
+        on_progress: is given the progress records of the pod's first process.
         quiet: the processes log nothing but errors.
     """
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-", dir=environment.get(WORK_ENV))))
         event("processes", here=pod.processes, nodes=pod.nodes if pod.nodes > 1 else None)
-        workers = _start(recipe_file, pod, environment, work, stack, take, quiet=quiet)
+        workers = _start(recipe_file, pod, environment, work, stack, on_progress, quiet=quiet)
         try:
             ended = _wait_for_workers(workers, stop)
         finally:
@@ -98,12 +98,14 @@ def _start(
     environment: Mapping[str, str],
     work: Path,
     stack: ExitStack,
-    take: Callable[[Progress], object],
+    on_progress: Callable[[Progress], object],
     *,
     quiet: bool,
 ) -> list[_Worker]:
     read_end, write_end = os.pipe()
-    reader = threading.Thread(target=_read_progress, args=(read_end, take), name="progress-of-worker", daemon=True)
+    reader = threading.Thread(
+        target=_read_progress, args=(read_end, on_progress), name="progress-of-worker", daemon=True
+    )
     reader.start()
     stack.callback(reader.join)
     listener = _listen(pod)
@@ -147,7 +149,7 @@ def _listen(pod: Pod) -> socket.socket | None:
     if pod.node != 0:
         return None
     # A pod's own name may not be resolvable yet, so it listens on every address that it has.
-    return socket.create_server((HERE if pod.host == HERE else "", pod.port), backlog=pod.size)
+    return socket.create_server((LOOPBACK if pod.host == LOOPBACK else "", pod.port), backlog=pod.size)
 
 
 def _environment(environment: Mapping[str, str], world: World, work: Path, termination_file: Path) -> dict[str, str]:
@@ -206,10 +208,10 @@ def _wait_for_workers(workers: list[_Worker], stop: threading.Event) -> _Worker:
     return root
 
 
-def _read_progress(read_end: int, take: Callable[[Progress], object]) -> None:
+def _read_progress(read_end: int, on_progress: Callable[[Progress], object]) -> None:
     with os.fdopen(read_end, encoding="utf-8") as lines:
         for line in lines:
             try:
-                take(Progress.model_validate_json(line))
+                on_progress(Progress.model_validate_json(line))
             except ValidationError:  # the process was killed while it wrote
                 continue

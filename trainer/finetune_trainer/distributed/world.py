@@ -11,7 +11,7 @@ from finetune_trainer.contract.recipe.model import DeviceMap
 
 _WORKER_ENV = "FINETUNE_WORKER"
 """What the launcher tells a process of its own; unset in the process that a pod or a user starts."""
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Pod:
     processes: int
     node: int = 0
     nodes: int = 1
-    host: str = HERE
+    host: str = LOOPBACK
     port: int = 0
 
     @property
@@ -55,7 +55,7 @@ class Pod:
         return cls(processes=processes, node=int(node), nodes=nodes, host=host, port=int(port))
 
 
-def leads(environment: Mapping[str, str]) -> bool:
+def is_first_pod(environment: Mapping[str, str]) -> bool:
     """Whether this pod is the first of those that train together, or the only one."""
     return environment.get(NODE_ENV, "0") == "0"
 

@@ -145,20 +145,21 @@ def load_base(
     return model
 
 
-def device_map(asked: DeviceMap, *, cuda: bool) -> str | None:
+def device_map(requested: DeviceMap, *, cuda: bool) -> str | None:
     """How accelerate spreads the layers over the GPUs that this process sees; None puts the model on one device.
 
     Raises:
         TrainerError: NOT_SUPPORTED, layers are to be spread and there is no GPU.
     """
-    if asked is DeviceMap.NONE:
+    if requested is DeviceMap.NONE:
         return None
     if not cuda:
         raise TrainerError(
             FailureReason.NOT_SUPPORTED,
-            f"spec.model.deviceMap: {asked}: layers are spread over GPUs, and this machine has none; remove the field",
+            f"spec.model.deviceMap: {requested}: layers are spread over GPUs, and this machine has none; remove the "
+            "field",
         )
-    return str(asked)
+    return str(requested)
 
 
 def _require_on_gpus(model: Any) -> None:
@@ -200,7 +201,7 @@ def _unusable(what: str, error: Exception) -> TrainerError:
     return TrainerError(FailureReason.MODEL_INVALID, f"{what}: {why}")
 
 
-def _attention(asked: Attention, config: Any) -> str | None:
+def _attention(requested: Attention, config: Any) -> str | None:
     """The attention in transformers' words; auto takes varlen, SDPA or eager, the first that the architecture has.
 
     None leaves the choice to an architecture that transformers does not know: it is the model repository's own.
@@ -208,26 +209,26 @@ def _attention(asked: Attention, config: Any) -> str | None:
     Raises:
         TrainerError: NOT_SUPPORTED, this architecture has not what is asked for (Bloom and GPT-J have no SDPA).
     """
-    if asked is Attention.EAGER:
+    if requested is Attention.EAGER:
         return "eager"
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if architecture is None and asked is Attention.AUTO:
+    if architecture is None and requested is Attention.AUTO:
         return None
-    if asked in (Attention.VARLEN, Attention.AUTO):
+    if requested in (Attention.VARLEN, Attention.AUTO):
         if (obstacle := obstacle_to_varlen(architecture, config)) is None:
             register_varlen()
             return NAME
-        if asked is Attention.VARLEN:
-            message = f"spec.model.attention: {asked}: {obstacle}; use auto"
+        if requested is Attention.VARLEN:
+            message = f"spec.model.attention: {requested}: {obstacle}; use auto"
             raise TrainerError(FailureReason.NOT_SUPPORTED, message)
     # Private upstream, but it is what transformers itself decides by; an unknown class is its to refuse.
     if getattr(architecture, "_supports_sdpa", True):
         return "sdpa"
-    if asked is Attention.AUTO:
+    if requested is Attention.AUTO:
         return "eager"
     raise TrainerError(
         FailureReason.NOT_SUPPORTED,
-        f"spec.model.attention: {asked}: models of type {config.model_type} have none; use auto or eager",
+        f"spec.model.attention: {requested}: models of type {config.model_type} have none; use auto or eager",
     )
 
 

@@ -144,12 +144,12 @@ def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool
     )
 
 
-def _keeps_rows_apart(model: Any, asked: Attention) -> bool:
+def _keeps_rows_apart(model: Any, requested: Attention) -> bool:
     """Whether packs are right; where auto's first choice fails, SDPA, which has a mask, gets a chance."""
     vocabulary = model.config.get_text_config().vocab_size
     if rows_are_isolated(model, vocabulary):
         return True
-    if asked is Attention.AUTO and is_varlen(model):
+    if requested is Attention.AUTO and is_varlen(model):
         model.set_attn_implementation("sdpa")
         return rows_are_isolated(model, vocabulary)
     return False

@@ -29,8 +29,8 @@ def known_causes() -> Iterator[None]:
             case None:
                 raise
             case FailureReason.HOST_OUT_OF_MEMORY as reason:
-                said = f"the system gave the process no more memory: {_facts(error)}".rstrip(": ")
-                raise TrainerError(reason, said) from error
+                message = f"the system gave the process no more memory: {_facts(error)}".rstrip(": ")
+                raise TrainerError(reason, message) from error
             case reason:
                 raise TrainerError(reason, _facts(error)) from error
 

@@ -64,9 +64,9 @@ def checkpoint_at(uri: Uri, recipe: Recipe, inputs: Inputs, context: Context) ->
 
 def checkpoint_store(recipe: Recipe, inputs: Inputs, context: Context) -> CheckpointStore:
     """Where the checkpoints of this very run are."""
-    asked = recipe.checkpoint.uri
+    requested = recipe.checkpoint.uri
     output = parse_uri(recipe.output.uri)
-    uri = checkpoints_prefix(output, parse_uri(asked) if asked else None, recipe.job.name, inputs.fingerprint)
+    uri = checkpoints_prefix(output, parse_uri(requested) if requested else None, recipe.job.name, inputs.fingerprint)
     return CheckpointStore(
         store=context.open_store(uri),
         uri=uri,

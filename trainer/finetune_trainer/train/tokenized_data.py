@@ -83,7 +83,7 @@ def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Conte
     Raises:
         TrainerError: a row is wrong, or none is left to train or to measure with; or the process was asked to stop.
     """
-    data = _read(recipe, recipe.dataset, inputs.dataset, tokenizer, context, "rows")
+    data = _read_rows(recipe, recipe.dataset, inputs.dataset, tokenizer, context, "rows")
     counts = data.counts
     event(
         "dataset",
@@ -101,14 +101,16 @@ def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Conte
     if spec.fraction is not None:
         split_data = _held_out(data, float(spec.fraction), context.work)
     else:
-        own = _read(recipe, for_validation(recipe.dataset), inputs.validation, tokenizer, context, "own-validation")
+        own = _read_rows(
+            recipe, for_validation(recipe.dataset), inputs.validation, tokenizer, context, "own-validation"
+        )
         split_data = _without_trained(data, own, context.work)
     event("validation", rows=split_data.counts.validation, trained_too=split_data.counts.trained_too or None)
     return split_data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
+class _KeyedRows:
     """Rows that were read, and a key for each."""
 
     rows: Any
@@ -117,13 +119,13 @@ class _Read:
     conversations: bool
 
 
-def _read(
+def _read_rows(
     recipe: Recipe, dataset: DatasetSpec, objects: Sequence[SourceObject], tokenizer: Any, context: Context, name: str
-) -> _Read:
+) -> _KeyedRows:
     counts, repeated, kinds = TokenCounts(), DuplicateCounter(), set[type[Example]]()
     keys = array("Q")
     examples = read_examples(dataset, objects, context.open_store, context.downloaded, repeated)
-    examples = _noting(only_conversations(examples, dataset.chat_template), kinds)
+    examples = _noting_kinds(only_conversations(examples, dataset.chat_template), kinds)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
     keyed = _keyed(map(context.unless_stopping, rows), recipe.training.seed, keys)
     written = write_rows(keyed, context.work / f"{name}.arrow")
@@ -134,12 +136,12 @@ def _read(
         raise TrainerError(
             FailureReason.DATASET_INVALID, f"{where}{message} (dataset.maxLength is {dataset.max_length} tokens)"
         )
-    return _Read(
+    return _KeyedRows(
         rows=written, keys=np.asarray(keys, dtype=np.uint64), counts=counts, conversations=Conversation in kinds
     )
 
 
-def _noting(examples: Iterable[Example], kinds: set[type[Example]]) -> Iterator[Example]:
+def _noting_kinds(examples: Iterable[Example], kinds: set[type[Example]]) -> Iterator[Example]:
     for example in examples:
         kinds.add(type(example))
         yield example
@@ -151,7 +153,7 @@ def _keyed(rows: Iterable[TokenRow], seed: int, keys: "array[int]") -> Iterator[
         yield row
 
 
-def _held_out(data: _Read, fraction: float, folder: Path) -> TokenizedData:
+def _held_out(data: _KeyedRows, fraction: float, folder: Path) -> TokenizedData:
     """The rows with a part of them held out.
 
     Raises:
@@ -175,21 +177,21 @@ def _held_out(data: _Read, fraction: float, folder: Path) -> TokenizedData:
     return TokenizedData(rows=rows, validation=validation, counts=counts, conversations=data.conversations)
 
 
-def _without_trained(data: _Read, own: _Read, folder: Path) -> TokenizedData:
+def _without_trained(data: _KeyedRows, own: _KeyedRows, folder: Path) -> TokenizedData:
     """The rows with validation rows of their own, without those that are trained.
 
     Raises:
         TrainerError: all of them are.
     """
-    known = also_in(own.keys, data.keys)
-    if known.all():
+    repeated = also_in(own.keys, data.keys)
+    if repeated.all():
         raise TrainerError(
             FailureReason.DATASET_INVALID,
-            f"spec.dataset.validation.uri: each of its {len(known)} rows is a training row too, and what is trained "
+            f"spec.dataset.validation.uri: each of its {len(repeated)} rows is a training row too, and what is trained "
             "measures nothing; use other rows, or validation.fraction",
         )
     validation = own.rows
-    if known.any():
-        validation, _ = split_rows(own.rows, known, folder / "validation.arrow", folder / "trained-too.arrow")
-    counts = replace(data.counts, validation=len(validation), trained_too=int(known.sum()))
+    if repeated.any():
+        validation, _ = split_rows(own.rows, repeated, folder / "validation.arrow", folder / "trained-too.arrow")
+    counts = replace(data.counts, validation=len(validation), trained_too=int(repeated.sum()))
     return TokenizedData(rows=data.rows, validation=validation, counts=counts, conversations=data.conversations)
