@@ -16,6 +16,9 @@ from finetune_trainer.contract.problem import Problem, choices, problems_of
 from finetune_trainer.contract.recipe import JobIdentity
 from finetune_trainer.contract.rules import cluster_problems, problems
 
+MAX_SPEC_BYTES = 65_536
+"""Of a spec as compact JSON. The schema bounds every field; all of them together could fill the operator's memory."""
+
 
 class SpecError(Exception):
     """A spec that the models refuse.
@@ -60,7 +63,9 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
     """
     # As JSON, where strictness knows that dates and enumerations are strings. The API server knows no other names than
     # those on the wire, and a file must mean the same in both places.
-    text = raw if isinstance(raw, bytes) else json.dumps(raw)
+    text = raw if isinstance(raw, bytes) else compact_json(raw)
+    if len(text) > MAX_SPEC_BYTES:
+        raise too_large(len(text))
     try:
         spec = FineTuneJobSpec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -69,6 +74,17 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
     if broken := [*problems(recipe), *(() if local else cluster_problems(recipe))]:
         raise SpecError(broken)
     return spec
+
+
+def compact_json(value: object) -> bytes:
+    """A value as JSON without spaces, by which a spec's size counts."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
+
+
+def too_large(size: int) -> SpecError:
+    """The error of a spec of so many bytes."""
+    message = f"must have at most {MAX_SPEC_BYTES} bytes as JSON"
+    return SpecError([Problem(path="spec", message=message, value=f"{size} bytes", remedy="make its texts shorter")])
 
 
 def _remedy(error: ErrorDetails) -> str:

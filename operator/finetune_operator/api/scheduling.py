@@ -189,7 +189,7 @@ class EnvVar(Wire):
         ),
         Field(max_length=128),
     ] = Field(description="Name. Reserved names are refused. Example: NCCL_DEBUG.")
-    value: Annotated[str, PLAIN_LINES, Field(max_length=4096)] = Field(
+    value: Annotated[str, PLAIN_LINES, Field(max_length=1024)] = Field(
         "", description="Value. Default: empty. Example: WARN."
     )
 
@@ -246,7 +246,7 @@ class Scheduling(Wire):
         description="Annotations added to the pods; those of the operator and of GitOps tools are refused. "
         "Default: none. Example: {karpenter.sh/do-not-disrupt: 'true'}.",
     )
-    env: Annotated[list[EnvVar], Field(max_length=64), AfterValidator(_distinct_names)] | None = Field(
+    env: Annotated[list[EnvVar], Field(max_length=32), AfterValidator(_distinct_names)] | None = Field(
         None,
         description="Environment variables added to the containers of preflight and training. Default: none. "
         "Example: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}].",

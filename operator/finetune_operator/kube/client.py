@@ -31,10 +31,10 @@ class ClientKube:
 
     Args:
         timeout_seconds: limit of a request; of one page for lists.
-        page_size: objects in a page.
+        page_size: objects in a page. An object may have 1.5 MB, and a page is in memory at once.
     """
 
-    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 500) -> None:
+    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 100) -> None:
         self._client = client
         self._page_size = page_size
         # aiohttp deprecates plain numbers, which is what the client itself would pass.
@@ -136,7 +136,7 @@ _MANAGER = {"fieldManager": names.FIELD_MANAGER}
 
 @asynccontextmanager
 async def connect(
-    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 500
+    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 100
 ) -> AsyncIterator[ClientKube]:
     """A client for the cluster that the environment names: by KUBECONFIG, else the one that this process runs in.
 

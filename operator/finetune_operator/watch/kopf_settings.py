@@ -30,7 +30,7 @@ def kopf_settings(*, children: str) -> kopf.OperatorSettings:
     settings.watching.label_selectors["", "v1", "pods"] = children
     settings.watching.connect_timeout = 10.0
     settings.watching.reconnect_backoff = 1.0  # the default is a hot loop while the API server is down
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = 100  # an object may have 1.5 MB
     settings.networking.request_timeout = 30.0  # the default lets a hung request block an object for five minutes
     settings.networking.connect_timeout = 10.0
     settings.networking.error_backoffs = Backoffs()  # when they end, kopf.operator() raises

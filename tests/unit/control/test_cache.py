@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.job import SpecError
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
@@ -211,3 +212,14 @@ def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None
     assert (len(observed.jobs), len(observed.pods)) == (1, 0)
     assert operator.cache.prune_children(JobView, set(), "50", None, owner=OWNER) == {OWNER}
     assert not operator.cache.has_children(OWNER)
+
+
+def test_a_spec_that_is_too_large_is_not_kept_and_refused_by_its_size(operator: Operator) -> None:
+    """Ten thousand jobs of one tenant must not fill the operator's memory."""
+    large = a_finetunejob(spec={"evaluation": {"samplePrompts": ["x" * 70_000]}})
+    record = finetunejob_record(large)
+    assert record.spec == b""
+    with pytest.raises(SpecError, match="spec: must have at most 65536 bytes as JSON"):
+        record.job()
+    operator.event_handler.finetunejob("ADDED", large)
+    assert operator.looks() == [KEY], "it is to be ended, with this reason"

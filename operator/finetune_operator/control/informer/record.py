@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, parse_spec
+from finetune_operator.api.job import MAX_SPEC_BYTES, FineTuneJob, compact_json, parse_spec, too_large
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
@@ -29,6 +29,7 @@ class FineTuneJobRecord:
         keeps_children: whether its children stay for good once it is finished (no retention time).
         attempt: status.attempt.
         spec, status, progress: JSON; status without progress. Empty when the job is settled.
+        oversize: bytes of a spec that is too large to be kept; 0 for all others.
     """
 
     namespace: str
@@ -44,6 +45,7 @@ class FineTuneJobRecord:
     spec: bytes
     status: bytes
     progress: bytes
+    oversize: int = 0
 
     @property
     def key(self) -> Key:
@@ -78,6 +80,8 @@ class FineTuneJobRecord:
         Raises:
             SpecError: the spec is none that this version understands.
         """
+        if self.oversize:
+            raise too_large(self.oversize)
         return FineTuneJob(
             name=self.name,
             namespace=self.namespace,
@@ -110,7 +114,7 @@ def _parsed(spec: bytes) -> FineTuneJobSpec:
     return parse_spec(spec)
 
 
-_ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "status")
+_ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "oversize", "status")
 
 
 def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
@@ -124,6 +128,8 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
     ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
     settled = ignored or (finished and keeps_children)
     progress = status.get("progress")
+    spec_json = b"" if settled else compact_json(spec)
+    oversize = len(spec_json) if len(spec_json) > MAX_SPEC_BYTES else 0
     return FineTuneJobRecord(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -135,9 +141,10 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         finished=finished,
         keeps_children=keeps_children,
         attempt=status.get("attempt") or 0,
-        spec=b"" if settled else _compact(spec),
-        status=b"" if settled else _compact({key: value for key, value in status.items() if key != "progress"}),
-        progress=b"" if settled or not progress else _compact(progress),
+        spec=b"" if oversize else spec_json,
+        oversize=oversize,
+        status=b"" if settled else compact_json({key: value for key, value in status.items() if key != "progress"}),
+        progress=b"" if settled or not progress else compact_json(progress),
     )
 
 
@@ -150,7 +157,3 @@ def _finished(status: Mapping[str, Any], generation: int, run_token: str | None)
             for item in status.get("conditions") or ()
         )
     )
-
-
-def _compact(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

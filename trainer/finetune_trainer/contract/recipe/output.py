@@ -126,7 +126,7 @@ class StorageSpec(Wire):
         description="When requests carry checksums: whenSupported, or whenRequired for older S3-compatible servers. "
         "Default: whenSupported.",
     )
-    ca_bundle: Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=65_536)] | None = Field(
+    ca_bundle: Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=32_768)] | None = Field(
         None,
         description="PEM certificates to check the endpoint's certificate with. Default: the system's.",
     )
