@@ -15,7 +15,6 @@ from finetune_trainer.contract.preflight_report import CheckResult, PreflightRep
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome, OutputRecord, PreflightSummary, Termination
-from finetune_trainer.contract.uri import parse_uri
 from scripted.reporter import Reporter
 from scripted.scenario import End, OnSigterm, PreflightScenario, Scenario
 
@@ -199,18 +198,18 @@ def write_termination(path: Path | None, message: Termination | None, *, instead
 def scripted_fingerprint(recipe: Recipe) -> str:
     """The fingerprint of the recipe, its data taken for empty."""
     objects = [SourceObject(uri=uri, size=0) for uri in _dataset_uris(recipe)]
-    return fingerprint(recipe, objects, [SourceObject(uri=recipe.model.uri, size=0)])
+    return fingerprint(recipe, objects, [SourceObject(uri=str(recipe.model.uri), size=0)])
 
 
 def scripted_output(recipe: Recipe, mark: str, writer: str, loss: float | None) -> OutputRecord:
     """The record of an adapter that is not there."""
-    place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, mark)
+    place = run_prefix(recipe.output.uri, recipe.job.name, mark)
     return OutputRecord(
         uri=str(place.child(writer_folder(recipe.job.attempt, writer))),
         manifest_uri=str(place.child(MANIFEST_NAME)),
         digest=f"sha256:{mark}",
         size_bytes=_ADAPTER_BYTES,
-        base_model=recipe.model.uri,
+        base_model=str(recipe.model.uri),
         rank=recipe.lora.rank,
         target_modules=["k_proj", "q_proj", "v_proj"],
         metrics={} if loss is None else {"train_loss": loss},
@@ -219,4 +218,4 @@ def scripted_output(recipe: Recipe, mark: str, writer: str, loss: float | None) 
 
 def _dataset_uris(recipe: Recipe) -> list[str]:
     dataset = recipe.dataset
-    return [dataset.uri] if dataset.uri else list(dataset.uris or [])
+    return list(map(str, [dataset.uri] if dataset.uri else dataset.uris or []))

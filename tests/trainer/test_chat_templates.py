@@ -396,7 +396,7 @@ def test_run_is_refused_before_the_weights_are_read(
 ) -> None:
     run = local_run(rows, dataset=dataset)
     model = tmp_path / "without-weights"
-    shutil.copytree(run.recipe.model.uri.removeprefix("file://"), model)
+    shutil.copytree(run.recipe.model.uri.path, model)
     (model / "model.safetensors").write_bytes(b"not read")
 
     with pytest.raises(TrainerError) as caught:

@@ -405,7 +405,7 @@ def test_artefact_holds_nothing_of_this_process(local_run: Runs, tiny_model: Pat
     }  # fmt: skip
     for path in (path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
-        for of_the_user in (str(served), run.recipe.dataset.uri, run.recipe.output.uri):
+        for of_the_user in (str(served), str(run.recipe.dataset.uri), str(run.recipe.output.uri)):
             content = content.replace(str(of_the_user).encode(), b"")
         assert not [place for place in places if place.encode() in content], path.name
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -12,7 +12,7 @@ from finetune_operator.api.quantity import whole
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract import layout
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme
 
 USER_ID = 65532
 GRACE_SECONDS = 120
@@ -207,7 +207,7 @@ def _volume(
 def _claim_volumes(job: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Claims, each as one volume: mounted read-only to be read from, and once more where the cache is written to."""
     read = _claims(job)
-    cache = parse_uri(job.spec.model.cache).authority if job.spec.model.cache and role == names.TRAIN_ROLE else None
+    cache = job.spec.model.cache.authority if job.spec.model.cache and role == names.TRAIN_ROLE else None
     volumes = []
     for index, claim in enumerate(dict.fromkeys([*read, *filter(None, [cache])])):
         source: dict[str, Any] = {"claimName": claim} if claim == cache else {"claimName": claim, "readOnly": True}
@@ -223,9 +223,8 @@ def _claims(job: FineTuneJob) -> list[str]:
     """Claims that model, data and initial adapter are read from, without repetition."""
     dataset = job.spec.dataset
     validation = dataset.validation.uri if dataset.validation is not None else None
-    texts = [job.spec.model.uri, dataset.uri, *(dataset.uris or ()), validation, job.spec.lora.initial_adapter_uri]
-    uris = [parse_uri(text) for text in texts if text is not None]
-    return list(dict.fromkeys(uri.authority for uri in uris if uri.scheme is Scheme.PVC))
+    uris = (job.spec.model.uri, dataset.uri, *(dataset.uris or ()), validation, job.spec.lora.initial_adapter_uri)
+    return list(dict.fromkeys(uri.authority for uri in uris if uri is not None and uri.scheme is Scheme.PVC))
 
 
 def _training_resources(job: FineTuneJob) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def test_what_is_no_quantity_is_refused(value: object) -> None:
 def test_the_recipe_holds_what_shapes_the_result() -> None:
     spec = parse_spec(MINIMAL | {"runToken": "again", "lora": {"rank": 8}})
     recipe = spec.recipe(JobIdentity(name="support-bot"))
-    assert (recipe.lora.rank, recipe.run_token, recipe.output.uri) == (8, "again", "s3://models/adapters")
+    assert (recipe.lora.rank, recipe.run_token, str(recipe.output.uri)) == (8, "again", "s3://models/adapters")
 
 
 def test_weights_may_be_divided_over_gpus_and_nodes_and_not_over_one() -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import Uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export.base_model import base_licence, licence_in, loading_code
 from finetune_trainer.export.card import code, model_card
@@ -107,7 +107,7 @@ def test_base_model_without_a_card_has_no_licence(tmp_path: object) -> None:
     def store(_: Uri) -> LocalStore:
         return LocalStore(tmp_path)  # type: ignore[arg-type]
 
-    assert base_licence(f"file://{tmp_path}", store) is None
+    assert base_licence(Uri(scheme=Scheme.FILE, authority="", path=str(tmp_path)), store) is None
 
 
 def test_it_is_told_that_the_best_adapter_is_not_the_last() -> None:

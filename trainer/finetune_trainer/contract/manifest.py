@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from finetune_trainer.contract.history import LossSummary
 from finetune_trainer.contract.text import MAX_TEXT, Count, Line, PositiveCount, RelativePath, printable
+from finetune_trainer.contract.uri import Uri, parse_uri
 from finetune_trainer.contract.wire import TolerantWire
 
 MANIFEST_VERSION = 1
@@ -32,6 +33,15 @@ class SourceObject(TolerantWire):
     etag: str | None = None
     sha256: str | None = None
     revision: str | None = Field(None, description="Commit of a Hub model's file.")
+
+    @property
+    def location(self) -> Uri:
+        """The parsed URI.
+
+        Raises:
+            ValueError: the name climbs.
+        """
+        return parse_uri(self.uri)
 
 
 class DataFacts(TolerantWire):

@@ -1,14 +1,15 @@
 """The places that models, data and adapters come from and go to.
 
 One pattern and one message per use; `parse_uri` is the only reader. A path may not climb (`..`) nor hold
-control characters.
+control characters. A model's field of one of these types holds the parsed `Uri`; its JSON is the text that was read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from finetune_trainer.contract.rule import matching
 from finetune_trainer.contract.scalar import PLAIN
@@ -24,7 +25,7 @@ class Scheme(StrEnum):
     FILE = "file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Uri:
     """A parsed URI.
 
@@ -32,16 +33,30 @@ class Uri:
         scheme: where it points.
         authority: the bucket (s3), the claim (pvc), `org/name` (hf); empty for file.
         path: the key or the path, without a leading slash except for file (absolute).
+        written: the text of a model's field, where it is one; it may end with a slash that means nothing.
     """
 
     scheme: Scheme
     authority: str
     path: str
+    written: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Text, for the rules of a field's type; `_Parsed` stands behind them."""
+        return core_schema.str_schema()
 
     def __str__(self) -> str:
         if self.scheme is Scheme.FILE:
             return f"file://{self.path}"
         return f"{self.scheme}://{self.authority}" + (f"/{self.path}" if self.path else "")
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def without_trailing_slash(self) -> "Uri":
+        """The same place as the name of an object, not of a prefix."""
+        return Uri(scheme=self.scheme, authority=self.authority, path=self.path.rstrip("/"))
 
     def child(self, *parts: str) -> "Uri":
         """This place extended by path segments."""
@@ -75,9 +90,27 @@ def parse_uri(text: str) -> Uri:
     return Uri(scheme=Scheme(scheme), authority=authority, path=path)
 
 
-def scheme_of(text: str | None) -> Scheme | None:
+def scheme_of(uri: Uri | None) -> Scheme | None:
     """The scheme of a URI; None when there is no URI."""
-    return None if text is None else parse_uri(text).scheme
+    return None if uri is None else uri.scheme
+
+
+class _Parsed:
+    """Stands last in a type: the text that has kept to the rules before it becomes a `Uri`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        parsed = core_schema.no_info_after_validator_function(_parse_written, handler(source))
+        text = core_schema.plain_serializer_function_ser_schema(_written, return_schema=core_schema.str_schema())
+        return core_schema.no_info_before_validator_function(_written, parsed, serialization=text)
+
+
+def _parse_written(text: str) -> Uri:
+    return replace(parse_uri(text), written=text)
+
+
+def _written(value: Any) -> Any:
+    """The text of a `Uri`; anything else is left to the schema of strings."""
+    return (value.written or str(value)) if isinstance(value, Uri) else value
 
 
 _NO_CLIMBING = matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
@@ -91,7 +124,7 @@ _BUCKET_NAME = matching(
 HubRevision = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
 """Branch, tag or commit of a Hub repository."""
 ModelUri = Annotated[
-    str,
+    Uri,
     matching(
         f"^(hf://{_REPO}|s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be hf://org/name, s3://bucket/prefix or pvc://claim/path (file:///path in a local run)",
@@ -100,9 +133,10 @@ ModelUri = Annotated[
     _NO_CLIMBING,
     PLAIN,
     Field(max_length=1024),
+    _Parsed(),
 ]
 DatasetUri = Annotated[
-    str,
+    Uri,
     matching(
         f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
@@ -111,9 +145,10 @@ DatasetUri = Annotated[
     _NO_CLIMBING,
     PLAIN,
     Field(max_length=1024),
+    _Parsed(),
 ]
 CacheUri = Annotated[
-    str,
+    Uri,
     matching(
         f"^(pvc://{_CLAIM}(/.*)?|file:///.+)$",
         "must be pvc://claim or pvc://claim/path (file:///path in a local run)",
@@ -121,9 +156,10 @@ CacheUri = Annotated[
     _NO_CLIMBING,
     PLAIN,
     Field(max_length=1024),
+    _Parsed(),
 ]
 OutputUri = Annotated[
-    str,
+    Uri,
     matching(
         f"^(s3://{_BUCKET}(/.*)?|file:///.+)$",
         "must be s3://bucket/prefix (file:///path in a local run)",
@@ -132,4 +168,5 @@ OutputUri = Annotated[
     _NO_CLIMBING,
     PLAIN,
     Field(max_length=1024),
+    _Parsed(),
 ]

@@ -11,7 +11,6 @@ from typing import Final
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.open_records import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.records import Row
@@ -125,7 +124,7 @@ def _turns_remedy(column: str, row: Row) -> str:
 def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Iterator[Row]:
     """The rows that can be parsed; what cannot is the pass's to report."""
     for source in objects:
-        with open_store(parse_uri(source.uri)).open(source) as stream:
+        with open_store(source.location).open(source) as stream:
             try:
                 stored = StoredBytes(stream, lambda _: None, hashed=False)
                 for _, _, row in open_records(stored, source, dataset, lambda _: None):

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.detect import detect_schema, unknown_schema
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.open_records import StoredBytes, open_records
@@ -92,7 +91,7 @@ class DatasetScan:
 
     def _object(self, source: SourceObject, name: str, known: RowSchema | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
-        with self._open_store(parse_uri(source.uri)).open(source) as stream:
+        with self._open_store(source.location).open(source) as stream:
             stored = StoredBytes(stream, self._on_bytes, hashed=expected is not None)
             records: Records | None = None
             try:
@@ -185,7 +184,7 @@ def display_names(objects: Sequence[SourceObject]) -> list[str]:
     """Names for messages: the file's own, or with the folders in which several objects differ."""
     if len(objects) == 1:
         return [posixpath.basename(objects[0].uri)]
-    if len({parse_uri(item.uri).authority for item in objects}) > 1:
+    if len({item.location.authority for item in objects}) > 1:
         return [item.uri for item in objects]
     common = posixpath.commonprefix([item.uri.split("/")[:-1] for item in objects])
     return ["/".join(item.uri.split("/")[len(common) :]) for item in objects]

@@ -5,33 +5,31 @@ import re
 import shlex
 
 from finetune_trainer.contract.failure import TrainerError
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.storage.base import OpenStore
 
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 _LICENCE = re.compile(r"^license:[ \t]*([\"']?)([A-Za-z0-9][A-Za-z0-9.+-]{0,63})\1[ \t]*$", re.MULTILINE)
 
 
-def model_id(uri: str) -> str:
+def model_id(uri: Uri) -> str:
     """The base model as a server should name it: `org/name` for a Hub model, a path for a local one, else the URI."""
-    place = parse_uri(uri)
-    match place.scheme:
+    match uri.scheme:
         case Scheme.HF:
-            return place.authority
+            return uri.authority
         case Scheme.FILE:
-            return place.path
+            return uri.path
         case Scheme.S3 | Scheme.PVC:
-            return uri
+            return str(uri)
 
 
-def base_licence(uri: str, open_store: OpenStore) -> str | None:
+def base_licence(uri: Uri, open_store: OpenStore) -> str | None:
     """The licence that the base model's own card names (`license:` in the front matter of its README.md), if any.
 
     A card that cannot be read is no reason to end a run.
     """
-    place = parse_uri(uri)
     try:
-        content = open_store(place).read(place.child("README.md"))
+        content = open_store(uri).read(uri.child("README.md"))
     except TrainerError:
         return None
     return licence_in(content.decode("utf-8", "replace")) if content is not None else None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 from finetune_trainer.contract.history import LossSummary
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme
 from finetune_trainer.data.templates.builtin import template_label
 from finetune_trainer.export.base_model import loading_code
 from finetune_trainer.export.facts import RunFacts
@@ -63,7 +63,7 @@ def code(text: str) -> str:
 def _front_matter(facts: RunFacts) -> str:
     lines = ["library_name: peft", "pipeline_tag: text-generation", "tags: [lora, sft]"]
     # The Hub refuses a card whose base_model is none of its own.
-    if parse_uri(facts.recipe.model.uri).scheme is Scheme.HF:
+    if facts.recipe.model.uri.scheme is Scheme.HF:
         lines.insert(0, f"base_model: {json.dumps(facts.base_model)}")
     if facts.base_licence:
         lines.append(f"license: {facts.base_licence}")

@@ -12,7 +12,7 @@ from finetune_trainer.contract.layout import MANIFEST_NAME
 from finetune_trainer.contract.manifest import Manifest, ManifestFile, SourceObject
 from finetune_trainer.contract.recipe import LoraSpec, Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.inputs.sources import read_json, with_content
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
@@ -48,7 +48,7 @@ def initial_adapter_objects(recipe: Recipe, open_store: OpenStore) -> list[Sourc
     """
     if recipe.lora.initial_adapter_uri is None:
         return []
-    place = parse_uri(recipe.lora.initial_adapter_uri.rstrip("/"))
+    place = recipe.lora.initial_adapter_uri.without_trailing_slash()
     try:
         found = {item.uri.removeprefix(f"{place}/"): item for item in open_store(place).stat(place)}
     except ObjectNotFoundError as error:

@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
 from finetune_trainer.contract.text import printable
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -65,7 +65,7 @@ def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
     Raises:
         TrainerError: MODEL_NOT_FOUND, or the storage's reason.
     """
-    uri = parse_uri(recipe.model.uri)
+    uri = recipe.model.uri
     try:
         found = open_store(uri).stat(uri)
     except ObjectNotFoundError as error:
@@ -91,7 +91,7 @@ def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 
     Raises:
         TrainerError: MODEL_INVALID when it is none, or the storage's reason.
     """
-    with open_store(parse_uri(source.uri)).open(source) as stream:
+    with open_store(source.location).open(source) as stream:
         content = stream.read(longest + 1)
     if len(content) > longest:
         raise TrainerError(FailureReason.MODEL_INVALID, f"{source.uri} has more than {longest} bytes")
@@ -101,10 +101,9 @@ def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 
         raise TrainerError(FailureReason.MODEL_INVALID, f"{source.uri} is not JSON: {error}") from error
 
 
-def _data_objects(places: Sequence[str], open_store: OpenStore) -> list[SourceObject]:
+def _data_objects(uris: Sequence[Uri], open_store: OpenStore) -> list[SourceObject]:
     objects: list[SourceObject] = []
-    for text in places:
-        uri = parse_uri(text)
+    for uri in uris:
         try:
             found = open_store(uri).stat(uri)
         except ObjectNotFoundError as error:
@@ -125,7 +124,7 @@ def _nameable(item: SourceObject) -> SourceObject:
         TrainerError: DATASET_INVALID, it could not: the name climbs, or is a file's whose bytes are no text.
     """
     try:
-        parse_uri(item.uri)
+        _ = item.location
         item.uri.encode()
     except ValueError as error:
         raise TrainerError(
@@ -146,7 +145,7 @@ def with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = Fal
     Large weights keep size and time of change: hashing 140 GB would cost minutes, and the worst that a copy's
     new time can do is a training that need not have been.
     """
-    uri = parse_uri(item.uri)
+    uri = item.location
     if uri.scheme not in (Scheme.FILE, Scheme.PVC) or item.sha256 is not None:
         return item
     if not whole and item.size > _HASHED_WEIGHTS_BYTES:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 
 _TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"})
@@ -12,7 +13,7 @@ _DUPLICATE_WEIGHTS = "consolidated"
 """Mistral's folders hold the same weights twice, once under this name."""
 
 
-def require_complete(place: str, objects: Sequence[SourceObject]) -> None:
+def require_complete(place: Uri, objects: Sequence[SourceObject]) -> None:
     """Checks that a model's files are all there.
 
     Raises:
@@ -38,7 +39,7 @@ def has_weights(names: Collection[str]) -> bool:
     return not _WEIGHTS.isdisjoint(names)
 
 
-def require_unquantised(place: str, config: Mapping[str, object]) -> None:
+def require_unquantised(place: Uri, config: Mapping[str, object]) -> None:
     """Checks by its config.json that a model's weights are plain numbers.
 
     Weights that are quantised already would be trained on as they are, whatever model.quantization says.

@@ -19,7 +19,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.text import MAX_METRICS, MAX_MODULES, MAX_TEXT
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.export.base_model import model_id
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore, Store
 
@@ -162,7 +162,7 @@ def _run(recipe: Recipe, fingerprint: str) -> Uri:
         TrainerError: INVALID_RECIPE, an address in it would be longer than a status holds: nothing is trained that
             could not be reported.
     """
-    place = run_prefix(parse_uri(recipe.output.uri), recipe.job.name, fingerprint)
+    place = run_prefix(recipe.output.uri, recipe.job.name, fingerprint)
     longest = len(str(place.child(merged_folder(recipe.job.attempt, "x" * MAX_TEXT))))
     if longest > MAX_TEXT:
         raise TrainerError(

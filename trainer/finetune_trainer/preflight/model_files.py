@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import Scheme, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.memory.shape import TensorShapes
 from finetune_trainer.model.files import has_weights, needed_files, require_complete, require_unquantised
@@ -44,7 +44,7 @@ class ModelFacts:
         return None if self.tensors is None else sum(map(prod, self.tensors.values()))
 
 
-def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
+def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
     """Looks at a model's files.
 
     Args:
@@ -74,7 +74,7 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
     used = needed_files(folder)
     weights = [item for item in used if item.uri.endswith(WEIGHTS_SUFFIX)]
     tensors: dict[str, tuple[int, ...]] | None = None
-    if parse_uri(place).scheme is not Scheme.HF:  # the Hub's client would fetch every file whole
+    if place.scheme is not Scheme.HF:  # the Hub's client would fetch every file whole
         tensors = {name: shape for item in weights for name, shape in _tensors(item, open_store).items()}
     return ModelFacts(
         size=sum(item.size for item in used),
@@ -84,7 +84,7 @@ def check_model(place: str, folder: Sequence[SourceObject], open_store: OpenStor
     )
 
 
-def _check_index(place: str, files: dict[str, SourceObject], open_store: OpenStore) -> None:
+def _check_index(place: Uri, files: dict[str, SourceObject], open_store: OpenStore) -> None:
     index = read_json(files[WEIGHTS_INDEX], open_store)
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict):
@@ -98,7 +98,7 @@ def _check_index(place: str, files: dict[str, SourceObject], open_store: OpenSto
 
 def _tensors(source: SourceObject, open_store: OpenStore) -> dict[str, tuple[int, ...]]:
     """The shapes in a safetensors file: 8 bytes with the header's length, the header as JSON, the tensors."""
-    with open_store(parse_uri(source.uri)).open(source) as stream:
+    with open_store(source.location).open(source) as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = _header(stream, length, source) if 0 < length <= _LONGEST_HEADER else None
     if header is None:
@@ -127,5 +127,5 @@ def _header(stream: BinaryIO, length: int, source: SourceObject) -> "dict[str, d
     return header if isinstance(header, dict) else None
 
 
-def _invalid(what: str, why: str) -> TrainerError:
+def _invalid(what: object, why: str) -> TrainerError:
     return TrainerError(FailureReason.MODEL_INVALID, f"{what} {why}")

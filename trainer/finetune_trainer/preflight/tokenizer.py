@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.inputs.sources import read_json
 from finetune_trainer.preflight.tokenizer_files import TokenizerFacts
 from finetune_trainer.storage.base import OpenStore
@@ -67,7 +66,7 @@ def file_tokenizer(
         return None
     from tokenizers import Tokenizer as Backend
 
-    with open_store(parse_uri(source.uri)).open(source) as stream:
+    with open_store(source.location).open(source) as stream:
         content = stream.read(_LONGEST_FILE)
     try:
         backend = Backend.from_buffer(content)

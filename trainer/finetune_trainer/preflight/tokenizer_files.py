@@ -8,7 +8,6 @@ from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.inputs.sources import read_json
 from finetune_trainer.storage.base import OpenStore
 
@@ -97,6 +96,6 @@ def _json_object(file: SourceObject | None, open_store: OpenStore) -> dict[str, 
 
 
 def _read(file: SourceObject, open_store: OpenStore) -> str:
-    with open_store(parse_uri(file.uri)).open(file) as stream:
+    with open_store(file.location).open(file) as stream:
         content = stream.read(_LONGEST_FILE)
     return content.decode(errors="replace")

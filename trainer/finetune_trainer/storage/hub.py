@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.contract.wire import TolerantWire
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
@@ -196,7 +196,7 @@ class HubStore:
         The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
         answers 5xx: then the file begins anew here (huggingface_hub:file_download.py, http_get).
         """
-        uri, wrong = parse_uri(source.uri), None
+        uri, wrong = source.location, None
         for _ in range(2):
             file = self._fetched_with_retries(uri, source.revision, moved, folder, anew=wrong is not None)
             wrong = damage(file, source)

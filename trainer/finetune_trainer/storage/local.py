@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.storage.base import (
     AlreadyExistsError,
     ByteCount,
@@ -55,7 +55,7 @@ class LocalStore:
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`."""
-        uri = parse_uri(source.uri)
+        uri = source.location
         with _reasons("reading", uri):
             file = _GuardedFile(self._path(uri), source)
         return cast("BinaryIO", io.BufferedReader(file, _CHUNK))
@@ -69,7 +69,7 @@ class LocalStore:
         link: bool = True,  # noqa: ARG002 (the Protocol's)
     ) -> None:
         """See `Store.download`."""
-        with self.open(source) as stream, _reasons("copying", parse_uri(source.uri)), partial_file(target) as partial:
+        with self.open(source) as stream, _reasons("copying", source.location), partial_file(target) as partial:
             _copy(stream, partial, moved)
 
     def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:

@@ -8,7 +8,7 @@ from finetune_trainer.contract.layout import PVC_ROOT
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.runtime.log import quieten
 from finetune_trainer.storage.base import Store
 from finetune_trainer.storage.credentials import Credentials
@@ -90,9 +90,9 @@ class Places:
         self._credentials = credentials
         self._revisions: dict[str, str | None] = {}
         if lora and lora.initial_adapter_uri:
-            self._revisions[_root(parse_uri(lora.initial_adapter_uri))] = lora.initial_adapter_revision
+            self._revisions[_root(lora.initial_adapter_uri)] = lora.initial_adapter_revision
         if model:
-            self._revisions[_root(parse_uri(model.uri))] = model.revision
+            self._revisions[_root(model.uri)] = model.revision
         self._hub_token = hub_token
         self._pvc_root = pvc_root
         self._timing = timing

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError as Urllib3HTTPError
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.output import StorageSpec
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.storage.base import (
     AlreadyExistsError,
     ByteCount,
@@ -186,7 +186,7 @@ class S3Store:
     def delete_folder(self, uri: Uri) -> None:
         """See `Store.delete_folder`. One request an object: DeleteObjects is not in every server and policy."""
         for item in self._list(uri, uri.path.rstrip("/") + "/"):
-            self.delete(parse_uri(item.uri))
+            self.delete(item.location)
 
     def _head(self, uri: Uri) -> SourceObject:
         def ask(client: "S3Client") -> SourceObject:
@@ -223,7 +223,7 @@ class S3Store:
 
     def _stream(self, source: SourceObject, start: int, stop: int) -> ResumingStream:
         """The object's bytes from `start` to before `stop`, of the object that `stat` saw and no other."""
-        uri = parse_uri(source.uri)
+        uri = source.location
 
         def open_at(offset: int) -> Body:
             asked: dict[str, str] = {"IfMatch": f'"{source.etag}"'} if source.etag else {}

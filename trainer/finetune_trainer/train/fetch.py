@@ -8,7 +8,7 @@ from pathlib import Path
 from finetune_trainer.checkpoints import FetchedCheckpoint
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
+from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.export.base_model import base_licence
 from finetune_trainer.inputs.initial_adapter import ADAPTER_WEIGHTS
 from finetune_trainer.model.files import needed_files
@@ -64,7 +64,7 @@ def fetch_inputs_without_checkpoint(recipe: Recipe, inputs: Inputs, context: Con
 
 def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
     """The model's folder on this machine: in place where it is mounted, else from the cache, else downloaded."""
-    uri = parse_uri(recipe.model.uri)
+    uri = recipe.model.uri
     match uri.scheme:
         case Scheme.FILE:
             return Path(uri.path)
@@ -82,7 +82,7 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
     """
     if recipe.lora.initial_adapter_uri is None:
         return None
-    store = context.open_store(parse_uri(recipe.lora.initial_adapter_uri))
+    store = context.open_store(recipe.lora.initial_adapter_uri)
     folder = context.work / "initial-adapter"
     folder.mkdir(parents=True, exist_ok=True)
     for item in inputs.adapter:
@@ -99,7 +99,7 @@ def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | No
 
 
 def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
-    uri, objects = parse_uri(recipe.model.uri), needed_files(inputs.model)
+    uri, objects = recipe.model.uri, needed_files(inputs.model)
     store, folder = context.open_store(uri), context.work / "model"
     if recipe.model.cache is not None:
 
@@ -107,7 +107,7 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
             download_all(store, objects, part, context.downloaded, link=False)
 
         try:
-            root = _cache_root(parse_uri(recipe.model.cache), context)
+            root = _cache_root(recipe.model.cache, context)
             cache = ModelCache(root=root, now=context.now, leave=context.raise_if_stopping)
             return cache.view(uri, objects, fill, folder)
         except CacheUnusableError as error:

@@ -12,7 +12,6 @@ from finetune_trainer.contract.manifest import DataFacts, Manifest, ManifestFile
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.export.adapter import Adapter
 from finetune_trainer.export.base_model import model_id
 from finetune_trainer.export.facts import RunFacts, settings_of
@@ -51,7 +50,7 @@ def publish_output(
     context: Context,
 ) -> OutputRecord:
     """Uploads the adapter, commits it, and reads it back: what is reported is what a consumer finds."""
-    output = parse_uri(recipe.output.uri)
+    output = recipe.output.uri
     place = Place(
         store=context.open_store(output),
         run=run_prefix(output, recipe.job.name, inputs.fingerprint),
@@ -111,7 +110,7 @@ def publish_output(
 
 def update_latest(recipe: Recipe, record: OutputRecord, facts: RunFacts, store: Store) -> None:
     """Lets latest.json name this run. The adapter is committed: a pointer that cannot be written is only logged."""
-    uri = latest_uri(parse_uri(recipe.output.uri), recipe.job.name)
+    uri = latest_uri(recipe.output.uri, recipe.job.name)
     latest = Latest(
         manifest=record.manifest_uri,
         digest=record.digest,

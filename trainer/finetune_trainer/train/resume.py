@@ -7,7 +7,7 @@ from finetune_trainer.checkpoints import Checkpointer, CheckpointStore, FetchedC
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import checkpoints_prefix
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.runtime.log import event
 from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
@@ -64,9 +64,7 @@ def checkpoint_at(uri: Uri, recipe: Recipe, inputs: Inputs, context: Context) ->
 
 def checkpoint_store(recipe: Recipe, inputs: Inputs, context: Context) -> CheckpointStore:
     """Where the checkpoints of this very run are."""
-    requested = recipe.checkpoint.uri
-    output = parse_uri(recipe.output.uri)
-    uri = checkpoints_prefix(output, parse_uri(requested) if requested else None, recipe.job.name, inputs.fingerprint)
+    uri = checkpoints_prefix(recipe.output.uri, recipe.checkpoint.uri, recipe.job.name, inputs.fingerprint)
     return CheckpointStore(
         store=context.open_store(uri),
         uri=uri,

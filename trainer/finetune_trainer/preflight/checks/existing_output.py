@@ -1,7 +1,6 @@
 """Whether the adapter of this very run is there already."""
 
 from finetune_trainer.contract.recipe.output import OnExisting
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.output.reuse import reusable_output
 from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed
 from finetune_trainer.preflight.checks.initial_adapter import INITIAL_ADAPTER
@@ -27,5 +26,5 @@ EXISTING_OUTPUT = Check(
     name="output",
     run=_run,
     needs=tuple(Need(check.name, _NO_FINGERPRINT) for check in (STORAGE_READ, MODEL, INITIAL_ADAPTER)),
-    asks=lambda context: [parse_uri(context.recipe.output.uri)],
+    asks=lambda context: [context.recipe.output.uri],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.data.examples import Conversation, Example, RowLocation
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.data.tokenize import characters
@@ -17,7 +17,7 @@ _MOST_CHARACTERS = 4 << 20
 
 
 def _asks(context: PreflightContext) -> Iterator[Uri]:
-    return (parse_uri(item.uri) for item in context.data or ())
+    return (item.location for item in context.data or ())
 
 
 def _run(context: PreflightContext) -> CheckOutcome:

@@ -1,6 +1,6 @@
 """The adapter to continue from is there, whole, and of the kind that the recipe asks for."""
 
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import PreflightContext
@@ -8,7 +8,7 @@ from finetune_trainer.preflight.context import PreflightContext
 
 def _asks(context: PreflightContext) -> list[Uri]:
     uri = context.recipe.lora.initial_adapter_uri
-    return [] if uri is None else [parse_uri(uri)]
+    return [] if uri is None else [uri]
 
 
 def _run(context: PreflightContext) -> CheckOutcome:

@@ -1,6 +1,5 @@
 """The base model is whole."""
 
-from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.inputs.sources import model_files, model_folder
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import CheckedModel, PreflightContext
@@ -18,4 +17,4 @@ def _run(context: PreflightContext) -> CheckOutcome:
     return passed(f"{facts.size:,} bytes{parameters}{commit}")
 
 
-MODEL = Check(name="model", run=_run, asks=lambda context: [parse_uri(context.recipe.model.uri)])
+MODEL = Check(name="model", run=_run, asks=lambda context: [context.recipe.model.uri])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.inputs.sources import dataset_objects, validation_objects
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import PreflightContext
@@ -10,8 +10,9 @@ from finetune_trainer.preflight.context import PreflightContext
 
 def _asks(context: PreflightContext) -> Iterator[Uri]:
     dataset = context.recipe.dataset
-    own = dataset.validation.uri if dataset.validation else None
-    yield from map(parse_uri, [*([dataset.uri] if dataset.uri else dataset.uris or []), *([own] if own else [])])
+    yield from [dataset.uri] if dataset.uri else dataset.uris or []
+    if dataset.validation is not None and dataset.validation.uri is not None:
+        yield dataset.validation.uri
 
 
 def _run(context: PreflightContext) -> CheckOutcome:

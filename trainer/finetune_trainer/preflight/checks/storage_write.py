@@ -5,7 +5,7 @@ not know conditional writes would let two pods of one attempt commit, and nobody
 """
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed, skipped
 from finetune_trainer.preflight.checks.dataset import DATASET
 from finetune_trainer.preflight.checks.first_rows import FIRST_ROWS
@@ -19,7 +19,7 @@ from finetune_trainer.storage.base import AlreadyExistsError, Store
 def _places(context: PreflightContext) -> list[Uri]:
     """The output, and a place of its own for checkpoints."""
     asked = (context.recipe.output.uri, context.recipe.checkpoint.uri)
-    return [parse_uri(uri) for uri in dict.fromkeys(uri for uri in asked if uri is not None)]
+    return list(dict.fromkeys(uri for uri in asked if uri is not None))
 
 
 def _run(context: PreflightContext) -> CheckOutcome:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec
-from finetune_trainer.contract.uri import Uri, parse_uri
+from finetune_trainer.contract.uri import Uri
 from finetune_trainer.data.examples import Conversation
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.templates.builtin import template_label, template_source
@@ -30,7 +30,7 @@ def _applies(context: PreflightContext) -> bool:
 
 
 def _asks(context: PreflightContext) -> list[Uri]:
-    return [parse_uri(context.recipe.model.uri)] if context.first_conversations else []
+    return [context.recipe.model.uri] if context.first_conversations else []
 
 
 def _run(context: PreflightContext) -> CheckOutcome:
