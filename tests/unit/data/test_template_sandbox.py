@@ -135,7 +135,6 @@ def tried(source: str, *, rows: int = 3, **bounds: int) -> TrialResult:
     "endless",
     [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ 'a' * 10**10 }}",
         "{{ 'a' | center(3000000000) }}",
         "{% set ns = namespace(x='aaaa') %}{% for i in range(40) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
     ],
@@ -146,6 +145,43 @@ def test_template_without_end_is_ended(endless: str) -> None:
     assert found.problem == (
         "took more than 2 seconds or 512 MiB to render the first rows: it loops, or writes far too much"
     )
+
+
+@pytest.mark.parametrize(
+    "much",
+    ["{{ 'a' * 10**10 }}", "{{ 10**10 * [1] }}", "{{ 10 ** (10 ** 10) }}", "{{ (7 ** 90000) ** 9 }}"],
+)
+def test_a_product_that_no_conversation_needs_is_refused(much: str) -> None:
+    """One step of a processor's time without end, which nothing in this process could interrupt."""
+    with pytest.raises(FaultError, match="is larger than 1,000,000"):
+        rendered(much)
+
+
+def test_products_of_a_conversations_size_are_as_in_jinja() -> None:
+    assert rendered("{{ '-' * 40 }}{{ 2 ** 10 }}{{ 3 * 0.5 }}{{ 2 * [1] }}{{ 0.5 ** 2 }}") == (
+        "-" * 40 + "1024" + "1.5" + "[1, 1]" + "0.25"
+    )
+
+
+LATE = (
+    "{% for m in messages %}{{ m.content }}{% if m.content == 'row 1004' %}"
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_that_loops_in_a_late_row_is_ended_there() -> None:
+    template = ChatTemplate(LATE, TOKENS, seconds=1)
+    rows = [Messages((Message(role="user", content=f"row {number}"),)) for number in range(1010)]
+
+    refused = []
+    for number, row in enumerate(rows):
+        try:
+            template.render(row)
+        except FaultError as error:
+            refused.append((number, error.fault.found))
+
+    assert refused[0] == (1004, "a conversation that the chat template does not end to render: it loops")
+    assert [number for number, _ in refused] == list(range(1004, 1010)), "the others are not waited for either"
 
 
 def test_processor_that_never_comes_is_not_waited_for() -> None:

@@ -6,6 +6,7 @@ mistakes of such files (another delimiter, a header inside, a quote that is not 
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -119,7 +120,7 @@ class DelimitedRecords:
             fault = self._other_delimiter(names[0], other)
         elif empty := [index for index, name in enumerate(names, 1) if not name and index > 1]:
             fault = _header_fault(f"no name for column {empty[0]}", "give every column a name")
-        elif twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        elif twice := [name for name, count in Counter(names).items() if count > 1]:
             fault = _header_fault(f"the column {shorten(twice[0])!r} twice", "rename or remove one of the two")
         elif names == [""]:
             fault = _header_fault("an empty name", "the first line must name the columns")

@@ -9,7 +9,16 @@ from typing import Any
 from finetune_trainer.data.examples import Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 from finetune_trainer.data.reasoning import under_every_name
+from finetune_trainer.data.templates.cpu_limit import CpuLimit, CpuTimeoutError
 
+RENDER_SECONDS = 20
+"""Processor time of one rendering: a conversation of a million tokens takes a second."""
+_TOO_LONG = Fault(
+    kind=ProblemKind.TEMPLATE,
+    found="a conversation that the chat template does not end to render: it loops",
+    expected="one that it renders",
+    remedy="change the row, or set another dataset.chatTemplate",
+)
 _COMMENT_OR_MARK = re.compile(r"\{#.*?#\}|\{%([-+]?)\s*((?:end)?generation)\s*([-+]?)%\}", re.DOTALL)
 
 
@@ -40,6 +49,7 @@ class ChatTemplate:
     Args:
         source: the Jinja text.
         special_tokens: `bos_token`, `eos_token` and the like, as the template's variables.
+        seconds: processor time of one rendering; after one that takes longer, all fail at once.
 
     Attributes:
         has_marks: whether it marks the assistant's part with `{% generation %}`.
@@ -48,7 +58,7 @@ class ChatTemplate:
         ValueError: the text does not compile; the message says where and why.
     """
 
-    def __init__(self, source: str, special_tokens: Mapping[str, Any]) -> None:
+    def __init__(self, source: str, special_tokens: Mapping[str, Any], seconds: int = RENDER_SECONDS) -> None:
         # Jinja is for conversations; rows of text do without.
         from finetune_trainer.data.templates.sandbox import REFUSALS, Sandbox
 
@@ -57,6 +67,8 @@ class ChatTemplate:
         self.has_marks = sandbox.marked
         self._special_tokens = dict(special_tokens)
         self._refusals = REFUSALS
+        self._seconds = seconds
+        self._loops = False
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> Rendered:
         """Renders messages; `add_generation_prompt` ends the text with the generation prompt, as a server does.
@@ -64,6 +76,8 @@ class ChatTemplate:
         Raises:
             FaultError: the template refuses it.
         """
+        if self._loops:
+            raise FaultError(_TOO_LONG)
         tools = list(messages.tools) or None
         given = {
             "tools": tools,
@@ -74,7 +88,11 @@ class ChatTemplate:
         refusal: Exception | None = None
         for turns in _forms(messages):
             try:
-                text = self._compiled.render(messages=turns, **given)
+                with CpuLimit(self._seconds):
+                    text = self._compiled.render(messages=turns, **given)
+            except CpuTimeoutError:
+                self._loops = True
+                raise FaultError(_TOO_LONG) from None
             except self._refusals as error:
                 refusal = refusal or error
             else:

@@ -16,11 +16,15 @@ from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 DAY: Final = datetime(2024, 7, 26, tzinfo=UTC)
 """What `strftime_now` says."""
+
+LARGEST_PRODUCT: Final = 1_000_000
+"""Letters or elements of a text or list that is multiplied; bits of a number."""
 
 OPEN, CLOSE = "\0(", "\0)"
 """Stand around what `{% generation %}` encloses. No row holds a NUL: the data is refused for one."""
@@ -37,12 +41,31 @@ class Sandbox(ImmutableSandboxedEnvironment):
     """
 
     marked: bool = False
+    intercepted_binops = frozenset({"*", "**"})
+    """What makes much out of little in one step, which no clock of this process can interrupt."""
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         self.filters["tojson"] = _to_json
         self.globals.pop("lipsum")
         self.globals |= {"raise_exception": _raise, "strftime_now": DAY.strftime, "namespace": _Namespace}
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Jinja's hook: a product, or a power, of no more than a conversation can need.
+
+        Raises:
+            SecurityError: it would be larger.
+        """
+        if operator == "**":
+            size = _size(left) * right if isinstance(right, int) else 0
+        elif isinstance(left, int) and isinstance(right, int):
+            size = _size(left) + _size(right)
+        else:
+            count, of = (left, right) if isinstance(left, int) else (right, left)
+            size = count * _size(of) if isinstance(count, int) else 0
+        if size > LARGEST_PRODUCT:
+            raise SecurityError(f"a product ({operator}) is larger than {LARGEST_PRODUCT:,}")
+        return super().call_binop(context, operator, left, right)
 
     def parsed(self, source: str) -> None:
         """Parses the template.
@@ -95,6 +118,10 @@ class _Namespace(Namespace):
         if name.startswith("_"):
             raise SecurityError(f"a namespace takes no attribute {name!r}")
         super().__setitem__(name, value)
+
+
+def _size(value: Any) -> int:
+    return value.bit_length() if isinstance(value, int) else len(value) if hasattr(value, "__len__") else 1
 
 
 def _raise(message: object) -> None:
