@@ -45,7 +45,9 @@ def test_what_is_no_place_is_refused(value: object) -> None:
 def test_the_schema_is_that_of_a_string_with_its_rules() -> None:
     schema = ModelSpec.model_json_schema()["properties"]["uri"]
     assert (schema["type"], schema["maxLength"]) == ("string", 1024)
-    assert len(schema["x-kubernetes-validations"]) == 2
+    messages = [rule["message"] for rule in schema["x-kubernetes-validations"]]
+    assert messages[0].startswith("must be hf://org/name")
+    assert any("'..'" in message for message in messages)
 
 
 def test_a_place_shows_as_its_text() -> None:
