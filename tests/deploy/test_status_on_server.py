@@ -59,6 +59,7 @@ FULL = FineTuneJobStatus(
         for number in range(3, 3 + MAX_ATTEMPTS_KEPT)
     ],
     job_name="support-bot-train-12",
+    job_uid="9b1d5c1e-0000-4000-8000-000000000000",
     pod_name="support-bot-train-12-x",
     progress=ProgressStatus(
         stage="Training",
