@@ -252,6 +252,45 @@ def test_a_list_that_unfolds_without_end_is_too_long() -> None:
     assert second == {"text": "b"}
 
 
+def test_rows_that_unfold_without_end_end_the_file() -> None:
+    """Each of them is short enough for a row; two thousand of them would take hours."""
+    unfolding: list[object] = ["x"]
+    for _ in range(20):
+        unfolding = [unfolding, unfolding]
+    content = pickle.dumps(pd.DataFrame({"text": [unfolding] * 2000}))
+    assert len(content) < 10_000
+    with pytest.raises(FaultError, match="unfold to far more than the file"):
+        rows_of(content)
+
+
+def test_lists_that_rows_share_are_read() -> None:
+    shared = [{"name": f"tool {number}"} for number in range(200)]
+    rows = rows_of(pickle.dumps(pd.DataFrame({"messages": [shared] * 500})), fields={"messages": "messages"})
+    assert [len(row["messages"]) for row in rows] == [200] * 500
+
+
+NESTED = b")" + b"2\x86" * 60
+"""An empty tuple, and sixty times the pair of it with itself."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x04}" + NESTED + b"K\x01s.",
+        b"\x80\x04}(" + NESTED + b"K\x01u.",
+        b"\x80\x04(" + NESTED + b"K\x01d.",
+        b"\x80\x04\x8f(" + NESTED + b"\x90.",
+        b"\x80\x04(" + NESTED + b"\x91.",
+        b"\x80\x04}" + b")" + b"q\x00h\x00\x86" * 60 + b"K\x01s.",
+        b"\x80\x04}" + b")\x94" + b"".join(b"h%c\x86\x94" % number for number in range(60)) + b"K\x01s.",
+    ],
+    ids=["SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET", "memo", "memoize"],
+)
+def test_keys_that_hash_without_end_are_not_hashed(content: bytes) -> None:
+    with pytest.raises(FaultError, match="damaged pickle"):
+        rows_of(content)
+
+
 def test_a_claim_of_endless_columns_or_rows_is_refused() -> None:
     good = pickle.dumps(pd.DataFrame({"a": [1, 2], "b": [3, 4]}), protocol=2)
     # The shape (2, 2) of the block.

@@ -5,8 +5,8 @@ what those do with hostile arguments, and would need the pandas version that wro
 here. Every name on the list stands for an inert record (`Made`) that notes its arguments and its state, and
 `pickled_frame` takes the values out of the records. Names that are not on the list are refused.
 
-Before that one look at the opcodes bounds the memory: what Python's unpickler allocates on the word of the file
-(lengths, memo indices) is compared with the file first.
+Before that one look at the opcodes bounds memory and time: what Python's unpickler allocates on the word of the file
+(lengths, memo indices) is compared with the file first, and what it would hash (`pickle_hashing`) is counted.
 """
 
 import pickle
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from typing import IO, ClassVar, Self
 
+from finetune_trainer.data.pickle_hashing import HashCost
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 
 _PARQUET = "write Parquet instead: DataFrame.to_parquet"
@@ -107,6 +108,7 @@ class _Bounded:
 
 def _check_opcodes(file: _Bounded, size: int) -> None:
     """Raises what `read_inert` turns into its fault."""
+    hashing = HashCost(size)
     opcodes = pickletools.genops(file)  # type: ignore[arg-type]  # read, readline and tell are all it asks for
     for count, (opcode, argument, place) in enumerate(opcodes):
         if opcode.name in _FORBIDDEN:
@@ -114,6 +116,7 @@ def _check_opcodes(file: _Bounded, size: int) -> None:
         # The unpickler makes room up to the index: 2 GiB for one opcode of five bytes.
         if opcode.name in _MEMO and (not isinstance(argument, int) or argument > count):
             raise FaultError(_damaged(f"memo index {argument} at byte {place:,}"))
+        hashing.follow(opcode, argument)
     if (end := file.tell()) != size:
         raise FaultError(_damaged(f"{size - end:,} bytes after its end"))
 

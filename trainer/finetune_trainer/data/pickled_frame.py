@@ -35,6 +35,9 @@ MOST_BYTES: Final = 256 << 20
 _MOST_COLUMNS = 100_000
 _MOST_LEVELS = 100
 _MISSING = frozenset({"NA", "__nat_unpickle", "_nat_unpickle"})
+_MOST_UNFOLDED = 2_000_000
+"""Values of all rows, besides what is in proportion to the file; some seconds."""
+_UNFOLDED_PER_BYTE = 50
 
 
 class PickledFrameRecords:
@@ -63,13 +66,14 @@ class PickledFrameRecords:
             if not size:
                 return
             root = read_inert(file, size)
+        unfolding = _Unfolding(size)
         try:
             frame = _Frame(root, most_rows=8 * size)  # no value takes less than a bit
             others: Row = dict.fromkeys(name for name in frame.names if name not in self._columns)
             read = {name: frame.column(name) for name in frame.names if name in self._columns}
             for index in range(frame.rows):
                 self.number = index + 1
-                plain = _Plain(self._longest)
+                plain = _Plain(self._longest, unfolding)
                 try:
                     row: Row = {name: plain(column[index]) for name, column in read.items()}
                 except _TooLongError:
@@ -140,19 +144,49 @@ class _TooLongError(Exception):
     """A row is larger than allowed."""
 
 
+class _Unfolding:
+    """How many values the rows of one file may come to.
+
+    A list that many rows share counts in each of them. That is as it should be, within what a file of its size can
+    mean; else each of thousands of rows could unfold to the longest row there may be.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = _MOST_UNFOLDED + _UNFOLDED_PER_BYTE * size
+
+    def count(self) -> None:
+        """Takes one value more.
+
+        Raises:
+            FaultError: it is one too many.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise FaultError(
+                Fault(
+                    kind=ProblemKind.LIMIT,
+                    found="rows that share lists, level upon level, and unfold to far more than the file",
+                    expected="rows of a size that is in proportion to the file",
+                    remedy="write Parquet instead: DataFrame.to_parquet",
+                )
+            )
+
+
 class _Plain:
     """Makes the values of one row what JSON would have: what is missing is None, arrays and tuples are lists.
 
     Args:
         longest: most bytes of the row. Every value counts as one besides its text: a list may hold one list many
             times over, level upon level, so that a small file unfolds without end.
+        unfolding: what all rows of the file may come to.
 
     Attributes:
         size: what was made so far.
     """
 
-    def __init__(self, longest: int) -> None:
+    def __init__(self, longest: int, unfolding: _Unfolding) -> None:
         self._longest = longest
+        self._unfolding = unfolding
         self.size = 0
 
     def __call__(self, value: object, levels: int = _MOST_LEVELS) -> object:
@@ -165,6 +199,7 @@ class _Plain:
         if not levels:
             raise ValueError("values nested too deeply")
         self.size += 1
+        self._unfolding.count()
         if isinstance(value, str):
             self.size += len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
         if self.size > self._longest:
