@@ -9,6 +9,17 @@ from finetune_trainer.contract.rule import matching
 from finetune_trainer.contract.wire import Wire
 
 
+class PreflightResources(Wire):
+    """What the preflight pod asks for."""
+
+    cpu: Cores = Field("100m", description="CPU request, in cores. Default: 100m. Example: 500m.")
+    cpu_limit: Cores | None = Field(
+        None,
+        description='CPU limit, in cores. A ResourceQuota on limits.cpu demands one. Default: none. Example: "1".',
+    )
+    memory: Memory = Field("1Gi", description="Memory limit. The request is 128Mi. Default: 1Gi. Example: 2Gi.")
+
+
 class Resources(Wire):
     """What one training pod asks for."""
 
@@ -41,6 +52,11 @@ class Resources(Wire):
     )
     cpu: Cores = Field(
         "1", description='CPU request of the training pod, in cores, above 0. Default: "1". Example: "4".'
+    )
+    cpu_limit: Cores | None = Field(
+        None,
+        description="CPU limit of the training pod, in cores. A ResourceQuota on limits.cpu demands one. Default: "
+        'none. Example: "8".',
     )
     memory: Memory | None = Field(
         None,

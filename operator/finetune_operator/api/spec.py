@@ -5,12 +5,13 @@ the work runs may change and takes effect at the next attempt.
 """
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune_operator.api.gpumemory import gpu_memory_bytes
-from finetune_operator.api.resources import Resources
+from finetune_operator.api.resources import PreflightResources, Resources
 from finetune_operator.api.scheduling import Scheduling
 from finetune_trainer.contract.profile import Profile, with_profile
 from finetune_trainer.contract.recipe import (
@@ -33,11 +34,27 @@ from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.wire import Wire
 
 
+class PreflightScheduling(StrEnum):
+    """Where the preflight pod runs."""
+
+    INHERIT = "inherit"
+    NONE = "none"
+
+
 class Preflight(Wire):
     """The checks before the job asks for a GPU."""
 
     enabled: bool = Field(
         default=True, description="Check storage, data and model on a CPU pod before the training pod. Default: true."
+    )
+    resources: PreflightResources = Field(
+        default_factory=PreflightResources, description="What the preflight pod asks for."
+    )
+    scheduling: PreflightScheduling = Field(
+        PreflightScheduling.INHERIT,
+        description="Where the preflight pod runs. inherit: with nodeSelector, tolerations, affinity, "
+        "runtimeClassName and priorityClassName of the training pods, but without a GPU. none: anywhere, for clusters "
+        "whose GPU nodes are only for GPU pods. Default: inherit.",
     )
 
 
@@ -146,11 +163,12 @@ class FineTuneJobSpec(Wire):
         description="Any text. Another text runs the finished job once more; the adapter goes to a new place. "
         "Default: none. Example: 2026-11-24.",
     )
-    start_deadline_seconds: int | None = Field(
-        None,
+    start_deadline_seconds: int = Field(
+        86_400,
         ge=1,
         le=31_536_000,
-        description="Seconds a pod may wait for its node and image before the job fails. Default: no limit.",
+        description="Seconds a pod may wait for its node and image before the job fails, or Kubernetes may refuse to "
+        "create it (a quota, a policy). The time in a queue does not count. Default: 86400, a day.",
     )
     active_deadline_seconds: int | None = Field(
         None, ge=1, le=31_536_000, description="Seconds the whole job may take. Default: no limit. Example: 86400."

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.outcome import Ending, Running, Waiting
 from finetune_trainer.contract.failure import FailureReason
@@ -18,12 +19,25 @@ def job_overdue(draft: Draft) -> Ending | None:
 def start_overdue(draft: Draft, waiting: Waiting) -> Ending | None:
     """The end of a job whose pod has waited too long for its node, image or volumes."""
     limit = draft.job.spec.start_deadline_seconds
-    if limit is None or waiting.since is None or not _passed(draft, waiting.since, limit):
+    queued = waiting.reason == Reason.CHILD_SUSPENDED
+    if queued or waiting.since is None or not _passed(draft, waiting.since, limit):
         return None
     cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else "no reason is known"
     return Ending(
         reason=FailureReason.START_DEADLINE,
         message=f"the pod did not start within startDeadlineSeconds, {limit} s; {cause}",
+    )
+
+
+def creation_overdue(draft: Draft) -> Ending | None:
+    """The end of a job whose child Kubernetes has refused to create for too long."""
+    limit, start = draft.job.spec.start_deadline_seconds, draft.status.attempts[-1].start_time
+    ready = draft.status.condition(ConditionType.READY)
+    if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(draft, start, limit):
+        return None
+    return Ending(
+        reason=FailureReason.START_DEADLINE,
+        message=f"the pod was not created within startDeadlineSeconds, {limit} s; {ready.message}",
     )
 
 

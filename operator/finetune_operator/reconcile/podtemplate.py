@@ -9,6 +9,7 @@ from typing import Any
 from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.api.quantity import whole
+from finetune_operator.api.spec import PreflightScheduling
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract import layout
@@ -17,12 +18,9 @@ from finetune_trainer.contract.uri import Scheme
 USER_ID = 65532
 GRACE_SECONDS = 120
 """Seconds between SIGTERM and SIGKILL: one optimizer step, saving and uploading."""
-PREFLIGHT_RESOURCES = {
-    "requests": {"cpu": "100m", "memory": "128Mi"},
-    "limits": {"memory": "1Gi"},
-}
 TOKEN_SECONDS = 3600
 _MEMORY_REQUEST = "4Gi"
+_PREFLIGHT_MEMORY_REQUEST = "128Mi"
 
 _PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
 
@@ -72,8 +70,11 @@ def pod_template(
         spec["serviceAccountName"] = scheduling.service_account_name
     if scheduling.image_pull_secrets:
         spec["imagePullSecrets"] = [secret.to_dict() for secret in scheduling.image_pull_secrets]
-    if training:
-        spec.update(_placement(job, attempt))
+    if training or job.spec.preflight.scheduling is PreflightScheduling.INHERIT:
+        spec.update(_placement(job))
+    if training and job.spec.resources.nodes > 1:
+        spec["subdomain"] = names.service_name(job.name)
+        spec.setdefault("affinity", {}).update(_apart(job, attempt))
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
@@ -85,7 +86,7 @@ def _container(
         "name": names.CONTAINERS[role],
         "image": config.trainer_image if training else config.preflight_image,
         "env": _environment(job, config, role, attempt),
-        "resources": _training_resources(job) if training else PREFLIGHT_RESOURCES,
+        "resources": _training_resources(job) if training else _preflight_resources(job),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -233,6 +234,8 @@ def _training_resources(job: FineTuneJob) -> dict[str, Any]:
     limits: dict[str, str] = {}
     if resources.memory is not None:
         limits["memory"] = resources.memory
+    if resources.cpu_limit is not None:
+        limits["cpu"] = resources.cpu_limit
     if resources.ephemeral_storage is not None:
         requests["ephemeral-storage"] = limits["ephemeral-storage"] = resources.ephemeral_storage
     if resources.gpus:
@@ -240,7 +243,16 @@ def _training_resources(job: FineTuneJob) -> dict[str, Any]:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
+def _preflight_resources(job: FineTuneJob) -> dict[str, Any]:
+    resources = job.spec.preflight.resources
+    limits = {"memory": resources.memory}
+    if resources.cpu_limit is not None:
+        limits["cpu"] = resources.cpu_limit
+    return {"requests": {"cpu": resources.cpu, "memory": _PREFLIGHT_MEMORY_REQUEST}, "limits": limits}
+
+
+def _placement(job: FineTuneJob) -> dict[str, Any]:
+    """On which nodes the pods run."""
     scheduling = job.spec.scheduling
     placement: dict[str, Any] = {}
     if scheduling.priority_class_name is not None:
@@ -257,13 +269,12 @@ def _placement(job: FineTuneJob, attempt: int) -> dict[str, Any]:
         placement["affinity"] = {
             "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
         }
-    if job.spec.resources.nodes > 1:
-        placement["subdomain"] = names.service_name(job.name)
-        # Not apart from the preflight pod, which may be on its way out.
-        labels = child_labels(job, names.TRAIN_ROLE, attempt)
-        mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
-        apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
-        placement.setdefault("affinity", {})["podAntiAffinity"] = {
-            "requiredDuringSchedulingIgnoredDuringExecution": apart
-        }
     return placement
+
+
+def _apart(job: FineTuneJob, attempt: int) -> dict[str, Any]:
+    """Each pod of an attempt on a node of its own; not apart from the preflight pod, which may be on its way out."""
+    labels = child_labels(job, names.TRAIN_ROLE, attempt)
+    mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
+    apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": apart}}

@@ -130,7 +130,10 @@ def _missing(draft: Draft, role: str, number: int) -> None:
     applying it again makes nothing twice and brings the UID.
     """
     if draft.status.job_uid is None or draft.status.job_name != names.child_name(draft.job.name, role, number):
-        stages.start(draft, role, number)
+        if overdue := deadlines.creation_overdue(draft):
+            ends.fail(draft, overdue)
+        else:
+            stages.start(draft, role, number)
     else:
         _ended(draft, Ending(reason=FailureReason.POD_LOST, message=f"Job {draft.status.job_name} was deleted"))
 

@@ -192,7 +192,7 @@ def test_a_pod_that_a_quota_keeps_from_being_made_is_waited_for_by_name(world: W
     condition = world.status.condition(ConditionType.RECONCILING)
     assert condition is not None
     assert (_phase(world), condition.reason) == (Phase.STARTING, "PodNotCreated")
-    assert world.requeue_after is None
+    assert world.requeue_after == 86_400 - 30, "the start deadline"
     assert "only 1 of 2 pods" in condition.message
 
 

@@ -63,6 +63,36 @@ def test_only_training_asks_for_a_gpu() -> None:
     assert "nvidia.com/gpu" not in json.dumps(pod_of(names.TRAIN_ROLE, resources={"gpus": 0}))
 
 
+PLACEMENT = {
+    "priorityClassName": "batch-low",
+    "nodeSelector": {"pool": "gpu"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    "runtimeClassName": "nvidia",
+    "affinity": {"requiredNodeLabels": [{"key": "zone", "operator": "In", "values": ["a"]}]},
+}
+
+
+@pytest.mark.parametrize(("scheduling", "placed"), [("inherit", True), ("none", False)])
+def test_preflight_runs_where_training_does_or_anywhere(scheduling: str, placed: bool) -> None:
+    pod = pod_of(names.PREFLIGHT_ROLE, scheduling=PLACEMENT, preflight={"scheduling": scheduling})["spec"]
+    trained = pod_of(names.TRAIN_ROLE, scheduling=PLACEMENT)["spec"]
+    for field in PLACEMENT:
+        assert pod.get(field) == (trained[field] if placed else None)
+    assert "nvidia.com/gpu" not in pod["containers"][0]["resources"]["requests"]
+
+
+def test_resources_of_both_pods_can_meet_a_quota_on_limits() -> None:
+    preflight = {"resources": {"cpu": "250m", "cpuLimit": "1", "memory": "2Gi"}}
+    [container] = pod_of(names.PREFLIGHT_ROLE, preflight=preflight)["spec"]["containers"]
+    assert container["resources"] == {
+        "requests": {"cpu": "250m", "memory": "128Mi"},
+        "limits": {"cpu": "1", "memory": "2Gi"},
+    }
+    [container] = pod_of(names.TRAIN_ROLE, resources={"cpuLimit": "8", "memory": "32Gi"})["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert "cpu" not in pod_of(names.TRAIN_ROLE)["spec"]["containers"][0]["resources"].get("limits", {})
+
+
 def test_secrets_are_mounted_by_name_and_never_in_the_environment() -> None:
     pod = pod_of(names.TRAIN_ROLE, storage={"secretRef": {"name": "s3-credentials"}})
     volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "storage-secret")

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase
-from finetune_operator.api.status import ConditionStatus
+from finetune_operator.api.status import Condition, ConditionStatus
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 from unit.reconcile.world import CONFIG, OUTPUT, World, a_job, checked, failed, reused, succeeded
 
@@ -583,6 +583,38 @@ def test_a_job_that_the_operator_did_not_make_is_not_believed() -> None:
     world.step()
     assert world.status.phase == "Starting"
     assert world.status.output is None
+
+
+def test_a_child_that_kubernetes_refuses_for_too_long_fails_the_job_with_the_refusal() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    started = world.plan().status
+    refused = Condition(
+        type=ConditionType.READY,
+        status=ConditionStatus.UNKNOWN,
+        reason="ChildRefused",
+        message="exceeded quota: gpus",
+        last_transition_time=world.now,
+    )
+    status = started.model_copy(update={"job_name": None, "conditions": [refused]})
+    world.job = replace(world.job, status=status)
+    world.later(86_399)
+    assert world.plan().apply, "tried again"
+    world.later(1)
+    world.step()
+    assert world.made == []
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+    assert "exceeded quota: gpus" in world.status.failure.message
+
+
+def test_the_time_in_a_queue_does_not_count_for_the_start() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    job = world.child()
+    world.jobs[job.name] = replace(job, suspended=True)
+    world.later(100_000)
+    world.step()
+    assert world.status.phase == "Starting"
 
 
 def test_a_child_that_somebody_else_suspends_is_shown_as_that() -> None:
