@@ -78,11 +78,11 @@ class DiskThatFills(LocalStore):
         super().__init__(root)
         self.uploads = 0
 
-    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
         self.uploads += 1
         if self.uploads > 1:
             raise TrainerError(FailureReason.DISK_FULL, f"writing {uri}: no space left on device")
-        super().upload(path, uri, moved)
+        super().upload(path, uri, on_bytes)
 
 
 def test_failed_upload_leaves_neither_manifest_nor_files(tmp_path: Path) -> None:

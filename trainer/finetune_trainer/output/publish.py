@@ -47,7 +47,7 @@ def publish(
     folders: Mapping[str, Path],
     describe: Callable[[list[ManifestFile]], Manifest],
     on_existing: OnExisting,
-    moved: ByteCount,
+    on_bytes: ByteCount,
     retry: RetryPolicy,
 ) -> None:
     """Uploads this writer's files and commits them.
@@ -57,7 +57,7 @@ def publish(
         folders: this writer's folders: name under the run's place -> what goes into it.
         describe: makes the manifest from the files with their checksums.
         on_existing: with Replace, a manifest that is there gives way.
-        moved: is told the bytes moved.
+        on_bytes: called with bytes transferred.
         retry: when storage that does not answer is asked again.
 
     Raises:
@@ -70,7 +70,7 @@ def publish(
     try:
         for (_, _, file), entry in zip(files, entries, strict=True):
             target = place.run.child(*entry.path.split("/"))
-            retry.call(partial(place.store.upload, file, target, moved))
+            retry.call(partial(place.store.upload, file, target, on_bytes))
         content = (describe(entries).to_json() + "\n").encode()
     except TrainerError:
         _remove(place, entries)

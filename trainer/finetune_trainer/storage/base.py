@@ -13,7 +13,7 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
 
 ByteCount = Callable[[int], None]
-"""Called with the number of bytes moved since the last call."""
+"""Called with the number of bytes transferred since the last call."""
 
 
 class AlreadyExistsError(Exception):
@@ -77,18 +77,18 @@ class Store(Protocol):
         """
         ...
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount, *, link: bool = True) -> None:
+    def download(self, source: SourceObject, target: Path, on_bytes: ByteCount, *, link: bool = True) -> None:
         """Puts the object into the file `target`, which appears only when it is whole.
 
         Args:
             source: what `stat` found.
             target: the file.
-            moved: is told the bytes that come.
+            on_bytes: called with bytes received.
             link: whether the target may be a link to a file that lies on this machine already, in a cache for example.
         """
         ...
 
-    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
         """Puts the file at `uri`, replacing what is there."""
         ...
 

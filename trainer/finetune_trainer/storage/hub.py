@@ -122,16 +122,16 @@ class HubStore:
         """See `Store.open`. The file is fetched into the cache first."""
         return cast("BinaryIO", self._checked(source, _uncounted, None).open("rb"))
 
-    def download(self, source: SourceObject, target: Path, moved: ByteCount, *, link: bool = True) -> None:
+    def download(self, source: SourceObject, target: Path, on_bytes: ByteCount, *, link: bool = True) -> None:
         """See `Store.download`. A link goes into the client's cache: weights take their space once."""
         if link:
             with partial_file(target) as partial:
-                partial.symlink_to(self._checked(source, moved, None))
+                partial.symlink_to(self._checked(source, on_bytes, None))
             return
         folder = _made(target.parent)
         with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder) as own, partial_file(target) as partial:
             # Offline, the client looks for a file in its cache only when it is not to put it elsewhere.
-            file = self._checked(source, moved, None if is_offline_mode() else Path(own))
+            file = self._checked(source, on_bytes, None if is_offline_mode() else Path(own))
             if file.is_relative_to(Path(own).resolve()):
                 file.replace(partial)
             else:
@@ -144,7 +144,7 @@ class HubStore:
         except ObjectNotFoundError:
             return None
 
-    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:  # noqa: ARG002 (the Protocol's)
+    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:  # noqa: ARG002 (the Protocol's)
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
@@ -190,7 +190,7 @@ class HubStore:
             for item in info.siblings
         ]
 
-    def _checked(self, source: SourceObject, moved: ByteCount, folder: Path | None) -> Path:
+    def _checked(self, source: SourceObject, on_bytes: ByteCount, folder: Path | None) -> Path:
         """The file, which is what the Hub told of; one that is not is fetched once more, and no third time.
 
         The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
@@ -198,7 +198,7 @@ class HubStore:
         """
         uri, wrong = source.location, None
         for _ in range(2):
-            file = self._fetched_with_retries(uri, source.revision, moved, folder, anew=wrong is not None)
+            file = self._fetched_with_retries(uri, source.revision, on_bytes, folder, anew=wrong is not None)
             wrong = damage(file, source)
             if wrong is None:
                 return file
@@ -212,14 +212,14 @@ class HubStore:
         )
 
     def _fetched_with_retries(
-        self, uri: Uri, revision: str | None, moved: ByteCount, folder: Path | None, *, anew: bool
+        self, uri: Uri, revision: str | None, on_bytes: ByteCount, folder: Path | None, *, anew: bool
     ) -> Path:
         last = time.monotonic()
 
         def came(count: int) -> None:
             nonlocal last
             last = time.monotonic()
-            moved(count)
+            on_bytes(count)
 
         def fetch() -> Path:
             return self._fetched(uri, revision, came, folder=folder, anew=anew).resolve()
@@ -230,7 +230,7 @@ class HubStore:
         self,
         uri: Uri,
         revision: str | None,
-        moved: ByteCount | None = None,
+        on_bytes: ByteCount | None = None,
         *,
         folder: Path | None = None,
         anew: bool = False,
@@ -248,7 +248,7 @@ class HubStore:
                     cache_dir=self._cache,
                     local_dir=folder,
                     force_download=anew,
-                    tqdm_class=counter(moved) if moved else None,
+                    tqdm_class=counter(on_bytes) if on_bytes else None,
                 )
             )
 

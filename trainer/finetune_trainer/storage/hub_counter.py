@@ -10,13 +10,13 @@ from finetune_trainer.storage.base import ByteCount
 class _Counter(tqdm):  # type: ignore[type-arg]
     """A progress bar that shows nothing and passes the bytes on: the client's one way to tell of them."""
 
-    moved: ByteCount
+    on_bytes: ByteCount
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "disable": True})
 
     def update(self, n: float | None = 1) -> bool | None:
-        type(self).moved(int(n or 0))
+        type(self).on_bytes(int(n or 0))
         return None
 
     def update_transfer(self, n: float) -> None:
@@ -26,6 +26,6 @@ class _Counter(tqdm):  # type: ignore[type-arg]
         """A rate, for a bar that is shown."""
 
 
-def counter(moved: ByteCount) -> type[_Counter]:
+def counter(on_bytes: ByteCount) -> type[_Counter]:
     """The client takes a class and makes the bar itself."""
-    return type("_BoundCounter", (_Counter,), {"moved": staticmethod(moved)})
+    return type("_BoundCounter", (_Counter,), {"on_bytes": staticmethod(on_bytes)})

@@ -64,20 +64,20 @@ class LocalStore:
         self,
         source: SourceObject,
         target: Path,
-        moved: ByteCount,
+        on_bytes: ByteCount,
         *,
         link: bool = True,  # noqa: ARG002 (the Protocol's)
     ) -> None:
         """See `Store.download`."""
         with self.open(source) as stream, _reasons("copying", source.location), partial_file(target) as partial:
-            _copy(stream, partial, moved)
+            _copy(stream, partial, on_bytes)
 
-    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
         """See `Store.upload`."""
         with _reasons("writing", uri), path.open("rb") as stream:
             self._make_parents(self._path(uri))
             with partial_file(self._path(uri)) as partial:
-                _copy(stream, partial, moved)
+                _copy(stream, partial, on_bytes)
 
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
@@ -251,11 +251,11 @@ def _etag(status: os.stat_result) -> str:
     return f"{status.st_size:x}-{status.st_mtime_ns:x}"
 
 
-def _copy(stream: BinaryIO, target: Path, moved: ByteCount) -> None:
+def _copy(stream: BinaryIO, target: Path, on_bytes: ByteCount) -> None:
     with target.open("wb") as file:
         while chunk := stream.read(_CHUNK):
             file.write(chunk)
-            moved(len(chunk))
+            on_bytes(len(chunk))
         file.flush()
         os.fsync(file.fileno())
 

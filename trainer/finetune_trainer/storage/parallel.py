@@ -16,7 +16,7 @@ class _AnotherFailedError(Exception):
 
 
 def download_all(
-    store: Store, objects: Sequence[SourceObject], folder: Path, moved: ByteCount, *, link: bool = True
+    store: Store, objects: Sequence[SourceObject], folder: Path, on_bytes: ByteCount, *, link: bool = True
 ) -> None:
     """Puts objects into a folder, each under the last part of its name; the first failure ends all of them.
 
@@ -24,12 +24,12 @@ def download_all(
         store: where they are; its `download` is called from several threads.
         objects: what `stat` found.
         folder: it is made.
-        moved: see `Store.download`; called from several threads.
+        on_bytes: see `Store.download`; called from several threads.
         link: see `Store.download`.
 
     Raises:
         TrainerError: the storage's reason.
-        Exception: what `moved` raises.
+        Exception: what `on_bytes` raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     failed = threading.Event()
@@ -37,7 +37,7 @@ def download_all(
     def counted(count: int) -> None:
         if failed.is_set():
             raise _AnotherFailedError
-        moved(count)
+        on_bytes(count)
 
     def download(item: SourceObject) -> None:
         if not failed.is_set():

@@ -92,7 +92,7 @@ class S3Store:
         self,
         source: SourceObject,
         target: Path,
-        moved: ByteCount,
+        on_bytes: ByteCount,
         *,
         link: bool = True,  # noqa: ARG002 (the Protocol's)
     ) -> None:
@@ -108,7 +108,7 @@ class S3Store:
                     file.seek(start)
                     while not ended.is_set() and (chunk := stream.read(_MIB)):
                         file.write(chunk)
-                        moved(len(chunk))
+                        on_bytes(len(chunk))
 
             with ThreadPoolExecutor(_PARTS_AT_A_TIME, thread_name_prefix="part") as pool:
                 try:
@@ -118,12 +118,12 @@ class S3Store:
                 finally:
                     ended.set()
 
-    def upload(self, path: Path, uri: Uri, moved: ByteCount) -> None:
+    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
         """See `Store.upload`. The request carries checksums, so that the server refuses damaged bytes."""
 
         def put(client: "S3Client") -> None:
             with create_transfer_manager(client, _UPLOADS) as manager:
-                subscribers = [_Moved(moved)]
+                subscribers = [_ProgressSubscriber(on_bytes)]
                 manager.upload(str(path), uri.authority, uri.path, subscribers=subscribers).result()
 
         self._call("writing", uri, put)
@@ -282,15 +282,15 @@ def _source(uri: Uri, size: int, etag: str) -> SourceObject:
     return SourceObject(uri=str(uri), size=size, etag=etag.strip('"'))
 
 
-class _Moved(BaseSubscriber):
+class _ProgressSubscriber(BaseSubscriber):
     """Passes byte counts on. The names of the methods are s3transfer's."""
 
-    def __init__(self, moved: ByteCount) -> None:
-        self._moved = moved
+    def __init__(self, on_bytes: ByteCount) -> None:
+        self._on_bytes = on_bytes
 
     def on_progress(self, future: "TransferFuture", bytes_transferred: int, **_: object) -> None:  # noqa: ARG002
         """Bytes since the last call; negative when a part is tried again."""
-        self._moved(bytes_transferred)
+        self._on_bytes(bytes_transferred)
 
 
 def _content(client: "S3Client", uri: Uri) -> tuple[bytes, str]:
