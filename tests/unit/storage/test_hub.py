@@ -32,11 +32,11 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.runtime.log import quieten
 quieten()
 from finetune_trainer.storage.hub import HubStore
-from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
-pace = Pace(seconds=2, least=1000)
+low_speed_limit = LowSpeedLimit(seconds=2, least=1000)
 slept, moved = [], []
-store = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=slept.append, pace=pace)
+store = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=slept.append, low_speed_limit=low_speed_limit)
 try:
     found = store.stat(parse_uri("hf://org/name"))
     print(json.dumps([item.to_dict() for item in found]), flush=True)

@@ -19,7 +19,7 @@ from finetune_trainer.contract.recipe.output import OnExisting, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.output.publish import Place, publish
 from finetune_trainer.storage.base import ObjectReplacedError
-from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.timing import Timing
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.extras
 HASTY = Timing(
     silence_seconds=1.0,
     repeat_seconds=20,
-    pace=Pace(seconds=1.0, least=4096),
+    low_speed_limit=LowSpeedLimit(seconds=1.0, least=4096),
     reading=RetryPolicy(seconds=20, first_pause=0.05),
 )
 """As in a pod, but in a hurry."""
@@ -40,7 +40,7 @@ RESIGNED = Timing(
     attempts=50,
     silence_seconds=1.5,
     repeat_seconds=0.5,
-    pace=Pace(seconds=0.5, least=4096),
+    low_speed_limit=LowSpeedLimit(seconds=0.5, least=4096),
     reading=RetryPolicy(seconds=0.5, first_pause=0.1),
 )
 """Gives up soon."""

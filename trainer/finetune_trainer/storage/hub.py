@@ -35,7 +35,7 @@ from finetune_trainer.storage.hub_counter import counter
 from finetune_trainer.storage.hub_errors import HubUnavailableError, known_reasons
 from finetune_trainer.storage.hub_session import make_strict
 from finetune_trainer.storage.hub_token import HubToken
-from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.partial import partial_file
 from finetune_trainer.storage.retry import LOG_ONLY, LatePause, Retryable, RetryNotifier, RetryPolicy
 
@@ -53,7 +53,7 @@ _RETRY = RetryPolicy(
 )
 _UNREACHABLE_TRIES = 4
 """Where there is no Hub, there is usually no way to it, or its name is wrong."""
-_PACE = Pace()
+_LOW_SPEED_LIMIT = LowSpeedLimit()
 _SHA256_DIGITS = 64
 
 
@@ -83,7 +83,7 @@ class HubStore:
         token: access token of a gated model; None leaves it to the client (HF_TOKEN, a login).
         cache: the Hub cache; None is the client's own place.
         sleep: waits that many seconds.
-        pace: the slowest answer.
+        low_speed_limit: the slowest answer.
         notifier: is told what is waited for.
     """
 
@@ -94,10 +94,10 @@ class HubStore:
         token: HubToken | None = None,
         cache: Path | None = None,
         sleep: Callable[[float], object] = time.sleep,
-        pace: Pace = _PACE,
+        low_speed_limit: LowSpeedLimit = _LOW_SPEED_LIMIT,
         notifier: RetryNotifier = LOG_ONLY,
     ) -> None:
-        make_strict(pace)
+        make_strict(low_speed_limit)
         self._revision = revision
         self._token = token
         self._cache = cache

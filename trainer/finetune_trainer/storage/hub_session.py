@@ -1,4 +1,4 @@
-"""The connections of the Hub's client, made stricter than its own: an answer comes at a pace."""
+"""The connections of the Hub's client, made stricter than its own: an answer is fast enough."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,42 +7,42 @@ import httpx2
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
-from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
-def make_strict(pace: Pace) -> None:
+def make_strict(low_speed_limit: LowSpeedLimit) -> None:
     """Makes the client give up answers that come too slowly, as it does those that do not come at all."""
 
     def client() -> httpx2.Client:
         made = default_client_factory()
         # A transport of our own would lose the proxies of the environment (httpx:_client.py, _get_proxy_map).
-        made.event_hooks["request"].append(lambda request: _limit(request, pace))
-        made.event_hooks["response"].append(lambda answer: _watch(answer, pace))
+        made.event_hooks["request"].append(lambda request: _limit(request, low_speed_limit))
+        made.event_hooks["response"].append(lambda answer: _watch(answer, low_speed_limit))
         return made
 
     set_client_factory(client)
 
 
-def _limit(request: httpx2.Request, pace: Pace) -> None:
+def _limit(request: httpx2.Request, low_speed_limit: LowSpeedLimit) -> None:
     """The client waits a minute for each of six heads of a file, once it has waited ten seconds for the first."""
     limits = request.extensions.get("timeout", {})
     for name in ("connect", "read"):
-        limits[name] = min(limits.get(name) or pace.seconds, pace.seconds)
+        limits[name] = min(limits.get(name) or low_speed_limit.seconds, low_speed_limit.seconds)
     request.extensions["timeout"] = limits
 
 
-def _watch(answer: httpx2.Response, pace: Pace) -> None:
-    answer.stream = _PacedStream(answer.stream, pace)
+def _watch(answer: httpx2.Response, low_speed_limit: LowSpeedLimit) -> None:
+    answer.stream = _LimitedStream(answer.stream, low_speed_limit)
 
 
-class _PacedStream(httpx2.SyncByteStream):
+class _LimitedStream(httpx2.SyncByteStream):
     """The body of an answer."""
 
-    def __init__(self, stream: Any, pace: Pace) -> None:
-        self._stream, self._pace = stream, pace
+    def __init__(self, stream: Any, low_speed_limit: LowSpeedLimit) -> None:
+        self._stream, self._limit = stream, low_speed_limit
 
     def __iter__(self) -> Iterator[bytes]:
-        watch, pieces = self._pace.watch(), iter(self._stream)
+        watch, pieces = self._limit.watch(), iter(self._stream)
         piece = b""
 
         def receive() -> int:

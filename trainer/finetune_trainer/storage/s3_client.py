@@ -125,7 +125,7 @@ class S3Connection:
             aws_session_token=keys.session,
             config=config,
         )
-        make_strict(client, self._timing.pace)
+        make_strict(client, self._timing.low_speed_limit)
         _retry_requests(client, self._timing.requests)
         return client
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from finetune_trainer.storage.pace import Pace
+from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.retry import LOG_ONLY, LatePause, RetryNotifier, RetryPolicy
 
 _LONGEST_PAUSE = 20.0
@@ -20,7 +20,7 @@ class Timing:
             would take all the tries at their full length.
         unreachable_seconds: the same for one that was never sent: the name does not resolve, the port is closed, or no
             connection comes about.
-        pace: the slowest answer.
+        low_speed_limit: the slowest answer.
         reading: with a server that gives no further byte of an object.
         identity: with an agent that gives the pod its credentials. It may start after the pod, on a new node by half a
             minute.
@@ -32,7 +32,7 @@ class Timing:
     silence_seconds: float = 30.0
     repeat_seconds: float = 60.0
     unreachable_seconds: float = 60.0
-    pace: Pace = field(default_factory=Pace)
+    low_speed_limit: LowSpeedLimit = field(default_factory=LowSpeedLimit)
     reading: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=90.0, first_pause=0.2, longest_pause=10.0))
     identity: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=60.0, longest_pause=5.0))
     notifier: RetryNotifier = LOG_ONLY

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class LowSpeedLimit:
     """The slowest answer that is waited for.
 
     Attributes:
@@ -22,16 +22,16 @@ class Pace:
     seconds: float = 30.0
     least: int = 30 << 10
 
-    def watch(self, clock: Callable[[], float] = time.monotonic) -> "Watch":
+    def watch(self, clock: Callable[[], float] = time.monotonic) -> "SpeedWatch":
         """Watches one answer."""
-        return Watch(self, clock)
+        return SpeedWatch(self, clock)
 
 
-class Watch:
+class SpeedWatch:
     """One answer."""
 
-    def __init__(self, pace: Pace, clock: Callable[[], float]) -> None:
-        self._pace, self._clock = pace, clock
+    def __init__(self, low_speed_limit: LowSpeedLimit, clock: Callable[[], float]) -> None:
+        self._limit, self._clock = low_speed_limit, clock
         self._begun = False
         self._waited, self._came = 0.0, 0
 
@@ -47,8 +47,8 @@ class Watch:
             self._waited += self._clock() - began
             self._came += count
         self._begun = True
-        if self._came >= self._pace.least:
+        if self._came >= self._limit.least:
             self._waited, self._came = 0.0, 0
-        elif self._waited >= self._pace.seconds:
+        elif self._waited >= self._limit.seconds:
             raise TimeoutError(f"too slow: {self._came} bytes came in {self._waited:.0f} s")
         return count
