@@ -24,7 +24,8 @@ from finetune_trainer.distributed.launch import launch
 from finetune_trainer.distributed.worker import PipeSink, exit_with_launcher
 from finetune_trainer.distributed.world import Pod, World, is_first_pod
 from finetune_trainer.inputs.recipe_file import read_recipe
-from finetune_trainer.progress.reporter import HttpSink, Reporter, Sink
+from finetune_trainer.progress.http_sink import HttpSink
+from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.runtime import log
 
 

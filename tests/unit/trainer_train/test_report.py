@@ -13,7 +13,9 @@ import pytest
 
 from finetune_trainer.contract.layout import PROGRESS_TOKEN_ENV, PROGRESS_URL_ENV
 from finetune_trainer.contract.progress import Progress, ProgressReport, Stage
-from finetune_trainer.progress.reporter import HttpSink, Pace, Reporter, kubeflow_report
+from finetune_trainer.progress.http_sink import HttpSink, kubeflow_report
+from finetune_trainer.progress.reporter import Reporter
+from finetune_trainer.progress.step_rate import StepRate
 
 NEVER = 3600.0
 
@@ -157,19 +159,19 @@ def test_bytes_of_many_threads_add_up() -> None:
 
 
 def test_estimate_goes_by_the_recent_steps() -> None:
-    pace = Pace()
-    pace.step(0.0, 0, 0)
-    pace.step(1000.0, 1, 100)
+    rate = StepRate()
+    rate.step(0.0, 0, 0)
+    rate.step(1000.0, 1, 100)
     for step in range(2, 40):
-        pace.step(1000.0 + 2 * step, step, 100 * step)
+        rate.step(1000.0 + 2 * step, step, 100 * step)
 
-    assert pace.eta_seconds(139) == 200
-    assert pace.tokens_per_second() == pytest.approx(50)
+    assert rate.eta_seconds(139) == 200
+    assert rate.tokens_per_second() == pytest.approx(50)
 
 
 def test_no_estimate_before_the_first_step() -> None:
-    pace = Pace()
-    assert pace.eta_seconds(10) is None
-    pace.step(5.0, 0, 0)
-    assert pace.eta_seconds(10) is None
-    assert pace.tokens_per_second() is None
+    rate = StepRate()
+    assert rate.eta_seconds(10) is None
+    rate.step(5.0, 0, 0)
+    assert rate.eta_seconds(10) is None
+    assert rate.tokens_per_second() is None

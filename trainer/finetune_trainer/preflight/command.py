@@ -15,7 +15,8 @@ from finetune_trainer.contract.progress import Stage
 from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.preflight.report import exit_code, shown, termination
 from finetune_trainer.preflight.run import check_recipe
-from finetune_trainer.progress.reporter import HttpSink, Reporter
+from finetune_trainer.progress.http_sink import HttpSink
+from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime import log
 from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.storage.base import ByteCount

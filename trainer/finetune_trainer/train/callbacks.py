@@ -12,7 +12,8 @@ from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES, CheckpointSpec
 from finetune_trainer.memory.process import peak_process_bytes
-from finetune_trainer.progress.reporter import Clock, Pace, Reporter
+from finetune_trainer.progress.reporter import Clock, Reporter
+from finetune_trainer.progress.step_rate import StepRate
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.micro_batches import MicroBatches
@@ -27,25 +28,25 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
     def __init__(self, reporter: Reporter, clock: Clock) -> None:
         self._reporter = reporter
         self._clock = clock
-        self._pace = Pace()
+        self._rate = StepRate()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Reports how many steps there will be."""
         del args, control, rest
         step, total = state.global_step, state.max_steps
         self._reporter.update(stage=Stage.TRAINING, step=step, total_steps=total, percent=100 * step // total)
-        self._pace.step(self._clock(), step, state.num_input_tokens_seen)
+        self._rate.step(self._clock(), step, state.num_input_tokens_seen)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Reports the step and the estimate."""
         del args, control, rest
-        self._pace.step(self._clock(), state.global_step, state.num_input_tokens_seen)
+        self._rate.step(self._clock(), state.global_step, state.num_input_tokens_seen)
         self._reporter.update(
             step=state.global_step,
             percent=100 * state.global_step // state.max_steps,
             epoch=state.epoch,
-            tokens_per_second=self._pace.tokens_per_second(),
-            eta_seconds=self._pace.eta_seconds(state.max_steps),
+            tokens_per_second=self._rate.tokens_per_second(),
+            eta_seconds=self._rate.eta_seconds(state.max_steps),
             peak_gpu_memory_bytes=_peak_gpu_memory(),
             peak_memory_bytes=peak_process_bytes(),
         )

@@ -1,0 +1,34 @@
+"""How fast the steps are, and when the last one will be done."""
+
+from collections import deque
+
+_RECENT_STEPS = 20
+
+
+class StepRate:
+    """Rate of the recent steps: the first ones are slow and must not colour the estimate for hours."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int, int]] = deque(maxlen=_RECENT_STEPS + 1)
+
+    def step(self, now: float, step: int, tokens: int) -> None:
+        """Notes that `step` steps and `tokens` tokens in all were done at `now`, in seconds."""
+        self._marks.append((now, step, tokens))
+
+    def tokens_per_second(self) -> float | None:
+        """Tokens per second over the recent steps."""
+        elapsed, _, tokens = self._recent()
+        return tokens / elapsed if elapsed > 0 else None
+
+    def eta_seconds(self, total_steps: int) -> int | None:
+        """Seconds until step `total_steps`."""
+        elapsed, steps, _ = self._recent()
+        if not self._marks or elapsed <= 0 or steps <= 0:
+            return None
+        return round(elapsed / steps * max(0, total_steps - self._marks[-1][1]))
+
+    def _recent(self) -> tuple[float, int, int]:
+        if not self._marks:
+            return 0.0, 0, 0
+        (start, first_step, first_tokens), (end, last_step, last_tokens) = self._marks[0], self._marks[-1]
+        return end - start, last_step - first_step, last_tokens - first_tokens
