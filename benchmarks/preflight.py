@@ -29,11 +29,11 @@ import json, re, sys, time
 from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.contract.uri import parse_uri
 
 path = sys.argv[1]
-places = Places(StorageSpec(), None)
+places = StoreRegistry(StorageSpec(), None)
 uri = parse_uri("file://" + path)
 objects = list(places(uri).stat(uri))
 dataset = DatasetSpec.model_validate({"uri": str(uri), "limits": {"maxCompressionRatio": 10000}})

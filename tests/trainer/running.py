@@ -12,7 +12,7 @@ from finetune_trainer.contract.manifest import Manifest
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.progress.reporter import Reporter
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run
 
@@ -74,7 +74,7 @@ class LocalRun:
                 self.recipe,
                 Context(
                     work=Path(work),
-                    open_store=Places(self.recipe.storage, None),
+                    open_store=StoreRegistry(self.recipe.storage, None),
                     writer=self.writer,
                     pvc_root=self.folder,
                     reporter=Reporter([self.seen.append, self._tell]),

@@ -19,7 +19,7 @@ from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.train.assembly import build_trainer
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import resolve_inputs
@@ -391,7 +391,7 @@ def _divided(run: LocalRun, tokenizer: Any, name: str) -> tuple[list[list[int]],
     recipe = run.recipe
     work = run.folder / name
     work.mkdir()
-    places = Places(recipe.storage, None)
+    places = StoreRegistry(recipe.storage, None)
     context = Context(work=work, open_store=places, writer="test", pvc_root=run.folder)
     data = tokenize_data(recipe, resolve_inputs(recipe, places), tokenizer, context)
     return [row["input_ids"] for row in data.rows], [row["input_ids"] for row in data.validation], data.counts

@@ -160,9 +160,9 @@ def test_other_models_are_checked_without_the_hubs_client(tiny_model: Path, tmp_
         "from finetune_trainer.__main__ import main\n"
         "from finetune_trainer.contract.recipe.output import StorageSpec\n"
         "from finetune_trainer.contract.uri import parse_uri\n"
-        "from finetune_trainer.storage.places import Places\n"
+        "from finetune_trainer.storage.registry import StoreRegistry\n"
         "code = main(['preflight', '--recipe', sys.argv[1]], {})\n"
-        "Places(StorageSpec(), None)(parse_uri('s3://bucket/key'))\n"
+        "StoreRegistry(StorageSpec(), None)(parse_uri('s3://bucket/key'))\n"
         "print([name for name in ('huggingface_hub', 'httpx2', 'hf_xet') if name in sys.modules])\n"
         "sys.exit(code)\n"
     )

@@ -20,14 +20,14 @@ from finetune_trainer.model.load import load_tokenizer
 from finetune_trainer.preflight.token_pass import TokenPass
 from finetune_trainer.preflight.tokenizer import FileTokenizer, file_tokenizer
 from finetune_trainer.preflight.tokenizer_files import tokenizer_facts
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 from .families import FAMILIES, family_tokenizer, llama_2_tokenizer
 from .running import recipe_of
 
 pytestmark = pytest.mark.trainer
 PLACE = RowLocation(file="train.jsonl", line=1)
-PLACES = Places(StorageSpec(), None)
+PLACES = StoreRegistry(StorageSpec(), None)
 TEXTS = (
     "Water boils at 100 degrees.",
     " <s>[INST] Name the capital. [/INST] Paris </s>",

@@ -16,7 +16,7 @@ from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.trainer
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -107,8 +107,8 @@ def test_all_tokens_that_end_a_turn_are_trained() -> None:
 
 def read(path: Path, *turns: dict[str, Any]) -> Messages:
     path.write_text(json.dumps({"messages": turns}) + "\n")
-    dataset, places = DatasetSpec(uri=f"file://{path}"), Places(StorageSpec(), None)
-    [example] = read_examples(dataset, dataset_objects(dataset, places), places)
+    dataset, stores = DatasetSpec(uri=f"file://{path}"), StoreRegistry(StorageSpec(), None)
+    [example] = read_examples(dataset, dataset_objects(dataset, stores), stores)
     assert isinstance(example, Conversation)
     return example.messages
 

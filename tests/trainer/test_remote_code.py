@@ -10,7 +10,7 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.preflight import check_recipe
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from trainer.running import QUESTIONS, LocalRun, manifest_of
 
 pytestmark = pytest.mark.trainer
@@ -58,7 +58,7 @@ def test_code_is_run_only_where_the_recipe_says_so(
     assert not (tmp_path / "mark").exists()
 
     trusting = run.changed(model={"trustRemoteCode": True})
-    assert check_recipe(trusting.recipe, Places(trusting.recipe.storage, None)).passed
+    assert check_recipe(trusting.recipe, StoreRegistry(trusting.recipe.storage, None)).passed
     assert not (tmp_path / "mark").exists(), "preflight runs none of it"
 
     result = trusting()
@@ -68,7 +68,7 @@ def test_code_is_run_only_where_the_recipe_says_so(
 
 def test_other_code_is_another_run(own_model: Path, local_run: Callable[..., LocalRun]) -> None:
     run = local_run(QUESTIONS, model={"uri": f"file://{own_model}", "trustRemoteCode": True})
-    first = check_recipe(run.recipe, Places(run.recipe.storage, None)).fingerprint
+    first = check_recipe(run.recipe, StoreRegistry(run.recipe.storage, None)).fingerprint
     (own_model / "own.py").write_text((own_model / "own.py").read_text() + "# another\n")
 
-    assert check_recipe(run.recipe, Places(run.recipe.storage, None)).fingerprint != first
+    assert check_recipe(run.recipe, StoreRegistry(run.recipe.storage, None)).fingerprint != first

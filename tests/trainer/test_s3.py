@@ -20,7 +20,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.storage.credentials import Credentials
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy, log_wait
 from finetune_trainer.storage.timing import TRAINING, Timing
 from finetune_trainer.train.context import Context, Result
@@ -73,7 +73,7 @@ def _run(
     notifier = RetryNotifier(log_wait, reporter.waiting)
     context = Context(
         work=work,
-        open_store=Places(recipe.storage, credentials, timing=timing.with_notifier(notifier)),
+        open_store=StoreRegistry(recipe.storage, credentials, timing=timing.with_notifier(notifier)),
         writer=writer,
         pvc_root=work,
         reporter=reporter,

@@ -19,7 +19,7 @@ from finetune_trainer.contract.layout import WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.world import Pod
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import RetryNotifier
 from finetune_trainer.storage.timing import CHECKING, Timing
 
@@ -51,7 +51,7 @@ def preflight(job: JobFile, output: str) -> int:
 
     refuse(job)
     report = check_recipe(
-        recipe_of(job), _places(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
+        recipe_of(job), _stores(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
     )
     print(report.to_json() if output == "json" else shown(report))
     return exit_code(report)
@@ -69,7 +69,7 @@ def run(job: JobFile, work: Path | None) -> int:
 
         say(f"{job.name}: checking storage, data and model")
         report = check_recipe(
-            recipe_of(job), _places(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
+            recipe_of(job), _stores(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
         )
         if not report.passed:
             say(shown(report))
@@ -139,5 +139,5 @@ def _train_in_processes(
     return Result(outcome=ended.outcome, fingerprint=ended.fingerprint, output=ended.output)
 
 
-def _places(job: JobFile, timing: Timing) -> Places:
-    return Places(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora, timing=timing)
+def _stores(job: JobFile, timing: Timing) -> StoreRegistry:
+    return StoreRegistry(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora, timing=timing)

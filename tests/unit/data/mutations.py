@@ -28,7 +28,7 @@ from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.problems import Fault, Findings
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 LINES_A_FILE = 400
 _SYSTEM, _TOOL = {"system", "developer"}, {"tool", "observation", "function"}
@@ -36,7 +36,7 @@ _ROLES = {"user", "assistant", "human", "gpt", "chatgpt", "function_call"} | _SY
 _ANSWERING = {"assistant", "gpt", "chatgpt", "function_call"}
 _REASONS = ("reasoning_content", "reasoning", "thinking")
 _TEXTS = ("tool_call_id", "name", *_REASONS)
-_PLACES = Places(StorageSpec(), None)
+_PLACES = StoreRegistry(StorageSpec(), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from finetune_trainer.data.problems import ProblemKind
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 from .corpus import GOOD, Case, cases
 from .format_corpus import format_cases
@@ -32,7 +32,7 @@ def spec_of(case: Case, path: Path) -> DatasetSpec:
 def test_verdict(case: Case, tmp_path: Path) -> None:
     path = tmp_path / case.file
     path.write_bytes(case.content)
-    dataset, places = spec_of(case, path), Places(StorageSpec(), None)
+    dataset, places = spec_of(case, path), StoreRegistry(StorageSpec(), None)
     objects = dataset_objects(dataset, places)
 
     scan = DatasetScan(dataset, objects, places)
@@ -82,5 +82,5 @@ def test_the_right_checksum_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(GOOD)
     dataset = DatasetSpec(uri=f"file://{path}", sha256=hashlib.sha256(GOOD).hexdigest())
-    places = Places(StorageSpec(), None)
+    places = StoreRegistry(StorageSpec(), None)
     assert len(list(read_examples(dataset, dataset_objects(dataset, places), places))) == 1

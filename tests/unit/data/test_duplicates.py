@@ -12,7 +12,7 @@ from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
@@ -67,7 +67,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
 def test_rows_repeat_when_they_train_the_same(tmp_path: Path, rows: list[object], expected: int) -> None:
     for name in ("1.jsonl", "2.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    places = Places(StorageSpec(), None)
+    places = StoreRegistry(StorageSpec(), None)
 
     def duplicates(uri: str) -> int:
         dataset = DatasetSpec(uri=uri)

@@ -27,14 +27,14 @@ from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.records import Records
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.base import ObjectReplacedError
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from s3server import S3Server
 
 from .format_corpus import ROWS, parquet, zstd
 
 pytestmark = pytest.mark.extras
 
-PLACES = Places(StorageSpec(), None)
+PLACES = StoreRegistry(StorageSpec(), None)
 CUTS = st.lists(st.integers(0, 400), max_size=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
@@ -140,7 +140,7 @@ def test_parquet_is_read_from_s3_at_random(s3: S3Server, tmp_path: Path) -> None
     texts = [os.urandom(1000).hex() for _ in range(6000)]
     content = parquet({"prompt": texts, "vector": [[0.5] * 100] * 6000, "completion": texts}, row_group_size=2500)
     s3.put("formats/t.parquet", content)
-    places = Places(StorageSpec(endpoint=s3.endpoint), s3server.mount(tmp_path / "keys", s3.admin))
+    places = StoreRegistry(StorageSpec(endpoint=s3.endpoint), s3server.mount(tmp_path / "keys", s3.admin))
     dataset = DatasetSpec(uri="s3://data/formats/t.parquet", sha256=hashlib.sha256(content).hexdigest())
     objects = dataset_objects(dataset, places)
     rows = list(read_examples(dataset, objects, places))
@@ -178,9 +178,9 @@ from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
-places = Places(StorageSpec(), None)
+places = StoreRegistry(StorageSpec(), None)
 dataset = DatasetSpec.model_validate({"uri": sys.argv[1]})
 scan = DatasetScan(dataset, dataset_objects(dataset, places), places)
 sound = sum(1 for _ in scan)

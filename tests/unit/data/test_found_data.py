@@ -15,11 +15,11 @@ from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
-PLACES = Places(StorageSpec(), None)
+PLACES = StoreRegistry(StorageSpec(), None)
 ROW = b'{"prompt": "a", "completion": "b"}\n'
 
 

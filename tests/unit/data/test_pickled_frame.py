@@ -27,7 +27,7 @@ from finetune_trainer.data.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
@@ -108,7 +108,7 @@ def test_a_frame_is_read_end_to_end(tmp_path: Path) -> None:
     for name in ("t.pkl", "t.pkl.gz"):
         frame_of_every_kind()[["messages", "number"]].to_pickle(tmp_path / name)
         dataset = DatasetSpec.model_validate({"uri": f"file://{tmp_path}/{name}", "format": "pandas"})
-        places = Places(StorageSpec(), None)
+        places = StoreRegistry(StorageSpec(), None)
         rows = list(read_examples(dataset, dataset_objects(dataset, places), places))
         assert [(row.place.file, row.place.line) for row in rows] == [(name, 1), (name, 2), (name, 3)]
 
@@ -116,7 +116,7 @@ def test_a_frame_is_read_end_to_end(tmp_path: Path) -> None:
 def test_a_bad_value_is_named_by_row_and_column(tmp_path: Path) -> None:
     pd.DataFrame({"text": ["a", 7, None, "b"]}, dtype=object).to_pickle(tmp_path / "t.pkl")
     dataset = DatasetSpec.model_validate({"uri": f"file://{tmp_path}/t.pkl", "format": "pandas"})
-    places = Places(StorageSpec(), None)
+    places = StoreRegistry(StorageSpec(), None)
     with pytest.raises(TrainerError) as raised:
         list(read_examples(dataset, dataset_objects(dataset, places), places))
     assert raised.value.reason is FailureReason.DATASET_INVALID

@@ -21,11 +21,11 @@ from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
-PLACES = Places(StorageSpec(), None)
+PLACES = StoreRegistry(StorageSpec(), None)
 
 
 def read(**spec: object) -> list[Example]:
@@ -160,9 +160,9 @@ from pathlib import Path
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
-places = Places(StorageSpec(), None)
+places = StoreRegistry(StorageSpec(), None)
 dataset = DatasetSpec.model_validate({"uri": sys.argv[1], "limits": {"maxCompressionRatio": 10000}})
 scan = DatasetScan(dataset, dataset_objects(dataset, places), places)
 sound = sum(1 for _ in scan)

@@ -16,11 +16,11 @@ from finetune_trainer.data.examples import Conversation, Message, Messages
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan
 from finetune_trainer.inputs.sources import dataset_objects
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
-PLACES = Places(StorageSpec(), None)
+PLACES = StoreRegistry(StorageSpec(), None)
 WEATHER = {"name": "weather", "description": "of a city", "parameters": {"properties": {"city": {"type": "string"}}}}
 TOOLS = ({"type": "function", "function": WEATHER},)
 ASKED = {"role": "user", "content": "Oslo?"}

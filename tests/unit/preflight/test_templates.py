@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.preflight import check_recipe
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 from .tokenizers_made import tokenizer_json
 
@@ -55,7 +55,7 @@ class Folder:
                 "output": {"uri": f"file://{self.folder}/out"},
             }
         )
-        return check_recipe(recipe, Places(recipe.storage, None))
+        return check_recipe(recipe, StoreRegistry(recipe.storage, None))
 
     def template(self, **dataset: Any) -> CheckResult:
         report = self.report(**dataset)

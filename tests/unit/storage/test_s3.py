@@ -22,7 +22,7 @@ from finetune_trainer.storage.base import (
     Store,
 )
 from finetune_trainer.storage.parallel import download_all
-from finetune_trainer.storage.places import open_store
+from finetune_trainer.storage.registry import open_store
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.s3_client import S3Connection
 from finetune_trainer.storage.timing import Timing

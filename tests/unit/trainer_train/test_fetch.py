@@ -14,7 +14,7 @@ import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.inputs.sources import model_objects
 from finetune_trainer.progress.reporter import Reporter
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.fetch import fetch_model
 from finetune_trainer.train.inputs import Inputs
@@ -39,7 +39,7 @@ class Pod:
 
     def __init__(self, s3: S3Server, folder: Path, name: str, endpoint: str | None = None, **model: Any) -> None:
         self.recipe = recipe(model=model, storage={"endpoint": endpoint or s3.endpoint})
-        places = Places(self.recipe.storage, s3server.mount(folder / "keys", s3.admin))
+        places = StoreRegistry(self.recipe.storage, s3server.mount(folder / "keys", s3.admin))
         self.objects = model_objects(self.recipe, places)
         self.stop, self.reporter = threading.Event(), Reporter()
         self.disk = folder / name

@@ -22,7 +22,7 @@ from finetune_trainer.runtime.machine_errors import memory_that_ran_out
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import RetryNotifier, log_wait
 from finetune_trainer.storage.timing import CHECKING
 
@@ -75,7 +75,7 @@ def _checked(
     recipe_file: str, environment: Mapping[str, str], on_bytes: ByteCount, notifier: RetryNotifier
 ) -> PreflightReport:
     recipe = read_recipe(recipe_file)
-    places = Places(
+    stores = StoreRegistry(
         recipe.storage,
         Credentials.from_environment(environment),
         model=recipe.model,
@@ -83,7 +83,7 @@ def _checked(
         hub_token=HubToken.from_environment(environment),
         timing=CHECKING.with_notifier(notifier),
     )
-    return check_recipe(recipe, places, on_bytes=on_bytes)
+    return check_recipe(recipe, stores, on_bytes=on_bytes)
 
 
 class _TerminatedError(BaseException):

@@ -129,4 +129,4 @@ class Store(Protocol):
 
 
 OpenStore = Callable[[Uri], Store]
-"""Gives the store of a URI; `places.Places` is one."""
+"""Gives the store of a URI; `registry.StoreRegistry` is one."""

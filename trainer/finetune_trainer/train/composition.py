@@ -14,7 +14,7 @@ from finetune_trainer.distributed.world import World
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import Listener, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.timing import TRAINING
 from finetune_trainer.train.context import Context
@@ -48,7 +48,7 @@ def training_context(
     """
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
         notifier = RetryNotifier(*listeners, reporter.waiting)
-        places = Places(
+        stores = StoreRegistry(
             recipe.storage,
             Credentials.from_environment(environment),
             model=recipe.model,
@@ -58,7 +58,7 @@ def training_context(
         )
         context = Context(
             work=Path(folder),
-            open_store=places,
+            open_store=stores,
             writer=environment.get(POD_UID_ENV) or uuid.uuid4().hex,
             pvc_root=Path(PVC_ROOT),
             reporter=reporter,

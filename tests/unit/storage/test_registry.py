@@ -6,7 +6,7 @@ import pytest
 
 from finetune_trainer.contract.recipe import LoraSpec, ModelSpec, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.storage.places import Places
+from finetune_trainer.storage.registry import StoreRegistry
 
 pytestmark = pytest.mark.extras
 
@@ -17,10 +17,10 @@ def test_the_models_revision_is_its_own_repositorys_only() -> None:
     model, lora = ModelSpec(uri="hf://org/base", revision="v2"), LoraSpec(initial_adapter_uri="hf://org/adapter")
     for revision in (None, "v3"):
         pinned = lora.model_copy(update={"initial_adapter_revision": revision})
-        places = Places(StorageSpec(), None, model=model, lora=pinned)
+        stores = StoreRegistry(StorageSpec(), None, model=model, lora=pinned)
         base, adapter, other = (
-            cast("HubStore", places(parse_uri(f"hf://org/{name}"))) for name in ("base", "adapter", "other")
+            cast("HubStore", stores(parse_uri(f"hf://org/{name}"))) for name in ("base", "adapter", "other")
         )
 
         assert (base._revision, adapter._revision, other._revision) == ("v2", revision, None)
-        assert places(parse_uri("hf://org/base/config.json")) is base
+        assert stores(parse_uri("hf://org/base/config.json")) is base

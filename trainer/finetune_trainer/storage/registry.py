@@ -63,7 +63,7 @@ def open_store(
             return LocalStore(pvc_root)
 
 
-class Places:
+class StoreRegistry:
     """The stores of one recipe, each opened once. Callable, so that it fits wherever an `OpenStore` is asked for.
 
     Args:
