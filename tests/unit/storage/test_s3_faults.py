@@ -17,7 +17,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting, StorageSpec
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.output.publish import Place, publish
+from finetune_trainer.output.publish import RunLocation, publish
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy
@@ -202,7 +202,7 @@ def put_adapter(store: S3Store, folder: Path, name: str) -> None:
             target_modules=["q_proj"], attempt=1, writer="pod", created=datetime(2026, 1, 1, tzinfo=UTC),
         )  # fmt: skip
 
-    place = Place(store=store, run=parse_uri(f"s3://data/{name}"))
+    place = RunLocation(store=store, run=parse_uri(f"s3://data/{name}"))
     publish(
         place,
         {"1-pod": folder / "adapter"},

@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.output.publish import Place, publish
+from finetune_trainer.output.publish import RunLocation, publish
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.local import LocalStore
 from finetune_trainer.storage.retry import RetryPolicy
@@ -32,7 +32,7 @@ def _publish(
     folder = root / f"local-{writer}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(b"weights of " + writer.encode())
-    place = Place(store=store or LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"))
+    place = RunLocation(store=store or LocalStore(root), run=parse_uri(f"file://{root}/out/{RUN}"))
 
     def describe(files: list[ManifestFile]) -> Manifest:
         return Manifest(
@@ -90,7 +90,7 @@ def test_failed_upload_leaves_neither_manifest_nor_files(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "a").write_text("a")
     (folder / "b").write_text("b")
-    place = Place(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"))
+    place = RunLocation(store=DiskThatFills(tmp_path), run=parse_uri(f"file://{tmp_path}/out/{RUN}"))
 
     with pytest.raises(TrainerError) as caught:
         publish(place, {"1-first": folder}, _not_reached, OnExisting.REUSE, lambda _: None, RetryPolicy())

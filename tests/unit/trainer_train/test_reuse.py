@@ -14,7 +14,7 @@ from finetune_trainer.contract.manifest import Manifest, ManifestFile
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.contract.termination import OutputRecord
 from finetune_trainer.contract.uri import Uri, parse_uri
-from finetune_trainer.output.publish import Place, publish
+from finetune_trainer.output.publish import RunLocation, publish
 from finetune_trainer.output.reuse import reusable_output
 from finetune_trainer.storage.local import LocalStore
 from sleeping import SleepingClock
@@ -174,5 +174,5 @@ def _publish(root: Path, place: Uri, made: Path) -> None:
         )  # fmt: skip
 
     retry = SleepingClock().retry_policy()
-    where = Place(store=LocalStore(root), run=place)
+    where = RunLocation(store=LocalStore(root), run=place)
     publish(where, {"2-second": made}, describe, OnExisting.REPLACE, lambda _: None, retry)

@@ -16,7 +16,7 @@ import torch.distributed
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.world import World
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 
 _C10D: Any = torch.distributed
 """torch's stubs know only half of what is in it."""
@@ -206,7 +206,7 @@ class _peer_failures(contextlib.AbstractContextManager[None]):  # noqa: N801 (a 
     """Turns what torch raises when another process is gone into the end that it is."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, RuntimeError) and memory_that_ran_out(error) is None:
+        if isinstance(error, RuntimeError) and out_of_memory_reason(error) is None:
             message = f"another process of this training is gone: {_first_line(error)}"
             raise TrainerError(FailureReason.PEER_FAILED, message) from error
 

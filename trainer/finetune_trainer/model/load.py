@@ -35,7 +35,7 @@ from finetune_trainer.contract.recipe.model import (
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
-from finetune_trainer.runtime.machine_errors import is_machines
+from finetune_trainer.runtime.machine_errors import is_machine_error
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.sharded_weights import ShardedWeights
@@ -76,7 +76,7 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
     except Exception as error:
-        if is_machines(error):
+        if is_machine_error(error):
             raise
         raise _unusable("the model's tokenizer cannot be read", error) from error
     if not tokenizer.is_fast:
@@ -125,7 +125,7 @@ def load_base(
                 trust_remote_code=spec.trust_remote_code,
             )
     except Exception as error:
-        if is_machines(error):
+        if is_machine_error(error):
             raise
         if "dispatched on the CPU or the disk" in str(error):  # transformers:quantizers/quantizer_bnb_4bit.py
             raise _too_large() from error
@@ -185,7 +185,7 @@ def _config(folder: Path, *, remote_code: bool) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
     except Exception as error:
-        if is_machines(error):
+        if is_machine_error(error):
             raise
         raise _unusable("the model's config.json cannot be used", error) from error
 

@@ -25,7 +25,7 @@ from finetune_trainer.storage.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RunLocation:
     """The place of a run in the output, and this writer's folder in it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
 
 
 def publish(
-    place: Place,
+    place: RunLocation,
     folders: Mapping[str, Path],
     describe: Callable[[list[ManifestFile]], Manifest],
     on_existing: OnExisting,
@@ -88,7 +88,7 @@ def publish(
         raise
 
 
-def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
+def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None:
     """Puts the manifest; an error after which it is there all the same is none.
 
     Replace puts it in the place of the one that was looked at. What another pod of the same job has put meanwhile
@@ -113,7 +113,7 @@ def _commit(place: Place, content: bytes, on_existing: OnExisting) -> None:
         raise
 
 
-def _same_jobs(found: bytes | None, content: bytes, place: Place) -> bool:
+def _same_jobs(found: bytes | None, content: bytes, place: RunLocation) -> bool:
     """Whether another manifest of the same job is there, and its adapter with it.
 
     Anybody who sees the job knows its UID: what only claims to be of it must not keep its adapter from being put.
@@ -131,7 +131,7 @@ def _same_jobs(found: bytes | None, content: bytes, place: Place) -> bool:
     return True
 
 
-def _surely_another(place: Place, content: bytes) -> bool:
+def _surely_another(place: RunLocation, content: bytes) -> bool:
     """Whether the store says that the manifest is not this one: absent, or another writer's."""
     try:
         return place.store.read(place.manifest) != content
@@ -139,7 +139,7 @@ def _surely_another(place: Place, content: bytes) -> bool:
         return False
 
 
-def _remove(place: Place, entries: Sequence[ManifestFile]) -> None:
+def _remove(place: RunLocation, entries: Sequence[ManifestFile]) -> None:
     """Removes this writer's files, which nobody reads; storage that does not answer is not asked for each of them."""
     for entry in entries:
         try:

@@ -25,7 +25,7 @@ _GPU_FAULTS = (
 _GPU_CLASSES = frozenset({"AcceleratorError", "DistBackendError"})
 
 
-def memory_that_ran_out(error: BaseException) -> FailureReason | None:
+def out_of_memory_reason(error: BaseException) -> FailureReason | None:
     """GPU_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY, or None for any other error."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return FailureReason.HOST_OUT_OF_MEMORY
@@ -39,9 +39,9 @@ def memory_that_ran_out(error: BaseException) -> FailureReason | None:
     return None
 
 
-def is_machines(error: BaseException) -> bool:
+def is_machine_error(error: BaseException) -> bool:
     """Whether the machine has failed, not the files that were just read: memory, disk, GPU."""
-    if memory_that_ran_out(error) is not None or (isinstance(error, OSError) and error.errno is not None):
+    if out_of_memory_reason(error) is not None or (isinstance(error, OSError) and error.errno is not None):
         return True
     if not isinstance(error, RuntimeError):
         return False

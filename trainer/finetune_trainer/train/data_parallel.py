@@ -20,7 +20,7 @@ import torch
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.distributed.gradients import all_reduce_gradients, broadcast_parameters
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
@@ -136,7 +136,7 @@ class DataParallelTrainer(StepTrainer):
                     losses.append(self._run_micro_batch(model, micro_batch, trained))
             return LocalStep(loss=math.fsum(loss.item() for loss in losses))
         except (RuntimeError, MemoryError) as error:
-            if memory_that_ran_out(error) is None:
+            if out_of_memory_reason(error) is None:
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)

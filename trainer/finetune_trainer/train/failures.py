@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = 3
@@ -25,7 +25,7 @@ def known_causes() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             where = f" at {error.filename}" if error.filename else ""
             raise TrainerError(FailureReason.DISK_FULL, f"no space left{where}") from error
-        match memory_that_ran_out(error):
+        match out_of_memory_reason(error):
             case None:
                 raise
             case FailureReason.HOST_OUT_OF_MEMORY as reason:

@@ -19,7 +19,7 @@ from trl import SFTTrainer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.prepared_adapter import prepare_adapter
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
@@ -149,7 +149,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
                     self.raise_if_stopping()
                     losses.append(self._run_micro_batch(model, micro_batch, trained))
         except (RuntimeError, MemoryError) as error:
-            smaller = self.micro_batches.halved(step) if memory_that_ran_out(error) else None
+            smaller = self.micro_batches.halved(step) if out_of_memory_reason(error) else None
             if smaller is None:
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.

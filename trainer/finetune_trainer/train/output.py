@@ -16,7 +16,7 @@ from finetune_trainer.export.adapter import Adapter
 from finetune_trainer.export.base_model import model_id
 from finetune_trainer.export.facts import RunFacts, settings_of
 from finetune_trainer.output.latest import point_to
-from finetune_trainer.output.publish import Place, publish
+from finetune_trainer.output.publish import RunLocation, publish
 from finetune_trainer.output.reuse import committed_output
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import Store
@@ -51,7 +51,7 @@ def publish_output(
 ) -> OutputRecord:
     """Uploads the adapter, commits it, and reads it back: what is reported is what a consumer finds."""
     output = recipe.output.uri
-    place = Place(
+    place = RunLocation(
         store=context.open_store(output),
         run=run_prefix(output, recipe.job.name, inputs.fingerprint),
     )

@@ -14,7 +14,7 @@ import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.distributed.sharded_weights import ShardedWeights
-from finetune_trainer.runtime.machine_errors import memory_that_ran_out
+from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
 from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import ModelInputs
@@ -100,7 +100,7 @@ class ShardedTrainer(DataParallelTrainer):
                 self.sharded_weights.require_pass_complete()
                 self.sharded_weights.end_pass()
             except (RuntimeError, MemoryError) as error:
-                if memory_that_ran_out(error) is None:
+                if out_of_memory_reason(error) is None:
                     raise
                 # The traceback holds the tensors of the micro-batch that did not fit.
                 traceback.clear_frames(error.__traceback__)
