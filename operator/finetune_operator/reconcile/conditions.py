@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
-from finetune_operator.reconcile.draft import Draft
+from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.text import MAX_MESSAGE
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -49,19 +49,19 @@ _RANKS: dict[str, int] = {type_: rank for rank, type_ in enumerate(ConditionType
 """Places in the list; types of a later version come last."""
 
 
-def show(draft: Draft, phase: Phase, reason: str, message: str) -> None:
+def show(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
     """Sets the phase and the conditions that belong to it.
 
     Args:
-        draft: the draft.
+        builder: the plan that is being made.
         phase: the phase.
         reason: one CamelCase word, the same in all of them.
         message: text for people; free of numbers that change by themselves, which would cost a write each.
     """
     wanted = dict(_STATES.get(phase, _ACTIVE))
-    if phase is not Phase.SUSPENDED and draft.status.condition(ConditionType.SUSPENDED) is not None:
+    if phase is not Phase.SUSPENDED and builder.status.condition(ConditionType.SUSPENDED) is not None:
         wanted[ConditionType.SUSPENDED] = _FALSE
-    draft.update(phase=phase, conditions=_with(draft, wanted, reason, message))
+    builder.update(phase=phase, conditions=_with(builder, wanted, reason, message))
 
 
 def restamped(status: FineTuneJobStatus, generation: int) -> list[Condition]:
@@ -72,16 +72,16 @@ def restamped(status: FineTuneJobStatus, generation: int) -> list[Condition]:
 
 
 def set_condition(
-    draft: Draft, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
+    builder: PlanBuilder, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
 ) -> None:
     """Sets one condition, or removes it when `status` is None. lastTransitionTime moves with the status only."""
-    draft.update(conditions=_with(draft, {type_: status}, reason, message))
+    builder.update(conditions=_with(builder, {type_: status}, reason, message))
 
 
 def _with(
-    draft: Draft, wanted: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
+    builder: PlanBuilder, wanted: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
 ) -> list[Condition]:
-    conditions: dict[str, Condition] = {item.type: item for item in draft.status.conditions}
+    conditions: dict[str, Condition] = {item.type: item for item in builder.status.conditions}
     for type_, status in wanted.items():
         previous = conditions.pop(type_, None)
         if status is not None:
@@ -91,7 +91,7 @@ def _with(
                 status=status,
                 reason=reason,
                 message=message[:MAX_MESSAGE],
-                observed_generation=draft.job.generation,
-                last_transition_time=previous.last_transition_time if previous and unchanged else draft.now,
+                observed_generation=builder.job.generation,
+                last_transition_time=previous.last_transition_time if previous and unchanged else builder.now,
             )
     return sorted(conditions.values(), key=lambda item: _RANKS.get(item.type, len(_RANKS)))

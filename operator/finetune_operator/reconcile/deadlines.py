@@ -3,24 +3,24 @@
 from datetime import datetime, timedelta
 
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.outcome import Ending, Running, Waiting
+from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
 
-def job_overdue(draft: Draft) -> Ending | None:
+def job_overdue(builder: PlanBuilder) -> Ending | None:
     """The end of a job that has taken too long in all."""
-    limit, start = draft.job.spec.active_deadline_seconds, draft.status.start_time
-    if limit is None or start is None or not _passed(draft, start, limit):
+    limit, start = builder.job.spec.active_deadline_seconds, builder.status.start_time
+    if limit is None or start is None or not _passed(builder, start, limit):
         return None
     return Ending(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
 
 
-def start_overdue(draft: Draft, waiting: Waiting) -> Ending | None:
+def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Ending | None:
     """The end of a job whose pod has waited too long for its node, image or volumes."""
-    limit = draft.job.spec.start_deadline_seconds
+    limit = builder.job.spec.start_deadline_seconds
     queued = waiting.reason == Reason.CHILD_SUSPENDED
-    if queued or waiting.since is None or not _passed(draft, waiting.since, limit):
+    if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
         return None
     cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else "no reason is known"
     return Ending(
@@ -29,11 +29,11 @@ def start_overdue(draft: Draft, waiting: Waiting) -> Ending | None:
     )
 
 
-def creation_overdue(draft: Draft) -> Ending | None:
+def creation_overdue(builder: PlanBuilder) -> Ending | None:
     """The end of a job whose child Kubernetes has refused to create for too long."""
-    limit, start = draft.job.spec.start_deadline_seconds, draft.status.attempts[-1].start_time
-    ready = draft.status.condition(ConditionType.READY)
-    if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(draft, start, limit):
+    limit, start = builder.job.spec.start_deadline_seconds, builder.status.attempts[-1].start_time
+    ready = builder.status.condition(ConditionType.READY)
+    if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(builder, start, limit):
         return None
     return Ending(
         reason=FailureReason.START_DEADLINE,
@@ -41,15 +41,15 @@ def creation_overdue(draft: Draft) -> Ending | None:
     )
 
 
-def stalled(draft: Draft, running: Running) -> Ending | None:
+def stalled(builder: PlanBuilder, running: Running) -> Ending | None:
     """The end of an attempt that has said nothing for too long."""
-    limit = draft.job.spec.stall_timeout_seconds
+    limit = builder.job.spec.stall_timeout_seconds
     if limit is None:
         return None
-    progress = draft.status.progress
+    progress = builder.status.progress
     heard = progress.heartbeat_time if progress is not None else None
     last = max(heard, running.since) if heard is not None else running.since
-    if not _passed(draft, last, limit):
+    if not _passed(builder, last, limit):
         return None
     return Ending(
         reason=FailureReason.STALLED,
@@ -57,10 +57,10 @@ def stalled(draft: Draft, running: Running) -> Ending | None:
     )
 
 
-def _passed(draft: Draft, start: datetime, seconds: int) -> bool:
+def _passed(builder: PlanBuilder, start: datetime, seconds: int) -> bool:
     """Whether the limit has passed; if not, the plan wakes then."""
     due = start + timedelta(seconds=seconds)
-    if draft.now >= due:
+    if builder.now >= due:
         return True
-    draft.wake(due)
+    builder.requeue_at(due)
     return False

@@ -10,9 +10,9 @@ from finetune_operator.api.status import (
 )
 from finetune_operator.reconcile import attempts
 from finetune_operator.reconcile.conditions import set_condition, show
-from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.outcome import Ending, Passed
 from finetune_operator.reconcile.plan import EventType
+from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FAILURES, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.contract.text import MAX_MESSAGE
@@ -20,17 +20,17 @@ from finetune_trainer.contract.text import MAX_MESSAGE
 WARNING = EventType.WARNING
 
 
-def is_finished(draft: Draft) -> bool:
+def is_finished(builder: PlanBuilder) -> bool:
     """Whether this run has ended."""
-    return draft.status.is_true(ConditionType.FINISHED)
+    return builder.status.is_true(ConditionType.FINISHED)
 
 
-def succeed(draft: Draft, passed: Passed) -> Ending | None:
+def succeed(builder: PlanBuilder, passed: Passed) -> Ending | None:
     """Ends the run as Succeeded, or returns why the attempt does not count as a success."""
     termination = passed.termination
     if termination is None or termination.output is None:
         return unreported(passed)
-    _succeed(draft, termination)
+    _succeed(builder, termination)
     return None
 
 
@@ -46,40 +46,40 @@ def unreported(passed: Passed) -> Ending:
     )
 
 
-def succeed_reused(draft: Draft, termination: Termination) -> bool:
+def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
     """Ends the run without training when preflight has found its adapter; returns whether it did."""
     if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
     if termination.preflight is not None:
-        draft.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
+        builder.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
     set_condition(
-        draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "an identical run exists"
+        builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "an identical run exists"
     )
-    _succeed(draft, termination)
+    _succeed(builder, termination)
     return True
 
 
-def fail(draft: Draft, ending: Ending) -> None:
+def fail(builder: PlanBuilder, ending: Ending) -> None:
     """Ends the run as Failed and says what to do. `retention` stops what still runs."""
-    attempts.end(draft, ending)
+    attempts.end(builder, ending)
     remedy = FAILURES[ending.reason].remedy
     message = f"{ending.message.rstrip('. ')}. {remedy}" if remedy else ending.message
-    if draft.status.restarts:
-        message += f" Gave up at attempt {draft.status.attempt}."
+    if builder.status.restarts:
+        message += f" Gave up at attempt {builder.status.attempt}."
     message = message[:MAX_MESSAGE]
-    preflight = draft.status.condition(ConditionType.PREFLIGHT_PASSED)
+    preflight = builder.status.condition(ConditionType.PREFLIGHT_PASSED)
     if preflight is not None and preflight.reason == Reason.PREFLIGHT_RUNNING:
-        set_condition(draft, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, ending.reason, message)
-    draft.update(
+        set_condition(builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, ending.reason, message)
+    builder.update(
         failure=Failure(reason=ending.reason, message=message, exit_code=ending.exit_code),
-        fingerprint=ending.fingerprint or draft.status.fingerprint,
-        completion_time=draft.now,
+        fingerprint=ending.fingerprint or builder.status.fingerprint,
+        completion_time=builder.now,
     )
-    draft.event(ending.reason, message, WARNING)
-    show(draft, Phase.FAILED, ending.reason, message)
+    builder.event(ending.reason, message, WARNING)
+    show(builder, Phase.FAILED, ending.reason, message)
 
 
-def _succeed(draft: Draft, termination: Termination) -> None:
+def _succeed(builder: PlanBuilder, termination: Termination) -> None:
     assert termination.output is not None
     reused = termination.outcome is Outcome.REUSED
     reason = Reason.OUTPUT_EXISTS if reused else Reason.SUCCEEDED
@@ -88,14 +88,14 @@ def _succeed(draft: Draft, termination: Termination) -> None:
         if reused
         else f"the adapter is at {termination.output.uri}"
     )
-    attempts.succeed(draft, reason)
-    draft.update(
+    attempts.succeed(builder, reason)
+    builder.update(
         output=OutputStatus.of(termination.output),
-        fingerprint=termination.fingerprint or draft.status.fingerprint,
-        completion_time=draft.now,
+        fingerprint=termination.fingerprint or builder.status.fingerprint,
+        completion_time=builder.now,
         failure=None,
     )
     if termination.progress is not None:
-        draft.update(progress=ProgressStatus.of(termination.progress))
-    draft.event(reason, message)
-    show(draft, Phase.SUCCEEDED, reason, message)
+        builder.update(progress=ProgressStatus.of(termination.progress))
+    builder.event(reason, message)
+    show(builder, Phase.SUCCEEDED, reason, message)

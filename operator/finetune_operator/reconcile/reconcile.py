@@ -8,7 +8,6 @@ from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.reconcile import attempts, deadlines, ends, retention, retry, stages, suspend
 from finetune_operator.reconcile.conditions import show
 from finetune_operator.reconcile.config import ReconcileConfig
-from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.outcome import (
     Ending,
@@ -21,6 +20,7 @@ from finetune_operator.reconcile.outcome import (
     missing_deadline,
 )
 from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_operator.reconcile.refusal import refuse
 from finetune_trainer.contract.failure import FailureReason
 
@@ -33,120 +33,120 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
     """
     if job.deleting or job.spec.managed_by not in (None, names.CONTROLLER_NAME):
         return Plan(status=job.status)
-    draft = Draft(job=job, observed=observed, config=config, now=now, status=job.status)
-    stages.begin_run(draft)
-    if not ends.is_finished(draft):
-        _pursue(draft)
-    if ends.is_finished(draft):
-        retention.expire(draft)
-    return draft.plan()
+    builder = PlanBuilder(job=job, observed=observed, config=config, now=now, status=job.status)
+    stages.begin_run(builder)
+    if not ends.is_finished(builder):
+        _pursue(builder)
+    if ends.is_finished(builder):
+        retention.expire(builder)
+    return builder.build()
 
 
-def _pursue(draft: Draft) -> None:
+def _pursue(builder: PlanBuilder) -> None:
     """What comes first decides: a success that is there, a refusal before an attempt, suspension, the deadline."""
-    if _arrived(draft):
+    if _arrived(builder):
         return
-    if attempts.current(draft) is None and (refusal := refuse(draft.job, draft.config)):
-        ends.fail(draft, refusal)
-    elif draft.job.spec.suspend:
-        suspend.suspend(draft)
+    if attempts.current(builder) is None and (refusal := refuse(builder.job, builder.config)):
+        ends.fail(builder, refusal)
+    elif builder.job.spec.suspend:
+        suspend.suspend(builder)
     else:
-        suspend.resume(draft)
-        if overdue := deadlines.job_overdue(draft):
-            ends.fail(draft, overdue)
+        suspend.resume(builder)
+        if overdue := deadlines.job_overdue(builder):
+            ends.fail(builder, overdue)
         else:
-            _advance(draft)
+            _advance(builder)
 
 
-def _arrived(draft: Draft) -> bool:
+def _arrived(builder: PlanBuilder) -> bool:
     """Whether the current training has ended well, which nothing that came later may undo."""
-    attempt = attempts.current(draft)
-    child = draft.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
+    attempt = attempts.current(builder)
+    child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
     if child is None:
         return False
-    verdict = judge(child, draft.observed.pods_of(child), draft.now)
-    return isinstance(verdict, Passed) and ends.succeed(draft, verdict) is None
+    verdict = judge(child, builder.observed.pods_of(child), builder.now)
+    return isinstance(verdict, Passed) and ends.succeed(builder, verdict) is None
 
 
-def _advance(draft: Draft) -> None:
+def _advance(builder: PlanBuilder) -> None:
     """Moves the current attempt on, or starts the next one when its time has come."""
-    attempt = attempts.current(draft)
+    attempt = attempts.current(builder)
     if attempt is None:
-        due = retry.not_before(draft.status, draft.job.spec.retry)
-        if due is not None and draft.now < due:
-            draft.wake(due)
+        due = retry.not_before(builder.status, builder.job.spec.retry)
+        if due is not None and builder.now < due:
+            builder.requeue_at(due)
             return
-        attempt = attempts.start(draft)
-        retention.prune(draft)
-    role = names.PREFLIGHT_ROLE if attempts.needs_preflight(draft) else names.TRAIN_ROLE
-    child = draft.child(role, attempt.number)
+        attempt = attempts.start(builder)
+        retention.prune(builder)
+    role = names.PREFLIGHT_ROLE if attempts.needs_preflight(builder) else names.TRAIN_ROLE
+    child = builder.child(role, attempt.number)
     if child is None:
-        _missing(draft, role, attempt.number)
+        _missing(builder, role, attempt.number)
         return
-    draft.update(job_name=child.name)
-    pods = draft.observed.pods_of(child)
-    verdict = judge(child, pods, draft.now)
+    builder.update(job_name=child.name)
+    pods = builder.observed.pods_of(child)
+    verdict = judge(child, pods, builder.now)
     if (lost := lost_deadline(pods)) is not None:
-        draft.wake(lost)
-    if (missing := missing_deadline(child, pods)) is not None and draft.now < missing:
-        draft.wake(missing)
+        builder.requeue_at(lost)
+    if (missing := missing_deadline(child, pods)) is not None and builder.now < missing:
+        builder.requeue_at(missing)
     match verdict:
         case Waiting():
-            overdue = deadlines.start_overdue(draft, verdict)
+            overdue = deadlines.start_overdue(builder, verdict)
             if overdue is not None:
-                ends.fail(draft, overdue)
+                ends.fail(builder, overdue)
             else:
-                stages.show_waiting(draft, role, verdict)
+                stages.show_waiting(builder, role, verdict)
         case Running():
-            silent = deadlines.stalled(draft, verdict) if role == names.TRAIN_ROLE else None
+            silent = deadlines.stalled(builder, verdict) if role == names.TRAIN_ROLE else None
             if silent is not None:
-                draft.delete(child)
-                _ended(draft, silent)
+                builder.delete(child)
+                _ended(builder, silent)
             else:
-                stages.show_running(draft, role, verdict)
+                stages.show_running(builder, role, verdict)
         case Settling():
             pass  # what is shown stays: the Job's next word is an event
         case Passed(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
-            if not ends.succeed_reused(draft, termination):
-                stages.pass_preflight(draft, termination)
+            if not ends.succeed_reused(builder, termination):
+                stages.pass_preflight(builder, termination)
                 if any(pod.kept_by_sidecar for pod in pods):
-                    draft.delete(child)
-                _advance(draft)
+                    builder.delete(child)
+                _advance(builder)
         case Passed():
-            ending = ends.unreported(verdict) if role == names.PREFLIGHT_ROLE else ends.succeed(draft, verdict)
+            ending = ends.unreported(verdict) if role == names.PREFLIGHT_ROLE else ends.succeed(builder, verdict)
             if ending is not None:
-                _ended(draft, ending)
+                _ended(builder, ending)
         case Ending():
             if not child.failed:
-                draft.delete(child)
-            _ended(draft, verdict)
+                builder.delete(child)
+            _ended(builder, verdict)
 
 
-def _missing(draft: Draft, role: str, number: int) -> None:
+def _missing(builder: PlanBuilder, role: str, number: int) -> None:
     """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it.
 
     That it is not there is confirmed by a live read before the end of the attempt is booked (control/controller.py).
     A child without a UID in the status may have been made by an operator that ended before it could write that down:
     applying it again makes nothing twice and brings the UID.
     """
-    if draft.status.job_uid is None or draft.status.job_name != names.child_name(draft.job.name, role, number):
-        if overdue := deadlines.creation_overdue(draft):
-            ends.fail(draft, overdue)
+    if builder.status.job_uid is None or builder.status.job_name != names.child_name(builder.job.name, role, number):
+        if overdue := deadlines.creation_overdue(builder):
+            ends.fail(builder, overdue)
         else:
-            stages.start(draft, role, number)
+            stages.start(builder, role, number)
     else:
-        _ended(draft, Ending(reason=FailureReason.POD_LOST, message=f"Job {draft.status.job_name} was deleted"))
+        _ended(builder, Ending(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted"))
 
 
-def _ended(draft: Draft, ending: Ending) -> None:
+def _ended(builder: PlanBuilder, ending: Ending) -> None:
     """Books the end of the attempt; another one follows after a pause, or the job fails."""
-    attempts.end(draft, ending)
-    if retry.gives_up(draft.status, ending, draft.job.spec.retry):
-        ends.fail(draft, ending)
+    attempts.end(builder, ending)
+    if retry.gives_up(builder.status, ending, builder.job.spec.retry):
+        ends.fail(builder, ending)
         return
-    due = retry.not_before(draft.status, draft.job.spec.retry)
+    due = retry.not_before(builder.status, builder.job.spec.retry)
     if due is not None:
-        draft.wake(due)
-    message = f"attempt {draft.status.attempt} ended with {ending.reason}: {ending.message}"
-    draft.event(Reason.RETRYING, message, ends.WARNING)
-    show(draft, Phase.RETRYING, ending.reason, message)
+        builder.requeue_at(due)
+    message = f"attempt {builder.status.attempt} ended with {ending.reason}: {ending.message}"
+    builder.event(Reason.RETRYING, message, ends.WARNING)
+    show(builder, Phase.RETRYING, ending.reason, message)

@@ -5,42 +5,42 @@ The FineTuneJob itself stays: a deployment tool would create it again, and adapt
 
 from datetime import timedelta
 
-from finetune_operator.reconcile.draft import Draft
 from finetune_operator.reconcile.observed import JobView
+from finetune_operator.reconcile.plan_builder import PlanBuilder
 
 KEPT_ATTEMPTS = 2
 """Attempts whose Jobs stay for `kubectl logs`: the current one and the one before."""
 
 
-def prune(draft: Draft) -> None:
+def prune(builder: PlanBuilder) -> None:
     """Removes the children of attempts before the last two."""
-    for child in draft.observed.jobs:
-        if child.attempt <= draft.status.attempt - KEPT_ATTEMPTS:
-            draft.delete(child)
+    for child in builder.observed.jobs:
+        if child.attempt <= builder.status.attempt - KEPT_ATTEMPTS:
+            builder.delete(child)
 
 
-def expire(draft: Draft) -> None:
+def expire(builder: PlanBuilder) -> None:
     """After the end: stops what still runs, and removes the children when their time has come."""
-    ttl = draft.job.spec.retention.ttl_seconds_after_finished
-    for child in draft.observed.jobs:
-        if not (child.complete or child.failed) and child.attempt <= draft.status.attempt and _idle(draft, child):
-            draft.delete(child)
-    if ttl is None or draft.status.completion_time is None:
+    ttl = builder.job.spec.retention.ttl_seconds_after_finished
+    for child in builder.observed.jobs:
+        if not (child.complete or child.failed) and child.attempt <= builder.status.attempt and _idle(builder, child):
+            builder.delete(child)
+    if ttl is None or builder.status.completion_time is None:
         return
-    due = draft.status.completion_time + timedelta(seconds=ttl)
-    if draft.now < due:
-        draft.wake(due)
+    due = builder.status.completion_time + timedelta(seconds=ttl)
+    if builder.now < due:
+        builder.requeue_at(due)
         return
-    for child in draft.observed.jobs:
-        draft.delete(child)
+    for child in builder.observed.jobs:
+        builder.delete(child)
 
 
-def _idle(draft: Draft, job: JobView) -> bool:
+def _idle(builder: PlanBuilder, job: JobView) -> bool:
     """Whether the Job will not end by itself: one with a pod that ended well is about to be marked complete.
 
     It never is while an injected sidecar runs.
     """
     return not any(
         pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar
-        for pod in draft.observed.pods_of(job)
+        for pod in builder.observed.pods_of(job)
     )

@@ -12,7 +12,7 @@ from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 
 
 @dataclass(slots=True, kw_only=True)
-class Draft:
+class PlanBuilder:
     """Arguments of one reconcile and what its policies have decided so far."""
 
     job: FineTuneJob
@@ -23,7 +23,7 @@ class Draft:
     _apply: list[dict[str, Any]] = field(default_factory=list)
     _delete: list[Deletion] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
-    _wake: datetime | None = None
+    _requeue_at: datetime | None = None
 
     def update(self, **fields: Any) -> None:
         """Sets fields of the status."""
@@ -48,14 +48,14 @@ class Draft:
         """Something a user should read in `kubectl describe`."""
         self._events.append(Event(type=type_, reason=reason, message=message))
 
-    def wake(self, at: datetime) -> None:
+    def requeue_at(self, at: datetime) -> None:
         """Look again then; the earliest wins."""
-        if self._wake is None or at < self._wake:
-            self._wake = at
+        if self._requeue_at is None or at < self._requeue_at:
+            self._requeue_at = at
 
-    def plan(self) -> Plan:
+    def build(self) -> Plan:
         """The finished plan."""
-        after = None if self._wake is None else max(timedelta(0), self._wake - self.now).total_seconds()
+        after = None if self._requeue_at is None else max(timedelta(0), self._requeue_at - self.now).total_seconds()
         return Plan(
             apply=tuple(self._apply),
             delete=tuple(self._delete),
