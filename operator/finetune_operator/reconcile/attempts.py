@@ -5,7 +5,7 @@ from datetime import datetime
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, Attempt
-from finetune_operator.reconcile.outcome import Ending
+from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FAILURES, Policy
 from finetune_trainer.contract.text import MAX_MESSAGE
@@ -35,10 +35,10 @@ def start(builder: PlanBuilder) -> Attempt:
     return attempt
 
 
-def end(builder: PlanBuilder, ending: Ending) -> None:
+def end(builder: PlanBuilder, failure: Failed) -> None:
     """Books how the current attempt failed; does nothing when none runs."""
-    counted = FAILURES[ending.reason].policy is not Policy.RETRY_UNCOUNTED
-    if _close(builder, str(ending.reason), ending.message, ending.exit_code, counted=counted):
+    counted = FAILURES[failure.reason].policy is not Policy.RETRY_UNCOUNTED
+    if _close(builder, str(failure.reason), failure.message, failure.exit_code, counted=counted):
         builder.update(counted_failures=builder.status.counted_failures + counted)
 
 

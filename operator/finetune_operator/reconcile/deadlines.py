@@ -3,45 +3,45 @@
 from datetime import datetime, timedelta
 
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.reconcile.outcome import Ending, Running, Waiting
+from finetune_operator.reconcile.child_state import Failed, Running, Waiting
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
 
-def job_overdue(builder: PlanBuilder) -> Ending | None:
+def job_overdue(builder: PlanBuilder) -> Failed | None:
     """The end of a job that has taken too long in all."""
     limit, start = builder.job.spec.active_deadline_seconds, builder.status.start_time
     if limit is None or start is None or not _passed(builder, start, limit):
         return None
-    return Ending(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
+    return Failed(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
 
 
-def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Ending | None:
+def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
     """The end of a job whose pod has waited too long for its node, image or volumes."""
     limit = builder.job.spec.start_deadline_seconds
     queued = waiting.reason == Reason.CHILD_SUSPENDED
     if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
         return None
     cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else "no reason is known"
-    return Ending(
+    return Failed(
         reason=FailureReason.START_DEADLINE,
         message=f"the pod did not start within startDeadlineSeconds, {limit} s; {cause}",
     )
 
 
-def creation_overdue(builder: PlanBuilder) -> Ending | None:
+def creation_overdue(builder: PlanBuilder) -> Failed | None:
     """The end of a job whose child Kubernetes has refused to create for too long."""
     limit, start = builder.job.spec.start_deadline_seconds, builder.status.attempts[-1].start_time
     ready = builder.status.condition(ConditionType.READY)
     if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(builder, start, limit):
         return None
-    return Ending(
+    return Failed(
         reason=FailureReason.START_DEADLINE,
         message=f"the pod was not created within startDeadlineSeconds, {limit} s; {ready.message}",
     )
 
 
-def stalled(builder: PlanBuilder, running: Running) -> Ending | None:
+def stalled(builder: PlanBuilder, running: Running) -> Failed | None:
     """The end of an attempt that has said nothing for too long."""
     limit = builder.job.spec.stall_timeout_seconds
     if limit is None:
@@ -51,7 +51,7 @@ def stalled(builder: PlanBuilder, running: Running) -> Ending | None:
     last = max(heard, running.since) if heard is not None else running.since
     if not _passed(builder, last, limit):
         return None
-    return Ending(
+    return Failed(
         reason=FailureReason.STALLED,
         message=f"no progress within stallTimeoutSeconds, {limit} s, since {last:%H:%M:%S} UTC",
     )

@@ -9,8 +9,8 @@ from finetune_operator.api.status import (
     ProgressStatus,
 )
 from finetune_operator.reconcile import attempts
+from finetune_operator.reconcile.child_state import Failed, Succeeded
 from finetune_operator.reconcile.conditions import set_condition, show
-from finetune_operator.reconcile.outcome import Ending, Passed
 from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FAILURES, FailureReason
@@ -25,21 +25,21 @@ def is_finished(builder: PlanBuilder) -> bool:
     return builder.status.is_true(ConditionType.FINISHED)
 
 
-def succeed(builder: PlanBuilder, passed: Passed) -> Ending | None:
+def succeed(builder: PlanBuilder, succeeded: Succeeded) -> Failed | None:
     """Ends the run as Succeeded, or returns why the attempt does not count as a success."""
-    termination = passed.termination
+    termination = succeeded.termination
     if termination is None or termination.output is None:
-        return unreported(passed)
+        return unreported(succeeded)
     _succeed(builder, termination)
     return None
 
 
-def unreported(passed: Passed) -> Ending:
+def unreported(succeeded: Succeeded) -> Failed:
     """The end of an attempt whose container exited with code 0 and left no usable report."""
-    if passed.pod_gone:
+    if succeeded.pod_gone:
         # After a training the adapter is there: the next attempt finds it and trains nothing.
-        return Ending(reason=FailureReason.POD_LOST, message="the container succeeded, but its pod and report are gone")
-    return Ending(
+        return Failed(reason=FailureReason.POD_LOST, message="the container succeeded, but its pod and report are gone")
+    return Failed(
         reason=FailureReason.INTERNAL,
         message="the container ended with exit code 0 but left no report, which this operator's images always do",
         exit_code=0,
@@ -59,24 +59,24 @@ def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
     return True
 
 
-def fail(builder: PlanBuilder, ending: Ending) -> None:
+def fail(builder: PlanBuilder, failure: Failed) -> None:
     """Ends the run as Failed and says what to do. `retention` stops what still runs."""
-    attempts.end(builder, ending)
-    remedy = FAILURES[ending.reason].remedy
-    message = f"{ending.message.rstrip('. ')}. {remedy}" if remedy else ending.message
+    attempts.end(builder, failure)
+    remedy = FAILURES[failure.reason].remedy
+    message = f"{failure.message.rstrip('. ')}. {remedy}" if remedy else failure.message
     if builder.status.restarts:
         message += f" Gave up at attempt {builder.status.attempt}."
     message = message[:MAX_MESSAGE]
     preflight = builder.status.condition(ConditionType.PREFLIGHT_PASSED)
     if preflight is not None and preflight.reason == Reason.PREFLIGHT_RUNNING:
-        set_condition(builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, ending.reason, message)
+        set_condition(builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, failure.reason, message)
     builder.update(
-        failure=Failure(reason=ending.reason, message=message, exit_code=ending.exit_code),
-        fingerprint=ending.fingerprint or builder.status.fingerprint,
+        failure=Failure(reason=failure.reason, message=message, exit_code=failure.exit_code),
+        fingerprint=failure.fingerprint or builder.status.fingerprint,
         completion_time=builder.now,
     )
-    builder.event(ending.reason, message, WARNING)
-    show(builder, Phase.FAILED, ending.reason, message)
+    builder.event(failure.reason, message, WARNING)
+    show(builder, Phase.FAILED, failure.reason, message)
 
 
 def _succeed(builder: PlanBuilder, termination: Termination) -> None:

@@ -6,19 +6,19 @@ from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.reconcile import attempts, deadlines, ends, retention, retry, stages, suspend
-from finetune_operator.reconcile.conditions import show
-from finetune_operator.reconcile.config import ReconcileConfig
-from finetune_operator.reconcile.observed import Observed
-from finetune_operator.reconcile.outcome import (
-    Ending,
-    Passed,
+from finetune_operator.reconcile.child_state import (
+    AwaitingJob,
+    Failed,
     Running,
-    Settling,
+    Succeeded,
     Waiting,
-    judge,
+    child_state,
     lost_deadline,
     missing_deadline,
 )
+from finetune_operator.reconcile.conditions import show
+from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_operator.reconcile.refusal import refuse
@@ -64,8 +64,8 @@ def _arrived(builder: PlanBuilder) -> bool:
     child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
     if child is None:
         return False
-    verdict = judge(child, builder.observed.pods_of(child), builder.now)
-    return isinstance(verdict, Passed) and ends.succeed(builder, verdict) is None
+    state = child_state(child, builder.observed.pods_of(child), builder.now)
+    return isinstance(state, Succeeded) and ends.succeed(builder, state) is None
 
 
 def _advance(builder: PlanBuilder) -> None:
@@ -85,41 +85,41 @@ def _advance(builder: PlanBuilder) -> None:
         return
     builder.update(job_name=child.name)
     pods = builder.observed.pods_of(child)
-    verdict = judge(child, pods, builder.now)
+    state = child_state(child, pods, builder.now)
     if (lost := lost_deadline(pods)) is not None:
         builder.requeue_at(lost)
     if (missing := missing_deadline(child, pods)) is not None and builder.now < missing:
         builder.requeue_at(missing)
-    match verdict:
+    match state:
         case Waiting():
-            overdue = deadlines.start_overdue(builder, verdict)
+            overdue = deadlines.start_overdue(builder, state)
             if overdue is not None:
                 ends.fail(builder, overdue)
             else:
-                stages.show_waiting(builder, role, verdict)
+                stages.show_waiting(builder, role, state)
         case Running():
-            silent = deadlines.stalled(builder, verdict) if role == names.TRAIN_ROLE else None
+            silent = deadlines.stalled(builder, state) if role == names.TRAIN_ROLE else None
             if silent is not None:
                 builder.delete(child)
                 _ended(builder, silent)
             else:
-                stages.show_running(builder, role, verdict)
-        case Settling():
+                stages.show_running(builder, role, state)
+        case AwaitingJob():
             pass  # what is shown stays: the Job's next word is an event
-        case Passed(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
+        case Succeeded(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
             if not ends.succeed_reused(builder, termination):
                 stages.pass_preflight(builder, termination)
                 if any(pod.kept_by_sidecar for pod in pods):
                     builder.delete(child)
                 _advance(builder)
-        case Passed():
-            ending = ends.unreported(verdict) if role == names.PREFLIGHT_ROLE else ends.succeed(builder, verdict)
-            if ending is not None:
-                _ended(builder, ending)
-        case Ending():
+        case Succeeded():
+            failure = ends.unreported(state) if role == names.PREFLIGHT_ROLE else ends.succeed(builder, state)
+            if failure is not None:
+                _ended(builder, failure)
+        case Failed():
             if not child.failed:
                 builder.delete(child)
-            _ended(builder, verdict)
+            _ended(builder, state)
 
 
 def _missing(builder: PlanBuilder, role: str, number: int) -> None:
@@ -135,18 +135,18 @@ def _missing(builder: PlanBuilder, role: str, number: int) -> None:
         else:
             stages.start(builder, role, number)
     else:
-        _ended(builder, Ending(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted"))
+        _ended(builder, Failed(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted"))
 
 
-def _ended(builder: PlanBuilder, ending: Ending) -> None:
+def _ended(builder: PlanBuilder, failure: Failed) -> None:
     """Books the end of the attempt; another one follows after a pause, or the job fails."""
-    attempts.end(builder, ending)
-    if retry.gives_up(builder.status, ending, builder.job.spec.retry):
-        ends.fail(builder, ending)
+    attempts.end(builder, failure)
+    if retry.gives_up(builder.status, failure, builder.job.spec.retry):
+        ends.fail(builder, failure)
         return
     due = retry.not_before(builder.status, builder.job.spec.retry)
     if due is not None:
         builder.requeue_at(due)
-    message = f"attempt {builder.status.attempt} ended with {ending.reason}: {ending.message}"
+    message = f"attempt {builder.status.attempt} ended with {failure.reason}: {failure.message}"
     builder.event(Reason.RETRYING, message, ends.WARNING)
-    show(builder, Phase.RETRYING, ending.reason, message)
+    show(builder, Phase.RETRYING, failure.reason, message)

@@ -2,18 +2,18 @@
 
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.config import ReconcileConfig
-from finetune_operator.reconcile.outcome import Ending
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.problem import Problem, shown
 
 
-def refuse(job: FineTuneJob, config: ReconcileConfig) -> Ending | None:
+def refuse(job: FineTuneJob, config: ReconcileConfig) -> Failed | None:
     """The end of a job whose spec is refused, with every field that is at fault; None when it may run."""
     if forbidden := _forbidden(job, config):
-        return Ending(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
+        return Failed(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
     if missing := not_yet(job.spec):
-        return Ending(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
+        return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
     return None
 
 

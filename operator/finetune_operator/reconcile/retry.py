@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator.api.spec import Retry
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_operator.reconcile.outcome import Ending
+from finetune_operator.reconcile.child_state import Failed
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 
 MAX_BACKOFF = timedelta(hours=1)
@@ -13,15 +13,15 @@ _ENOUGH = {FailureReason.HOST_OUT_OF_MEMORY: 2}
 """Reasons that repeat: after this many, another attempt would end the same way."""
 
 
-def gives_up(status: FineTuneJobStatus, ending: Ending, retry: Retry) -> bool:
+def gives_up(status: FineTuneJobStatus, failure: Failed, retry: Retry) -> bool:
     """Whether the job fails now. `status` holds the attempt's end already."""
-    policy = FAILURES[ending.reason].policy
+    policy = FAILURES[failure.reason].policy
     if policy is Policy.FAIL:
         return True
     if policy is Policy.RETRY_UNCOUNTED:
         return False
-    same = sum(1 for attempt in status.attempts if attempt.reason == ending.reason)
-    return status.counted_failures > retry.limit or same >= _ENOUGH.get(ending.reason, same + 1)
+    same = sum(1 for attempt in status.attempts if attempt.reason == failure.reason)
+    return status.counted_failures > retry.limit or same >= _ENOUGH.get(failure.reason, same + 1)
 
 
 def not_before(status: FineTuneJobStatus, retry: Retry) -> datetime | None:

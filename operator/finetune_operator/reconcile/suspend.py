@@ -2,8 +2,8 @@
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.reconcile import attempts
+from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.conditions import show
-from finetune_operator.reconcile.outcome import Ending
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
@@ -14,7 +14,7 @@ def suspend(builder: PlanBuilder) -> None:
     """Ends the current attempt, uncounted, and removes every child."""
     for child in builder.observed.jobs:
         builder.delete(child)
-    attempts.end(builder, Ending(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
+    attempts.end(builder, Failed(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
     builder.update(job_name=None, job_uid=None, pod_name=None)
     if not builder.status.is_true(ConditionType.SUSPENDED):
         builder.update(progress=None)  # the next attempt starts anew

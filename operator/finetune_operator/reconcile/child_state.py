@@ -48,7 +48,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Passed:
+class Succeeded:
     """The container ended well.
 
     Attributes:
@@ -61,7 +61,7 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Failed:
     """The attempt is over without success."""
 
     reason: FailureReason
@@ -71,26 +71,26 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settling:
+class AwaitingJob:
     """The container has failed, and its Job has not decided yet: it may replace the pod."""
 
 
-Verdict = Waiting | Running | Settling | Passed | Ending
+ChildState = Waiting | Running | AwaitingJob | Succeeded | Failed
 
 
-def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
+def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> ChildState:
     """The verdict on one child Job and its pods, oldest first."""
     for pod in reversed(pods):
         if pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0:
-            return Passed(termination=Termination.read(pod.terminated.message))
+            return Succeeded(termination=Termination.read(pod.terminated.message))
     if job.complete:
-        return Passed(termination=None, pod_gone=True)
+        return Succeeded(termination=None, pod_gone=True)
     if job.failed or _kept_by_sidecars(job, pods):
         return _failed(job, pods)
     for pod in pods:
         if pod.reason == "Evicted" and "ephemeral" in pod.message:
             # The Job would make a new pod for this disruption, which would fill the same disk again.
-            return Ending(reason=FailureReason.DISK_FULL, message=pod.message)
+            return Failed(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live and job.suspended:
         return Waiting(
@@ -100,11 +100,11 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
             since=job.created,
         )
     if not live:
-        return Settling() if pods else _without_pods(job, 0, now)
+        return AwaitingJob() if pods else _without_pods(job, 0, now)
     newest = _newest(live)
     for pod in newest:
         if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
-            return Ending(
+            return Failed(
                 reason=FailureReason.POD_LOST,
                 message=f"pod {pod.name} was deleted ({pod.disruption or 'no reason given'}) and its node does not "
                 "answer",
@@ -112,8 +112,8 @@ def judge(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Verdict:
     waiting = [_waiting(pod) for pod in newest if pod.running_since is None]
     if waiting:
         return next((one for one in waiting if one.reason), waiting[0])
-    if _made(pods) < job.size:
-        return _without_pods(job, _made(pods), now)
+    if _created(pods) < job.size:
+        return _without_pods(job, _created(pods), now)
     since = max(pod.running_since for pod in newest if pod.running_since is not None)
     return Running(pod=newest[0], since=since)
 
@@ -139,18 +139,18 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
 
 def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None:
     """When missing pods are reported as `PodNotCreated`; None when all have been created."""
-    return job.created + NO_POD_AFTER if _made(pods) < job.size else None
+    return job.created + NO_POD_AFTER if _created(pods) < job.size else None
 
 
-def _made(pods: tuple[PodView, ...]) -> int:
+def _created(pods: tuple[PodView, ...]) -> int:
     """How many pods there are or were, replacements not counted."""
     return len({pod.index for pod in pods})
 
 
-def _without_pods(job: JobView, made: int, now: datetime) -> Waiting:
+def _without_pods(job: JobView, created: int, now: datetime) -> Waiting:
     if now < job.created + NO_POD_AFTER:
         return Waiting(reason="", message="", since=job.created)
-    number = f"only {made} of {job.size} pods" if made else "no pod"
+    number = f"only {created} of {job.size} pods" if created else "no pod"
     return Waiting(
         reason=Reason.NO_POD,
         message=f"Kubernetes has created {number} for Job {job.name}, perhaps because of a quota, a missing "
@@ -170,40 +170,40 @@ def _waiting(pod: PodView) -> Waiting:
     return Waiting(reason="", message="", since=pod.created)
 
 
-def _failed(job: JobView, pods: tuple[PodView, ...]) -> Ending:
+def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
     ended = [pod for pod in pods if pod.terminated is not None]
     rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
     if rejected and (not ended or job.size > 1):
         said = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
-        return Ending(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {said}")
+        return Failed(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {said}")
     if not ended:
-        return Ending(
+        return Failed(
             reason=FailureReason.POD_LOST,
             message=f"the pod is gone; its Job says {job.failure_reason}: {job.failure_message}",
         )
     if job.size == 1:
         return classify(ended[-1])
-    return _root(ended, [pod for pod in pods if pod.terminated is None])
+    return _root_cause(ended, [pod for pod in pods if pod.terminated is None])
 
 
-def _root(ended: list[PodView], gone: list[PodView]) -> Ending:
+def _root_cause(ended: list[PodView], gone: list[PodView]) -> Failed:
     """Why the first of several pods ended: the others lose it, or are told to go because the Job has failed.
 
     Times are of whole seconds, so what a pod says of others comes after what it says of itself.
     """
     failed = sorted((pod for pod in ended if _exit_code(pod) != 0), key=_finished)
-    endings = [(pod, classify(pod)) for pod in failed or ended]
-    for pod, ending in endings:
-        if ending.reason is FailureReason.PREEMPTED and not pod.disruption:
+    failures = [(pod, classify(pod)) for pod in failed or ended]
+    for pod, failure in failures:
+        if failure.reason is FailureReason.PREEMPTED and not pod.disruption:
             continue
-        if ending.reason is not FailureReason.PEER_FAILED:
-            return ending
+        if failure.reason is not FailureReason.PEER_FAILED:
+            return failure
     for pod in gone:
         if pod.disruption:
             # Its node does not answer: it may never say more.
-            return Ending(reason=FailureReason.POD_LOST, message=f"pod {pod.name} was disrupted: {pod.disruption}")
-    told = [ending for _, ending in endings if ending.reason is FailureReason.PREEMPTED]
-    return told[0] if told else endings[0][1]
+            return Failed(reason=FailureReason.POD_LOST, message=f"pod {pod.name} was disrupted: {pod.disruption}")
+    told = [failure for _, failure in failures if failure.reason is FailureReason.PREEMPTED]
+    return told[0] if told else failures[0][1]
 
 
 def _exit_code(pod: PodView) -> int:
@@ -214,31 +214,31 @@ def _finished(pod: PodView) -> datetime:
     return pod.terminated.finished or pod.created if pod.terminated is not None else pod.created
 
 
-def classify(pod: PodView) -> Ending:
+def classify(pod: PodView) -> Failed:
     """Why a pod's container failed. The first that is known: its own message, the kubelet's reason, its exit code."""
     terminated = pod.terminated
     assert terminated is not None
     code = terminated.exit_code
     said = Termination.read(terminated.message)
     if said is not None and said.outcome is Outcome.FAILED and said.reason is not None:
-        return Ending(reason=said.reason, message=said.message, exit_code=code, fingerprint=said.fingerprint)
+        return Failed(reason=said.reason, message=said.message, exit_code=code, fingerprint=said.fingerprint)
     if terminated.reason == "OOMKilled":
-        return Ending(
+        return Failed(
             reason=FailureReason.HOST_OUT_OF_MEMORY,
             message="the kernel killed the container at its memory limit",
             exit_code=code,
         )
     if pod.disruption:
-        return Ending(reason=FailureReason.POD_LOST, message=f"disrupted: {pod.disruption}", exit_code=code)
+        return Failed(reason=FailureReason.POD_LOST, message=f"disrupted: {pod.disruption}", exit_code=code)
     reason = BY_EXIT_CODE.get(code)
     tail = f": {terminated.message.strip()}" if terminated.message.strip() else ""
     if reason is not None:
-        return Ending(reason=reason, message=f"the container ended with exit code {code}{tail}", exit_code=code)
+        return Failed(reason=reason, message=f"the container ended with exit code {code}{tail}", exit_code=code)
     if code > _SIGNAL_BASE:
         signal = code - _SIGNAL_BASE
-        return Ending(
+        return Failed(
             reason=FailureReason.KILLED, message=f"the container was ended by signal {signal}{tail}", exit_code=code
         )
-    return Ending(
+    return Failed(
         reason=FailureReason.INTERNAL, message=f"the container ended with exit code {code}{tail}", exit_code=code
     )
