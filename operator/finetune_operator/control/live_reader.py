@@ -78,7 +78,7 @@ class LiveReader:
         if child is not None:
             jobs += await self._get(JOBS, JobView, record, child.name)
             for pod in cached.pods_of(child):
-                pods += await self._get(PODS, PodView, record, pod.name) if pod.leads else [pod]
+                pods += await self._get(PODS, PodView, record, pod.name) if pod.is_first_pod else [pod]
         return own_children(record.owner, jobs, pods)
 
     async def _get(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, name: str) -> list[V]:

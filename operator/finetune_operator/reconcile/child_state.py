@@ -81,7 +81,7 @@ ChildState = Waiting | Running | AwaitingJob | Succeeded | Failed
 def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> ChildState:
     """The verdict on one child Job and its pods, oldest first."""
     for pod in reversed(pods):
-        if pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0:
+        if pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0:
             return Succeeded(termination=Termination.read(pod.terminated.message))
     if job.complete:
         return Succeeded(termination=None, pod_gone=True)

@@ -92,7 +92,7 @@ class PodView:
         return self.terminated is not None and self.sidecar_running and not ends_anyway
 
     @property
-    def leads(self) -> bool:
+    def is_first_pod(self) -> bool:
         """Whether it is the one that reports and commits: of several pods the first."""
         return self.index in (None, 0)
 

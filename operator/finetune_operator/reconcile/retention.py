@@ -41,6 +41,6 @@ def _idle(builder: PlanBuilder, job: JobView) -> bool:
     It never is while an injected sidecar runs.
     """
     return not any(
-        pod.leads and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar
+        pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar
         for pod in builder.observed.pods_of(job)
     )
