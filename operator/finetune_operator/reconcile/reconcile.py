@@ -5,7 +5,7 @@ from datetime import datetime
 from finetune_operator.api import names
 from finetune_operator.api.job import FineTuneJob
 from finetune_operator.api.reasons import Phase, Reason
-from finetune_operator.reconcile import attempts, deadlines, ends, retention, retry, stages, suspend
+from finetune_operator.reconcile import attempts, completion, deadlines, retention, retry, stages, suspend
 from finetune_operator.reconcile.child_state import (
     AwaitingJob,
     Failed,
@@ -35,9 +35,9 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
         return Plan(status=job.status)
     builder = PlanBuilder(job=job, observed=observed, config=config, now=now, status=job.status)
     stages.begin_run(builder)
-    if not ends.is_finished(builder):
+    if not completion.is_finished(builder):
         _pursue(builder)
-    if ends.is_finished(builder):
+    if completion.is_finished(builder):
         retention.expire(builder)
     return builder.build()
 
@@ -47,13 +47,13 @@ def _pursue(builder: PlanBuilder) -> None:
     if _arrived(builder):
         return
     if attempts.current(builder) is None and (refusal := refuse(builder.job, builder.config)):
-        ends.fail(builder, refusal)
+        completion.fail(builder, refusal)
     elif builder.job.spec.suspend:
         suspend.suspend(builder)
     else:
         suspend.resume(builder)
         if overdue := deadlines.job_overdue(builder):
-            ends.fail(builder, overdue)
+            completion.fail(builder, overdue)
         else:
             _advance(builder)
 
@@ -65,7 +65,7 @@ def _arrived(builder: PlanBuilder) -> bool:
     if child is None:
         return False
     state = child_state(child, builder.observed.pods_of(child), builder.now)
-    return isinstance(state, Succeeded) and ends.succeed(builder, state) is None
+    return isinstance(state, Succeeded) and completion.succeed(builder, state) is None
 
 
 def _advance(builder: PlanBuilder) -> None:
@@ -94,7 +94,7 @@ def _advance(builder: PlanBuilder) -> None:
         case Waiting():
             overdue = deadlines.start_overdue(builder, state)
             if overdue is not None:
-                ends.fail(builder, overdue)
+                completion.fail(builder, overdue)
             else:
                 stages.show_waiting(builder, role, state)
         case Running():
@@ -107,13 +107,15 @@ def _advance(builder: PlanBuilder) -> None:
         case AwaitingJob():
             pass  # what is shown stays: the Job's next word is an event
         case Succeeded(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
-            if not ends.succeed_reused(builder, termination):
+            if not completion.succeed_reused(builder, termination):
                 stages.pass_preflight(builder, termination)
                 if any(pod.kept_by_sidecar for pod in pods):
                     builder.delete(child)
                 _advance(builder)
         case Succeeded():
-            failure = ends.unreported(state) if role == names.PREFLIGHT_ROLE else ends.succeed(builder, state)
+            failure = (
+                completion.unreported(state) if role == names.PREFLIGHT_ROLE else completion.succeed(builder, state)
+            )
             if failure is not None:
                 _ended(builder, failure)
         case Failed():
@@ -131,7 +133,7 @@ def _missing(builder: PlanBuilder, role: str, number: int) -> None:
     """
     if builder.status.job_uid is None or builder.status.job_name != names.child_name(builder.job.name, role, number):
         if overdue := deadlines.creation_overdue(builder):
-            ends.fail(builder, overdue)
+            completion.fail(builder, overdue)
         else:
             stages.start(builder, role, number)
     else:
@@ -142,11 +144,11 @@ def _ended(builder: PlanBuilder, failure: Failed) -> None:
     """Books the end of the attempt; another one follows after a pause, or the job fails."""
     attempts.end(builder, failure)
     if retry.gives_up(builder.status, failure, builder.job.spec.retry):
-        ends.fail(builder, failure)
+        completion.fail(builder, failure)
         return
     due = retry.not_before(builder.status, builder.job.spec.retry)
     if due is not None:
         builder.requeue_at(due)
     message = f"attempt {builder.status.attempt} ended with {failure.reason}: {failure.message}"
-    builder.event(Reason.RETRYING, message, ends.WARNING)
+    builder.event(Reason.RETRYING, message, completion.WARNING)
     show(builder, Phase.RETRYING, failure.reason, message)

@@ -6,8 +6,8 @@ from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus, PreflightStatus
 from finetune_operator.reconcile.child_state import Running, Waiting
+from finetune_operator.reconcile.completion import is_finished
 from finetune_operator.reconcile.conditions import restamped, set_condition, show
-from finetune_operator.reconcile.ends import is_finished
 from finetune_operator.reconcile.manifests import child_job, headless_service
 from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder
