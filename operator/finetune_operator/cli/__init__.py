@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.cli.jobfile import JobFile, JobFileError, read_job_file
-from finetune_operator.reconcile.refusal import not_yet
+from finetune_operator.reconcile.refusal import unsupported_fields
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.version import __version__
 
@@ -53,7 +53,7 @@ def _preflight(job: JobFile, options: argparse.Namespace) -> int:
 
 
 def _validate(job: JobFile, options: argparse.Namespace) -> int:
-    if missing := not_yet(job.spec):
+    if missing := unsupported_fields(job.spec):
         raise TrainerError(FailureReason.NOT_SUPPORTED, "; ".join(map(str, missing)))
     if options.output == "json":
         print(json.dumps({"name": job.name, "spec": job.spec.to_dict()}, indent=2))

@@ -10,7 +10,7 @@ from finetune_operator.api.job import SpecError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
-from finetune_operator.reconcile.conditions import restamped
+from finetune_operator.reconcile.conditions import with_observed_generation
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 from finetune_trainer.contract.failure import FAILURES, FailureReason
@@ -40,7 +40,7 @@ def invalid_spec(
     """
     if status.is_true(ConditionType.FINISHED) and status.run_token == run_token:
         # What has ended stays so, whatever is written into the spec later.
-        stamped = {"observed_generation": generation, "conditions": restamped(status, generation)}
+        stamped = {"observed_generation": generation, "conditions": with_observed_generation(status, generation)}
         return Plan(status=status.model_copy(update=stamped))
     reason = FailureReason.INVALID_RECIPE
     message = _cut(f"{'; '.join(map(str, error.problems))}. {FAILURES[reason].remedy}")

@@ -10,7 +10,7 @@ from finetune_operator.api.status import (
 )
 from finetune_operator.reconcile import attempts
 from finetune_operator.reconcile.child_state import Failed, Succeeded
-from finetune_operator.reconcile.conditions import set_condition, show
+from finetune_operator.reconcile.conditions import set_condition, set_phase
 from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FAILURES, FailureReason
@@ -29,12 +29,12 @@ def succeed(builder: PlanBuilder, succeeded: Succeeded) -> Failed | None:
     """Ends the run as Succeeded, or returns why the attempt does not count as a success."""
     termination = succeeded.termination
     if termination is None or termination.output is None:
-        return unreported(succeeded)
+        return report_missing(succeeded)
     _succeed(builder, termination)
     return None
 
 
-def unreported(succeeded: Succeeded) -> Failed:
+def report_missing(succeeded: Succeeded) -> Failed:
     """The end of an attempt whose container exited with code 0 and left no usable report."""
     if succeeded.pod_gone:
         # After a training the adapter is there: the next attempt finds it and trains nothing.
@@ -76,7 +76,7 @@ def fail(builder: PlanBuilder, failure: Failed) -> None:
         completion_time=builder.now,
     )
     builder.event(failure.reason, message, WARNING)
-    show(builder, Phase.FAILED, failure.reason, message)
+    set_phase(builder, Phase.FAILED, failure.reason, message)
 
 
 def _succeed(builder: PlanBuilder, termination: Termination) -> None:
@@ -98,4 +98,4 @@ def _succeed(builder: PlanBuilder, termination: Termination) -> None:
     if termination.progress is not None:
         builder.update(progress=ProgressStatus.of(termination.progress))
     builder.event(reason, message)
-    show(builder, Phase.SUCCEEDED, reason, message)
+    set_phase(builder, Phase.SUCCEEDED, reason, message)

@@ -49,7 +49,7 @@ _RANKS: dict[str, int] = {type_: rank for rank, type_ in enumerate(ConditionType
 """Places in the list; types of a later version come last."""
 
 
-def show(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
+def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
     """Sets the phase and the conditions that belong to it.
 
     Args:
@@ -64,7 +64,7 @@ def show(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
     builder.update(phase=phase, conditions=_with(builder, wanted, reason, message))
 
 
-def restamped(status: FineTuneJobStatus, generation: int) -> list[Condition]:
+def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list[Condition]:
     """The conditions, all said of this generation: `kubectl wait` passes over one that is about an older spec."""
     if all(item.observed_generation == generation for item in status.conditions):
         return status.conditions

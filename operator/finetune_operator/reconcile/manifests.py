@@ -13,12 +13,12 @@ from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 from finetune_trainer.contract import layout
 
-_REPLACED: dict[str, Any] = {
+_SINGLE_POD: dict[str, Any] = {
     "podFailurePolicy": {
         "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
     },
 }
-_TOGETHER: dict[str, Any] = {
+_INDEXED_PODS: dict[str, Any] = {
     # Numbered pods, which find each other by name. One that ends without success ends all of them, whatever its reason:
     # a replacement would wait for others that are past their beginning, or done.
     "completionMode": "Indexed",
@@ -45,7 +45,7 @@ def child_job(
             "parallelism": nodes,
             # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
             "podReplacementPolicy": "Failed",
-            **(_TOGETHER if nodes > 1 else _REPLACED),
+            **(_INDEXED_PODS if nodes > 1 else _SINGLE_POD),
             "template": pod_template(job, config, role, attempt, revision),
         },
     }

@@ -16,7 +16,7 @@ from finetune_operator.reconcile.child_state import (
     lost_deadline,
     missing_deadline,
 )
-from finetune_operator.reconcile.conditions import show
+from finetune_operator.reconcile.conditions import set_phase
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Plan
@@ -36,15 +36,15 @@ def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now
     builder = PlanBuilder(job=job, observed=observed, config=config, now=now, status=job.status)
     stages.begin_run(builder)
     if not completion.is_finished(builder):
-        _pursue(builder)
+        _reconcile_run(builder)
     if completion.is_finished(builder):
         retention.expire(builder)
     return builder.build()
 
 
-def _pursue(builder: PlanBuilder) -> None:
+def _reconcile_run(builder: PlanBuilder) -> None:
     """What comes first decides: a success that is there, a refusal before an attempt, suspension, the deadline."""
-    if _arrived(builder):
+    if _complete_if_succeeded(builder):
         return
     if attempts.current(builder) is None and (refusal := refuse(builder.job, builder.config)):
         completion.fail(builder, refusal)
@@ -58,7 +58,7 @@ def _pursue(builder: PlanBuilder) -> None:
             _advance(builder)
 
 
-def _arrived(builder: PlanBuilder) -> bool:
+def _complete_if_succeeded(builder: PlanBuilder) -> bool:
     """Whether the current training has ended well, which nothing that came later may undo."""
     attempt = attempts.current(builder)
     child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
@@ -81,7 +81,7 @@ def _advance(builder: PlanBuilder) -> None:
     role = names.PREFLIGHT_ROLE if attempts.needs_preflight(builder) else names.TRAIN_ROLE
     child = builder.child(role, attempt.number)
     if child is None:
-        _missing(builder, role, attempt.number)
+        _handle_missing_child(builder, role, attempt.number)
         return
     builder.update(job_name=child.name)
     pods = builder.observed.pods_of(child)
@@ -101,7 +101,7 @@ def _advance(builder: PlanBuilder) -> None:
             silent = deadlines.stalled(builder, state) if role == names.TRAIN_ROLE else None
             if silent is not None:
                 builder.delete(child)
-                _ended(builder, silent)
+                _end_attempt(builder, silent)
             else:
                 stages.show_running(builder, role, state)
         case AwaitingJob():
@@ -114,17 +114,17 @@ def _advance(builder: PlanBuilder) -> None:
                 _advance(builder)
         case Succeeded():
             failure = (
-                completion.unreported(state) if role == names.PREFLIGHT_ROLE else completion.succeed(builder, state)
+                completion.report_missing(state) if role == names.PREFLIGHT_ROLE else completion.succeed(builder, state)
             )
             if failure is not None:
-                _ended(builder, failure)
+                _end_attempt(builder, failure)
         case Failed():
             if not child.failed:
                 builder.delete(child)
-            _ended(builder, state)
+            _end_attempt(builder, state)
 
 
-def _missing(builder: PlanBuilder, role: str, number: int) -> None:
+def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
     """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it.
 
     That it is not there is confirmed by a live read before the end of the attempt is booked (control/controller.py).
@@ -137,10 +137,12 @@ def _missing(builder: PlanBuilder, role: str, number: int) -> None:
         else:
             stages.start(builder, role, number)
     else:
-        _ended(builder, Failed(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted"))
+        _end_attempt(
+            builder, Failed(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted")
+        )
 
 
-def _ended(builder: PlanBuilder, failure: Failed) -> None:
+def _end_attempt(builder: PlanBuilder, failure: Failed) -> None:
     """Books the end of the attempt; another one follows after a pause, or the job fails."""
     attempts.end(builder, failure)
     if retry.gives_up(builder.status, failure, builder.job.spec.retry):
@@ -151,4 +153,4 @@ def _ended(builder: PlanBuilder, failure: Failed) -> None:
         builder.requeue_at(due)
     message = f"attempt {builder.status.attempt} ended with {failure.reason}: {failure.message}"
     builder.event(Reason.RETRYING, message, completion.WARNING)
-    show(builder, Phase.RETRYING, failure.reason, message)
+    set_phase(builder, Phase.RETRYING, failure.reason, message)

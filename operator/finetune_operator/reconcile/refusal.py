@@ -12,7 +12,7 @@ def refuse(job: FineTuneJob, config: ReconcileConfig) -> Failed | None:
     """The end of a job whose spec is refused, with every field that is at fault; None when it may run."""
     if forbidden := _forbidden(job, config):
         return Failed(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
-    if missing := not_yet(job.spec):
+    if missing := unsupported_fields(job.spec):
         return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
     return None
 
@@ -54,7 +54,7 @@ def _not_allowed(kind: str, variable: str) -> str:
     return f"jobs may not set this {kind}: remove it, or ask the administrator to allow it (FINETUNE_JOB_{variable})"
 
 
-def not_yet(spec: FineTuneJobSpec) -> list[Problem]:
+def unsupported_fields(spec: FineTuneJobSpec) -> list[Problem]:
     """The fields of a spec that this version has no behaviour for, each with what to do."""
     problems = []
     if spec.scheduling.queue_name is not None:

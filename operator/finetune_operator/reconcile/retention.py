@@ -23,7 +23,11 @@ def expire(builder: PlanBuilder) -> None:
     """After the end: stops what still runs, and removes the children when their time has come."""
     ttl = builder.job.spec.retention.ttl_seconds_after_finished
     for child in builder.observed.jobs:
-        if not (child.complete or child.failed) and child.attempt <= builder.status.attempt and _idle(builder, child):
+        if (
+            not (child.complete or child.failed)
+            and child.attempt <= builder.status.attempt
+            and _must_be_stopped(builder, child)
+        ):
             builder.delete(child)
     if ttl is None or builder.status.completion_time is None:
         return
@@ -35,7 +39,7 @@ def expire(builder: PlanBuilder) -> None:
         builder.delete(child)
 
 
-def _idle(builder: PlanBuilder, job: JobView) -> bool:
+def _must_be_stopped(builder: PlanBuilder, job: JobView) -> bool:
     """Whether the Job will not end by itself: one with a pod that ended well is about to be marked complete.
 
     It never is while an injected sidecar runs.

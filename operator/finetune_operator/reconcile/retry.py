@@ -9,7 +9,7 @@ from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 
 MAX_BACKOFF = timedelta(hours=1)
 
-_ENOUGH = {FailureReason.HOST_OUT_OF_MEMORY: 2}
+_MAX_OCCURRENCES = {FailureReason.HOST_OUT_OF_MEMORY: 2}
 """Reasons that repeat: after this many, another attempt would end the same way."""
 
 
@@ -21,7 +21,7 @@ def gives_up(status: FineTuneJobStatus, failure: Failed, retry: Retry) -> bool:
     if policy is Policy.RETRY_UNCOUNTED:
         return False
     same = sum(1 for attempt in status.attempts if attempt.reason == failure.reason)
-    return status.counted_failures > retry.limit or same >= _ENOUGH.get(failure.reason, same + 1)
+    return status.counted_failures > retry.limit or same >= _MAX_OCCURRENCES.get(failure.reason, same + 1)
 
 
 def not_before(status: FineTuneJobStatus, retry: Retry) -> datetime | None:

@@ -7,7 +7,7 @@ from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus, PreflightStatus
 from finetune_operator.reconcile.child_state import Running, Waiting
 from finetune_operator.reconcile.completion import is_finished
-from finetune_operator.reconcile.conditions import restamped, set_condition, show
+from finetune_operator.reconcile.conditions import set_condition, set_phase, with_observed_generation
 from finetune_operator.reconcile.manifests import child_job, headless_service
 from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder
@@ -22,10 +22,12 @@ def begin_run(builder: PlanBuilder) -> None:
     Attempts keep counting over runs, so that no child's name is used twice.
     """
     status, token = builder.status, builder.job.spec.run_token
-    builder.update(observed_generation=builder.job.generation, conditions=restamped(status, builder.job.generation))
+    builder.update(
+        observed_generation=builder.job.generation, conditions=with_observed_generation(status, builder.job.generation)
+    )
     if status.start_time is None:
         builder.update(start_time=builder.now, run_token=token)
-        show(builder, Phase.PENDING, Reason.PENDING, "accepted")
+        set_phase(builder, Phase.PENDING, Reason.PENDING, "accepted")
     elif is_finished(builder) and token != status.run_token:
         builder.status = FineTuneJobStatus(
             observed_generation=builder.job.generation,
@@ -36,7 +38,7 @@ def begin_run(builder: PlanBuilder) -> None:
             conditions=[item for item in builder.status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
         )
         builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs once more")
-        show(builder, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs once more")
+        set_phase(builder, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs once more")
 
 
 def start(builder: PlanBuilder, role: str, attempt: int) -> None:
@@ -77,20 +79,20 @@ def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting) -> None:
         if before is not None and before.reason == waiting.reason:
             return  # the kubelet words the same trouble in turns (ErrImagePull, ImagePullBackOff): the first word stays
         builder.event(waiting.reason, waiting.message, EventType.WARNING)
-        show(builder, phase, waiting.reason, waiting.message)
+        set_phase(builder, phase, waiting.reason, waiting.message)
     elif role == names.PREFLIGHT_ROLE:
-        show(builder, phase, Reason.PREFLIGHT_RUNNING, _CHECKING)
+        set_phase(builder, phase, Reason.PREFLIGHT_RUNNING, _CHECKING)
     else:
-        show(builder, phase, Reason.WAITING, f"attempt {builder.status.attempt} waits for its pod to start")
+        set_phase(builder, phase, Reason.WAITING, f"attempt {builder.status.attempt} waits for its pod to start")
 
 
 def show_running(builder: PlanBuilder, role: str, running: Running) -> None:
     """What a user sees while the container runs."""
     if role == names.PREFLIGHT_ROLE:
-        show(builder, Phase.PREFLIGHT, Reason.PREFLIGHT_RUNNING, _CHECKING)
+        set_phase(builder, Phase.PREFLIGHT, Reason.PREFLIGHT_RUNNING, _CHECKING)
         return
     builder.update(pod_name=running.pod.name)
-    show(builder, Phase.RUNNING, Reason.TRAINING, f"attempt {builder.status.attempt} trains")
+    set_phase(builder, Phase.RUNNING, Reason.TRAINING, f"attempt {builder.status.attempt} trains")
 
 
 def pass_preflight(builder: PlanBuilder, termination: Termination) -> None:

@@ -3,7 +3,7 @@
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.reconcile import attempts
 from finetune_operator.reconcile.child_state import Failed
-from finetune_operator.reconcile.conditions import show
+from finetune_operator.reconcile.conditions import set_phase
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
@@ -19,7 +19,7 @@ def suspend(builder: PlanBuilder) -> None:
     if not builder.status.is_true(ConditionType.SUSPENDED):
         builder.update(progress=None)  # the next attempt starts anew
         builder.event(Reason.SUSPENDED, _MESSAGE)
-    show(builder, Phase.SUSPENDED, Reason.SUSPENDED, _MESSAGE)
+    set_phase(builder, Phase.SUSPENDED, Reason.SUSPENDED, _MESSAGE)
 
 
 def resume(builder: PlanBuilder) -> None:
@@ -27,4 +27,4 @@ def resume(builder: PlanBuilder) -> None:
     if builder.status.is_true(ConditionType.SUSPENDED):
         builder.update(start_time=builder.now)  # as of a Job: time that was spent suspended counts against no deadline
         builder.event(Reason.RESUMED, "spec.suspend is false again")
-        show(builder, Phase.PENDING, Reason.RESUMED, "spec.suspend is false again")
+        set_phase(builder, Phase.PENDING, Reason.RESUMED, "spec.suspend is false again")
