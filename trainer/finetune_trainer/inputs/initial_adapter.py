@@ -50,12 +50,12 @@ def initial_adapter_objects(recipe: Recipe, open_store: OpenStore) -> list[Sourc
         return []
     place = recipe.lora.initial_adapter_uri.without_trailing_slash()
     try:
-        found = {item.uri.removeprefix(f"{place}/"): item for item in open_store(place).stat(place)}
+        by_name = {item.uri.removeprefix(f"{place}/"): item for item in open_store(place).stat(place)}
     except ObjectNotFoundError as error:
         raise TrainerError(FailureReason.MODEL_NOT_FOUND, f"{_FIELD}: {error.message}") from error
-    if missing := [name for name in _FILES if name not in found]:
-        raise _invalid(f"{place} has no {' and no '.join(missing)}{_hint(found)}")
-    objects = [with_content(found[name], open_store, whole=True) for name in _FILES]
+    if missing := [name for name in _FILES if name not in by_name]:
+        raise _invalid(f"{place} has no {' and no '.join(missing)}{_hint(by_name)}")
+    objects = [with_content(by_name[name], open_store, whole=True) for name in _FILES]
     manifest = _manifest(place, open_store)
     return objects if manifest is None else [_vouched(item, place, manifest) for item in objects]
 
@@ -89,11 +89,11 @@ def _invalid(message: str) -> TrainerError:
     return TrainerError(FailureReason.MODEL_INVALID, f"{_FIELD}: {message}")
 
 
-def _hint(found: dict[str, SourceObject]) -> str:
-    if MANIFEST_NAME in found:
-        folders = sorted({name.split("/")[0] for name in found if name.endswith(f"/{ADAPTER_CONFIG}")})
+def _hint(by_name: dict[str, SourceObject]) -> str:
+    if MANIFEST_NAME in by_name:
+        folders = sorted({name.split("/")[0] for name in by_name if name.endswith(f"/{ADAPTER_CONFIG}")})
         return f": it is the place of a run; name the adapter's folder in it ({', '.join(folders)})"
-    if "adapter_model.bin" in found:
+    if "adapter_model.bin" in by_name:
         return ": pickled weights are never read; load the adapter with PEFT and call save_pretrained"
     return ""
 

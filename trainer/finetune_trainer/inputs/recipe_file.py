@@ -30,5 +30,5 @@ def read_recipe(path: str) -> Recipe:
     return recipe
 
 
-def _refused(found: list[Problem]) -> TrainerError:
-    return TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, found)))
+def _refused(problems: list[Problem]) -> TrainerError:
+    return TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, problems)))

@@ -67,11 +67,11 @@ def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
     """
     uri = recipe.model.uri
     try:
-        found = open_store(uri).stat(uri)
+        listed = open_store(uri).stat(uri)
     except ObjectNotFoundError as error:
         raise error.meant(FailureReason.MODEL_NOT_FOUND) from error
     top = str(uri).rstrip("/") + "/"
-    files = [item for item in found if item.uri.startswith(top) and "/" not in item.uri[len(top) :]]
+    files = [item for item in listed if item.uri.startswith(top) and "/" not in item.uri[len(top) :]]
     if not files:
         raise TrainerError(
             FailureReason.MODEL_NOT_FOUND, f"{uri} is no folder with model files: model.uri must name the folder itself"
@@ -105,15 +105,15 @@ def _data_objects(uris: Sequence[Uri], open_store: OpenStore) -> list[SourceObje
     objects: list[SourceObject] = []
     for uri in uris:
         try:
-            found = open_store(uri).stat(uri)
+            listed = open_store(uri).stat(uri)
         except ObjectNotFoundError as error:
             raise error.meant(FailureReason.DATASET_NOT_FOUND) from error
-        if len(found) > 1 or found[0].uri != str(uri):
+        if len(listed) > 1 or listed[0].uri != str(uri):
             top = str(uri).rstrip("/") + "/"
-            found = [item for item in found if not _hidden(item.uri.removeprefix(top))]
-        if not found:
+            listed = [item for item in listed if not _hidden(item.uri.removeprefix(top))]
+        if not listed:
             raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
-        objects += [with_content(_nameable(item), open_store, whole=True) for item in found]
+        objects += [with_content(_nameable(item), open_store, whole=True) for item in listed]
     return objects
 
 

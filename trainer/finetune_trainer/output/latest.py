@@ -18,15 +18,15 @@ def point_to(latest: Latest, store: Store, uri: Uri) -> bool:
     """
     content = (latest.to_json() + "\n").encode()
     for _ in range(_TRIES):
-        found = store.read(uri)
-        known = Latest.read(found) if found is not None else None
+        current = store.read(uri)
+        known = Latest.read(current) if current is not None else None
         if known is not None and known.created > latest.created:
             return False
         try:
-            if found is None:
+            if current is None:
                 store.create(uri, content)
             else:
-                store.replace(uri, content, found)
+                store.replace(uri, content, current)
         except (AlreadyExistsError, ObjectChangedError):
             continue
         return True

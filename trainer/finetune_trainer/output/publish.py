@@ -94,14 +94,14 @@ def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None
     Replace puts it in the place of the one that was looked at. What another pod of the same job has put meanwhile
     stands, since its attempt may have been reported already; after any other change there is a new look.
     """
-    found = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
-    if _same_jobs(found, content, place):
+    current = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
+    if _same_jobs(current, content, place):
         raise AlreadyExistsError(str(place.manifest))
     try:
-        if found is None:
+        if current is None:
             place.store.create(place.manifest, content)
         else:
-            place.store.replace(place.manifest, content, found)
+            place.store.replace(place.manifest, content, current)
     except AlreadyExistsError:
         if on_existing is OnExisting.REPLACE:
             raise ObjectChangedError(str(place.manifest)) from None
@@ -113,14 +113,14 @@ def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None
         raise
 
 
-def _same_jobs(found: bytes | None, content: bytes, place: RunLocation) -> bool:
+def _same_jobs(current: bytes | None, content: bytes, place: RunLocation) -> bool:
     """Whether another manifest of the same job is there, and its adapter with it.
 
     Anybody who sees the job knows its UID: what only claims to be of it must not keep its adapter from being put.
     """
-    if found is None or found == content:
+    if current is None or current == content:
         return False
-    there, own = Manifest.read(found), Manifest.read(content)
+    there, own = Manifest.read(current), Manifest.read(content)
     if there is None or own is None or not there.belongs_to(own.job_uid or ""):
         return False
     expected = Expected(fingerprint=own.fingerprint, base_model=own.base_model, rank=own.rank)

@@ -141,10 +141,10 @@ def require_fit(manifest: Manifest, expected: Expected, place: Uri, store: Store
     if manifest.merged is not None and not any(file.path.startswith(f"{manifest.merged}/") for file in manifest.files):
         raise ValueError(f"it names no file of the merged model's folder {manifest.merged}")
     try:
-        found = {item.uri: item for item in store.stat(place)}
+        stored = {item.uri: item for item in store.stat(place)}
     except ObjectNotFoundError:
-        found = {}
-    there = {file.path: found.get(str(place.child(file.path))) for file in manifest.files}
+        stored = {}
+    there = {file.path: stored.get(str(place.child(file.path))) for file in manifest.files}
     lost = [file.path for file in manifest.files if (item := there[file.path]) is None or item.size != file.size]
     if lost:
         raise ValueError(f"{len(lost)} of its files are missing or of another size, {lost[0]} for one")

@@ -41,10 +41,10 @@ class FileTokenizer:
         encode = self._backend.encode_batch if with_offsets else self._backend.encode_batch_fast
         texts = [text] if isinstance(text, str) else text
         encoded = encode(texts, add_special_tokens=options.get("add_special_tokens", True))
-        found: dict[str, Any] = {"input_ids": [item.ids for item in encoded]}
+        fields: dict[str, Any] = {"input_ids": [item.ids for item in encoded]}
         if with_offsets:
-            found["offset_mapping"] = [item.offsets for item in encoded]
-        return {key: value[0] for key, value in found.items()} if isinstance(text, str) else found
+            fields["offset_mapping"] = [item.offsets for item in encoded]
+        return {key: value[0] for key, value in fields.items()} if isinstance(text, str) else fields
 
 
 def file_tokenizer(

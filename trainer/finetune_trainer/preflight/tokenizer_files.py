@@ -64,9 +64,9 @@ def _added_tokens(
     listed: list[Any] = list((config.get("added_tokens_decoder") or {}).values())
     if file is not None:
         text = _read(file, open_store)
-        if found := _ADDED.search(text):
+        if match := _ADDED.search(text):
             try:
-                listed += json.JSONDecoder().raw_decode(text, found.end())[0]
+                listed += json.JSONDecoder().raw_decode(text, match.end())[0]
             except ValueError as error:
                 raise TrainerError(FailureReason.MODEL_INVALID, f"{file.uri} is not JSON: {error}") from error
     elif not listed:

@@ -66,7 +66,7 @@ class Reporter:
         """Seconds in each stage so far, in the order they were first entered."""
         with self._changing:
             ends = [*(began for _, began in self._stages[1:]), self._clock()]
-            found: dict[str, float] = {}
+            seconds: dict[str, float] = {}
             for (stage, began), end in zip(self._stages, ends, strict=True):
-                found[stage] = found.get(stage, 0.0) + (end - began).total_seconds()
-            return found
+                seconds[stage] = seconds.get(stage, 0.0) + (end - began).total_seconds()
+            return seconds

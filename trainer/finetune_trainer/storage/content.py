@@ -32,8 +32,8 @@ def damage(file: Path, source: SourceObject) -> str | None:
     return None
 
 
-def _differs(what: str, found: str, expected: str) -> str | None:
-    return None if found == expected else f"has the {what} {found}, expected {expected}"
+def _differs(what: str, actual: str, expected: str) -> str | None:
+    return None if actual == expected else f"has the {what} {actual}, expected {expected}"
 
 
 def sha256_of(file: Path) -> str:

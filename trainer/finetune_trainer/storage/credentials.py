@@ -45,15 +45,15 @@ class Credentials:
         Raises:
             TrainerError: a key is missing, empty or unreadable; all of them are named.
         """
-        found = {name: self._value(name) for name in (_KEY_ID, _SECRET, _SESSION)}
-        if missing := [name for name in (_KEY_ID, _SECRET) if not found[name]]:
+        values = {name: self._value(name) for name in (_KEY_ID, _SECRET, _SESSION)}
+        if missing := [name for name in (_KEY_ID, _SECRET) if not values[name]]:
             raise TrainerError(
                 FailureReason.STORAGE_ACCESS_DENIED,
                 f"the Secret {secret} of storage.secretRef is missing in this namespace or has no "
                 f"{' and no '.join(missing)}: it needs the keys {_KEY_ID} and {_SECRET}, and {_SESSION} for temporary "
                 "credentials",
             )
-        return AccessKeys(key_id=found[_KEY_ID], secret=found[_SECRET], session=found[_SESSION] or None)
+        return AccessKeys(key_id=values[_KEY_ID], secret=values[_SECRET], session=values[_SESSION] or None)
 
     def _value(self, name: str) -> str:
         """A key's value without the line end that `kubectl create secret --from-file` keeps; empty when absent."""

@@ -50,11 +50,11 @@ def check_endpoint(endpoint: str) -> None:
 def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
     """All addresses of a host; the resolver also understands 2852039166 and 0xa9fea9fe, as the client's would."""
     try:
-        found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return set()
     addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-    for *_, place in found:
+    for *_, place in answers:
         address = ipaddress.ip_address(str(place[0]).partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             addresses.add(address.ipv4_mapped)

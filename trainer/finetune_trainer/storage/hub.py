@@ -107,16 +107,16 @@ class HubStore:
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
         repo, file = _split(uri)
-        found = (
+        objects = (
             self._cached(repo)
             if is_offline_mode()
             else self._retry.call(lambda: self._listed(repo), retryable=_retryable)
         )
         wanted = f"hf://{repo}/{file}".rstrip("/")
-        found = [item for item in found if item.uri == wanted or item.uri.startswith(wanted + "/")]
-        if not found:
+        objects = [item for item in objects if item.uri == wanted or item.uri.startswith(wanted + "/")]
+        if not objects:
             raise ObjectNotFoundError(f"{_what(repo, file, self._revision)}: the Hub's model has no such file")
-        return sorted(found, key=lambda item: item.uri)
+        return sorted(objects, key=lambda item: item.uri)
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`. The file is fetched into the cache first."""

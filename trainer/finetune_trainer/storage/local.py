@@ -47,11 +47,11 @@ class LocalStore:
             if path.is_file() and not uri.path.endswith("/"):
                 return [_source(uri, path.stat())]
             files = list(self._files(path, uri)) if path.is_dir() else []
-            found = [_source(uri.child(*file.relative_to(path).parts), file.stat()) for file in files]
-        if not found:
+            objects = [_source(uri.child(*file.relative_to(path).parts), file.stat()) for file in files]
+        if not objects:
             what = "holds no files" if path.is_dir() else self._absent(uri)
             raise ObjectNotFoundError(f"{uri} {what}")
-        return sorted(found, key=lambda item: item.uri)
+        return sorted(objects, key=lambda item: item.uri)
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`."""

@@ -107,10 +107,10 @@ class ModelCache:
             return damage(file, item) if file.is_file() and not file.is_symlink() else "is missing"
 
         with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="verify") as pool:
-            found = {_name(item): said for item, said in zip(objects, pool.map(wrong, objects), strict=True) if said}
-        for name, said in found.items():
+            problems = {_name(item): said for item, said in zip(objects, pool.map(wrong, objects), strict=True) if said}
+        for name, said in problems.items():
             event("damaged", level=logging.WARNING, message=f"{entry / name} {said}; it is fetched anew")
-        return not found
+        return not problems
 
     def _fill(self, entry: Path, objects: Sequence[SourceObject], fill: Fill) -> None:
         self.root.mkdir(parents=True, exist_ok=True)

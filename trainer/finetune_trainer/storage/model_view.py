@@ -49,8 +49,8 @@ def model_view(entry: Path, objects: Sequence[SourceObject], folder: Path) -> Pa
 def _put(item: SourceObject, entry: Path, directory: int, folder: Path) -> None:
     name = item.uri.rsplit("/", 1)[-1]
     target = folder / name
-    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if not stat.S_ISREG(found.st_mode) or found.st_size != item.size:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode) or status.st_size != item.size:
         raise ChangedError(f"{entry / name} is not the file that was checked")
     if item.size > COPIED_BYTES:
         target.symlink_to(entry / name)

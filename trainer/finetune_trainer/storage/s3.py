@@ -77,12 +77,12 @@ class S3Store:
             try:
                 return [self._head(uri)]
             except ObjectNotFoundError:
-                found = self._list(uri, uri.path + "/")
+                objects = self._list(uri, uri.path + "/")
         else:
-            found = self._list(uri, uri.path)
-        if not found:
+            objects = self._list(uri, uri.path)
+        if not objects:
             raise ObjectNotFoundError(f"{self._attempted('looking for', uri)}: there is no such object or prefix")
-        return found
+        return objects
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`."""
@@ -161,8 +161,8 @@ class S3Store:
                 client.put_object(Bucket=uri.authority, Key=uri.path, Body=content)
                 return
             try:
-                found, etag = _content(client, uri)
-                if found != expected:
+                current, etag = _content(client, uri)
+                if current != expected:
                     raise ObjectChangedError(str(uri))
                 client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfMatch=etag)
             except ClientError as error:
@@ -205,7 +205,7 @@ class S3Store:
 
     def _list(self, uri: Uri, prefix: str) -> list[SourceObject]:
         def ask(client: "S3Client") -> list[SourceObject]:
-            found = []
+            objects = []
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=uri.authority, Prefix=prefix):
                 if "Name" not in page:
                     raise TrainerError(
@@ -216,8 +216,8 @@ class S3Store:
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # consoles mark empty "folders" with such an object
                         place = Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"])
-                        found.append(_source(place, item["Size"], item["ETag"]))
-            return found
+                        objects.append(_source(place, item["Size"], item["ETag"]))
+            return objects
 
         return sorted(self._call("listing", uri, ask), key=lambda item: item.uri)
 
