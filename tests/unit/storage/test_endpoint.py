@@ -15,6 +15,12 @@ from finetune_trainer.storage.endpoint import check_endpoint
         "http://0xa9fea9fe",
         "http://[fe80::1]",
         "http://[::ffff:169.254.169.254]",
+        "http://[::169.254.169.254]",
+        "http://[64:ff9b::a9fe:a9fe]",
+        "http://[64:ff9b:1::a9fe:a9fe]",
+        "http://[2002:a9fe:a9fe::1]",
+        "http://[::ffff:168.63.129.16]",
+        "http://[64:ff9b::100.100.100.200]",
         "http://[fd00:ec2::254]",
         "http://metadata.google.internal",
         "http://METADATA",
@@ -35,7 +41,14 @@ def test_refused(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://127.0.0.1:9000", "https://10.0.0.5", "http://minio.invalid:9000", "http://[::1]:9000"]
+    "endpoint",
+    [
+        "http://127.0.0.1:9000",
+        "https://10.0.0.5",
+        "http://minio.invalid:9000",
+        "http://[::1]:9000",
+        "http://[64:ff9b::8.8.8.8]",
+    ],
 )
 def test_accepted(endpoint: str) -> None:
     check_endpoint(endpoint)

@@ -23,6 +23,11 @@ _METADATA_ADDRESSES = {
         "fd20:ce::254",  # Google Cloud over IPv6
     )
 }
+_IPV4_IN_THE_LAST_BITS = (
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible (RFC 4291, 2.5.5.1)
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052)
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 of a network's own (RFC 8215), in its /96 form
+)
 
 
 def check_endpoint(endpoint: str) -> None:
@@ -56,10 +61,18 @@ def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipadd
     addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
     for *_, place in answers:
         address = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            addresses.add(address.ipv4_mapped)
         addresses.add(address)
+        if isinstance(address, ipaddress.IPv6Address):
+            addresses |= _embedded(address)
     return addresses
+
+
+def _embedded(address: ipaddress.IPv6Address) -> set[ipaddress.IPv4Address]:
+    """The IPv4 addresses that a packet to an IPv6 address may be sent on to: mapped, compatible, by NAT64, 6to4."""
+    found = {address.ipv4_mapped, address.sixtofour}
+    if any(address in network for network in _IPV4_IN_THE_LAST_BITS):
+        found.add(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return {one for one in found if one is not None and not address.is_loopback and not address.is_unspecified}
 
 
 def _refused(endpoint: str, why: str) -> TrainerError:
