@@ -26,6 +26,8 @@ class Server:
 
     url: str
     status: int = 200
+    location: str | None = None
+    followed: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     came: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -44,8 +46,15 @@ def server() -> Iterator[Server]:
             kept.bodies.append(json.loads(body))
             kept.tokens.append(self.headers.get("Authorization", ""))
             self.send_response(kept.status)
+            if kept.location is not None:
+                self.send_header("Location", kept.location)
             self.end_headers()
             kept.came.release()
+
+        def do_GET(self) -> None:
+            kept.followed.append(self.headers.get("Authorization", ""))
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
@@ -109,6 +118,18 @@ def test_refusing_server_missing_token_and_dead_port_disturb_nothing(server: Ser
     for sink in (HttpSink(server.url, token / "missing"), HttpSink("http://127.0.0.1:1/", token)):
         sink(Progress(stage=Stage.LOADING))
         sink.close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(server: Server, token: Path, status: int) -> None:
+    """The other host would get the pod's token."""
+    server.status, server.location = status, server.url.replace("/report", "/elsewhere")
+    sink = HttpSink(server.url, token, interval=NEVER)
+    Reporter([sink]).stage(Stage.LOADING)
+    server.wait(1)
+    sink.close()
+
+    assert server.followed == []
 
 
 def test_body_is_understood_as_kubeflows_and_as_our_own() -> None:

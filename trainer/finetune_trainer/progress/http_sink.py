@@ -97,8 +97,16 @@ class HttpSink:
         body = kubeflow_report(progress).to_json().encode()
         request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310
         context = ssl.create_default_context(cafile=self._ca_certificates) if self._ca_certificates else None
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=context):  # noqa: S310
+        opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
+        with opener.open(request, timeout=_TIMEOUT_SECONDS):
             pass
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for the error that it is: urllib would send the pod's token to the other host."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Urllib's hook; None lets the answer be an error."""
 
 
 def kubeflow_report(progress: Progress) -> ProgressReport:
