@@ -20,11 +20,11 @@ def test_event_is_one_line_with_its_fields_in_order(stream: io.StringIO, monkeyp
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     log.set_up(stream)
 
-    log.event("step", step="1/8", loss=0.123456789, absent=None, note="two\nlines", level=logging.WARNING)
+    log.event("step", step="1/8", loss=0.123456789, absent=None, note="two\nlines\x1b[2J\r", level=logging.WARNING)
 
     time, rest = stream.getvalue().rstrip("\n").split(" ", 1)
     assert time.endswith("Z")
-    assert rest == 'warn step step=1/8 loss=0.123457 note="two | lines"'
+    assert rest == 'warn step step=1/8 loss=0.123457 note="two | lines\\x1b[2J\\r"'
 
 
 def test_environment_of_the_libraries_is_quiet_but_can_still_fetch() -> None:

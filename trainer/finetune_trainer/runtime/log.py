@@ -13,6 +13,8 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TextIO
 
+from finetune_trainer.contract.text import printable
+
 _NAME = "finetune"
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
 
@@ -107,7 +109,7 @@ def failure(name: str, error: BaseException) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value without line breaks, in quotes where it holds blanks."""
+    """A value without line breaks and other control characters, in quotes where it holds blanks."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = text.replace("\n", " | ")
+    text = printable(text.replace("\n", " | "))
     return f'"{text}"' if " " in text else text
