@@ -27,6 +27,7 @@ from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.progress.http_sink import HttpSink
 from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.runtime import log
+from finetune_trainer.runtime.machine_errors import is_panic
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -65,7 +66,9 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
         ended = _train(recipe_file, environment, reporter, stop, world)
     except TrainerError as error:
         ended = _failed(error.reason, error.message, reporter.progress)
-    except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
+    except BaseException as error:  # the last stop: whatever it is must reach the user as a sentence
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         log.failure("crashed", error)
         ended = _failed(FailureReason.INTERNAL, f"{type(error).__name__}: {error}", reporter.progress)
     if sink:

@@ -593,6 +593,20 @@ def test_the_fingerprint_follows_the_data(bench: Bench, capsys: pytest.CaptureFi
     assert len({first.fingerprint, second.fingerprint, third.fingerprint}) == 3
 
 
+def test_a_tokenizer_that_panics_is_an_end_with_a_reason(bench: Bench) -> None:
+    """PyO3's PanicException is no Exception."""
+    made = json.loads(tokenizer_json())
+    made["normalizer"] = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""}
+    bench.put("model/tokenizer.json", json.dumps(made).encode())
+    bench.put("train.jsonl", json.dumps({"text": "a" * 60 + "b"}).encode() + b"\n")
+
+    code, ended = bench.run()
+
+    assert code != 0
+    assert ended.reason is not None
+    assert "retry-limit-in-match" in ended.message
+
+
 def test_every_wrong_field_is_named(bench: Bench) -> None:
     bench.sections = {"lora": {"rank": 0}, "model": {"uri": "hf:/x"}, "nonsense": {}}
     code, ended = bench.run()

@@ -18,7 +18,7 @@ from finetune_trainer.preflight.run import check_recipe
 from finetune_trainer.progress.http_sink import HttpSink
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime import log
-from finetune_trainer.runtime.machine_errors import out_of_memory_reason
+from finetune_trainer.runtime.machine_errors import is_panic, out_of_memory_reason
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.credentials import Credentials
 from finetune_trainer.storage.hub_token import HubToken
@@ -61,7 +61,9 @@ def _report(recipe_file: str, environment: Mapping[str, str]) -> PreflightReport
         return _failed("preflight", FailureReason.PREEMPTED, "the pod was asked to end")
     except TrainerError as error:
         return _failed("recipe", error.reason, error.message)
-    except Exception as error:  # noqa: BLE001 (the last stop: whatever it is must reach the user as a sentence)
+    except BaseException as error:  # the last stop: whatever it is must reach the user as a sentence
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         if (reason := out_of_memory_reason(error)) is not None:
             return _failed("preflight", reason, f"memory ran out while the data was checked ({type(error).__name__})")
         log.failure("crashed", error)

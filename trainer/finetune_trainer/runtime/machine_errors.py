@@ -51,3 +51,11 @@ def is_machine_error(error: BaseException) -> bool:
 
 def _classes(error: BaseException) -> Iterator[str]:
     return (kind.__name__ for kind in type(error).__mro__)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust has panicked, in a tokenizer's regular expression for example.
+
+    PyO3's class for it is no Exception, so that `except Exception` lets it end the process; and it cannot be imported.
+    """
+    return type(error).__module__ == "pyo3_runtime"
