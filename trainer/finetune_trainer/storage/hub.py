@@ -31,9 +31,8 @@ from finetune_trainer.contract.wire import TolerantWire
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
 from finetune_trainer.storage.content import damage, sha256_of
-from finetune_trainer.storage.hub_counter import counter
 from finetune_trainer.storage.hub_errors import HubUnavailableError, known_reasons
-from finetune_trainer.storage.hub_session import make_strict
+from finetune_trainer.storage.hub_session import counter, make_strict
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.partial import partial_file

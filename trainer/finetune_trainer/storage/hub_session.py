@@ -1,4 +1,4 @@
-"""The connections of the Hub's client, made stricter than its own: an answer is fast enough."""
+"""What the Hub's client is made to do: give up an answer that is too slow, and tell the bytes that it fetches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import httpx2
 from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import default_client_factory
+from tqdm import tqdm
 
+from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
@@ -61,3 +63,27 @@ class _LimitedStream(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+class _Counter(tqdm):  # type: ignore[type-arg]
+    """A progress bar that shows nothing and passes the bytes on: the client's one way to tell of them."""
+
+    on_bytes: ByteCount
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+
+    def update(self, n: float | None = 1) -> bool | None:
+        type(self).on_bytes(int(n or 0))
+        return None
+
+    def update_transfer(self, n: float) -> None:
+        """Bytes on the wire, which `update` counts once they are a file's (huggingface_hub:file_download.py)."""
+
+    def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
+        """A rate, for a bar that is shown."""
+
+
+def counter(on_bytes: ByteCount) -> type[_Counter]:
+    """The client takes a class and makes the bar itself."""
+    return type("_BoundCounter", (_Counter,), {"on_bytes": staticmethod(on_bytes)})
