@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
-AHEAD_IN_A_ROW = 3
+HIGH_PRIORITY_IN_A_ROW = 3
 
 
 class QueueClosed(Exception):  # noqa: N818 (an end, not an error)
@@ -37,8 +37,8 @@ class WorkQueue(Generic[K]):
         self._clock = clock
         self._random = random
         self._ready: OrderedDict[K, float] = OrderedDict()  # key -> since when
-        self._ahead: OrderedDict[K, float] = OrderedDict()  # the same, for those that go first
-        self._ahead_in_a_row = 0
+        self._high_priority: OrderedDict[K, float] = OrderedDict()  # the same, for those that go first
+        self._high_priority_in_a_row = 0
         self._running: dict[K, float] = {}  # key -> since when
         self._added_while_running: set[K] = set()
         self._due: dict[K, float] = {}
@@ -50,7 +50,7 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def add(self, key: K, *, ahead: bool = False) -> None:
+    def add(self, key: K, *, high_priority: bool = False) -> None:
         """Something happened to the key: it is ready now, whatever it was waiting for.
 
         Args:
@@ -62,7 +62,7 @@ class WorkQueue(Generic[K]):
             return
         self._due.pop(key, None)
         if not self._is_ready(key):
-            (self._ahead if ahead else self._ready)[key] = self._clock()
+            (self._high_priority if high_priority else self._ready)[key] = self._clock()
             self._wake_one()
 
     def add_after(self, key: K, delay: float) -> None:
@@ -78,11 +78,11 @@ class WorkQueue(Generic[K]):
     def get_nowait(self) -> K | None:
         """The key that has been ready longest, of those ahead first, now running; None when none is ready."""
         self._promote()
-        if self._ahead and (not self._ready or self._ahead_in_a_row < AHEAD_IN_A_ROW):
-            self._ahead_in_a_row += 1
-            key, _ = self._ahead.popitem(last=False)
+        if self._high_priority and (not self._ready or self._high_priority_in_a_row < HIGH_PRIORITY_IN_A_ROW):
+            self._high_priority_in_a_row += 1
+            key, _ = self._high_priority.popitem(last=False)
         elif self._ready:
-            self._ahead_in_a_row = 0
+            self._high_priority_in_a_row = 0
             key, _ = self._ready.popitem(last=False)
         else:
             return None
@@ -131,20 +131,20 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys that are ready or running."""
-        return len(self._ready) + len(self._ahead) + len(self._running)
+        return len(self._ready) + len(self._high_priority) + len(self._running)
 
     def stuck_seconds(self) -> float:
         """How long the queue has stood still: a key has been running, or ready with none taken, for so long."""
         now = self._clock()
         longest = max((now - since for since in self._running.values()), default=0.0)
-        for ready in (self._ready, self._ahead):
+        for ready in (self._ready, self._high_priority):
             if ready:
                 oldest = next(iter(ready.values()))
                 longest = max(longest, now - max(oldest, self._last_taken))
         return longest
 
     def _is_ready(self, key: K) -> bool:
-        return key in self._ready or key in self._ahead
+        return key in self._ready or key in self._high_priority
 
     def _release(self, key: K, delay: float | None) -> None:
         del self._running[key]

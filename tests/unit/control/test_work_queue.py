@@ -50,8 +50,8 @@ def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
     for key in "xyz":
         queue.add(key)
     for key in "abcdefg":
-        queue.add(key, ahead=True)
-    queue.add("x", ahead=True)  # it waits already
+        queue.add(key, high_priority=True)
+    queue.add("x", high_priority=True)  # it waits already
     queue.add("g")
     assert len(queue) == 10
     assert drained(queue) == list("abcxdefygz")
@@ -59,7 +59,7 @@ def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
 
 def test_a_key_ahead_that_nobody_takes_is_stuck(clock: Clock) -> None:
     queue = a_queue(clock)
-    queue.add("a", ahead=True)
+    queue.add("a", high_priority=True)
     clock.now += 7
     assert queue.stuck_seconds() == 7
 

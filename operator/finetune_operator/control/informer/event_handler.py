@@ -35,7 +35,7 @@ class EventHandler:
         record = finetunejob_record(raw)
         if self._cache.put_finetunejob(record) and not record.settled:
             # A job that has no child yet: its user waits for that.
-            self._queue.add(record.key, ahead=record.attempt == 0)
+            self._queue.add(record.key, high_priority=record.attempt == 0)
 
     def job(self, type_: str | None, raw: Mapping[str, Any]) -> None:
         """A child Job was listed, added, modified or deleted."""

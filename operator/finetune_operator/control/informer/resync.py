@@ -115,7 +115,7 @@ class Resync:
         self.error = None
         for record in self._cache.finetunejobs():
             if not record.settled and self.namespace in (None, record.namespace):
-                self._queue.add(record.key, ahead=record.attempt == 0)
+                self._queue.add(record.key, high_priority=record.attempt == 0)
         self.last_success = self._clock()
 
     async def _list_finetunejobs(self) -> None:
