@@ -38,7 +38,7 @@ Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
 _RESOURCES = {"Job": JOBS, "Service": SERVICES}
 
 
-class _NothingToDo(Exception):  # noqa: N818 (an outcome)
+class _NothingToReconcile(Exception):  # noqa: N818 (an outcome)
     """The FineTuneJob is gone, or has ended meanwhile."""
 
 
@@ -76,7 +76,7 @@ class Controller:
         self._cache = cache
         self._queue = queue
         self._policy = policy
-        self._may_look = has_synced
+        self._has_synced = has_synced
         self._config = config
         self._events = events
         self._now = now
@@ -123,21 +123,21 @@ class Controller:
             KubeError: to be tried again.
         """
         record = self._cache.finetunejob(key)
-        if record is None or record.ignored or (record.finished and not self._may_clean_up(record)):
+        if record is None or record.ignored or (record.finished and not self._needs_cleanup(record)):
             return None
-        if not self._may_look(record):
+        if not self._has_synced(record):
             return None
         try:
             record, job, plan = await self._decide(record)
             await self._carry_out(record, job.status, plan)
-        except _NothingToDo:
+        except _NothingToReconcile:
             return None
         except SpecError:
             await self._end_invalid(record)
             return None
         return plan.requeue_after
 
-    def _may_clean_up(self, record: FineTuneJobRecord) -> bool:
+    def _needs_cleanup(self, record: FineTuneJobRecord) -> bool:
         return not record.keeps_children and self._cache.has_children(record.owner)
 
     async def _decide(self, record: FineTuneJobRecord) -> tuple[FineTuneJobRecord, FineTuneJob, Plan]:
@@ -147,11 +147,11 @@ class Controller:
         plan = None
         if observed is not None:
             plan = self._policy(job, observed, self._config, self._now())
-            if not _acts(job, plan):
+            if not _needs_live_read(job, plan):
                 return record, job, plan
         live = await self._live.job(record)
         if live is None or live.settled:
-            raise _NothingToDo
+            raise _NothingToReconcile
         children = await self._live.children(live, plan)
         if plan is not None and (live, children) == (record, observed):
             return live, job, plan  # the cache was not late: the same arguments give the same plan
@@ -181,7 +181,7 @@ class Controller:
                 raw = await self._kube.apply(_RESOURCES[manifest["kind"]], manifest)
             except (Forbidden, Invalid) as error:
                 if manifest["kind"] == "Job" and isinstance(error, Invalid):
-                    await self._remove_unrecorded(record, name)
+                    await self._delete_unrecorded(record, name)
                 child = f"{manifest['kind']} {name}"
                 refused = error_status.child_refused(plan.status, record.generation, child, error, self._now())
                 if await self._write_status(record, status, refused):
@@ -189,7 +189,7 @@ class Controller:
                 raise _ChildRefused(name, error) from None
             if manifest["kind"] == "Job":
                 plan = plan.with_job_uid(name, raw["metadata"]["uid"])
-                self._take_in_child(record, raw)
+                self._cache_child(record, raw)
         for deletion in plan.delete:
             try:
                 await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
@@ -199,7 +199,7 @@ class Controller:
             _log(record, plan)
             await self._events.post(_regarding(record), plan.events)
 
-    async def _remove_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
+    async def _delete_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
         """Deletes a Job of that name that the FineTuneJob controls and that cannot be made what the plan wants.
 
         An operator of another version made it and ended before it could record it, or somebody else made it. A Job's
@@ -212,7 +212,7 @@ class Controller:
         except (NotFound, Conflict):
             return
 
-    def _take_in_child(self, record: FineTuneJobRecord, raw: Mapping[str, Any]) -> None:
+    def _cache_child(self, record: FineTuneJobRecord, raw: Mapping[str, Any]) -> None:
         """Lets the cache know at once, so that the watch's event is no news and costs no look."""
         view = job_view(raw)
         if view is None:
@@ -239,7 +239,7 @@ class Controller:
             )
         except NotFound:
             self._cache.remove_finetunejob(record.key, record.uid)
-            raise _NothingToDo from None
+            raise _NothingToReconcile from None
         written = finetunejob_record(raw)
         self._cache.put_finetunejob(written)
         due = wanted.is_true(ConditionType.FINISHED) and not written.finished
@@ -260,7 +260,7 @@ def _log(record: FineTuneJobRecord, plan: Plan) -> None:
         logger.info("%s", event.message, extra=context)  # the job's trouble is none of the operator's
 
 
-def _acts(job: FineTuneJob, plan: Plan) -> bool:
+def _needs_live_read(job: FineTuneJob, plan: Plan) -> bool:
     """Whether the plan does what must not be done on a late cache's word: make, delete, end an attempt or the job.
 
     Jobs and pods come by two watches: the end of a Job may be seen before that of its pod.

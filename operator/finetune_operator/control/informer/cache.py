@@ -67,7 +67,7 @@ class Cache:
     def holds_finetunejob(self, uid: str, version: str) -> bool:
         """Whether a FineTuneJob is known in that version or a later one. Any thread may ask: see `holds_child`."""
         record = self.finetunejob_by_uid(uid)
-        return record is not None and record.uid == uid and _reaches(record.resource_version, version)
+        return record is not None and record.uid == uid and _at_least(record.resource_version, version)
 
     def holds_child(self, owner: Owner, uid: str, version: str) -> bool:
         """Whether a Job or pod of a FineTuneJob is known in that version or a later one.
@@ -79,7 +79,7 @@ class Cache:
         if children is None:
             return False
         entry = children.jobs.get(uid) or children.pods.get(uid)
-        return entry is not None and _reaches(entry[0], version)
+        return entry is not None and _at_least(entry[0], version)
 
     def put_finetunejob(self, record: FineTuneJobRecord) -> bool:
         """Takes in a version of a FineTuneJob.
@@ -239,7 +239,7 @@ def _put(entries: dict[str, tuple[str, V]], version: str, view: V) -> bool:
     return earlier is None or earlier[1] != view
 
 
-def _reaches(version: str, other: str) -> bool:
+def _at_least(version: str, other: str) -> bool:
     """Whether `version` is certainly `other` or newer."""
     return version.isdecimal() and other.isdecimal() and int(version) >= int(other)
 

@@ -105,7 +105,7 @@ class FineTuneJobRecord:
 
         A progress record alone asks for no look: what depends on its time (a stall) is looked at by time.
         """
-        return earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in _ESSENCE)
+        return earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in _COMPARED_FIELDS)
 
 
 @lru_cache(maxsize=256)
@@ -114,7 +114,7 @@ def _parsed(spec: bytes) -> FineTuneJobSpec:
     return parse_spec(spec)
 
 
-_ESSENCE = ("uid", "generation", "ignored", "finished", "spec", "oversize", "status")
+_COMPARED_FIELDS = ("uid", "generation", "ignored", "finished", "spec", "oversize", "status")
 
 
 def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
