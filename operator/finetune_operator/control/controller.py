@@ -222,10 +222,10 @@ class Controller:
             self._queue.add(record.key)  # it was there already, and this is more than the plan knew
 
     async def _write_status(
-        self, record: FineTuneJobRecord, known: FineTuneJobStatus, wanted: FineTuneJobStatus
+        self, record: FineTuneJobRecord, known: FineTuneJobStatus, desired: FineTuneJobStatus
     ) -> bool:
         """Writes the status if it says anything else than the record's, `known`; whether it did."""
-        patch = status_patch(record.resource_version, known, wanted)
+        patch = status_patch(record.resource_version, known, desired)
         if patch is None:
             return False
         try:
@@ -242,7 +242,7 @@ class Controller:
             raise _NothingToReconcile from None
         written = finetunejob_record(raw)
         self._cache.put_finetunejob(written)
-        due = wanted.is_true(ConditionType.FINISHED) and not written.finished
+        due = desired.is_true(ConditionType.FINISHED) and not written.finished
         if written.generation != record.generation or due:
             # The spec changed meanwhile, or asks for another run already, and the watch's event will be no news.
             self._queue.add(record.key)

@@ -44,7 +44,7 @@ def invalid_spec(
         return Plan(status=status.model_copy(update=stamped))
     reason = FailureReason.INVALID_RECIPE
     message = _cut(f"{'; '.join(map(str, error.problems))}. {FAILURES[reason].remedy}")
-    wanted = {
+    desired = {
         ConditionType.SUCCEEDED: ConditionStatus.FALSE,
         ConditionType.READY: ConditionStatus.FALSE,
         ConditionType.FINISHED: ConditionStatus.TRUE,
@@ -64,7 +64,7 @@ def invalid_spec(
                 for item in status.attempts
             ],
             "conditions": _conditions(
-                status, wanted, reason, message, generation, now, without=ConditionType.RECONCILING
+                status, desired, reason, message, generation, now, without=ConditionType.RECONCILING
             ),
         }
     )
@@ -89,7 +89,7 @@ def child_refused(
         now: the time.
     """
     message = refusal_event(child, error).message
-    wanted = {
+    desired = {
         ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
         ConditionType.READY: ConditionStatus.UNKNOWN,
         ConditionType.RECONCILING: ConditionStatus.TRUE,
@@ -99,7 +99,7 @@ def child_refused(
             # Without its name the Job is one that is still to be made, and not one that somebody has deleted.
             "job_name": None,
             "job_uid": None,
-            "conditions": _conditions(planned, wanted, Reason.CHILD_REFUSED, message, generation, now),
+            "conditions": _conditions(planned, desired, Reason.CHILD_REFUSED, message, generation, now),
         }
     )
 
@@ -112,7 +112,7 @@ def refusal_event(child: str, error: KubeError) -> Event:
 
 def _conditions(
     status: FineTuneJobStatus,
-    wanted: Mapping[ConditionType, ConditionStatus],
+    desired: Mapping[ConditionType, ConditionStatus],
     reason: str,
     message: str,
     generation: int,
@@ -120,9 +120,9 @@ def _conditions(
     *,
     without: ConditionType | None = None,
 ) -> list[Condition]:
-    """The conditions with those of `wanted` in place, the rest as it was; times change only with the status."""
-    kept = [item for item in status.conditions if item.type not in wanted and item.type != without]
-    for type_, value in wanted.items():
+    """The conditions with those of `desired` in place, the rest as it was; times change only with the status."""
+    kept = [item for item in status.conditions if item.type not in desired and item.type != without]
+    for type_, value in desired.items():
         before = status.condition(type_)
         kept.append(
             Condition(

@@ -15,12 +15,12 @@ from typing import Any
 from finetune_operator.api.status import FineTuneJobStatus, ProgressStatus
 
 
-def status_patch(version: str, known: FineTuneJobStatus, wanted: FineTuneJobStatus) -> dict[str, Any] | None:
+def status_patch(version: str, known: FineTuneJobStatus, desired: FineTuneJobStatus) -> dict[str, Any] | None:
     """The patch of the object that leads from the status of a version to the one wanted; None when they mean the same.
 
     Lists are replaced whole, as a merge patch does. Fields that this version of the operator does not know stay.
     """
-    changes = _merge_diff(known.to_dict(), wanted.to_dict())
+    changes = _merge_diff(known.to_dict(), desired.to_dict())
     return {"metadata": {"resourceVersion": version}, "status": changes} if changes else None
 
 
@@ -30,9 +30,9 @@ def progress_patch(version: str, progress: ProgressStatus) -> dict[str, Any]:
     return {"metadata": {"resourceVersion": version}, "status": {"progress": whole}}
 
 
-def _merge_diff(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    changes: dict[str, Any] = {key: None for key in known if key not in wanted}
-    for key, value in wanted.items():
+def _merge_diff(known: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {key: None for key in known if key not in desired}
+    for key, value in desired.items():
         before = known.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             if nested := _merge_diff(before, value):

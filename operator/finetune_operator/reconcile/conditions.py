@@ -58,10 +58,10 @@ def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> 
         reason: one CamelCase word, the same in all of them.
         message: text for people; free of numbers that change by themselves, which would cost a write each.
     """
-    wanted = dict(_STATES.get(phase, _ACTIVE))
+    desired = dict(_STATES.get(phase, _ACTIVE))
     if phase is not Phase.SUSPENDED and builder.status.condition(ConditionType.SUSPENDED) is not None:
-        wanted[ConditionType.SUSPENDED] = _FALSE
-    builder.update(phase=phase, conditions=_with(builder, wanted, reason, message))
+        desired[ConditionType.SUSPENDED] = _FALSE
+    builder.update(phase=phase, conditions=_with(builder, desired, reason, message))
 
 
 def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list[Condition]:
@@ -79,10 +79,10 @@ def set_condition(
 
 
 def _with(
-    builder: PlanBuilder, wanted: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
+    builder: PlanBuilder, desired: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
 ) -> list[Condition]:
     conditions: dict[str, Condition] = {item.type: item for item in builder.status.conditions}
-    for type_, status in wanted.items():
+    for type_, status in desired.items():
         previous = conditions.pop(type_, None)
         if status is not None:
             unchanged = previous is not None and previous.status is status
