@@ -49,8 +49,8 @@ class LiveReader:
             plan: what is about to be done, if there is a plan already.
         """
         if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.owner):
-            wanted = [manifest["metadata"]["name"] for manifest in plan.apply if manifest["kind"] == "Job"]
-            if wanted and await self._none_exists(record.namespace, wanted):
+            job_names = [manifest["metadata"]["name"] for manifest in plan.apply if manifest["kind"] == "Job"]
+            if job_names and await self._none_exists(record.namespace, job_names):
                 return Observed()
         if plan is not None and plan.status.is_true(ConditionType.SUCCEEDED) and not plan.delete:
             return await self._proof(record, plan)
@@ -60,8 +60,8 @@ class LiveReader:
         pods = await self._list(PODS, PodView, record, selector)
         return own_children(record.owner, jobs, pods)
 
-    async def _none_exists(self, namespace: str, wanted: list[str]) -> bool:
-        for name in wanted:
+    async def _none_exists(self, namespace: str, job_names: list[str]) -> bool:
+        for name in job_names:
             try:
                 await self._kube.get(JOBS, namespace, name)
             except NotFound:
