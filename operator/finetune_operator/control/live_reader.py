@@ -91,7 +91,7 @@ class LiveReader:
         return [view] if isinstance(view, kind) else []
 
     async def _list(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, selector: str) -> list[V]:
-        self._cache.complete(record.owner)
+        self._cache.keep_children(record.owner)
         views: list[V] = []
         version = ""
         async for page in self._kube.pages(resource, record.namespace, label_selector=selector):

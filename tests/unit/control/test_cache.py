@@ -174,7 +174,7 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
     )
     assert operator.looks() == [KEY]
     assert operator.cache.observed(OWNER) is None
-    operator.cache.complete(OWNER)
+    operator.cache.keep_children(OWNER)
     assert operator.cache.observed(OWNER) == Observed()
 
 

@@ -83,7 +83,7 @@ def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(
     event_handler.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
     for type_ in (None, "MODIFIED", "DELETED"):
         assert not event_filter.is_new(type_, a_pod(version=4))
-    cache.complete(("team", "uid-1"))
+    cache.keep_children(("team", "uid-1"))
     assert event_filter.is_new("MODIFIED", a_pod(version=5))
 
 

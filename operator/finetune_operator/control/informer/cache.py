@@ -143,7 +143,7 @@ class Cache:
             del self._children[owner]
         return removed
 
-    def complete(self, owner: Owner) -> None:
+    def keep_children(self, owner: Owner) -> None:
         """The children of a FineTuneJob that came back to life are about to be put; they count from now on."""
         self._incomplete.discard(owner)
 
