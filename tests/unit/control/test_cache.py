@@ -26,7 +26,7 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(clock=lambda: 0.0, random=lambda: 0.0)
         self.event_handler = EventHandler(self.cache, self.queue)
 
-    def looks(self) -> list[Key]:
+    def queued(self) -> list[Key]:
         """The keys that are to be looked at; they have been, afterwards."""
         found = []
         while (key := self.queue.get_nowait()) is not None:
@@ -42,10 +42,10 @@ def operator() -> Operator:
 
 def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob())
     operator.event_handler.finetunejob(None, a_finetunejob(version=2))
-    assert operator.looks() == []
+    assert operator.queued() == []
 
 
 @pytest.mark.parametrize(
@@ -58,19 +58,19 @@ def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
 )
 def test_a_change_is_news(operator: Operator, changed: dict[str, Any]) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
-    operator.looks()
+    operator.queued()
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=2, **changed))
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
 
 
 def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob(status={"phase": "Running"}))
-    operator.looks()
+    operator.queued()
     progress = {"step": 7, "heartbeatTime": "2026-11-24T10:00:05Z"}
     operator.event_handler.finetunejob(
         "MODIFIED", a_finetunejob(version=2, status={"phase": "Running", "progress": progress})
     )
-    assert operator.looks() == []
+    assert operator.queued() == []
     record = operator.cache.finetunejob(KEY)
     assert record is not None
     job = record.job()
@@ -80,9 +80,9 @@ def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator
 
 def test_an_older_version_changes_nothing(operator: Operator) -> None:
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=20, generation=2, spec={"suspend": True}))
-    operator.looks()
+    operator.queued()
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=9))
-    assert operator.looks() == []
+    assert operator.queued() == []
     record = operator.cache.finetunejob(KEY)
     assert record is not None
     assert record.generation == 2
@@ -115,24 +115,24 @@ def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, A
     assert record.settled is settled
     assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
     operator.event_handler.finetunejob("ADDED", raw)
-    assert operator.looks() == ([] if settled else [KEY])
+    assert operator.queued() == ([] if settled else [KEY])
 
 
 def test_children_are_news_when_their_view_changes(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
-    operator.looks()
+    operator.queued()
     operator.event_handler.job("ADDED", a_job())
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.job("MODIFIED", a_job(version=2))
-    assert operator.looks() == []
+    assert operator.queued() == []
     operator.event_handler.job("MODIFIED", a_job(version=3, complete=True))
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.pod("ADDED", a_pod())
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.pod("DELETED", a_pod())
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.pod("DELETED", a_pod())
-    assert operator.looks() == []
+    assert operator.queued() == []
 
 
 def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
@@ -151,13 +151,13 @@ def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
 
 def test_children_of_another_namespace_are_nothing_to_the_job(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
-    operator.looks()
+    operator.queued()
     forged_job, forged_pod = a_job(), a_pod()
     for forged in (forged_job, forged_pod):
         forged["metadata"]["namespace"] = "attacker"
     operator.event_handler.job("ADDED", forged_job)
     operator.event_handler.pod("ADDED", forged_pod)
-    assert operator.looks() == []
+    assert operator.queued() == []
     assert operator.cache.observed(OWNER) == Observed()
     assert not operator.cache.has_children(OWNER)
 
@@ -167,12 +167,12 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
     operator.event_handler.job("ADDED", a_job())
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
     operator.event_handler.pod("ADDED", a_pod())
-    operator.looks()
+    operator.queued()
     assert not operator.cache.keeps_children(OWNER)
     operator.event_handler.finetunejob(
         "MODIFIED", a_finetunejob(version=6, generation=2, spec={"runToken": "again"}, status=finished_status())
     )
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     assert operator.cache.observed(OWNER) is None
     operator.cache.keep_children(OWNER)
     assert operator.cache.observed(OWNER) == Observed()
@@ -181,9 +181,9 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
 def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="old", version=1))
     operator.event_handler.job("ADDED", a_job(owner="old"))
-    operator.looks()
+    operator.queued()
     operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="new", version=5))
-    assert operator.looks() == [KEY]
+    assert operator.queued() == [KEY]
     operator.event_handler.finetunejob("DELETED", a_finetunejob(uid="old", version=4))
     record = operator.cache.finetunejob(KEY)
     assert record is not None
@@ -222,4 +222,4 @@ def test_a_spec_that_is_too_large_is_not_kept_and_refused_by_its_size(operator: 
     with pytest.raises(SpecError, match="spec: must have at most 65536 bytes as JSON"):
         record.job()
     operator.event_handler.finetunejob("ADDED", large)
-    assert operator.looks() == [KEY], "it is to be ended, with this reason"
+    assert operator.queued() == [KEY], "it is to be ended, with this reason"
