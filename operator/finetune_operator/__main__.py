@@ -119,7 +119,7 @@ async def run(
         resync_seconds=config.resync_seconds,
         clock=clock,
     )
-    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=informers.is_fed, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_watching=informers.is_watching, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     server = ProgressServer(cluster, writer, clock=clock, now=_now)
 

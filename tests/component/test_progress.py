@@ -118,7 +118,7 @@ async def site(
         period=300,
         clock=clock,
     )
-    cluster = KubeProgressCluster(kube, cache, event_handler, is_fed=lambda _: leader, clock=clock)
+    cluster = KubeProgressCluster(kube, cache, event_handler, is_watching=lambda _: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
     ProgressServer(cluster, writer, clock=clock, now=lambda: datetime.now(UTC)).add_to(application)

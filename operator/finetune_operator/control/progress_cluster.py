@@ -41,13 +41,13 @@ class KubeProgressCluster:
         cache: Cache,
         event_handler: EventHandler,
         *,
-        is_fed: Callable[[str], bool],
+        is_watching: Callable[[str], bool],
         clock: Callable[[], float],
     ) -> None:
         self._kube = kube
         self._cache = cache
         self._event_handler = event_handler
-        self._is_fed = is_fed
+        self._is_watching = is_watching
         self._clock = clock
         self._reads: dict[str, tuple[float, FineTuneJobRecord]] = {}  # by UID
 
@@ -78,7 +78,7 @@ class KubeProgressCluster:
 
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         """See `Cluster.attempt_of`."""
-        if self._is_fed(ref.namespace):
+        if self._is_watching(ref.namespace):
             attempt = _attempt(self._cache.observed((ref.namespace, ref.uid)), pod)
             if attempt is not None:
                 return attempt
@@ -126,7 +126,7 @@ class KubeProgressCluster:
 
     async def _record(self, ref: FineTuneJobRef) -> FineTuneJobRecord | None:
         """The job by the cache if it is fed and knows it; by a recent read; by a read."""
-        if self._is_fed(ref.namespace) and (record := self._cache.finetunejob_by_uid(ref.uid)) is not None:
+        if self._is_watching(ref.namespace) and (record := self._cache.finetunejob_by_uid(ref.uid)) is not None:
             return record if record.key == (ref.namespace, ref.name) else None
         until, record = self._reads.get(ref.uid, (0.0, None))
         if record is not None and until > self._clock() and record.key == (ref.namespace, ref.name):
@@ -147,7 +147,7 @@ class KubeProgressCluster:
 
     def _keep(self, raw: Mapping[str, Any]) -> FineTuneJobRecord:
         record = finetunejob_record(raw)
-        if self._is_fed(record.namespace):
+        if self._is_watching(record.namespace):
             # As if a watch had brought it: should it be news, the watch will not say it a second time.
             self._event_handler.finetunejob(None, raw)
             return record

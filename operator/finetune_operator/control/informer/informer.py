@@ -21,7 +21,7 @@ class Informer:
     def __init__(self, resync: Resync, watch: Callable[[], Awaitable[None]]) -> None:
         self.resync = resync
         self._watch = watch
-        self.is_fed = False
+        self.is_watching = False
         """Whether a watch feeds the cache now."""
 
     async def run(self, listed: asyncio.Event) -> None:
@@ -31,10 +31,10 @@ class Informer:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.resync.run(listed, synced))
                 await synced.wait()  # kopf would list the children at the same time
-                self.is_fed = True
+                self.is_watching = True
                 await self._watch()
         finally:
-            self.is_fed = False
+            self.is_watching = False
 
 
 class Informers:
@@ -52,10 +52,10 @@ class Informers:
         informer = self._of(record.namespace)
         return informer is not None and informer.resync.has_synced(record)
 
-    def is_fed(self, namespace: str) -> bool:
+    def is_watching(self, namespace: str) -> bool:
         """Whether a watch feeds the cache with what happens in a namespace."""
         informer = self._of(namespace)
-        return informer is not None and informer.is_fed
+        return informer is not None and informer.is_watching
 
     def last_success(self) -> float | None:
         """When a list of everything last succeeded in any namespace; None if none did."""
