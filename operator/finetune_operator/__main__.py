@@ -73,7 +73,7 @@ async def run(
         )
         watches = Watches(
             event_handler,
-            missed=resync.request,
+            on_restart=resync.request,
             settings=lambda: kopf_settings(children=CHILDREN),
             memories=NoMemories,
             backoffs=lambda: iter(Backoffs()),

@@ -44,7 +44,7 @@ class Watching:
         self.misses = 0
         self.watches = Watches(
             EventHandler(self.cache, self.queue),
-            missed=self._missed,
+            on_restart=self._on_restart,
             settings=settings,
             memories=NoMemories,
             backoffs=lambda: itertools.repeat(0.2),
@@ -52,7 +52,7 @@ class Watching:
             environment={"KUBECONFIG": str(plane.operator_kubeconfig())},
         )
 
-    def _missed(self) -> None:
+    def _on_restart(self) -> None:
         self.misses += 1
 
     @contextlib.asynccontextmanager

@@ -47,7 +47,7 @@ class Watches:
         self,
         event_handler: EventHandler,
         *,
-        missed: Callable[[], None],
+        on_restart: Callable[[], None],
         settings: Callable[[], kopf.OperatorSettings],
         memories: Callable[[], Any] = lambda: None,
         backoffs: Callable[[], Iterator[float]],
@@ -56,7 +56,7 @@ class Watches:
         environment: Mapping[str, str],
     ) -> None:
         self._event_handler = event_handler
-        self._missed = missed
+        self._on_restart = on_restart
         self._settings = settings
         self._memories = memories
         self._backoffs = backoffs
@@ -69,16 +69,16 @@ class Watches:
         backoffs = self._backoffs()
         while True:
             started = time.monotonic()
-            error = await self._life()
+            error = await self._run_kopf()
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 backoffs = self._backoffs()
             delay = next(backoffs)
             context = {"namespace": next(iter(self._namespaces), "*")}
             logger.warning("the watches ended: %s; again in %.0f s", error or "without an error", delay, extra=context)
             await asyncio.sleep(delay)
-            self._missed()
+            self._on_restart()
 
-    async def _life(self) -> BaseException | None:
+    async def _run_kopf(self) -> BaseException | None:
         """Runs kopf once, from its start to its end, and returns why it ended."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
