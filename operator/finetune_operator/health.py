@@ -46,7 +46,7 @@ class Health:
         self._failing = failing
         self._clock = clock
 
-    def why_dead(self) -> str | None:
+    def liveness_problem(self) -> str | None:
         """Why this replica should be restarted; None when it is well."""
         leading_since = self._leading_since()
         if leading_since is None:
@@ -54,13 +54,13 @@ class Health:
         stuck = min(self._stuck_seconds(), self._clock() - leading_since)
         if stuck > STUCK_SECONDS:
             return f"the queue has stood still for {stuck:.0f} s"
-        if self.why_unready() is None:
+        if self.readiness_problem() is None:
             waiting = self._clock() - max(leading_since, self._last_resync() or leading_since)
             if waiting > self._resync_limit:
                 return f"no resync has succeeded for {waiting:.0f} s, though the API server answers"
         return None
 
-    def why_unready(self) -> str | None:
+    def readiness_problem(self) -> str | None:
         """Why this replica can do nothing now; None when it can."""
         last = self._last_contact()
         if last is None:
@@ -74,10 +74,10 @@ class Health:
         application.router.add_get("/readyz", self._readyz)
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return _answer(self.why_dead())
+        return _answer(self.liveness_problem())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        answer = _answer(self.why_unready())
+        answer = _answer(self.readiness_problem())
         # One namespace that was deleted is no reason to take the others' reports away: it is told, and nothing more.
         failing = "".join(f"\nnamespace {name}: {error}" for name, error in sorted(self._failing().items()))
         answer.text = f"{answer.text}{failing}"

@@ -29,31 +29,31 @@ class Replica:
 
 
 def test_leader_and_standby_are_ready_when_the_api_server_answers() -> None:
-    assert Replica().health().why_unready()
+    assert Replica().health().readiness_problem()
     for leading_since in (None, 9_999.0):
         replica = Replica(last_contact=9_999.0, leading_since=leading_since, last_resync=9_999.0)
-        assert replica.health().why_unready() is None
-        assert replica.health().why_dead() is None
+        assert replica.health().readiness_problem() is None
+        assert replica.health().liveness_problem() is None
         replica.now += SILENT_SECONDS + 2
-        assert replica.health().why_unready()
-        assert replica.health().why_dead() is None, "a restart does not bring the API server back"
+        assert replica.health().readiness_problem()
+        assert replica.health().liveness_problem() is None, "a restart does not bring the API server back"
 
 
 def test_a_queue_that_stands_still_is_dead() -> None:
     replica = Replica(last_contact=10_000.0, leading_since=5_000.0, last_resync=9_990.0, stuck=STUCK_SECONDS + 1)
-    assert "stood still" in (replica.health().why_dead() or "")
+    assert "stood still" in (replica.health().liveness_problem() or "")
 
 
 def test_a_standby_is_not_judged_by_keys_that_it_can_not_take() -> None:
     replica = Replica(last_contact=10_000.0, stuck=STUCK_SECONDS + 1)
-    assert replica.health().why_dead() is None
+    assert replica.health().liveness_problem() is None
 
 
 def test_a_leader_whose_resync_never_succeeds_is_dead_after_three_periods() -> None:
     replica = Replica(last_contact=10_000.0, leading_since=9_500.0, last_resync=8_000.0)
-    assert replica.health().why_dead() is None
+    assert replica.health().liveness_problem() is None
     replica.now += 500
     replica.last_contact = replica.now
-    assert "resync" in (replica.health().why_dead() or "")
+    assert "resync" in (replica.health().liveness_problem() or "")
     replica.leading_since = None
-    assert replica.health().why_dead() is None
+    assert replica.health().liveness_problem() is None
