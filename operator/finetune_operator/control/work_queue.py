@@ -55,7 +55,7 @@ class WorkQueue(Generic[K]):
 
         Args:
             key: the key.
-            ahead: it goes before those that are not. What waits already keeps its place.
+            high_priority: whether it goes before keys that are not. What waits already keeps its place.
         """
         if key in self._running:
             self._added_while_running.add(key)

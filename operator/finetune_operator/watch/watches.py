@@ -34,7 +34,7 @@ class Watches:
 
     Args:
         event_handler: where events go, on the event loop of `run`.
-        missed: called when kopf was started again: something may have been missed.
+        on_restart: called when kopf was started again: something may have been missed.
         settings: makes kopf's settings for one run.
         memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
         backoffs: makes the pauses before new starts, in seconds.
