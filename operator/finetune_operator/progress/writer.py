@@ -9,7 +9,7 @@ from datetime import datetime
 
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.progress.coalescer import INTERVAL_SECONDS, Coalescer, Report
-from finetune_operator.progress.pace import Pace
+from finetune_operator.progress.pacer import Pacer
 from finetune_operator.progress.ports import Cluster, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class ProgressWriter:
         self._coalescer = Coalescer()
         self._offered = asyncio.Event()
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
-        self._pace = Pace(WRITES_PER_SECOND, clock=clock)
+        self._pacer = Pacer(WRITES_PER_SECOND, clock=clock)
         self._written: OrderedDict[str, datetime] = OrderedDict()  # heartbeat of our last write, by UID
 
     def offer(self, report: Report) -> None:
@@ -64,7 +64,7 @@ class ProgressWriter:
             return False
         group.create_task(self._write(report))
         # Not for zero seconds: that is a turn of the loop, which on a busy machine is longer than many slots.
-        if (delay := self._pace.next_slot()) > 0:
+        if (delay := self._pacer.reserve()) > 0:
             await asyncio.sleep(delay)
         return True
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 CATCH_UP_SECONDS = 0.5
 
 
-class Pace:
+class Pacer:
     """Slots for deeds, evenly spaced.
 
     A sleep between two deeds would make each slot longer by what the loop is late; on a busy machine that is a tenth of
@@ -21,7 +21,7 @@ class Pace:
         self._clock = clock
         self._slot = clock() - CATCH_UP_SECONDS
 
-    def next_slot(self) -> float:
+    def reserve(self) -> float:
         """Takes the next slot and returns the seconds until it comes; 0 when it is there already."""
         now = self._clock()
         self._slot = max(self._slot + self._gap, now - CATCH_UP_SECONDS)
