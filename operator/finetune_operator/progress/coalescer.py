@@ -46,7 +46,7 @@ class Coalescer:
         self._heap: list[tuple[float, int, str]] = []  # may hold outdated entries; `due` decides
         self._sequence = itertools.count()
 
-    def offer(self, report: Report, now: float) -> None:
+    def add(self, report: Report, now: float) -> None:
         """Takes in a report; it replaces the one that still waits, unless that one is of a later attempt."""
         job = self._jobs.setdefault(report.ref.uid, _JobTimes())
         waiting = job.pending
@@ -60,7 +60,7 @@ class Coalescer:
         if waiting is None or due < job.due:
             self._schedule(report.ref.uid, job, due)
 
-    def take(self, now: float) -> Report | None:
+    def pop_due(self, now: float) -> Report | None:
         """The report that has been due longest; from now on its job counts as written."""
         due = self.next_due()
         if due is None or due > now:
@@ -72,7 +72,7 @@ class Coalescer:
         job.written, job.stage = now, report.record.stage
         return report
 
-    def put_back(self, report: Report, now: float, delay: float) -> None:
+    def requeue(self, report: Report, now: float, delay: float) -> None:
         """The write did not succeed: again after `delay` seconds, unless a newer report waits already."""
         job = self._jobs.setdefault(report.ref.uid, _JobTimes())
         if job.pending is None:

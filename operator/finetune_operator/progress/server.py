@@ -108,7 +108,7 @@ class ProgressServer:
             return _answer(410, "the job has ended")
         if reporter.attempt < state.attempt:
             return _answer(409, f"attempt {reporter.attempt} is over: the job is at attempt {state.attempt}")
-        self._writer.offer(Report(ref=ref, attempt=reporter.attempt, record=record))
+        self._writer.submit(Report(ref=ref, attempt=reporter.attempt, record=record))
         return web.json_response({"status": "ok"})
 
 

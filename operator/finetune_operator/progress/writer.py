@@ -34,22 +34,22 @@ class ProgressWriter:
         self._cluster = cluster
         self._clock = clock
         self._coalescer = Coalescer()
-        self._offered = asyncio.Event()
+        self._submitted = asyncio.Event()
         self._slots = asyncio.Semaphore(WRITES_AT_ONCE)
         self._pacer = Pacer(WRITES_PER_SECOND, clock=clock)
         self._written: OrderedDict[str, datetime] = OrderedDict()  # heartbeat of our last write, by UID
 
-    def offer(self, report: Report) -> None:
+    def submit(self, report: Report) -> None:
         """Takes in a report; it is written within about ten seconds."""
-        self._coalescer.offer(report, self._clock())
-        self._offered.set()
+        self._coalescer.add(report, self._clock())
+        self._submitted.set()
 
     async def run(self) -> None:
         """Writes for ever. When cancelled, what waits is written first, for at most three seconds."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    self._offered.clear()
+                    self._submitted.clear()
                     if not await self._write_one(group):
                         await self._wait()
         except asyncio.CancelledError:
@@ -58,7 +58,7 @@ class ProgressWriter:
 
     async def _write_one(self, group: asyncio.TaskGroup) -> bool:
         await self._slots.acquire()
-        report = self._coalescer.take(self._clock())
+        report = self._coalescer.pop_due(self._clock())
         if report is None:
             self._slots.release()
             return False
@@ -72,15 +72,15 @@ class ProgressWriter:
         context = {"job": f"{report.ref.namespace}/{report.ref.name}"}
         try:
             if (delay := await self._seconds_to_yield(report)) > 0:
-                self._put_back(replace(report, yielded=True), delay)
+                self._requeue(replace(report, yielded=True), delay)
                 return
             await self._cluster.write(report.ref, report.attempt, ProgressStatus.of(report.record))
             self._remember(report)
         except Unavailable as error:
             logger.warning("progress not written: %s; again in %.0f s", error, RETRY_SECONDS, extra=context)
-            self._put_back(report, RETRY_SECONDS)
+            self._requeue(report, RETRY_SECONDS)
         except asyncio.CancelledError:
-            self._put_back(report, 0.0)
+            self._requeue(report, 0.0)
             raise
         except Exception:  # one record that nobody foresaw must not stop the others
             logger.exception("a progress record is dropped", extra=context)
@@ -101,9 +101,9 @@ class ProgressWriter:
         gap = (heartbeat - state.shown).total_seconds()
         return INTERVAL_SECONDS - gap if 0 <= gap < INTERVAL_SECONDS else 0.0
 
-    def _put_back(self, report: Report, delay: float) -> None:
-        self._coalescer.put_back(report, self._clock(), delay)
-        self._offered.set()
+    def _requeue(self, report: Report, delay: float) -> None:
+        self._coalescer.requeue(report, self._clock(), delay)
+        self._submitted.set()
 
     def _remember(self, report: Report) -> None:
         if report.record.heartbeat_time is not None:
@@ -118,7 +118,7 @@ class ProgressWriter:
         delay = _IDLE_SECONDS if due is None else max(0.0, due - self._clock())
         try:
             async with asyncio.timeout(delay):
-                await self._offered.wait()
+                await self._submitted.wait()
         except TimeoutError:
             if due is None:
                 self._coalescer.forget_idle(self._clock())
@@ -129,7 +129,7 @@ class ProgressWriter:
             async with asyncio.timeout(FLUSH_SECONDS), asyncio.TaskGroup() as group:
                 while len(self._coalescer):
                     await self._slots.acquire()
-                    report = self._coalescer.take(self._clock())
+                    report = self._coalescer.pop_due(self._clock())
                     if report is None:  # what is left waits for a retry
                         break
                     group.create_task(self._write(replace(report, yielded=True)))
