@@ -11,7 +11,7 @@ import pytest
 
 from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, parse_job
+from finetune_operator.api.job import FineTuneJob, FineTuneJobRef, parse_job
 from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus, ProgressStatus
 from finetune_operator.control import Key
@@ -23,7 +23,7 @@ from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound
-from finetune_operator.kube.events import EventRecorder, Regarding
+from finetune_operator.kube.events import EventRecorder
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.manifests import child_job
 from finetune_operator.reconcile.observed import Observed
@@ -423,11 +423,11 @@ async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: C
 
 async def test_the_same_event_again_raises_its_count(kube: ClientKube, plane: Plane, namespace: str) -> None:
     recorder = EventRecorder(kube, instance="test", now=lambda: datetime.now(UTC))
-    regarding = Regarding(namespace=namespace, name="job", uid="uid")
+    regarding = FineTuneJobRef(namespace=namespace, name="job", uid="uid")
     event = Event(type=EventType.WARNING, reason="Retrying", message="x" * 5000)
     for _ in range(3):
         await recorder.post(regarding, (event,))
     events = plane.items("events.events.k8s.io", namespace)
     assert len(events) == 1
     assert events[0]["series"]["count"] == 3
-    await recorder.post(Regarding(namespace="absent", name="job", uid="uid"), (event,))
+    await recorder.post(FineTuneJobRef(namespace="absent", name="job", uid="uid"), (event,))

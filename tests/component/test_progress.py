@@ -14,7 +14,7 @@ from yarl import URL
 
 from component.plane import Plane, a_finetunejob, eventually_seen
 from finetune_operator.api import names
-from finetune_operator.api.job import parse_job
+from finetune_operator.api.job import FineTuneJobRef, parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
@@ -23,7 +23,6 @@ from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
 from finetune_operator.kube.client import ClientKube
-from finetune_operator.progress.ports import FineTuneJobRef
 from finetune_operator.progress.server import MAX_BODY_BYTES, ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.config import ReconcileConfig

@@ -33,6 +33,15 @@ class SpecError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FineTuneJobRef:
+    """A FineTuneJob; a namesake that comes later has another UID."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJob:
     """One job: identity, spec and the status that was last written."""
 

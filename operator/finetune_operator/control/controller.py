@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, SpecError
+from finetune_operator.api.job import FineTuneJob, FineTuneJobRef, SpecError
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, error_status
@@ -24,7 +24,7 @@ from finetune_operator.control.status_patch import status_patch
 from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, SERVICES, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
-from finetune_operator.kube.events import EventRecorder, Regarding
+from finetune_operator.kube.events import EventRecorder
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import Observed, job_view
 from finetune_operator.reconcile.plan import Plan
@@ -185,7 +185,7 @@ class Controller:
                 child = f"{manifest['kind']} {name}"
                 refused = error_status.child_refused(plan.status, record.generation, child, error, self._now())
                 if await self._write_status(record, status, refused):
-                    await self._events.post(_regarding(record), [error_status.refusal_event(child, error)])
+                    await self._events.post(_ref(record), [error_status.refusal_event(child, error)])
                 raise _ChildRefused(name, error) from None
             if manifest["kind"] == "Job":
                 plan = plan.with_job_uid(name, raw["metadata"]["uid"])
@@ -197,7 +197,7 @@ class Controller:
                 continue  # gone, or another one by now: either way the one that was meant is no more
         if await self._write_status(record, status, plan.status):
             _log(record, plan)
-            await self._events.post(_regarding(record), plan.events)
+            await self._events.post(_ref(record), plan.events)
 
     async def _delete_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
         """Deletes a Job of that name that the FineTuneJob controls and that cannot be made what the plan wants.
@@ -249,8 +249,8 @@ class Controller:
         return True
 
 
-def _regarding(record: FineTuneJobRecord) -> Regarding:
-    return Regarding(namespace=record.namespace, name=record.name, uid=record.uid)
+def _ref(record: FineTuneJobRecord) -> FineTuneJobRef:
+    return FineTuneJobRef(namespace=record.namespace, name=record.name, uid=record.uid)
 
 
 def _log(record: FineTuneJobRecord, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.control.informer.cache import Cache, own_children
 from finetune_operator.control.informer.event_handler import EventHandler
@@ -16,7 +17,7 @@ from finetune_operator.control.informer.record import FineTuneJobRecord, finetun
 from finetune_operator.control.status_patch import progress_patch
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, TOKEN_REVIEWS, Kube
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound
-from finetune_operator.progress.ports import FineTuneJobRef, FineTuneJobState, PodIdentity, Unavailable
+from finetune_operator.progress.ports import FineTuneJobState, PodIdentity, Unavailable
 from finetune_operator.reconcile.observed import Observed, job_view, pod_view
 
 READ_AGAIN_SECONDS = 5.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.kube.api import EVENTS, Kube
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.reconcile.plan import Event
@@ -21,15 +22,6 @@ logger = logging.getLogger(__name__)
 MAX_NOTE_BYTES = 1024  # the API server calls them characters
 REMEMBERED = 4096
 SAME_SERIES_SECONDS = 3600.0  # how long the API server keeps an event unless told otherwise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regarding:
-    """The FineTuneJob that an event is about."""
-
-    namespace: str
-    name: str
-    uid: str
 
 
 @dataclass(slots=True)
@@ -53,7 +45,7 @@ class EventRecorder:
         self._now = now
         self._series: OrderedDict[tuple[str, Event], _Series] = OrderedDict()
 
-    async def post(self, regarding: Regarding, events: Iterable[Event]) -> None:
+    async def post(self, regarding: FineTuneJobRef, events: Iterable[Event]) -> None:
         """Posts the events; never raises a KubeError."""
         for event in events:
             try:
@@ -66,7 +58,7 @@ class EventRecorder:
                     extra={"job": f"{regarding.namespace}/{regarding.name}"},
                 )
 
-    async def _post(self, regarding: Regarding, event: Event) -> None:
+    async def _post(self, regarding: FineTuneJobRef, event: Event) -> None:
         now = self._now()
         series = self._series.get((regarding.uid, event))
         if series is not None and (now - series.started).total_seconds() < SAME_SERIES_SECONDS:
@@ -86,7 +78,7 @@ class EventRecorder:
         while len(self._series) > REMEMBERED:
             self._series.popitem(last=False)
 
-    def _body(self, name: str, regarding: Regarding, event: Event, now: datetime) -> dict[str, object]:
+    def _body(self, name: str, regarding: FineTuneJobRef, event: Event, now: datetime) -> dict[str, object]:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
@@ -107,7 +99,7 @@ class EventRecorder:
             "reportingInstance": self._instance,
         }
 
-    def _name(self, regarding: Regarding, event: Event, now: datetime) -> str:
+    def _name(self, regarding: FineTuneJobRef, event: Event, now: datetime) -> str:
         seed = f"{regarding.uid}/{event.reason}/{event.message}/{now.timestamp()}"
         return f"{regarding.name[:200]}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}"
 

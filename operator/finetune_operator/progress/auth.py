@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.progress.ports import Cluster, FineTuneJobRef
+from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.progress.ports import Cluster
 from finetune_operator.progress.ratelimit import Rate, RateLimit
 
 KEPT_SECONDS = 60.0

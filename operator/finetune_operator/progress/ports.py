@@ -4,20 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 
 
 class Unavailable(Exception):  # noqa: N818 (a state)
     """The cluster can not answer now; the report is to be sent again later."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FineTuneJobRef:
-    """A FineTuneJob; a namesake that comes later has another UID."""
-
-    namespace: str
-    name: str
-    uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,10 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.progress.auth import Authenticator, Denied, TooManyReviews, Unauthenticated, UnknownJob
 from finetune_operator.progress.coalescer import Report
-from finetune_operator.progress.ports import Cluster, FineTuneJobRef, Unavailable
+from finetune_operator.progress.ports import Cluster, Unavailable
 from finetune_operator.progress.ratelimit import Rate, RateLimit
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_trainer.contract.progress import ProgressReport

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from finetune_operator.api import names
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.progress.auth import (
     KEPT_REFUSAL_SECONDS,
@@ -24,7 +25,7 @@ from finetune_operator.progress.auth import (
     Unauthenticated,
     UnknownJob,
 )
-from finetune_operator.progress.ports import FineTuneJobRef, FineTuneJobState, PodIdentity, Unavailable
+from finetune_operator.progress.ports import FineTuneJobState, PodIdentity, Unavailable
 
 pytestmark = pytest.mark.extras
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from finetune_operator.api.job import FineTuneJobRef
 from finetune_operator.progress.coalescer import Coalescer, Report
-from finetune_operator.progress.ports import FineTuneJobRef
 from finetune_trainer.contract.progress import Progress, Stage
 
 
