@@ -74,7 +74,7 @@ class KubeProgressCluster:
         if record is None:
             return None
         return FineTuneJobState(
-            finished=record.finished or record.ignored, attempt=record.attempt, shown=_shown(record)
+            finished=record.finished or record.ignored, attempt=record.attempt, heartbeat_time=_heartbeat_time(record)
         )
 
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
@@ -176,7 +176,7 @@ def _attempt(observed: Observed | None, pod: PodIdentity) -> int | None:
     return next((view.attempt for view in observed.pods if (view.uid, view.name) == (pod.uid, pod.name)), None)
 
 
-def _shown(record: FineTuneJobRecord) -> datetime | None:
+def _heartbeat_time(record: FineTuneJobRecord) -> datetime | None:
     if not record.progress:
         return None
     return ProgressStatus.model_validate(json.loads(record.progress)).heartbeat_time
@@ -185,5 +185,7 @@ def _shown(record: FineTuneJobRecord) -> datetime | None:
 def _is_out_of_date(record: FineTuneJobRecord, attempt: int, progress: ProgressStatus) -> bool:
     if record.finished or record.ignored or attempt < record.attempt or record.between_attempts:
         return True
-    shown = _shown(record)
-    return shown is not None and progress.heartbeat_time is not None and progress.heartbeat_time < shown
+    heartbeat_time = _heartbeat_time(record)
+    return (
+        heartbeat_time is not None and progress.heartbeat_time is not None and progress.heartbeat_time < heartbeat_time
+    )

@@ -33,7 +33,7 @@ class FineTuneJobState:
 
     finished: bool
     attempt: int
-    shown: datetime | None
+    heartbeat_time: datetime | None
 
 
 class Cluster(Protocol):

@@ -96,9 +96,9 @@ class ProgressWriter:
         if report.yielded or heartbeat is None:
             return 0.0
         state = await self._cluster.job(report.ref)
-        if state is None or state.shown is None or state.shown == self._written.get(report.ref.uid):
+        if state is None or state.heartbeat_time is None or state.heartbeat_time == self._written.get(report.ref.uid):
             return 0.0
-        gap = (heartbeat - state.shown).total_seconds()
+        gap = (heartbeat - state.heartbeat_time).total_seconds()
         return INTERVAL_SECONDS - gap if 0 <= gap < INTERVAL_SECONDS else 0.0
 
     def _requeue(self, report: Report, delay: float) -> None:

@@ -50,7 +50,7 @@ class Table:
         return self.tokens.get(token)
 
     async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
-        return FineTuneJobState(finished=False, attempt=1, shown=None) if ref in self.jobs else None
+        return FineTuneJobState(finished=False, attempt=1, heartbeat_time=None) if ref in self.jobs else None
 
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
         return self.attempts.get((ref, pod))
