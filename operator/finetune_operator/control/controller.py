@@ -260,13 +260,13 @@ def _log(record: FineTuneJobRecord, plan: Plan) -> None:
         logger.info("%s", event.message, extra=context)  # the job's trouble is none of the operator's
 
 
-def _needs_live_read(job: FineTuneJob, plan: Plan) -> bool:
+def _needs_live_read(finetunejob: FineTuneJob, plan: Plan) -> bool:
     """Whether the plan does what must not be done on a late cache's word: make, delete, end an attempt or the job.
 
     Jobs and pods come by two watches: the end of a Job may be seen before that of its pod.
     """
-    ends = plan.status.is_true(ConditionType.FINISHED) and not job.status.is_true(ConditionType.FINISHED)
-    ends_attempt = _ended_attempts(plan.status) > _ended_attempts(job.status)
+    ends = plan.status.is_true(ConditionType.FINISHED) and not finetunejob.status.is_true(ConditionType.FINISHED)
+    ends_attempt = _ended_attempts(plan.status) > _ended_attempts(finetunejob.status)
     return bool(plan.apply or plan.delete or ends or ends_attempt)
 
 

@@ -26,7 +26,7 @@ def start(builder: PlanBuilder) -> Attempt:
     builder.update(
         attempt=attempt.number,
         attempts=[*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
-        gpus=builder.job.spec.resources.gpus * builder.job.spec.resources.nodes,
+        gpus=builder.finetunejob.spec.resources.gpus * builder.finetunejob.spec.resources.nodes,
         restarts=status.restarts + 1 if status.attempts else 0,
         progress=None,
         failure=None,
@@ -69,7 +69,7 @@ def _close(builder: PlanBuilder, reason: str, message: str, exit_code: int | Non
 
 def needs_preflight(builder: PlanBuilder) -> bool:
     """Whether this run still has to pass its checks."""
-    return builder.job.spec.preflight.enabled and not builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
+    return builder.finetunejob.spec.preflight.enabled and not builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
 
 
 def _gpu_seconds(builder: PlanBuilder, attempt: int) -> int:
@@ -83,4 +83,4 @@ def _gpu_seconds(builder: PlanBuilder, attempt: int) -> int:
             started, finished = pod.terminated.started, pod.terminated.finished
         if started is not None and finished is not None:
             seconds += max(0.0, (finished - started).total_seconds())
-    return int(seconds * builder.job.spec.resources.gpus)
+    return int(seconds * builder.finetunejob.spec.resources.gpus)

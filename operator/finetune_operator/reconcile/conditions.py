@@ -91,7 +91,7 @@ def _with(
                 status=status,
                 reason=reason,
                 message=message[:MAX_MESSAGE],
-                observed_generation=builder.job.generation,
+                observed_generation=builder.finetunejob.generation,
                 last_transition_time=previous.last_transition_time if previous and unchanged else builder.now,
             )
     return sorted(conditions.values(), key=lambda item: _RANKS.get(item.type, len(_RANKS)))

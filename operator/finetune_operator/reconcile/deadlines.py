@@ -10,7 +10,7 @@ from finetune_trainer.contract.failure import FailureReason
 
 def job_overdue(builder: PlanBuilder) -> Failed | None:
     """The end of a job that has taken too long in all."""
-    limit, start = builder.job.spec.active_deadline_seconds, builder.status.start_time
+    limit, start = builder.finetunejob.spec.active_deadline_seconds, builder.status.start_time
     if limit is None or start is None or not _passed(builder, start, limit):
         return None
     return Failed(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
@@ -18,7 +18,7 @@ def job_overdue(builder: PlanBuilder) -> Failed | None:
 
 def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
     """The end of a job whose pod has waited too long for its node, image or volumes."""
-    limit = builder.job.spec.start_deadline_seconds
+    limit = builder.finetunejob.spec.start_deadline_seconds
     queued = waiting.reason == Reason.CHILD_SUSPENDED
     if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
         return None
@@ -31,7 +31,7 @@ def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
 
 def creation_overdue(builder: PlanBuilder) -> Failed | None:
     """The end of a job whose child Kubernetes has refused to create for too long."""
-    limit, start = builder.job.spec.start_deadline_seconds, builder.status.attempts[-1].start_time
+    limit, start = builder.finetunejob.spec.start_deadline_seconds, builder.status.attempts[-1].start_time
     ready = builder.status.condition(ConditionType.READY)
     if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(builder, start, limit):
         return None
@@ -43,7 +43,7 @@ def creation_overdue(builder: PlanBuilder) -> Failed | None:
 
 def stalled(builder: PlanBuilder, running: Running) -> Failed | None:
     """The end of an attempt that has said nothing for too long."""
-    limit = builder.job.spec.stall_timeout_seconds
+    limit = builder.finetunejob.spec.stall_timeout_seconds
     if limit is None:
         return None
     progress = builder.status.progress

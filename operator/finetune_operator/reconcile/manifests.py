@@ -26,18 +26,18 @@ _INDEXED_PODS: dict[str, Any] = {
 
 
 def child_job(
-    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
 ) -> dict[str, Any]:
     """The manifest of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
-    nodes = job.spec.resources.nodes if role == names.TRAIN_ROLE else 1
+    nodes = finetunejob.spec.resources.nodes if role == names.TRAIN_ROLE else 1
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": names.child_name(job.name, role, attempt),
-            "namespace": job.namespace,
-            "labels": child_labels(job, role, attempt),
-            "ownerReferences": [owner_reference(job)],
+            "name": names.child_name(finetunejob.name, role, attempt),
+            "namespace": finetunejob.namespace,
+            "labels": child_labels(finetunejob, role, attempt),
+            "ownerReferences": [owner_reference(finetunejob)],
         },
         "spec": {
             "backoffLimit": 0,
@@ -46,29 +46,29 @@ def child_job(
             # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
             "podReplacementPolicy": "Failed",
             **(_INDEXED_PODS if nodes > 1 else _SINGLE_POD),
-            "template": pod_template(job, config, role, attempt, revision),
+            "template": pod_template(finetunejob, config, role, attempt, revision),
         },
     }
 
 
-def headless_service(job: FineTuneJob) -> dict[str, Any]:
+def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:
     """Gives the pods of one attempt names that the others can resolve, before they are ready too.
 
     One for all attempts: each has pods of other names.
     """
-    selector = {names.JOB_UID_LABEL: job.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
+    selector = {names.JOB_UID_LABEL: finetunejob.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": names.service_name(job.name),
-            "namespace": job.namespace,
+            "name": names.service_name(finetunejob.name),
+            "namespace": finetunejob.namespace,
             "labels": {
                 names.MANAGED_BY_LABEL: names.MANAGED_BY,
-                names.JOB_NAME_LABEL: job.name,
-                names.JOB_UID_LABEL: job.uid,
+                names.JOB_NAME_LABEL: finetunejob.name,
+                names.JOB_UID_LABEL: finetunejob.uid,
             },
-            "ownerReferences": [owner_reference(job)],
+            "ownerReferences": [owner_reference(finetunejob)],
         },
         "spec": {
             "clusterIP": "None",
@@ -79,13 +79,13 @@ def headless_service(job: FineTuneJob) -> dict[str, Any]:
     }
 
 
-def owner_reference(job: FineTuneJob) -> dict[str, Any]:
+def owner_reference(finetunejob: FineTuneJob) -> dict[str, Any]:
     """Makes the garbage collector remove the child with its FineTuneJob."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
-        "name": job.name,
-        "uid": job.uid,
+        "name": finetunejob.name,
+        "uid": finetunejob.uid,
         "controller": True,
         "blockOwnerDeletion": True,
     }

@@ -15,7 +15,7 @@ from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 class PlanBuilder:
     """Arguments of one reconcile and what its policies have decided so far."""
 
-    job: FineTuneJob
+    finetunejob: FineTuneJob
     observed: Observed
     config: ReconcileConfig
     now: datetime

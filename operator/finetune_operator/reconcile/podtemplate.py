@@ -25,32 +25,32 @@ _PREFLIGHT_MEMORY_REQUEST = "128Mi"
 _PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
 
 
-def child_labels(job: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
+def child_labels(finetunejob: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
     """Labels by which children are watched and matched to their FineTuneJob."""
     return {
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.JOB_NAME_LABEL: job.name,
-        names.JOB_UID_LABEL: job.uid,
+        names.JOB_NAME_LABEL: finetunejob.name,
+        names.JOB_UID_LABEL: finetunejob.uid,
         names.ROLE_LABEL: role,
         names.ATTEMPT_LABEL: str(attempt),
     }
 
 
 def pod_template(
-    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
 ) -> dict[str, Any]:
     """The pod template of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
-    scheduling = job.spec.scheduling
+    scheduling = finetunejob.spec.scheduling
     training = role == names.TRAIN_ROLE
-    labels = {**(scheduling.labels or {}), **child_labels(job, role, attempt)}
+    labels = {**(scheduling.labels or {}), **child_labels(finetunejob, role, attempt)}
     annotations = {
         **(scheduling.annotations or {}),
-        names.RECIPE_ANNOTATION: recipe_of(job, attempt, revision).to_json(),
+        names.RECIPE_ANNOTATION: recipe_of(finetunejob, attempt, revision).to_json(),
         "kubectl.kubernetes.io/default-container": names.CONTAINERS[role],
     }
     if config.hub_ca_bundle:
         annotations[names.HUB_CA_ANNOTATION] = config.hub_ca_bundle
-    volumes = _volumes(job, config, role)
+    volumes = _volumes(finetunejob, config, role)
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -63,30 +63,30 @@ def pod_template(
             "fsGroup": USER_ID,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(job, config, role, attempt, [mount for _, mount in volumes])],
+        "containers": [_container(finetunejob, config, role, attempt, [mount for _, mount in volumes])],
         "volumes": list({volume["name"]: volume for volume, _ in volumes}.values()),
     }
     if scheduling.service_account_name is not None:
         spec["serviceAccountName"] = scheduling.service_account_name
     if scheduling.image_pull_secrets:
         spec["imagePullSecrets"] = [secret.to_dict() for secret in scheduling.image_pull_secrets]
-    if training or job.spec.preflight.scheduling is PreflightScheduling.INHERIT:
-        spec.update(_placement(job))
-    if training and job.spec.resources.nodes > 1:
-        spec["subdomain"] = names.service_name(job.name)
-        spec.setdefault("affinity", {}).update(_apart(job, attempt))
+    if training or finetunejob.spec.preflight.scheduling is PreflightScheduling.INHERIT:
+        spec.update(_placement(finetunejob))
+    if training and finetunejob.spec.resources.nodes > 1:
+        spec["subdomain"] = names.service_name(finetunejob.name)
+        spec.setdefault("affinity", {}).update(_apart(finetunejob, attempt))
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
 
 
 def _container(
-    job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, mounts: list[dict[str, Any]]
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, mounts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     training = role == names.TRAIN_ROLE
     container: dict[str, Any] = {
         "name": names.CONTAINERS[role],
         "image": config.trainer_image if training else config.preflight_image,
-        "env": _environment(job, config, role, attempt),
-        "resources": _training_resources(job) if training else _preflight_resources(job),
+        "env": _environment(finetunejob, config, role, attempt),
+        "resources": _training_resources(finetunejob) if training else _preflight_resources(finetunejob),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -105,7 +105,7 @@ def _container(
     return container
 
 
-def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> list[dict[str, Any]]:
+def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int) -> list[dict[str, Any]]:
     values: dict[str, str] = {
         layout.RECIPE_ENV: layout.RECIPE_PATH,
         layout.WORK_ENV: layout.WORK_PATH,
@@ -113,9 +113,9 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: 
         "HOME": layout.WORK_PATH,
         "TMPDIR": "/tmp",  # noqa: S108 (the pod's own volume)
     }
-    if job.spec.storage.secret_ref is not None:
+    if finetunejob.spec.storage.secret_ref is not None:
         values[layout.STORAGE_SECRET_ENV] = layout.STORAGE_SECRET_PATH
-    if job.spec.model.token_secret_ref is not None:
+    if finetunejob.spec.model.token_secret_ref is not None:
         values[layout.HUB_TOKEN_ENV] = layout.HUB_TOKEN_PATH
     if config.hub_endpoint:
         values["HF_ENDPOINT"] = config.hub_endpoint
@@ -127,16 +127,16 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: 
         values["SSL_CERT_FILE"] = layout.HUB_CA_PATH
     if role == names.TRAIN_ROLE:
         # More threads than cores make two trainings on one node tens of times slower.
-        values["OMP_NUM_THREADS"] = str(max(1, whole(job.spec.resources.cpu)))
-        if job.spec.resources.nodes > 1:
-            values[layout.NODES_ENV] = str(job.spec.resources.nodes)
-            first = f"{names.child_name(job.name, role, attempt)}-0"
-            values[layout.MASTER_ENV] = f"{first}.{names.service_name(job.name)}:{layout.MASTER_PORT}"
+        values["OMP_NUM_THREADS"] = str(max(1, whole(finetunejob.spec.resources.cpu)))
+        if finetunejob.spec.resources.nodes > 1:
+            values[layout.NODES_ENV] = str(finetunejob.spec.resources.nodes)
+            first = f"{names.child_name(finetunejob.name, role, attempt)}-0"
+            values[layout.MASTER_ENV] = f"{first}.{names.service_name(finetunejob.name)}:{layout.MASTER_PORT}"
         if config.progress_url:
-            values[layout.PROGRESS_URL_ENV] = progress_url(job, config)
+            values[layout.PROGRESS_URL_ENV] = progress_url(finetunejob, config)
             values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH
     # Preflight's pod too: the way out may be a proxy, and what cannot be reached there is no reason to fail the job.
-    added = job.spec.scheduling.env or []
+    added = finetunejob.spec.scheduling.env or []
     pod_uid = {"name": layout.POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [
         *({"name": name, "value": value} for name, value in values.items()),
@@ -145,14 +145,20 @@ def _environment(job: FineTuneJob, config: ReconcileConfig, role: str, attempt: 
     ]
 
 
-def progress_url(job: FineTuneJob, config: ReconcileConfig) -> str:
+def progress_url(finetunejob: FineTuneJob, config: ReconcileConfig) -> str:
     """Where the pods of the job report."""
-    return f"{config.progress_url}/v1/jobs/{job.namespace}/{job.name}/{job.uid}/progress"
+    return f"{config.progress_url}/v1/jobs/{finetunejob.namespace}/{finetunejob.name}/{finetunejob.uid}/progress"
 
 
-def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _volumes(
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Volumes, each with its mount."""
-    resources, storage, token = job.spec.resources, job.spec.storage, job.spec.model.token_secret_ref
+    resources, storage, token = (
+        finetunejob.spec.resources,
+        finetunejob.spec.storage,
+        finetunejob.spec.model.token_secret_ref,
+    )
     work = {} if resources.ephemeral_storage is None else {"sizeLimit": resources.ephemeral_storage}
     from_annotations = [(layout.RECIPE_PATH, names.RECIPE_ANNOTATION)]
     if config.hub_ca_bundle:
@@ -179,7 +185,7 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
             "items": [{"key": token.key, "path": file}],
         }
         volumes.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
-    volumes += _claim_volumes(job, role)
+    volumes += _claim_volumes(finetunejob, role)
     if role == names.TRAIN_ROLE:
         memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
         volumes.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
@@ -187,7 +193,7 @@ def _volumes(job: FineTuneJob, config: ReconcileConfig, role: str) -> list[tuple
             directory, _, file = layout.PROGRESS_TOKEN_PATH.rpartition("/")
             source = {
                 "serviceAccountToken": {
-                    "audience": names.progress_audience(job.uid),
+                    "audience": names.progress_audience(finetunejob.uid),
                     "expirationSeconds": TOKEN_SECONDS,
                     "path": file,
                 }
@@ -205,10 +211,12 @@ def _volume(
     return {"name": name, **source}, mount
 
 
-def _claim_volumes(job: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _claim_volumes(finetunejob: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Claims, each as one volume: mounted read-only to be read from, and once more where the cache is written to."""
-    read = _claims(job)
-    cache = job.spec.model.cache.authority if job.spec.model.cache and role == names.TRAIN_ROLE else None
+    read = _claims(finetunejob)
+    cache = (
+        finetunejob.spec.model.cache.authority if finetunejob.spec.model.cache and role == names.TRAIN_ROLE else None
+    )
     volumes = []
     for index, claim in enumerate(dict.fromkeys([*read, *filter(None, [cache])])):
         source: dict[str, Any] = {"claimName": claim} if claim == cache else {"claimName": claim, "readOnly": True}
@@ -220,16 +228,22 @@ def _claim_volumes(job: FineTuneJob, role: str) -> list[tuple[dict[str, Any], di
     return volumes
 
 
-def _claims(job: FineTuneJob) -> list[str]:
+def _claims(finetunejob: FineTuneJob) -> list[str]:
     """Claims that model, data and initial adapter are read from, without repetition."""
-    dataset = job.spec.dataset
+    dataset = finetunejob.spec.dataset
     validation = dataset.validation.uri if dataset.validation is not None else None
-    uris = (job.spec.model.uri, dataset.uri, *(dataset.uris or ()), validation, job.spec.lora.initial_adapter_uri)
+    uris = (
+        finetunejob.spec.model.uri,
+        dataset.uri,
+        *(dataset.uris or ()),
+        validation,
+        finetunejob.spec.lora.initial_adapter_uri,
+    )
     return list(dict.fromkeys(uri.authority for uri in uris if uri is not None and uri.scheme is Scheme.PVC))
 
 
-def _training_resources(job: FineTuneJob) -> dict[str, Any]:
-    resources = job.spec.resources
+def _training_resources(finetunejob: FineTuneJob) -> dict[str, Any]:
+    resources = finetunejob.spec.resources
     requests: dict[str, str] = {"cpu": resources.cpu, "memory": resources.memory or _MEMORY_REQUEST}
     limits: dict[str, str] = {}
     if resources.memory is not None:
@@ -243,17 +257,17 @@ def _training_resources(job: FineTuneJob) -> dict[str, Any]:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _preflight_resources(job: FineTuneJob) -> dict[str, Any]:
-    resources = job.spec.preflight.resources
+def _preflight_resources(finetunejob: FineTuneJob) -> dict[str, Any]:
+    resources = finetunejob.spec.preflight.resources
     limits = {"memory": resources.memory}
     if resources.cpu_limit is not None:
         limits["cpu"] = resources.cpu_limit
     return {"requests": {"cpu": resources.cpu, "memory": _PREFLIGHT_MEMORY_REQUEST}, "limits": limits}
 
 
-def _placement(job: FineTuneJob) -> dict[str, Any]:
+def _placement(finetunejob: FineTuneJob) -> dict[str, Any]:
     """On which nodes the pods run."""
-    scheduling = job.spec.scheduling
+    scheduling = finetunejob.spec.scheduling
     placement: dict[str, Any] = {}
     if scheduling.priority_class_name is not None:
         placement["priorityClassName"] = scheduling.priority_class_name
@@ -272,9 +286,9 @@ def _placement(job: FineTuneJob) -> dict[str, Any]:
     return placement
 
 
-def _apart(job: FineTuneJob, attempt: int) -> dict[str, Any]:
+def _apart(finetunejob: FineTuneJob, attempt: int) -> dict[str, Any]:
     """Each pod of an attempt on a node of its own; not apart from the preflight pod, which may be on its way out."""
-    labels = child_labels(job, names.TRAIN_ROLE, attempt)
+    labels = child_labels(finetunejob, names.TRAIN_ROLE, attempt)
     mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
     apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]
     return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": apart}}

@@ -4,16 +4,18 @@ from finetune_operator.api.job import FineTuneJob
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 
 
-def recipe_of(job: FineTuneJob, attempt: int, revision: str | None = None) -> Recipe:
+def recipe_of(finetunejob: FineTuneJob, attempt: int, revision: str | None = None) -> Recipe:
     """The recipe of one attempt.
 
     Args:
-        job: the job.
+        finetunejob: the FineTuneJob.
         attempt: number of the attempt.
         revision: the commit that preflight found for a Hub model; it stands for spec.model.revision, so that a branch
             that moves meanwhile changes nothing.
     """
-    recipe = job.spec.recipe(JobIdentity(name=job.name, namespace=job.namespace, uid=job.uid, attempt=attempt))
+    recipe = finetunejob.spec.recipe(
+        JobIdentity(name=finetunejob.name, namespace=finetunejob.namespace, uid=finetunejob.uid, attempt=attempt)
+    )
     if revision is None:
         return recipe
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": revision})})

@@ -25,15 +25,15 @@ from finetune_operator.reconcile.refusal import refuse
 from finetune_trainer.contract.failure import FailureReason
 
 
-def reconcile(job: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
+def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
     """What should exist and what the status should say, given what is seen.
 
     Level-triggered: the same arguments give the same plan, and carrying a plan out leads to a state whose plan is
     empty but for time.
     """
-    if job.deleting or job.spec.managed_by not in (None, names.CONTROLLER_NAME):
-        return Plan(status=job.status)
-    builder = PlanBuilder(job=job, observed=observed, config=config, now=now, status=job.status)
+    if finetunejob.deleting or finetunejob.spec.managed_by not in (None, names.CONTROLLER_NAME):
+        return Plan(status=finetunejob.status)
+    builder = PlanBuilder(finetunejob=finetunejob, observed=observed, config=config, now=now, status=finetunejob.status)
     stages.begin_run(builder)
     if not completion.is_finished(builder):
         _reconcile_run(builder)
@@ -46,9 +46,9 @@ def _reconcile_run(builder: PlanBuilder) -> None:
     """What comes first decides: a success that is there, a refusal before an attempt, suspension, the deadline."""
     if _complete_if_succeeded(builder):
         return
-    if attempts.current(builder) is None and (refusal := refuse(builder.job, builder.config)):
+    if attempts.current(builder) is None and (refusal := refuse(builder.finetunejob, builder.config)):
         completion.fail(builder, refusal)
-    elif builder.job.spec.suspend:
+    elif builder.finetunejob.spec.suspend:
         suspend.suspend(builder)
     else:
         suspend.resume(builder)
@@ -72,7 +72,7 @@ def _advance(builder: PlanBuilder) -> None:
     """Moves the current attempt on, or starts the next one when its time has come."""
     attempt = attempts.current(builder)
     if attempt is None:
-        due = retry.not_before(builder.status, builder.job.spec.retry)
+        due = retry.not_before(builder.status, builder.finetunejob.spec.retry)
         if due is not None and builder.now < due:
             builder.requeue_at(due)
             return
@@ -131,7 +131,9 @@ def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
     A child without a UID in the status may have been made by an operator that ended before it could write that down:
     applying it again makes nothing twice and brings the UID.
     """
-    if builder.status.job_uid is None or builder.status.job_name != names.child_name(builder.job.name, role, number):
+    if builder.status.job_uid is None or builder.status.job_name != names.child_name(
+        builder.finetunejob.name, role, number
+    ):
         if overdue := deadlines.creation_overdue(builder):
             completion.fail(builder, overdue)
         else:
@@ -145,10 +147,10 @@ def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
 def _end_attempt(builder: PlanBuilder, failure: Failed) -> None:
     """Books the end of the attempt; another one follows after a pause, or the job fails."""
     attempts.end(builder, failure)
-    if retry.gives_up(builder.status, failure, builder.job.spec.retry):
+    if retry.gives_up(builder.status, failure, builder.finetunejob.spec.retry):
         completion.fail(builder, failure)
         return
-    due = retry.not_before(builder.status, builder.job.spec.retry)
+    due = retry.not_before(builder.status, builder.finetunejob.spec.retry)
     if due is not None:
         builder.requeue_at(due)
     message = f"attempt {builder.status.attempt} ended with {failure.reason}: {failure.message}"

@@ -8,18 +8,18 @@ from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.problem import Problem, shown
 
 
-def refuse(job: FineTuneJob, config: ReconcileConfig) -> Failed | None:
+def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
     """The end of a job whose spec is refused, with every field that is at fault; None when it may run."""
-    if forbidden := _forbidden(job, config):
+    if forbidden := _forbidden(finetunejob, config):
         return Failed(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
-    if missing := unsupported_fields(job.spec):
+    if missing := unsupported_fields(finetunejob.spec):
         return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
     return None
 
 
-def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
+def _forbidden(finetunejob: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
     problems = []
-    account = job.spec.scheduling.service_account_name or "default"
+    account = finetunejob.spec.scheduling.service_account_name or "default"
     if account not in config.service_accounts:
         allowed = ", ".join(sorted(config.service_accounts)) or "none"
         problems.append(
@@ -29,7 +29,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
                 message=f"the administrator does not allow this name; allowed: {allowed}",
             )
         )
-    if job.spec.model.trust_remote_code and not config.allow_remote_code:
+    if finetunejob.spec.model.trust_remote_code and not config.allow_remote_code:
         problems.append(
             Problem(
                 path="spec.model.trustRemoteCode",
@@ -38,7 +38,7 @@ def _forbidden(job: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
                 "remove the field, or use a model that transformers supports without it",
             )
         )
-    scheduling = job.spec.scheduling
+    scheduling = finetunejob.spec.scheduling
     for index, variable in enumerate(scheduling.env or ()):
         if variable.name not in config.environment:
             path = f"spec.scheduling.env[{index}].name"

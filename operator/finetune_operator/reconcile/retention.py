@@ -21,7 +21,7 @@ def prune(builder: PlanBuilder) -> None:
 
 def expire(builder: PlanBuilder) -> None:
     """After the end: stops what still runs, and removes the children when their time has come."""
-    ttl = builder.job.spec.retention.ttl_seconds_after_finished
+    ttl = builder.finetunejob.spec.retention.ttl_seconds_after_finished
     for child in builder.observed.jobs:
         if (
             not (child.complete or child.failed)

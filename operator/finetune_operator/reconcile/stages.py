@@ -21,16 +21,17 @@ def begin_run(builder: PlanBuilder) -> None:
 
     Attempts keep counting over runs, so that no child's name is used twice.
     """
-    status, token = builder.status, builder.job.spec.run_token
+    status, token = builder.status, builder.finetunejob.spec.run_token
     builder.update(
-        observed_generation=builder.job.generation, conditions=with_observed_generation(status, builder.job.generation)
+        observed_generation=builder.finetunejob.generation,
+        conditions=with_observed_generation(status, builder.finetunejob.generation),
     )
     if status.start_time is None:
         builder.update(start_time=builder.now, run_token=token)
         set_phase(builder, Phase.PENDING, Reason.PENDING, "accepted")
     elif is_finished(builder) and token != status.run_token:
         builder.status = FineTuneJobStatus(
-            observed_generation=builder.job.generation,
+            observed_generation=builder.finetunejob.generation,
             start_time=builder.now,
             run_token=token,
             attempt=status.attempt,
@@ -46,10 +47,10 @@ def start(builder: PlanBuilder, role: str, attempt: int) -> None:
     preflight = builder.status.preflight
     revision = preflight.model_revision if preflight is not None and role == names.TRAIN_ROLE else None
     # The run's own token: another one in the spec is the next run's.
-    spec = builder.job.spec.model_copy(update={"run_token": builder.status.run_token})
-    child = child_job(replace(builder.job, spec=spec), builder.config, role, attempt, revision)
+    spec = builder.finetunejob.spec.model_copy(update={"run_token": builder.status.run_token})
+    child = child_job(replace(builder.finetunejob, spec=spec), builder.config, role, attempt, revision)
     if role == names.TRAIN_ROLE and spec.resources.nodes > 1:
-        builder.apply(headless_service(builder.job))
+        builder.apply(headless_service(builder.finetunejob))
     builder.apply(child)
     name = child["metadata"]["name"]
     builder.update(job_name=name, job_uid=None, pod_name=None)  # the UID is known when the Job has been applied
@@ -60,7 +61,7 @@ def start(builder: PlanBuilder, role: str, attempt: int) -> None:
         )
     else:
         builder.event(Reason.ATTEMPT_STARTED, f"attempt {attempt}: Job {name} trains")
-        if not builder.job.spec.preflight.enabled:
+        if not builder.finetunejob.spec.preflight.enabled:
             set_condition(
                 builder,
                 ConditionType.PREFLIGHT_PASSED,
