@@ -11,7 +11,7 @@ import pytest
 
 from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, FineTuneJobRef, parse_job
+from finetune_operator.api.finetunejob import FineTuneJob, FineTuneJobRef, parse_job
 from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus, ProgressStatus
 from finetune_operator.control import Key

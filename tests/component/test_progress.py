@@ -14,7 +14,7 @@ from yarl import URL
 
 from component.plane import Plane, a_finetunejob, eventually_seen
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJobRef, parse_job
+from finetune_operator.api.finetunejob import FineTuneJobRef, parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler

@@ -10,7 +10,7 @@ import pytest
 
 from component.plane import Plane, a_finetunejob, end_pod, eventually, eventually_seen
 from component.test_controller import Operator
-from finetune_operator.api.job import parse_job
+from finetune_operator.api.finetunejob import parse_job
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS
 from finetune_operator.kube.client import ClientKube, connect
 from finetune_operator.kube.errors import Forbidden

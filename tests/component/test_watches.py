@@ -14,7 +14,7 @@ import pytest
 
 from component.plane import Plane, a_finetunejob, eventually
 from finetune_operator.api import names
-from finetune_operator.api.job import parse_job
+from finetune_operator.api.finetunejob import parse_job
 from finetune_operator.control import Key
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.rendering import NAMESPACE, kustomize
 from deploy.server import RefusedError, Server, job
-from finetune_operator.api.job import parse_job
+from finetune_operator.api.finetunejob import parse_job
 from finetune_operator.config import read_config
 from finetune_operator.reconcile.manifests import child_job
 from localcluster.waiting import wait_for

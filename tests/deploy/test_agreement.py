@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.server import ABSENT, Server, job
-from finetune_operator.api.job import SpecError, parse_spec
+from finetune_operator.api.finetunejob import SpecError, parse_spec
 
 pytestmark = pytest.mark.cluster
 

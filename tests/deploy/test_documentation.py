@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_operator.api.job import parse_spec
+from finetune_operator.api.finetunejob import parse_spec
 from finetune_operator.cli import _parser
 
 ROOT = Path(__file__).parents[2]

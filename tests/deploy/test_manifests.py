@@ -8,7 +8,7 @@ import yaml
 
 from deploy.rendering import NAMESPACE, ROOT, kustomize
 from deploy.server import RefusedError, Server
-from finetune_operator.api.job import parse_spec
+from finetune_operator.api.finetunejob import parse_spec
 from finetune_operator.config import read_config
 from finetune_trainer.contract.version import __version__
 from localcluster.waiting import wait_for

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deploy.server import ABSENT, RefusedError, Server, job
-from finetune_operator.api.job import parse_spec
+from finetune_operator.api.finetunejob import parse_spec
 from finetune_trainer.contract.profile import governed
 
 pytestmark = pytest.mark.cluster

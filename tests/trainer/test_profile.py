@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.job import parse_spec
+from finetune_operator.api.finetunejob import parse_spec
 from finetune_trainer.contract.recipe import JobIdentity
 from trainer.running import LocalRun, folder_of
 

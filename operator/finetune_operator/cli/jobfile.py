@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from finetune_operator.api import names, suggestion
-from finetune_operator.api.job import SpecError, parse_spec
+from finetune_operator.api.finetunejob import SpecError, parse_spec
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_trainer.contract.problem import Problem, shown
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, FineTuneJobRef, SpecError
+from finetune_operator.api.finetunejob import FineTuneJob, FineTuneJobRef, SpecError
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, error_status

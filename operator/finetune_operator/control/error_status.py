@@ -6,7 +6,7 @@ A reconcile that fails must leave a condition behind, not just a line in the ope
 from collections.abc import Mapping
 from datetime import datetime
 
-from finetune_operator.api.job import SpecError
+from finetune_operator.api.finetunejob import SpecError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.control.informer.cache import Cache, own_children
 from finetune_operator.control.informer.event_handler import EventHandler

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.kube.api import EVENTS, Kube
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.reconcile.plan import Event

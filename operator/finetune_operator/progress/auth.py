@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.progress.ports import Cluster
 from finetune_operator.progress.ratelimit import Rate, RateLimit
 

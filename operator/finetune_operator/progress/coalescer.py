@@ -8,7 +8,7 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_trainer.contract.progress import Progress, Stage
 
 INTERVAL_SECONDS = 10.0

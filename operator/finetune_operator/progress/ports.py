@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 
 

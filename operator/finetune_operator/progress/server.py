@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.progress.auth import Authenticator, Denied, TooManyReviews, Unauthenticated, UnknownJob
 from finetune_operator.progress.coalescer import Report
 from finetune_operator.progress.ports import Cluster, Unavailable

@@ -8,7 +8,7 @@ at all. `suspend` is not set: a queue may own it.
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 from finetune_trainer.contract import layout

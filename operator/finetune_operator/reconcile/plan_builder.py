@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import JobView, Observed

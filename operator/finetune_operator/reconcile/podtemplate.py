@@ -7,7 +7,7 @@ differ from its pod, and costs no object of its own. Secrets are mounted by name
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.quantity import whole
 from finetune_operator.api.spec import PreflightScheduling
 from finetune_operator.reconcile.config import ReconcileConfig

@@ -1,6 +1,6 @@
 """The recipe of a FineTuneJob, as its pods read it."""
 
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 
 

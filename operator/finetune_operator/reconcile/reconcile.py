@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.reasons import Phase, Reason
 from finetune_operator.reconcile import attempts, completion, deadlines, retention, retry, stages, suspend
 from finetune_operator.reconcile.child_state import (

@@ -1,6 +1,6 @@
 """Specs that are refused before any pod exists: unsupported fields, and what the administrator forbids."""
 
-from finetune_operator.api.job import FineTuneJob
+from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.config import ReconcileConfig

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.crd import spec_schema
-from finetune_operator.api.job import SpecError, parse_spec
+from finetune_operator.api.finetunejob import SpecError, parse_spec
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_trainer.contract.fingerprint import fingerprint
 from finetune_trainer.contract.profile import SETTINGS, Profile

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.api.job import SpecError, parse_job, parse_spec
+from finetune_operator.api.finetunejob import SpecError, parse_job, parse_spec
 from finetune_operator.api.names import MAX_NAME, child_name
 from finetune_trainer.contract.recipe import JobIdentity
 

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.api import foreign_words, suggestion
 from finetune_operator.api.crd import custom_resource_definition
-from finetune_operator.api.job import SpecError, parse_spec
+from finetune_operator.api.finetunejob import SpecError, parse_spec
 
 MINIMAL: dict[str, Any] = {
     "model": {"uri": "hf://org/base"},

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from finetune_operator.api.job import SpecError, parse_job
+from finetune_operator.api.finetunejob import SpecError, parse_job
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.status import Attempt, ConditionStatus, FineTuneJobStatus
 from finetune_operator.control.error_status import child_refused, invalid_spec

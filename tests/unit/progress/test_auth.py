@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
 from finetune_operator.progress.auth import (
     KEPT_REFUSAL_SECONDS,

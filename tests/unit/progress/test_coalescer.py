@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from finetune_operator.api.job import FineTuneJobRef
+from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.progress.coalescer import Coalescer, Report
 from finetune_trainer.contract.progress import Progress, Stage
 

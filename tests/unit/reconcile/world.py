@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import FineTuneJob, parse_job
+from finetune_operator.api.finetunejob import FineTuneJob, parse_job
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import JobView, Observed, PodView, Terminated, job_view

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from finetune_operator.api import names
-from finetune_operator.api.job import MAX_SPEC_BYTES, FineTuneJob, compact_json, parse_spec, too_large
+from finetune_operator.api.finetunejob import MAX_SPEC_BYTES, FineTuneJob, compact_json, parse_spec, too_large
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
