@@ -128,8 +128,8 @@ class Controller:
         if not self._has_synced(record):
             return None
         try:
-            record, job, plan = await self._decide(record)
-            await self._carry_out(record, job.status, plan)
+            record, finetunejob, plan = await self._decide(record)
+            await self._carry_out(record, finetunejob.status, plan)
         except _NothingToReconcile:
             return None
         except SpecError:
@@ -142,29 +142,29 @@ class Controller:
 
     async def _decide(self, record: FineTuneJobRecord) -> tuple[FineTuneJobRecord, FineTuneJob, Plan]:
         """The plan by the cache, or by a live read when it would act."""
-        job = record.job()
+        finetunejob = record.finetunejob()
         observed = self._cache.observed(record.owner)
         plan = None
         if observed is not None:
-            plan = self._policy(job, observed, self._config, self._now())
-            if not _needs_live_read(job, plan):
-                return record, job, plan
-        live = await self._live.job(record)
+            plan = self._policy(finetunejob, observed, self._config, self._now())
+            if not _needs_live_read(finetunejob, plan):
+                return record, finetunejob, plan
+        live = await self._live.finetunejob(record)
         if live is None or live.settled:
             raise _NothingToReconcile
         children = await self._live.children(live, plan)
         if plan is not None and (live, children) == (record, observed):
-            return live, job, plan  # the cache was not late: the same arguments give the same plan
-        job = live.job()
-        return live, job, self._policy(job, children, self._config, self._now())
+            return live, finetunejob, plan  # the cache was not late: the same arguments give the same plan
+        finetunejob = live.finetunejob()
+        return live, finetunejob, self._policy(finetunejob, children, self._config, self._now())
 
     async def _end_invalid(self, record: FineTuneJobRecord) -> None:
         """Ends a job whose spec is refused, by a live read: it may have been corrected meanwhile."""
-        live = await self._live.job(record)
+        live = await self._live.finetunejob(record)
         if live is None or live.settled:
             return
         try:
-            live.job()
+            live.finetunejob()
         except SpecError as error:
             status = FineTuneJobStatus.model_validate(live.raw_status())
             children = await self._live.children(live)

@@ -30,7 +30,7 @@ class LiveReader:
         self._kube = kube
         self._cache = cache
 
-    async def job(self, record: FineTuneJobRecord) -> FineTuneJobRecord | None:
+    async def finetunejob(self, record: FineTuneJobRecord) -> FineTuneJobRecord | None:
         """The FineTuneJob now, or None when it is gone, also when a namesake took its place."""
         try:
             raw = await self._kube.get(FINETUNEJOBS, record.namespace, record.name)

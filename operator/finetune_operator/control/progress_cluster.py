@@ -68,8 +68,8 @@ class KubeProgressCluster:
             return None
         return _pod_identity(status.get("user") or {})
 
-    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
-        """See `Cluster.job`."""
+    async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
+        """See `Cluster.finetunejob`."""
         record = await self._record(ref)
         if record is None:
             return None

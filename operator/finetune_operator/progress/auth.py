@@ -181,7 +181,7 @@ class Authenticator:
             return Unauthenticated("the token is not valid, has expired, or its pod is gone")
         if pod.namespace != ref.namespace:
             return Denied(f"pod {pod.namespace}/{pod.name} is not in namespace {ref.namespace}")
-        if await self._cluster.job(ref) is None:
+        if await self._cluster.finetunejob(ref) is None:
             raise UnknownJob(f"there is no FineTuneJob {ref.namespace}/{ref.name} with UID {ref.uid}")
         attempt = await self._cluster.attempt_of(ref, pod)
         if attempt is None:

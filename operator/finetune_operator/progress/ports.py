@@ -43,7 +43,7 @@ class Cluster(Protocol):
         """The pod that a token with this audience was issued to; None when it is not valid, or not a pod's."""
         ...
 
-    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
+    async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         """The FineTuneJob, or None when there is none with that name and UID."""
         ...
 

@@ -102,7 +102,7 @@ class ProgressServer:
         if heartbeat is not None and heartbeat > self._now() + MAX_CLOCK_SKEW:
             # It would stay the newest for ever, and an attempt that shows it could never stall.
             return _answer(400, f"heartbeatTime: {heartbeat.isoformat()} is in the future")
-        state = await self._cluster.job(ref)
+        state = await self._cluster.finetunejob(ref)
         if state is None:
             raise UnknownJob(f"there is no FineTuneJob {ref.namespace}/{ref.name} with UID {ref.uid}")
         if state.finished:

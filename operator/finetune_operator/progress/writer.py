@@ -95,7 +95,7 @@ class ProgressWriter:
         heartbeat = report.record.heartbeat_time
         if report.yielded or heartbeat is None:
             return 0.0
-        state = await self._cluster.job(report.ref)
+        state = await self._cluster.finetunejob(report.ref)
         if state is None or state.heartbeat_time is None or state.heartbeat_time == self._written.get(report.ref.uid):
             return 0.0
         gap = (heartbeat - state.heartbeat_time).total_seconds()

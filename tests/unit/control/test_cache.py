@@ -73,7 +73,7 @@ def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator
     assert operator.queued() == []
     record = operator.cache.finetunejob(KEY)
     assert record is not None
-    job = record.job()
+    job = record.finetunejob()
     assert job.status.progress is not None
     assert job.status.progress.step == 7
 
@@ -93,7 +93,7 @@ def test_a_record_gives_the_object_back(operator: Operator) -> None:
     record = finetunejob_record(raw)
     assert json.loads(record.spec) == raw["spec"]
     assert record.raw_status() == raw["status"]
-    assert record.job().spec.run_token == "ü"
+    assert record.finetunejob().spec.run_token == "ü"
 
 
 @pytest.mark.parametrize(
@@ -220,6 +220,6 @@ def test_a_spec_that_is_too_large_is_not_kept_and_refused_by_its_size(operator: 
     record = finetunejob_record(large)
     assert record.spec == b""
     with pytest.raises(SpecError, match="spec: must have at most 65536 bytes as JSON"):
-        record.job()
+        record.finetunejob()
     operator.event_handler.finetunejob("ADDED", large)
     assert operator.queued() == [KEY], "it is to be ended, with this reason"

@@ -49,7 +49,7 @@ class Table:
             raise Unavailable("down")
         return self.tokens.get(token)
 
-    async def job(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
+    async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         return FineTuneJobState(finished=False, attempt=1, heartbeat_time=None) if ref in self.jobs else None
 
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:

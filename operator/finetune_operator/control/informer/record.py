@@ -74,7 +74,7 @@ class FineTuneJobRecord:
         attempts = json.loads(self.status or b"{}").get("attempts") or [{}]
         return "endTime" in attempts[-1]
 
-    def job(self) -> FineTuneJob:
+    def finetunejob(self) -> FineTuneJob:
         """The parsed object; not to be asked of a settled one.
 
         Raises:
