@@ -40,7 +40,7 @@ class Display:
         """Tells what is waited for, each thing once."""
         if message is not None and message not in self._waited_for:
             self._waited_for.add(message)
-            say(f"{self._job}: waiting: {message}")
+            print_line(f"{self._job}: waiting: {message}")
 
     def show(self, progress: Progress) -> None:
         """Takes a record. Until something is fetched, the run may still turn out to be done already."""
@@ -48,11 +48,11 @@ class Display:
         if self._bar is None:
             if progress.stage is Stage.STARTING:
                 return
-            say(f"{self._job}: training" + (f" in {self._processes} processes" if self._processes > 1 else ""))
+            print_line(f"{self._job}: training" + (f" in {self._processes} processes" if self._processes > 1 else ""))
             self._bar = _bar()
         if progress.resumed_from_step and self._resumed is None:
             self._resumed = progress.resumed_from_step
-            say(f"{self._job}: resuming after step {self._resumed}, from its checkpoint")
+            print_line(f"{self._job}: resuming after step {self._resumed}, from its checkpoint")
         bar = self._bar
         bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
         if progress.total_steps and bar.total != progress.total_steps:
@@ -68,7 +68,7 @@ class Display:
         bar.update((progress.step or bar.n) - bar.n)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line for a person, above a bar that is there; what programs read goes to the standard output."""
     tqdm.write(text, file=sys.stderr)
 

@@ -28,7 +28,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.twice: list[Problem] = []
+        self.duplicates: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         """The mapping of a node; keys that stand twice are noted."""
@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
                 if key.value in first:
                     message = f"is in line {first[key.value]} already: remove one of the two"
                     found = shown(value.value) if isinstance(value, yaml.ScalarNode) else "another section"
-                    self.twice.append(Problem(path=f"line {line}: {key.value}", value=found, message=message))
+                    self.duplicates.append(Problem(path=f"line {line}: {key.value}", value=found, message=message))
                 first.setdefault(key.value, line)
         return super().construct_mapping(node, deep)
 
@@ -89,7 +89,7 @@ def read_job_file(path: Path, *, local: bool) -> JobFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        documents, twice = _documents(text)
+        documents, duplicates = _documents(text)
     except OSError as error:
         raise JobFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -102,7 +102,7 @@ def read_job_file(path: Path, *, local: bool) -> JobFile:
             ", ".join(str(item.get("kind")) if isinstance(item, dict) else "text" for item in documents) or "nothing"
         )
         raise JobFileError(f"{path}: expected exactly one {names.KIND}, found {kinds}")
-    return _job(path, jobs[0], twice, local=local)
+    return _job(path, jobs[0], duplicates, local=local)
 
 
 def _documents(text: str) -> tuple[list[Any], list[Problem]]:
@@ -112,12 +112,12 @@ def _documents(text: str) -> tuple[list[Any], list[Problem]]:
         documents = []
         while loader.check_data():  # type: ignore[no-untyped-call]
             documents.append(loader.get_data())
-        return [item for item in documents if item is not None], loader.twice
+        return [item for item in documents if item is not None], loader.duplicates
     finally:
         loader.dispose()
 
 
-def _job(path: Path, raw: dict[str, Any], twice: list[Problem], *, local: bool) -> JobFile:
+def _job(path: Path, raw: dict[str, Any], duplicates: list[Problem], *, local: bool) -> JobFile:
     """The job of a document.
 
     Args:
@@ -126,7 +126,7 @@ def _job(path: Path, raw: dict[str, Any], twice: list[Problem], *, local: bool) 
         twice: problems of the file that are known.
         local: whether it is for a run on this machine.
     """
-    problems = [*twice]
+    problems = [*duplicates]
     if raw.get("apiVersion") != names.API_VERSION:
         problems.append(
             Problem(path="apiVersion", value=shown(raw.get("apiVersion")), message=f"must be {names.API_VERSION}")

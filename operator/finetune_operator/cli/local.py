@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_operator.cli.display import Display, how_to_load, say
+from finetune_operator.cli.display import Display, how_to_load, print_line
 from finetune_operator.cli.jobfile import JobFile
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
 from finetune_trainer.contract.layout import WORK_ENV
@@ -67,19 +67,19 @@ def run(job: JobFile, work: Path | None) -> int:
     if job.spec.preflight.enabled:
         from finetune_trainer.preflight import check_recipe, exit_code, shown
 
-        say(f"{job.name}: checking storage, data and model")
+        print_line(f"{job.name}: checking storage, data and model")
         report = check_recipe(
             recipe_of(job), _stores(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
         )
         if not report.passed:
-            say(shown(report))
+            print_line(shown(report))
             return exit_code(report)
     else:
-        say(f"{job.name}: looking for data, model and an adapter of an identical run")
+        print_line(f"{job.name}: looking for data, model and an adapter of an identical run")
     result = _train(job, work)
     if result.outcome is Outcome.REUSED:
-        say(f"{job.name}: an identical run already exists; nothing is trained")
-    say(f"{job.name}: the adapter is at {result.output.uri}")
+        print_line(f"{job.name}: an identical run already exists; nothing is trained")
+    print_line(f"{job.name}: the adapter is at {result.output.uri}")
     print(how_to_load(result.output))
     return EXIT_OK
 
@@ -96,7 +96,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
     recipe = recipe_of(job)
     pod = Pod.of(recipe, {})
     stop = threading.Event()
-    before = signal.signal(signal.SIGINT, _stopper(stop))
+    before = signal.signal(signal.SIGINT, _interrupt_handler(stop))
     try:
         with Display(job.name, pod.size) as display:
             reporter = Reporter([display.show])
@@ -110,15 +110,15 @@ def _train(job: JobFile, work: Path | None) -> "Result":
         signal.signal(signal.SIGINT, before)
 
 
-def _stopper(stop: threading.Event) -> Callable[..., None]:
+def _interrupt_handler(stop: threading.Event) -> Callable[..., None]:
     """What an interrupt does: the first one ends the run at the next step, another one at once."""
 
-    def tell(*_: object) -> None:
+    def handle(*_: object) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("\nstopping; interrupt again to stop at once")
+        print_line("\nstopping; interrupt again to stop at once")
 
-    return tell
+    return handle
 
 
 def _train_in_processes(
