@@ -23,7 +23,7 @@ class _Loader(yaml.SafeLoader):
     PyYAML silently takes the last.
 
     Attributes:
-        twice: a problem for each key that its mapping has already.
+        duplicates: a problem for each key that its mapping has already.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,8 +38,8 @@ class _Loader(yaml.SafeLoader):
                 line = key.start_mark.line + 1
                 if key.value in first:
                     message = f"is in line {first[key.value]} already: remove one of the two"
-                    found = shown(value.value) if isinstance(value, yaml.ScalarNode) else "another section"
-                    self.duplicates.append(Problem(path=f"line {line}: {key.value}", value=found, message=message))
+                    value_text = shown(value.value) if isinstance(value, yaml.ScalarNode) else "another section"
+                    self.duplicates.append(Problem(path=f"line {line}: {key.value}", value=value_text, message=message))
                 first.setdefault(key.value, line)
         return super().construct_mapping(node, deep)
 
@@ -123,7 +123,7 @@ def _job(path: Path, raw: dict[str, Any], duplicates: list[Problem], *, local: b
     Args:
         path: the file, for messages.
         raw: the document.
-        twice: problems of the file that are known.
+        duplicates: problems of the file that are known.
         local: whether it is for a run on this machine.
     """
     problems = [*duplicates]
