@@ -36,7 +36,7 @@ def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value.strip()) if isinstance(value, str) else value)
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _comma_separated(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
 
 
@@ -83,7 +83,7 @@ def _url(text: str) -> str:
 
 Text = Annotated[str, _parsed(str)]
 Url = Annotated[str, _parsed(_url)]
-Words = Annotated[tuple[str, ...], _parsed(_words)]
+CommaSeparated = Annotated[tuple[str, ...], _parsed(_comma_separated)]
 
 
 class Config(BaseModel):
@@ -117,13 +117,13 @@ class Config(BaseModel):
         "", alias="FINETUNE_IMAGE_PULL_POLICY"
     )
     progress_url: Url = Field("", alias="FINETUNE_PROGRESS_URL")
-    service_accounts: Words = Field(("default",), alias="FINETUNE_SERVICE_ACCOUNTS")
+    service_accounts: CommaSeparated = Field(("default",), alias="FINETUNE_SERVICE_ACCOUNTS")
     allow_remote_code: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_ALLOW_REMOTE_CODE")
-    job_env: Words = Field((), alias="FINETUNE_JOB_ENV")
-    job_annotations: Words = Field((), alias="FINETUNE_JOB_ANNOTATIONS")
+    job_env: CommaSeparated = Field((), alias="FINETUNE_JOB_ENV")
+    job_annotations: CommaSeparated = Field((), alias="FINETUNE_JOB_ANNOTATIONS")
     hub_endpoint: Url = Field("", alias="FINETUNE_HUB_ENDPOINT")
     hub_ca_bundle: Annotated[str, _parsed(_certificates)] = Field("", alias="FINETUNE_HUB_CA_BUNDLE")
-    watch_namespaces: Words = Field((), alias="FINETUNE_WATCH_NAMESPACES")
+    watch_namespaces: CommaSeparated = Field((), alias="FINETUNE_WATCH_NAMESPACES")
     workers: Annotated[int, _whole(1, 256)] = Field(32, alias="FINETUNE_WORKERS")
     resync_seconds: Annotated[float, _whole(10, 86_400)] = Field(300.0, alias="FINETUNE_RESYNC_SECONDS")
     lease_namespace: Text = Field("default", validation_alias=AliasChoices("FINETUNE_LEASE_NAMESPACE", "POD_NAMESPACE"))

@@ -59,8 +59,8 @@ def _affixed(prefix: str, job: str, suffix: str, most: int) -> str:
     if len(prefix) + len(job) + len(suffix) <= most:
         return prefix + job + suffix
     digest = hashlib.sha256(job.encode()).hexdigest()[:8]
-    room = most - len(prefix) - len(suffix) - len(digest) - 1
-    return f"{prefix}{job[:room].rstrip('-')}-{digest}{suffix}"
+    kept_length = most - len(prefix) - len(suffix) - len(digest) - 1
+    return f"{prefix}{job[:kept_length].rstrip('-')}-{digest}{suffix}"
 
 
 def progress_audience(uid: str) -> str:

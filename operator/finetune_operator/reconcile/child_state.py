@@ -202,8 +202,8 @@ def _root_cause(ended: list[PodView], gone: list[PodView]) -> Failed:
         if pod.disruption:
             # Its node does not answer: it may never say more.
             return Failed(reason=FailureReason.POD_LOST, message=f"pod {pod.name} was disrupted: {pod.disruption}")
-    told = [failure for _, failure in failures if failure.reason is FailureReason.PREEMPTED]
-    return told[0] if told else failures[0][1]
+    preempted = [failure for _, failure in failures if failure.reason is FailureReason.PREEMPTED]
+    return preempted[0] if preempted else failures[0][1]
 
 
 def _exit_code(pod: PodView) -> int:
