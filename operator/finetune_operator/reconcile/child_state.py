@@ -174,8 +174,8 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
     ended = [pod for pod in pods if pod.terminated is not None]
     rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
     if rejected and (not ended or job.size > 1):
-        said = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
-        return Failed(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {said}")
+        detail = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
+        return Failed(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {detail}")
     if not ended:
         return Failed(
             reason=FailureReason.POD_LOST,
@@ -219,9 +219,14 @@ def classify(pod: PodView) -> Failed:
     terminated = pod.terminated
     assert terminated is not None
     code = terminated.exit_code
-    said = Termination.read(terminated.message)
-    if said is not None and said.outcome is Outcome.FAILED and said.reason is not None:
-        return Failed(reason=said.reason, message=said.message, exit_code=code, fingerprint=said.fingerprint)
+    termination = Termination.read(terminated.message)
+    if termination is not None and termination.outcome is Outcome.FAILED and termination.reason is not None:
+        return Failed(
+            reason=termination.reason,
+            message=termination.message,
+            exit_code=code,
+            fingerprint=termination.fingerprint,
+        )
     if terminated.reason == "OOMKilled":
         return Failed(
             reason=FailureReason.HOST_OUT_OF_MEMORY,
