@@ -1,11 +1,11 @@
-"""The machinery around the pure policy: queue, cache, worker, resync. It knows keys and plans, not what they mean.
+"""The control loop around the pure policy: informer cache, work queue, workers, leadership.
 
-A key is the namespace and name of a FineTuneJob. An event marks a key; a worker takes it, reads what is known, asks the
-policy for a plan and carries the plan out (`controller`). Everything else here makes that cheap and safe.
+A key is the namespace and name of a FineTuneJob. A watch event enqueues a key. A worker takes the key, reads the cache,
+asks the policy for a plan and carries it out (`controller`). The other modules make that cheap and safe.
 """
 
 Key = tuple[str, str]
 """Namespace and name of a FineTuneJob."""
 
 Owner = tuple[str, str]
-"""Namespace and UID of a FineTuneJob. A label with its UID alone proves nothing: any tenant can write one."""
+"""Namespace and UID of a FineTuneJob. A label with the UID alone is no proof: any tenant can write one."""

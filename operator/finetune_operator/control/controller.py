@@ -1,9 +1,9 @@
-"""The worker: takes a key, asks the policy for a plan, carries it out.
+"""The reconciler: a worker takes a key, asks the policy for a plan and carries it out.
 
-Decide from the cache, confirm live before acting. A plan that changes nothing costs no request; one that creates,
-deletes or ends something is made anew from a live read, so that a cache that is late never trains twice. A success too:
-it is final, so the API server itself must say that the pod ended so. The status is written for the version that it was
-decided on or not at all.
+A decision is made from the cache and confirmed by a live read before it acts. A plan that changes nothing costs no
+request. A plan that creates, deletes or ends something is made again from a live read, so a stale cache never starts a
+second training. A success is confirmed too, because it is final. Status patches use optimistic concurrency: they carry
+the resourceVersion that the decision was made on.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ from finetune_operator.reconcile.plan import Plan
 logger = logging.getLogger(__name__)
 
 Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
-"""`reconcile.reconcile`, or a simpler one in a test."""
+"""`reconcile.reconcile`, or a simpler function in a test."""
 
 
 _RESOURCES = {"Job": JOBS, "Service": SERVICES}
 
 
 class _NothingToReconcile(Exception):  # noqa: N818 (an outcome)
-    """The FineTuneJob is gone, or has ended meanwhile."""
+    """The FineTuneJob was deleted or has finished since it was cached."""
 
 
 class _ChildRefused(Exception):  # noqa: N818 (an outcome)
-    """The API server refused a child; the status says so."""
+    """The API server refused a child. The status has the refusal already."""
 
     def __init__(self, child: str, error: KubeError) -> None:
         super().__init__(f"{child}: {error.message}")
@@ -52,12 +52,12 @@ class _ChildRefused(Exception):  # noqa: N818 (an outcome)
 
 
 class Controller:
-    """Turns keys into deeds.
+    """Reconciles the FineTuneJobs whose keys are in the work queue.
 
     Args:
-        policy: what should be, given what is.
-        has_synced: whether enough is known of a job; one for which it is not is passed over.
-        now: the time, with a zone.
+        policy: makes the plan for a FineTuneJob and its observed children.
+        has_synced: whether the cache knows enough to reconcile a FineTuneJob. One that has not synced is skipped.
+        now: the current time, with a time zone.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Controller:
         self._live = LiveReader(kube, cache)
 
     async def work(self) -> None:
-        """Handles keys until the queue is closed. Several of these run side by side."""
+        """Handles keys until the queue is closed. Several workers run concurrently."""
         while True:
             try:
                 key = await self._queue.get()
@@ -100,27 +100,27 @@ class Controller:
             raise
         except Conflict as error:
             delay = self._queue.retry(key)
-            logger.info("overtaken: %s; again in %.0f s", error.message, delay, extra=context)
+            logger.info("conflict: %s; requeued in %.0f s", error.message, delay, extra=context)
         except KubeError as error:
             delay = self._queue.retry(key, at_least=error.retry_after)
-            logger.warning("not done: %s; again in %.0f s", error.message, delay, extra=context)
+            logger.warning("reconcile failed: %s; requeued in %.0f s", error.message, delay, extra=context)
         except _ChildRefused as refusal:
             delay = self._queue.retry(key)
-            logger.warning("refused: %s; again in %.0f s", refusal, delay, extra=context)
-        except Exception:  # one job that nobody foresaw must not stop the others
+            logger.warning("child refused: %s; requeued in %.0f s", refusal, delay, extra=context)
+        except Exception:  # an unexpected error with one job must not stop the others
             delay = self._queue.retry(key)
-            logger.exception("failed; again in %.0f s", delay, extra=context)
+            logger.exception("unexpected error; requeued in %.0f s", delay, extra=context)
         else:
             self._queue.done(key, requeue_after)
 
     async def reconcile(self, key: Key) -> float | None:
-        """One look at one job.
+        """Reconciles one FineTuneJob once.
 
         Returns:
-            Seconds until the next look is due whatever happens, or None.
+            Seconds after which the key must be requeued, or None when only an event can change the plan.
 
         Raises:
-            KubeError: to be tried again.
+            KubeError: a request failed; the caller requeues with back-off.
         """
         record = self._cache.finetunejob(key)
         if record is None or record.ignored or (record.finished and not self._needs_cleanup(record)):
@@ -141,7 +141,7 @@ class Controller:
         return not record.keeps_children and self._cache.has_children(record.owner)
 
     async def _decide(self, record: FineTuneJobRecord) -> tuple[FineTuneJobRecord, FineTuneJob, Plan]:
-        """The plan by the cache, or by a live read when it would act."""
+        """The plan from the cache, or from a live read if the plan would act."""
         finetunejob = record.finetunejob()
         observed = self._cache.observed(record.owner)
         plan = None
@@ -154,12 +154,12 @@ class Controller:
             raise _NothingToReconcile
         children = await self._live.children(live, plan)
         if plan is not None and (live, children) == (record, observed):
-            return live, finetunejob, plan  # the cache was not late: the same arguments give the same plan
+            return live, finetunejob, plan  # the cache was current: the same arguments give the same plan
         finetunejob = live.finetunejob()
         return live, finetunejob, self._policy(finetunejob, children, self._config, self._now())
 
     async def _end_invalid(self, record: FineTuneJobRecord) -> None:
-        """Ends a job whose spec is refused, by a live read: it may have been corrected meanwhile."""
+        """Ends a FineTuneJob whose spec is invalid, after a live read: the spec may have been corrected since."""
         live = await self._live.finetunejob(record)
         if live is None or live.settled:
             return
@@ -174,7 +174,7 @@ class Controller:
             self._queue.add(live.key)
 
     async def _carry_out(self, record: FineTuneJobRecord, status: FineTuneJobStatus, plan: Plan) -> None:
-        """Carries out a plan that was made for a job with that status."""
+        """Carries out a plan that was made for a FineTuneJob with that status."""
         for manifest in plan.apply:
             name = manifest["metadata"]["name"]
             try:
@@ -194,16 +194,16 @@ class Controller:
             try:
                 await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
             except (NotFound, Conflict):
-                continue  # gone, or another one by now: either way the one that was meant is no more
+                continue  # already deleted, or replaced by a Job with another UID
         if await self._write_status(record, status, plan.status):
             _log(record, plan)
             await self._events.post(_ref(record), plan.events)
 
     async def _delete_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
-        """Deletes a Job of that name that the FineTuneJob controls and that cannot be made what the plan wants.
+        """Deletes a Job with that name that the FineTuneJob controls but that cannot be updated to the plan.
 
-        An operator of another version made it and ended before it could record it, or somebody else made it. A Job's
-        template is immutable, so nothing but a new one helps; the next look makes it.
+        Another version of the operator created it and stopped before it wrote the UID into the status, or another
+        client created it. A Job's template is immutable, so it must be replaced. The next reconcile creates it.
         """
         try:
             view = job_view(await self._kube.get(JOBS, record.namespace, name))
@@ -213,18 +213,18 @@ class Controller:
             return
 
     def _cache_child(self, record: FineTuneJobRecord, raw: Mapping[str, Any]) -> None:
-        """Lets the cache know at once, so that the watch's event is no news and costs no look."""
+        """Puts the applied child into the cache, so that its watch event changes nothing and enqueues nothing."""
         view = job_view(raw)
         if view is None:
             return
         self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
         if view.complete or view.failed or view.deleting:
-            self._queue.add(record.key)  # it was there already, and this is more than the plan knew
+            self._queue.add(record.key)  # the Job existed already and has moved on since the plan was made
 
     async def _write_status(
         self, record: FineTuneJobRecord, known: FineTuneJobStatus, desired: FineTuneJobStatus
     ) -> bool:
-        """Writes the status if it says anything else than the record's, `known`; whether it did."""
+        """Patches the status if it differs from `known`, the record's. Returns whether it wrote."""
         patch = status_patch(record.resource_version, known, desired)
         if patch is None:
             return False
@@ -244,7 +244,8 @@ class Controller:
         self._cache.put_finetunejob(written)
         due = desired.is_true(ConditionType.FINISHED) and not written.finished
         if written.generation != record.generation or due:
-            # The spec changed meanwhile, or asks for another run already, and the watch's event will be no news.
+            # The spec has changed, or asks for another run. The watch event will not differ from the cache, so it
+            # will not enqueue the key.
             self._queue.add(record.key)
         return True
 
@@ -254,16 +255,16 @@ def _ref(record: FineTuneJobRecord) -> FineTuneJobRef:
 
 
 def _log(record: FineTuneJobRecord, plan: Plan) -> None:
-    """One line for each event of a job's life: its attempts' starts and ends, refusals, retries, its own end."""
+    """Logs each event of the plan: starts and ends of attempts, refusals, retries, the end of the run."""
     for event in plan.events:
         context = {"job": "/".join(record.key), "phase": str(plan.status.phase), "reason": event.reason}
-        logger.info("%s", event.message, extra=context)  # the job's trouble is none of the operator's
+        logger.info("%s", event.message, extra=context)  # a job's failure is no warning about the operator
 
 
 def _needs_live_read(finetunejob: FineTuneJob, plan: Plan) -> bool:
-    """Whether the plan does what must not be done on a late cache's word: make, delete, end an attempt or the job.
+    """Whether the plan must be confirmed by a live read: it applies, deletes, or ends an attempt or the run.
 
-    Jobs and pods come by two watches: the end of a Job may be seen before that of its pod.
+    Jobs and pods come from two watches, so the cache may see the end of a Job before the end of its pod.
     """
     ends = plan.status.is_true(ConditionType.FINISHED) and not finetunejob.status.is_true(ConditionType.FINISHED)
     ends_attempt = _ended_attempts(plan.status) > _ended_attempts(finetunejob.status)
@@ -271,5 +272,5 @@ def _needs_live_read(finetunejob: FineTuneJob, plan: Plan) -> bool:
 
 
 def _ended_attempts(status: FineTuneJobStatus) -> int:
-    """Number of the newest attempt that is over."""
+    """Number of the newest attempt that has ended; 0 if none has."""
     return max((attempt.number for attempt in status.attempts if attempt.end_time is not None), default=0)

@@ -1,6 +1,6 @@
-"""Statuses that no policy can give: the spec is not understood, or Kubernetes refuses a child.
+"""Statuses for errors outside the policy: the spec is invalid, or the API server refuses a child.
 
-A reconcile that fails must leave a condition behind, not just a line in the operator's log.
+A reconcile that fails must set a condition. A line in the operator's log is not enough.
 """
 
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ def invalid_spec(
     observed: Observed,
     now: datetime,
 ) -> Plan:
-    """The end of a job whose spec is refused: Failed, with every problem, and without what still runs.
+    """Ends a FineTuneJob whose spec is invalid: Failed, with every problem. Jobs that still run are deleted.
 
-    The API server refuses such specs, so this ends only what was stored before a rule existed, or what belongs to
-    another version. As with every end, a corrected spec with another runToken runs.
+    The API server rejects such specs. This happens only to a spec that was stored before a rule existed, or that
+    belongs to another version. As after every end, a corrected spec with another runToken starts a new run.
 
     Args:
-        status: the status as it is.
-        generation: the spec's.
-        run_token: the spec's, where it can be read.
-        error: what is wrong.
+        status: the current status.
+        generation: generation of the spec.
+        run_token: spec.runToken, where it can be read.
+        error: the problems.
         observed: the children.
-        now: the time.
+        now: the current time.
     """
     if status.is_true(ConditionType.FINISHED) and status.run_token == run_token:
-        # What has ended stays so, whatever is written into the spec later.
+        # A finished run stays finished, whatever is written into the spec later.
         stamped = {"observed_generation": generation, "conditions": with_observed_generation(status, generation)}
         return Plan(status=status.model_copy(update=stamped))
     reason = FailureReason.INVALID_RECIPE
@@ -79,14 +79,14 @@ def invalid_spec(
 def child_refused(
     planned: FineTuneJobStatus, generation: int, child: str, error: KubeError, now: datetime
 ) -> FineTuneJobStatus:
-    """The status of a job whose child the API server refuses, with its words; tried again for ever.
+    """The status of a FineTuneJob whose child the API server refuses. The operator keeps retrying.
 
     Args:
-        planned: the status as it should have become.
-        generation: the spec's.
-        child: its kind and name.
-        error: the refusal.
-        now: the time.
+        planned: the status that the plan would have written.
+        generation: generation of the spec.
+        child: kind and name of the child.
+        error: the refusal; its message goes into the conditions.
+        now: the current time.
     """
     message = refusal_event(child, error).message
     desired = {
@@ -96,7 +96,7 @@ def child_refused(
     }
     return planned.model_copy(
         update={
-            # Without its name the Job is one that is still to be made, and not one that somebody has deleted.
+            # Without a name the Job counts as not yet created. With a name it would count as deleted.
             "job_name": None,
             "job_uid": None,
             "conditions": _conditions(planned, desired, Reason.CHILD_REFUSED, message, generation, now),
@@ -105,7 +105,7 @@ def child_refused(
 
 
 def refusal_event(child: str, error: KubeError) -> Event:
-    """The refusal as a user reads it in `kubectl describe`."""
+    """The refusal as an event, for `kubectl describe`."""
     text = f"Kubernetes refuses the {child}: {error.message} The operator tries again; the quota, policy or right "
     return Event(type=EventType.WARNING, reason=Reason.CHILD_REFUSED, message=_cut(f"{text}named here must change."))
 
@@ -120,7 +120,7 @@ def _conditions(
     *,
     without: ConditionType | None = None,
 ) -> list[Condition]:
-    """The conditions with those of `desired` in place, the rest as it was; times change only with the status."""
+    """The conditions with those of `desired` replaced. lastTransitionTime changes only with the status."""
     kept = [item for item in status.conditions if item.type not in desired and item.type != without]
     for type_, value in desired.items():
         before = status.condition(type_)

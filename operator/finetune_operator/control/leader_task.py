@@ -1,4 +1,4 @@
-"""What the leader does and a standby does not: list, watch, work."""
+"""What only the leader does: list, watch and reconcile."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from finetune_operator.control.informer.informer import Informers
 from finetune_operator.control.work_queue import WorkQueue
 
 DRAIN_SECONDS = 8.0
-"""How long workers may take to finish the job they are at when the process is asked to end."""
+"""Seconds that workers have to finish their current key after a stop request."""
 
 
 class LeaderTask:
-    """One replica's time as leader; may come several times.
+    """Runs informers and workers while this replica is the leader. It may run several times.
 
     Args:
-        informers: keep the cache true.
-        workers: FineTuneJobs that are reconciled at a time.
-        stop: set when the process is asked to end.
+        informers: keep the cache up to date.
+        workers: how many FineTuneJobs are reconciled concurrently.
+        stop: set when the process must end.
         clock: seconds, monotonic.
     """
 
@@ -39,10 +39,10 @@ class LeaderTask:
         self._stop = stop
         self._clock = clock
         self.since: float | None = None
-        """Since when this replica leads, by `clock`; None if it does not."""
+        """When this replica became the leader, by `clock`; None if it is not the leader."""
 
     async def lead(self) -> None:
-        """Works until `stop` is set, and then lets the workers finish; cancelled when leadership is lost."""
+        """Reconciles until `stop` is set, then lets the workers finish. It is cancelled when leadership is lost."""
         self.since = self._clock()
         listed = asyncio.Event()
         try:

@@ -1,12 +1,12 @@
-"""Reading a job and its children live, before anything is done that can not be undone.
+"""Live reads of a FineTuneJob and its children, before an action that cannot be undone.
 
-The cache may be late: on its word alone a second training could be started. So a plan that applies, deletes or ends
-something is made again from what the API server says now.
+The cache may be stale, and a stale cache could start a second training. So a plan that applies, deletes or ends
+something is made again from a live read.
 
-Lists are the sure way and cost up to 100 ms: the server answers them from its watch cache and first waits for it to
-catch up with the store. For the first child of a job, where that time would be the user's, a GET of the child by its
-deterministic name proves the same: no attempt was ever recorded, and this one does not exist. For a success a GET of
-the Job and of the pod that reports it proves all that the plan stands on.
+A list is always right, and costs up to 100 ms: the API server answers it from its watch cache and first waits until
+that cache has caught up with etcd. Two plans need less. For the first child of a FineTuneJob a GET of the child's
+deterministic name is proof enough: no attempt was ever recorded, and this child does not exist. The user would wait for
+that list. For a success a GET of the Job and of its first pod reads all that the plan depends on.
 """
 
 from typing import TypeVar
@@ -24,14 +24,14 @@ V = TypeVar("V", JobView, PodView)
 
 
 class LiveReader:
-    """Reads from the API server and lets the cache know."""
+    """Reads from the API server and updates the cache."""
 
     def __init__(self, kube: Kube, cache: Cache) -> None:
         self._kube = kube
         self._cache = cache
 
     async def finetunejob(self, record: FineTuneJobRecord) -> FineTuneJobRecord | None:
-        """The FineTuneJob now, or None when it is gone, also when a namesake took its place."""
+        """The current FineTuneJob; None if it was deleted, even if another one has its name now."""
         try:
             raw = await self._kube.get(FINETUNEJOBS, record.namespace, record.name)
         except NotFound:
@@ -42,11 +42,11 @@ class LiveReader:
         return live if live.uid == record.uid else None
 
     async def children(self, record: FineTuneJobRecord, plan: Plan | None = None) -> Observed:
-        """The children now.
+        """The current children.
 
         Args:
-            record: the job, itself read live.
-            plan: what is about to be done, if there is a plan already.
+            record: the FineTuneJob, read live.
+            plan: the plan from the cache, if there is one.
         """
         if plan is not None and record.attempt == 0 and not plan.delete and not self._cache.has_children(record.owner):
             job_names = [manifest["metadata"]["name"] for manifest in plan.apply if manifest["kind"] == "Job"]
@@ -55,7 +55,7 @@ class LiveReader:
         if plan is not None and plan.status.is_true(ConditionType.SUCCEEDED) and not plan.delete:
             return await self._proof(record, plan)
         selector = f"{names.JOB_UID_LABEL}={record.uid}"
-        # One after the other: pods that are read later than their Job are never older than what it says of them.
+        # One after the other: pods that are read after their Job are never older than its status.
         jobs = await self._list(JOBS, JobView, record, selector)
         pods = await self._list(PODS, PodView, record, selector)
         return own_children(record.owner, jobs, pods)
@@ -70,7 +70,7 @@ class LiveReader:
         return True
 
     async def _proof(self, record: FineTuneJobRecord, plan: Plan) -> Observed:
-        """What the cache has, with the Job that succeeded and its reporting pods as they are now."""
+        """The cached children, with a live read of the Job that succeeded and of its first pod."""
         cached = self._cache.observed(record.owner) or Observed()
         child = cached.job(plan.status.job_uid)
         jobs = [job for job in cached.jobs if job is not child]
@@ -82,7 +82,7 @@ class LiveReader:
         return own_children(record.owner, jobs, pods)
 
     async def _get(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, name: str) -> list[V]:
-        """One child, or none when it is gone."""
+        """The child, or an empty list if it does not exist."""
         try:
             raw = await self._kube.get(resource, record.namespace, name)
         except NotFound:

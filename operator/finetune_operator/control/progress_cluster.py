@@ -1,6 +1,6 @@
-"""The cluster as progress reporting sees it: the cache where it is fed, else the API server.
+"""`progress.ports.Cluster`: reads the cache where a watch feeds it, otherwise the API server.
 
-A standby has no watches and takes reports all the same; there, what it read is used again for a few seconds.
+A standby replica has no watches but takes reports too. It reuses each read for a few seconds.
 """
 
 import json
@@ -98,8 +98,8 @@ class KubeProgressCluster:
     async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
         """See `Cluster.write`.
 
-        The write holds only for the version that it was decided on. Where something changed meanwhile, that is read
-        and decided anew: a late record never overwrites the last one of a job that has ended.
+        The patch carries the resourceVersion that the decision was made on. After a conflict the object is read again
+        and the decision is repeated, so a late record never overwrites the last record of a finished job.
         """
         record = await self._record(ref)
         for _ in range(_WRITE_TRIES):
@@ -126,7 +126,7 @@ class KubeProgressCluster:
         raise Unavailable("the status changes faster than it can be written")
 
     async def _record(self, ref: FineTuneJobRef) -> FineTuneJobRecord | None:
-        """The job by the cache if it is fed and knows it; by a recent read; by a read."""
+        """The FineTuneJob from the cache if a watch feeds it, from a recent read, or from a new read."""
         if self._is_watching(ref.namespace) and (record := self._cache.finetunejob_by_uid(ref.uid)) is not None:
             return record if record.key == (ref.namespace, ref.name) else None
         until, record = self._reads.get(ref.uid, (0.0, None))
@@ -149,7 +149,7 @@ class KubeProgressCluster:
     def _keep(self, raw: Mapping[str, Any]) -> FineTuneJobRecord:
         record = finetunejob_record(raw)
         if self._is_watching(record.namespace):
-            # As if a watch had brought it: should it be news, the watch will not say it a second time.
+            # Handled like a watch event: if it changes something, the watch event that follows will not.
             self._event_handler.finetunejob(None, raw)
             return record
         now = self._clock()
@@ -160,7 +160,7 @@ class KubeProgressCluster:
 
 
 def _pod_identity(user: Mapping[str, Any]) -> PodIdentity | None:
-    """The pod that a service account's token is bound to."""
+    """The pod that a service account token is bound to; None if it is bound to none."""
     username = user.get("username", "")
     extra: Mapping[str, list[str]] = user.get("extra") or {}
     pod_names, pod_uids = extra.get(_POD_NAME, []), extra.get(_POD_UID, [])

@@ -1,12 +1,13 @@
-"""From one status to the next as a JSON merge patch.
+"""Status patches: JSON merge patches with optimistic concurrency.
 
-Two writers share the status: the controller, and the progress writer with `status.progress`. Neither may wipe the
-other's part, so a patch names only what its writer changed, and it holds only for the version of the object that it
-was made from (409 otherwise): a late progress record never overwrites the last one of a finished job, and a namesake
-that took the job's place is never written. The UID would not do for that: /status ignores it (seen on 1.36).
+Two writers share the status: the controller, and the progress writer for `status.progress`. Neither may remove the
+other's fields, so a patch names only what its writer changed. It carries the resourceVersion that it was made from, so
+the API server answers 409 if the object has changed. A late progress record never overwrites the last one of a finished
+job, and a new FineTuneJob with the same name never gets the old one's status. The UID as a precondition does not
+work: /status ignores it (seen on 1.36).
 
-Server-side apply would not do either: a field that was applied once and is then left out is removed, and after an
-attempt's end the controller has applied progress.
+Server-side apply does not work either. It removes a field that a manager applied once and then leaves out, and the
+controller applies progress at the end of an attempt.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ def status_patch(version: str, known: FineTuneJobStatus, desired: FineTuneJobSta
 
 
 def progress_patch(version: str, progress: ProgressStatus) -> dict[str, Any]:
-    """The patch that replaces `status.progress` alone; a null removes what an earlier record had and this one lacks."""
+    """The patch that replaces `status.progress` only. A null removes a field that this record does not have."""
     whole = progress.model_dump(mode="json", by_alias=True)
     return {"metadata": {"resourceVersion": version}, "status": {"progress": whole}}
 

@@ -1,10 +1,10 @@
-"""Which key is looked at when: deduplicating, one worker per key, first come first served, with delays and back-off.
+"""The work queue: deduplicated keys, one worker per key, first in first out, with delays and back-off.
 
-Keys that somebody waits for may go ahead of the others, but for every fourth that is taken: the others never starve.
+It does what client-go's workqueue does: kopf calls a handler once per watch event and never retries it. A key is
+absent, delayed, ready or running. A key that is added while it runs becomes ready again as soon as it is done, so no
+event is lost and no key is reconciled twice at the same time.
 
-kopf calls a handler once per watch event and never again (its event handlers are not retried), so coalescing, waiting
-and retrying are done here. A key is in one of four places: nowhere, delayed, ready, running. Marked while it runs, it
-becomes ready again as soon as it is done: no event is lost, and no key runs twice at a time.
+Keys with high priority go first, three in a row at most. The fourth is one of the others, so these never starve.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ class WorkQueue(Generic[K]):
     """A queue of keys for one event loop.
 
     Args:
-        clock: seconds, monotonic; that of the event loop unless a test wants another.
+        clock: seconds, monotonic: the event loop's time, or a test's.
         random: uniform in [0, 1), for the jitter of back-offs.
     """
 
     def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
         self._clock = clock
         self._random = random
-        self._ready: OrderedDict[K, float] = OrderedDict()  # key -> since when
-        self._high_priority: OrderedDict[K, float] = OrderedDict()  # the same, for those that go first
+        self._ready: OrderedDict[K, float] = OrderedDict()  # key -> time it became ready
+        self._high_priority: OrderedDict[K, float] = OrderedDict()  # the same, with high priority
         self._high_priority_in_a_row = 0
-        self._running: dict[K, float] = {}  # key -> since when
+        self._running: dict[K, float] = {}  # key -> start time
         self._added_while_running: set[K] = set()
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []  # may hold outdated entries; `_due` decides
@@ -51,11 +51,11 @@ class WorkQueue(Generic[K]):
         self._closed = False
 
     def add(self, key: K, *, high_priority: bool = False) -> None:
-        """Something happened to the key: it is ready now, whatever it was waiting for.
+        """Makes the key ready now, also if it is delayed.
 
         Args:
             key: the key.
-            high_priority: whether it goes before keys that are not. What waits already keeps its place.
+            high_priority: whether it goes before keys without. A key that is ready already keeps its place.
         """
         if key in self._running:
             self._added_while_running.add(key)
@@ -66,7 +66,7 @@ class WorkQueue(Generic[K]):
             self._wake_one()
 
     def add_after(self, key: K, delay: float) -> None:
-        """The key is ready after `delay` seconds; of several delays the earliest counts."""
+        """Makes the key ready after `delay` seconds. The earliest of several delays counts."""
         if self._is_ready(key):
             return
         due = self._clock() + delay
@@ -76,7 +76,7 @@ class WorkQueue(Generic[K]):
             self._arm_timer()
 
     def get_nowait(self) -> K | None:
-        """The key that has been ready longest, of those ahead first, now running; None when none is ready."""
+        """Takes the next key, which is running from now on; None if no key is ready."""
         self._promote()
         if self._high_priority and (not self._ready or self._high_priority_in_a_row < HIGH_PRIORITY_IN_A_ROW):
             self._high_priority_in_a_row += 1
@@ -91,7 +91,7 @@ class WorkQueue(Generic[K]):
         return key
 
     async def get(self) -> K:
-        """Waits for a key and takes it.
+        """Waits for a key and takes it, which is running from now on.
 
         Raises:
             QueueClosed: after `close`.
@@ -103,15 +103,15 @@ class WorkQueue(Generic[K]):
         raise QueueClosed
 
     def done(self, key: K, requeue_after: float | None = None) -> None:
-        """The key was handled: its back-off starts anew, and it is looked at again after `requeue_after` seconds."""
+        """The key was reconciled: resets its back-off, and requeues it after `requeue_after` seconds."""
         self._failures.pop(key, None)
         self._release(key, requeue_after)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
-        """The key could not be handled: again after a back-off that doubles each time.
+        """The reconcile failed: requeues the key after a back-off that doubles with each failure.
 
         Returns:
-            The seconds until then: 1 s to 5 min, up to half more by jitter, and not less than `at_least`.
+            The back-off in seconds: from 1 to 300, up to half longer by jitter, and at least `at_least`.
         """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
@@ -121,7 +121,7 @@ class WorkQueue(Generic[K]):
         return delay
 
     def close(self) -> None:
-        """No key is handed out any more."""
+        """Shuts the queue down: `get` raises QueueClosed from now on."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -134,7 +134,7 @@ class WorkQueue(Generic[K]):
         return len(self._ready) + len(self._high_priority) + len(self._running)
 
     def stuck_seconds(self) -> float:
-        """How long the queue has stood still: a key has been running, or ready with none taken, for so long."""
+        """Seconds without progress: the longest that a key has been running, or ready while no key was taken."""
         now = self._clock()
         longest = max((now - since for since in self._running.values()), default=0.0)
         for ready in (self._ready, self._high_priority):
@@ -174,7 +174,7 @@ class WorkQueue(Generic[K]):
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._wake_one()  # the wake-up was meant for somebody who can use it
+                self._wake_one()  # this waiter cannot use its wake-up: pass it to the next one
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
