@@ -32,7 +32,7 @@ class KubeProgressCluster:
     """`progress.ports.Cluster` over cache and API server.
 
     Args:
-        is_fed: whether a watch feeds the cache with what happens in a namespace.
+        is_watching: whether a watch feeds the cache for a namespace.
         clock: seconds, monotonic.
     """
 

@@ -17,9 +17,14 @@ from finetune_operator.api.status import FineTuneJobStatus, ProgressStatus
 
 
 def status_patch(version: str, known: FineTuneJobStatus, desired: FineTuneJobStatus) -> dict[str, Any] | None:
-    """The patch of the object that leads from the status of a version to the one wanted; None when they mean the same.
+    """The patch from the known status to the desired one; None if they are equal.
 
-    Lists are replaced whole, as a merge patch does. Fields that this version of the operator does not know stay.
+    A merge patch replaces whole lists. Fields that this version of the operator does not know stay.
+
+    Args:
+        version: resourceVersion of the object with the known status.
+        known: the status that the desired one was derived from.
+        desired: the status to write.
     """
     changes = _merge_diff(known.to_dict(), desired.to_dict())
     return {"metadata": {"resourceVersion": version}, "status": changes} if changes else None

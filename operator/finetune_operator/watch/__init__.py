@@ -1,1 +1,1 @@
-"""kopf, used as a watch and nothing else: its watches, the session that they read through, its settings."""
+"""kopf, used only for its watches: the handlers, the HTTP session that filters events, the settings."""

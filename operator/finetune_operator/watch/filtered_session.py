@@ -1,12 +1,12 @@
-"""The connection that kopf watches through: what is no news ends here, as a bookmark.
+"""The HTTP session that kopf lists and watches through. It drops events that bring nothing new.
 
-kopf takes half a millisecond of CPU for each object that it is given, for handlers that the operator does not have. An
-event without news costs a tenth of that here. In its place kopf gets a bookmark, as the API server sends them too: the
-version to go on from, and nothing to handle. The objects of kopf's lists that are known already are left out: after a
-start that is all of them (control/informer/resync.py).
+kopf spends half a millisecond of CPU on each object, for handlers that the operator does not have. To drop an event
+here costs a tenth of that. In place of dropped events kopf gets a bookmark, as the API server sends them too: it has
+the resourceVersion to continue from. Known objects are removed from kopf's lists. After a start these are all objects,
+because the resync has listed them (control/informer/resync.py).
 
-kopf takes a session of aiohttp from its login handler, and aiohttp takes a class of responses from its session; both
-are documented.
+kopf takes an aiohttp session from its login handler, and aiohttp takes a response class from its session. Both are
+documented.
 """
 
 import json
@@ -23,16 +23,16 @@ class EventFilter(Protocol):
     """See `control.informer.event_filter.EventFilter`."""
 
     def is_new(self, type_: str | None, raw: Any) -> bool:
-        """Whether an event, or an object of a list (None), has any."""
+        """Whether an event, or an object of a list (type None), must be handled."""
         ...
 
 
 EventFilterFor = Callable[[str], EventFilter | None]
-"""For a kind, by its plural, a fresh `EventFilter`; None when all of it is to go through."""
+"""Makes an `EventFilter` for a kind, by its plural; None to let everything through."""
 
 
 def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf.AiohttpSession:
-    """A session with kopf's own settings; what it reads goes through the sieve."""
+    """A session with kopf's own settings, whose lists and watches are filtered."""
 
     class Response(_Response):
         _event_filter_for = staticmethod(event_filter_for)
@@ -44,7 +44,7 @@ def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf
         expiration=info.expiration,
         aiohttp_session=aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-            # Unpacking a list takes longer than reading it from a server in the same cluster.
+            # To decompress a list takes longer than to read it from a server in the same cluster.
             headers={**info.as_http_headers(), "Accept-Encoding": "identity"},
             proxy=info.proxy_url,
             trust_env=info.trust_env,
@@ -54,19 +54,19 @@ def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf
 
 
 class _Response(aiohttp.ClientResponse):
-    """An answer of the API server."""
+    """A response of the API server."""
 
     _event_filter_for: EventFilterFor
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Called by aiohttp when the head has come; the body of a watch comes later."""
+        """Called by aiohttp when the headers are read; the body of a watch comes later."""
         await super().start(connection)
         if self.ok and "watch" in self.url.query and (event_filter := self._event_filter()) is not None:
             self.content = _FilteredContent(self.content, event_filter)  # type: ignore[assignment]
         return self
 
     async def json(self, **options: Any) -> Any:
-        """The parsed body; of a list without the objects that are known."""
+        """The parsed body; a list is without the known objects."""
         event_filter = self._event_filter() if self.ok else None
         if event_filter is None:
             return await super().json(**options)
@@ -80,10 +80,10 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _FilteredContent:
-    """The lines of a watch, of which those without news are left out.
+    """The lines of a watch, without events that bring nothing new.
 
     Args:
-        content: what aiohttp reads; all but `iter_chunked` is asked of it.
+        content: aiohttp's stream; everything but `iter_chunked` is delegated to it.
     """
 
     def __init__(self, content: aiohttp.StreamReader, event_filter: EventFilter) -> None:
@@ -94,7 +94,7 @@ class _FilteredContent:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Whole lines, as they come."""
+        """Whole lines, as they arrive."""
         rest = b""
         async for chunk in self._content.iter_chunked(size):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -111,13 +111,13 @@ class _FilteredContent:
             if version is None:
                 passed += line, b"\n"
             withheld = version
-        # Of the versions that were withheld only the last is one to go on from, and only if nothing came after it.
+        # Only the last dropped version is one to continue from, and only if no event that passed came after it.
         if withheld is not None:
             passed += _bookmark(withheld), b"\n"
         return b"".join(passed)
 
     def _known_version(self, line: bytes) -> str | None:
-        """The version of an event that has no news; None for one that kopf must have."""
+        """The resourceVersion of an event to drop; None for an event that kopf must get."""
         event = from_json(line, cache_strings="keys") if line else {}
         if event.get("type") not in ("ADDED", "MODIFIED", "DELETED"):
             return None

@@ -1,7 +1,7 @@
-"""How kopf is used: as a watch and nothing else.
+"""The settings of kopf, which is used only for its watches.
 
-Everything that kopf would store, post, scan or lead is off. What it keeps in annotations would be state that a
-`kubectl replace` wipes and a backup brings back; our state is the status and the children.
+Its storage, event posting, resource scanning and peering are off. State in annotations would be lost by
+`kubectl replace` and restored by a backup. The operator's state is the status and the children.
 """
 
 import random
@@ -15,7 +15,7 @@ from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 from finetune_operator.api import names
 
 FINALIZER = f"{names.GROUP}/unused"
-"""Never set: there is no handler that needs one. Under this name a stray one could be recognised as ours."""
+"""Never set, because no handler needs one. If one appears by mistake, its name shows that it is ours."""
 
 
 def kopf_settings(*, children: str) -> kopf.OperatorSettings:
@@ -25,7 +25,7 @@ def kopf_settings(*, children: str) -> kopf.OperatorSettings:
         children: label selector of the Jobs and pods that are ours.
     """
     settings = kopf.OperatorSettings()
-    # Of all Jobs and pods of the cluster only ours should reach the process: handler filters act after parsing.
+    # Only our Jobs and pods should reach the process: kopf's handler filters act after parsing.
     settings.watching.label_selectors["batch", "v1", "jobs"] = children
     settings.watching.label_selectors["", "v1", "pods"] = children
     settings.watching.connect_timeout = 10.0
@@ -33,12 +33,12 @@ def kopf_settings(*, children: str) -> kopf.OperatorSettings:
     settings.watching.chunk_size = 100  # an object may have 1.5 MB
     settings.networking.request_timeout = 30.0  # the default lets a hung request block an object for five minutes
     settings.networking.connect_timeout = 10.0
-    settings.networking.error_backoffs = Backoffs()  # when they end, kopf.operator() raises
+    settings.networking.error_backoffs = Backoffs()  # when a list of back-offs ends, kopf.operator() raises
     settings.queueing.idle_timeout = 1.0
-    # worker_limit stays unset: with one, each object holds its slot for the idle time.
+    # worker_limit stays unset: with a limit each object would keep its slot for the idle time.
     settings.posting.enabled = False
     settings.scanning.disabled = True  # needs no rights on namespaces and CRDs
-    settings.peering.standalone = True  # else an object named "default" turns peering on
+    settings.peering.standalone = True  # otherwise an object named "default" turns peering on
     settings.persistence.finalizer = FINALIZER
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
@@ -47,10 +47,10 @@ def kopf_settings(*, children: str) -> kopf.OperatorSettings:
 
 
 class NoMemories(ResourceMemories):
-    """Remembers no object: kopf would keep 9 KB for each it has seen, finished jobs and their pods included.
+    """Keeps no memory of objects: kopf would keep 9 KB for each object, finished jobs and their pods included.
 
-    What it remembers is for handlers that we do not have (changes, daemons, indexes). The class is private to kopf, its
-    place in `kopf.spawn_tasks(memories=…)` is not; kopf is pinned to the minor version.
+    The memories serve handlers that we do not have (changes, daemons, indexes). The class is private to kopf, but the
+    argument `kopf.spawn_tasks(memories=…)` is public. kopf is pinned to the minor version.
     """
 
     async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
@@ -60,7 +60,7 @@ class NoMemories(ResourceMemories):
 
 @dataclass(frozen=True)
 class Backoffs(Iterable[float]):
-    """Endless back-offs: 1 s doubling to 60 s, each up to half longer, so that replicas do not come back together."""
+    """Endless back-offs: 1 s doubling to 60 s, each up to half longer by jitter, so that replicas spread out."""
 
     first: float = 1.0
     longest: float = 60.0
@@ -74,7 +74,7 @@ class Backoffs(Iterable[float]):
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """Stores no last-handled configuration, and builds none: that alone is 40 % of kopf's CPU per event."""
+    """Stores and builds no last-handled configuration. Building it is 40 % of kopf's CPU time for an event."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Nothing."""

@@ -1,9 +1,9 @@
-"""kopf's handlers: each event is handed on, and nothing else.
+"""The watches: kopf's handlers, which only pass each event to the event handler.
 
-kopf runs on an event loop and a thread of its own. When `kopf.operator()` ends, for whatever reason, it cancels every
-task of its loop that is younger than itself (kopf 1.45, `run_tasks`), and it takes over the signals of the main thread;
-neither must happen to our workers and server. It ends by itself on watch errors that a Go client would retry (any code
-but 410, a 403 on a relist): then it is started again after a back-off, while the cache stays.
+kopf runs on its own event loop in its own thread. When `kopf.operator()` ends, it cancels every task of its loop that
+is younger than itself (kopf 1.45, `run_tasks`). It also takes over the signals of the main thread. Neither must happen
+to our workers and server. kopf ends on watch errors that client-go would retry (any code but 410, a 403 on a relist).
+Then it is started again after a back-off; the cache stays.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ class Watches:
     """The watches of all three kinds in one namespace, or in all.
 
     Args:
-        event_handler: where events go, on the event loop of `run`.
-        on_restart: called when kopf was started again: something may have been missed.
+        event_handler: receives the events, on the event loop of `run`.
+        on_restart: called before kopf starts again: events may have been missed.
         settings: makes kopf's settings for one run.
-        memories: makes what kopf remembers objects with, for one run; None leaves it to kopf.
-        backoffs: makes the pauses before new starts, in seconds.
-        event_filter_for: tells apart what is worth an event; asked by kopf's thread. Without it everything is.
-        namespace: the one that is watched; None for all.
+        memories: makes kopf's memories of objects for one run; None for kopf's own.
+        backoffs: makes the back-offs before restarts, in seconds.
+        event_filter_for: makes the filter for a kind; called on kopf's thread. By default nothing is filtered.
+        namespace: the namespace to watch; None for all.
         environment: decides where kopf finds its credentials.
     """
 
@@ -65,7 +65,7 @@ class Watches:
         self._environment = environment
 
     async def run(self) -> None:
-        """Watches until cancelled; kopf's thread ends a few seconds later."""
+        """Watches until cancelled. kopf's thread ends a few seconds later."""
         backoffs = self._backoffs()
         while True:
             started = time.monotonic()
@@ -74,12 +74,13 @@ class Watches:
                 backoffs = self._backoffs()
             delay = next(backoffs)
             context = {"namespace": next(iter(self._namespaces), "*")}
-            logger.warning("the watches ended: %s; again in %.0f s", error or "without an error", delay, extra=context)
+            reason = error or "without an error"
+            logger.warning("the watches ended: %s; restarting in %.0f s", reason, delay, extra=context)
             await asyncio.sleep(delay)
             self._on_restart()
 
     async def _run_kopf(self) -> BaseException | None:
-        """Runs kopf once, from its start to its end, and returns why it ended."""
+        """Runs kopf once and returns the error that ended it, if any."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
         kopf_loop = asyncio.new_event_loop()
@@ -92,7 +93,7 @@ class Watches:
             try:
                 with asyncio.Runner(loop_factory=lambda: kopf_loop) as runner:
                     runner.run(self._operate(loop, stop, report))
-            except BaseException as error:  # noqa: BLE001 (whatever it is, the watches have ended)
+            except BaseException as error:  # noqa: BLE001 (any error means that the watches have ended)
                 report(error)
             report(None)
 
@@ -105,10 +106,10 @@ class Watches:
     async def _operate(
         self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event, report: Callable[[BaseException | None], None]
     ) -> None:
-        """Runs kopf as `kopf.operator()` does, but reports its end when that begins.
+        """Runs kopf as `kopf.operator()` does, but reports the end as soon as the first task ends.
 
-        kopf's end may hang: a request that fails then asks for new credentials, and waits for ever for the task that
-        would bring them, which has ended already (seen with 1.45.2).
+        kopf's shutdown may hang: a request that fails then asks for new credentials, and waits for ever for a task that
+        has ended already (seen with 1.45.2).
         """
         tasks = await kopf.spawn_tasks(
             registry=self._registry(loop),
@@ -117,8 +118,8 @@ class Watches:
             namespaces=self._namespaces,
             clusterwide=not self._namespaces,
             standalone=True,
-            # A flag of this loop: for one of another thread kopf blocks a thread of the loop's executor, and a loop
-            # waits for its executor when it ends.
+            # The flag must belong to this loop. For a flag of another thread kopf blocks a thread of the loop's
+            # executor, and a loop waits for its executor when it ends.
             stop_flag=stop,
         )
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -126,7 +127,7 @@ class Watches:
         with contextlib.suppress(Exception):  # it has been reported
             async with asyncio.timeout(_ENDING_SECONDS):
                 await kopf.run_tasks(tasks)
-        # TLS connections that kopf has closed need the loop a little longer; without it their sockets leak.
+        # TLS connections that kopf has closed need the loop a little longer, or their sockets leak.
         await asyncio.sleep(_CLOSING_SECONDS)
 
     def _registry(self, loop: asyncio.AbstractEventLoop) -> kopf.OperatorRegistry:
@@ -141,7 +142,7 @@ class Watches:
             info = kopf.login_with_service_account(**kwargs) if in_pod else kopf.login_with_kubeconfig(**kwargs)
             if info is None:
                 return None
-            # The same credentials are the same session, by which kopf knows that they were refused already.
+            # One session per credentials: by the session kopf knows that these credentials were refused already.
             if info not in logins:
                 logins.clear()
                 logins[info] = session(info, self._event_filter_for)
@@ -163,9 +164,9 @@ class Watches:
 
 
 class _Bridge:
-    """From kopf's thread to the loop of the event handler, in order. One wake-up serves all events that have gathered.
+    """Passes events from kopf's thread to the event handler's loop, in order. One wake-up serves all waiting events.
 
-    A wake-up is a byte through a socket and a change of thread; one for each event would cost more than the event.
+    A wake-up sends a byte through a socket and switches threads. One for each event would cost more than the event.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -181,7 +182,7 @@ class _Bridge:
             _call(self._loop, self._receive)
 
     def _receive(self) -> None:
-        self._awake = False  # before the first is taken: what comes from now on wakes again
+        self._awake = False  # before the first event is taken: events from now on wake the loop again
         while self._events:
             deliver, event = self._events.popleft()
             deliver(event["type"], event["object"])
@@ -195,7 +196,7 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arg
     try:
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
-        logger.debug("an event came after the end")
+        logger.debug("an event arrived after the loop had ended")
 
 
 def _set(future: "asyncio.Future[BaseException | None]", value: BaseException | None) -> None:

@@ -1,5 +1,5 @@
-"""What is known of the cluster: a cache that watches and lists feed.
+"""Informers: lists and watches that feed a cache of the cluster.
 
-`event_filter` drops what is not new before kopf handles it, `event_handler` puts the rest into the `cache` and adds its
-key to the work queue, and `resync` lists everything now and then, since watches lose deletions.
+`event_filter` drops events that bring nothing new before kopf handles them. `event_handler` puts the others into the
+`cache` and enqueues their keys. `resync` lists everything periodically, because watches lose deletions.
 """

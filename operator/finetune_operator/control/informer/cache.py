@@ -1,8 +1,8 @@
-"""What the watches have shown: records of FineTuneJobs, and views of their Jobs and pods by owner.
+"""The cache: records of FineTuneJobs, and views of their Jobs and pods by owner.
 
-Decisions start from here and are confirmed live before they act (`live`), so being late is allowed; being wrong for
-ever is not. Versions of one object are ordered by resourceVersion, so an answer to our own write and an older watch
-event may arrive in any order. Deletions that a watch lost go with `prune`.
+A decision is made from the cache and confirmed by a live read (`live_reader`) before it acts, so the cache may be
+stale for a while, but not for ever. Versions of one object are ordered by resourceVersion, so the answer to our own
+write and an older watch event may arrive in any order. The `prune` methods remove objects whose deletion a watch lost.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -29,7 +29,7 @@ class Cache:
         self._jobs: dict[Key, FineTuneJobRecord] = {}
         self._keys: dict[str, Key] = {}  # by UID of the FineTuneJob
         self._children: dict[Owner, _Children] = {}
-        self._incomplete: set[Owner] = set()  # their children were not kept
+        self._incomplete: set[Owner] = set()  # owners whose children are not kept
 
     def finetunejob(self, key: Key) -> FineTuneJobRecord | None:
         """The FineTuneJob of that name."""
@@ -45,10 +45,10 @@ class Cache:
         return iter(self._jobs.values())
 
     def observed(self, owner: Owner) -> Observed | None:
-        """The children of a FineTuneJob, or None when they were not kept and must be read.
+        """The children of a FineTuneJob, or None if they are not kept and must be read.
 
-        Only what the job really owns counts: a Job by its controller reference, a pod by its Job, both in the job's
-        namespace. Labels alone could be written by anybody who may create pods.
+        Owner references decide, not labels: anybody who may create pods can write labels. A Job counts by its
+        controller reference, a pod by its Job, and both must be in the namespace of the FineTuneJob.
         """
         if owner in self._incomplete:
             return None
@@ -60,20 +60,20 @@ class Cache:
         )
 
     def has_children(self, owner: Owner) -> bool:
-        """Whether any child of that FineTuneJob is known."""
+        """Whether a FineTuneJob has a known child, or its children are not kept."""
         children = self._children.get(owner)
         return owner in self._incomplete or (children is not None and bool(children.jobs or children.pods))
 
     def holds_finetunejob(self, uid: str, version: str) -> bool:
-        """Whether a FineTuneJob is known in that version or a later one. Any thread may ask: see `holds_child`."""
+        """Whether the cache has a FineTuneJob in that version or a later one. Thread-safe, as `holds_child` is."""
         record = self.finetunejob_by_uid(uid)
         return record is not None and record.uid == uid and _at_least(record.resource_version, version)
 
     def holds_child(self, owner: Owner, uid: str, version: str) -> bool:
-        """Whether a Job or pod of a FineTuneJob is known in that version or a later one.
+        """Whether the cache has a Job or pod of a FineTuneJob in that version or a later one.
 
-        Any thread may ask. It looks up single entries of dicts, each of them in one step of the interpreter, and an
-        object's version only grows: what it says stays true.
+        Thread-safe: it reads single dict entries, which the interpreter does atomically, and an object's version only
+        grows, so a True stays true.
         """
         children = self._children.get(owner)
         if children is None:
@@ -82,10 +82,10 @@ class Cache:
         return entry is not None and _at_least(entry[0], version)
 
     def put_finetunejob(self, record: FineTuneJobRecord) -> bool:
-        """Takes in a version of a FineTuneJob.
+        """Puts a version of a FineTuneJob into the cache.
 
         Returns:
-            Whether it is news (see `FineTuneJobRecord.differs_from`).
+            Whether it must be reconciled (see `FineTuneJobRecord.differs_from`).
         """
         earlier = self._jobs.get(record.key)
         if earlier is not None:
@@ -93,21 +93,21 @@ class Cache:
                 return False
             if earlier.uid != record.uid:
                 if _older(record.resource_version, earlier.resource_version):
-                    return False  # the last word about an object whose name another one has now
+                    return False  # a late event of a deleted object, whose name another one has now
                 self._forget(earlier)
         self._jobs[record.key] = record
         self._keys[record.uid] = record.key
         if record.settled:
-            # Nobody will ask for them; should the job come back to life, they are read.
+            # They are not needed. If the FineTuneJob becomes active again, they are read live.
             self._children.pop(record.owner, None)
             self._incomplete.add(record.owner)
         return record.differs_from(earlier)
 
     def remove_finetunejob(self, key: Key, uid: str) -> bool:
-        """Takes out a FineTuneJob.
+        """Removes a FineTuneJob.
 
         Returns:
-            Whether it was there.
+            Whether it was in the cache.
         """
         record = self._jobs.get(key)
         if record is None or record.uid != uid:
@@ -117,10 +117,10 @@ class Cache:
         return True
 
     def put_child(self, owner: Owner, version: str, view: JobView | PodView) -> bool:
-        """Takes in a version of a child of that FineTuneJob.
+        """Puts a version of a child of that FineTuneJob into the cache.
 
         Returns:
-            Whether anything in the view changed.
+            Whether the view changed.
         """
         if owner in self._incomplete:
             return False
@@ -130,10 +130,10 @@ class Cache:
         return _put(children.pods, version, view)
 
     def remove_child(self, owner: Owner, uid: str) -> bool:
-        """Takes out a child.
+        """Removes a child.
 
         Returns:
-            Whether it was there.
+            Whether it was in the cache.
         """
         children = self._children.get(owner)
         if children is None:
@@ -144,29 +144,29 @@ class Cache:
         return removed
 
     def keep_children(self, owner: Owner) -> None:
-        """The children of a FineTuneJob that came back to life are about to be put; they count from now on."""
+        """Keeps the children of a FineTuneJob that is active again; the caller puts them next."""
         self._incomplete.discard(owner)
 
     def keeps_children(self, owner: Owner) -> bool:
-        """Whether children of that FineTuneJob are kept, as they are not for a settled one. Any thread may ask."""
+        """Whether the children of that FineTuneJob are kept; those of a settled one are not. Thread-safe."""
         return owner not in self._incomplete
 
     def key_of(self, owner: Owner) -> Key | None:
-        """Name of the FineTuneJob with that UID, if it is in that namespace."""
+        """Key of the FineTuneJob with that UID, if it is in that namespace."""
         namespace, uid = owner
         key = self._keys.get(uid)
         return key if key is not None and key[0] == namespace else None
 
     def prune_finetunejobs(self, seen: Collection[str], version: str, namespace: str | None) -> list[Key]:
-        """Takes out FineTuneJobs that a list of a namespace (None: of all) did not show.
+        """Removes FineTuneJobs that are not in a list.
 
         Args:
-            seen: UIDs that the list showed.
-            version: resourceVersion of the list; what is newer than it stays.
-            namespace: the namespace that was listed.
+            seen: UIDs in the list.
+            version: resourceVersion of the list; newer objects stay.
+            namespace: the namespace that was listed; None for all.
 
         Returns:
-            The names of those taken out.
+            The keys of the removed FineTuneJobs.
         """
         gone = [
             record
@@ -188,10 +188,10 @@ class Cache:
         *,
         owner: Owner | None = None,
     ) -> set[Owner]:
-        """The same for Jobs or pods; of one FineTuneJob only, if `owner` is given.
+        """Removes Jobs or pods that are not in a list; of one FineTuneJob only, if `owner` is given.
 
         Returns:
-            The FineTuneJobs that lost a child.
+            The owners of the removed children.
         """
         owners = list(self._children) if owner is None else [owner]
         gone = [
@@ -221,7 +221,7 @@ class Cache:
 def own_children(owner: Owner, jobs: Iterable[JobView], pods: Iterable[PodView]) -> Observed:
     """The Jobs that a FineTuneJob controls, and the pods that those Jobs control, all in its namespace.
 
-    A reference to an owner in another namespace is void to Kubernetes, and anybody can write one.
+    Kubernetes ignores an owner reference to another namespace, and anybody can write one.
     """
     namespace, uid = owner
     own_jobs = tuple(job for job in jobs if (job.namespace, job.owner_uid) == (namespace, uid))
@@ -245,5 +245,5 @@ def _at_least(version: str, other: str) -> bool:
 
 
 def _older(version: str, other: str) -> bool:
-    """Whether `version` is certainly older than `other`; Kubernetes orders them as numbers."""
+    """Whether `version` is certainly older than `other`. Kubernetes orders resourceVersions as numbers."""
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)

@@ -1,7 +1,7 @@
-"""Whether what a watch or a list says is anything that the cache does not know.
+"""The event filter: drops events of watches and objects of lists that bring nothing new to the cache.
 
-Of the eleven events of a job's life eight are none: echoes of our own writes, whose answers the cache had before; a
-Job's counters, which no view has; children of a job that has ended, which are not kept.
+A FineTuneJob has about eleven events, and eight of them bring nothing new: our own writes, whose answers are in the
+cache already; a Job's counters, which no view has; children of a finished job, which are not kept.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,20 +19,20 @@ _VIEWS: dict[str, Callable[[Mapping[str, Any]], JobView | PodView | None]] = {
     PODS.plural: pod_view,
 }
 WATCHED = frozenset({FINETUNEJOBS.plural, *_VIEWS})
-"""The kinds that are asked about, by their plurals."""
+"""Plurals of the kinds that are filtered."""
 
 
 class EventFilter:
-    """What one list or one connection of a watch has said of one kind.
+    """The filter for one kind in one list or one watch connection.
 
-    It remembers the views that came by. A connection has each version of each object, in order, so a view that is the
-    same as the one before is no news; the next connection may begin elsewhere, and needs another `EventFilter`.
+    It keeps a hash of the last view of each object. One connection delivers every version of an object in order, so a
+    view that equals the last one brings nothing new. The next connection may start elsewhere, so it needs a new filter.
 
-    It may be asked by another thread than the cache's: it looks up single entries, whose versions only grow. What the
-    cache takes in meanwhile makes it say too much, which costs a little time, and never too little.
+    It may run on another thread than the cache: it reads single entries, whose versions only grow. If the cache changes
+    at the same time, the filter may let one event too many through, and never one too few.
 
     Args:
-        cache: what is known.
+        cache: the cache that the events would update.
         plural: the kind, one of `WATCHED`.
     """
 
@@ -42,10 +42,10 @@ class EventFilter:
         self._seen: dict[str, int] = {}  # hash of the last view, by UID
 
     def is_new(self, type_: str | None, raw: Mapping[str, Any]) -> bool:
-        """Whether an event has any.
+        """Whether an event must be handled.
 
         Args:
-            type_: the event's type; None for an object of a list.
+            type_: type of the event; None for an object of a list.
             raw: the object.
         """
         metadata: Mapping[str, Any] = raw["metadata"]

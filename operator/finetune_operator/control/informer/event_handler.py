@@ -1,7 +1,7 @@
-"""From watch events to marks: takes in what changed, and marks the job if it is news to it.
+"""The event handler: updates the cache from watch events, and enqueues the FineTuneJob if the event matters to it.
 
-Most events are none: the echo of our own write, a pod's condition that no view has, a progress record. Dropping them
-here is what keeps a job's whole life at a handful of looks.
+Most events do not: our own writes, pod conditions that no view has, progress records. Without them a FineTuneJob needs
+only a handful of reconciles in its life.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _ViewOf = Callable[[Mapping[str, Any]], JobView | PodView | None]
 
 
 class EventHandler:
-    """Where watches and lists deliver."""
+    """Receives the events of watches and the objects of lists."""
 
     def __init__(self, cache: Cache, queue: WorkQueue[Key]) -> None:
         self._cache = cache
@@ -34,7 +34,7 @@ class EventHandler:
             return
         record = finetunejob_record(raw)
         if self._cache.put_finetunejob(record) and not record.settled:
-            # A job that has no child yet: its user waits for that.
+            # High priority before the first attempt: a user waits for the first pod.
             self._queue.add(record.key, high_priority=record.attempt == 0)
 
     def job(self, type_: str | None, raw: Mapping[str, Any]) -> None:

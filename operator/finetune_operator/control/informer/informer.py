@@ -1,6 +1,6 @@
-"""What keeps the cache true: for each served namespace, or for the whole cluster, a list and then a watch.
+"""The informer: lists, then watches, one namespace or the whole cluster, and so keeps the cache up to date.
 
-Each namespace has an informer of its own. One that is deleted, or for which a right is missing, fails and heals alone.
+Each served namespace has its own informer. If a namespace is deleted or a right is missing there, the others go on.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ class Informer:
     """Lists and watches one namespace, or all.
 
     Args:
-        resync: its lists.
-        watch: delivers its events until it is cancelled.
+        resync: lists the namespace.
+        watch: delivers events until it is cancelled.
     """
 
     def __init__(self, resync: Resync, watch: Callable[[], Awaitable[None]]) -> None:
@@ -25,12 +25,12 @@ class Informer:
         """Whether a watch feeds the cache now."""
 
     async def run(self, listed: asyncio.Event) -> None:
-        """Runs until cancelled; sets `listed` when this informer's FineTuneJobs are known."""
+        """Runs until cancelled. Sets `listed` when this informer's FineTuneJobs are in the cache."""
         synced = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.resync.run(listed, synced))
-                await synced.wait()  # kopf would list the children at the same time
+                await synced.wait()  # otherwise kopf would list the children at the same time
                 self.is_watching = True
                 await self._watch()
         finally:
@@ -48,22 +48,22 @@ class Informers:
         return iter(self._by_namespace.values())
 
     def has_synced(self, record: FineTuneJobRecord) -> bool:
-        """Whether enough is known to reconcile a FineTuneJob."""
+        """Whether the cache knows enough to reconcile a FineTuneJob."""
         informer = self._of(record.namespace)
         return informer is not None and informer.resync.has_synced(record)
 
     def is_watching(self, namespace: str) -> bool:
-        """Whether a watch feeds the cache with what happens in a namespace."""
+        """Whether a watch feeds the cache for a namespace."""
         informer = self._of(namespace)
         return informer is not None and informer.is_watching
 
     def last_success(self) -> float | None:
-        """When a list of everything last succeeded in any namespace; None if none did."""
+        """When a resync last succeeded in any namespace; None if none has."""
         times = (informer.resync.last_success for informer in self)
         return max((time for time in times if time is not None), default=None)
 
     def failing(self) -> dict[str, str]:
-        """The namespaces that cannot be listed now, and why; `*` stands for the whole cluster."""
+        """The namespaces that cannot be listed now, each with its error; `*` stands for the whole cluster."""
         errors = ((informer.resync.namespace or "*", informer.resync.error) for informer in self)
         return {namespace: error for namespace, error in errors if error is not None}
 

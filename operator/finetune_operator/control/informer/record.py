@@ -1,7 +1,7 @@
-"""A FineTuneJob as the cache keeps it: what decides whether to look, and the rest as compact JSON.
+"""A FineTuneJob in the cache: fields that decide whether to reconcile it, and the rest as compact JSON.
 
-Ten thousand finished jobs are the normal state of an old cluster. Of those only the identity stays; the spec and status
-of the others are bytes, a quarter of what dicts take, and are parsed when a worker looks.
+An old cluster may have ten thousand finished jobs. Of these only the identity is kept. The spec and status of the
+others are bytes, a quarter of the size of dicts, and are parsed when a worker reconciles them.
 """
 
 import json
@@ -24,12 +24,12 @@ class FineTuneJobRecord:
     """One FineTuneJob.
 
     Attributes:
-        ignored: another controller manages it, or it is being deleted: nothing is done about it.
+        ignored: another controller manages it, or it is being deleted.
         finished: the status says that the run of this generation and runToken has ended.
-        keeps_children: whether its children stay for good once it is finished (no retention time).
+        keeps_children: whether its children stay after it is finished (no ttlSecondsAfterFinished).
         attempt: status.attempt.
-        spec, status, progress: JSON; status without progress. Empty when the job is settled.
-        oversize: bytes of a spec that is too large to be kept; 0 for all others.
+        spec, status, progress: JSON; status is without progress. Empty when the record is settled.
+        oversize: size in bytes of a spec that is too large to be kept; otherwise 0.
     """
 
     namespace: str
@@ -59,26 +59,26 @@ class FineTuneJobRecord:
 
     @property
     def run_token(self) -> str | None:
-        """spec.runToken, also of a spec that is refused; not to be asked of a settled one."""
+        """spec.runToken, also of an invalid spec. A settled record does not have it."""
         token = json.loads(self.spec).get("runToken")
         return token if isinstance(token, str) else None
 
     @property
     def settled(self) -> bool:
-        """Whether nothing but a change of the object itself can make work: there is no need to look."""
+        """Whether only a change of the object itself can make a reconcile necessary."""
         return self.ignored or (self.finished and self.keeps_children)
 
     @property
     def between_attempts(self) -> bool:
-        """Whether the newest attempt is over: a pod of it that is still going speaks of the past."""
+        """Whether the newest attempt has ended. A report from a pod of it that still runs is out of date."""
         attempts = json.loads(self.status or b"{}").get("attempts") or [{}]
         return "endTime" in attempts[-1]
 
     def finetunejob(self) -> FineTuneJob:
-        """The parsed object; not to be asked of a settled one.
+        """The parsed object. A settled record does not have it.
 
         Raises:
-            SpecError: the spec is none that this version understands.
+            SpecError: the spec is not valid for this version.
         """
         if self.oversize:
             raise too_large(self.oversize)
@@ -88,7 +88,7 @@ class FineTuneJobRecord:
             uid=self.uid,
             generation=self.generation,
             creation_time=datetime.fromisoformat(self.created),
-            deleting=False,  # else it is ignored
+            deleting=False,  # otherwise it is ignored
             spec=_parsed(self.spec),
             status=FineTuneJobStatus.model_validate(self.raw_status()),
         )
@@ -101,16 +101,16 @@ class FineTuneJobRecord:
         return status
 
     def differs_from(self, earlier: "FineTuneJobRecord | None") -> bool:
-        """Whether this is news: anything but progress and bookkeeping changed.
+        """Whether the change needs a reconcile: anything but progress and metadata has changed.
 
-        A progress record alone asks for no look: what depends on its time (a stall) is looked at by time.
+        A progress record alone needs none. The deadline that depends on it (a stall) requeues the key by time.
         """
         return earlier is None or any(getattr(self, name) != getattr(earlier, name) for name in _COMPARED_FIELDS)
 
 
 @lru_cache(maxsize=256)
 def _parsed(spec: bytes) -> FineTuneJobSpec:
-    """A job is looked at several times within seconds, and its spec hardly ever changes."""
+    """Cached: a job is reconciled several times within seconds, and its spec hardly ever changes."""
     return parse_spec(spec)
 
 

@@ -1,9 +1,9 @@
-"""Lists everything now and then, because watches lose things.
+"""The periodic resync: lists everything, because watches lose deletions.
 
-kopf replays a list when its watch is too old (410), but says nothing of what vanished meanwhile; a restart of the watch
-has the same gap. So every few minutes all three kinds are listed, what is no more leaves the cache, and every job that
-has not ended is looked at. The first run fills the cache: FineTuneJobs first, and those that never had a child are
-served from then on, while the children of thousands of others are still being listed.
+kopf lists again when its watch is too old (410 Gone), but does not report objects that were deleted in between. A
+restart of the watch has the same gap. So every few minutes all three kinds are listed, deleted objects are removed from
+the cache, and every job that has not finished is enqueued. The first run fills the cache. It lists FineTuneJobs first:
+those without an attempt are reconciled from then on, while the children of the others are still being listed.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ _FIRST_RETRY_SECONDS = 1.0
 
 
 class Resync:
-    """The periodic list of one namespace, or of all.
+    """Lists one namespace, or all, periodically.
 
     Args:
-        namespace: the one that is listed; None for all.
+        namespace: the namespace to list; None for all.
         period: seconds between two runs.
         clock: seconds, monotonic.
     """
@@ -60,20 +60,20 @@ class Resync:
         self._requested = asyncio.Event()
         self._children_listed = False
         self.last_success: float | None = None
-        """When the last run ended well, by `clock`."""
+        """When the last run succeeded, by `clock`; None if none has."""
         self.error: str | None = None
-        """Why the last run failed; None when it did not."""
+        """Why the last run failed; None if it succeeded."""
 
     def has_synced(self, record: FineTuneJobRecord) -> bool:
-        """Whether enough is known for a look at a job: of one that has had children, what they are now.
+        """Whether a FineTuneJob can be reconciled: its children have been listed, or it never had any.
 
-        A job that is refused now is marked when it may.
+        A FineTuneJob that cannot be reconciled yet is enqueued when the children have been listed.
         """
         return self._children_listed or record.attempt == 0
 
     async def run(self, listed: asyncio.Event, synced: asyncio.Event) -> None:
-        """Runs for ever; sets `listed` when FineTuneJobs are known, and `synced` when their children are too."""
-        self._children_listed = False  # since this replica last led much may have happened
+        """Runs until cancelled. Sets `listed` when FineTuneJobs are listed, `synced` when their children are too."""
+        self._children_listed = False  # the cache is stale since this replica was last the leader
         retry = _FIRST_RETRY_SECONDS
         while True:
             self._requested.clear()
@@ -82,7 +82,7 @@ class Resync:
             except KubeError as error:
                 self.error = error.message
                 context = {"namespace": self.namespace or "*"}
-                logger.warning("resync failed: %s; again in %.0f s", error.message, retry, extra=context)
+                logger.warning("resync failed: %s; retrying in %.0f s", error.message, retry, extra=context)
                 await asyncio.sleep(retry)
                 retry = min(self._period, 2 * retry)
                 continue
@@ -93,22 +93,22 @@ class Resync:
                     await self._requested.wait()
 
     def request(self) -> None:
-        """Asks for a run now: something may have been missed."""
+        """Requests a run now: events may have been missed."""
         self._requested.set()
 
     async def once(self, listed: asyncio.Event | None = None) -> None:
-        """Lists, prunes and marks.
+        """Lists all kinds, prunes the cache and enqueues every FineTuneJob that is not settled.
 
         Args:
             listed: set when FineTuneJobs have been listed.
 
         Raises:
-            KubeError: a list failed; what was read so far counts.
+            KubeError: a list failed; objects that were read before are in the cache.
         """
         await self._list_finetunejobs()
         if listed is not None:
             listed.set()
-        # After FineTuneJobs: of those that have ended, no children are kept.
+        # After FineTuneJobs, because the children of settled ones are not kept.
         await self._list_children(JOBS, JobView, self._event_handler.job)
         await self._list_children(PODS, PodView, self._event_handler.pod)
         self._children_listed = True
@@ -121,7 +121,7 @@ class Resync:
     async def _list_finetunejobs(self) -> None:
         seen, version = await self._list(FINETUNEJOBS, self._event_handler.finetunejob, "")
         for key in self._cache.prune_finetunejobs(seen, version, self.namespace):
-            logger.info("a lost deletion was noticed", extra={"job": "/".join(key)})
+            logger.info("removed from the cache: its deletion event was lost", extra={"job": "/".join(key)})
 
     async def _list_children(
         self,
