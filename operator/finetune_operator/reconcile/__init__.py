@@ -1,4 +1,4 @@
 """Pure policy: (job, observed, configuration, now) -> Plan. No I/O, no clock, no environment.
 
-`reconcile.reconcile` is the page to read first; each policy it calls is a file of its own.
+Read `reconcile.reconcile` first. Each policy that it calls is a module of its own.
 """

@@ -1,8 +1,8 @@
 """Names of environment variables and annotations that a job may add to its pods.
 
-A list of what is allowed, not of what is dangerous: a library that is told of a file by a variable runs code
-(OPENSSL_CONF, GCONV_PATH, NCCL_NET_PLUGIN), and an annotation can turn a sandbox off or a mesh on. Nobody knows all of
-them. The administrator can widen both lists.
+An allow-list, because nobody knows all dangerous names. A variable can name a file whose code a library runs
+(OPENSSL_CONF, GCONV_PATH, NCCL_NET_PLUGIN), and an annotation can turn a sandbox off or a mesh on. The administrator
+can extend both lists.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """Names that are allowed; one that ends in `*` stands for all that begin so.
+    """Names that are allowed. A name that ends in `*` allows every name with that prefix.
 
     Attributes:
         patterns: the names.
@@ -24,7 +24,7 @@ class AllowList:
         return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in self.patterns)
 
     def plus(self, more: Iterable[str]) -> "AllowList":
-        """The list with what an administrator adds."""
+        """The list with the administrator's additions."""
         return AllowList((*self.patterns, *more))
 
 
@@ -35,16 +35,16 @@ NCCL_DMABUF_ENABLE NCCL_IB_* NCCL_MAX_* NCCL_MIN_* NCCL_NET NCCL_NET_GDR_* NCCL_
 NCCL_NVLS_ENABLE NCCL_P2P_* NCCL_PROTO NCCL_SHM_DISABLE NCCL_SOCKET_* NCCL_TIMEOUT GLOO_SOCKET_IFNAME
 TORCH_NCCL_ASYNC_ERROR_HANDLING TORCH_NCCL_BLOCKING_WAIT FI_EFA_* FI_PROVIDER
 """
-"""NCCL's, gloo's and libfabric's settings, but for those that name a file or a plugin."""
+"""Settings of NCCL, gloo and libfabric, except those that name a file or a plugin."""
 _TORCH = (
     "CUDA_LAUNCH_BLOCKING PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF TORCH_DISTRIBUTED_DEBUG TOKENIZERS_PARALLELISM"
 )
 _LOCALE = "TZ LANG LC_ALL"
 
 ENVIRONMENT = AllowList(tuple(f"{_PROXIES} {_COMMUNICATION} {_TORCH} {_LOCALE}".split()))
-"""Variables that a job may set where the administrator says nothing."""
+"""Variables that a job may set by default."""
 
 ANNOTATIONS = AllowList(
     ("cluster-autoscaler.kubernetes.io/safe-to-evict", "karpenter.sh/do-not-disrupt", "prometheus.io/*")
 )
-"""Annotations that a job may set where the administrator says nothing."""
+"""Annotations that a job may set by default."""

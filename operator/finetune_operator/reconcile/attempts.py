@@ -1,4 +1,4 @@
-"""The book of attempts: which one runs, how each ended. Numbers only grow, over reruns too, so names never repeat."""
+"""The list of attempts: which one runs, and how each ended. Numbers only grow, over runs too, so names never repeat."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from finetune_trainer.contract.text import MAX_MESSAGE
 
 
 def current(builder: PlanBuilder) -> Attempt | None:
-    """The attempt that runs, or None before the first and between two."""
+    """The attempt that runs; None before the first and between two."""
     attempts = builder.status.attempts
     if not attempts or attempts[-1].end_time is not None or attempts[-1].number != builder.status.attempt:
         return None
@@ -36,14 +36,14 @@ def start(builder: PlanBuilder) -> Attempt:
 
 
 def end(builder: PlanBuilder, failure: Failed) -> None:
-    """Books how the current attempt failed; does nothing when none runs."""
+    """Records how the current attempt failed. Does nothing if none runs."""
     counted = FAILURES[failure.reason].policy is not Policy.RETRY_UNCOUNTED
     if _close(builder, str(failure.reason), failure.message, failure.exit_code, counted=counted):
         builder.update(counted_failures=builder.status.counted_failures + counted)
 
 
 def succeed(builder: PlanBuilder, reason: str) -> None:
-    """Books that the current attempt was the one."""
+    """Records that the current attempt has succeeded."""
     _close(builder, reason, "", 0, counted=False)
 
 
@@ -68,12 +68,12 @@ def _close(builder: PlanBuilder, reason: str, message: str, exit_code: int | Non
 
 
 def needs_preflight(builder: PlanBuilder) -> bool:
-    """Whether this run still has to pass its checks."""
+    """Whether this run still has to pass preflight."""
     return builder.finetunejob.spec.preflight.enabled and not builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
 
 
 def _gpu_seconds(builder: PlanBuilder, attempt: int) -> int:
-    """GPUs times seconds between each training container's start and end, as the kubelet saw them."""
+    """GPUs times the seconds between start and end of each training container, by the kubelet's times."""
     seconds = 0.0
     child = builder.child(names.TRAIN_ROLE, attempt)
     for pod in builder.observed.pods_of(child) if child is not None else ():

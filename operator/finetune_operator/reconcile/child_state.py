@@ -1,7 +1,7 @@
-"""The state of one attempt, from its Job and pods: waiting, running, passed, or ended with a reason.
+"""The state of one child Job and its pods: waiting, running, succeeded, or failed with a reason.
 
-Success is read from the pod, which says it first. Failure is read from the Job, because the Job replaces a pod that
-was disrupted (podFailurePolicy); the reason is then read from the pod's termination message, exit code and state.
+Success is read from the pod, which has it first. Failure is read from the Job, because the Job replaces a disrupted pod
+(podFailurePolicy). The reason is then read from the pod's termination message, exit code and status.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 
 LOST_AFTER = timedelta(seconds=30)
-"""A deleted pod that still exists this long after its grace period is on a node that does not answer."""
+"""How long after its grace period a deleted pod may still exist before its node counts as unreachable."""
 
 NO_POD_AFTER = timedelta(seconds=30)
 """How long a Job may lack a pod before `PodNotCreated` is reported."""
@@ -32,7 +32,7 @@ _QUIET_WAITING = {"", "ContainerCreating", "PodInitializing"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """No container runs yet. `reason` is empty while nothing is wrong."""
+    """No container runs yet. `reason` is empty if nothing is wrong."""
 
     reason: str
     message: str
@@ -49,11 +49,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """The container ended well.
+    """The container exited with code 0.
 
     Attributes:
-        termination: its report; None when there is none that can be read.
-        pod_gone: the report went with its pod, as against a container that made none.
+        termination: its termination message; None if there is none, or if it cannot be read.
+        pod_gone: whether the message is missing because the pod was deleted.
     """
 
     termination: Termination | None
@@ -62,7 +62,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt is over without success."""
+    """The attempt has failed."""
 
     reason: FailureReason
     message: str
@@ -72,14 +72,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitingJob:
-    """The container has failed, and its Job has not decided yet: it may replace the pod."""
+    """The container has failed, and the Job controller has not decided yet whether to replace the pod."""
 
 
 ChildState = Waiting | Running | AwaitingJob | Succeeded | Failed
 
 
 def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> ChildState:
-    """The verdict on one child Job and its pods, oldest first."""
+    """The state of one child Job and its pods, oldest first."""
     for pod in reversed(pods):
         if pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0:
             return Succeeded(termination=Termination.read(pod.terminated.message))
@@ -89,7 +89,7 @@ def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Child
         return _failed(job, pods)
     for pod in pods:
         if pod.reason == "Evicted" and "ephemeral" in pod.message:
-            # The Job would make a new pod for this disruption, which would fill the same disk again.
+            # The Job would replace the pod after this disruption, and the new pod would fill the same disk again.
             return Failed(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live and job.suspended:
@@ -119,31 +119,31 @@ def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Child
 
 
 def _kept_by_sidecars(job: JobView, pods: tuple[PodView, ...]) -> bool:
-    """Whether every pod's own container has ended, and only injected ones keep the Job from saying so."""
+    """Whether every pod's own container has ended, and only injected sidecars keep the Job from ending."""
     newest = _newest(list(pods))
     ended = len(newest) == job.size and all(pod.terminated is not None for pod in newest)
     return ended and any(pod.kept_by_sidecar for pod in newest)
 
 
 def _newest(pods: list[PodView]) -> list[PodView]:
-    """The newest pod of each number, in the order of numbers: a Job may have replaced one that was disrupted."""
+    """The newest pod of each completion index, in their order: a Job may have replaced a disrupted pod."""
     by_index = {pod.index or 0: pod for pod in pods}
     return [by_index[index] for index in sorted(by_index)]
 
 
 def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
-    """When a pod that is being deleted counts as lost; None when none is."""
+    """When a pod that is being deleted counts as lost; None if no pod is being deleted."""
     times = [pod.deletion_time + LOST_AFTER for pod in pods if pod.deletion_time is not None and not pod.terminated]
     return min(times, default=None)
 
 
 def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None:
-    """When missing pods are reported as `PodNotCreated`; None when all have been created."""
+    """When missing pods are reported as `PodNotCreated`; None if all have been created."""
     return job.created + NO_POD_AFTER if _created(pods) < job.size else None
 
 
 def _created(pods: tuple[PodView, ...]) -> int:
-    """How many pods there are or were, replacements not counted."""
+    """How many pods have been created, without replacements."""
     return len({pod.index for pod in pods})
 
 
@@ -187,9 +187,9 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
 
 
 def _root_cause(ended: list[PodView], gone: list[PodView]) -> Failed:
-    """Why the first of several pods ended: the others lose it, or are told to go because the Job has failed.
+    """Why the first of several pods failed. The others lose their peer, or are terminated because the Job has failed.
 
-    Times are of whole seconds, so what a pod says of others comes after what it says of itself.
+    Finish times are whole seconds and do not give the order. So a pod's own failure counts before any PeerFailed.
     """
     failed = sorted((pod for pod in ended if _exit_code(pod) != 0), key=_finished)
     failures = [(pod, classify(pod)) for pod in failed or ended]
@@ -200,7 +200,7 @@ def _root_cause(ended: list[PodView], gone: list[PodView]) -> Failed:
             return failure
     for pod in gone:
         if pod.disruption:
-            # Its node does not answer: it may never say more.
+            # Its node does not answer, so there may never be a termination message.
             return Failed(reason=FailureReason.POD_LOST, message=f"pod {pod.name} was disrupted: {pod.disruption}")
     preempted = [failure for _, failure in failures if failure.reason is FailureReason.PREEMPTED]
     return preempted[0] if preempted else failures[0][1]
@@ -215,7 +215,7 @@ def _finished(pod: PodView) -> datetime:
 
 
 def classify(pod: PodView) -> Failed:
-    """Why a pod's container failed. The first that is known: its own message, the kubelet's reason, its exit code."""
+    """Why a pod's container failed: its termination message, else the kubelet's reason, else the exit code."""
     terminated = pod.terminated
     assert terminated is not None
     code = terminated.exit_code

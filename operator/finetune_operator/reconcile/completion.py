@@ -1,4 +1,4 @@
-"""The two ends of a run. An end is final: only another runToken starts the job again."""
+"""The two ends of a run, Succeeded and Failed. An end is final: only another runToken starts a new run."""
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import (
@@ -35,9 +35,9 @@ def succeed(builder: PlanBuilder, succeeded: Succeeded) -> Failed | None:
 
 
 def report_missing(succeeded: Succeeded) -> Failed:
-    """The end of an attempt whose container exited with code 0 and left no usable report."""
+    """The failure of an attempt whose container exited with code 0 without a usable termination message."""
     if succeeded.pod_gone:
-        # After a training the adapter is there: the next attempt finds it and trains nothing.
+        # After a training the adapter is in storage: the next attempt finds it and does not train.
         return Failed(reason=FailureReason.POD_LOST, message="the container succeeded, but its pod and report are gone")
     return Failed(
         reason=FailureReason.INTERNAL,
@@ -47,7 +47,7 @@ def report_missing(succeeded: Succeeded) -> Failed:
 
 
 def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
-    """Ends the run without training when preflight has found its adapter; returns whether it did."""
+    """Ends the run without training if preflight has found the adapter of an identical run. Returns whether it did."""
     if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
     if termination.preflight is not None:
@@ -60,7 +60,7 @@ def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
 
 
 def fail(builder: PlanBuilder, failure: Failed) -> None:
-    """Ends the run as Failed and says what to do. `retention` stops what still runs."""
+    """Ends the run as Failed, with the remedy in the message. `retention` then deletes Jobs that still run."""
     attempts.end(builder, failure)
     remedy = FAILURES[failure.reason].remedy
     message = f"{failure.message.rstrip('. ')}. {remedy}" if remedy else failure.message

@@ -1,7 +1,7 @@
-"""Conditions of every state, right for kubectl wait, kstatus (Flux) and Argo CD.
+"""The conditions of each phase, for kubectl wait, kstatus (Flux) and Argo CD.
 
-kstatus reads observedGeneration, then Reconciling, then Stalled, then Ready; a condition that is False for a moment
-makes a wave fail, so Ready and Succeeded are Unknown until the end.
+kstatus reads observedGeneration, then Reconciling, then Stalled, then Ready. A condition that is False for a moment
+makes a sync wave fail, so Ready and Succeeded are Unknown until the end.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ _ACTIVE: dict[ConditionType, ConditionStatus | None] = {
 }
 
 _RANKS: dict[str, int] = {type_: rank for rank, type_ in enumerate(ConditionType)}
-"""Places in the list; types of a later version come last."""
+"""Order of the conditions in the list. Types of a later version come last."""
 
 
 def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
@@ -55,8 +55,8 @@ def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> 
     Args:
         builder: the plan that is being made.
         phase: the phase.
-        reason: one CamelCase word, the same in all of them.
-        message: text for people; free of numbers that change by themselves, which would cost a write each.
+        reason: one CamelCase word, the same in all conditions of the phase.
+        message: text for people, without numbers that change with time: each change would be a status write.
     """
     desired = dict(_STATES.get(phase, _ACTIVE))
     if phase is not Phase.SUSPENDED and builder.status.condition(ConditionType.SUSPENDED) is not None:
@@ -65,7 +65,7 @@ def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> 
 
 
 def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list[Condition]:
-    """The conditions, all said of this generation: `kubectl wait` passes over one that is about an older spec."""
+    """The conditions with this observedGeneration: `kubectl wait` ignores a condition of an older generation."""
     if all(item.observed_generation == generation for item in status.conditions):
         return status.conditions
     return [item.model_copy(update={"observed_generation": generation}) for item in status.conditions]
@@ -74,7 +74,7 @@ def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list
 def set_condition(
     builder: PlanBuilder, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
 ) -> None:
-    """Sets one condition, or removes it when `status` is None. lastTransitionTime moves with the status only."""
+    """Sets one condition, or removes it if `status` is None. lastTransitionTime changes only with the status."""
     builder.update(conditions=_with(builder, {type_: status}, reason, message))
 
 

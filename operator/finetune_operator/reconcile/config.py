@@ -1,4 +1,4 @@
-"""What an administrator decides about every job; reconcile takes it as an argument."""
+"""The administrator's settings for every job. Reconcile takes them as an argument."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT, Allo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileConfig:
-    """The operator's configuration as far as plans depend on it.
+    """The part of the operator's configuration that plans depend on.
 
     Attributes:
         preflight_image: the small image, which also runs the operator.
         trainer_image: the image with the training stack.
-        image_pull_policy: of both; empty leaves it to Kubernetes.
-        progress_url: base URL of the progress server as pods reach it, without a trailing slash; empty turns it off.
-        service_accounts: names that spec.scheduling.serviceAccountName may take.
+        image_pull_policy: pull policy of both images; empty for Kubernetes' default.
+        progress_url: base URL of the progress server for pods, without a trailing slash; empty turns reports off.
+        service_accounts: allowed values of spec.scheduling.serviceAccountName.
         allow_remote_code: whether model.trustRemoteCode may be true.
         environment: variables that spec.scheduling.env may set.
         annotations: annotations that spec.scheduling.annotations may set.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
-        hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
+        hub_ca_bundle: CA certificates for the Hub, in PEM; empty for those of the images.
     """
 
     preflight_image: str

@@ -1,4 +1,4 @@
-"""Limits in time: for the whole job, for the wait of a pod, and for a silent training."""
+"""Deadlines: of the whole job, of a pod's start, and of a training without progress reports."""
 
 from datetime import datetime, timedelta
 
@@ -9,7 +9,7 @@ from finetune_trainer.contract.failure import FailureReason
 
 
 def job_overdue(builder: PlanBuilder) -> Failed | None:
-    """The end of a job that has taken too long in all."""
+    """The failure of a job that has exceeded activeDeadlineSeconds."""
     limit, start = builder.finetunejob.spec.active_deadline_seconds, builder.status.start_time
     if limit is None or start is None or not _passed(builder, start, limit):
         return None
@@ -17,7 +17,7 @@ def job_overdue(builder: PlanBuilder) -> Failed | None:
 
 
 def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
-    """The end of a job whose pod has waited too long for its node, image or volumes."""
+    """The failure of a job whose pod has waited too long for its node, image or volumes."""
     limit = builder.finetunejob.spec.start_deadline_seconds
     queued = waiting.reason == Reason.CHILD_SUSPENDED
     if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
@@ -30,7 +30,7 @@ def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
 
 
 def creation_overdue(builder: PlanBuilder) -> Failed | None:
-    """The end of a job whose child Kubernetes has refused to create for too long."""
+    """The failure of a job whose child Kubernetes has refused to create for too long."""
     limit, start = builder.finetunejob.spec.start_deadline_seconds, builder.status.attempts[-1].start_time
     ready = builder.status.condition(ConditionType.READY)
     if ready is None or ready.reason != Reason.CHILD_REFUSED or start is None or not _passed(builder, start, limit):
@@ -42,7 +42,7 @@ def creation_overdue(builder: PlanBuilder) -> Failed | None:
 
 
 def stalled(builder: PlanBuilder, running: Running) -> Failed | None:
-    """The end of an attempt that has said nothing for too long."""
+    """The failure of an attempt that has sent no progress report for too long."""
     limit = builder.finetunejob.spec.stall_timeout_seconds
     if limit is None:
         return None
@@ -58,7 +58,7 @@ def stalled(builder: PlanBuilder, running: Running) -> Failed | None:
 
 
 def _passed(builder: PlanBuilder, start: datetime, seconds: int) -> bool:
-    """Whether the limit has passed; if not, the plan wakes then."""
+    """Whether the limit has passed. If not, the plan requeues at that time."""
     due = start + timedelta(seconds=seconds)
     if builder.now >= due:
         return True

@@ -1,8 +1,8 @@
-"""The child Jobs: one batch/v1 Job a stage and attempt.
+"""The child Jobs: one batch/v1 Job for each stage and attempt.
 
-A Job never retries by itself (`backoffLimit: 0`): why an attempt ended decides whether there is another. The one thing
-it does is to replace a pod that was disrupted, which needs no operator; not one of several, which start together or not
-at all. `suspend` is not set: a queue may own it.
+A Job never retries by itself (`backoffLimit: 0`): the operator decides on another attempt by the reason of the failure.
+The Job only replaces a disrupted pod, which needs no operator. It replaces none of several pods, because these must
+start together. `suspend` is not set, because a queue such as Kueue may own it.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ _SINGLE_POD: dict[str, Any] = {
     },
 }
 _INDEXED_PODS: dict[str, Any] = {
-    # Numbered pods, which find each other by name. One that ends without success ends all of them, whatever its reason:
-    # a replacement would wait for others that are past their beginning, or done.
+    # Indexed pods find each other by name. If one fails, all end, whatever the reason: a replacement would wait for
+    # others that have started long ago, or have ended.
     "completionMode": "Indexed",
 }
 
@@ -28,7 +28,7 @@ _INDEXED_PODS: dict[str, Any] = {
 def child_job(
     finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
 ) -> dict[str, Any]:
-    """The manifest of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
+    """The manifest of a stage's Job. `revision` is the commit of a Hub model that preflight resolved, if it ran."""
     nodes = finetunejob.spec.resources.nodes if role == names.TRAIN_ROLE else 1
     return {
         "apiVersion": "batch/v1",
@@ -43,7 +43,7 @@ def child_job(
             "backoffLimit": 0,
             "completions": nodes,
             "parallelism": nodes,
-            # With a podFailurePolicy the API server demands Failed: a replacement waits for the end of the pod.
+            # The API server requires Failed with a podFailurePolicy: a replacement waits until the pod has ended.
             "podReplacementPolicy": "Failed",
             **(_INDEXED_PODS if nodes > 1 else _SINGLE_POD),
             "template": pod_template(finetunejob, config, role, attempt, revision),
@@ -52,9 +52,9 @@ def child_job(
 
 
 def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:
-    """Gives the pods of one attempt names that the others can resolve, before they are ready too.
+    """The headless Service by which the pods of an attempt resolve each other's names, also before they are ready.
 
-    One for all attempts: each has pods of other names.
+    One Service serves all attempts, because the pods of each attempt have different names.
     """
     selector = {names.JOB_UID_LABEL: finetunejob.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
     return {
@@ -80,7 +80,7 @@ def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:
 
 
 def owner_reference(finetunejob: FineTuneJob) -> dict[str, Any]:
-    """Makes the garbage collector remove the child with its FineTuneJob."""
+    """The controller owner reference, by which the garbage collector deletes the child with its FineTuneJob."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

@@ -1,6 +1,6 @@
-"""What the operator sees of a job's children: slim, typed views of Jobs and pods.
+"""Views: small typed copies of the fields of Jobs and pods that the policy reads.
 
-The watch feeds a cache of these, so a pod of several kilobytes costs a few hundred bytes. Nothing here decides.
+The cache keeps views, so a pod of several kilobytes takes a few hundred bytes. Nothing here decides.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class JobView:
     """A child batch/v1 Job.
 
     Attributes:
-        size: pods that it runs at a time.
+        size: its parallelism, the number of pods.
     """
 
     namespace: str
@@ -37,7 +37,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminated:
-    """How the pod's own container ended."""
+    """The terminated state of the pod's own container."""
 
     exit_code: int
     reason: str
@@ -51,13 +51,13 @@ class PodView:
     """A pod of a child Job.
 
     Attributes:
-        waiting_reason, waiting_message: why the container does not start, as the kubelet says it.
-        unschedulable: the scheduler's message while no node fits, else empty.
-        disruption: the reason of a DisruptionTarget condition (eviction, preemption, taint), else empty.
-        index: number of the pod among those that train together; None for one that trains alone.
-        terminated: how its own container ended; None while it has not.
-        sidecar_running: whether a container that somebody injected runs.
-        deletion_time: when a deleted pod should be gone, grace period included; None while it is not deleted.
+        waiting_reason, waiting_message: why the container does not start, from the kubelet.
+        unschedulable: the scheduler's message while no node fits; otherwise empty.
+        disruption: reason of a DisruptionTarget condition (eviction, preemption, taint); otherwise empty.
+        index: completion index of a pod of an Indexed Job; None for other pods.
+        terminated: how its own container ended; None until it has.
+        sidecar_running: whether an injected container runs.
+        deletion_time: end of the grace period of a deleted pod; None if it is not deleted.
     """
 
     namespace: str
@@ -84,16 +84,16 @@ class PodView:
 
     @property
     def kept_by_sidecar(self) -> bool:
-        """Whether its own container has ended and the pod goes on for an injected one, which may never end.
+        """Whether its own container has ended, and an injected sidecar that may never end keeps the pod running.
 
-        The Job does not end then. A pod that is being disrupted ends anyway, and its Job replaces it.
+        Then the Job does not end. A pod that is being disrupted ends anyway, and its Job replaces it.
         """
         ends_anyway = bool(self.disruption) or self.deletion_time is not None
         return self.terminated is not None and self.sidecar_running and not ends_anyway
 
     @property
     def is_first_pod(self) -> bool:
-        """Whether it is the one that reports and commits: of several pods the first."""
+        """Whether it is the only pod or the one with index 0, which reports and commits the adapter."""
         return self.index in (None, 0)
 
 
@@ -114,7 +114,7 @@ class Observed:
 
 
 def job_view(raw: Mapping[str, Any]) -> JobView | None:
-    """The view of a Job, or None when it is none of ours."""
+    """The view of a Job; None if the operator did not create it."""
     metadata = raw["metadata"]
     identity = _identity(metadata.get("labels") or {})
     if identity is None:
@@ -141,7 +141,7 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
 
 
 def pod_view(raw: Mapping[str, Any]) -> PodView | None:
-    """The view of a pod, or None when it is none of ours."""
+    """The view of a pod; None if it does not belong to a child Job."""
     metadata = raw["metadata"]
     labels = metadata.get("labels") or {}
     identity = _identity(labels)

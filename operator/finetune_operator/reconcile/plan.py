@@ -1,7 +1,7 @@
-"""What reconcile wants done: data, not deeds. The controller carries it out in this order.
+"""The plan that reconcile returns. It is only data; the controller carries it out in this order.
 
-1. `apply` children by server-side apply; 2. `delete` children; 3. write `status` if it differs from the last one;
-4. post `events`; 5. look again after `requeue_after`.
+1. `apply` children by server-side apply; 2. `delete` children; 3. patch `status` if it differs from the last one;
+4. post `events`; 5. requeue after `requeue_after`.
 """
 
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """A child Job to delete with its pods, only if it still is the one that was seen."""
+    """A child Job to delete with its pods, only if it still has that UID."""
 
     name: str
     uid: str
@@ -40,12 +40,12 @@ class Plan:
     """The plan for one FineTuneJob.
 
     Attributes:
-        apply: child manifests, complete, for server-side apply with force. All are in the job's namespace.
-        delete: children that must go, with background propagation.
-        status: the whole status as it should be, `progress` included, but for `job_uid` of a Job in `apply`: that is
-            known when it has been applied (`with_job_uid`).
-        events: to be posted when the status write succeeded.
-        requeue_after: seconds until a deadline or back-off needs another look; None when only events can change it.
+        apply: complete child manifests for server-side apply with force. All are in the FineTuneJob's namespace.
+        delete: children to delete, with background propagation.
+        status: the whole desired status, with `progress`. `job_uid` of a Job in `apply` is known only when it has been
+            applied (`with_job_uid`).
+        events: events to post after the status patch has succeeded.
+        requeue_after: seconds until a deadline or back-off needs another reconcile; None when only an event does.
     """
 
     apply: tuple[dict[str, Any], ...] = ()
@@ -55,7 +55,7 @@ class Plan:
     requeue_after: float | None = None
 
     def with_job_uid(self, job_name: str, uid: str) -> "Plan":
-        """The plan after a Job of it was applied: the status names its UID, by which alone it is believed."""
+        """The plan after one of its Jobs was applied: the status has the UID, which identifies the Job from now on."""
         if self.status.job_name != job_name:
             return self
         return replace(self, status=self.status.model_copy(update={"job_uid": uid}))

@@ -1,4 +1,4 @@
-"""The plan while it is being made: policies write into it, and one plan comes out."""
+"""The builder of a plan: policies add to it, and it builds one plan."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 
 @dataclass(slots=True, kw_only=True)
 class PlanBuilder:
-    """Arguments of one reconcile and what its policies have decided so far."""
+    """The arguments of one reconcile, and what its policies have decided so far."""
 
     finetunejob: FineTuneJob
     observed: Observed
@@ -30,31 +30,31 @@ class PlanBuilder:
         self.status = self.status.model_copy(update=fields)
 
     def child(self, role: str, attempt: int) -> JobView | None:
-        """The Job of a stage, if it is the one whose UID is in the status: only what the operator made is believed."""
+        """The Job of a stage, if its UID is in the status. Jobs that the operator did not create are ignored."""
         child = self.observed.job(self.status.job_uid)
         return child if child is not None and (child.role, child.attempt) == (role, attempt) else None
 
     def apply(self, manifest: dict[str, Any]) -> None:
-        """A child that should exist."""
+        """Adds a child to apply."""
         self._apply.append(manifest)
 
     def delete(self, child: JobView) -> None:
-        """A child that should go, with its pods."""
+        """Adds a child to delete, with its pods."""
         deletion = Deletion(name=child.name, uid=child.uid)
         if not child.deleting and deletion not in self._delete:
             self._delete.append(deletion)
 
     def event(self, reason: str, message: str, type_: EventType = EventType.NORMAL) -> None:
-        """Something a user should read in `kubectl describe`."""
+        """Adds an event, for `kubectl describe`."""
         self._events.append(Event(type=type_, reason=reason, message=message))
 
     def requeue_at(self, at: datetime) -> None:
-        """Look again then; the earliest wins."""
+        """Requeues the FineTuneJob at that time; the earliest of several times counts."""
         if self._requeue_at is None or at < self._requeue_at:
             self._requeue_at = at
 
     def build(self) -> Plan:
-        """The finished plan."""
+        """The plan."""
         after = None if self._requeue_at is None else max(timedelta(0), self._requeue_at - self.now).total_seconds()
         return Plan(
             apply=tuple(self._apply),

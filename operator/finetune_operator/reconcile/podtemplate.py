@@ -1,7 +1,7 @@
-"""The pod of a stage: restricted by default, without an API token, writing only into its own volumes.
+"""The pod template of a stage: Pod Security `restricted`, no API token, a read-only root file system.
 
-The recipe is an annotation of the template, mounted as a file by the downward API: it can neither be missing nor
-differ from its pod, and costs no object of its own. Secrets are mounted by name; the operator never reads one.
+The recipe is an annotation of the template, which the downward API mounts as a file. So it can neither be missing nor
+belong to another pod, and it needs no object of its own. Secrets are mounted by name; the operator never reads one.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from finetune_trainer.contract.uri import Scheme
 
 USER_ID = 65532
 GRACE_SECONDS = 120
-"""Seconds between SIGTERM and SIGKILL: one optimizer step, saving and uploading."""
+"""Seconds between SIGTERM and SIGKILL: time for one optimizer step, to save and to upload a checkpoint."""
 TOKEN_SECONDS = 3600
 _MEMORY_REQUEST = "4Gi"
 _PREFLIGHT_MEMORY_REQUEST = "128Mi"
@@ -26,7 +26,7 @@ _PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABE
 
 
 def child_labels(finetunejob: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
-    """Labels by which children are watched and matched to their FineTuneJob."""
+    """Labels by which children are watched and mapped to their FineTuneJob."""
     return {
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
         names.JOB_NAME_LABEL: finetunejob.name,
@@ -39,7 +39,7 @@ def child_labels(finetunejob: FineTuneJob, role: str, attempt: int) -> dict[str,
 def pod_template(
     finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
 ) -> dict[str, Any]:
-    """The pod template of a stage's Job; `revision` is the commit of a Hub model where preflight has found it."""
+    """The pod template of a stage's Job. `revision` is the commit of a Hub model that preflight resolved, if it ran."""
     scheduling = finetunejob.spec.scheduling
     training = role == names.TRAIN_ROLE
     labels = {**(scheduling.labels or {}), **child_labels(finetunejob, role, attempt)}
@@ -93,7 +93,7 @@ def _container(
             "capabilities": {"drop": ["ALL"]},
         },
         "terminationMessagePath": layout.TERMINATION_PATH,
-        # A crash before the trainer can speak leaves the end of its log instead.
+        # If the trainer crashes before it can write a message, the kubelet uses the end of the log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
@@ -119,14 +119,14 @@ def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, a
         values[layout.HUB_TOKEN_ENV] = layout.HUB_TOKEN_PATH
     if config.hub_endpoint:
         values["HF_ENDPOINT"] = config.hub_endpoint
-        # Mirrors pass on the Hub's offer to send a file through Xet, whose servers they do not stand for
-        # (huggingface_hub#4475, sonatype/nexus-public#648). Without Xet a file comes from where the offer came from.
+        # A mirror passes on the Hub's Xet headers, but does not mirror the Xet servers
+        # (huggingface_hub#4475, sonatype/nexus-public#648). Without Xet a file comes from the mirror itself.
         values["HF_HUB_DISABLE_XET"] = "1"
     if config.hub_ca_bundle:
-        # What the Hub's client reads (httpx). S3 has storage.caBundle: its client does not read this variable.
+        # The Hub's client (httpx) reads this variable. The S3 client does not; it has storage.caBundle.
         values["SSL_CERT_FILE"] = layout.HUB_CA_PATH
     if role == names.TRAIN_ROLE:
-        # More threads than cores make two trainings on one node tens of times slower.
+        # With more threads than cores, two trainings on one node are tens of times slower.
         values["OMP_NUM_THREADS"] = str(max(1, whole(finetunejob.spec.resources.cpu)))
         if finetunejob.spec.resources.nodes > 1:
             values[layout.NODES_ENV] = str(finetunejob.spec.resources.nodes)
@@ -135,7 +135,8 @@ def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, a
         if config.progress_url:
             values[layout.PROGRESS_URL_ENV] = progress_url(finetunejob, config)
             values[layout.PROGRESS_TOKEN_ENV] = layout.PROGRESS_TOKEN_PATH
-    # Preflight's pod too: the way out may be a proxy, and what cannot be reached there is no reason to fail the job.
+    # For the preflight pod too: without a proxy's variables it could not reach storage or the Hub, and the job would
+    # fail.
     added = finetunejob.spec.scheduling.env or []
     pod_uid = {"name": layout.POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [
@@ -146,7 +147,7 @@ def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, a
 
 
 def progress_url(finetunejob: FineTuneJob, config: ReconcileConfig) -> str:
-    """Where the pods of the job report."""
+    """The URL to which the pods of the job post progress reports."""
     return f"{config.progress_url}/v1/jobs/{finetunejob.namespace}/{finetunejob.name}/{finetunejob.uid}/progress"
 
 
@@ -173,7 +174,7 @@ def _volumes(
         _volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
     ]
     if storage.secret_ref is not None:
-        # Optional: a pod that waits for a Secret says nothing; one without the key says which one is missing.
+        # Optional: a pod that waits for a Secret gives no reason; a pod that starts without one names what is missing.
         secret = {"secretName": storage.secret_ref.name, "optional": True, "defaultMode": 0o440}
         volumes.append(_volume("storage-secret", {"secret": secret}, layout.STORAGE_SECRET_PATH, read_only=True))
     if token is not None:
@@ -212,7 +213,7 @@ def _volume(
 
 
 def _claim_volumes(finetunejob: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Claims, each as one volume: mounted read-only to be read from, and once more where the cache is written to."""
+    """PersistentVolumeClaims, one volume each: mounted read-only for inputs, and once more, writable, for the cache."""
     read = _claims(finetunejob)
     cache = (
         finetunejob.spec.model.cache.authority if finetunejob.spec.model.cache and role == names.TRAIN_ROLE else None
@@ -229,7 +230,7 @@ def _claim_volumes(finetunejob: FineTuneJob, role: str) -> list[tuple[dict[str, 
 
 
 def _claims(finetunejob: FineTuneJob) -> list[str]:
-    """Claims that model, data and initial adapter are read from, without repetition."""
+    """Distinct PersistentVolumeClaims from which model, data and initial adapter are read."""
     dataset = finetunejob.spec.dataset
     validation = dataset.validation.uri if dataset.validation is not None else None
     uris = (
@@ -266,7 +267,7 @@ def _preflight_resources(finetunejob: FineTuneJob) -> dict[str, Any]:
 
 
 def _placement(finetunejob: FineTuneJob) -> dict[str, Any]:
-    """On which nodes the pods run."""
+    """The scheduling fields of the pod."""
     scheduling = finetunejob.spec.scheduling
     placement: dict[str, Any] = {}
     if scheduling.priority_class_name is not None:
@@ -287,7 +288,7 @@ def _placement(finetunejob: FineTuneJob) -> dict[str, Any]:
 
 
 def _apart(finetunejob: FineTuneJob, attempt: int) -> dict[str, Any]:
-    """Each pod of an attempt on a node of its own; not apart from the preflight pod, which may be on its way out."""
+    """Anti-affinity between the training pods of an attempt. The preflight pod may still be terminating on the node."""
     labels = child_labels(finetunejob, names.TRAIN_ROLE, attempt)
     mine = {"matchLabels": {key: labels[key] for key in _PODS_OF_AN_ATTEMPT}}
     apart = [{"labelSelector": mine, "topologyKey": "kubernetes.io/hostname"}]

@@ -10,8 +10,8 @@ def recipe_of(finetunejob: FineTuneJob, attempt: int, revision: str | None = Non
     Args:
         finetunejob: the FineTuneJob.
         attempt: number of the attempt.
-        revision: the commit that preflight found for a Hub model; it stands for spec.model.revision, so that a branch
-            that moves meanwhile changes nothing.
+        revision: the commit that preflight resolved for a Hub model. It replaces spec.model.revision, so that every
+            attempt trains on the same commit even if the branch moves.
     """
     recipe = finetunejob.spec.recipe(
         JobIdentity(name=finetunejob.name, namespace=finetunejob.namespace, uid=finetunejob.uid, attempt=attempt)

@@ -26,10 +26,10 @@ from finetune_trainer.contract.failure import FailureReason
 
 
 def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime) -> Plan:
-    """What should exist and what the status should say, given what is seen.
+    """The desired children and status for the observed ones.
 
-    Level-triggered: the same arguments give the same plan, and carrying a plan out leads to a state whose plan is
-    empty but for time.
+    Level-triggered: the same arguments give the same plan. When a plan has been carried out, the next one is empty
+    until an event or a deadline.
     """
     if finetunejob.deleting or finetunejob.spec.managed_by not in (None, names.CONTROLLER_NAME):
         return Plan(status=finetunejob.status)
@@ -43,7 +43,7 @@ def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileCon
 
 
 def _reconcile_run(builder: PlanBuilder) -> None:
-    """What comes first decides: a success that is there, a refusal before an attempt, suspension, the deadline."""
+    """Decides by the first that applies: success, a refused spec, suspension, the job's deadline, the next step."""
     if _complete_if_succeeded(builder):
         return
     if attempts.current(builder) is None and (refusal := refuse(builder.finetunejob, builder.config)):
@@ -59,7 +59,7 @@ def _reconcile_run(builder: PlanBuilder) -> None:
 
 
 def _complete_if_succeeded(builder: PlanBuilder) -> bool:
-    """Whether the current training has ended well, which nothing that came later may undo."""
+    """Completes the run if the current training has succeeded. Nothing that came later may undo a success."""
     attempt = attempts.current(builder)
     child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
     if child is None:
@@ -69,7 +69,7 @@ def _complete_if_succeeded(builder: PlanBuilder) -> bool:
 
 
 def _advance(builder: PlanBuilder) -> None:
-    """Moves the current attempt on, or starts the next one when its time has come."""
+    """Advances the current attempt, or starts the next one after its back-off."""
     attempt = attempts.current(builder)
     if attempt is None:
         due = retry.not_before(builder.status, builder.finetunejob.spec.retry)
@@ -105,7 +105,7 @@ def _advance(builder: PlanBuilder) -> None:
             else:
                 stages.show_running(builder, role, state)
         case AwaitingJob():
-            pass  # what is shown stays: the Job's next word is an event
+            pass  # the status stays as it is until the Job controller decides, which is an event
         case Succeeded(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
             if not completion.succeed_reused(builder, termination):
                 stages.pass_preflight(builder, termination)
@@ -125,11 +125,11 @@ def _advance(builder: PlanBuilder) -> None:
 
 
 def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
-    """The stage's child is not seen: it is to be made, or it was made and somebody has deleted it.
+    """The stage's child is not observed: it must be created, or it was created and then deleted.
 
-    That it is not there is confirmed by a live read before the end of the attempt is booked (control/controller.py).
-    A child without a UID in the status may have been made by an operator that ended before it could write that down:
-    applying it again makes nothing twice and brings the UID.
+    A live read confirms that it does not exist before the attempt ends (control/controller.py). If the status has no
+    UID, an operator may have created the child and stopped before it wrote the UID. Server-side apply is idempotent:
+    it returns the UID and creates nothing twice.
     """
     if builder.status.job_uid is None or builder.status.job_name != names.child_name(
         builder.finetunejob.name, role, number
@@ -145,7 +145,7 @@ def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
 
 
 def _end_attempt(builder: PlanBuilder, failure: Failed) -> None:
-    """Books the end of the attempt; another one follows after a pause, or the job fails."""
+    """Records the end of the attempt. Another attempt follows after a back-off, or the job fails."""
     attempts.end(builder, failure)
     if retry.gives_up(builder.status, failure, builder.finetunejob.spec.retry):
         completion.fail(builder, failure)

@@ -1,4 +1,4 @@
-"""Specs that are refused before any pod exists: unsupported fields, and what the administrator forbids."""
+"""Specs that are refused before a pod is created: unsupported fields, and fields that the administrator forbids."""
 
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.spec import FineTuneJobSpec
@@ -9,7 +9,7 @@ from finetune_trainer.contract.problem import Problem, shown
 
 
 def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
-    """The end of a job whose spec is refused, with every field that is at fault; None when it may run."""
+    """The failure of a job whose spec is refused, with every refused field; None if it may run."""
     if forbidden := _forbidden(finetunejob, config):
         return Failed(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
     if missing := unsupported_fields(finetunejob.spec):
@@ -55,7 +55,7 @@ def _not_allowed(kind: str, variable: str) -> str:
 
 
 def unsupported_fields(spec: FineTuneJobSpec) -> list[Problem]:
-    """The fields of a spec that this version has no behaviour for, each with what to do."""
+    """The fields of a spec that this version does not support, each with a remedy."""
     problems = []
     if spec.scheduling.queue_name is not None:
         problems.append(

@@ -1,6 +1,6 @@
-"""What is removed when it is no longer needed: children of old attempts, and all of them some time after the end.
+"""Clean-up of children: those of old attempts, and all of them ttlSecondsAfterFinished after the end.
 
-The FineTuneJob itself stays: a deployment tool would create it again, and adapters are never touched.
+The FineTuneJob itself stays, because a GitOps tool would create it again. Adapters are never deleted.
 """
 
 from datetime import timedelta
@@ -9,18 +9,18 @@ from finetune_operator.reconcile.observed import JobView
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 
 KEPT_ATTEMPTS = 2
-"""Attempts whose Jobs stay for `kubectl logs`: the current one and the one before."""
+"""Attempts whose Jobs stay, for `kubectl logs`: the current one and the one before."""
 
 
 def prune(builder: PlanBuilder) -> None:
-    """Removes the children of attempts before the last two."""
+    """Deletes the children of attempts before the last two."""
     for child in builder.observed.jobs:
         if child.attempt <= builder.status.attempt - KEPT_ATTEMPTS:
             builder.delete(child)
 
 
 def expire(builder: PlanBuilder) -> None:
-    """After the end: stops what still runs, and removes the children when their time has come."""
+    """After the end of the run: deletes Jobs that will not end, and all children when their TTL has passed."""
     ttl = builder.finetunejob.spec.retention.ttl_seconds_after_finished
     for child in builder.observed.jobs:
         if (
@@ -40,9 +40,9 @@ def expire(builder: PlanBuilder) -> None:
 
 
 def _must_be_stopped(builder: PlanBuilder, job: JobView) -> bool:
-    """Whether the Job will not end by itself: one with a pod that ended well is about to be marked complete.
+    """Whether the Job will not end by itself. A Job whose first pod has succeeded is about to complete.
 
-    It never is while an injected sidecar runs.
+    With a running sidecar it never does.
     """
     return not any(
         pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar

@@ -1,4 +1,4 @@
-"""What follows an attempt that ended: another one after a pause, or the end of the job."""
+"""What follows a failed attempt: another attempt after a back-off, or the failure of the job."""
 
 from datetime import datetime, timedelta
 
@@ -10,11 +10,11 @@ from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 MAX_BACKOFF = timedelta(hours=1)
 
 _MAX_OCCURRENCES = {FailureReason.HOST_OUT_OF_MEMORY: 2}
-"""Reasons that repeat: after this many, another attempt would end the same way."""
+"""Failures that repeat: after so many with this reason another attempt would fail the same way."""
 
 
 def gives_up(status: FineTuneJobStatus, failure: Failed, retry: Retry) -> bool:
-    """Whether the job fails now. `status` holds the attempt's end already."""
+    """Whether the job fails now. `status` has the attempt's end already."""
     policy = FAILURES[failure.reason].policy
     if policy is Policy.FAIL:
         return True
@@ -25,9 +25,9 @@ def gives_up(status: FineTuneJobStatus, failure: Failed, retry: Retry) -> bool:
 
 
 def not_before(status: FineTuneJobStatus, retry: Retry) -> datetime | None:
-    """When the next attempt may start: the pause doubles with each counted failure.
+    """When the next attempt may start. The back-off doubles with each counted failure.
 
-    An end that was not the job's fault waits the first pause only.
+    After an uncounted failure the first back-off applies.
     """
     if not status.attempts or (ended := status.attempts[-1]).end_time is None:
         return None

@@ -1,4 +1,4 @@
-"""The stages of a run: its beginning, the start of a child, and what is shown while it waits or runs."""
+"""The stages of a run: its beginning, the start of a child, and the status while the child waits or runs."""
 
 from dataclasses import replace
 
@@ -17,9 +17,9 @@ _CHECKING = "checking storage, data and model before a GPU is asked for"
 
 
 def begin_run(builder: PlanBuilder) -> None:
-    """The first look at a job, or at a changed runToken of a finished one: a run begins.
+    """Begins a run: at the first reconcile, or when the runToken of a finished job has changed.
 
-    Attempts keep counting over runs, so that no child's name is used twice.
+    Attempt numbers go on over runs, so no child's name is used twice.
     """
     status, token = builder.status, builder.finetunejob.spec.run_token
     builder.update(
@@ -43,10 +43,10 @@ def begin_run(builder: PlanBuilder) -> None:
 
 
 def start(builder: PlanBuilder, role: str, attempt: int) -> None:
-    """Makes the child Job of a stage."""
+    """Applies the child Job of a stage."""
     preflight = builder.status.preflight
     revision = preflight.model_revision if preflight is not None and role == names.TRAIN_ROLE else None
-    # The run's own token: another one in the spec is the next run's.
+    # The run's own token: another token in the spec belongs to the next run.
     spec = builder.finetunejob.spec.model_copy(update={"run_token": builder.status.run_token})
     child = child_job(replace(builder.finetunejob, spec=spec), builder.config, role, attempt, revision)
     if role == names.TRAIN_ROLE and spec.resources.nodes > 1:
@@ -73,12 +73,12 @@ def start(builder: PlanBuilder, role: str, attempt: int) -> None:
 
 
 def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting) -> None:
-    """What a user sees while the container does not run; why, when something is wrong."""
+    """Sets the status while the container waits, with the reason if something is wrong."""
     phase = Phase.PREFLIGHT if role == names.PREFLIGHT_ROLE else Phase.STARTING
     if waiting.reason:
         before = builder.status.condition(ConditionType.RECONCILING)
         if before is not None and before.reason == waiting.reason:
-            return  # the kubelet words the same trouble in turns (ErrImagePull, ImagePullBackOff): the first word stays
+            return  # the kubelet alternates between two words for one error (ErrImagePull, ImagePullBackOff)
         builder.event(waiting.reason, waiting.message, EventType.WARNING)
         set_phase(builder, phase, waiting.reason, waiting.message)
     elif role == names.PREFLIGHT_ROLE:
@@ -88,7 +88,7 @@ def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting) -> None:
 
 
 def show_running(builder: PlanBuilder, role: str, running: Running) -> None:
-    """What a user sees while the container runs."""
+    """Sets the status while the container runs."""
     if role == names.PREFLIGHT_ROLE:
         set_phase(builder, Phase.PREFLIGHT, Reason.PREFLIGHT_RUNNING, _CHECKING)
         return
@@ -97,7 +97,7 @@ def show_running(builder: PlanBuilder, role: str, running: Running) -> None:
 
 
 def pass_preflight(builder: PlanBuilder, termination: Termination) -> None:
-    """Books what preflight found."""
+    """Records the results of preflight."""
     summary = termination.preflight
     builder.update(
         preflight=PreflightStatus.model_validate(summary.to_dict()) if summary is not None else None,

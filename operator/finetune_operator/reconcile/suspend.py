@@ -1,4 +1,4 @@
-"""Suspension: pods go, the job waits, and taking it back starts a new attempt."""
+"""Suspension: the pods are deleted and the job waits. To resume it starts a new attempt."""
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.reconcile import attempts
@@ -11,20 +11,20 @@ _MESSAGE = "suspended by spec.suspend: set it to false to go on"
 
 
 def suspend(builder: PlanBuilder) -> None:
-    """Ends the current attempt, uncounted, and removes every child."""
+    """Ends the current attempt, uncounted, and deletes every child."""
     for child in builder.observed.jobs:
         builder.delete(child)
     attempts.end(builder, Failed(reason=FailureReason.PREEMPTED, message="suspended by spec.suspend"))
     builder.update(job_name=None, job_uid=None, pod_name=None)
     if not builder.status.is_true(ConditionType.SUSPENDED):
-        builder.update(progress=None)  # the next attempt starts anew
+        builder.update(progress=None)  # the next attempt reports its own
         builder.event(Reason.SUSPENDED, _MESSAGE)
     set_phase(builder, Phase.SUSPENDED, Reason.SUSPENDED, _MESSAGE)
 
 
 def resume(builder: PlanBuilder) -> None:
-    """Says that a suspended job goes on."""
+    """Resumes a suspended job."""
     if builder.status.is_true(ConditionType.SUSPENDED):
-        builder.update(start_time=builder.now)  # as of a Job: time that was spent suspended counts against no deadline
+        builder.update(start_time=builder.now)  # as for a Job: suspended time does not count
         builder.event(Reason.RESUMED, "spec.suspend is false again")
         set_phase(builder, Phase.PENDING, Reason.RESUMED, "spec.suspend is false again")
