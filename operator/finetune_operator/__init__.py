@@ -1,1 +1,1 @@
-"""The operator: FineTuneJobs in, Jobs and statuses out."""
+"""The operator: it reconciles FineTuneJobs into batch Jobs, and writes their status."""

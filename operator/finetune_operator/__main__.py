@@ -1,6 +1,6 @@
-"""`python -m finetune_operator`: reads the configuration, wires the parts, runs until SIGTERM.
+"""`python -m finetune_operator`: reads the configuration, wires the parts and runs until SIGTERM.
 
-Every replica takes progress reports and answers probes. The one that holds the Lease also watches and works.
+Every replica takes progress reports and answers probes. Only the leader, which holds the Lease, watches and reconciles.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ async def run(
     """Wires the parts and runs them until `stop` is set.
 
     Raises:
-        OSError: the HTTP port can not be listened on.
+        OSError: cannot listen on the HTTP port.
     """
     clock = asyncio.get_running_loop().time
     cache = Cache()
@@ -141,7 +141,7 @@ async def run(
 
 
 def _now() -> datetime:
-    """Whole seconds, as Kubernetes writes its times."""
+    """The current time in whole seconds, as Kubernetes writes times."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -165,17 +165,17 @@ def main() -> int:
             sys.stderr.write(f"{problem}\n")
         return EXIT_USAGE
     logs.configure(config.log_level)
-    # What was imported stays, and nearly all that events make goes by reference counts: looking for cycles among it
-    # whenever there are 700 more, as Python does by default, is a tenth of the CPU under load.
+    # Imported objects stay for ever, and reference counts free nearly all others. By default Python searches for
+    # cycles after every 700 new objects, which takes a tenth of the CPU under load.
     gc.freeze()
     gc.set_threshold(50_000)
     try:
         asyncio.run(_main(config, environment))
     except (KubeError, OSError, ExceptionGroup) as error:
         for cause in _causes(error):
-            foreseen = isinstance(cause, KubeError | OSError)
-            logger.error(  # noqa: TRY400 (what was foreseen needs no traceback)
-                "ended: %s: %s", type(cause).__name__, cause, exc_info=None if foreseen else cause
+            expected = isinstance(cause, KubeError | OSError)
+            logger.error(  # noqa: TRY400 (an expected error needs no traceback)
+                "ended: %s: %s", type(cause).__name__, cause, exc_info=None if expected else cause
             )
         return EXIT_FAILED
     return 0

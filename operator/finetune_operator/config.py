@@ -1,7 +1,7 @@
-"""The process's configuration: a model whose aliases are environment variables, so that every mistake shows at once.
+"""The configuration of the process: a model whose aliases are environment variables. It reports every mistake at once.
 
-Plain pydantic instead of pydantic-settings: the environment is an argument here, and a variable that is set to nothing
-means the default, as it does to Helm.
+It is plain pydantic, not pydantic-settings: the environment is an argument here, and an empty variable means the
+default, as in Helm.
 """
 
 import ssl
@@ -15,12 +15,12 @@ from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT
 from finetune_operator.reconcile.config import ReconcileConfig
 
 MAX_BUNDLE = 65_536
-"""Characters. The bundle becomes an annotation, and all of an object's together may have 256 KiB."""
+"""Characters. The bundle becomes an annotation, and all annotations of an object together may have 256 KiB."""
 _SHOWN = 60
 
 
 class ConfigError(Exception):
-    """The environment is not usable.
+    """The environment variables are not valid.
 
     Attributes:
         problems: every problem, each with its variable.
@@ -32,7 +32,7 @@ class ConfigError(Exception):
 
 
 def _parsed(parse: Callable[[str], object]) -> BeforeValidator:
-    """A parser of a variable's text; defaults are values already."""
+    """A validator that parses a variable's text. Defaults are parsed already."""
     return BeforeValidator(lambda value: parse(value.strip()) if isinstance(value, str) else value)
 
 
@@ -87,26 +87,26 @@ CommaSeparated = Annotated[tuple[str, ...], _parsed(_comma_separated)]
 
 
 class Config(BaseModel):
-    """What an administrator decides about this process.
+    """The administrator's settings for this process.
 
     Attributes:
         operator_image: the operator's own image; preflight runs in it.
         trainer_image: the image that trains.
-        image_pull_policy: of both; empty leaves it to Kubernetes.
-        progress_url: base URL of the progress server as pods reach it; empty turns reports off.
-        service_accounts: names that spec.scheduling.serviceAccountName may take; an empty list allows none.
+        image_pull_policy: pull policy of both images; empty for Kubernetes' default.
+        progress_url: base URL of the progress server for pods; empty turns reports off.
+        service_accounts: allowed values of spec.scheduling.serviceAccountName; an empty list allows none.
         allow_remote_code: whether model.trustRemoteCode may be true.
-        job_env, job_annotations: names that jobs may set beside those of reconcile.allowlist; one that ends in `*`
-            stands for all that begin so.
+        job_env, job_annotations: names that jobs may set in addition to those of reconcile.allowlist. A name that ends
+            in `*` allows every name with that prefix.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
-        hub_ca_bundle: the certificates that the Hub's are checked with, in PEM; empty for those of the images.
-        watch_namespaces: namespaces that are served; empty for all.
-        workers: FineTuneJobs that are reconciled at a time.
-        resync_seconds: between two lists of everything.
-        lease_namespace, lease_name: where replicas agree on a leader.
-        identity: this replica's name in the Lease.
-        http_host, http_port: where progress reports and probes are taken; no host means every address, IPv4 and IPv6.
-        log_level: the least severe messages that are logged.
+        hub_ca_bundle: CA certificates for the Hub, in PEM; empty for those of the images.
+        watch_namespaces: namespaces to watch; empty for all.
+        workers: how many FineTuneJobs are reconciled concurrently.
+        resync_seconds: seconds between two resyncs.
+        lease_namespace, lease_name: the Lease for the leader election.
+        identity: name of this replica in the Lease.
+        http_host, http_port: address for progress reports and probes; without a host every address, IPv4 and IPv6.
+        log_level: the lowest level that is logged.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -137,7 +137,7 @@ class Config(BaseModel):
 
     @property
     def reconcile(self) -> ReconcileConfig:
-        """What plans depend on."""
+        """The part that plans depend on."""
         return ReconcileConfig(
             preflight_image=self.operator_image,
             trainer_image=self.trainer_image,
@@ -153,18 +153,18 @@ class Config(BaseModel):
 
 
 _EMPTY_MEANS_NONE = ("FINETUNE_SERVICE_ACCOUNTS",)
-"""Lists that somebody may want to be empty. Elsewhere a variable that is set to nothing counts as not set."""
+"""Lists that may be empty. Any other empty variable counts as not set."""
 
 
 def read_config(environment: Mapping[str, str], *, fallback_identity: str) -> Config:
-    """The configuration that an environment describes.
+    """Reads the configuration from environment variables.
 
     Args:
         environment: the variables.
-        fallback_identity: name of this replica where POD_NAME is not set; unique to the process.
+        fallback_identity: name of this replica if POD_NAME is not set; unique to the process.
 
     Raises:
-        ConfigError: with every problem.
+        ConfigError: has every problem.
     """
     values: dict[str, Any] = {
         name: text for name, text in environment.items() if text.strip() or name in _EMPTY_MEANS_NONE

@@ -1,8 +1,8 @@
-"""Liveness and readiness, over the same port as progress reports.
+"""Liveness and readiness probes, on the same port as progress reports.
 
-Liveness is about what only a restart can heal: a worker that hangs, a resync that does not succeed though the API
-server answers. An API server that is down is no reason to restart; it makes the replica unready. Leader and standby are
-both ready: either takes reports.
+A liveness problem is one that only a restart solves: a worker hangs, or no resync succeeds although the API server
+answers. If the API server is down, a restart does not help: the replica is not ready. Leader and standby are both
+ready, because both take reports.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,15 +15,15 @@ RESYNCS_MISSED = 3
 
 
 class Health:
-    """The state of this replica, asked by the kubelet.
+    """The health of this replica, for the kubelet's probes.
 
     Args:
-        stuck_seconds: how long the queue has stood still.
-        last_contact: when the API server last answered the Lease; None if never.
-        leading_since: since when this replica leads; None if it does not.
-        last_resync: when the last resync succeeded; None if none did.
-        resync_seconds: between two resyncs.
-        failing: the namespaces that cannot be listed now, and why.
+        stuck_seconds: seconds without progress of the work queue.
+        last_contact: when the API server last answered a request for the Lease; None if never.
+        leading_since: when this replica became the leader; None if it is not.
+        last_resync: when a resync last succeeded; None if none has.
+        resync_seconds: seconds between two resyncs.
+        failing: the namespaces that cannot be listed now, each with its error.
         clock: seconds, monotonic; of all these times.
     """
 
@@ -47,21 +47,21 @@ class Health:
         self._clock = clock
 
     def liveness_problem(self) -> str | None:
-        """Why this replica should be restarted; None when it is well."""
+        """Why this replica must be restarted; None if it need not."""
         leading_since = self._leading_since()
         if leading_since is None:
-            return None  # a standby's queue is nobody's
+            return None  # a standby has no workers
         stuck = min(self._stuck_seconds(), self._clock() - leading_since)
         if stuck > STUCK_SECONDS:
-            return f"the queue has stood still for {stuck:.0f} s"
+            return f"the work queue has made no progress for {stuck:.0f} s"
         if self.readiness_problem() is None:
             waiting = self._clock() - max(leading_since, self._last_resync() or leading_since)
             if waiting > self._resync_limit:
-                return f"no resync has succeeded for {waiting:.0f} s, though the API server answers"
+                return f"no resync has succeeded for {waiting:.0f} s, although the API server answers"
         return None
 
     def readiness_problem(self) -> str | None:
-        """Why this replica can do nothing now; None when it can."""
+        """Why this replica is not ready; None if it is."""
         last = self._last_contact()
         if last is None:
             return "the API server has not answered yet"
@@ -78,7 +78,7 @@ class Health:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         answer = _answer(self.readiness_problem())
-        # One namespace that was deleted is no reason to take the others' reports away: it is told, and nothing more.
+        # The replica stays ready when one namespace fails: it still takes reports of the others.
         failing = "".join(f"\nnamespace {name}: {error}" for name, error in sorted(self._failing().items()))
         answer.text = f"{answer.text}{failing}"
         return answer

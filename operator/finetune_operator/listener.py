@@ -1,7 +1,7 @@
-"""The operator's listening socket: bounded, so that no pod can take it from the others.
+"""The operator's listening socket, with limits, so that no pod can use up the connections of the others.
 
-aiohttp bounds neither the number of connections nor those of one peer. A head that does not come within
-`HEAD_SECONDS` ends its connection: that is aiohttp's keep-alive time, which counts from the connection's start.
+aiohttp limits neither the connections in all nor those of one peer. If the headers of a request do not arrive within
+`HEAD_SECONDS`, the connection is closed. That is aiohttp's keep-alive timeout, which starts with the connection.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ from aiohttp import web
 HEAD_SECONDS = 15.0
 MAX_CONNECTIONS = 2048
 MAX_OF_PEER = MAX_CONNECTIONS // 2
-"""Of one address. Not fewer, since some networks give all pods of a node the node's address."""
+"""Connections of one address. Some networks give all pods of a node the node's address, hence so many."""
 
 
 class Listener:
-    """Serves an application; for one event loop.
+    """Serves an application, on one event loop.
 
     Args:
-        application: what is served.
-        max_connections: open at a time; one more is closed at once.
-        max_of_peer: those of one address.
-        head_seconds: how long a request's head may take.
+        application: the application.
+        max_connections: limit of open connections; a further one is closed at once.
+        max_of_peer: limit of open connections of one address.
+        head_seconds: seconds until the headers of a request must have arrived.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Listener:
         """Listens on an address, or on all of IPv4 and IPv6 where `host` is None; returns the port.
 
         Raises:
-            OSError: the port can not be listened on.
+            OSError: cannot listen on the port.
         """
         await self._runner.setup()
         loop = asyncio.get_running_loop()
@@ -51,13 +51,13 @@ class Listener:
         return bound
 
     async def close(self) -> None:
-        """Takes no more connections and lets requests that are being answered finish."""
+        """Accepts no more connections and lets current requests finish."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
 
     def admit(self, transport: asyncio.Transport) -> web.RequestHandler | None:
-        """The protocol of a new connection; None when there are too many."""
+        """The protocol for a new connection; None if there are too many."""
         server = self._runner.server
         assert server is not None
         peers = [_peer(connection.transport) for connection in server.connections]
@@ -67,13 +67,13 @@ class Listener:
 
 
 class _Gate(asyncio.Protocol):
-    """What a connection speaks until it is known whose it is."""
+    """The protocol of a connection until it is admitted: only then is the peer's address known."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Hands the connection on, or closes it."""
+        """Passes the connection to aiohttp, or closes it."""
         stream = cast("asyncio.Transport", transport)
         handler = self._listener.admit(stream)
         if handler is None:

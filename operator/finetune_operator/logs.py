@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line, for collectors; a traceback is a field, never loose lines."""
+"""Logs: one JSON object per line, for log collectors. A traceback is a field, never lines of its own."""
 
 import json
 import logging
@@ -10,10 +10,10 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message, and whatever the call gave as `extra`."""
+    """One JSON object per record: time, level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See the class."""
+        """The record as one line of JSON."""
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -33,8 +33,8 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
     """Makes every logger of the process write JSON lines to the stream.
 
-    kopf and aiohttp log what they do at INFO; of them only warnings are of use. kopf at DEBUG prints whole objects, so
-    it never goes below INFO.
+    kopf, aiohttp and asyncio log only from WARNING on: their INFO is of no use here, and kopf's DEBUG prints whole
+    objects.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
@@ -43,5 +43,5 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     root.setLevel(level)
     for name in ("kopf", "aiohttp.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Warns at each start that it does not handle signals: it must not, they are ours.
+    # It warns at each start that it does not handle signals. It must not: our process does.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""The vocabulary: names, spec, status, conditions, reasons. Imports nothing of ours but the contract."""
+"""The API: names, spec, status, conditions, reasons. Of this project it imports only the contract."""

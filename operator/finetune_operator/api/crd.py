@@ -1,14 +1,13 @@
-"""The CustomResourceDefinition, made from the models in `spec` and `status`.
+"""The CustomResourceDefinition, generated from the models in `spec` and `status`.
 
-A CRD's schema is not JSON schema as pydantic writes it but Kubernetes' structural subset: no references, no unions with
-null, no `additionalProperties: false` (the server knows unknown fields itself). This module is the translation, and a
+A CRD has a structural schema, a subset of the JSON schema that pydantic writes: no references, no unions with null, no
+`additionalProperties: false` (the server detects unknown fields itself). This module translates one into the other. A
 schema that it cannot translate is an error here, not on a user's cluster.
 
-Sections of the spec that may be left out get a default of `{}`, which the server fills with the defaults inside it:
-so `kubectl get -o yaml` shows the values that are used, and a CEL rule can name a section without asking `has()`. A
-field that a profile decides otherwise has none: the server would fill it in, and nobody could tell what the user wrote.
-The status has no defaults but `observedGeneration: -1`, without which kstatus takes a job that nobody has looked at for
-a finished one.
+Optional sections of the spec get the default `{}`, and the server fills in the defaults inside it. So `kubectl get -o
+yaml` shows the values that are used, and a CEL rule can use a section without `has()`. A field whose default depends on
+the profile has no default here: the server would fill it in, and hide what the user wrote. In the status
+`observedGeneration` has the default -1, or kstatus would take a job that was never reconciled for a finished one.
 """
 
 from collections.abc import Mapping
@@ -38,11 +37,11 @@ _KEPT = (
     "maxItems",
     "maxProperties",
 )
-"""Keywords that mean the same in both, in the order in which they are written."""
+"""Keywords with the same meaning in both, in the order in which they are written."""
 
 _DROPPED = ("title", "required", "properties", "items", "additionalProperties", "propertyNames")
-"""Keywords translated apart, or without a counterpart: the server enforces no `propertyNames`, so a map that cares for
-its keys carries a CEL rule."""
+"""Keywords that are translated separately, or have no counterpart. The server does not enforce `propertyNames`, so a
+map whose keys are checked has a CEL rule."""
 
 _NAME_RULE = {
     "rule": f"self.metadata.name.matches('{DNS_LABEL}') && self.metadata.name.size() <= {names.MAX_NAME}",
@@ -53,7 +52,7 @@ _NAME_RULE = {
 
 
 def custom_resource_definition() -> dict[str, Any]:
-    """The whole CRD as the API server takes it; the same for every call."""
+    """The whole CRD. Every call returns the same."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -90,7 +89,7 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def spec_schema() -> Schema:
-    """The structural schema of `.spec`, with every default that holds whatever the profile."""
+    """The structural schema of `.spec`, with every default that does not depend on the profile."""
     schema = structural_schema(FineTuneJobSpec, defaults=True)
     for path, values in governed().items():
         _leave_unset(schema, path.split("."), values)
@@ -98,7 +97,7 @@ def spec_schema() -> Schema:
 
 
 def _leave_unset(schema: Schema, keys: list[str], values: list[Any]) -> None:
-    """Takes a field's default away unless every profile agrees with it."""
+    """Removes a field's default unless every profile has the same."""
     for key in keys:
         schema = schema["properties"][key]
     if any(value != schema.get("default") for value in values):
@@ -106,7 +105,7 @@ def _leave_unset(schema: Schema, keys: list[str], values: list[Any]) -> None:
 
 
 def status_schema() -> Schema:
-    """The structural schema of `.status`; its defaults make a fresh object look unfinished, in full columns."""
+    """The structural schema of `.status`. With its defaults a new object counts as unfinished and fills its columns."""
     schema = structural_schema(FineTuneJobStatus, defaults=False)
     schema["properties"]["restarts"]["default"] = FineTuneJobStatus.model_fields["restarts"].default
     unseen = FineTuneJobStatus.model_fields["observed_generation"].default
@@ -152,18 +151,18 @@ def structural_schema(model: type[BaseModel], *, defaults: bool) -> Schema:
     """A model's structural schema.
 
     Args:
-        model: the model; every field below it must translate.
-        defaults: whether the models' defaults become the server's.
+        model: the model.
+        defaults: whether the models' defaults go into the schema.
 
     Raises:
-        ValueError: the model uses what a structural schema cannot say.
+        ValueError: a structural schema cannot express the model.
     """
     raw = model.model_json_schema(mode="validation", by_alias=True)
     return _Translation(raw.get("$defs", {}), defaults=defaults).translate(raw, model.__name__)
 
 
 class _Translation:
-    """Walks a pydantic schema; `path` names the place in messages."""
+    """Translates a pydantic schema recursively; `path` is the field's path in messages."""
 
     def __init__(self, definitions: Mapping[str, Schema], *, defaults: bool) -> None:
         self._definitions = definitions
@@ -198,12 +197,12 @@ class _Translation:
         schema = self.translate(raw, f"{path}.{name}")
         made_by_factory = not required and "default" not in raw
         if made_by_factory and self._defaults:
-            # The server fills `{}` with the defaults of the section's own fields.
+            # The server fills in the defaults of the section's own fields.
             schema["default"] = [] if schema["type"] == "array" else {}
         return schema
 
     def _resolve(self, raw: Schema, path: str) -> Schema:
-        """The schema with its reference followed and its `or null` taken off; what stands beside them wins."""
+        """The schema with its reference resolved and its `or null` removed. Keywords beside these override."""
         beside = {key: value for key, value in raw.items() if key not in ("$ref", "anyOf", "$defs")}
         if "$ref" in raw:
             return self._resolve(self._definitions[raw["$ref"].rsplit("/", 1)[-1]], path) | beside

@@ -17,11 +17,11 @@ from finetune_trainer.contract.recipe import JobIdentity
 from finetune_trainer.contract.rules import cluster_problems, problems
 
 MAX_SPEC_BYTES = 65_536
-"""Of a spec as compact JSON. The schema bounds every field; all of them together could fill the operator's memory."""
+"""Limit for a spec as compact JSON. The schema limits each field, but all together could fill the operator's memory."""
 
 
 class SpecError(Exception):
-    """A spec that the models refuse.
+    """A spec that is not valid.
 
     Attributes:
         problems: every problem.
@@ -34,7 +34,7 @@ class SpecError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJobRef:
-    """A FineTuneJob; a namesake that comes later has another UID."""
+    """A reference to one FineTuneJob. A later one with the same name has another UID."""
 
     namespace: str
     name: str
@@ -43,7 +43,7 @@ class FineTuneJobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJob:
-    """One job: identity, spec and the status that was last written."""
+    """One FineTuneJob: identity, spec and the last written status."""
 
     name: str
     namespace: str
@@ -65,13 +65,13 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
 
     Args:
         raw: the spec, or its JSON.
-        local: whether it is for a run on one machine, where a file is a place too.
+        local: whether it is for a run on one machine, where file:// URIs are allowed.
 
     Raises:
-        SpecError: with every problem, each with its path, value and remedy.
+        SpecError: has every problem, each with path, value and remedy.
     """
-    # As JSON, where strictness knows that dates and enumerations are strings. The API server knows no other names than
-    # those on the wire, and a file must mean the same in both places.
+    # As JSON, for which pydantic's strict mode takes dates and enumerations as strings. Only by alias, as the API
+    # server does: a file must mean the same in both places.
     text = raw if isinstance(raw, bytes) else compact_json(raw)
     if len(text) > MAX_SPEC_BYTES:
         raise too_large(len(text))
@@ -86,18 +86,18 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
 
 
 def compact_json(value: object) -> bytes:
-    """A value as JSON without spaces, by which a spec's size counts."""
+    """A value as JSON without spaces. The size of a spec is counted in this form."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass")
 
 
 def too_large(size: int) -> SpecError:
-    """The error of a spec of so many bytes."""
+    """The error for a spec of `size` bytes."""
     message = f"must have at most {MAX_SPEC_BYTES} bytes as JSON"
     return SpecError([Problem(path="spec", message=message, value=f"{size} bytes", remedy="make its texts shorter")])
 
 
 def _remedy(error: ErrorDetails) -> str:
-    """What somebody meant who wrote a field or a value that does not exist."""
+    """A suggestion for a field or a value that does not exist."""
     match error["type"]:
         case "extra_forbidden":
             return suggestion.for_field(error["loc"])
@@ -111,7 +111,7 @@ def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:
     """Parses an object of the API server.
 
     Raises:
-        SpecError: the spec is none that this version understands.
+        SpecError: the spec is not valid for this version.
     """
     metadata = raw["metadata"]
     return FineTuneJob(

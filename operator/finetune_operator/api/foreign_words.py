@@ -1,7 +1,7 @@
-"""What other trainers call the fields of a spec and their values: the words that people bring along.
+"""Names of fields and values in other trainers, and the field or value here.
 
-TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl and LLaMA-Factory. Only words that closeness would not find
-are here; `suggestion` compares names without case, dashes and underscores.
+They come from TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl and LLaMA-Factory. Names that are similar to
+ours are not listed: `suggestion` compares names without case, dashes and underscores.
 """
 
 FIELDS: dict[str, str] = {
@@ -117,7 +117,7 @@ FIELDS: dict[str, str] = {
     "priority_class": "scheduling.priorityClassName",
     "backoff_limit": "retry.limit",
 }
-"""A word, and the path within the spec of the field that it means."""
+"""Another trainer's field, and the path of our field within the spec."""
 
 DIFFERENT: dict[str, str] = {
     "gradient_accumulation": "rows per optimizer step over everything, of which passes are made by themselves",
@@ -144,7 +144,7 @@ DIFFERENT: dict[str, str] = {
     "hf_token": "the name of a Secret",
     "credentials": "the name of a Secret",
 }
-"""What to write in that field, where its values differ from the word's."""
+"""What to write in our field, if its values differ from the other trainer's."""
 
 NEEDLESS: dict[str, str] = {
     "group_by_length": "passes are filled by tokens, so that rows of other lengths cost nothing",
@@ -162,7 +162,7 @@ NEEDLESS: dict[str, str] = {
     "limits": "resources has gpus, cpu and memory themselves",
     "requests": "resources has gpus, cpu and memory themselves",
 }
-"""Words without a field, and why none is needed."""
+"""Other trainers' fields that have no counterpart, and why none is needed."""
 
 VALUES: dict[str, tuple[str, ...]] = {
     "4": ("nf4",),
@@ -194,4 +194,4 @@ VALUES: dict[str, tuple[str, ...]] = {
     "overwrite": ("Replace",),
     "skip": ("Reuse",),
 }
-"""A word for a value, and what it may be here; the one counts that the field has."""
+"""Another trainer's value, and the values that may replace it. The first that the field allows is suggested."""

@@ -1,7 +1,7 @@
-"""Memory of the GPU that a job asks for: as it says itself, or as the node labels tell that it selects by.
+"""Memory of the GPU that a job requests: from the spec, or from the node labels that it selects.
 
-For preflight, which refuses what cannot fit. So where labels allow several GPUs the largest counts, and a label that
-only sets a lower limit tells nothing.
+Preflight uses it to refuse a training that cannot fit. So if labels allow several GPUs the largest counts, and a label
+that only sets a lower limit is ignored.
 """
 
 import re
@@ -17,7 +17,7 @@ _MEBIBYTES = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
 _NAMES = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name")
 """Labels whose value is the name of the GPU."""
 _GIB_BY_NAME: tuple[tuple[str, int], ...] = (
-    # The first that is found in the name; sizes in a name stand before the product without one.
+    # The first pattern that matches the name counts. Products with a size in their name come before those without.
     (r"gb200", 186),
     (r"b200", 180),
     (r"h200", 141),
@@ -36,11 +36,11 @@ _GIB_BY_NAME: tuple[tuple[str, int], ...] = (
     (r"p4\b", 8),
 )
 _MIG = re.compile(r"mig-[0-9]+g\.([0-9]+)gb")
-"""A slice of a GPU, in a product's name or as a resource of its own, with its memory."""
+"""A MIG slice with its memory, in a product's name or as a resource of its own."""
 
 
 def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None:
-    """Bytes of one GPU of the job; None when nothing tells, or when it asks for none."""
+    """Memory of one GPU of the job, in bytes; None if it is unknown, or if the job requests no GPU."""
     if resources.gpus == 0:
         return None
     if resources.gpu_memory is not None:
@@ -56,7 +56,7 @@ def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None
 
 
 def _labels(scheduling: Scheduling) -> Iterator[tuple[str, list[str]]]:
-    """Labels that a node must have, each with the values that it may have."""
+    """Labels that a node must have, each with the allowed values."""
     for label, value in (scheduling.node_selector or {}).items():
         yield label, [value]
     if scheduling.affinity is not None:

@@ -1,7 +1,7 @@
-"""Every name that Kubernetes sees: group, labels, field managers, and the names of children.
+"""Names in Kubernetes: API group, labels, field managers, and the names of children.
 
-Child names are functions of the job and the attempt alone, so a restarted operator finds what an earlier one made,
-and applying twice makes nothing twice.
+A child's name depends only on the FineTuneJob and the attempt. So a restarted operator finds existing children, and
+apply is idempotent.
 """
 
 import hashlib
@@ -22,27 +22,27 @@ JOB_UID_LABEL = f"{GROUP}/job-uid"
 ROLE_LABEL = f"{GROUP}/role"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-"""Which pod of an Indexed Job it is; Kubernetes sets it."""
+"""Completion index of a pod of an Indexed Job. Kubernetes sets it."""
 RECIPE_ANNOTATION = f"{GROUP}/recipe"
 """On the pod template: the recipe, mounted from here by the downward API."""
 HUB_CA_ANNOTATION = f"{GROUP}/hub-ca"
-"""On the pod template: certificates for the Hub's mirror, mounted in the same way."""
+"""On the pod template: CA certificates for the Hub's mirror, mounted in the same way."""
 
 CONTROLLER_NAME = f"{GROUP}/operator"
-"""The value of spec.managedBy that means this operator, as does its absence."""
+"""The value of spec.managedBy for this operator. Without the field it is this operator too."""
 
 FIELD_MANAGER = "finetune-operator"
 PROGRESS_FIELD_MANAGER = "finetune-progress"
-"""Owns status.progress alone, so that a progress write never races the status."""
+"""Field manager of status.progress only, so that a progress write never conflicts with the status."""
 
 PREFLIGHT_ROLE = "preflight"
 TRAIN_ROLE = "train"
 CONTAINERS = {PREFLIGHT_ROLE: "preflight", TRAIN_ROLE: "trainer"}
-"""Name of the container of each role. A mesh may inject others, and the kubelet lists them by name."""
+"""Name of the container of each role. A service mesh may inject others."""
 
 MAX_NAME = 63
 MAX_JOB_NAME = 60
-"""A pod of an Indexed Job is called after its Job and its number, below 64, and that must be a host name."""
+"""The host name of an Indexed Job's pod is the Job's name and its index, below 64; it has at most 63 characters."""
 
 
 def child_name(job: str, role: str, attempt: int) -> str:
@@ -51,7 +51,7 @@ def child_name(job: str, role: str, attempt: int) -> str:
 
 
 def service_name(job: str) -> str:
-    """Name of the headless Service of a job of several pods: begins with a letter, as a Service's must."""
+    """Name of the headless Service of a job with several pods. It begins with a letter, as a Service's name must."""
     return _affixed("pods-", job, "", MAX_NAME)
 
 
@@ -64,5 +64,5 @@ def _affixed(prefix: str, job: str, suffix: str, most: int) -> str:
 
 
 def progress_audience(uid: str) -> str:
-    """Audience of the token with which a job's pods report: one per job, so a token serves no other."""
+    """Audience of the token with which a job's pods report. Each job has its own, so no token is valid for another."""
     return f"{GROUP}/{uid}"

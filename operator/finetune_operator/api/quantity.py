@@ -1,7 +1,7 @@
 """Kubernetes quantities: 16Gi, 500m, 1.5G, 16e9.
 
-The one parser of them. The Kubernetes client has one too, but the command line runs where no client is installed, and
-that one takes `1_000` and `NaN`, which the API server refuses. The tests hold this one against both.
+The Kubernetes client has a parser too. But the command line runs without the client, and that parser accepts `1_000`
+and `NaN`, which the API server rejects. Tests compare this parser with both.
 """
 
 from decimal import Decimal
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from finetune_trainer.contract.rule import Rule, literal, matches
 
 _QUANTITY = "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]{1,2})?$"
-"""The API server's own grammar, without what is negative and without exponents that no resource has."""
+"""The API server's own grammar, without negative quantities and without exponents that no resource has."""
 
 _UNITS = {
     **{unit: Decimal(10) ** (3 * power) for power, unit in enumerate(["n", "u", "m", "", *"kMGTPE"], -3)},
@@ -23,26 +23,26 @@ _MOST = Decimal(2**63 - 1)
 
 
 def parse_quantity(quantity: str) -> Decimal:
-    """The number that a quantity stands for.
+    """The value of a quantity.
 
     Raises:
-        ValueError: it is none, or negative.
+        ValueError: it is not a quantity, or is negative.
     """
     if not matches(_QUANTITY, quantity):
         raise ValueError(f"{quantity!r} is not a quantity")
     number = quantity.rstrip("".join(_UNITS))
-    # `1E` is an exa, `1E3` is a thousand.
+    # `1E` has the suffix exa, `1E3` is a thousand.
     unit = quantity[len(number) :]
     return Decimal(number) * _UNITS[unit]
 
 
 def whole(quantity: str) -> int:
-    """The number that a quantity stands for, rounded down: bytes, cores. Kubernetes counts to 2^63 - 1."""
+    """The value of a quantity, rounded down: bytes, cores. Kubernetes' maximum is 2^63 - 1."""
     return int(min(parse_quantity(quantity), _MOST))
 
 
 def _quantity(message: str, *, at_least: str = "0", above: str | None = None) -> Rule[str]:
-    """A quantity within bounds. CEL sees a plain number as it was written."""
+    """A rule for a quantity within bounds. In CEL a plain number is an integer, so it is converted to text."""
 
     def holds(value: str) -> bool:
         if not matches(_QUANTITY, value):
@@ -51,7 +51,7 @@ def _quantity(message: str, *, at_least: str = "0", above: str | None = None) ->
         return number >= parse_quantity(at_least) and (above is None or number > parse_quantity(above))
 
     compared = f"isGreaterThan(quantity('{above}'))" if above else f"compareTo(quantity('{at_least}')) >= 0"
-    # quantity() is only asked where the pattern holds: on anything else it fails.
+    # quantity() raises an error on text that is not a quantity, so the pattern is checked first.
     cel = f"string(self).matches({literal(_QUANTITY)}) && quantity(string(self)).{compared}"
     return Rule(message=message, holds=holds, cel=cel)
 
@@ -66,7 +66,7 @@ Quantity = Annotated[
     _INT_OR_STRING,
     _quantity("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
 ]
-"""A number, or a string with a suffix; always a string here."""
+"""A number, or a string with a suffix. In Python it is always a string."""
 Cores = Annotated[
     str,
     _AS_TEXT,

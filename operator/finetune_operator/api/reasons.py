@@ -1,10 +1,10 @@
-"""Phases, condition types and reasons. The strings are API: users' scripts and alerts match them."""
+"""Phases, condition types and reasons. They are part of the API: users' scripts and alerts match them."""
 
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """For display; conditions are what programs should read."""
+    """For display. Programs should read the conditions."""
 
     PENDING = "Pending"
     PREFLIGHT = "Preflight"
@@ -20,13 +20,13 @@ class ConditionType(StrEnum):
     """Condition types; meanings follow the API conventions and kstatus."""
 
     SUCCEEDED = "Succeeded"
-    """True or False at the end, Unknown before: the summary of bounded work."""
+    """True or False at the end, Unknown before."""
     READY = "Ready"
     """Mirrors Succeeded, for kstatus and dashboards."""
     RECONCILING = "Reconciling"
-    """True while work goes on, absent after."""
+    """True while the run is in progress; otherwise absent."""
     STALLED = "Stalled"
-    """True when only a user's change can help; absent otherwise."""
+    """True if only a user's change can help; otherwise absent."""
     FINISHED = "Finished"
     """True at either end, so that one `kubectl wait` is enough."""
     SUSPENDED = "Suspended"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     WAITING = "WaitingForPod"
     NO_POD = "PodNotCreated"
     CHILD_SUSPENDED = "ChildSuspended"
-    """Somebody else suspended the child Job, as a queue does."""
+    """Another controller, such as Kueue, or a user suspended the child Job."""
     RETRYING = "Retrying"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
@@ -55,4 +55,4 @@ class Reason(StrEnum):
     OUTPUT_EXISTS = "OutputAlreadyExists"
     RESTARTED = "RunTokenChanged"
     CHILD_REFUSED = "ChildRefused"
-    """The API server refuses a child: quota, an admission policy, rights."""
+    """The API server refuses a child: a quota, an admission policy, or missing rights."""

@@ -1,4 +1,4 @@
-"""References as Markdown: the fields, made from the CRD, and the failures, made from the contract's table."""
+"""The generated references in Markdown: the fields, from the CRD, and the failures, from the contract's table."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -79,7 +79,7 @@ def _row(name: str, schema: Schema, *, required: bool) -> str:
 
 
 def _default(schema: Schema) -> str:
-    """The default, shown as YAML would have it; a section shows its own in its own table."""
+    """The default, as in YAML. A section has no entry: its fields have a table of their own."""
     default = schema.get("default")
     if default is None or default == {}:
         return ""

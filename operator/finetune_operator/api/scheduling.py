@@ -1,7 +1,7 @@
 """Where the pods run, and what a user may add to them.
 
-There is no pod template in the spec: these fields are all that reaches a pod, and each is checked here as the API
-server would check it in a pod. A pod that could not be created would fail a job long after its YAML was accepted.
+The spec has no pod template. Only these fields reach a pod, and each is checked here as the API server checks it in a
+pod. Otherwise a pod that cannot be created would fail the job long after its YAML was accepted.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ _FOREIGN = (
     "kubectl[.]kubernetes[.]io|batch[.]kubernetes[.]io|kueue[.]x-k8s[.]io)/|"
     "^(app[.]kubernetes[.]io/(instance|managed-by)|job-name|controller-uid)$"
 )
-"""Keys by which this operator, the Job controller, Kueue or a GitOps tool knows its own: on a pod they would make the
-tool prune it (tektoncd/pipeline#3202)."""
+"""Keys by which this operator, the Job controller, Kueue or a GitOps tool recognises its own objects. On a pod they
+would make the tool prune it (tektoncd/pipeline#3202)."""
 
 LabelKey = Annotated[
     str,
@@ -37,11 +37,11 @@ LabelValue = Annotated[
     Field(max_length=63),
 ]
 AnnotationValue = Annotated[str, PLAIN_LINES, Field(max_length=1024)]
-"""Short, since the recipe shares the 262,144 bytes that Kubernetes allows a pod's annotations."""
+"""Short, because the recipe is an annotation too, and Kubernetes limits all annotations together to 262,144 bytes."""
 
 
 def _keys(pattern: str, message: str, *, negated: bool = False) -> Rule[Mapping[str, Any]]:
-    """A map whose keys match a pattern, or, negated, do not; the server checks no key itself."""
+    """A rule for a map whose keys match a pattern or, negated, do not. The server itself does not check keys."""
     return Rule(
         message=message,
         holds=lambda value: all(matches(pattern, key) is not negated for key in value),
@@ -195,7 +195,7 @@ class EnvVar(Wire):
 
 
 def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:
-    """Says what the server says itself of a list of type map."""
+    """Refuses duplicate names, in the words of the API server for a list of type map."""
     names = [item.name for item in variables]
     twice = [
         InitErrorDetails(type=PydanticCustomError("duplicate", "Duplicate value"), loc=(index,), input=name)

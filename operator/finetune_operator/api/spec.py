@@ -1,7 +1,7 @@
 """The spec of a FineTuneJob: the contract's sections, and what Kubernetes needs beside them.
 
-This is the only source of the CRD. Sections that shape the result are immutable by CEL; what only says where and when
-the work runs may change and takes effect at the next attempt.
+This is the only source of the CRD. CEL rules make the sections immutable that shape the result. Fields that only decide
+where and when the work runs may change; a change takes effect at the next attempt.
 """
 
 from collections.abc import Iterator
@@ -88,10 +88,10 @@ class Retention(Wire):
 
 
 IMMUTABLE = ("dataset", "lora", "training", "evaluation", "output", "profile")
-"""Sections that shape the result. How storage is reached and where checkpoints go is none of them."""
+"""Sections that shape the result. storage and checkpoint do not."""
 
 MUTABLE_OF_MODEL = ("token_secret_ref", "cache")
-"""Fields of the model that only say how it is fetched."""
+"""Fields of the model that only decide how it is fetched."""
 
 
 def _immutable(path: str, *, optional: bool = False) -> dict[str, str]:
@@ -120,7 +120,7 @@ _MANAGED_BY = {
 
 
 def _with_rules(schema: dict[str, Any]) -> None:
-    """Adds what the API server holds: old against new, which nobody else can see, and the rules of the contract."""
+    """Adds the rules of the contract, and those between old and new values, which only the API server can check."""
     changes = [*_immutables(), _MANAGED_BY]
     schema.update(with_rules({**schema, "x-kubernetes-validations": changes}, (*RULES, *CLUSTER_RULES)))
 
@@ -191,9 +191,9 @@ class FineTuneJobSpec(Wire):
         return with_profile(raw) if isinstance(raw, dict) else raw
 
     def recipe(self, job: JobIdentity) -> Recipe:
-        """The part of the spec that shapes the result, with whose it is and which attempt this is.
+        """The part of the spec that shapes the result, with the identity of the job and the attempt.
 
-        The profile's settings stand in the sections already.
+        The sections have the profile's settings already.
         """
         return Recipe(
             job=job,

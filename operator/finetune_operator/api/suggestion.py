@@ -1,7 +1,7 @@
-"""What somebody meant who wrote a field or a value that does not exist.
+"""Suggestions for fields and values that do not exist.
 
-Asked in this order: the same name in another spelling, the words of other trainers, close names, and all of this in
-other sections. A wrong guess misleads more than none, so that only one answer is ever given.
+They are searched in this order: the same name in another spelling, names of other trainers, similar names, and then the
+same in other sections. A wrong suggestion is worse than none, so there is only one or none.
 """
 
 import difflib
@@ -16,14 +16,14 @@ from finetune_operator.api import foreign_words
 from finetune_operator.api.spec import FineTuneJobSpec
 
 _CLOSE = 0.75
-"""difflib's ratio from which on a name is taken for a slip: one letter in four may differ."""
+"""The least difflib ratio of a similar name: about one letter in four may differ."""
 
 
 def for_field(location: Sequence[str | int]) -> str:
     """What to write instead of a field that does not exist.
 
     Args:
-        location: its path within the spec, by names on the wire and indices; the last is the field.
+        location: its path within the spec, as JSON keys and indices; the last one is the field.
     """
     *section, written = [part for part in location if isinstance(part, str)]
     here, name = ".".join(section), _plain(written)
@@ -37,7 +37,12 @@ def for_field(location: Sequence[str | int]) -> str:
 
 
 def for_top_level(written: str, expected: Sequence[str]) -> str:
-    """What to write instead of a field beside `spec` that does not exist, of those that are expected there."""
+    """What to write instead of a top-level field that does not exist.
+
+    Args:
+        written: the field.
+        expected: the fields that exist there.
+    """
     if close := difflib.get_close_matches(_plain(written), {_plain(name): name for name in expected}, n=1):
         return f"it is called {next(name for name in expected if _plain(name) == close[0])} here"
     if path := _meant("", _plain(written)):
@@ -46,7 +51,7 @@ def for_top_level(written: str, expected: Sequence[str]) -> str:
 
 
 def for_value(value: object, choices: Sequence[str]) -> str:
-    """Which of the choices to write instead of a value that is none of them; empty when none is close."""
+    """Which of the choices to write instead of a value that is none of them; empty if none is similar."""
     by_name = {_plain(choice): choice for choice in choices}
     written = _plain(str(value))
     known = [choice for choice in _word(foreign_words.VALUES, written) or () if choice in choices]
@@ -56,11 +61,11 @@ def for_value(value: object, choices: Sequence[str]) -> str:
 
 
 def _meant(here: str, name: str) -> str | None:
-    """The path of the field that is meant; None when nothing, or several, are close."""
+    """The path of the field that was meant; None if no field or several fields are similar."""
     within = {_plain(path.rpartition(".")[2]): path for path in _paths() if path.rpartition(".")[0] == here}
     if name in within:
         return within[name]
-    # A word may stand with its section (model: {name: …} for model_name) or without.
+    # Another trainer's name may include the section (model_name for model: {name: …}) or not.
     for word in (_plain(here.rpartition(".")[2]) + name, name):
         if path := _word(foreign_words.FIELDS, word):
             return str(path)
@@ -71,7 +76,7 @@ def _meant(here: str, name: str) -> str | None:
         anywhere.setdefault(_plain(path.rpartition(".")[2]), []).append(path)
     if name in anywhere:
         return _highest(anywhere[name])
-    close = difflib.get_close_matches(name, anywhere, n=1, cutoff=0.85)  # far away, so it must be closer
+    close = difflib.get_close_matches(name, anywhere, n=1, cutoff=0.85)  # in other sections it must be more similar
     return _highest(anywhere[close[0]]) if close else None
 
 
@@ -83,7 +88,7 @@ def _called(path: str, here: str, written: str) -> str:
 
 
 def _highest(paths: Sequence[str]) -> str | None:
-    """The one path that lies higher than the others; None when several do."""
+    """The path with the fewest levels; None if several have so few."""
     least = min(path.count(".") for path in paths)
     top = [path for path in paths if path.count(".") == least]
     return top[0] if len(top) == 1 else None
@@ -94,13 +99,13 @@ def _plain(name: str) -> str:
 
 
 def _word(table: dict[str, Any], plain: str) -> Any:
-    """The entry of a table whose word is this, in whatever spelling."""
+    """The entry of a table for this name, in any spelling."""
     return next((entry for word, entry in table.items() if _plain(word) == plain), None)
 
 
 @cache
 def _paths() -> tuple[str, ...]:
-    """Every field of a spec by its path on the wire; what is in a list counts as in its field."""
+    """Every field of a spec by its path of JSON keys, without indices of lists."""
     return tuple(_walk(FineTuneJobSpec, ""))
 
 

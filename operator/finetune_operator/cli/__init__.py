@@ -1,4 +1,4 @@
-"""`finetune`: the same YAML without a cluster. Also found by kubectl as `kubectl finetune`.
+"""`finetune`: runs the same YAML without a cluster. It is also the kubectl plugin `kubectl finetune`.
 
 finetune run job.yaml          check, train, and write the adapter to output.uri
 finetune preflight job.yaml    check storage, data and model only
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error.reason}: {error.message}\n{FAILURES[error.reason].remedy}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        # transformers names no module when one of its own cannot be imported.
+        # transformers gives no module name if one of its own modules cannot be imported.
         missing = f"{error.name.split('.')[0]} is not installed" if error.name else str(error)
         print(f"{missing}: pip install '.[{options.extra}]' in a checkout of finetune-operator", file=sys.stderr)
         return int(ExitCode.USAGE)

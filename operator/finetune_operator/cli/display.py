@@ -1,4 +1,4 @@
-"""What a local run shows: what it does, a progress bar while it trains, and how to load the adapter at its end."""
+"""The output of a local run: its stages, a progress bar while it trains, and how to load the adapter."""
 
 import sys
 from types import TracebackType
@@ -13,11 +13,11 @@ from finetune_trainer.export.base_model import loading_code
 
 
 class Display:
-    """What a run tells on the way: that it trains, once it is known that it does, and a bar of steps with the losses.
+    """Shows the progress of a run: when the training starts, and a progress bar of steps with the losses.
 
     Args:
-        job: the job's name.
-        processes: processes that train.
+        job: name of the job.
+        processes: number of training processes.
     """
 
     def __init__(self, job: str, processes: int = 1) -> None:
@@ -37,13 +37,13 @@ class Display:
             self._bar.close()
 
     def waiting(self, message: str | None) -> None:
-        """Tells what is waited for, each thing once."""
+        """Prints what the run waits for, each message once."""
         if message is not None and message not in self._waited_for:
             self._waited_for.add(message)
             print_line(f"{self._job}: waiting: {message}")
 
     def show(self, progress: Progress) -> None:
-        """Takes a record. Until something is fetched, the run may still turn out to be done already."""
+        """Shows a record. In the stage Starting nothing is shown: the adapter may exist already."""
         self.waiting(progress.waiting_for)
         if self._bar is None:
             if progress.stage is Stage.STARTING:
@@ -54,7 +54,7 @@ class Display:
             self._resumed = progress.resumed_from_step
             print_line(f"{self._job}: resuming after step {self._resumed}, from its checkpoint")
         bar = self._bar
-        bar.set_description_str(str(progress.stage), refresh=False)  # without a second colon
+        bar.set_description_str(str(progress.stage), refresh=False)  # set_description would add a colon
         if progress.total_steps and bar.total != progress.total_steps:
             bar.reset(total=progress.total_steps)
         shown = {}
@@ -69,7 +69,7 @@ class Display:
 
 
 def print_line(text: str) -> None:
-    """A line for a person, above a bar that is there; what programs read goes to the standard output."""
+    """Prints a line for people to standard error, above a progress bar. Output for programs goes to standard output."""
     tqdm.write(text, file=sys.stderr)
 
 
@@ -79,13 +79,13 @@ def _bar() -> "tqdm":  # type: ignore[type-arg]
         unit="step",
         file=sys.stderr,
         dynamic_ncols=True,
-        # A log file wants a line now and then, a terminal wants to move.
+        # Rarely into a log file, often on a terminal.
         mininterval=0.2 if sys.stderr.isatty() else 10,
     )
 
 
 def how_to_load(output: OutputRecord) -> str:
-    """The lines of Python that load the adapter."""
+    """The Python code that loads the adapter."""
     uri = parse_uri(output.uri)
     if uri.scheme is Scheme.FILE:
         folder, first = uri.path, []

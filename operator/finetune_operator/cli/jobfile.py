@@ -1,4 +1,4 @@
-"""Reading a FineTuneJob from a YAML file, as kubectl would, for a run without a cluster."""
+"""Reads a FineTuneJob from a YAML file, as kubectl does, for a run without a cluster."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads as kubectl does.
+    """Reads YAML as kubectl does.
 
-    `2e-4` is a number, which PyYAML alone takes for text (yaml/pyyaml#173). A key that stands twice is a problem, where
-    PyYAML silently takes the last.
+    `2e-4` is a number; PyYAML alone reads it as text (yaml/pyyaml#173). A duplicate key is a problem; PyYAML alone
+    silently uses the last one.
 
     Attributes:
-        duplicates: a problem for each key that its mapping has already.
+        duplicates: a problem for each duplicate key.
     """
 
     def __init__(self, text: str) -> None:
@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         self.duplicates: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """The mapping of a node; keys that stand twice are noted."""
+        """The mapping of a node. Duplicate keys are added to `duplicates`."""
         first: dict[str, int] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -45,18 +45,18 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> float | int:
-    """A number as JSON has it: kubectl sends 16.0 and 1e3 as 16 and 1000."""
+    """A number as in JSON: kubectl sends 16.0 and 1e3 as 16 and 1000."""
     value = float(loader.construct_yaml_float(node))
     return int(value) if value.is_integer() and abs(value) < _JSON_WHOLE else value
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    """A date, which is text to kubectl."""
+    """A date as text, as kubectl reads it."""
     return loader.construct_yaml_str(node)
 
 
 _JSON_WHOLE = 1e21
-"""From here on kubectl writes an exponent, which is no whole number."""
+"""From here on kubectl writes an exponent, so the number is not an integer any more."""
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
@@ -66,26 +66,26 @@ _Loader.add_implicit_resolver(
 
 
 class JobFileError(Exception):
-    """The file holds no FineTuneJob that can run; the message lists every problem."""
+    """The file has no FineTuneJob that can run. The message lists every problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A FineTuneJob as written: its name and its spec with all defaults."""
+    """A FineTuneJob from a file: its name, and its spec with all defaults."""
 
     name: str
     spec: FineTuneJobSpec
 
 
 def read_job_file(path: Path, *, local: bool) -> JobFile:
-    """Reads the one FineTuneJob of a YAML file; other documents in it are passed over.
+    """Reads the one FineTuneJob of a YAML file. Other documents in the file are ignored.
 
     Args:
         path: the file.
-        local: whether it is for a run on this machine, where files are places too.
+        local: whether it is for a run on this machine, where file:// URIs are allowed.
 
     Raises:
-        JobFileError: no such file, no YAML, not exactly one FineTuneJob, or a spec with problems.
+        JobFileError: the file does not exist, is not YAML, has not exactly one FineTuneJob, or its spec is invalid.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def read_job_file(path: Path, *, local: bool) -> JobFile:
 
 
 def _documents(text: str) -> tuple[list[Any], list[Problem]]:
-    """What is in the documents that are not empty, and the keys that stand twice."""
+    """The documents that are not empty, and a problem for each duplicate key."""
     loader = _Loader(text)
     try:
         documents = []

@@ -1,7 +1,7 @@
-"""A FineTuneJob on this machine: the recipe of its spec, checked and trained on it: in this process, or in one a GPU.
+"""Runs a FineTuneJob on this machine: checks its recipe and trains it, in this process or in one process per GPU.
 
-`storage.secretRef` and `model.tokenSecretRef` name Secrets of a cluster; here the SDK's own chain (environment,
-profile, instance identity) and the Hub client's (HF_TOKEN, a login) stand for them.
+`storage.secretRef` and `model.tokenSecretRef` name Secrets of a cluster. Here the credentials come from the SDK's own
+chain (environment, profile, instance identity) and from the Hub client (HF_TOKEN, a login).
 """
 
 import os
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 def refuse(job: JobFile) -> None:
-    """Refuses what no local run can do.
+    """Refuses a job that cannot run locally.
 
     Raises:
-        TrainerError: with the field.
+        TrainerError: names the field.
     """
     if job.spec.resources.nodes > 1:
         raise TrainerError(
@@ -41,12 +41,12 @@ def refuse(job: JobFile) -> None:
 
 
 def recipe_of(job: JobFile) -> Recipe:
-    """The recipe of a job file."""
+    """The recipe of the job."""
     return job.spec.recipe(JobIdentity(name=job.name))
 
 
 def preflight(job: JobFile, output: str) -> int:
-    """Checks, and prints the report; the exit code is that of the first check that failed."""
+    """Runs preflight and prints the report. Returns the exit code of the first check that failed, or 0."""
     from finetune_trainer.preflight import check_recipe, exit_code, shown
 
     refuse(job)
@@ -58,10 +58,13 @@ def preflight(job: JobFile, output: str) -> int:
 
 
 def run(job: JobFile, work: Path | None) -> int:
-    """Checks, trains with a progress bar, and prints where the adapter is; the exit code is the first failure's.
+    """Runs preflight, trains with a progress bar, and prints where the adapter is.
+
+    Returns:
+        The exit code: 0, or that of the first check that failed.
 
     Raises:
-        TrainerError: an end of the training with a known cause.
+        TrainerError: the training failed with a known cause.
     """
     refuse(job)
     if job.spec.preflight.enabled:
@@ -111,7 +114,7 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
 
 def _interrupt_handler(stop: threading.Event) -> Callable[..., None]:
-    """What an interrupt does: the first one ends the run at the next step, another one at once."""
+    """The signal handler: the first interrupt stops the run at the next step, a second one at once."""
 
     def handle(*_: object) -> None:
         stop.set()

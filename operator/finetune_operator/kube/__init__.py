@@ -1,5 +1,5 @@
-"""The edge to Kubernetes: the only package that knows its client.
+"""Access to Kubernetes. No other package imports its client.
 
-`api` says what the operator asks of Kubernetes, `client` asks it, `errors` names what may come back; `lease` and
-`events` are the two protocols that are ours to speak.
+`api` is the Protocol of the requests, `client` implements it, `errors` has the errors. `lease` is the leader election,
+`events` posts events.
 """

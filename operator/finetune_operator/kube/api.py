@@ -1,6 +1,6 @@
-"""What the operator asks of Kubernetes, and nothing more: a Protocol over plain dicts.
+"""The requests that the operator makes to Kubernetes, as a Protocol.
 
-Objects stay dicts, as JSON has them: the generated models drop fields that their version does not know.
+Objects stay dicts, as in JSON: the generated models drop fields that their version does not know.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -13,7 +13,7 @@ from finetune_operator.api import names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A kind as the API server's paths name it."""
+    """Group, version and plural of a kind, as in the API server's paths."""
 
     group: str
     version: str
@@ -23,7 +23,7 @@ class Resource:
         """Path of the collection, of one object, or of its subresource.
 
         Raises:
-            ValueError: a name is none that Kubernetes could have given: it would lead to another path.
+            ValueError: a name is not valid in Kubernetes, and would lead to another path.
         """
         parts = [f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"]
         if namespace is not None:
@@ -34,9 +34,9 @@ class Resource:
 
 
 def _segment(name: str) -> str:
-    """A name as one segment of a path: what Kubernetes' own path.IsValidPathSegmentName takes, quoted.
+    """A name as one path segment: checked as Kubernetes' path.IsValidPathSegmentName does, and quoted.
 
-    Quoting alone would not do: HTTP clients resolve `..` and decode `%2E` before they send.
+    Quoting is not enough: HTTP clients resolve `..` and decode `%2E` before they send.
     """
     if name in ("", ".", "..") or "/" in name or "%" in name:
         raise ValueError(f"{name!r} is not the name of a Kubernetes object")
@@ -54,11 +54,11 @@ TOKEN_REVIEWS = Resource(group="authentication.k8s.io", version="v1", plural="to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A part of a list.
+    """One page of a list.
 
     Attributes:
-        items: the objects; they lack `kind` and `apiVersion`.
-        resource_version: the version of the collection that the whole list shows.
+        items: the objects, without `kind` and `apiVersion`.
+        resource_version: resourceVersion of the whole list.
     """
 
     items: tuple[dict[str, Any], ...]
@@ -69,11 +69,11 @@ class Kube(Protocol):
     """Requests to the API server. Each has a time limit and raises a `KubeError`."""
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
-        """One object, read from the store (not from a cache of the server)."""
+        """One object, read from etcd (not from the API server's watch cache)."""
         ...
 
     def pages(self, resource: Resource, namespace: str | None, *, label_selector: str = "") -> AsyncIterator[Page]:
-        """All objects of a namespace, or of the cluster, a page at a time."""
+        """All objects of a namespace, or of the cluster, in pages."""
         ...
 
     async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Kube(Protocol):
         ...
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Replaces an object, if it still has the resourceVersion of the body."""
+        """Replaces an object if it still has the resourceVersion of the body."""
         ...
 
     async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,5 +102,5 @@ class Kube(Protocol):
         ...
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
-        """Deletes that very object, its dependents in the background."""
+        """Deletes the object with that UID, with background propagation."""
         ...

@@ -1,7 +1,7 @@
-"""`Kube` by the official client's asyncio half: one connection pool, dicts in and out.
+"""`Kube` over the official client for asyncio: one connection pool, dicts in and out.
 
-Only the client's transport and credentials are used. Its generated methods parse answers into models that drop unknown
-fields, and copy every body before they send it.
+Only the client's transport and credentials are used. Its generated methods parse responses into models that drop
+unknown fields, and copy every body before they send it.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -30,14 +30,14 @@ class ClientKube:
     """`Kube` over an ApiClient.
 
     Args:
-        timeout_seconds: limit of a request; of one page for lists.
-        page_size: objects in a page. An object may have 1.5 MB, and a page is in memory at once.
+        timeout_seconds: limit for a request, or for one page of a list.
+        page_size: objects in a page. An object may have 1.5 MB, and the whole page is in memory.
     """
 
     def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 100) -> None:
         self._client = client
         self._page_size = page_size
-        # aiohttp deprecates plain numbers, which is what the client itself would pass.
+        # The client itself would pass a plain number, which aiohttp deprecates.
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=10.0)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class ClientKube:
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
     ) -> dict[str, Any]:
-        # Packing and unpacking lists takes both sides longer than sending them within a cluster.
+        # Within a cluster it takes longer to compress and decompress a list than to send it.
         headers = {"Accept": _JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
         if query:
             path += "?" + urlencode(query)
@@ -127,7 +127,7 @@ class ClientKube:
         try:
             answer: dict[str, Any] = from_json(text, cache_strings="keys")  # a third faster than json
         except ValueError:
-            raise Unavailable(f"{method} {path}: the answer is no JSON", status=response.status) from None
+            raise Unavailable(f"{method} {path}: the response is not JSON", status=response.status) from None
         return answer
 
 
@@ -138,7 +138,7 @@ _MANAGER = {"fieldManager": names.FIELD_MANAGER}
 async def connect(
     environment: Mapping[str, str], *, connections: int = 64, page_size: int = 100
 ) -> AsyncIterator[ClientKube]:
-    """A client for the cluster that the environment names: by KUBECONFIG, else the one that this process runs in.
+    """A client for the cluster of KUBECONFIG if it is set, otherwise for the cluster that this process runs in.
 
     Raises:
         KubeError: there are no usable credentials.
@@ -148,13 +148,13 @@ async def connect(
         if in_cluster(environment):
             load_incluster_config(client_configuration=configuration)
         else:
-            # The client's own default is the KUBECONFIG of the moment of its import.
+            # The client's own default is KUBECONFIG as it was when the client was imported.
             config_file = environment.get("KUBECONFIG") or None
             await load_kube_config(config_file=config_file, client_configuration=configuration)
     except (ConfigException, OSError) as error:
         raise KubeError(f"no cluster: {error}") from None
     configuration.connection_pool_maxsize = connections
-    # The client turns this on; aiohttp then looks for ~/.netrc in a thread, twice a request.
+    # The client turns this on. Then aiohttp searches for ~/.netrc in a thread, twice for each request.
     configuration.client_session_kwargs = {"trust_env": False}
     client = ApiClient(configuration)
     client.user_agent = USER_AGENT
@@ -165,5 +165,5 @@ async def connect(
 
 
 def in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether this process runs in a pod; a KUBECONFIG that is set wins."""
+    """Whether to use the pod's credentials: it runs in a pod, and KUBECONFIG is not set."""
     return "KUBERNETES_SERVICE_HOST" in environment and not environment.get("KUBECONFIG")

@@ -1,15 +1,15 @@
 # ruff: noqa: N818 (the names are those of the API's reasons)
-"""What can come back from the API server instead of an answer, classified once.
+"""The errors of requests to the API server.
 
-Under `KubeError`:
+All are a `KubeError`:
 
-- NotFound: 404: the object is gone; usually nothing is left to do
-- Conflict: 409: somebody else was first, or the object is another one than was meant
+- NotFound: 404: the object does not exist; usually nothing is left to do
+- Conflict: 409: another client wrote first, or the object has another UID
 - Expired: 410: a page of a list is too old; list again
 - Forbidden: 401, 403: rights, quota or an admission policy; a person must act
-- Invalid: 400, 405, 413, 415, 422: the server does not take what was sent; trying again does not help
-- Throttled: 429: later, after `retry_after` seconds
-- Unavailable: 5xx, timeouts, broken connections: later
+- Invalid: 400, 405, 413, 415, 422: the server rejects the object; a retry does not help
+- Throttled: 429: retry after `retry_after` seconds
+- Unavailable: 5xx, timeouts, broken connections: retry later
 """
 
 import json
@@ -20,9 +20,9 @@ class KubeError(Exception):
     """A request that failed.
 
     Attributes:
-        status: HTTP status; 0 when no answer came.
-        message: the server's words, or what happened to the connection.
-        retry_after: seconds that the server asks to wait; 0 when it does not say.
+        status: HTTP status; 0 if there was no response.
+        message: the server's message, or the error of the connection.
+        retry_after: seconds of the Retry-After header; 0 without one.
     """
 
     def __init__(self, message: str, *, status: int = 0, retry_after: float = 0.0) -> None:
@@ -37,19 +37,19 @@ class NotFound(KubeError):
 
 
 class Conflict(KubeError):
-    """Another writer was first, the object exists already, or it is not the one that was meant."""
+    """The object has another resourceVersion or UID than expected, or exists already."""
 
 
 class Expired(KubeError):
-    """The list can not be continued."""
+    """The continue token of the list has expired."""
 
 
 class Forbidden(KubeError):
-    """The request is not allowed: rights, quota or policy."""
+    """The request is not allowed: rights, quota or admission policy."""
 
 
 class Invalid(KubeError):
-    """The server does not take the object."""
+    """The server rejects the object."""
 
 
 class Throttled(KubeError):
@@ -57,7 +57,7 @@ class Throttled(KubeError):
 
 
 class Unavailable(KubeError):
-    """No answer, or none that means anything."""
+    """There was no response, or one that cannot be used."""
 
 
 _BY_STATUS: dict[int, type[KubeError]] = {
@@ -76,7 +76,7 @@ _BY_STATUS: dict[int, type[KubeError]] = {
 
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> KubeError:
-    """The error of an answer whose status is not 2xx."""
+    """The error for a response whose status is not 2xx."""
     return _BY_STATUS.get(status, Unavailable)(
         _message(status, body), status=status, retry_after=_seconds(headers.get("Retry-After", ""))
     )

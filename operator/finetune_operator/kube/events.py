@@ -1,7 +1,7 @@
 """Events about FineTuneJobs (events.k8s.io/v1): for people, never for decisions.
 
-A repeated event raises the count of the one that is there, as Kubernetes' own components do. An event that can not be
-posted is logged and forgotten: no job may fail for it.
+A repeated event raises the series count of the existing one, as Kubernetes' own components do. An event that cannot be
+posted is only logged: no job may fail because of it.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from finetune_operator.reconcile.plan import Event
 
 logger = logging.getLogger(__name__)
 
-MAX_NOTE_BYTES = 1024  # the API server calls them characters
+MAX_NOTE_BYTES = 1024  # the API server counts bytes, although its message says characters
 REMEMBERED = 4096
-SAME_SERIES_SECONDS = 3600.0  # how long the API server keeps an event unless told otherwise
+SAME_SERIES_SECONDS = 3600.0  # how long the API server keeps an event by default (--event-ttl)
 
 
 @dataclass(slots=True)
@@ -35,8 +35,8 @@ class EventRecorder:
     """Posts events.
 
     Args:
-        instance: this replica, for `reportingInstance`.
-        now: the time, with a zone.
+        instance: name of this replica, for `reportingInstance`.
+        now: the current time, with a time zone.
     """
 
     def __init__(self, kube: Kube, *, instance: str, now: Callable[[], datetime]) -> None:
@@ -46,7 +46,7 @@ class EventRecorder:
         self._series: OrderedDict[tuple[str, Event], _Series] = OrderedDict()
 
     async def post(self, regarding: FineTuneJobRef, events: Iterable[Event]) -> None:
-        """Posts the events; never raises a KubeError."""
+        """Posts the events. Errors are logged; it never raises a KubeError."""
         for event in events:
             try:
                 await self._post(regarding, event)
@@ -69,7 +69,7 @@ class EventRecorder:
                     EVENTS, regarding.namespace, series.name, patch, field_manager=names.FIELD_MANAGER
                 )
             except NotFound:
-                pass  # expired or deleted: a new one
+                pass  # expired or deleted: create a new one
             else:
                 return
         name = self._name(regarding, event, now)

@@ -1,9 +1,9 @@
-"""Leadership by a Lease: of several replicas one controls, the others wait.
+"""Leader election by a Lease: one of several replicas is the leader, the others wait.
 
-The client's own leader election can not create its Lease (kubernetes 37.0.2 passes a bool where its model wants a
-string), and kopf's peering has no lock. The rules are those of Kubernetes' components: a holder renews; who sees the
-same renewal for a whole lease duration by its own clock may take over; who could not renew in time steps down before
-that can happen. Clocks of different machines are never compared.
+The client's own leader election cannot create its Lease (kubernetes 37.0.2 passes a bool where its model wants a
+string), and kopf's peering has no lock. The rules are those of client-go: the leader renews the Lease. Another replica
+that sees no renewal for the lease duration, by its own clock, may take over. A leader that cannot renew in time steps
+down before that. Clocks of different machines are never compared.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
-    """Seconds.
+    """Times of the leader election, in seconds.
 
     Attributes:
-        duration: how long a renewal holds.
-        renew_deadline: how long a holder goes on without a renewal; less than `duration`.
-        period: between two tries, of holder and waiter.
-        request: limit of one request.
+        duration: how long a renewal is valid.
+        renew_deadline: how long the leader continues without a renewal; less than `duration`.
+        period: time between two tries to renew or to acquire.
+        request: limit for one request.
     """
 
     duration: float = 15.0
@@ -38,12 +38,12 @@ class LeaseTimes:
 
 
 class Lease:
-    """One replica's claim on the Lease.
+    """The leader election of one replica.
 
     Args:
-        identity: this replica; no other process may have the same.
+        identity: name of this replica, unique to the process.
         clock: seconds, monotonic.
-        now: the time, with a zone, for people who read the Lease.
+        now: the current time, with a time zone, for people who read the Lease.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Lease:
         self._seen: tuple[object, ...] = ()
         self._seen_since = clock()
         self.last_contact: float | None = None
-        """When the API server last answered a try, by `clock`."""
+        """When the API server last answered a try, by `clock`; None if never."""
 
     @property
     def is_leader(self) -> bool:
@@ -78,8 +78,8 @@ class Lease:
     async def run(self, lead: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
         """Waits for leadership, runs `lead` while it lasts, and starts again.
 
-        Returns when `lead` returns, and when `stop` is set while it waits. Leadership that can not be renewed cancels
-        `lead`. The Lease is given back whenever `lead` ends, so that a successor need not wait.
+        Returns when `lead` returns, or when `stop` is set while it waits. If the Lease cannot be renewed, `lead` is
+        cancelled. The Lease is released whenever `lead` ends, so that the next leader need not wait.
         """
         while await self._acquire(stop):
             logger.info("leading", extra={"identity": self._identity})
@@ -90,14 +90,14 @@ class Lease:
                 if leading.done():
                     leading.result()
                     return
-                logger.warning("leadership is lost")
+                logger.warning("lost leadership")
             finally:
                 await _cancel(renewing)
                 await _cancel(leading)
                 await self._release()
 
     async def _acquire(self, stop: asyncio.Event) -> bool:
-        """Waits until the Lease is ours; False when `stop` came first."""
+        """Waits until this replica holds the Lease; False if `stop` is set first."""
         while not stop.is_set():
             if await self._try(self._claim, self._times.request):
                 return True
@@ -107,7 +107,7 @@ class Lease:
         return False
 
     async def _renew(self) -> None:
-        """Renews; returns when that did not succeed for the renew deadline, or another one holds the Lease."""
+        """Renews until that has failed for the renew deadline, or another replica holds the Lease."""
         last = self._clock()
         while self._held is not None:
             left = self._times.renew_deadline - (self._clock() - last)
@@ -118,7 +118,7 @@ class Lease:
                 last = self._clock()
 
     async def _try(self, attempt: Callable[[], Awaitable[bool]], limit: float) -> bool:
-        """One try within `limit` seconds: a hung request must not outlive the Lease."""
+        """Tries once, for at most `limit` seconds: a hung request must not outlive the Lease."""
         try:
             async with asyncio.timeout(limit):
                 succeeded = await attempt()
@@ -126,7 +126,7 @@ class Lease:
             logger.warning("lease: %s", error.message)
             return False
         except TimeoutError:
-            logger.warning("lease: no answer within %.1f s", limit)
+            logger.warning("lease: no response within %.1f s", limit)
             return False
         self.last_contact = self._clock()
         return succeeded
@@ -165,7 +165,7 @@ class Lease:
         assert self._held is not None
         if await self._write(self._held, self._spec(self._held["spec"])):
             return True
-        # Our own write may have gone through though its answer was lost: look whose the Lease is.
+        # Our own write may have succeeded although its response was lost: read who holds the Lease.
         lease = await self._kube.get(LEASES, self._namespace, self._name)
         if (lease.get("spec") or {}).get("holderIdentity") != self._identity:
             self._held = None

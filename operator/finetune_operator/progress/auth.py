@@ -1,8 +1,8 @@
-"""Who reports: a pod of that very job, by its projected token.
+"""Authentication of reports: a pod of the job, by its projected service account token.
 
-The token's audience names the job's UID, so it serves no other job and no other server. TokenReview says which pod it
-was issued to, and whether that pod still exists; the pod must belong to the job. Verdicts are kept for a minute: a pod
-reports a few times a minute for hours.
+The token's audience contains the job's UID, so the token is valid for no other job and no other server. A TokenReview
+returns the pod that it was issued to, if that pod still exists. The pod must belong to the job. Verdicts are cached for
+a minute, because a pod reports a few times a minute for hours.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ KEPT_REFUSAL_SECONDS = 10.0
 KEPT_VERDICTS = 10_000
 REVIEWS_AT_ONCE = 16
 REVIEWS_OF_PEER = Rate(per_second=20, burst=500)
-"""Tokens of one address that are reviewed. Some networks give all pods of a node one address, hence the burst."""
+"""TokenReviews for one address. Some networks give all pods of a node one address, hence the burst."""
 REVIEWS_OF_SUBJECT = Rate(per_second=1, burst=10)
-"""Tokens that one address shows for one pod: the pod itself shows a new one twice an hour."""
+"""TokenReviews for one pod from one address. A pod gets a new token twice an hour."""
 
 
 class Unauthenticated(Exception):  # noqa: N818 (an HTTP answer)
@@ -36,14 +36,14 @@ class Unauthenticated(Exception):  # noqa: N818 (an HTTP answer)
 
 
 class Denied(Exception):  # noqa: N818 (an HTTP answer)
-    """The token is of another job, or of a pod that is none of the job's."""
+    """The token is for another job, or for a pod that does not belong to the job."""
 
 
 class TooManyReviews(Exception):  # noqa: N818 (an HTTP answer)
-    """Too many tokens that nobody has seen yet come from one address.
+    """One address sends too many tokens that are not in the cache.
 
     Attributes:
-        retry_after: seconds until one more is reviewed.
+        retry_after: seconds until the next TokenReview is allowed.
     """
 
     def __init__(self, retry_after: float) -> None:
@@ -52,7 +52,7 @@ class TooManyReviews(Exception):  # noqa: N818 (an HTTP answer)
 
 
 class UnknownJob(Exception):  # noqa: N818 (an HTTP answer)
-    """There is no such job."""
+    """There is no FineTuneJob with that name and UID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Reporter:
     """A pod that may report.
 
     Attributes:
-        attempt: the attempt that it works on.
+        attempt: the attempt that it belongs to.
     """
 
     pod_name: str
@@ -69,13 +69,13 @@ class Reporter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a token says of itself, without proof.
+    """The claims of a token, not verified.
 
     Attributes:
-        audiences: whom it is for.
-        namespace: the namespace of its pod; None when it does not say.
-        pod_uid: the UID of its pod; empty when it does not say.
-        expires: seconds since the epoch; None when it does not say.
+        audiences: its audiences.
+        namespace: namespace of its pod; None if the claim is missing.
+        pod_uid: UID of its pod; empty if the claim is missing.
+        expires: seconds since the epoch; None if the claim is missing.
     """
 
     audiences: tuple[str, ...]
@@ -85,7 +85,7 @@ class Claims:
 
     @classmethod
     def read(cls, token: str) -> "Claims | None":
-        """The claims; None when it is no JSON web token, or names no audience."""
+        """The claims; None if it is not a JSON web token, or has no audience."""
         parts = token.split(".")
         if len(parts) != 3:
             return None
@@ -118,11 +118,12 @@ Verdict = Reporter | Unauthenticated | Denied
 
 
 class Authenticator:
-    """Decides about tokens.
+    """Authenticates tokens by TokenReview.
 
     Args:
+        cluster: reviews tokens and knows jobs and pods.
         clock: seconds, monotonic.
-        now: the time, with a zone.
+        now: the current time, with a time zone.
     """
 
     def __init__(self, cluster: Cluster, *, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
@@ -135,27 +136,29 @@ class Authenticator:
         self._reviews = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
     async def authenticate(self, token: str, ref: FineTuneJobRef, *, peer: str = "") -> Reporter:
-        """The reporter that a token stands for.
+        """The pod that a token was issued to.
 
         Args:
             token: a JSON web token.
-            ref: the job that the report is about.
-            peer: the address that shows the token.
+            ref: the FineTuneJob that the report is about.
+            peer: the address that sent the token.
 
         Raises:
-            Unauthenticated, Denied, UnknownJob: why not.
-            TooManyReviews: the address has shown too many tokens.
-            Unavailable: it can not be told now.
+            Unauthenticated: the token is not valid.
+            Denied: the token does not belong to a pod of this job.
+            UnknownJob: the job does not exist.
+            TooManyReviews: the address has sent too many tokens.
+            Unavailable: the cluster does not answer.
         """
         audience = names.progress_audience(ref.uid)
         claims = Claims.read(token)
-        # Not verified yet: this only saves the API server a review of what could not pass anyway.
+        # The claims are not verified yet. This only saves a TokenReview of tokens that could not pass.
         if claims is None:
-            raise Unauthenticated("the token is no JSON web token")
+            raise Unauthenticated("the token is not a JSON web token")
         if audience not in claims.audiences:
             raise Denied(f"the token is not for this job: its audience is not {audience}")
         if claims.namespace not in (None, ref.namespace):
-            raise Denied(f"the token is of namespace {claims.namespace!r}, not {ref.namespace}")
+            raise Denied(f"the token belongs to namespace {claims.namespace!r}, not {ref.namespace}")
         if claims.expires is not None and claims.expires <= self._now().timestamp():
             raise Unauthenticated("the token has expired")
         key = hashlib.sha256(f"{ref.namespace}/{ref.name}/{ref.uid}/{token}".encode()).digest()
@@ -170,7 +173,7 @@ class Authenticator:
         raise type(verdict)(*verdict.args)
 
     def _admit_review(self, peer: str, pod_uid: str) -> None:
-        """A flood of forged tokens must not keep those of honest pods waiting."""
+        """Limits TokenReviews: forged tokens must not delay those of real pods."""
         wait = max(self._peers.seconds_to_wait(peer), self._subjects.seconds_to_wait(f"{peer} {pod_uid}"))
         if wait > 0:
             raise TooManyReviews(wait)

@@ -1,7 +1,7 @@
-"""Many reports, few writes: at most one per job in ten seconds, the first at once, the last never lost.
+"""The coalescer: at most one status write for each job in ten seconds. The first is immediate, the last is never lost.
 
-A status write is an event for every watcher (Argo CD, Flux, dashboards). A change of stage is worth an early write,
-but not more often than every two seconds.
+A status write is an event for every watcher (Argo CD, Flux, dashboards). After a change of stage the next write comes
+earlier, after two seconds.
 """
 
 import heapq
@@ -18,10 +18,10 @@ FORGET_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A record and where it belongs.
+    """A progress record of one attempt of a FineTuneJob.
 
     Attributes:
-        yielded: whether it has waited already for a record that another replica wrote.
+        yielded: whether it has waited already because another replica had just written a record.
     """
 
     ref: FineTuneJobRef
@@ -39,7 +39,7 @@ class _JobTimes:
 
 
 class Coalescer:
-    """Which record is to be written when. Times are seconds of a monotonic clock."""
+    """Decides when each report is written. Times are seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, _JobTimes] = {}
@@ -47,7 +47,7 @@ class Coalescer:
         self._sequence = itertools.count()
 
     def add(self, report: Report, now: float) -> None:
-        """Takes in a report; it replaces the one that still waits, unless that one is of a later attempt."""
+        """Adds a report. It replaces the job's waiting report, unless that belongs to a later attempt."""
         job = self._jobs.setdefault(report.ref.uid, _JobTimes())
         waiting = job.pending
         if waiting is not None and waiting.attempt > report.attempt:
@@ -61,7 +61,7 @@ class Coalescer:
             self._schedule(report.ref.uid, job, due)
 
     def pop_due(self, now: float) -> Report | None:
-        """The report that has been due longest; from now on its job counts as written."""
+        """Removes and returns the report that has been due longest. Its job counts as written from now on."""
         due = self.next_due()
         if due is None or due > now:
             return None
@@ -73,14 +73,14 @@ class Coalescer:
         return report
 
     def requeue(self, report: Report, now: float, delay: float) -> None:
-        """The write did not succeed: again after `delay` seconds, unless a newer report waits already."""
+        """Requeues a report whose write failed, for `delay` seconds, unless a newer report waits."""
         job = self._jobs.setdefault(report.ref.uid, _JobTimes())
         if job.pending is None:
             job.pending = report
             self._schedule(report.ref.uid, job, now + delay)
 
     def next_due(self) -> float | None:
-        """When the next report is due; None when none waits."""
+        """When the next report is due; None if none waits."""
         while self._heap:
             due, _, uid = self._heap[0]
             job = self._jobs.get(uid)
@@ -90,13 +90,13 @@ class Coalescer:
         return None
 
     def flush(self, now: float) -> None:
-        """Makes everything that waits due: the process is about to end."""
+        """Makes every waiting report due, before the process ends."""
         for uid, job in self._jobs.items():
             if job.pending is not None:
                 self._schedule(uid, job, now)
 
     def forget_idle(self, now: float) -> None:
-        """Drops what is known of jobs that have been silent for an hour."""
+        """Forgets jobs that have had no report for an hour."""
         idle = [
             uid
             for uid, job in self._jobs.items()
@@ -106,7 +106,7 @@ class Coalescer:
             del self._jobs[uid]
 
     def __len__(self) -> int:
-        """Reports that wait."""
+        """Number of waiting reports."""
         return sum(1 for job in self._jobs.values() if job.pending is not None)
 
     def _schedule(self, uid: str, job: _JobTimes, due: float) -> None:

@@ -1,4 +1,4 @@
-"""How fast all writes together may go: at a steady rate, whatever the event loop's delays."""
+"""The pacer: a steady rate for all status writes together, in spite of delays of the event loop."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ CATCH_UP_SECONDS = 0.5
 
 
 class Pacer:
-    """Slots for deeds, evenly spaced.
+    """Reserves evenly spaced slots.
 
-    A sleep between two deeds would make each slot longer by what the loop is late; on a busy machine that is a tenth of
-    the rate. So slots are moments, and what came late is made up for, by `CATCH_UP_SECONDS` at most.
+    A fixed sleep between two writes would add the loop's delay to each gap, which costs a tenth of the rate on a busy
+    machine. So slots are points in time, and late slots are caught up on, by at most `CATCH_UP_SECONDS`.
 
     Args:
         per_second: slots in a second.
@@ -22,7 +22,7 @@ class Pacer:
         self._slot = clock() - CATCH_UP_SECONDS
 
     def reserve(self) -> float:
-        """Takes the next slot and returns the seconds until it comes; 0 when it is there already."""
+        """Reserves the next slot and returns the seconds to wait for it; 0 if it is now or in the past."""
         now = self._clock()
         self._slot = max(self._slot + self._gap, now - CATCH_UP_SECONDS)
         return max(0.0, self._slot - now)

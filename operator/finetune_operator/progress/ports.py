@@ -1,4 +1,4 @@
-"""What progress reporting needs of the cluster, as it sees it."""
+"""The Protocol of the cluster that progress reporting needs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from finetune_operator.api.status import ProgressStatus
 
 
 class Unavailable(Exception):  # noqa: N818 (a state)
-    """The cluster can not answer now; the report is to be sent again later."""
+    """The cluster does not answer now. The pod should send the report again later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +23,12 @@ class PodIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJobState:
-    """What of a FineTuneJob decides about its reports.
+    """The part of a FineTuneJob that decides about its reports.
 
     Attributes:
-        finished: its run has ended; no report changes anything any more.
-        attempt: the current attempt; reports of an earlier one are out of date.
-        shown: heartbeat of the record in the status.
+        finished: whether its run has ended; then no report is written.
+        attempt: the current attempt; reports of an earlier attempt are out of date.
+        heartbeat_time: heartbeatTime of the record in the status; None if there is none.
     """
 
     finished: bool
@@ -40,17 +40,17 @@ class Cluster(Protocol):
     """The cluster. Every method may raise `Unavailable`."""
 
     async def review(self, token: str, audience: str) -> PodIdentity | None:
-        """The pod that a token with this audience was issued to; None when it is not valid, or not a pod's."""
+        """The pod that a token with this audience was issued to; None if the token is not valid or not a pod's."""
         ...
 
     async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
-        """The FineTuneJob, or None when there is none with that name and UID."""
+        """The state of the FineTuneJob; None if there is none with that name and UID."""
         ...
 
     async def attempt_of(self, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
-        """The attempt of the job that the pod works on; None when the pod is none of the job's."""
+        """The attempt that the pod belongs to; None if the pod does not belong to the FineTuneJob."""
         ...
 
     async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
-        """Replaces `status.progress`, unless the job has ended, went on to another attempt or shows a later record."""
+        """Replaces `status.progress`, unless the job has ended, or has a later attempt or a later record."""
         ...

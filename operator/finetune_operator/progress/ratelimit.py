@@ -1,4 +1,4 @@
-"""How often something may be done for one key: an average rate, and a burst at once."""
+"""The rate limit for each key: an average rate, and a burst."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,22 @@ _SWEEP_AT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How often on average, and how often at once."""
+    """An average rate and a burst.
+
+    Attributes:
+        per_second: events in a second, on average.
+        burst: events that are allowed at once.
+    """
 
     per_second: float
     burst: int
 
 
 class RateLimit:
-    """The generic cell rate algorithm, one cell per key: the time up to which its allowance is used.
+    """The generic cell rate algorithm. For each key it stores the time up to which the allowance is used.
 
     Args:
-        rate: what each key may do.
+        rate: the rate for each key.
         clock: seconds, monotonic.
     """
 
@@ -28,7 +33,7 @@ class RateLimit:
         self._used_up_to: dict[str, float] = {}
 
     def seconds_to_wait(self, key: str) -> float:
-        """0 when one more is allowed now, which then counts; else the seconds until it will be."""
+        """Counts one event and returns 0 if it is allowed now; otherwise returns the seconds until it is."""
         now = self._clock()
         used = max(now, self._used_up_to.get(key, now)) + 1 / self._rate.per_second
         wait = used - now - self._rate.burst / self._rate.per_second

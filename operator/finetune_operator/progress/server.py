@@ -1,8 +1,8 @@
-"""The HTTP that pods speak: `POST /v1/jobs/NAMESPACE/NAME/UID/progress` with a bearer token.
+"""The HTTP server for reports: `POST /v1/jobs/NAMESPACE/NAME/UID/progress` with a bearer token.
 
-The body is a `ProgressReport`, which is what transformers' KubeflowCallback sends. Answers: 200 taken; 400 no such
-body; 401 no valid token; 403 another job's or pod's token; 404 no such job; 408 the body comes too slowly; 409 an
-earlier attempt; 410 the job has ended; 413 more than 64 KiB; 429 too many; 503 later.
+The body is a `ProgressReport`, as transformers' KubeflowCallback sends it. Answers: 200 accepted; 400 invalid body; 401
+no valid token; 403 a token for another job or pod; 404 no such job; 408 the body arrives too slowly; 409 an earlier
+attempt; 410 the job has ended; 413 more than 64 KiB; 429 too many requests; 503 try again later.
 """
 
 import asyncio
@@ -38,8 +38,10 @@ class ProgressServer:
     """The handler of reports.
 
     Args:
+        cluster: knows jobs, pods and tokens.
+        writer: writes accepted records to the status.
         clock: seconds, monotonic.
-        now: the time, with a zone.
+        now: the current time, with a time zone.
     """
 
     def __init__(
@@ -52,13 +54,13 @@ class ProgressServer:
         self._now = now
 
     def add_to(self, application: web.Application) -> None:
-        """Adds the route; a path whose parts could not be names and a UID of Kubernetes is not found."""
+        """Adds the route. It matches only parts that can be a Kubernetes name and UID; other paths get 404."""
         application.router.add_post(
             f"/v1/jobs/{{namespace:{_LABEL}}}/{{name:{_LABEL}}}/{{uid:{_UUID}}}/progress", self.report
         )
 
     async def report(self, request: web.Request) -> web.Response:
-        """Takes one report."""
+        """Handles one report."""
         path = request.match_info
         ref = FineTuneJobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
         try:
@@ -72,8 +74,8 @@ class ProgressServer:
         except TooManyReviews as error:
             return _answer(429, str(error), {"Retry-After": str(int(error.retry_after) + 1)})
         except Unavailable as error:
-            logger.warning("a report is put off: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
-            return _answer(503, "the cluster does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
+            logger.warning("report answered with 503: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
+            return _answer(503, "the API server does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     async def _report(self, request: web.Request, ref: FineTuneJobRef) -> web.Response:
         header = request.headers.get("Authorization", "")
@@ -88,10 +90,10 @@ class ProgressServer:
         try:
             async with asyncio.timeout(READ_SECONDS):
                 await request.content.readexactly(MAX_BODY_BYTES + 1)
-        except asyncio.IncompleteReadError as end:  # the usual case
+        except asyncio.IncompleteReadError as end:  # the usual case: the body is shorter than the limit
             body = end.partial
         except TimeoutError:
-            return _answer(408, f"the body did not come within {READ_SECONDS:.0f} s")
+            return _answer(408, f"the body did not arrive within {READ_SECONDS:.0f} s")
         else:
             return _answer(413, f"a report has at most {MAX_BODY_BYTES} bytes")
         try:
@@ -100,7 +102,7 @@ class ProgressServer:
             return _answer(400, "; ".join(_problem(item) for item in error.errors(include_url=False)[:10]))
         heartbeat = record.heartbeat_time
         if heartbeat is not None and heartbeat > self._now() + MAX_CLOCK_SKEW:
-            # It would stay the newest for ever, and an attempt that shows it could never stall.
+            # It would stay the newest record, and the attempt could never count as stalled.
             return _answer(400, f"heartbeatTime: {heartbeat.isoformat()} is in the future")
         state = await self._cluster.finetunejob(ref)
         if state is None:
@@ -108,7 +110,7 @@ class ProgressServer:
         if state.finished:
             return _answer(410, "the job has ended")
         if reporter.attempt < state.attempt:
-            return _answer(409, f"attempt {reporter.attempt} is over: the job is at attempt {state.attempt}")
+            return _answer(409, f"attempt {reporter.attempt} has ended: the job is at attempt {state.attempt}")
         self._writer.submit(Report(ref=ref, attempt=reporter.attempt, record=record))
         return web.json_response({"status": "ok"})
 

@@ -1,4 +1,4 @@
-"""Writes what the coalescer holds due, at no more than fifty writes a second in all."""
+"""The progress writer: writes due reports to the status, at most fifty a second over all jobs."""
 
 import asyncio
 import logging
@@ -24,10 +24,11 @@ _IDLE_SECONDS = 60.0
 
 
 class ProgressWriter:
-    """The loop between coalescer and cluster.
+    """The loop from the coalescer to the status.
 
     Args:
-        clock: seconds, monotonic: that of the event loop.
+        cluster: writes the status.
+        clock: seconds, monotonic: the event loop's time.
     """
 
     def __init__(self, cluster: Cluster, *, clock: Callable[[], float]) -> None:
@@ -40,12 +41,12 @@ class ProgressWriter:
         self._written: OrderedDict[str, datetime] = OrderedDict()  # heartbeat of our last write, by UID
 
     def submit(self, report: Report) -> None:
-        """Takes in a report; it is written within about ten seconds."""
+        """Submits a report. It is written within about ten seconds."""
         self._coalescer.add(report, self._clock())
         self._submitted.set()
 
     async def run(self) -> None:
-        """Writes for ever. When cancelled, what waits is written first, for at most three seconds."""
+        """Writes until cancelled. Then it writes the waiting reports, for at most three seconds."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -63,7 +64,7 @@ class ProgressWriter:
             self._slots.release()
             return False
         group.create_task(self._write(report))
-        # Not for zero seconds: that is a turn of the loop, which on a busy machine is longer than many slots.
+        # A sleep of 0 is a turn of the loop, which on a busy machine takes longer than many slots.
         if (delay := self._pacer.reserve()) > 0:
             await asyncio.sleep(delay)
         return True
@@ -77,20 +78,20 @@ class ProgressWriter:
             await self._cluster.write(report.ref, report.attempt, ProgressStatus.of(report.record))
             self._remember(report)
         except Unavailable as error:
-            logger.warning("progress not written: %s; again in %.0f s", error, RETRY_SECONDS, extra=context)
+            logger.warning("progress not written: %s; retrying in %.0f s", error, RETRY_SECONDS, extra=context)
             self._requeue(report, RETRY_SECONDS)
         except asyncio.CancelledError:
             self._requeue(report, 0.0)
             raise
-        except Exception:  # one record that nobody foresaw must not stop the others
-            logger.exception("a progress record is dropped", extra=context)
+        except Exception:  # an unexpected error with one record must not stop the others
+            logger.exception("progress record dropped: unexpected error", extra=context)
         finally:
             self._slots.release()
 
     async def _seconds_to_yield(self, report: Report) -> float:
-        """How long to wait because another replica has just written a record of this job.
+        """Seconds to wait because another replica has just written a record of this job.
 
-        A Service spreads a job's reports over the replicas; together they should not write more often than one would.
+        A Service spreads a job's reports over the replicas. Together they should not write more often than one alone.
         """
         heartbeat = report.record.heartbeat_time
         if report.yielded or heartbeat is None:
@@ -113,7 +114,7 @@ class ProgressWriter:
             self._written.popitem(last=False)
 
     async def _wait(self) -> None:
-        """Until a report is due or offered."""
+        """Waits until a report is due or submitted."""
         due = self._coalescer.next_due()
         delay = _IDLE_SECONDS if due is None else max(0.0, due - self._clock())
         try:
@@ -130,8 +131,8 @@ class ProgressWriter:
                 while len(self._coalescer):
                     await self._slots.acquire()
                     report = self._coalescer.pop_due(self._clock())
-                    if report is None:  # what is left waits for a retry
+                    if report is None:  # the others wait for a retry
                         break
                     group.create_task(self._write(replace(report, yielded=True)))
         except TimeoutError:
-            logger.warning("%d progress records could not be written before the end", len(self._coalescer))
+            logger.warning("%d progress records were not written before the process ended", len(self._coalescer))

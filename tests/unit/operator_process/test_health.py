@@ -41,7 +41,7 @@ def test_leader_and_standby_are_ready_when_the_api_server_answers() -> None:
 
 def test_a_queue_that_stands_still_is_dead() -> None:
     replica = Replica(last_contact=10_000.0, leading_since=5_000.0, last_resync=9_990.0, stuck=STUCK_SECONDS + 1)
-    assert "stood still" in (replica.health().liveness_problem() or "")
+    assert "no progress" in (replica.health().liveness_problem() or "")
 
 
 def test_a_standby_is_not_judged_by_keys_that_it_can_not_take() -> None:
