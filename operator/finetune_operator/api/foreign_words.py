@@ -120,9 +120,9 @@ FIELDS: dict[str, str] = {
 """Another trainer's field, and the path of our field within the spec."""
 
 DIFFERENT: dict[str, str] = {
-    "gradient_accumulation": "rows per optimizer step over everything, of which passes are made by themselves",
-    "gradient_accumulation_steps": "rows per optimizer step over everything, of which passes are made by themselves",
-    "per_device_train_batch_size": "best left out: chosen from the memory at hand",
+    "gradient_accumulation": "rows per optimizer step in all; micro-batches are chosen automatically",
+    "gradient_accumulation_steps": "rows per optimizer step in all; micro-batches are chosen automatically",
+    "per_device_train_batch_size": "better left out: it is chosen by the available memory",
     "load_in_4bit": "nf4 or fp4",
     "load_in_8bit": "int8",
     "quantization_bit": "nf4 or fp4 for 4 bit, int8 for 8",
@@ -147,20 +147,20 @@ DIFFERENT: dict[str, str] = {
 """What to write in our field, if its values differ from the other trainer's."""
 
 NEEDLESS: dict[str, str] = {
-    "group_by_length": "passes are filled by tokens, so that rows of other lengths cost nothing",
-    "length_column_name": "passes are filled by tokens, so that rows of other lengths cost nothing",
-    "resume_from_checkpoint": "a training goes on from its newest checkpoint by itself",
+    "group_by_length": "micro-batches are filled by tokens, so rows of different lengths cost nothing",
+    "length_column_name": "micro-batches are filled by tokens, so rows of different lengths cost nothing",
+    "resume_from_checkpoint": "a training resumes from its newest checkpoint automatically",
     "save_strategy": "checkpoints are made every 10 minutes, or as the section checkpoint says",
-    "remove_unused_columns": "columns that are not used are passed over",
+    "remove_unused_columns": "unused columns are ignored",
     "dataloader_num_workers": "rows are tokenised before the training",
     "report_to": "progress is in the status, and event files for TensorBoard are with the adapter",
     "push_to_hub": "the adapter goes to output.uri",
-    "task_type": "causal language models are what is trained",
+    "task_type": "only causal language models are trained",
     "bnb_4bit_quant_storage": "weights are stored as they are packed",
     "save_safetensors": "adapters are safetensors",
     "do_train": "a job trains",
-    "limits": "resources has gpus, cpu and memory themselves",
-    "requests": "resources has gpus, cpu and memory themselves",
+    "limits": "gpus, cpu and memory are fields of resources",
+    "requests": "gpus, cpu and memory are fields of resources",
 }
 """Other trainers' fields that have no counterpart, and why none is needed."""
 

@@ -95,7 +95,7 @@ def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Child
     if not live and job.suspended:
         return Waiting(
             reason=Reason.CHILD_SUSPENDED,
-            message=f"Job {job.name} is suspended, by a queue such as Kueue or by somebody; it goes on when its "
+            message=f"Job {job.name} is suspended, by a queue such as Kueue or by a user; it continues when its "
             f"spec.suspend is false: kubectl get job {job.name}",
             since=job.created,
         )
@@ -179,7 +179,7 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
     if not ended:
         return Failed(
             reason=FailureReason.POD_LOST,
-            message=f"the pod is gone; its Job says {job.failure_reason}: {job.failure_message}",
+            message=f"the pod is gone; its Job reports {job.failure_reason}: {job.failure_message}",
         )
     if job.size == 1:
         return classify(ended[-1])
@@ -242,7 +242,7 @@ def classify(pod: PodView) -> Failed:
     if code > _SIGNAL_BASE:
         signal = code - _SIGNAL_BASE
         return Failed(
-            reason=FailureReason.KILLED, message=f"the container was ended by signal {signal}{tail}", exit_code=code
+            reason=FailureReason.KILLED, message=f"the container was killed by signal {signal}{tail}", exit_code=code
         )
     return Failed(
         reason=FailureReason.INTERNAL, message=f"the container ended with exit code {code}{tail}", exit_code=code

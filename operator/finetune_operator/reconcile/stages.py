@@ -13,7 +13,7 @@ from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.termination import Termination
 
-_CHECKING = "checking storage, data and model before a GPU is asked for"
+_CHECKING = "checking storage, data and model before a GPU is requested"
 
 
 def begin_run(builder: PlanBuilder) -> None:
@@ -38,8 +38,8 @@ def begin_run(builder: PlanBuilder) -> None:
             gpu_seconds=status.gpu_seconds,
             conditions=[item for item in builder.status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
         )
-        builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs once more")
-        set_phase(builder, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs once more")
+        builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs again")
+        set_phase(builder, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs again")
 
 
 def start(builder: PlanBuilder, role: str, attempt: int) -> None:

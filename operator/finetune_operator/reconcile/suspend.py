@@ -7,7 +7,7 @@ from finetune_operator.reconcile.conditions import set_phase
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
-_MESSAGE = "suspended by spec.suspend: set it to false to go on"
+_MESSAGE = "suspended by spec.suspend: set it to false to resume"
 
 
 def suspend(builder: PlanBuilder) -> None:
