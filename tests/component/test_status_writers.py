@@ -13,13 +13,13 @@ from finetune_operator.api.status import (
     ConditionStatus,
     Failure,
     FineTuneJobStatus,
-    PreflightStatus,
     ProgressStatus,
 )
 from finetune_operator.control.status_patch import progress_patch, status_patch
 from finetune_operator.kube.api import FINETUNEJOBS
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound
+from finetune_trainer.contract.termination import PreflightSummary
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -111,7 +111,7 @@ async def test_new_objects_with_absent_fields_are_accepted_and_removed_again(wri
         observed_generation=1,
         attempts=[Attempt(number=1, start_time=NOW)],
         failure=Failure(reason="Killed", message="m", exit_code=137),
-        preflight=PreflightStatus(rows=5),
+        preflight=PreflightSummary(rows=5),
         progress=ProgressStatus(step=1),
     )
     assert await writers.status(FineTuneJobStatus(), full) == full

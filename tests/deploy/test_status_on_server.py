@@ -17,9 +17,9 @@ from finetune_operator.api.status import (
     Failure,
     FineTuneJobStatus,
     OutputStatus,
-    PreflightStatus,
     ProgressStatus,
 )
+from finetune_trainer.contract.termination import PreflightSummary
 from finetune_trainer.contract.text import MAX_MESSAGE, MAX_TEXT
 
 pytestmark = pytest.mark.cluster
@@ -84,7 +84,7 @@ FULL = FineTuneJobStatus(
         waiting_for="é" * MAX_TEXT,
         heartbeat_time=NOW,
     ),
-    preflight=PreflightStatus(
+    preflight=PreflightSummary(
         rows=BIG,
         bytes=BIG,
         schema_="messages",

@@ -20,6 +20,7 @@ from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_trainer.contract.profile import governed
 from finetune_trainer.contract.scalar import DNS_LABEL
+from finetune_trainer.contract.text import MAX_INTEGER
 
 Schema = dict[str, Any]
 
@@ -175,6 +176,8 @@ class _Translation:
             schema.pop("default", None)
         if schema.get("type") == "integer":
             schema["format"] = "int64"
+            if schema.get("maximum") == MAX_INTEGER:
+                del schema["maximum"]  # the format says it already
         for key, value in source.items():
             if key.startswith("x-kubernetes-"):
                 schema[key] = value

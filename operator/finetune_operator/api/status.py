@@ -1,21 +1,34 @@
-"""The status of a FineTuneJob. Numbers that are not whole are strings, as the API conventions want them."""
+"""The status of a FineTuneJob.
+
+What pods report comes from the contract's models. Only fields with another form in the status are declared here: the
+Kubernetes API conventions require strings for numbers with decimals.
+"""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from finetune_operator.api.reasons import Phase
 from finetune_trainer.contract.progress import Progress
-from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.contract.text import MAX_MESSAGE, MAX_METRICS, MAX_MODULES, MAX_TEXT
+from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
+from finetune_trainer.contract.text import MAX_MESSAGE, MAX_METRICS, MAX_TEXT, Count
 from finetune_trainer.contract.wire import TolerantWire, map_list
 
 MAX_ATTEMPTS_KEPT = 10
 
 Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
 ShortText = Annotated[str, Field(max_length=MAX_TEXT)]
+
+
+def _decimal(value: float | None, form: str) -> str | None:
+    return None if value is None else format(value, form)
+
+
+def _as_in(record: type[BaseModel], name: str) -> Any:
+    """An optional field with the description that it has in the contract."""
+    return Field(None, description=record.model_fields[name].description)
 
 
 class ConditionStatus(StrEnum):
@@ -37,42 +50,17 @@ class Condition(TolerantWire):
     last_transition_time: datetime = Field(description="When status last changed.")
 
 
-class ProgressStatus(TolerantWire):
-    """The last progress record."""
+class ProgressStatus(Progress):
+    """The last progress record. Only the fields that have another form in the status are declared here."""
 
-    stage: ShortText | None = Field(None, description="What the pod is doing.")
+    stage: ShortText | None = _as_in(Progress, "stage")  # type: ignore[assignment]
+    """Text, so that a stage of a later trainer can be read."""
+    epoch: ShortText | None = _as_in(Progress, "epoch")  # type: ignore[assignment]
+    loss: ShortText | None = _as_in(Progress, "loss")  # type: ignore[assignment]
+    eval_loss: ShortText | None = _as_in(Progress, "eval_loss")  # type: ignore[assignment]
+    learning_rate: ShortText | None = _as_in(Progress, "learning_rate")  # type: ignore[assignment]
+    tokens_per_second: Count | None = _as_in(Progress, "tokens_per_second")
     display: ShortText | None = Field(None, description='For the PROGRESS column. Example: "62% 310/500".')
-    percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
-    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
-    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
-    epoch: ShortText | None = Field(None, description="Passes over the data that are done.")
-    loss: ShortText | None = Field(None, description="Training loss, nats per token.")
-    eval_loss: ShortText | None = Field(None, description="Validation loss, nats per token.")
-    learning_rate: ShortText | None = Field(None, description="Learning rate of the last step.")
-    tokens_per_second: int | None = Field(None, ge=0, description="Trained tokens per second.")
-    eta_seconds: int | None = Field(None, ge=0, description="Seconds until the last step.")
-    resumed_from_step: int | None = Field(
-        None, ge=1, description="Step of the checkpoint from which the attempt resumed."
-    )
-    checkpoint_step: int | None = Field(None, ge=1, description="Step of the newest checkpoint in storage.")
-    pass_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Largest number of tokens in a forward pass, after GPU memory ran out and the pass was halved.",
-    )
-    peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="Highest GPU memory use, in bytes.")
-    peak_memory_bytes: int | None = Field(None, ge=0, description="Highest memory use of the process, in bytes.")
-    memory_estimate_bytes: int | None = Field(
-        None,
-        ge=0,
-        description="Estimated memory of the training, in bytes: of the GPU, or of the process when there is no GPU.",
-    )
-    bytes_downloaded: int | None = Field(None, ge=0, description="Bytes downloaded.")
-    bytes_uploaded: int | None = Field(None, ge=0, description="Bytes uploaded.")
-    waiting_for: ShortText | None = Field(
-        None, description="Storage that does not answer and is asked again. Absent when the pod waits for nothing."
-    )
-    heartbeat_time: datetime | None = Field(None, description="When the pod made this record.")
 
     @classmethod
     def of(cls, record: Progress) -> "ProgressStatus":
@@ -83,65 +71,18 @@ class ProgressStatus(TolerantWire):
         display = f"{percent}%" if percent is not None else str(record.stage)
         if record.step is not None and record.total_steps:
             display += f" {record.step}/{record.total_steps}"
-        return cls(
-            stage=record.stage,
-            display=display,
-            percent=percent,
-            step=record.step,
-            total_steps=record.total_steps,
-            epoch=_decimal(record.epoch, ".2f"),
-            loss=_decimal(record.loss, ".4f"),
-            eval_loss=_decimal(record.eval_loss, ".4f"),
-            learning_rate=_decimal(record.learning_rate, ".3g"),
-            tokens_per_second=None if record.tokens_per_second is None else int(record.tokens_per_second),
-            eta_seconds=record.eta_seconds,
-            resumed_from_step=record.resumed_from_step,
-            checkpoint_step=record.checkpoint_step,
-            pass_tokens=record.pass_tokens,
-            peak_gpu_memory_bytes=record.peak_gpu_memory_bytes,
-            peak_memory_bytes=record.peak_memory_bytes,
-            memory_estimate_bytes=record.memory_estimate_bytes,
-            bytes_downloaded=record.bytes_downloaded,
-            bytes_uploaded=record.bytes_uploaded,
-            waiting_for=None if record.waiting_for is None else record.waiting_for[:MAX_TEXT],
-            heartbeat_time=record.heartbeat_time,
-        )
-
-
-def _decimal(value: float | None, form: str) -> str | None:
-    return None if value is None else format(value, form)
-
-
-class PreflightStatus(TolerantWire):
-    """What preflight found."""
-
-    rows: int | None = Field(None, ge=0, description="Rows of the dataset.")
-    bytes: int | None = Field(None, ge=0, description="Bytes of the dataset.")
-    schema_: ShortText | None = Field(None, alias="schema", description="Shape of the rows.")
-    problems: int = Field(0, ge=0, description="Number of problems in the data.")
-    duplicates: int | None = Field(None, ge=0, description="Rows that train the same as an earlier row.")
-    tokens: int | None = Field(None, ge=0, description="Tokens of one epoch, after the cut at dataset.maxLength.")
-    tokens_p50: int | None = Field(None, ge=0, description="Tokens that half of the rows do not exceed.")
-    tokens_p95: int | None = Field(None, ge=0, description="Tokens that 95 % of the rows do not exceed.")
-    tokens_max: int | None = Field(None, ge=0, description="Tokens of the longest row.")
-    truncated: int | None = Field(None, ge=0, description="Rows longer than dataset.maxLength, which are cut.")
-    dropped: int | None = Field(None, ge=0, description="Rows without a token to train, which are dropped.")
-    sampled_rows: int | None = Field(
-        None,
-        ge=0,
-        description="Rows from which the numbers of tokens are estimated. Absent when all rows were counted.",
-    )
-    steps: int | None = Field(None, ge=0, description="Optimizer steps of the training.")
-    model_parameters: int | None = Field(None, ge=0, description="Weights of the base model.")
-    model_bytes: int | None = Field(None, ge=0, description="Bytes of the base model's files.")
-    model_revision: ShortText | None = Field(
-        None, description="Commit of a Hub model that preflight found. Every attempt trains on it."
-    )
-    memory_estimate_bytes: int | None = Field(
-        None,
-        ge=0,
-        description="Estimated least memory of the training, in bytes: of the GPU, or of the process.",
-    )
+        rate = record.tokens_per_second
+        own_form = {
+            "stage": str(record.stage),
+            "display": display,
+            "percent": percent,
+            "epoch": _decimal(record.epoch, ".2f"),
+            "loss": _decimal(record.loss, ".4f"),
+            "eval_loss": _decimal(record.eval_loss, ".4f"),
+            "learning_rate": _decimal(record.learning_rate, ".3g"),
+            "tokens_per_second": None if rate is None else int(rate),
+        }
+        return cls.model_validate({**dict(record), **own_form})
 
 
 class Attempt(TolerantWire):
@@ -164,23 +105,11 @@ class Failure(TolerantWire):
     exit_code: int | None = Field(None, description="Exit code of the container, when there was one.")
 
 
-class OutputStatus(TolerantWire):
-    """Where the adapter is."""
+class OutputStatus(OutputRecord):
+    """Where the adapter is. Its metrics are strings."""
 
-    uri: ShortText = Field(description="The adapter's folder: a plain PEFT layout.")
-    merged_uri: ShortText | None = Field(
-        None, description="The merged model's folder, with output.merged. It loads without PEFT."
-    )
-    manifest_uri: ShortText = Field(description="The manifest with the checksums of every file.")
-    digest: ShortText = Field(description="Digest of the manifest (sha256:…).")
-    size_bytes: int = Field(ge=0, description="Bytes of all files of the output.")
-    base_model: ShortText = Field(description="The base model, as a server should name it.")
-    rank: int = Field(ge=1, description="Rank of the adapter. A server's maximal LoRA rank must be at least this.")
-    target_modules: Annotated[list[ShortText], Field(max_length=MAX_MODULES)] = Field(
-        default_factory=list, description="Modules that have an adapter."
-    )
-    metrics: Annotated[dict[str, ShortText], Field(max_length=MAX_METRICS)] = Field(
-        default_factory=dict, description="Final metrics, by name."
+    metrics: Annotated[dict[str, ShortText], Field(max_length=MAX_METRICS)] = Field(  # type: ignore[assignment]
+        default_factory=dict, description=OutputRecord.model_fields["metrics"].description
     )
 
     @classmethod
@@ -218,7 +147,7 @@ class FineTuneJobStatus(TolerantWire):
     )
     pod_name: ShortText | None = Field(None, description="The current pod.")
     progress: ProgressStatus | None = Field(None, description="The last progress record.")
-    preflight: PreflightStatus | None = Field(None, description="What preflight found.")
+    preflight: PreflightSummary | None = Field(None, description="What preflight found.")
     failure: Failure | None = Field(None, description="Why the job failed.")
     output: OutputStatus | None = Field(None, description="Where the adapter is.")
     fingerprint: ShortText | None = Field(
@@ -232,7 +161,7 @@ class FineTuneJobStatus(TolerantWire):
     completion_time: datetime | None = Field(None, description="When this run ended.")
 
     def condition(self, type_: str) -> Condition | None:
-        """The condition of that type, if there is one."""
+        """The condition of that type; None if there is none."""
         return next((item for item in self.conditions if item.type == type_), None)
 
     def is_true(self, type_: str) -> bool:

@@ -5,7 +5,6 @@ from finetune_operator.api.status import (
     ConditionStatus,
     Failure,
     OutputStatus,
-    PreflightStatus,
     ProgressStatus,
 )
 from finetune_operator.reconcile import attempts
@@ -51,7 +50,7 @@ def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
     if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
     if termination.preflight is not None:
-        builder.update(preflight=PreflightStatus.model_validate(termination.preflight.to_dict()))
+        builder.update(preflight=termination.preflight)
     set_condition(
         builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.TRUE, Reason.OUTPUT_EXISTS, "an identical run exists"
     )

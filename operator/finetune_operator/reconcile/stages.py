@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
-from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus, PreflightStatus
+from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
 from finetune_operator.reconcile.child_state import Running, Waiting
 from finetune_operator.reconcile.completion import is_finished
 from finetune_operator.reconcile.conditions import set_condition, set_phase, with_observed_generation
@@ -100,7 +100,7 @@ def pass_preflight(builder: PlanBuilder, termination: Termination) -> None:
     """Records the results of preflight."""
     summary = termination.preflight
     builder.update(
-        preflight=PreflightStatus.model_validate(summary.to_dict()) if summary is not None else None,
+        preflight=summary,
         fingerprint=termination.fingerprint,
     )
     message = "storage, data and model are fine"

@@ -9,10 +9,10 @@ from finetune_operator.api.status import (
     ConditionStatus,
     Failure,
     FineTuneJobStatus,
-    PreflightStatus,
     ProgressStatus,
 )
 from finetune_operator.control.status_patch import progress_patch, status_patch
+from finetune_trainer.contract.termination import PreflightSummary
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -45,9 +45,9 @@ def test_the_same_status_is_no_patch() -> None:
 
 def test_a_patch_leads_to_what_was_wanted_and_removes_what_is_gone() -> None:
     known = a_status(
-        pod_name="pod", failure=Failure(reason="Killed", message="m", exit_code=137), preflight=PreflightStatus(rows=5)
+        pod_name="pod", failure=Failure(reason="Killed", message="m", exit_code=137), preflight=PreflightSummary(rows=5)
     )
-    wanted = a_status(failure=Failure(reason="Killed", message="m"), preflight=PreflightStatus(problems=1))
+    wanted = a_status(failure=Failure(reason="Killed", message="m"), preflight=PreflightSummary(problems=1))
     patch = status_patch("42", known, wanted)
     assert patch is not None
     assert patch["metadata"] == {"resourceVersion": "42"}

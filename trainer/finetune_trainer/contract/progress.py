@@ -40,36 +40,40 @@ Number = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Progress(TolerantWire):
-    """One record; what is not known yet is absent."""
+    """One record; what is not known yet is absent. The status of a FineTuneJob derives from it (`ProgressStatus`)."""
 
-    stage: Stage = Stage.STARTING
+    stage: Stage = Field(Stage.STARTING, description="What the pod is doing.")
+    percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
     step: Count | None = Field(None, description="Optimizer steps done.")
     total_steps: Count | None = Field(None, description="Optimizer steps in all.")
-    percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
-    epoch: Number = None
+    epoch: Number = Field(None, description="Passes over the data that are done.")
     loss: Number = Field(None, description="Training loss, nats per token, mean since the last log.")
     eval_loss: Number = Field(None, description="Validation loss, nats per token.")
-    learning_rate: Number = None
+    learning_rate: Number = Field(None, description="Learning rate of the last step.")
     tokens_per_second: Number = Field(
         None, ge=0, le=1e15, description="Trained tokens per second since the last record."
     )
-    eta_seconds: Count | None = Field(None, description="Seconds until the last step, by the recent rate.")
+    eta_seconds: Count | None = Field(None, description="Seconds until the last step, at the recent rate.")
     resumed_from_step: PositiveCount | None = Field(
-        None, description="Step of the checkpoint that this pod went on from."
+        None, description="Step of the checkpoint from which the attempt resumed."
     )
     checkpoint_step: PositiveCount | None = Field(None, description="Step of the newest checkpoint in storage.")
     pass_tokens: PositiveCount | None = Field(
-        None, description="Most tokens of a forward pass, after it was halved for lack of GPU memory."
+        None,
+        description="Largest number of tokens in a forward pass, after GPU memory ran out and the pass was halved.",
     )
-    peak_gpu_memory_bytes: Count | None = None
-    peak_memory_bytes: Count | None = Field(None, description="Highest memory use of the process.")
+    peak_gpu_memory_bytes: Count | None = Field(None, description="Highest GPU memory use, in bytes.")
+    peak_memory_bytes: Count | None = Field(None, description="Highest memory use of the process, in bytes.")
     memory_estimate_bytes: Count | None = Field(
-        None, description="What the training was estimated to take of the GPU, or of the process without one."
+        None,
+        description="Estimated memory of the training, in bytes: of the GPU, or of the process when there is no GPU.",
     )
-    bytes_downloaded: Count | None = None
-    bytes_uploaded: Count | None = None
-    waiting_for: Words | None = Field(None, description="Storage that does not answer and is asked again.")
-    heartbeat_time: datetime | None = Field(None, description="When the record was made.")
+    bytes_downloaded: Count | None = Field(None, description="Bytes downloaded.")
+    bytes_uploaded: Count | None = Field(None, description="Bytes uploaded.")
+    waiting_for: Words | None = Field(
+        None, description="Storage that does not answer and is asked again. Absent when the pod waits for nothing."
+    )
+    heartbeat_time: datetime | None = Field(None, description="When the pod made this record.")
 
 
 class Metric(TolerantWire):

@@ -31,38 +31,48 @@ class Outcome(StrEnum):
 class OutputRecord(TolerantWire):
     """Where the adapter is."""
 
-    uri: Line = Field(description="The adapter's folder.")
-    merged_uri: Line | None = Field(None, description="The merged model's folder, when there is one.")
-    manifest_uri: Line
-    digest: Line = Field(description="sha256:… of the manifest's bytes.")
-    size_bytes: Count
-    base_model: Line
-    rank: PositiveCount
-    target_modules: list[Line] = Field(default_factory=list, max_length=MAX_MODULES)
-    metrics: dict[Line, float] = Field(default_factory=dict, max_length=MAX_METRICS)
+    uri: Line = Field(description="The adapter's folder: a plain PEFT layout.")
+    merged_uri: Line | None = Field(
+        None, description="The merged model's folder, with output.merged. It loads without PEFT."
+    )
+    manifest_uri: Line = Field(description="The manifest with the checksums of every file.")
+    digest: Line = Field(description="Digest of the manifest (sha256:…).")
+    size_bytes: Count = Field(description="Bytes of all files of the output.")
+    base_model: Line = Field(description="The base model, as a server should name it.")
+    rank: PositiveCount = Field(description="Rank of the adapter. A server's maximal LoRA rank must be at least this.")
+    target_modules: list[Line] = Field(
+        default_factory=list, max_length=MAX_MODULES, description="Modules that have an adapter."
+    )
+    metrics: dict[Line, float] = Field(
+        default_factory=dict, max_length=MAX_METRICS, description="Final metrics, by name."
+    )
 
 
 class PreflightSummary(TolerantWire):
-    """What preflight found, short enough for a status."""
+    """What preflight found. It is `status.preflight` as it is."""
 
-    rows: Count | None = None
-    bytes: Count | None = None
-    schema_: Line | None = Field(None, alias="schema")
-    problems: Count = Field(0, description="Problems found in the data, in all.")
-    duplicates: Count | None = Field(None, description="Rows that train what a row before has trained.")
-    tokens: Count | None = Field(None, description="Tokens of one epoch, after the cut.")
-    tokens_p50: Count | None = None
-    tokens_p95: Count | None = None
-    tokens_max: Count | None = None
-    truncated: Count | None = None
-    dropped: Count | None = None
-    sampled_rows: Count | None = Field(None, description="Rows behind these estimates; absent when all.")
-    steps: Count | None = None
-    model_parameters: Count | None = None
-    model_bytes: Count | None = None
-    model_revision: Line | None = Field(None, description="The commit that a Hub model's revision means.")
+    rows: Count | None = Field(None, description="Rows of the dataset.")
+    bytes: Count | None = Field(None, description="Bytes of the dataset.")
+    schema_: Line | None = Field(None, alias="schema", description="Shape of the rows.")
+    problems: Count = Field(0, description="Number of problems in the data.")
+    duplicates: Count | None = Field(None, description="Rows that train the same as an earlier row.")
+    tokens: Count | None = Field(None, description="Tokens of one epoch, after the cut at dataset.maxLength.")
+    tokens_p50: Count | None = Field(None, description="Tokens that half of the rows do not exceed.")
+    tokens_p95: Count | None = Field(None, description="Tokens that 95 % of the rows do not exceed.")
+    tokens_max: Count | None = Field(None, description="Tokens of the longest row.")
+    truncated: Count | None = Field(None, description="Rows longer than dataset.maxLength, which are cut.")
+    dropped: Count | None = Field(None, description="Rows without a token to train, which are dropped.")
+    sampled_rows: Count | None = Field(
+        None, description="Rows from which the numbers of tokens are estimated. Absent when all rows were counted."
+    )
+    steps: Count | None = Field(None, description="Optimizer steps of the training.")
+    model_parameters: Count | None = Field(None, description="Weights of the base model.")
+    model_bytes: Count | None = Field(None, description="Bytes of the base model's files.")
+    model_revision: Line | None = Field(
+        None, description="Commit of a Hub model that preflight found. Every attempt trains on it."
+    )
     memory_estimate_bytes: Count | None = Field(
-        None, description="Least memory of the device that the training takes, by estimate."
+        None, description="Estimated least memory of the training, in bytes: of the GPU, or of the process."
     )
 
 

@@ -73,7 +73,7 @@ Line = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line)]
 """A name or an address: printable, and within the status' limit."""
 Message = Annotated[str, BeforeValidator(_message)]
 """A text for people: whatever is said, it is made readable and cut to the status' limit."""
-Words = Annotated[str, BeforeValidator(_words)]
+Words = Annotated[str, BeforeValidator(_words), Field(max_length=MAX_TEXT)]
 """A short text for people, on one line."""
 RelativePath = Annotated[Line, AfterValidator(_below)]
 """A path, with '/', that stays below the place it is relative to."""
