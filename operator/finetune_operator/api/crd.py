@@ -46,8 +46,7 @@ map whose keys are checked has a CEL rule."""
 
 _NAME_RULE = {
     "rule": f"self.metadata.name.matches('{DNS_LABEL}') && self.metadata.name.size() <= {names.MAX_NAME}",
-    "message": f"must be at most {names.MAX_NAME} lower-case letters, digits and '-', and start and end with a letter "
-    "or digit, since Jobs, pods and labels are named after it: choose another name",
+    "message": names.NAME_RULE,
     "fieldPath": ".metadata.name",
 }
 

@@ -41,6 +41,11 @@ CONTAINERS = {PREFLIGHT_ROLE: "preflight", TRAIN_ROLE: "trainer"}
 """Name of the container of each role. A service mesh may inject others."""
 
 MAX_NAME = 63
+NAME_RULE = (
+    f"must be at most {MAX_NAME} lower-case letters, digits and '-', and start and end with a letter or digit, since "
+    "Jobs, pods and labels are named after it: choose another name"
+)
+"""What is said of a FineTuneJob's name that is none."""
 MAX_JOB_NAME = 60
 """The host name of an Indexed Job's pod is the Job's name and its index, below 64; it has at most 63 characters."""
 

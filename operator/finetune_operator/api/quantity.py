@@ -61,23 +61,23 @@ _INT_OR_STRING = WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength"
 
 Quantity = Annotated[
     str,
-    _AS_TEXT,
     Field(max_length=24),
+    _AS_TEXT,
     _INT_OR_STRING,
     _quantity("must be a Kubernetes quantity, for example 2, 500m or 16Gi"),
 ]
 """A number, or a string with a suffix. In Python it is always a string."""
 Cores = Annotated[
     str,
-    _AS_TEXT,
     Field(max_length=24),
+    _AS_TEXT,
     _INT_OR_STRING,
     _quantity("must be a Kubernetes quantity of cores above 0, for example 2 or 500m", above="0"),
 ]
 Memory = Annotated[
     str,
-    _AS_TEXT,
     Field(max_length=24),
+    _AS_TEXT,
     _INT_OR_STRING,
     _quantity(
         "must be a Kubernetes quantity of at least 64Mi, for example 16Gi: no process starts in less", at_least="64Mi"

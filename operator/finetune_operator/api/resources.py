@@ -33,8 +33,8 @@ class Resources(Wire):
     )
     gpu_resource: Annotated[
         str,
-        matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
         Field(max_length=128),
+        matching("^[a-z0-9.-]+/[a-zA-Z0-9._-]+$", "must be an extended resource such as nvidia.com/gpu"),
     ] = Field("nvidia.com/gpu", description="Extended resource that stands for a GPU. Default: nvidia.com/gpu.")
     gpu_memory: Quantity | None = Field(
         None,

@@ -28,15 +28,15 @@ would make the tool prune it (tektoncd/pipeline#3202)."""
 
 LabelKey = Annotated[
     str,
-    matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
     Field(max_length=317),
+    matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
 ]
 LabelValue = Annotated[
     str,
-    matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
     Field(max_length=63),
+    matching(_VALUE, "must be a label's value: at most 63 letters, digits, '-', '_' and '.'"),
 ]
-AnnotationValue = Annotated[str, PLAIN_LINES, Field(max_length=1024)]
+AnnotationValue = Annotated[str, Field(max_length=1024), PLAIN_LINES]
 """Short, because the recipe is an annotation too, and Kubernetes limits all annotations together to 262,144 bytes."""
 
 
@@ -171,6 +171,7 @@ class EnvVar(Wire):
 
     name: Annotated[
         str,
+        Field(max_length=128),
         matching("^[A-Za-z_][A-Za-z0-9_]*$", "must be an environment variable's name: letters, digits and '_'"),
         _reserved(
             "AWS_|FINETUNE_STORAGE",
@@ -187,9 +188,8 @@ class EnvVar(Wire):
             "KUBEFLOW_|KUBERNETES_|PYTHON|LD_|FINETUNE_(RECIPE|WORK|TERMINATION|POD)|(PATH|HOME|TMPDIR|USER)$",
             "no field sets it, remove it",
         ),
-        Field(max_length=128),
     ] = Field(description="Name. Reserved names are refused. Example: NCCL_DEBUG.")
-    value: Annotated[str, PLAIN_LINES, Field(max_length=1024)] = Field(
+    value: Annotated[str, Field(max_length=1024), PLAIN_LINES] = Field(
         "", description="Value. Default: empty. Example: WARN."
     )
 

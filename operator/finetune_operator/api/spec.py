@@ -179,7 +179,7 @@ class FineTuneJobSpec(Wire):
         le=86_400,
         description="Seconds without progress after which an attempt counts as stalled. Default: no limit.",
     )
-    managed_by: Annotated[str, PLAIN, Field(min_length=1, max_length=63)] | None = Field(
+    managed_by: Annotated[str, Field(min_length=1, max_length=63), PLAIN] | None = Field(
         None,
         description="Controller that manages this job. With another value than finetune.dev/operator this operator "
         "ignores the job. Default: finetune.dev/operator.",

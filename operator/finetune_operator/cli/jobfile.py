@@ -134,8 +134,7 @@ def _job(path: Path, raw: dict[str, Any], duplicates: list[Problem], *, local: b
     metadata = raw.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        message = "must be at most 63 lower-case letters, digits and '-', and start and end with a letter or digit"
-        problems.append(Problem(path="metadata.name", value=shown(name), message=message))
+        problems.append(Problem(path="metadata.name", value=shown(name), message=names.NAME_RULE))
     problems += [
         Problem(
             path=str(key),

@@ -11,8 +11,8 @@ DECIMAL_LENGTH = 24
 
 Decimal = Annotated[
     str,
-    decimal('must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
 ]
 """A non-negative real number written as a string: the Kubernetes API conventions forbid floats in a spec."""
 
@@ -37,18 +37,18 @@ DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 DnsLabel = Annotated[
     str,
+    Field(max_length=63),
     matching(
         DNS_LABEL,
         "must consist of lower-case letters, digits and '-', and start and end with a letter or digit",
     ),
-    Field(max_length=63),
 ]
 
 ObjectName = Annotated[
     str,
+    Field(max_length=253),
     matching(
         "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
         "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
     ),
-    Field(max_length=253),
 ]

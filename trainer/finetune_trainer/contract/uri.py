@@ -121,10 +121,11 @@ _BUCKET_NAME = matching(
     negated=True,
 )
 
-HubRevision = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
+HubRevision = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 """Branch, tag or commit of a Hub repository."""
 ModelUri = Annotated[
     Uri,
+    Field(max_length=1024),
     matching(
         f"^(hf://{_REPO}|s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be hf://org/name, s3://bucket/prefix or pvc://claim/path (file:///path in a local run)",
@@ -132,11 +133,11 @@ ModelUri = Annotated[
     _BUCKET_NAME,
     _NO_CLIMBING,
     PLAIN,
-    Field(max_length=1024),
     _Parsed(),
 ]
 DatasetUri = Annotated[
     Uri,
+    Field(max_length=1024),
     matching(
         f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
         "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
@@ -144,22 +145,22 @@ DatasetUri = Annotated[
     _BUCKET_NAME,
     _NO_CLIMBING,
     PLAIN,
-    Field(max_length=1024),
     _Parsed(),
 ]
 CacheUri = Annotated[
     Uri,
+    Field(max_length=1024),
     matching(
         f"^(pvc://{_CLAIM}(/.*)?|file:///.+)$",
         "must be pvc://claim or pvc://claim/path (file:///path in a local run)",
     ),
     _NO_CLIMBING,
     PLAIN,
-    Field(max_length=1024),
     _Parsed(),
 ]
 OutputUri = Annotated[
     Uri,
+    Field(max_length=1024),
     matching(
         f"^(s3://{_BUCKET}(/.*)?|file:///.+)$",
         "must be s3://bucket/prefix (file:///path in a local run)",
@@ -167,6 +168,5 @@ OutputUri = Annotated[
     _BUCKET_NAME,
     _NO_CLIMBING,
     PLAIN,
-    Field(max_length=1024),
     _Parsed(),
 ]

@@ -52,7 +52,7 @@ class Switch(StrEnum):
     DISABLED = "disabled"
 
 
-Column = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
+Column = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 
 
 class Fields(Wire):
@@ -90,8 +90,8 @@ FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
 
 Fraction = Annotated[
     str,
-    decimal('must be a decimal in quotes above "0" and at most "0.5", for example "0.05"', above=0.0, at_most=0.5),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes above "0" and at most "0.5", for example "0.05"', above=0.0, at_most=0.5),
 ]
 
 
@@ -136,19 +136,19 @@ CHAT_TEMPLATES = ("llama-2", "llama-3", "chatml", "mistral", "gemma", "qwen", "p
 
 ChatTemplateText = Annotated[
     str,
+    Field(min_length=1, max_length=16384),
     matching(
         f"^({'|'.join(CHAT_TEMPLATES)})$|[{{][{{%]",
         f"must be one of {', '.join(CHAT_TEMPLATES)}, or inline Jinja with its braces",
     ),
     PLAIN_LINES,
-    Field(min_length=1, max_length=16384),
 ]
 
 
 Sha256 = Annotated[
     str,
-    matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
     Field(max_length=64),
+    matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
 ]
 
 

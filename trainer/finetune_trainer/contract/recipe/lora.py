@@ -32,10 +32,10 @@ class LoraVariant(StrEnum):
 
 Dropout = Annotated[
     str,
-    decimal('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes from "0" to below "1", for example "0.05"', below=1.0),
 ]
-ModuleName = Annotated[str, PLAIN, Field(min_length=1, max_length=128)]
+ModuleName = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 
 
 class LoraSpec(Wire):

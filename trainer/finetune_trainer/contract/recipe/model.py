@@ -77,7 +77,7 @@ class SecretKeyRef(Wire):
     """One key of a Secret in the job's namespace. It is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: hub-token.")
-    key: Annotated[str, SECRET_KEY, Field(min_length=1, max_length=253)] = Field(
+    key: Annotated[str, Field(min_length=1, max_length=253), SECRET_KEY] = Field(
         "token", description="Key in the Secret that holds the value. Default: token."
     )
 

@@ -91,6 +91,7 @@ class StorageSpec(Wire):
     endpoint: (
         Annotated[
             str,
+            Field(max_length=512),
             matching(
                 "^https?://[^/ ]+$",
                 "must be http://host[:port] or https://host[:port], without a path",
@@ -101,7 +102,6 @@ class StorageSpec(Wire):
                 negated=True,
             ),
             PLAIN,
-            Field(max_length=512),
         ]
         | None
     ) = Field(
@@ -111,8 +111,8 @@ class StorageSpec(Wire):
     region: (
         Annotated[
             str,
-            matching("^[a-z0-9-]+$", "must be a region name such as eu-west-1"),
             Field(max_length=64),
+            matching("^[a-z0-9-]+$", "must be a region name such as eu-west-1"),
         ]
         | None
     ) = Field(None, description="Region of the buckets. Default: us-east-1. Example: eu-west-1.")
@@ -126,7 +126,7 @@ class StorageSpec(Wire):
         description="When requests carry checksums: whenSupported, or whenRequired for older S3-compatible servers. "
         "Default: whenSupported.",
     )
-    ca_bundle: Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=32_768)] | None = Field(
+    ca_bundle: Annotated[str, Field(min_length=1, max_length=32_768), PLAIN_LINES] | None = Field(
         None,
         description="PEM certificates to check the endpoint's certificate with. Default: the system's.",
     )

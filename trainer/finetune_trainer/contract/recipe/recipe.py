@@ -23,7 +23,7 @@ class JobIdentity(Wire):
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
 
 
-RunToken = Annotated[str, PLAIN, Field(min_length=1, max_length=64)]
+RunToken = Annotated[str, Field(min_length=1, max_length=64), PLAIN]
 
 
 class Recipe(Wire):

@@ -45,15 +45,15 @@ class Optimizer(StrEnum):
 
 LearningRate = Annotated[
     str,
-    decimal('must be a decimal in quotes above "0", for example "2e-4"', above=0.0),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes above "0", for example "2e-4"', above=0.0),
 ]
 
 
 LoraPlusRatio = Annotated[
     str,
-    decimal('must be a decimal in quotes above "0", for example "16"', above=0.0),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes above "0", for example "16"', above=0.0),
 ]
 
 
@@ -157,8 +157,8 @@ class TrainingSpec(Wire):
 
 Perplexity = Annotated[
     str,
-    decimal('must be a decimal in quotes above "1", which no perplexity is below; for example "8"', above=1.0),
     Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes above "1", which no perplexity is below; for example "8"', above=1.0),
 ]
 
 
@@ -189,7 +189,7 @@ class EvaluationSpec(Wire):
     gate: Gate | None = Field(None, description="What the adapter must reach. Needs dataset.validation. Default: none.")
     sample_prompts: (
         Annotated[
-            list[Annotated[str, PLAIN_LINES, Field(min_length=1, max_length=2000)]],
+            list[Annotated[str, Field(min_length=1, max_length=2000), PLAIN_LINES]],
             Field(min_length=1, max_length=16),
         ]
         | None

@@ -45,15 +45,11 @@ RULES: tuple[Rule[Recipe], ...] = (
         message="must be below training.learningRate: lower it, or remove the field",
     ),
     Rule(
-        path="training.earlyStopping",
-        holds=lambda recipe: recipe.training.early_stopping is None or recipe.dataset.validation is not None,
-        cel="!has(self.training.earlyStopping) || has(self.dataset.validation)",
-        message="needs dataset.validation: add it, or remove earlyStopping",
-    ),
-    Rule(
+        # And so dataset.validation, which everySteps needs.
         path="training.earlyStopping",
         holds=lambda recipe: recipe.training.early_stopping is None or recipe.evaluation.every_steps is not None,
         cel="!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
-        message="needs evaluation.everySteps, without which only the end is measured: add it, or remove earlyStopping",
+        message="needs evaluation.everySteps, without which only the end is measured, and dataset.validation: "
+        "add them, or remove earlyStopping",
     ),
 )
