@@ -153,7 +153,7 @@ async def test_a_life_is_one_apply_and_two_status_writes(
     assert [(item["reason"], item["message"]) for item in events] == [("AttemptStarted", "attempt 1")]
 
 
-async def test_a_cache_that_is_late_never_trains_twice(
+async def test_a_stale_cache_never_trains_twice(
     operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
     late = Operator(kube, namespace)
@@ -225,7 +225,7 @@ async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
     assert await restarted.look() == 600
 
 
-async def test_a_namesake_is_not_taken_for_the_job(
+async def test_a_new_job_with_the_same_name_is_another_job(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
     record = operator.cache.finetunejob((namespace, "job"))
@@ -255,9 +255,7 @@ async def test_a_status_that_changed_meanwhile_is_not_overwritten(
     assert (status["podName"], status["progress"]) == ("pod", {"step": 3})
 
 
-async def test_a_success_is_decided_on_what_the_api_server_says_now(
-    operator: Operator, admin: ClientKube, namespace: str
-) -> None:
+async def test_a_success_is_confirmed_by_a_live_read(operator: Operator, admin: ClientKube, namespace: str) -> None:
     await operator.look()
     await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"runToken": "again"}}, field_manager="user")
 
@@ -291,7 +289,7 @@ async def test_a_deletion_hits_only_the_child_that_was_seen(
     assert (await operator.status())["phase"] == "Suspended"
 
 
-async def test_a_refused_child_leaves_a_condition_and_comes_when_it_may(
+async def test_a_refused_child_sets_a_condition_and_is_created_when_allowed(
     operator: Operator, plane: Plane, namespace: str
 ) -> None:
     plane.kubectl("create", "quota", "none", "-n", namespace, "--hard=count/jobs.batch=0")
@@ -402,7 +400,7 @@ async def test_a_job_of_another_controller_is_left_alone(
     assert plane.operator_writes(mark, namespace) == []
 
 
-async def test_resync_notices_what_the_watches_lost(operator: Operator, admin: ClientKube, namespace: str) -> None:
+async def test_resync_finds_what_the_watches_lost(operator: Operator, admin: ClientKube, namespace: str) -> None:
     await operator.look()
     await operator.resync.once()
     record = operator.cache.finetunejob((namespace, "job"))

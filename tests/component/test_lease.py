@@ -100,7 +100,7 @@ async def test_a_killed_leader_is_succeeded_after_the_lease_and_not_before(kube:
     await successor.ends()
 
 
-async def test_a_leader_that_was_overtaken_stops_leading(kube: ClientKube, admin: ClientKube, name: str) -> None:
+async def test_a_leader_that_lost_its_lease_stops(kube: ClientKube, admin: ClientKube, name: str) -> None:
     replica = Replica(kube, name, "me")
     await eventually("a leader", replica.leads.is_set)
     patch = {"spec": {"holderIdentity": "usurper"}}

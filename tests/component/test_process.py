@@ -273,7 +273,7 @@ async def test_a_namespace_that_is_gone_stops_no_other_and_health_says_so(
         await world.phase("job", "Succeeded")
 
 
-async def test_a_wrong_environment_is_told_whole(plane: Plane, namespace: str, tmp_path: Path) -> None:
+async def test_a_wrong_environment_is_reported_whole(plane: Plane, namespace: str, tmp_path: Path) -> None:
     with operator(plane, tmp_path, namespace, FINETUNE_WORKERS="many", FINETUNE_TRAINER_IMAGE="") as process:
         code = await asyncio.to_thread(process.popen.wait, 30)
         assert code == 2

@@ -272,7 +272,7 @@ async def eventually_answered(site: Site, token: str, status: int) -> None:
     await eventually_seen(f"the answer {status}", answered)
 
 
-async def test_too_many_reports_are_put_off(site: Site) -> None:
+async def test_too_many_reports_get_429(site: Site) -> None:
     token = await site.token()
     answers = [(await site.post(token))[0] for _ in range(40)]
     assert answers[:20] == [200] * 20

@@ -59,7 +59,7 @@ async def writers(kube: ClientKube, admin: ClientKube, namespace: str) -> Writer
     return Writers(kube, namespace, raw["metadata"]["uid"], raw["metadata"]["resourceVersion"])
 
 
-async def test_neither_writer_wipes_the_other(writers: Writers) -> None:
+async def test_neither_writer_removes_the_others_fields(writers: Writers) -> None:
     conditions = [
         a_condition("Succeeded", ConditionStatus.UNKNOWN),
         a_condition("Reconciling", ConditionStatus.TRUE),
@@ -119,7 +119,9 @@ async def test_new_objects_with_absent_fields_are_accepted_and_removed_again(wri
     assert await writers.status(full, less) == less
 
 
-async def test_a_namesake_is_not_written(writers: Writers, kube: ClientKube, admin: ClientKube, namespace: str) -> None:
+async def test_a_new_job_with_the_same_name_is_not_written(
+    writers: Writers, kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
     await admin.delete(FINETUNEJOBS, namespace, "job", uid=writers.uid)
     wanted = FineTuneJobStatus(observed_generation=1, phase=Phase.RUNNING)
     with pytest.raises(NotFound):

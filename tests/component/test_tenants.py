@@ -116,7 +116,7 @@ async def test_a_job_of_another_namespace_ends_nothing(
     assert "output" not in status
 
 
-async def test_a_success_that_only_the_cache_shows_is_not_believed(
+async def test_a_success_that_only_the_cache_has_does_not_count(
     victim: Operator, admin: ClientKube, namespace: str
 ) -> None:
     """Whatever comes by the watch, the API server itself must say that the pod ended so."""

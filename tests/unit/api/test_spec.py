@@ -66,7 +66,7 @@ def test_a_file_has_the_names_that_the_server_knows_and_no_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "told"),
+    ("section", "value", "message"),
     [
         ("lora", {"rank": "16"}, 'spec.lora.rank: must be of type integer: "string"'),
         ("lora", {"rank": 16.0}, 'spec.lora.rank: must be of type integer: "number"'),
@@ -78,8 +78,8 @@ def test_a_file_has_the_names_that_the_server_knows_and_no_others() -> None:
         ("runToken", 2, 'spec.runToken: must be of type string: "integer"'),
     ],
 )
-def test_a_value_of_another_type_is_refused_as_the_server_does(section: str, value: object, told: str) -> None:
-    with pytest.raises(SpecError, match=re.escape(told)):
+def test_a_value_of_another_type_is_refused_as_the_server_does(section: str, value: object, message: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(message)):
         parse_spec(MINIMAL | {section: value})
 
 

@@ -17,14 +17,14 @@ MINIMAL: dict[str, Any] = {
 
 
 def problems(section: str, settings: dict[str, Any]) -> list[str]:
-    """What a spec with these settings in one of its sections is told."""
+    """The problems of a spec with these settings in one of its sections."""
     with pytest.raises(SpecError) as refused:
         parse_spec(MINIMAL | {section: MINIMAL.get(section, {}) | settings})
     return [str(problem) for problem in refused.value.problems]
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "answer"),
     [
         # slips
         ("lora.rnk", "it is called rank here"),
@@ -65,18 +65,18 @@ def problems(section: str, settings: dict[str, Any]) -> list[str]:
         ("training.name", "the fields here are epochs, maxSteps"),
     ],
 )
-def test_an_unknown_field_is_answered_with_the_right_one(path: str, told: str) -> None:
-    assert told in suggestion.for_field(path.split("."))
+def test_an_unknown_field_is_answered_with_the_right_one(path: str, answer: str) -> None:
+    assert answer in suggestion.for_field(path.split("."))
 
 
 def test_a_field_in_a_list_is_named_with_its_place() -> None:
-    told = problems("scheduling", {"tolerations": [{"key": "gpu", "operator": "Exists", "efect": "NoSchedule"}]})
+    answer = problems("scheduling", {"tolerations": [{"key": "gpu", "operator": "Exists", "efect": "NoSchedule"}]})
     path = "spec.scheduling.tolerations[0].efect"
-    assert told == [f"{path}: unknown field \"{path}\"; it is called effect here (found 'NoSchedule')"]
+    assert answer == [f"{path}: unknown field \"{path}\"; it is called effect here (found 'NoSchedule')"]
 
 
 @pytest.mark.parametrize(
-    ("section", "settings", "told"),
+    ("section", "settings", "answer"),
     [
         (
             "output",
@@ -93,13 +93,13 @@ def test_a_field_in_a_list_is_named_with_its_place() -> None:
         ("output", {"merged": "yes"}, 'supported values: "none", "bf16" (found \'yes\')'),
     ],
 )
-def test_a_wrong_value_is_answered_with_the_close_one(section: str, settings: dict[str, Any], told: str) -> None:
+def test_a_wrong_value_is_answered_with_the_close_one(section: str, settings: dict[str, Any], answer: str) -> None:
     (only,) = problems(section, settings)
-    assert told in only
+    assert answer in only
 
 
 @pytest.mark.parametrize(
-    ("section", "settings", "told"),
+    ("section", "settings", "answer"),
     [
         ("lora", {"rank": 0}, "spec.lora.rank: should be greater than or equal to 1 (found 0)"),
         ("lora", {"rank": 4096}, "should be less than or equal to 1024 (found 4096)"),
@@ -126,16 +126,21 @@ def test_a_wrong_value_is_answered_with_the_close_one(section: str, settings: di
         ),
     ],
 )
-def test_other_wrong_values_are_told_what_would_be_right(section: str, settings: dict[str, Any], told: str) -> None:
-    assert told in problems(section, settings)[0]
+def test_other_wrong_values_are_answered_with_a_remedy(section: str, settings: dict[str, Any], answer: str) -> None:
+    assert answer in problems(section, settings)[0]
 
 
-def test_every_problem_of_a_file_is_told_at_once() -> None:
-    told = problems("training", {"lr": 1, "scheduler": "cos", "epochs": 0, "learningRate": 2e-4})
-    assert [line.partition(":")[0].rpartition(".")[2] for line in told] == ["epochs", "learningRate", "scheduler", "lr"]
+def test_every_problem_of_a_file_is_reported_at_once() -> None:
+    answer = problems("training", {"lr": 1, "scheduler": "cos", "epochs": 0, "learningRate": 2e-4})
+    assert [line.partition(":")[0].rpartition(".")[2] for line in answer] == [
+        "epochs",
+        "learningRate",
+        "scheduler",
+        "lr",
+    ]
 
 
-def test_every_word_leads_to_a_field_that_exists_and_to_a_value_that_it_takes() -> None:
+def test_every_foreign_name_leads_to_an_existing_field_and_an_allowed_value() -> None:
     schema = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     values: set[str] = set()
 

@@ -40,7 +40,7 @@ def operator() -> Operator:
     return Operator()
 
 
-def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
+def test_a_new_job_is_enqueued_and_our_own_write_to_it_is_not(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     assert operator.queued() == [KEY]
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob())
@@ -56,14 +56,14 @@ def test_a_new_job_is_looked_at_and_its_echo_is_not(operator: Operator) -> None:
         {"spec": {"retention": {"ttlSecondsAfterFinished": 5}}, "generation": 2},
     ],
 )
-def test_a_change_is_news(operator: Operator, changed: dict[str, Any]) -> None:
+def test_a_change_enqueues_the_job(operator: Operator, changed: dict[str, Any]) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.queued()
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=2, **changed))
     assert operator.queued() == [KEY]
 
 
-def test_a_progress_record_alone_is_kept_and_asks_for_no_look(operator: Operator) -> None:
+def test_a_progress_record_alone_is_cached_and_not_enqueued(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob(status={"phase": "Running"}))
     operator.queued()
     progress = {"step": 7, "heartbeatTime": "2026-11-24T10:00:05Z"}
@@ -110,7 +110,7 @@ def test_a_record_gives_the_object_back(operator: Operator) -> None:
         (a_finetunejob(deleting=True), True),
     ],
 )
-def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, Any], settled: bool) -> None:
+def test_a_settled_job_is_never_enqueued(operator: Operator, raw: dict[str, Any], settled: bool) -> None:
     record = finetunejob_record(raw)
     assert record.settled is settled
     assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
@@ -118,7 +118,7 @@ def test_what_is_settled_is_never_looked_at(operator: Operator, raw: dict[str, A
     assert operator.queued() == ([] if settled else [KEY])
 
 
-def test_children_are_news_when_their_view_changes(operator: Operator) -> None:
+def test_a_child_enqueues_its_job_when_its_view_changes(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.queued()
     operator.event_handler.job("ADDED", a_job())
@@ -149,7 +149,7 @@ def test_only_what_the_job_owns_is_observed(operator: Operator) -> None:
     assert [pod.name for pod in observed.pods] == ["job-train-1-abcde"]
 
 
-def test_children_of_another_namespace_are_nothing_to_the_job(operator: Operator) -> None:
+def test_children_of_another_namespace_are_not_observed(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.queued()
     forged_job, forged_pod = a_job(), a_pod()
@@ -162,7 +162,7 @@ def test_children_of_another_namespace_are_nothing_to_the_job(operator: Operator
     assert not operator.cache.has_children(OWNER)
 
 
-def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_back(operator: Operator) -> None:
+def test_children_of_a_settled_job_are_not_kept_and_are_read_when_it_is_active_again(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.event_handler.job("ADDED", a_job())
     operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=5, status=finished_status()))
@@ -178,7 +178,7 @@ def test_children_of_a_settled_job_are_not_kept_and_must_be_read_when_it_comes_b
     assert operator.cache.observed(OWNER) == Observed()
 
 
-def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
+def test_a_new_job_with_the_same_name_has_no_children_of_the_old_one(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob(uid="old", version=1))
     operator.event_handler.job("ADDED", a_job(owner="old"))
     operator.queued()
@@ -192,7 +192,7 @@ def test_a_namesake_has_nothing_of_its_predecessor(operator: Operator) -> None:
     assert operator.cache.key_of(("team", "old")) is None
 
 
-def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(operator: Operator) -> None:
+def test_prune_removes_objects_that_are_not_listed_and_keeps_newer_ones(operator: Operator) -> None:
     for index, version in ((1, 10), (2, 20), (3, 30)):
         operator.event_handler.finetunejob("ADDED", a_finetunejob(f"job-{index}", uid=f"uid-{index}", version=version))
     gone = operator.cache.prune_finetunejobs({"uid-1"}, "25", None)
@@ -201,7 +201,7 @@ def test_prune_takes_out_what_a_list_did_not_show_and_leaves_what_is_newer(opera
     assert operator.cache.finetunejob(("team", "job-3")) is not None
 
 
-def test_prune_children_names_the_jobs_that_lost_one(operator: Operator) -> None:
+def test_prune_children_returns_the_owners_of_removed_children(operator: Operator) -> None:
     operator.event_handler.finetunejob("ADDED", a_finetunejob())
     operator.event_handler.job("ADDED", a_job())
     operator.event_handler.pod("ADDED", a_pod())

@@ -41,7 +41,7 @@ JOB = JobView(
 )
 
 
-def test_an_invalid_spec_ends_the_job_with_every_problem_and_stops_what_runs() -> None:
+def test_an_invalid_spec_fails_the_job_with_every_problem_and_deletes_running_children() -> None:
     running = FineTuneJobStatus(attempt=1, start_time=NOW, attempts=[Attempt(number=1, start_time=NOW)])
     done = replace(JOB, name="job-preflight-1", uid="job-uid-0", complete=True)
     plan = invalid_spec(running, 3, "again", spec_error(), Observed(jobs=(done, JOB)), NOW)
@@ -63,7 +63,7 @@ def test_an_invalid_spec_ends_the_job_with_every_problem_and_stops_what_runs() -
     assert [event.reason for event in plan.events] == ["InvalidSpec"]
 
 
-def test_what_has_ended_stays_so_and_is_said_of_the_new_generation() -> None:
+def test_a_finished_job_stays_finished_and_its_conditions_have_the_new_generation() -> None:
     first = invalid_spec(FineTuneJobStatus(), 3, None, spec_error(), Observed(), NOW).status
     again = invalid_spec(first, 3, None, spec_error(), Observed(jobs=(JOB,)), NOW + timedelta(hours=1))
     assert (again.status, again.delete, again.events) == (first, (), ())
@@ -73,14 +73,14 @@ def test_what_has_ended_stays_so_and_is_said_of_the_new_generation() -> None:
     assert later.completion_time == NOW
 
 
-def test_another_run_token_with_a_spec_that_is_still_wrong_ends_once_more() -> None:
+def test_another_run_token_with_an_invalid_spec_fails_again() -> None:
     first = invalid_spec(FineTuneJobStatus(), 3, None, spec_error(), Observed(), NOW).status
     again = invalid_spec(first, 4, "again", spec_error(), Observed(), NOW + timedelta(hours=1))
     assert (again.status.run_token, again.status.completion_time) == ("again", NOW + timedelta(hours=1))
     assert len(again.events) == 1
 
 
-def test_a_refused_child_is_told_in_the_servers_words_and_only_once() -> None:
+def test_a_refused_child_sets_a_condition_with_the_servers_message_once() -> None:
     error = Forbidden('jobs.batch "a" is forbidden: exceeded quota: gpus', status=403)
     first = child_refused(FineTuneJobStatus(), 1, "a", error, NOW)
     ready = first.condition("Ready")

@@ -21,7 +21,7 @@ def event_handler(cache: Cache) -> EventHandler:
     return EventHandler(cache, WorkQueue(clock=lambda: 0.0, random=lambda: 0.0))
 
 
-def test_the_echo_of_a_write_is_none_and_a_later_version_is_news(cache: Cache, event_handler: EventHandler) -> None:
+def test_our_own_write_is_dropped_and_a_later_version_passes(cache: Cache, event_handler: EventHandler) -> None:
     event_filter = EventFilter(cache, "finetunejobs")
     assert event_filter.is_new("ADDED", a_finetunejob(version=4))
     event_handler.finetunejob(None, a_finetunejob(version=5))  # the answer to our write came first
@@ -31,13 +31,13 @@ def test_the_echo_of_a_write_is_none_and_a_later_version_is_news(cache: Cache, e
     assert event_filter.is_new("DELETED", a_finetunejob(version=5))
 
 
-def test_a_namesake_is_news_whatever_its_version(cache: Cache, event_handler: EventHandler) -> None:
+def test_a_new_object_with_the_same_name_passes_whatever_its_version(cache: Cache, event_handler: EventHandler) -> None:
     event_handler.finetunejob("ADDED", a_finetunejob(uid="uid-1", version=9))
     assert EventFilter(cache, "finetunejobs").is_new("ADDED", a_finetunejob(uid="uid-2", version=3))
 
 
 @pytest.mark.parametrize(("plural", "made"), [("jobs", a_job), ("pods", a_pod)])
-def test_a_child_is_news_when_its_view_changes(
+def test_a_child_passes_when_its_view_changes(
     plural: str, made: Any, cache: Cache, event_handler: EventHandler
 ) -> None:
     event_handler.finetunejob("ADDED", a_finetunejob())
@@ -51,7 +51,7 @@ def test_a_child_is_news_when_its_view_changes(
     assert event_filter.is_new("ADDED", made(version=9))
 
 
-def test_a_view_that_comes_back_is_news_again(cache: Cache, event_handler: EventHandler) -> None:
+def test_a_view_that_changes_back_passes_again(cache: Cache, event_handler: EventHandler) -> None:
     event_handler.finetunejob("ADDED", a_finetunejob())
     event_filter = EventFilter(cache, "pods")
     assert [event_filter.is_new("MODIFIED", a_pod(version=n, phase=phase)) for n, phase in enumerate("ABAB")] == [
@@ -59,7 +59,7 @@ def test_a_view_that_comes_back_is_news_again(cache: Cache, event_handler: Event
     ] * 4
 
 
-def test_a_child_that_an_answer_brought_is_none(cache: Cache, event_handler: EventHandler) -> None:
+def test_a_child_that_is_cached_from_a_response_is_dropped(cache: Cache, event_handler: EventHandler) -> None:
     event_handler.finetunejob("ADDED", a_finetunejob())
     event_handler.job(None, a_job(version=5))
     event_filter = EventFilter(cache, "jobs")
@@ -68,16 +68,14 @@ def test_a_child_that_an_answer_brought_is_none(cache: Cache, event_handler: Eve
     assert event_filter.is_new("MODIFIED", a_job(version=7, complete=True))
 
 
-def test_another_connection_remembers_nothing_of_the_one_before(cache: Cache, event_handler: EventHandler) -> None:
+def test_each_connection_has_a_filter_of_its_own(cache: Cache, event_handler: EventHandler) -> None:
     event_handler.finetunejob("ADDED", a_finetunejob())
     assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=5))
     # Meanwhile the pod may have been something else.
     assert EventFilter(cache, "pods").is_new("MODIFIED", a_pod(version=7))
 
 
-def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(
-    cache: Cache, event_handler: EventHandler
-) -> None:
+def test_children_of_a_finished_job_are_dropped_until_it_runs_again(cache: Cache, event_handler: EventHandler) -> None:
     event_filter = EventFilter(cache, "pods")
     assert event_filter.is_new("ADDED", a_pod(version=2))
     event_handler.finetunejob("MODIFIED", a_finetunejob(version=3, status=finished_status()))
@@ -87,11 +85,11 @@ def test_children_of_a_job_that_has_ended_are_none_until_it_runs_again(
     assert event_filter.is_new("MODIFIED", a_pod(version=5))
 
 
-def test_children_of_a_job_that_is_not_known_yet_are_news(cache: Cache) -> None:
+def test_children_of_an_unknown_job_pass(cache: Cache) -> None:
     assert EventFilter(cache, "jobs").is_new(None, a_job())
 
 
-def test_what_has_none_of_our_labels_is_none(cache: Cache) -> None:
+def test_objects_without_our_labels_are_dropped(cache: Cache) -> None:
     foreign = a_pod()
     del foreign["metadata"]["labels"]
     assert not EventFilter(cache, "pods").is_new("ADDED", foreign)

@@ -43,7 +43,7 @@ def test_the_same_status_is_no_patch() -> None:
     assert status_patch("42", FineTuneJobStatus.model_validate(raw), a_status()) is None
 
 
-def test_a_patch_leads_to_what_was_wanted_and_removes_what_is_gone() -> None:
+def test_a_patch_leads_to_the_desired_status_and_removes_absent_fields() -> None:
     known = a_status(
         pod_name="pod", failure=Failure(reason="Killed", message="m", exit_code=137), preflight=PreflightSummary(rows=5)
     )
@@ -55,7 +55,7 @@ def test_a_patch_leads_to_what_was_wanted_and_removes_what_is_gone() -> None:
     assert "conditions" not in patch["status"], "what did not change is not written"
 
 
-def test_progress_is_not_named_unless_the_plan_changed_it() -> None:
+def test_progress_is_not_in_the_patch_unless_the_plan_changed_it() -> None:
     before = ProgressStatus(step=5, loss="2.0")
     patch = status_patch("42", a_status(progress=before), a_status(progress=before, pod_name="pod"))
     assert patch == {"metadata": {"resourceVersion": "42"}, "status": {"podName": "pod"}}
@@ -75,7 +75,7 @@ def test_a_new_attempt_removes_progress() -> None:
     assert patch["status"] == {"progress": None}
 
 
-def test_a_progress_patch_touches_progress_alone_and_only_the_version_it_was_decided_on() -> None:
+def test_a_progress_patch_changes_only_progress_and_has_the_resource_version() -> None:
     patch = progress_patch("42", ProgressStatus(step=6))
     assert patch["metadata"] == {"resourceVersion": "42"}
     on_server = a_status(pod_name="pod", progress=ProgressStatus(step=5, loss="2.0")).to_dict()

@@ -31,7 +31,7 @@ def drained(queue: WorkQueue[str]) -> list[str]:
     return taken
 
 
-def test_many_marks_are_one_look(clock: Clock) -> None:
+def test_a_key_that_is_added_many_times_is_taken_once(clock: Clock) -> None:
     queue = a_queue(clock)
     for _ in range(50):
         queue.add("a")
@@ -45,7 +45,7 @@ def test_first_come_first_served(clock: Clock) -> None:
     assert drained(queue) == ["a", "b", "c"]
 
 
-def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
+def test_high_priority_goes_first_but_every_fourth_key_is_another(clock: Clock) -> None:
     queue = a_queue(clock)
     for key in "xyz":
         queue.add(key)
@@ -57,14 +57,14 @@ def test_some_go_ahead_and_every_fourth_is_another(clock: Clock) -> None:
     assert drained(queue) == list("abcxdefygz")
 
 
-def test_a_key_ahead_that_nobody_takes_is_stuck(clock: Clock) -> None:
+def test_a_key_of_high_priority_that_is_not_taken_is_stuck(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.add("a", high_priority=True)
     clock.now += 7
     assert queue.stuck_seconds() == 7
 
 
-def test_a_key_that_keeps_being_marked_waits_behind_the_others(clock: Clock) -> None:
+def test_a_key_that_is_added_again_waits_behind_the_others(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.add("busy")
     queue.add("patient")
@@ -74,7 +74,7 @@ def test_a_key_that_keeps_being_marked_waits_behind_the_others(clock: Clock) -> 
     assert drained(queue) == ["patient", "busy"]
 
 
-def test_a_running_key_is_not_taken_twice_and_no_mark_is_lost(clock: Clock) -> None:
+def test_a_running_key_is_not_taken_twice_and_no_add_is_lost(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.add("a")
     assert queue.get_nowait() == "a"
@@ -108,7 +108,7 @@ def test_the_earliest_delay_wins(clock: Clock) -> None:
     assert drained(queue) == []
 
 
-def test_an_event_brings_a_delayed_key_forward_once(clock: Clock) -> None:
+def test_an_add_makes_a_delayed_key_ready_once(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.add_after("a", 30)
     queue.add("a")
@@ -118,7 +118,7 @@ def test_an_event_brings_a_delayed_key_forward_once(clock: Clock) -> None:
     assert queue.get_nowait() is None, "the old delay must be gone: each look gives a new answer"
 
 
-def test_a_mark_during_the_run_beats_the_delay(clock: Clock) -> None:
+def test_an_add_during_the_run_overrides_the_delay(clock: Clock) -> None:
     queue = a_queue(clock)
     queue.add("a")
     queue.get_nowait()
@@ -127,7 +127,7 @@ def test_a_mark_during_the_run_beats_the_delay(clock: Clock) -> None:
     assert queue.get_nowait() == "a"
 
 
-def test_back_off_doubles_to_five_minutes_and_starts_anew_after_success(clock: Clock) -> None:
+def test_back_off_doubles_to_five_minutes_and_is_reset_by_success(clock: Clock) -> None:
     queue = a_queue(clock)
     delays = []
     queue.add("a")
@@ -143,7 +143,7 @@ def test_back_off_doubles_to_five_minutes_and_starts_anew_after_success(clock: C
     assert queue.retry("a") == 1
 
 
-def test_back_off_is_jittered_and_keeps_to_what_the_server_asks(clock: Clock) -> None:
+def test_back_off_has_jitter_and_honours_retry_after(clock: Clock) -> None:
     queue = a_queue(clock, random=1.0)
     queue.add("a")
     queue.get_nowait()
@@ -153,7 +153,7 @@ def test_back_off_is_jittered_and_keeps_to_what_the_server_asks(clock: Clock) ->
     assert queue.retry("a", at_least=17) == 17
 
 
-def test_keys_fail_apart(clock: Clock) -> None:
+def test_each_key_has_its_own_back_off(clock: Clock) -> None:
     queue = a_queue(clock)
     for key in "ab":
         queue.add(key)

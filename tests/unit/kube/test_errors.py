@@ -23,7 +23,7 @@ from finetune_operator.kube import errors
         (504, errors.Unavailable),
     ],
 )
-def test_each_status_has_its_kind_and_the_servers_words(status: int, kind: type[errors.KubeError]) -> None:
+def test_each_status_has_its_error_class_and_the_servers_message(status: int, kind: type[errors.KubeError]) -> None:
     body = json.dumps({"kind": "Status", "message": "the words"}).encode()
     error = errors.from_response(status, {"Retry-After": "7"}, body)
     assert type(error) is kind

@@ -55,7 +55,7 @@ def test_an_empty_list_of_service_accounts_allows_none() -> None:
     assert config.reconcile.service_accounts == frozenset()
 
 
-def test_every_mistake_is_told_at_once_with_its_variable() -> None:
+def test_every_mistake_is_reported_at_once_with_its_variable() -> None:
     environment = {
         "FINETUNE_OPERATOR_IMAGE": " ",
         "FINETUNE_IMAGE_PULL_POLICY": "Sometimes",

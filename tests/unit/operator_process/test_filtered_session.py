@@ -89,7 +89,7 @@ async def watch(client: aiohttp.ClientSession, url: str) -> list[Any]:
     ]
 
 
-async def test_a_run_of_events_without_news_is_one_bookmark(server: Server, client: aiohttp.ClientSession) -> None:
+async def test_a_run_of_dropped_events_is_one_bookmark(server: Server, client: aiohttp.ClientSession) -> None:
     server.chunks = [
         a_line(1) + a_line(2) + a_line(3),
         a_line(5) + a_line(7),
@@ -122,7 +122,7 @@ async def test_other_kinds_pass_whole(server: Server, client: aiohttp.ClientSess
     assert await watch(client, f"{server.url}/api/v1/namespaces") == [("MODIFIED", "1"), ("MODIFIED", "3")]
 
 
-async def test_a_list_lacks_what_is_known(server: Server, client: aiohttp.ClientSession) -> None:
+async def test_known_objects_are_removed_from_a_list(server: Server, client: aiohttp.ClientSession) -> None:
     server.items = [an_object(version) for version in (1, 2, 3, 4)]
     async with client.get(f"{server.url}/api/v1/pods?limit=500") as response:
         answer = await response.json()

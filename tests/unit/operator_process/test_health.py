@@ -39,17 +39,17 @@ def test_leader_and_standby_are_ready_when_the_api_server_answers() -> None:
         assert replica.health().liveness_problem() is None, "a restart does not bring the API server back"
 
 
-def test_a_queue_that_stands_still_is_dead() -> None:
+def test_a_queue_without_progress_is_a_liveness_problem() -> None:
     replica = Replica(last_contact=10_000.0, leading_since=5_000.0, last_resync=9_990.0, stuck=STUCK_SECONDS + 1)
     assert "no progress" in (replica.health().liveness_problem() or "")
 
 
-def test_a_standby_is_not_judged_by_keys_that_it_can_not_take() -> None:
+def test_a_standby_has_no_liveness_problem_from_keys_in_its_queue() -> None:
     replica = Replica(last_contact=10_000.0, stuck=STUCK_SECONDS + 1)
     assert replica.health().liveness_problem() is None
 
 
-def test_a_leader_whose_resync_never_succeeds_is_dead_after_three_periods() -> None:
+def test_a_leader_without_a_resync_for_three_periods_has_a_liveness_problem() -> None:
     replica = Replica(last_contact=10_000.0, leading_since=9_500.0, last_resync=8_000.0)
     assert replica.health().liveness_problem() is None
     replica.now += 500

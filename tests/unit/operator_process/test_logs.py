@@ -35,7 +35,7 @@ def test_a_record_is_one_line_with_its_fields_and_traceback() -> None:
     assert "ValueError: invalid literal" in lines[1]["traceback"]
 
 
-def test_kopf_says_only_what_matters() -> None:
+def test_kopf_logs_only_warnings() -> None:
     stream = io.StringIO()
     logs.configure("DEBUG", stream)
     logging.getLogger("kopf.objects").info("Handler 'x' succeeded.")

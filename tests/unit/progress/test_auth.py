@@ -77,7 +77,7 @@ class Clock:
         return self.now
 
 
-async def test_a_pod_of_the_job_is_let_in_and_reviewed_once_a_minute() -> None:
+async def test_a_pod_of_the_job_is_authenticated_and_reviewed_once_a_minute() -> None:
     clock = Clock()
     table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 2})
     auth = Authenticator(table, clock=clock, now=now)
@@ -99,7 +99,7 @@ def a_segment(text: str) -> str:
     "claims",
     ["b", "bm90IGpzb24", a_segment("[]"), a_segment("[" * 5000), a_segment("{}"), a_segment('{"aud": 7}')],
 )
-async def test_what_is_no_token_costs_no_review(claims: str) -> None:
+async def test_text_that_is_not_a_token_is_not_reviewed(claims: str) -> None:
     table = Table()
     for token in ("", "x", claims, f"a.{claims}.c"):
         with pytest.raises(Unauthenticated):
@@ -138,7 +138,7 @@ async def test_a_pod_of_another_namespace_or_job_is_denied() -> None:
             await auth.authenticate(token, REF)
 
 
-async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
+async def test_a_verdict_for_one_job_does_not_hold_for_another() -> None:
     both = a_token([names.progress_audience("uid-1"), names.progress_audience("uid-2")])
     other = FineTuneJobRef(namespace="team", name="job-2", uid="uid-2")
     table = Table(tokens={both: POD}, attempts={(REF, POD): 1}, jobs={REF, other})
@@ -148,7 +148,7 @@ async def test_a_verdict_for_one_job_says_nothing_about_another() -> None:
         await auth.authenticate(both, other)
 
 
-async def test_an_unknown_job_and_an_unavailable_cluster_are_not_kept() -> None:
+async def test_an_unknown_job_and_an_unavailable_cluster_are_not_cached() -> None:
     table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 1}, jobs=set())
     auth = Authenticator(table, clock=Clock(), now=now)
     with pytest.raises(UnknownJob):
@@ -168,7 +168,7 @@ async def test_an_unknown_job_and_an_unavailable_cluster_are_not_kept() -> None:
         ({"exp": now().timestamp() - 1}, Unauthenticated),
     ],
 )
-async def test_what_a_token_says_against_itself_costs_no_review(
+async def test_a_token_whose_own_claims_are_wrong_is_not_reviewed(
     claims: dict[str, object], refusal: type[Exception]
 ) -> None:
     token = a_token(more=claims)
@@ -179,14 +179,14 @@ async def test_what_a_token_says_against_itself_costs_no_review(
 
 
 @pytest.mark.parametrize("odd", [{"exp": "soon"}, {"exp": 1e300}, {"kubernetes.io": 7}, {"kubernetes.io": {"pod": []}}])
-async def test_odd_claims_are_left_to_the_review(odd: dict[str, object]) -> None:
+async def test_odd_claims_are_decided_by_the_review(odd: dict[str, object]) -> None:
     token = a_token(more=odd)
     table = Table(tokens={token: POD}, attempts={(REF, POD): 1})
     assert (await Authenticator(table, clock=Clock(), now=now).authenticate(token, REF)).attempt == 1
 
 
 @pytest.mark.parametrize("one_subject", [True, False])
-async def test_a_flood_of_forged_tokens_is_reviewed_to_a_limit_and_honest_pods_are_let_in(one_subject: bool) -> None:
+async def test_reviews_of_forged_tokens_are_limited_and_real_pods_are_authenticated(one_subject: bool) -> None:
     table = Table(tokens={a_token(): POD}, attempts={(REF, POD): 1})
     auth = Authenticator(table, clock=Clock(), now=now)
     refused = 0

@@ -52,7 +52,7 @@ def test_a_change_of_stage_goes_earlier_but_not_within_two_seconds() -> None:
     assert coalescer.next_due() == 12
 
 
-def test_jobs_wait_apart_and_go_in_the_order_in_which_they_are_due() -> None:
+def test_each_job_waits_on_its_own_and_due_jobs_go_in_order() -> None:
     coalescer = Coalescer()
     for index in range(5):
         coalescer.add(a_report(0, uid=str(index)), index)
@@ -86,7 +86,7 @@ def test_five_hundred_jobs_are_fifty_writes_a_second_and_ten_seconds_old_at_most
     assert oldest <= 15
 
 
-def test_a_write_that_failed_is_tried_again_with_what_is_newest() -> None:
+def test_a_write_that_failed_is_retried_with_the_newest_report() -> None:
     coalescer = Coalescer()
     coalescer.add(a_report(1), 0)
     failed = coalescer.pop_due(0)

@@ -5,7 +5,7 @@ from finetune_operator.progress.ratelimit import Rate, RateLimit
 PER_SECOND, BURST = 2.0, 20
 
 
-def test_a_burst_then_the_rate_and_jobs_apart() -> None:
+def test_a_burst_then_the_rate_for_each_key() -> None:
     now = 0.0
     limit = RateLimit(Rate(per_second=PER_SECOND, burst=BURST), clock=lambda: now)
     assert [limit.seconds_to_wait("a") for _ in range(BURST)] == [0.0] * BURST

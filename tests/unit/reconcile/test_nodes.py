@@ -114,7 +114,7 @@ def test_the_pod_that_failed_first_by_itself_is_the_reason(world: World) -> None
     assert (world.status.failure.reason, world.status.phase) == ("DiskFull", Phase.FAILED)
 
 
-def test_a_pod_that_is_told_to_go_after_another_failed_is_not_the_reason(world: World) -> None:
+def test_a_pod_that_is_terminated_after_another_failed_is_not_the_reason(world: World) -> None:
     _pod(world, 0, phase="Failed", terminated=_ended(failed(FailureReason.PREEMPTED, "told to stop"), 30, 20))
     _pod(world, 1, phase="Failed", terminated=_ended(failed(FailureReason.LOSS_DIVERGED, "the loss is nan"), 23, 10))
     _fails(world)
@@ -122,7 +122,7 @@ def test_a_pod_that_is_told_to_go_after_another_failed_is_not_the_reason(world: 
     assert world.status.failure.reason == "LossDiverged"
 
 
-def test_a_pod_that_is_told_to_go_in_the_same_second_is_not_the_reason(world: World) -> None:
+def test_a_pod_that_is_terminated_in_the_same_second_is_not_the_reason(world: World) -> None:
     """The kubelet's times are whole seconds, and pod 0 is the first of the list."""
     _pod(world, 0, phase="Failed", terminated=_ended(failed(FailureReason.PREEMPTED, "told to stop"), 30, 10))
     _pod(world, 1, phase="Failed", terminated=_ended("", 137, 10))
@@ -145,7 +145,7 @@ def test_an_eviction_of_one_pod_is_a_new_attempt_that_is_not_counted(world: Worl
     assert master.startswith("support-bot-train-2-0.")
 
 
-def test_a_pod_whose_node_is_lost_is_the_reason_though_it_says_nothing(world: World) -> None:
+def test_a_pod_whose_node_is_lost_is_the_reason_without_a_message(world: World) -> None:
     lost = failed(FailureReason.PEER_FAILED, "another process of this training is gone")
     _pod(world, 0, phase="Failed", terminated=_ended(lost, 32, 9))
     _pod(world, 1, phase="Running", running_since=START, disruption="DeletionByTaintManager")
@@ -181,7 +181,7 @@ def test_the_start_deadline_holds_for_the_pod_that_does_not_fit() -> None:
     assert world.status.gpu_seconds == 4 * 56
 
 
-def test_a_pod_that_a_quota_keeps_from_being_made_is_waited_for_by_name(world: World) -> None:
+def test_a_pod_that_a_quota_refuses_is_reported_as_missing(world: World) -> None:
     """The pod that is there runs and waits, which is not the training's beginning."""
     _pod(world, 0, phase="Running", running_since=START)
     world.step()

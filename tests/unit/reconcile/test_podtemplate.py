@@ -133,7 +133,7 @@ def test_the_user_adds_but_never_replaces() -> None:
     assert terms["nodeSelectorTerms"][0]["matchExpressions"][0]["key"] == "nvidia.com/gpu.memory"
 
 
-def test_preflight_takes_the_same_way_out() -> None:
+def test_preflight_has_the_same_proxy_variables() -> None:
     scheduling = {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}
     assert environment(pod_of(names.PREFLIGHT_ROLE, scheduling=scheduling))["HTTPS_PROXY"] == "http://proxy:3128"
 

@@ -307,7 +307,7 @@ def test_a_disrupted_pod_is_replaced_by_its_job_without_a_new_attempt() -> None:
     assert phase_of(world) is Phase.STARTING
 
 
-def test_a_success_that_is_there_wins_over_deadline_suspension_and_refusal() -> None:
+def test_a_success_wins_over_deadline_suspension_and_refusal() -> None:
     for spec in ({"activeDeadlineSeconds": 100}, {"suspend": True}, {"resources": {"gpus": 2}}):
         world = World(a_job(preflight={"enabled": False}))
         world.step()
@@ -332,7 +332,7 @@ def test_an_edit_that_would_be_refused_waits_for_the_next_attempt() -> None:
     assert world.made == ["support-bot-train-1"]
 
 
-def test_conditions_are_said_of_the_newest_spec_after_the_end_too() -> None:
+def test_conditions_have_the_newest_generation_after_the_end_too() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()
     world.finish(succeeded())
@@ -397,7 +397,7 @@ def test_a_job_without_a_pod_says_so_and_its_start_deadline_holds() -> None:
     assert "quota" in world.status.failure.message
 
 
-def test_a_pod_that_the_node_refuses_is_counted_with_its_words() -> None:
+def test_a_pod_that_the_node_refuses_is_counted_with_the_kubelets_message() -> None:
     world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
     world.step()
     job = world.child()
@@ -570,7 +570,7 @@ def test_only_the_last_two_attempts_keep_their_jobs() -> None:
     assert sorted(world.jobs) == ["support-bot-train-4", "support-bot-train-5"]
 
 
-def test_a_job_that_the_operator_did_not_make_is_not_believed() -> None:
+def test_a_job_that_the_operator_did_not_create_is_ignored() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()
     made = world.child()

@@ -70,7 +70,7 @@ TRAINED = [
 
 
 @pytest.mark.parametrize(("section", "fields"), TRAINED)
-def test_a_success_that_cannot_be_booked_is_a_failure(section: str | None, fields: dict[str, Any]) -> None:
+def test_a_success_that_cannot_be_recorded_is_a_failure(section: str | None, fields: dict[str, Any]) -> None:
     world = World(job=a_job(preflight={"enabled": False}, retry={"limit": 0}))
     world.step()
     world.run()
@@ -83,7 +83,7 @@ def test_a_success_that_cannot_be_booked_is_a_failure(section: str | None, field
 
 
 @pytest.mark.parametrize("fields", PREFLIGHT.values(), ids=PREFLIGHT)
-def test_a_preflight_that_cannot_be_booked_is_a_failure(fields: dict[str, Any]) -> None:
+def test_a_preflight_that_cannot_be_recorded_is_a_failure(fields: dict[str, Any]) -> None:
     world = World(job=a_job(retry={"limit": 0}))
     world.step()
 
