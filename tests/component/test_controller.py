@@ -95,7 +95,7 @@ class Operator:
             has_synced=self.resync.has_synced if self.just_started else lambda _: True,
         )
 
-    async def look(self, name: str = "job") -> float | None:
+    async def reconcile(self, name: str = "job") -> float | None:
         return await self.controller.reconcile((self.namespace, name))
 
     async def status(self, name: str = "job") -> dict[str, Any]:
@@ -132,18 +132,18 @@ async def test_a_life_is_one_apply_and_two_status_writes(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
     mark = plane.mark()
-    assert await operator.look() is None
+    assert await operator.reconcile() is None
     assert (await operator.status())["phase"] == "Starting"
-    assert await operator.look() == 600
+    assert await operator.reconcile() == 600
     await operator.resync.once()
-    assert await operator.look() == 600
+    assert await operator.reconcile() == 600
     await operator.complete_child(admin)
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     status = await operator.status()
     assert (status["phase"], status["progress"]) == ("Succeeded", {"percent": 100})
     await operator.resync.once()
-    assert await operator.look() is None
+    assert await operator.reconcile() is None
     assert plane.operator_writes(mark, namespace) == [
         "patch jobs job-train-1",
         "patch finetunejobs/status job",
@@ -158,15 +158,15 @@ async def test_a_stale_cache_never_trains_twice(
 ) -> None:
     late = Operator(kube, namespace)
     await late.resync.once()  # sees the job before anything was made
-    await operator.look()
+    await operator.reconcile()
     await operator.complete_child(admin)
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     await admin.delete(
         JOBS, namespace, "job-train-1", uid=(await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"]
     )
     mark = plane.mark()
-    await late.look()
+    await late.reconcile()
     assert plane.operator_writes(mark, namespace) == []
     with pytest.raises(NotFound):
         await kube.get(JOBS, namespace, "job-train-1")
@@ -179,7 +179,7 @@ async def test_a_child_that_was_made_before_a_crash_is_recorded_and_not_made_aga
     await restarted.resync.once()  # before the child, so that its view of Jobs is late
     raw = await admin.get(FINETUNEJOBS, namespace, "job")
     made = await kube.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))  # and then the operator died
-    await restarted.look()
+    await restarted.reconcile()
     assert (await restarted.status())["jobUid"] == made["metadata"]["uid"]
     pages = [page async for page in admin.pages(JOBS, namespace)]
     assert [job["metadata"]["uid"] for page in pages for job in page.items] == [made["metadata"]["uid"]]
@@ -207,22 +207,22 @@ async def test_an_unrecorded_child_of_another_template_is_replaced(
 async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
     operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
-    await operator.look()
+    await operator.reconcile()
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, "later"))
     restarted = Operator(kube, namespace, just_started=True)
     for name in ("job", "later"):
         restarted.event_handler.finetunejob(None, await admin.get(FINETUNEJOBS, namespace, name))
     mark = plane.mark()
-    assert await restarted.look() is None, "its child is not known, which is not the same as gone"
+    assert await restarted.reconcile() is None, "its child is not known, which is not the same as gone"
     assert plane.operator_writes(mark, namespace) == []
-    await restarted.look("later")
+    await restarted.reconcile("later")
     assert (await restarted.status("later"))["phase"] == "Starting"
     while restarted.queue.get_nowait() is not None:
         pass
     restarted.queue.done((namespace, "job"))
     await restarted.resync.once()
     assert restarted.queue.get_nowait() == (namespace, "job"), "it comes back by itself"
-    assert await restarted.look() == 600
+    assert await restarted.reconcile() == 600
 
 
 async def test_a_new_job_with_the_same_name_is_another_job(
@@ -232,38 +232,38 @@ async def test_a_new_job_with_the_same_name_is_another_job(
     assert record is not None
     await admin.delete(FINETUNEJOBS, namespace, "job", uid=record.uid)
     mark = plane.mark()
-    assert await operator.look() is None
+    assert await operator.reconcile() is None
     assert operator.cache.finetunejob((namespace, "job")) is None
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
-    await operator.look()
+    await operator.reconcile()
     assert plane.operator_writes(mark, namespace) == []
 
 
 async def test_a_status_that_changed_meanwhile_is_not_overwritten(
     operator: Operator, admin: ClientKube, namespace: str
 ) -> None:
-    await operator.look()
+    await operator.reconcile()
     progress = {"status": {"progress": {"step": 3}}}
     manager = names.PROGRESS_FIELD_MANAGER
     await admin.merge(FINETUNEJOBS, namespace, "job", progress, field_manager=manager, subresource="status")
     late = Operator(operator.kube, namespace, policy=lambda job, *_: Plan(status=renamed(job)), cache=operator.cache)
     with pytest.raises(Conflict):
-        await late.look()
+        await late.reconcile()
     await late.resync.once()
-    await late.look()
+    await late.reconcile()
     status = await operator.status()
     assert (status["podName"], status["progress"]) == ("pod", {"step": 3})
 
 
 async def test_a_success_is_confirmed_by_a_live_read(operator: Operator, admin: ClientKube, namespace: str) -> None:
-    await operator.look()
+    await operator.reconcile()
     await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"runToken": "again"}}, field_manager="user")
 
     def first_run_succeeds(job: FineTuneJob, *_: object) -> Plan:
         return Plan(status=succeeded(job) if job.spec.run_token is None else job.status)
 
     late = Operator(operator.kube, namespace, policy=first_run_succeeds, cache=operator.cache)
-    await late.look()
+    await late.reconcile()
     assert (await operator.status())["phase"] == "Starting"
 
 
@@ -280,10 +280,10 @@ def renamed(job: FineTuneJob) -> FineTuneJobStatus:
 async def test_a_deletion_hits_only_the_child_that_was_seen(
     operator: Operator, admin: ClientKube, namespace: str
 ) -> None:
-    await operator.look()
+    await operator.reconcile()
     await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"suspend": True}}, field_manager="user")
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     with pytest.raises(NotFound):
         await admin.get(JOBS, namespace, "job-train-1")
     assert (await operator.status())["phase"] == "Suspended"
@@ -317,14 +317,14 @@ async def test_a_spec_from_before_a_rule_ends_its_job_at_once_and_a_corrected_on
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, preflight={"enabled": False}))
     operator = Operator(kube, namespace, policy=reconcile)
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     assert (await operator.status())["phase"] == "Starting"
     with plane.without_rules():
         await _patch(plane, namespace, {"model": {"sharding": "full"}})
     await operator.resync.once()
     mark = plane.mark()
     for _ in range(2):
-        assert await operator.look() is None
+        assert await operator.reconcile() is None
         await operator.resync.once()
     status = await operator.status()
     assert (status["phase"], status["failure"]["reason"], status["observedGeneration"]) == ("Failed", "InvalidSpec", 2)
@@ -337,11 +337,11 @@ async def test_a_spec_from_before_a_rule_ends_its_job_at_once_and_a_corrected_on
 
     await _patch(plane, namespace, {"resources": {"gpus": 2}})
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     assert (await operator.status())["phase"] == "Failed"  # an end is final until runToken changes
     await _patch(plane, namespace, {"runToken": "again"})
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     status = await operator.status()
     assert (status["phase"], status["runToken"], status["attempt"]) == ("Starting", "again", 2)
 
@@ -349,14 +349,14 @@ async def test_a_spec_from_before_a_rule_ends_its_job_at_once_and_a_corrected_on
 async def test_a_job_that_has_succeeded_stays_so_whatever_its_spec_becomes(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:
-    await operator.look()
+    await operator.reconcile()
     await operator.complete_child(admin)
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     with plane.without_rules():
         await _patch(plane, namespace, {"model": {"sharding": "full"}})
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     status = await operator.status()
     assert (status["phase"], status["observedGeneration"]) == ("Succeeded", 2)
 
@@ -370,7 +370,7 @@ async def test_a_spec_that_was_corrected_meanwhile_does_not_end_its_job(
     operator.__post_init__()
     operator.event_handler.finetunejob(None, late)
     mark = plane.mark()
-    assert await operator.look() is None
+    assert await operator.reconcile() is None
     assert plane.operator_writes(mark, namespace) == []
 
 
@@ -396,12 +396,12 @@ async def test_a_job_of_another_controller_is_left_alone(
     operator = Operator(kube, namespace)
     mark = plane.mark()
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     assert plane.operator_writes(mark, namespace) == []
 
 
 async def test_resync_finds_what_the_watches_lost(operator: Operator, admin: ClientKube, namespace: str) -> None:
-    await operator.look()
+    await operator.reconcile()
     await operator.resync.once()
     record = operator.cache.finetunejob((namespace, "job"))
     assert record is not None

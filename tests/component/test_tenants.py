@@ -80,7 +80,7 @@ async def victim(kube: ClientKube, admin: ClientKube, namespace: str) -> Operato
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
     operator = Operator(kube, namespace, policy=reconcile)
     await operator.resync.once()
-    await operator.look()
+    await operator.reconcile()
     assert (await operator.status())["phase"] == "Starting"
     return operator
 
@@ -110,7 +110,7 @@ async def test_a_job_of_another_namespace_ends_nothing(
     job, pod = await _forge(tenant, admin, await admin.get(FINETUNEJOBS, namespace, "job"))
     victim.event_handler.job("ADDED", job)
     victim.event_handler.pod("ADDED", pod)
-    await victim.look()
+    await victim.reconcile()
     status = await victim.status()
     assert status["phase"] == "Starting"
     assert "output" not in status
@@ -131,7 +131,7 @@ async def test_a_success_that_only_the_cache_has_does_not_count(
     seen = {**pod, "status": {"phase": "Succeeded", "containerStatuses": [{"name": "trainer", "state": state}]}}
     victim.event_handler.job("MODIFIED", child)
     victim.event_handler.pod("ADDED", seen)
-    await victim.look()
+    await victim.reconcile()
     assert "output" not in await victim.status()
 
 

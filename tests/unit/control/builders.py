@@ -1,4 +1,4 @@
-"""Objects as the API server sends them, as far as the machinery around the policy looks at them."""
+"""Objects as the API server sends them, with the fields that the control loop reads."""
 
 from typing import Any
 

@@ -27,12 +27,12 @@ class Operator:
         self.event_handler = EventHandler(self.cache, self.queue)
 
     def queued(self) -> list[Key]:
-        """The keys that are to be looked at; they have been, afterwards."""
-        found = []
+        """Takes the keys that are in the work queue, and marks them done."""
+        keys = []
         while (key := self.queue.get_nowait()) is not None:
             self.queue.done(key)
-            found.append(key)
-        return found
+            keys.append(key)
+        return keys
 
 
 @pytest.fixture

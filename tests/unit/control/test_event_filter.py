@@ -1,4 +1,4 @@
-"""What of watches and lists is news, and what the cache knows or will not keep."""
+"""Which events of watches and objects of lists are dropped: those that the cache knows or does not keep."""
 
 from typing import Any
 

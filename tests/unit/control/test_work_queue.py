@@ -115,7 +115,7 @@ def test_an_add_makes_a_delayed_key_ready_once(clock: Clock) -> None:
     assert queue.get_nowait() == "a"
     queue.done("a")
     clock.now += 60
-    assert queue.get_nowait() is None, "the old delay must be gone: each look gives a new answer"
+    assert queue.get_nowait() is None, "the old delay must be gone: each reconcile gives a new one"
 
 
 def test_an_add_during_the_run_overrides_the_delay(clock: Clock) -> None:

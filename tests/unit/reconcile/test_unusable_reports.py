@@ -1,4 +1,4 @@
-"""Whatever a pod says, its end is booked: a report that the status cannot hold is an end with a reason."""
+"""Every end of a pod is recorded: a report that does not fit the status is a failure with a reason."""
 
 import json
 from typing import Any
