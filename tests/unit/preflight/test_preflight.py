@@ -490,8 +490,12 @@ ADAPTER_CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_module
         (ADAPTER_CONFIG, 0, "continues from s3://"),
         (ADAPTER_CONFIG | {"r": 8}, ExitCode.INVALID_RECIPE, "its rank is 8, and spec.lora.rank is 16"),
         (None, ExitCode.MODEL_NOT_FOUND, "spec.lora.initialAdapterUri: "),
+        *(
+            (ADAPTER_CONFIG | {field: value}, ExitCode.MODEL_INVALID, f"another type than PEFT's in {field}")
+            for field, value in (("r", "16"), ("target_modules", 7), ("modules_to_save", {"a": 1}), ("bias", []))
+        ),
     ],
-    ids=["fits", "another rank", "gone"],
+    ids=["fits", "another rank", "gone", "rank as text", "modules as a number", "modules as a map", "bias as a list"],
 )
 def test_an_adapter_to_continue_from(
     s3: S3Server,

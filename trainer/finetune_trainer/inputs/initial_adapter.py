@@ -7,6 +7,8 @@ tells the whole truth about the result; what disagrees is named with the value t
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import MANIFEST_NAME
 from finetune_trainer.contract.manifest import Manifest, ManifestFile, SourceObject
@@ -78,11 +80,28 @@ def require_agreement(recipe: Recipe, objects: list[SourceObject], open_store: O
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         kind = config.get("peft_type") if isinstance(config, dict) else None
         raise _invalid(f"{place} is no LoRA adapter (its peft_type is {kind})")
+    try:
+        _LoraConfig.model_validate(config)
+    except ValidationError as error:
+        fields = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_url=False)}))
+        raise _invalid(f"{place}/{ADAPTER_CONFIG} has values of another type than PEFT's in {fields}") from None
     if wrong := [*_disagreements(recipe.lora, config), *_foreign(config)]:
         raise TrainerError(FailureReason.INVALID_RECIPE, f"{_FIELD}: {place}: {'; '.join(wrong)}")
 
 
 _FIELD = "spec.lora.initialAdapterUri"
+
+
+class _LoraConfig(BaseModel):
+    """The types of the fields of PEFT's LoraConfig that are read here."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    r: int
+    lora_alpha: int | float
+    bias: str = "none"
+    target_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
 
 
 def _invalid(message: str) -> TrainerError:
