@@ -123,9 +123,9 @@ class Operator:
 async def operator(kube: ClientKube, admin: ClientKube, namespace: str) -> Operator:
     """An operator that has seen one fresh FineTuneJob."""
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
-    found = Operator(kube, namespace)
-    await found.resync.once()
-    return found
+    synced = Operator(kube, namespace)
+    await synced.resync.once()
+    return synced
 
 
 async def test_a_life_is_one_apply_and_two_status_writes(

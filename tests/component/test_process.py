@@ -59,8 +59,8 @@ class World:
 
         async def look() -> list[dict[str, Any]] | None:
             pages = [page async for page in self.admin.pages(PODS, self.namespace, label_selector=f"job-name={job}")]
-            found = [item for page in pages for item in page.items]
-            return sorted(found, key=_number) if len(found) == count else None
+            items = [item for page in pages for item in page.items]
+            return sorted(items, key=_number) if len(items) == count else None
 
         return await eventually_seen(f"{count} pods of {job}", look)
 

@@ -128,9 +128,9 @@ async def site(
     writing = asyncio.create_task(writer.run())
     ref = FineTuneJobRef(namespace=namespace, name="job", uid=raw["metadata"]["uid"])
     async with aiohttp.ClientSession() as session:
-        found = Site(admin, f"http://{host}:{port}", session, ref, pod, resync)
-        await found.set_status(observedGeneration=1, attempt=1, phase="Running")
-        yield found
+        reporting = Site(admin, f"http://{host}:{port}", session, ref, pod, resync)
+        await reporting.set_status(observedGeneration=1, attempt=1, phase="Running")
+        yield reporting
     writing.cancel()
     await asyncio.wait([writing])
     await runner.cleanup()

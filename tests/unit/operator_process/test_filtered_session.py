@@ -58,16 +58,16 @@ class Server:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    found = Server()
+    listening = Server()
     application = web.Application()
-    application.router.add_get("/{path:.*}", found.answer)
+    application.router.add_get("/{path:.*}", listening.answer)
     runner = web.AppRunner(application)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    found.url = f"http://{host}:{port}"
-    yield found
+    listening.url = f"http://{host}:{port}"
+    yield listening
     await runner.cleanup()
 
 
