@@ -18,7 +18,7 @@ ROWS = [{"text": f"<s>[INST] What is {n} plus one? [/INST] {n + 1}</s>"} for n i
 def test_the_profile_of_2023_trains(local_run: Callable[..., LocalRun]) -> None:
     plain = local_run(ROWS).recipe.to_dict()
     sections: dict[str, Any] = {name: {"uri": plain[name]["uri"]} for name in ("model", "dataset", "output")}
-    spec = parse_spec({**sections, "profile": "llama2-2023", "training": {"maxSteps": 2}})
+    spec = parse_spec({**sections, "profile": "llama2-2023", "training": {"maxSteps": 2}}, local=True)
     run = local_run(ROWS)
     run.recipe = spec.recipe(JobIdentity(name="tiny"))
 
