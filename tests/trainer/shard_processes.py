@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.distributed.sharded_weights import ShardedWeights
 from finetune_trainer.distributed.world import World
+from finetune_trainer.model.sharded_weights import ShardedWeights
 from trainer.pods import free_port
 
 Look = Callable[[ProcessGroup, Path], Any]

@@ -48,7 +48,7 @@ class WeightSharding:
 
 
 def sharded_bytes(shape: ModelShape, quantization: Quantization, width: int, sharding: WeightSharding) -> int:
-    """Bytes that one process has of a sharded base model (distributed/sharded_weights.py).
+    """Bytes that one process has of a sharded base model (model/sharded_weights.py).
 
     Its share of everything, what is not divided, and the most that is whole for a moment: one decoder layer, or the
     embeddings, or the head, with the one that comes next.

@@ -38,7 +38,7 @@ from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.runtime.machine_errors import is_machine_error
 
 if TYPE_CHECKING:
-    from finetune_trainer.distributed.sharded_weights import ShardedWeights
+    from finetune_trainer.model.sharded_weights import ShardedWeights
 
 _DTYPES = {
     ComputeDtype.BFLOAT16: torch.bfloat16,

@@ -30,7 +30,7 @@ from finetune_trainer.train.training_arguments import training_arguments
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
-    from finetune_trainer.distributed.sharded_weights import ShardedWeights
+    from finetune_trainer.model.sharded_weights import ShardedWeights
 from finetune_trainer.train.trainer import StepTrainer
 
 

@@ -21,7 +21,7 @@ from finetune_trainer.train.validation_loss import ValidationRows
 
 if TYPE_CHECKING:
     from finetune_trainer.distributed.process_group import ProcessGroup
-    from finetune_trainer.distributed.sharded_weights import ShardedWeights
+    from finetune_trainer.model.sharded_weights import ShardedWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
 def _sharded_weights(recipe: Recipe, process_group: "ProcessGroup | None") -> "ShardedWeights | None":
     if recipe.model.sharding is not Sharding.FULL or process_group is None:
         return None
-    from finetune_trainer.distributed.sharded_weights import ShardedWeights
+    from finetune_trainer.model.sharded_weights import ShardedWeights
 
     trained = [f".{name}." for name in recipe.lora.modules_to_save or ()]
     return ShardedWeights(process_group, is_ignored=lambda weight: any(name in f".{weight}" for name in trained))

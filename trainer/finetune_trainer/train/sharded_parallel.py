@@ -1,4 +1,4 @@
-"""Data parallel training with the base model's weights sharded over the processes (distributed/sharded_weights.py).
+"""Data parallel training with the base model's weights sharded over the processes (model/sharded_weights.py).
 
 Every micro-batch of one process needs the shards of the others. So all go through a step round by round, and a process
 without a micro-batch in a round takes part in those of the others. Before each round they agree to go on: a stop, or
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.distributed.process_group import ProcessGroup
-from finetune_trainer.distributed.sharded_weights import ShardedWeights
+from finetune_trainer.model.sharded_weights import ShardedWeights
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
 from finetune_trainer.train.micro_batch_trainer import StopRequested
