@@ -34,8 +34,8 @@ class Problem:
 
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
-        found = f" (found {self.value})" if self.value else ""
-        return f"{self.path}: {self.message}{remedy}{found}"
+        shown_value = f" (found {self.value})" if self.value else ""
+        return f"{self.path}: {self.message}{remedy}{shown_value}"
 
 
 def shown(value: object) -> str:
@@ -59,13 +59,13 @@ def problems_of(error: ValidationError, root: str, remedy: Remedy = lambda _: ""
         root: the path of what was validated.
         remedy: asked for what the message does not say itself.
     """
-    found = []
+    problems = []
     for item in error.errors(include_url=False):
         path = path_of(root, item["loc"])
         value = "" if item["type"] == "missing" else shown(item["input"])
         problem = Problem(path=path, value=value, message=_message(item, path))
-        found.append(replace(problem, remedy=remedy(item) or _REMEDIES.get(item["type"], "")))
-    return found
+        problems.append(replace(problem, remedy=remedy(item) or _REMEDIES.get(item["type"], "")))
+    return problems
 
 
 def path_of(root: str, location: Sequence[str | int]) -> str:

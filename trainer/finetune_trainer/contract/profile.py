@@ -50,11 +50,11 @@ SETTINGS: dict[Profile, dict[str, Any]] = {
 
 def governed() -> dict[str, list[Any]]:
     """Every field that a profile decides, with the values that profiles give it."""
-    found: dict[str, list[Any]] = {}
+    values_by_path: dict[str, list[Any]] = {}
     for settings in SETTINGS.values():
         for path, value in settings.items():
-            found.setdefault(path, []).append(value)
-    return found
+            values_by_path.setdefault(path, []).append(value)
+    return values_by_path
 
 
 def with_profile(raw: Mapping[str, Any]) -> dict[str, Any]:

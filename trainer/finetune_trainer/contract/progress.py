@@ -114,7 +114,7 @@ class ProgressReport(TolerantWire):
         if self.progress is not None:
             return self.progress
         status = self.trainer_status or TrainerStatus()
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for metric in status.metrics:
             if (field := _METRICS.get(metric.name)) is not None:
                 try:
@@ -122,11 +122,11 @@ class ProgressReport(TolerantWire):
                 except ValueError:
                     continue
                 if math.isfinite(number):
-                    found[field] = int(number) if field in ("step", "total_steps") else number
+                    values[field] = int(number) if field in ("step", "total_steps") else number
         return Progress(
             stage=Stage.TRAINING,
             percent=status.progress_percentage,
             eta_seconds=status.estimated_remaining_seconds,
             heartbeat_time=status.last_updated_time,
-            **found,
+            **values,
         )

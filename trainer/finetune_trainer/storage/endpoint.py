@@ -69,10 +69,10 @@ def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipadd
 
 def _embedded(address: ipaddress.IPv6Address) -> set[ipaddress.IPv4Address]:
     """The IPv4 addresses that a packet to an IPv6 address may be sent on to: mapped, compatible, by NAT64, 6to4."""
-    found = {address.ipv4_mapped, address.sixtofour}
+    embedded = {address.ipv4_mapped, address.sixtofour}
     if any(address in network for network in _IPV4_IN_THE_LAST_BITS):
-        found.add(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return {one for one in found if one is not None and not address.is_loopback and not address.is_unspecified}
+        embedded.add(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return {one for one in embedded if one is not None and not address.is_loopback and not address.is_unspecified}
 
 
 def _refused(endpoint: str, why: str) -> TrainerError:

@@ -24,11 +24,11 @@ def _no_file(path: str, instead: str) -> Rule[Recipe]:
     keys = path.split(".")
     absent = " || ".join(f"!has(self.{'.'.join(keys[: end + 1])})" for end in range(1, len(keys)))
     one = f"self.{path}.startsWith('file://')"
-    found = f"self.{path}.exists(uri, uri.startsWith('file://'))" if path.endswith("uris") else one
+    is_file = f"self.{path}.exists(uri, uri.startsWith('file://'))" if path.endswith("uris") else one
     return Rule(
         path=path,
         holds=holds,
-        cel=f"{absent} || !{found}",
+        cel=f"{absent} || !{is_file}",
         message=f"file:// works only in a local run (finetune run): use {instead}",
     )
 
