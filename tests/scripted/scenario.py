@@ -56,7 +56,7 @@ class PreflightScenario(Wire):
     message: str = "scripted failure"
     exit_code: int | None = Field(None, description="Instead of the reason's own; then there is no message either.")
     rows: int = 100
-    existing: bool = Field(default=False, description="The adapter of this very run is there already.")
+    existing: bool = Field(default=False, description="The adapter of this run exists already.")
 
 
 class Scenario(Wire):

@@ -95,4 +95,4 @@ class PreflightReport(TolerantWire):
     memory: dict[str, int] = Field(
         default_factory=dict, description="Least memory of the device that the training takes, in bytes by part."
     )
-    existing: OutputRecord | None = Field(None, description="The adapter of this very run, when it is there already.")
+    existing: OutputRecord | None = Field(None, description="The adapter of this run, when it exists already.")

@@ -56,7 +56,7 @@ class _Worker:
         if code < 0:
             message = f"process {self.rank} was ended by {signal.Signals(-code).name}"
             return Termination(outcome=Outcome.FAILED, reason=FailureReason.KILLED, message=message)
-        message = f"process {self.rank} ended with exit code {code} and without a word"
+        message = f"process {self.rank} ended with exit code {code} and left no message"
         return Termination(outcome=Outcome.FAILED, reason=FailureReason.INTERNAL, message=message)
 
 

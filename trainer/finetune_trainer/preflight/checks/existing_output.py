@@ -19,7 +19,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
         replaced = context.recipe.output.on_existing is OnExisting.REPLACE
         return passed("whatever is there will be replaced" if replaced else "no adapter of this run is there yet")
     context.existing = existing
-    return passed(f"the adapter of this very run is at {existing.uri} and will be taken")
+    return passed(f"the adapter of this run is at {existing.uri} and will be reused")
 
 
 EXISTING_OUTPUT = Check(
