@@ -327,6 +327,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "resources.gpus sets it": ("CUDA_VISIBLE_DEVICES",),
     "resources.nodes sets it": ("FINETUNE_NODES",),
     "no field sets it": ("LD_PRELOAD",),
+    "cpuLimit must be at least": ({"cpu": "2500m", "cpuLimit": 2},),
     "a toleration without key": ({"operator": "Equal"},),
     "a toleration with operator Exists": (_toleration(operator="Exists"),),
     "tolerationSeconds needs": (_toleration(effect="NoSchedule") | {"tolerationSeconds": 5},),

@@ -5,9 +5,10 @@ and `NaN`, which the API server rejects. Tests compare this parser with both.
 """
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic.alias_generators import to_snake
 
 from finetune_trainer.contract.rule import Rule, literal, matches
 
@@ -55,6 +56,26 @@ def _quantity(message: str, *, at_least: str = "0", above: str | None = None) ->
     cel = f"string(self).matches({literal(_QUANTITY)}) && quantity(string(self)).{compared}"
     return Rule(message=message, holds=holds, cel=cel)
 
+
+def _limit_of(limit: str, request: str) -> Rule[Any]:
+    """A rule for a model with two fields: a limit, where there is one, is not below its request."""
+    name, other = to_snake(limit), to_snake(request)
+
+    def holds(model: Any) -> bool:
+        value = getattr(model, name)
+        return value is None or parse_quantity(value) >= parse_quantity(getattr(model, other))
+
+    quantities = " && ".join(f"string(self.{one}).matches({literal(_QUANTITY)})" for one in (limit, request))
+    compared = f"quantity(string(self.{limit})).compareTo(quantity(string(self.{request}))) >= 0"
+    return Rule(
+        message=f"{limit} must be at least {request}: raise it, or lower {request}",
+        holds=holds,
+        # What is no quantity is another rule's to refuse.
+        cel=f"!has(self.{limit}) || !({quantities}) || {compared}",
+    )
+
+
+CPU_LIMIT = _limit_of("cpuLimit", "cpu")
 
 _AS_TEXT = BeforeValidator(lambda value: str(value) if type(value) is int else value)
 _INT_OR_STRING = WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 24})

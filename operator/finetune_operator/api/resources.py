@@ -4,24 +4,30 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_operator.api.quantity import Cores, Memory, Quantity
-from finetune_trainer.contract.rule import matching
-from finetune_trainer.contract.wire import Wire
+from finetune_operator.api.quantity import CPU_LIMIT, Cores, Memory, Quantity
+from finetune_trainer.contract.rule import Ruled, matching
 
 
-class PreflightResources(Wire):
+class PreflightResources(Ruled):
     """What the preflight pod asks for."""
+
+    rules = (CPU_LIMIT,)
 
     cpu: Cores = Field("100m", description="CPU request, in cores. Default: 100m. Example: 500m.")
     cpu_limit: Cores | None = Field(
         None,
         description='CPU limit, in cores. A ResourceQuota on limits.cpu demands one. Default: none. Example: "1".',
     )
-    memory: Memory = Field("1Gi", description="Memory limit. The request is 128Mi. Default: 1Gi. Example: 2Gi.")
+    memory: Memory = Field(
+        "1Gi",
+        description="Memory limit. The request is 128Mi, or the limit if that is less. Default: 1Gi. Example: 2Gi.",
+    )
 
 
-class Resources(Wire):
+class Resources(Ruled):
     """What one training pod asks for."""
+
+    rules = (CPU_LIMIT,)
 
     gpus: int = Field(
         1,

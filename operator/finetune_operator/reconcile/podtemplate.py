@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.quantity import whole
+from finetune_operator.api.quantity import parse_quantity, whole
 from finetune_operator.api.spec import PreflightScheduling
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
@@ -263,7 +263,8 @@ def _preflight_resources(finetunejob: FineTuneJob) -> dict[str, Any]:
     limits = {"memory": resources.memory}
     if resources.cpu_limit is not None:
         limits["cpu"] = resources.cpu_limit
-    return {"requests": {"cpu": resources.cpu, "memory": _PREFLIGHT_MEMORY_REQUEST}, "limits": limits}
+    memory = min(_PREFLIGHT_MEMORY_REQUEST, resources.memory, key=parse_quantity)
+    return {"requests": {"cpu": resources.cpu, "memory": memory}, "limits": limits}
 
 
 def _placement(finetunejob: FineTuneJob) -> dict[str, Any]:

@@ -93,6 +93,11 @@ def test_resources_of_both_pods_can_meet_a_quota_on_limits() -> None:
     assert "cpu" not in pod_of(names.TRAIN_ROLE)["spec"]["containers"][0]["resources"].get("limits", {})
 
 
+def test_a_request_is_never_above_its_limit() -> None:
+    [container] = pod_of(names.PREFLIGHT_ROLE, preflight={"resources": {"memory": "64Mi"}})["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"] == "64Mi"
+
+
 def test_secrets_are_mounted_by_name_and_never_in_the_environment() -> None:
     pod = pod_of(names.TRAIN_ROLE, storage={"secretRef": {"name": "s3-credentials"}})
     volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "storage-secret")
