@@ -21,10 +21,10 @@ class AlreadyExistsError(Exception):
 
 
 class ObjectNotFoundError(TrainerError):
-    """The place answers, but the object is not in it.
+    """The store answers, but the object does not exist.
 
-    A store does not know what an object is for: a caller that does raises `meant(reason)` instead. Left alone it is
-    still an end with a reason.
+    A store does not know what an object is for. A caller that knows raises `meant(reason)` instead. Without that, the
+    error still ends the run with a reason.
     """
 
     def __init__(self, message: str) -> None:
@@ -36,7 +36,7 @@ class ObjectNotFoundError(TrainerError):
 
 
 class ObjectReplacedError(TrainerError):
-    """The object changed while it was read. Another attempt starts over with the new one, hence the reason's policy."""
+    """The object changed while it was read. The next attempt reads the new one, so the reason is retried."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(
@@ -47,7 +47,7 @@ class ObjectReplacedError(TrainerError):
 
 
 class ObjectChangedError(TrainerError):
-    """A conditional write found another object there, or none: another writer was faster. A new look decides."""
+    """A conditional write found another object, or none: another writer was faster. The caller reads again."""
 
     def __init__(self, uri: str) -> None:
         super().__init__(
@@ -68,7 +68,7 @@ class Store(Protocol):
         ...
 
     def open(self, source: SourceObject) -> BinaryIO:
-        """A stream of the object's bytes, from the start; a failing connection is resumed where it broke.
+        """A stream of the object's bytes, from the start; a broken connection is resumed at the same byte.
 
         Raises:
             ObjectNotFoundError: it is gone.
@@ -99,8 +99,8 @@ class Store(Protocol):
     def create(self, uri: Uri, content: bytes) -> None:
         """Puts a small object that must not be there yet; of several writers exactly one wins.
 
-        Content should name its writer: an object that holds exactly these bytes counts as this call's own, since the
-        answer to the first of two tries may have been lost.
+        Content should name its writer. An object that holds exactly these bytes counts as this call's own: the answer
+        to an earlier try may have been lost.
 
         Raises:
             AlreadyExistsError: it is there, with other content.
@@ -110,9 +110,9 @@ class Store(Protocol):
     def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
         """Puts a small object, replacing what is there.
 
-        With `expected` only when exactly these bytes are there, as far as the place knows such a condition; otherwise
-        what comes between the look and the write is lost. As with `create`, an object that holds `content` already
-        counts as this call's own.
+        With `expected`, the write happens only when the object holds exactly these bytes. A store without conditional
+        writes may lose a write that comes in between. As with `create`, an object that already holds `content` counts
+        as this call's own.
 
         Raises:
             ObjectChangedError: there is something else, or nothing.

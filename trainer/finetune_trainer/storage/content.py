@@ -1,7 +1,7 @@
-"""Files of this disk by their content: for a manifest, or beside what their source told of them.
+"""Checksums of local files: for a manifest, or to compare with what the source says.
 
-The Hub tells the SHA-256 of large files and Git's own name of small ones. Its client compares sizes only, unless the
-file came through Xet, so that a mirror or a proxy that damages bytes would go unnoticed (huggingface_hub 1.x,
+The Hub gives the SHA-256 of large files and Git's object name of small ones. Its client compares sizes only, unless the
+file came through Xet. A mirror or proxy that damages bytes would go unnoticed (huggingface_hub 1.x,
 file_download.py: http_get). An S3 ETag is no checksum that a client can compute: only the size is compared.
 """
 

@@ -1,7 +1,7 @@
 """Keys of object storage, from a mounted Secret.
 
-The kubelet updates a mounted Secret in place, so keys are read again whenever the server refuses the ones in hand:
-a rotation during a long run costs one refused request. Without a mount the SDK's own chain is used (web identity,
+The kubelet updates a mounted Secret in place. So keys are read again whenever the server refuses the current ones: a
+rotation during a long run costs one refused request. Without a mount the SDK's own chain is used (web identity,
 workload identity, environment).
 """
 

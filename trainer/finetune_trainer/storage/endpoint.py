@@ -1,9 +1,8 @@
 """Which addresses a storage endpoint may have.
 
-The endpoint comes from a user of the cluster, the request leaves from a pod: an address that only nodes and clouds use
-among themselves would turn the trainer into a way to read instance metadata (SSRF). Names are judged by what they
-resolve to. Other private addresses stay allowed, because that is where an in-cluster MinIO lives; NetworkPolicy
-is the place to narrow them.
+A user of the cluster chooses the endpoint, and a pod sends the request. With an address that only nodes and clouds use,
+the trainer could be used to read instance metadata (SSRF). Names are checked by the addresses they resolve to. Other
+private addresses are allowed, because an in-cluster MinIO has one. A NetworkPolicy can restrict them.
 """
 
 import ipaddress

@@ -1,8 +1,7 @@
 """Models of the Hugging Face Hub, read-only, through huggingface_hub's own cache.
 
-`stat` finds the commit that a revision means at that moment and notes it with every file; from then on that commit is
-read, wherever the branch moves. Without a network (HF_HUB_OFFLINE, or a mounted cache) a snapshot that the cache
-already holds is used as it is.
+`stat` resolves a revision to a commit and records it with every file. From then on that commit is read, even if the
+branch moves. Without a network (HF_HUB_OFFLINE, or a mounted cache) the snapshot in the cache is used as it is.
 """
 
 import logging
@@ -51,7 +50,7 @@ _RETRY = RetryPolicy(
     longest_retry_after=60.0,
 )
 _UNREACHABLE_TRIES = 4
-"""Where there is no Hub, there is usually no way to it, or its name is wrong."""
+"""How long an unreachable Hub is retried: usually the network is closed, or its name is wrong."""
 _LOW_SPEED_LIMIT = LowSpeedLimit()
 _SHA256_DIGITS = 64
 
@@ -83,7 +82,7 @@ class HubStore:
         cache: the Hub cache; None is the client's own place.
         sleep: waits that many seconds.
         low_speed_limit: the slowest answer.
-        notifier: is told what is waited for.
+        notifier: reports what is being waited for.
     """
 
     def __init__(
@@ -280,14 +279,14 @@ def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
 
 
 def _retryable(error: Exception) -> Retryable | None:
-    """The failure, where the same question may find the Hub well."""
+    """The failure, when the same request may succeed later."""
     if not isinstance(error, HubUnavailableError):
         return None
     return Retryable(error.message, error.retry_after, unreachable=not error.is_there)
 
 
 def _uncounted(_: int) -> None:
-    """What is read in passing is no progress."""
+    """For requests whose bytes do not count as progress."""
 
 
 def _split(uri: Uri) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""What the Hub's answers and the failures of its client mean to a user.
+"""Maps the Hub's answers and its client's errors to reasons for the user.
 
-The client has an exception for most answers, but hides some behind others: whatever keeps it from looking at a file is
-a LocalEntryNotFoundError (huggingface_hub:file_download.py, _raise_on_head_call_error), whose cause says what it was.
+The client has an exception for most answers, but some hide the cause: any failure to look at a file is a
+LocalEntryNotFoundError (huggingface_hub:file_download.py, _raise_on_head_call_error), whose cause says what it was.
 """
 
 import errno
@@ -23,7 +23,7 @@ _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a
 
 
 class HubUnavailableError(TrainerError):
-    """The Hub does not answer, or not as it should; the same question may find it well.
+    """The Hub does not answer, or answers with an error that a retry may not see.
 
     Attributes:
         is_there: a Hub was reached. Otherwise there may be no way to it, or something else stands at its address.
@@ -38,7 +38,7 @@ class HubUnavailableError(TrainerError):
 
 @contextmanager
 def known_reasons(what: str, *, token: bool) -> Iterator[None]:
-    """Turns the client's errors into ends with a reason; errors of this machine that are none of the Hub's pass.
+    """Turns the client's errors into a TrainerError with a reason; errors of this machine pass unchanged.
 
     Args:
         what: model, file and revision that are asked for.

@@ -1,4 +1,4 @@
-"""What the Hub's client is made to do: give up an answer that is too slow, and tell the bytes that it fetches."""
+"""Makes the Hub's client abort slow answers and report the bytes that it fetches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
 def make_strict(low_speed_limit: LowSpeedLimit) -> None:
-    """Makes the client give up answers that come too slowly, as it does those that do not come at all."""
+    """Makes the client abort answers that come too slowly, as it aborts those that do not come at all."""
 
     def client() -> httpx2.Client:
         made = default_client_factory()
@@ -66,7 +66,7 @@ class _LimitedStream(httpx2.SyncByteStream):
 
 
 class _Counter(tqdm):  # type: ignore[type-arg]
-    """A progress bar that shows nothing and passes the bytes on: the client's one way to tell of them."""
+    """A progress bar that shows nothing and passes the bytes on: the client reports them in no other way."""
 
     on_bytes: ByteCount
 

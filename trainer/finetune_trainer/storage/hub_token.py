@@ -1,7 +1,6 @@
 """The Hub's access token, from a mounted Secret.
 
-It is read when it is needed, so that a missing one is the model's problem and leaves the other checks of a recipe
-alone, and a rotated one is seen.
+It is read when it is needed. So a missing token fails only the check of the model, and a rotated one is noticed.
 """
 
 import re

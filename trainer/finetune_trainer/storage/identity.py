@@ -1,7 +1,7 @@
-"""The pod's own identity: the SDK's chain, asked until somebody answers.
+"""The pod's own identity: the SDK's credential chain, retried.
 
-An agent (EKS Pod Identity, kube2iam and the like) may start after the pods of a new node do. The SDK asks it three
-times within three seconds, and takes one that plays EC2's metadata service for absent when it does not answer at once.
+A credential agent (EKS Pod Identity, kube2iam and the like) may start later than the pods of a new node. The SDK tries
+it three times within three seconds. It gives up at once on an agent in the place of EC2's metadata service.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ _ROLE, _CLUSTER = "AWS_ROLE_ARN", "KUBERNETES_SERVICE_HOST"
 _UNNAMED_SECONDS = 10.0
 """Deadline where no agent is named: usually there is none, and storage.secretRef was forgotten."""
 _PASSING = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
-"""The token service's refusals that another try may find gone."""
+"""Refusals of the token service that may pass."""
 
 
 class NoIdentityYetError(TrainerError):
-    """Nobody has given an identity so far."""
+    """No credentials yet."""
 
 
 def agent_of(environment: Mapping[str, str]) -> str | None:

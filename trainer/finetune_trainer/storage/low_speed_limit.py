@@ -1,8 +1,8 @@
-"""Answers that come too slowly are given up.
+"""Aborts answers that come too slowly.
 
-The time limit of an HTTP client holds for the wait for the next bytes: a body of which one byte comes a second never
-reaches it and would hold a pod for ever. Here the waiting is added up, and when next to nothing came in it, it ends as
-that limit does. Only waiting counts: a reader that takes its time is not the server's fault.
+An HTTP client's time limit is for the wait for the next bytes. A body of one byte a second never reaches it and would
+hold a pod for ever. Here the waiting times are added up. When too few bytes came in that time, the answer is aborted as
+by a timeout. Only waiting counts: a slow reader is not the server's fault.
 """
 
 import time

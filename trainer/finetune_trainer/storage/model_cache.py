@@ -1,13 +1,12 @@
 """Base models on a volume that jobs share: one folder for each model and revision, which pods fill and use at once.
 
-A folder is filled under another name and renamed when it is whole, so that a half-filled one is never taken for a
-model. There is no lock, which a dead pod could hold for ever: of two pods that fill the same folder one is first, and
-the other puts the same files over its. What is found is compared with what the source tells of it before it is used,
-and filled anew when it differs.
+A folder is filled under a temporary name and renamed when it is complete, so a partial one is never used. There is no
+lock, which a dead pod could hold for ever. When two pods fill the same folder, the second replaces files with equal
+ones. Before use, files are compared with what the source says about them, and fetched again when they differ.
 
-What else lies in a folder is never loaded: `model_view` makes the folder that a loader sees.
+Other files in a folder are never loaded: `model_view` makes the folder that a loader sees.
 
-A volume that is full, read-only or not there ends no job: the model is then fetched as if there were no cache.
+A volume that is full, read-only or missing fails no job: the model is then fetched as if there were no cache.
 """
 
 import contextlib
@@ -52,7 +51,7 @@ class ModelCache:
     Attributes:
         root: the folder; it is made when it is missing.
         now: the time of day, by which leftovers are old.
-        leave: called between files; raises when the process is told to go.
+        leave: called between files; raises when the process must stop.
     """
 
     root: Path
@@ -79,7 +78,7 @@ class ModelCache:
 
         Raises:
             CacheUnusableError: it can neither be used nor be filled here.
-            TrainerError: the source's reason, from `fill`; or the process was told to go.
+            TrainerError: the source's reason, from `fill`; or the process must stop.
         """
         entry = self.root / entry_name(uri, objects)
         try:
@@ -150,7 +149,7 @@ class ModelCache:
             shutil.rmtree(path, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
-        """Removes what pods that died have left; one that still fills a folder writes more often than once a day."""
+        """Removes what dead pods have left: folders that nothing was written to for a day."""
         oldest = (self.now() - _LEFT_BEHIND).timestamp()
         for path in self.root.glob(f"{_PART}*"):
             with contextlib.suppress(OSError):
@@ -173,7 +172,7 @@ def _name(item: SourceObject) -> str:
 
 
 def _to_disk(folder: Path) -> None:
-    """After the rename no crash of the node may show a file with its name and length, but without its bytes."""
+    """Flushes before the rename, so that no crash leaves a file with a name and a length but without its bytes."""
     for path in (*folder.iterdir(), folder):
         _sync(path)
 

@@ -1,11 +1,10 @@
 """The folder that a cached model is loaded from: exactly the files that its source names.
 
-transformers, tokenizers and PEFT look into a model's folder for files by many names: a `model.safetensors` goes before
-the parts that an index lists, an `adapter_config.json` puts an adapter on the model, a `tokenizer_config.json` names
-classes. On a volume that other jobs may write to, what was added would be taken too, although every file that the
-source names is as it should be. So nothing is loaded from the volume's own folder. The pod has a folder of its own.
-Small files, which decide what is loaded and how, are copied and compared as copies: nobody can change them afterwards.
-Large ones, which hold numbers, are links.
+transformers, tokenizers and PEFT look for many file names in a model's folder. A `model.safetensors` is preferred to
+the shards of an index, an `adapter_config.json` adds an adapter, a `tokenizer_config.json` names classes. Another job
+that may write to the volume could add such a file. So nothing is loaded from the volume's folder: the pod has a folder
+of its own. Small files, which decide what is loaded and how, are copied, and the copies are verified. Large ones, which
+hold numbers, are links.
 """
 
 import os
@@ -26,7 +25,7 @@ class ChangedError(Exception):
 
 
 def model_view(entry: Path, objects: Sequence[SourceObject], folder: Path) -> Path:
-    """Makes `folder`, whose place is this pod's own, from an entry of the cache that was checked.
+    """Makes `folder`, on the pod's own disk, from a verified entry of the cache.
 
     Raises:
         ChangedError: an entry's file is another than its source names, or no file at all but a link, a pipe, a device.

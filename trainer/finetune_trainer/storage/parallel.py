@@ -1,4 +1,4 @@
-"""Several files at a time: one connection seldom fills the network, and a file is checked while others come."""
+"""Several files at a time: one connection seldom fills the network, and files are checked while others arrive."""
 
 import threading
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ def open_store(
         revision: of a Hub model.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
-        timing: how long object storage is waited for, and who is told so; of the Hub too.
+        timing: time limits of storage, the Hub's too, and who is notified of waits.
 
     Raises:
         TrainerError: the endpoint or the certificates are refused, the mounted keys are incomplete, or the image
@@ -72,7 +72,7 @@ class StoreRegistry:
         model, lora: whose revisions are those of their own Hub repositories, and of no other.
         hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
         pvc_root: where claims are mounted.
-        timing: how long object storage is waited for, and who is told so; of the Hub too.
+        timing: time limits of storage, the Hub's too, and who is notified of waits.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""When storage is asked again: the deadline, pauses that grow, the server's Retry-After, and who is told meanwhile.
+"""When a request to storage is retried: deadline, growing pauses, the server's Retry-After, and who is notified.
 
 The client libraries repeat a request for seconds. That is right for a look-up and too short for the end of a training:
 what took hours to make is not thrown away for an outage of minutes. A run that stands still in silence looks like one
@@ -65,7 +65,7 @@ class RetryNotifier:
 
 
 LOG_ONLY = RetryNotifier()
-"""Tells the log and nobody else."""
+"""Writes to the log only."""
 
 
 class LatePause(Enum):
@@ -115,7 +115,7 @@ class RetryPolicy:
         unreachable: the policy where no server was reached; None is this one.
         clock: seconds from any fixed moment, never going back.
         sleep: waits that many seconds.
-        notifier: is told what is waited for.
+        notifier: reports what is being waited for.
     """
 
     seconds: float = 300.0

@@ -1,4 +1,4 @@
-"""How long S3 is waited for, and who is told so."""
+"""Time limits of S3 requests, and who is notified of waits."""
 
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +24,7 @@ class Timing:
         reading: with a server that gives no further byte of an object.
         identity: with an agent that gives the pod its credentials. It may start after the pod, on a new node by half a
             minute.
-        notifier: is told what is waited for.
+        notifier: reports what is being waited for.
     """
 
     attempts: int = 8
@@ -51,7 +51,7 @@ class Timing:
         return replace(policy, unreachable=replace(policy, seconds=self.unreachable_seconds))
 
     def with_notifier(self, notifier: RetryNotifier) -> "Timing":
-        """The same, with somebody else who is told."""
+        """The same limits with another notifier."""
         reading, identity = replace(self.reading, notifier=notifier), replace(self.identity, notifier=notifier)
         return replace(self, notifier=notifier, reading=reading, identity=identity)
 
