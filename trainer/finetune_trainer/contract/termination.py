@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "Succeeded"
     REUSED = "Reused"
-    """The adapter of this very run was there already; nothing was trained."""
+    """The adapter of this run existed already; nothing was trained."""
     FAILED = "Failed"
 
 

@@ -1,7 +1,7 @@
 """The adapter that a training continues from: its two files, their checksums, and whether the recipe is for its kind.
 
-What an adapter is (rank, scale, layers) cannot change while it is trained on. The recipe must say the same, so that it
-tells the whole truth about the result; what disagrees is named with the value to write.
+Rank, scale and layers of an adapter cannot change when its training continues. The recipe must name the same values, so
+that it describes the result. Each field that differs is named with the value to write.
 """
 
 from collections.abc import Iterator

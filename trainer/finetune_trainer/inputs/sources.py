@@ -1,6 +1,6 @@
 """What goes in: the objects of data and model.
 
-Preflight and the trainer ask the same questions here, so that both name the same fingerprint.
+Preflight and the trainer both use this module, so both compute the same fingerprint.
 """
 
 import hashlib

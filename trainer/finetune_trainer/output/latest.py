@@ -10,8 +10,8 @@ _TRIES = 5
 def point_to(latest: Latest, store: Store, uri: Uri) -> bool:
     """Writes the pointer unless it names a newer run; whether it names this one afterwards.
 
-    Of writers at the same time each looks again when another has changed it, so the newest run stays, as far as the
-    server knows conditional writes.
+    Concurrent writers read again when another has changed it. So the newest run wins, if the server supports
+    conditional writes.
 
     Raises:
         TrainerError: the storage's reason.

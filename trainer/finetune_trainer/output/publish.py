@@ -1,10 +1,10 @@
-"""Putting the adapter: its files under a folder of this writer's own, then the manifest that makes it exist.
+"""Publishes the adapter: its files in a folder of this writer's own, then the manifest, which is the commit.
 
-Whoever reads the output goes by the manifest, so nothing half-written is ever seen. Two pods of one attempt may both
-get this far (a lost node comes back); the manifest is created only if there is none, and exactly one of them wins.
+Readers start from the manifest, so they never see a partial adapter. Two pods of one attempt may both get this far (a
+lost node comes back). The manifest is created only if none exists, so exactly one of them wins.
 
-A request whose answer was lost may have been carried out. So once the manifest was asked for, files are removed only
-when the storage itself says that it is not this writer's; in doubt they stay.
+A request may succeed although its answer was lost. So after the manifest was requested, files are removed only when the
+storage says that the manifest is another writer's. In doubt they stay.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def publish(
         describe: makes the manifest from the files with their checksums.
         on_existing: with Replace, a manifest that is there gives way.
         on_bytes: called with bytes transferred.
-        retry: when storage that does not answer is asked again.
+        retry: how requests to storage that does not answer are retried.
 
     Raises:
         TrainerError: SUPERSEDED when another writer has committed first (its adapter is as good as this one);
@@ -89,10 +89,10 @@ def publish(
 
 
 def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None:
-    """Puts the manifest; an error after which it is there all the same is none.
+    """Writes the manifest. An error does not count if the manifest exists afterwards.
 
-    Replace puts it in the place of the one that was looked at. What another pod of the same job has put meanwhile
-    stands, since its attempt may have been reported already; after any other change there is a new look.
+    Replace overwrites the manifest that was read before. One that another pod of the same job has written meanwhile
+    stays, because its attempt may have been reported already. After any other change the manifest is read again.
     """
     current = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
     if _same_jobs(current, content, place):
@@ -140,7 +140,7 @@ def _surely_another(place: RunLocation, content: bytes) -> bool:
 
 
 def _remove(place: RunLocation, entries: Sequence[ManifestFile]) -> None:
-    """Removes this writer's files, which nobody reads; storage that does not answer is not asked for each of them."""
+    """Removes this writer's files, which no reader uses; it stops when storage does not answer."""
     for entry in entries:
         try:
             place.store.delete(place.run.child(*entry.path.split("/")))

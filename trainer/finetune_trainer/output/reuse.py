@@ -1,12 +1,11 @@
-"""The adapter of this very run that is there already: whether it is one, and whether it is taken.
+"""An adapter of this run that exists already: whether it is valid, and whether it is reused.
 
-A manifest is a file in a bucket that others may write to. It is believed where it says what this run would have made
-(fingerprint, base model, rank), where all that it names lies below the run's own place, and where the adapter's bytes
-are those that it names. Any other is not this run's adapter, whatever it is: it is never reported as one. The check
-finds what does not belong together; it is no signature. Whoever may write to the bucket may put another adapter with a
-manifest that fits it.
+A manifest is a file in a bucket that others may write to. It is accepted if it describes what this run would make
+(fingerprint, base model, rank), if everything that it names is below the run's prefix, and if the adapter's bytes have
+the checksums that it names. Any other manifest is never reported as this run's adapter. The check finds what does not
+fit together. It is not a signature: whoever may write to the bucket can write another adapter with a matching manifest.
 
-Preflight and the trainer ask the same questions here.
+Preflight and the trainer use the same check.
 """
 
 import hashlib
@@ -52,12 +51,12 @@ class Expected:
 
 
 def expected_of(recipe: Recipe, fingerprint: str) -> Expected:
-    """What a manifest of this very run says."""
+    """What a manifest of this run must say."""
     return Expected(fingerprint=fingerprint, base_model=model_id(recipe.model.uri), rank=recipe.lora.rank)
 
 
 def reusable_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter of this very run when it is there and is taken; None when one is to be made.
+    """The adapter of this run if it exists and is reused; None if it must be trained.
 
     What is there and fits this run:
 

@@ -1,4 +1,4 @@
-"""Everything that can be known before a GPU is asked for: storage, data, model, and whether there is work at all.
+"""Everything that can be checked before a GPU is requested: storage, data, model, and whether an adapter exists.
 
 `python -m finetune_trainer preflight [--recipe FILE] [--output json|text]`. No torch: it runs in the small image.
 """

@@ -25,12 +25,12 @@ class CheckOutcome:
 
 
 def passed(message: str = "") -> CheckOutcome:
-    """All is well."""
+    """No problem."""
     return CheckOutcome(Verdict.PASSED, message)
 
 
 def skipped(message: str = "") -> CheckOutcome:
-    """Nothing was looked at."""
+    """Nothing was checked."""
     return CheckOutcome(Verdict.SKIPPED, message)
 
 
@@ -60,11 +60,11 @@ class Check:
 
     Attributes:
         name: by which other checks need it.
-        run: looks; a TrainerError that it raises is its failure.
+        run: does the check; a TrainerError that it raises is its failure.
         needs: checks without which it is skipped, judged in this order.
         after: checks that run before it, however they end.
-        applies: whether there is anything to look at; if not, it is skipped without a line in the report.
-        asks: the storage that it asks; it is skipped when that has not answered a check before.
+        applies: whether there is anything to check; if not, it is skipped without a line in the report.
+        asks: the storage that it uses; it is skipped when that storage did not answer an earlier check.
         reported_as: its name in the report, by default its own; None keeps it out of the report.
     """
 

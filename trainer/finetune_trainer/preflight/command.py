@@ -94,7 +94,7 @@ class _TerminatedError(BaseException):
 
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Makes SIGTERM an exception, so that a write probe is removed. Process 1 of a container would ignore it else."""
+    """Makes SIGTERM an exception, so that a write probe is removed. Process 1 of a container ignores it by default."""
 
     def stop(*_: object) -> None:
         raise _TerminatedError

@@ -42,7 +42,7 @@ class WriteOnce(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedModel:
-    """A base model that is whole.
+    """A complete base model.
 
     Attributes:
         folder: every file at the top of its folder.
@@ -84,7 +84,7 @@ class PreflightContext:
         validation_data: the objects of validation rows of their own; empty when there are none.
         model: the base model.
         adapter: the files of the adapter to continue from; empty when there is none.
-        existing: the adapter of this very run, where it is in the output already.
+        existing: the adapter of this run, where the output has it already.
         memory: the least memory that the training takes.
         started: the pass over the data, from when its first rows are read.
         scanned: the pass over the data, once it has reached the end.

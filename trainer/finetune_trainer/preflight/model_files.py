@@ -1,7 +1,7 @@
 """Whether the base model's folder holds a whole model that loads without running code.
 
-File names are not enough: a Git LFS pointer is called model.safetensors too, and an upload that was cut short keeps
-its name. The header of a safetensors file says how long the file must be, and how many parameters it holds.
+File names are not enough: a Git LFS pointer is called model.safetensors too, and so is a truncated upload. The header
+of a safetensors file says how long the file must be and how many parameters it holds.
 """
 
 import json
@@ -45,7 +45,7 @@ class ModelFacts:
 
 
 def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
-    """Looks at a model's files.
+    """Checks a model's files.
 
     Args:
         place: model.uri, for messages.

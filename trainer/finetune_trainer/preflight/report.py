@@ -1,4 +1,4 @@
-"""The report, and what it comes to: for a reader, for the pod's status, for the exit code."""
+"""The report as text, as a termination message and as an exit code."""
 
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode
 from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
@@ -72,7 +72,7 @@ def exit_code(report: PreflightReport) -> int:
 
 
 def termination(report: PreflightReport) -> Termination:
-    """The report as the pod's last word: the first failure in full, further ones in short."""
+    """The report as a termination message: the first failure in full, further ones in short."""
     failed = _failed(report)
     outcome = Outcome.FAILED if failed else Outcome.REUSED if report.existing else Outcome.SUCCEEDED
     parts = [

@@ -1,7 +1,6 @@
 """Runs checks: each after those that it needs, and not at all when one of those did not pass.
 
-A check that needs nothing runs even when one before it failed: a user should learn of a wrong key and of a broken line
-in one go.
+A check that needs nothing runs even when an earlier one failed, so a user sees a wrong key and a broken line at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +55,7 @@ def in_order(checks: Sequence[Check]) -> Iterator[Check]:
 def _outcome(
     check: Check, context: PreflightContext, outcomes: Mapping[str, CheckOutcome], silent: set[Scheme]
 ) -> CheckOutcome:
-    """Runs one check, unless it is skipped. Storage that did not answer is not waited for again.
+    """Runs one check, unless it is skipped. Storage that did not answer once is not tried again.
 
     Args:
         check: the check.

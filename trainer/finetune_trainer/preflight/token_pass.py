@@ -1,4 +1,4 @@
-"""Counting tokens before a GPU is asked for, with the tokenizer, template and rules of the training itself."""
+"""Counts tokens before a GPU is requested, with the tokenizer, template and rules of the training."""
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.preflight_report import TokenBucket, TokenStatistics
@@ -21,7 +21,7 @@ class TokenPass:
     Args:
         recipe: the recipe.
         tokenizer: the model's tokenizer with the chat template to use.
-        findings: is told of rows that cannot be tokenised.
+        findings: collects rows that cannot be tokenised.
         level_characters: see `data.sample`.
     """
 

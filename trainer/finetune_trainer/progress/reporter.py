@@ -1,7 +1,7 @@
 """Progress reports: what the run is doing, for the operator and for the terminal of a local run.
 
-A report never disturbs the training: sinks are called on the training thread and return at once, the network is
-another thread's, and a server that does not answer loses reports and nothing else.
+A report never blocks the training. Sinks are called on the training thread and return at once; another thread uses the
+network. A server that does not answer loses reports and nothing else.
 """
 
 import threading

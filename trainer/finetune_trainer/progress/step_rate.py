@@ -6,7 +6,7 @@ _RECENT_STEPS = 20
 
 
 class StepRate:
-    """Rate of the recent steps: the first ones are slow and must not colour the estimate for hours."""
+    """Rate of the recent steps: the first ones are slow and must not distort the estimate."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=_RECENT_STEPS + 1)

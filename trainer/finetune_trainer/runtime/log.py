@@ -1,7 +1,7 @@
 """The process's log: one short line an event, `time level event key=value …`, on standard error.
 
-Everything that other packages log or warn about is kept out: users read this log when something is wrong, and a page of
-deprecation notices that they cannot act on hides the line that matters.
+Logs and warnings of other packages are kept out. Users read this log when something is wrong, and deprecation notices
+that they cannot act on would hide the line that matters.
 """
 
 import logging
@@ -79,7 +79,7 @@ def go_offline(environment: MutableMapping[str, str] = os.environ) -> None:
 
 @contextmanager
 def libraries_quiet() -> Iterator[None]:
-    """Keeps the training libraries quiet, their warnings too, which nobody but their authors can act on.
+    """Keeps the training libraries quiet, their warnings too, which users cannot act on.
 
     Warnings that point at this package or at a caller's code pass.
     """

@@ -1,4 +1,4 @@
-"""Errors that are the machine's: memory that ran out, a GPU that fails. Told from the user's by type and by text.
+"""Errors of the machine: out of memory, a GPU that fails. Recognised by type and by text.
 
 torch has one class for a GPU's full memory and raises it only from its own allocator; the driver, cuBLAS, bitsandbytes
 and the CPU's allocator say the same in a RuntimeError's text. Names of classes keep torch from being imported here.

@@ -29,7 +29,7 @@ class FetchedInputs:
         model: the base model's folder.
         licence: of the base model, where its card names one.
         initial_adapter: the weights of the adapter that is continued from.
-        checkpoint: of this very run, to go on from.
+        checkpoint: of this run, to resume from.
     """
 
     model: Path

@@ -18,7 +18,7 @@ _RETRY_SECONDS = 60.0
 
 
 def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedCheckpoint | None:
-    """The newest whole checkpoint of this very run, fetched; None when there is none.
+    """The newest complete checkpoint of this run, fetched; None if there is none.
 
     Raises:
         TrainerError: the storage's reason, or the process was asked to stop.
@@ -63,7 +63,7 @@ def checkpoint_at(uri: Uri, recipe: Recipe, inputs: Inputs, context: Context) ->
 
 
 def checkpoint_store(recipe: Recipe, inputs: Inputs, context: Context) -> CheckpointStore:
-    """Where the checkpoints of this very run are."""
+    """Where the checkpoints of this run are."""
     uri = checkpoints_prefix(recipe.output.uri, recipe.checkpoint.uri, recipe.job.name, inputs.fingerprint)
     return CheckpointStore(
         store=context.open_store(uri),

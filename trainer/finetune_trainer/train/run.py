@@ -139,7 +139,7 @@ def refuse(recipe: Recipe) -> None:
 
 
 def reusable(recipe: Recipe, inputs: Inputs, context: Context) -> OutputRecord | None:
-    """The adapter of this very run, when it is there and may be taken.
+    """The adapter of this run, if it exists and may be reused.
 
     Raises:
         TrainerError: see `reuse.reusable_output`.

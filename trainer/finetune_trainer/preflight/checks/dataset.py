@@ -1,4 +1,4 @@
-"""Every row of the data is sound; those of a sample are tokenised on the way."""
+"""Every row of the data is valid; a sample of them is tokenised."""
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, Loss

@@ -1,4 +1,4 @@
-"""Whether the adapter of this very run is there already."""
+"""Whether the adapter of this run exists already."""
 
 from finetune_trainer.contract.recipe.output import OnExisting
 from finetune_trainer.output.reuse import reusable_output

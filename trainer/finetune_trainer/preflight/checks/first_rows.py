@@ -1,4 +1,4 @@
-"""The first rows can be read. The pass over the data begins here; when it cannot, that is what ails the data set."""
+"""The first rows can be read. The pass over the data begins here; if it cannot, the data set has failed."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The adapter to continue from is there, whole, and of the kind that the recipe asks for."""
+"""The adapter to continue from exists, is complete, and is of the kind that the recipe asks for."""
 
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.inputs.initial_adapter import initial_adapter_objects, require_agreement

@@ -1,4 +1,4 @@
-"""The base model is whole."""
+"""The base model is complete."""
 
 from finetune_trainer.inputs.sources import model_files, model_folder
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed

@@ -1,4 +1,4 @@
-"""The data's objects are there and may be read."""
+"""The data's objects exist and may be read."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
 """Whether the output can really be written: by writing.
 
-Policies, quotas, read-only volumes and object locks show only then. The probe is also written twice: a server that does
-not know conditional writes would let two pods of one attempt commit, and nobody would notice.
+Only a write shows policies, quotas, read-only volumes and object locks. The probe is also written twice: a server
+without conditional writes would let two pods of one attempt commit, and no error would show it.
 """
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
