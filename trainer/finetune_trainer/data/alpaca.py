@@ -1,4 +1,4 @@
-"""Rows of Alpaca's kind: an instruction, its input if any, the output; and what LLaMA-Factory's have besides.
+"""Alpaca rows: an instruction, an optional input and an output, with LLaMA-Factory's additions.
 
 They become conversations, so that training and serving share one template.
 """

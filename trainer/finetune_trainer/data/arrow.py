@@ -1,4 +1,4 @@
-"""Arrow, where it is installed. It is imported when a file asks for it: a jsonl file never pays for it."""
+"""Arrow, where it is installed. It is imported only for a file that needs it."""
 
 from importlib.util import find_spec
 from typing import Any

@@ -1,8 +1,8 @@
 r"""CSV and TSV: the first line names the columns, every further record is a row of texts.
 
-The standard library's parser, strictly: fields may be quoted with `"`, a quote inside is doubled, and a quoted field
-may hold line breaks. What the parser does not say is added: the physical line on which a record begins, and the usual
-mistakes of such files (another delimiter, a header inside, a quote that is not closed) by name.
+The standard library's parser in strict mode: fields may be quoted with `"`, a quote inside is doubled, and a quoted
+field may hold line breaks. Added here: the physical line on which a record begins, and names for the usual mistakes
+(another delimiter, a repeated header, a quote that is not closed).
 """
 
 import csv
@@ -151,7 +151,7 @@ class DelimitedRecords:
         )
 
     def _fault(self, said: str) -> Fault:
-        """What the parser objects to. Its words are part of no interface: unknown ones are passed on."""
+        """The parser's error as a fault. Its texts are no stable interface: unknown ones are passed on."""
         expected, remedy = "CSV", "write the file with a CSV library"
         if "end of data" in said:
             said, expected, remedy = _NOT_CLOSED, "a closing quote", 'close it; write a quote inside a field as ""'

@@ -1,7 +1,7 @@
 """Which shape the rows have, from the first hundred of them.
 
-The first row alone would decide wrongly whenever it is the odd one: of the shapes that fit, the one that fits most rows
-is taken, and the rows that it does not fit are the problems.
+The first row alone may be an exception. So the shape that fits most rows is chosen, and rows that it does not fit are
+reported as problems.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

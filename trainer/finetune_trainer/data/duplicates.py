@@ -1,14 +1,14 @@
-"""Counting rows that were there before, in one pass and with bounded memory.
+"""Counts duplicate rows in one pass and with bounded memory.
 
-A row twice in the data is trained twice, which is rarely meant. Rows are told apart by 64 bits of what is trained in
-them: of ten million rows, two different ones share their bits with a chance of 3 in a million.
+A duplicate row is trained twice, which is rarely intended. Rows are compared by a 64-bit hash of what is trained. Among
+ten million rows, two different ones have the same hash with a probability of 3 in a million.
 """
 
 from array import array
 from collections.abc import Iterable
 
 REMEMBERED_ROWS = 10_000_000
-"""Different rows that are remembered; what only comes after them is not seen to repeat. Takes 102 MiB."""
+"""Different rows that are remembered; duplicates of later rows are not counted. Takes 102 MiB."""
 _FIRST_SLOTS = 1 << 12
 _GROWTH = 4
 _LAST_STEP = 1 << 20

@@ -1,4 +1,4 @@
-"""A row of training data after reading: one of three shapes, with the place it came from."""
+"""A row of training data after reading: one of three shapes, with its location."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

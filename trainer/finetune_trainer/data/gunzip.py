@@ -1,7 +1,7 @@
 """Gzip as a stream of bounded pieces.
 
-The standard library's GzipFile would do but for two things: it reports trailing junk as a wrong header, and a bomb
-(1 GiB of zeros gzips to 1 MB) shows only after it went off. Here the ratio is watched while bytes come out. zlib-ng
+The standard library's GzipFile has two faults: it reports trailing junk as a wrong header, and a decompression bomb (1
+GiB of zeros gzips to 1 MB) is noticed too late. Here the ratio is checked while bytes come out. zlib-ng
 has the standard library's interface and words, at two to three times the speed.
 """
 

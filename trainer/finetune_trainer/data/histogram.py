@@ -1,4 +1,4 @@
-"""How long the rows are, in tokens: counts by length, percentiles, and the few buckets that a reader is shown."""
+"""Row lengths in tokens: counts by length, percentiles, and a few buckets for the report."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """A JSON document: an array of rows, or one object that holds such an array under one of its keys.
 
-`json.load` would need memory for the whole file several times over. Here the text is read piece by piece and one
-element after the other is parsed by the scanner that parses the lines of jsonl, so that both are equally strict.
+`json.load` needs several times the file's size in memory. Here the text is read in pieces, and each element is parsed
+by the scanner for jsonl lines, so both are equally strict.
 """
 
 import codecs

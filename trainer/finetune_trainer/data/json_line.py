@@ -1,6 +1,6 @@
 """One line of jsonl to a row, stricter than `json.loads`, and with messages that say what to change.
 
-`json.loads` takes NaN, the last of two equal keys and UTF-16; it raises RecursionError on deep nesting and a bare
+`json.loads` accepts NaN, the last of two equal keys and UTF-16. It raises RecursionError on deep nesting and a bare
 ValueError on an integer of 5,000 digits. Here each of them is a fault.
 
 Sound lines are parsed by jiter, pydantic's parser, which is several times as fast and takes nothing that the careful

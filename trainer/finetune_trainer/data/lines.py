@@ -1,4 +1,4 @@
-"""Lines of a byte stream, with bounded memory and the places that messages need.
+"""Lines of a byte stream, with bounded memory, line numbers and byte offsets.
 
 Only LF ends a line: text mode would also split at a bare CR, `str.splitlines` at U+2028 and others, in the middle of
 a JSON string.

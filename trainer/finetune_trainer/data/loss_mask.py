@@ -1,10 +1,10 @@
-"""Which part of a rendered conversation the assistant wrote: what is trained is decided on the text.
+"""Which parts of a rendered conversation are trained: those that the assistant wrote.
 
-The text is the one that a server renders with the same template. Where the template marks the assistant's part with
-`{% generation %}`, the marks decide. The built-in ones do, few others; otherwise the part is found by rendering the
-conversation once more with placeholders in place of the assistant's texts: what stands around them is the template's
-own writing. Tool calls, which every template writes in its own way, are found by rendering others in their place. The
-end-of-turn token after each part is trained too, because a model that never saw it trained never stops.
+The text is what a server renders with the same template. If the template marks the assistant's parts with
+`{% generation %}`, the marks decide. The built-in templates have them, few others do. Otherwise the conversation is
+rendered once more with placeholders for the assistant's texts: what is around them is the template's own text. Each
+template writes tool calls differently, so they are found by rendering other calls in their place. The end-of-turn token
+after each part is trained too, because a model that never trained on it never stops.
 """
 
 import re

@@ -18,7 +18,7 @@ _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 
 @dataclass(frozen=True, slots=True)
 class MessagesSchema:
-    """A column with a list of turns. Their order is the chat template's matter; an assistant's turn there must be."""
+    """A column with a list of turns. The chat template checks their order; at least one must be the assistant's."""
 
     column: str
     role: str

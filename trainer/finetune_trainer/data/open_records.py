@@ -1,4 +1,4 @@
-"""From a stored object to its records: decompressed as it says itself, read as its format says."""
+"""From a stored object to its records: decompressed by its content, read by its format."""
 
 import hashlib
 import io

@@ -1,8 +1,8 @@
 """Packing the rows of one optimizer step into micro-batches.
 
-Rows are packed within a step, never across steps: the step sees the same rows, each with the same weight in the loss,
-as without packing, so packing changes the speed and not the training. A micro-batch holds rows one after the other
-with no padding between; they cannot see each other (the model is asked, see train/isolation.py).
+Rows are packed within a step, never across steps. A step has the same rows with the same weights in the loss as without
+packing, so packing changes the speed and not the training. A micro-batch holds rows one after another without padding.
+They do not attend to each other (train/isolation.py checks the model).
 """
 
 from collections.abc import Sequence

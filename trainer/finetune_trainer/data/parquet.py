@@ -171,7 +171,7 @@ def _text_bytes(value: object) -> int:
 
 
 def _unreadable(said: str) -> Fault:
-    """What Arrow objects to. Its words are part of no interface: unknown ones are passed on."""
+    """Arrow's error as a fault. Its texts are no stable interface: unknown ones are passed on."""
     found, remedy = f"damaged Parquet data ({shorten(said, 120)})", "write or upload the file again"
     if "magic bytes not found" in said or "footer" in said:
         found, remedy = "no Parquet footer at the end of the file", "the file is cut short: upload it again"

@@ -1,8 +1,8 @@
 """Reading a pickle without running it.
 
-A pickle is a program: it imports by name and calls what it imported. Even a list of allowed constructors would leave
-what those do with hostile arguments, and would need the pandas version that wrote the file. So nothing is constructed
-here. Every name on the list stands for an inert record (`Made`) that notes its arguments and its state, and
+A pickle is a program: it imports by name and calls what it imported. Even with a list of allowed constructors, those
+could be called with hostile arguments, and the pandas version that wrote the file would be needed. So nothing is
+constructed here. Every name on the list stands for an inert record (`Made`) that notes its arguments and its state, and
 `pickled_frame` takes the values out of the records. Names that are not on the list are refused.
 
 Before that one look at the opcodes bounds memory and time: what Python's unpickler allocates on the word of the file

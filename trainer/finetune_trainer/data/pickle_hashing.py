@@ -1,4 +1,4 @@
-"""How much hashing a pickle asks for, known before it is read.
+"""How much hashing a pickle needs, computed before it is read.
 
 A pickle can put one tuple into another twice, level upon level: in 127 bytes a tuple of 2^60 leaves. It takes no
 memory, as the levels are shared. But Python hashes a tuple by hashing all that is in it, each time anew, in one step
