@@ -1,1 +1,1 @@
-"""What a run leaves: the adapter, the merged model, and the record of the run for people and tools."""
+"""The results of a run: the adapter, the merged model, and the record of the run for people and tools."""

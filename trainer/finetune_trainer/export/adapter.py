@@ -1,7 +1,7 @@
 """The adapter's folder as users get it: weights, PEFT's configuration, the tokenizer. Nothing of the pod.
 
-What the libraries write names pod paths, holds flags of this process and orders sets by chance; a served adapter must
-name the model by the user's word for it, and two equal runs must give equal bytes.
+The libraries write pod paths and flags of this process, and write sets in random order. These are removed or sorted: a
+served adapter must name the base model as the user does, and two equal runs must give equal bytes.
 """
 
 import json
@@ -22,7 +22,7 @@ class Adapter:
 
     Attributes:
         folder: its files.
-        target_modules: names of the layers that carry it, without repetition, sorted.
+        target_modules: names of the adapted layers, unique and sorted.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ def write_adapter(model: Any, tokenizer: Any, recipe: Recipe, folder: Path, revi
 
 
 def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> None:
-    """Names the base model by the user's word and sorts the module names."""
+    """Names the base model as the user does and sorts the module names."""
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model_id(recipe.model.uri)
     config["revision"] = revision

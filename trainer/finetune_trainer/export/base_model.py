@@ -26,7 +26,7 @@ def model_id(uri: Uri) -> str:
 def base_licence(uri: Uri, open_store: OpenStore) -> str | None:
     """The licence that the base model's own card names (`license:` in the front matter of its README.md), if any.
 
-    A card that cannot be read is no reason to end a run.
+    A card that cannot be read does not fail a run.
     """
     try:
         content = open_store(uri).read(uri.child("README.md"))
@@ -64,7 +64,7 @@ def loading_code(base: str, adapter: str, revision: str | None = None, *, remote
 
 
 def _fetching(base: str) -> tuple[str, str]:
-    """A comment that says how the base model comes to the reader's disk, and what it is then called."""
+    """A comment that says how to fetch the base model, and its name after that."""
     if base.startswith("s3://"):
         folder = base.rstrip("/").rsplit("/", 1)[-1]
         source, target = shlex.quote(f"{base.rstrip('/')}/"), shlex.quote(f"{folder}/")

@@ -1,6 +1,6 @@
 """The model card: README.md of the adapter's folder, with the front matter that the Hub reads.
 
-Names of objects and prompts come from outside: they stand in code spans, which neither Markdown nor HTML reads into.
+Names of objects and prompts come from outside. They are code spans, so they are not parsed as Markdown or HTML.
 """
 
 import json
@@ -53,7 +53,7 @@ def model_card(facts: RunFacts) -> str:
 
 
 def code(text: str) -> str:
-    """The text as a code span in a table cell: one line, with a fence that is longer than any in it."""
+    """The text as a code span in a table cell: one line, with a fence longer than any run of backticks in the text."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or " "
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     padded = f" {line} " if line.startswith("`") or line.endswith("`") else line

@@ -13,7 +13,7 @@ from html import escape
 WIDTH, HEIGHT = 720, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 706, 34, 240
 _MOST_POINTS = 1000
-"""Most points that are drawn of a series: more than the chart has columns of pixels."""
+"""Largest number of points drawn for a series: more than the chart has columns of pixels."""
 
 STYLE = (
     "svg.chart{font:12px system-ui,sans-serif}"
@@ -27,7 +27,7 @@ STYLE = (
     ".chart .s0{stroke:#4493f8}.chart .s1{stroke:#f0883e}.chart .dot.s0,.chart .bar{fill:#4493f8}"
     ".chart .dot.s1{fill:#f0883e}}"
 )
-"""Style of all charts; its rules touch nothing outside of one."""
+"""Style of all charts; its rules apply only inside a chart."""
 
 Point = tuple[float, float]
 

@@ -1,6 +1,6 @@
 """The facts of a run: all that the model card, the report and the event files are made from.
 
-They hold what came from outside (rows, object keys, prompts), which is nobody's to trust: whoever shows it escapes it.
+They hold untrusted text from outside (rows, object keys, prompts): every page that shows it escapes it.
 """
 
 from collections.abc import Mapping, Sequence

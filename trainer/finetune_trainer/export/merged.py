@@ -1,8 +1,8 @@
 """The merged model: the base model's weights with the adapter in them, bfloat16, loadable without PEFT.
 
-The adapter was trained on what the quantised weights unpack to, so it is merged into exactly that. Merged into the
-original weights it would meet others than it has learned to correct, and the error is that of the quantisation
-(peft#2321); merged into the packed ones it would be rounded to 4 bits itself.
+The adapter was trained on the unpacked quantised weights, so it is merged into exactly those. Merged into the original
+weights it would correct an error that they do not have (peft#2321). Merged into packed weights it would itself be
+rounded to 4 bits.
 
 One layer at a time is unpacked and one shard at a time is held, whatever the size of the model.
 """

@@ -1,8 +1,7 @@
 """report.html: the run on one page that needs nothing but itself.
 
-It is opened from a disk, from a bucket or in a mail, and it shows rows and prompts that anybody may have written. So
-every text is escaped, the page's policy allows no request at all and no script but its own (by hash), and the charts
-are readable without it.
+It is opened from a disk, a bucket or a mail, and it shows untrusted rows and prompts. So every text is escaped. The
+page's policy allows no request and no script but its own (by hash). The charts are readable without the script.
 """
 
 import base64

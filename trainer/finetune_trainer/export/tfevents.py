@@ -99,7 +99,7 @@ def _u32(value: int) -> bytes:
 
 
 def _masked(crc: int) -> int:
-    """The checksum turned by 15 bits and moved, so that a record within a record has another one."""
+    """The checksum rotated right by 15 bits plus a constant, so that a nested record has another one."""
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer's folder as users get it: nothing of this process, and the chat template that was trained with."""
+"""The tokenizer's folder as users get it: without settings of this process, with the chat template of the training."""
 
 import json
 from pathlib import Path
