@@ -361,6 +361,19 @@ async def test_a_job_that_has_succeeded_stays_so_whatever_its_spec_becomes(
     assert (status["phase"], status["observedGeneration"]) == ("Succeeded", 2)
 
 
+async def test_a_spec_that_is_too_large_ends_its_job_with_its_size(
+    operator: Operator, admin: ClientKube, namespace: str
+) -> None:
+    prompts = ["\u3042" * 2000] * 16  # three bytes each: within every bound of the schema, and 96 KB in all
+    large = a_finetunejob(namespace, "large", runToken="first", evaluation={"samplePrompts": prompts})
+    await admin.create(FINETUNEJOBS, namespace, large)
+    await operator.resync.once()
+    await operator.reconcile("large")
+    status = await operator.status("large")
+    assert (status["phase"], status["failure"]["reason"], status["runToken"]) == ("Failed", "InvalidSpec", "first")
+    assert "spec: must have at most 65536 bytes as JSON" in status["failure"]["message"]
+
+
 async def test_a_spec_that_was_corrected_meanwhile_does_not_end_its_job(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:

@@ -29,6 +29,7 @@ class FineTuneJobRecord:
         keeps_children: whether its children stay after it is finished (no ttlSecondsAfterFinished).
         attempt: status.attempt.
         spec, status, progress: JSON; status is without progress. Empty when the record is settled.
+        run_token: spec.runToken, also of a spec that is invalid or too large to be kept.
         oversize: size in bytes of a spec that is too large to be kept; otherwise 0.
     """
 
@@ -45,6 +46,7 @@ class FineTuneJobRecord:
     spec: bytes
     status: bytes
     progress: bytes
+    run_token: str | None = None
     oversize: int = 0
 
     @property
@@ -56,12 +58,6 @@ class FineTuneJobRecord:
     def owner(self) -> Owner:
         """Namespace and UID."""
         return self.namespace, self.uid
-
-    @property
-    def run_token(self) -> str | None:
-        """spec.runToken, also of an invalid spec. A settled record does not have it."""
-        token = json.loads(self.spec).get("runToken")
-        return token if isinstance(token, str) else None
 
     @property
     def settled(self) -> bool:
@@ -123,7 +119,8 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
     spec: Mapping[str, Any] = raw.get("spec") or {}
     status: Mapping[str, Any] = raw.get("status") or {}
     generation = metadata.get("generation", 1)
-    finished = _finished(status, generation, spec.get("runToken"))
+    token = spec.get("runToken")
+    finished = _finished(status, generation, token)
     keeps_children = (spec.get("retention") or {}).get("ttlSecondsAfterFinished") is None
     ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
     settled = ignored or (finished and keeps_children)
@@ -142,6 +139,7 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         keeps_children=keeps_children,
         attempt=status.get("attempt") or 0,
         spec=b"" if oversize else spec_json,
+        run_token=token if isinstance(token, str) else None,
         oversize=oversize,
         status=b"" if settled else compact_json({key: value for key, value in status.items() if key != "progress"}),
         progress=b"" if settled or not progress else compact_json(progress),
