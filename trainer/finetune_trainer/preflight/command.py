@@ -20,8 +20,6 @@ from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime import log
 from finetune_trainer.runtime.machine_errors import is_panic, out_of_memory_reason
 from finetune_trainer.storage.base import ByteCount
-from finetune_trainer.storage.credentials import Credentials
-from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import RetryNotifier, log_wait
 from finetune_trainer.storage.timing import CHECKING
@@ -77,14 +75,7 @@ def _checked(
     recipe_file: str, environment: Mapping[str, str], on_bytes: ByteCount, notifier: RetryNotifier
 ) -> PreflightReport:
     recipe = read_recipe(recipe_file)
-    stores = StoreRegistry(
-        recipe.storage,
-        Credentials.from_environment(environment),
-        model=recipe.model,
-        lora=recipe.lora,
-        hub_token=HubToken.from_environment(environment),
-        timing=CHECKING.with_notifier(notifier),
-    )
+    stores = StoreRegistry.of_pod(recipe, environment, CHECKING.with_notifier(notifier))
     return check_recipe(recipe, stores, on_bytes=on_bytes)
 
 

@@ -1,10 +1,12 @@
 """From a URI to the store that holds it."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
+from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
@@ -97,6 +99,18 @@ class StoreRegistry:
         self._pvc_root = pvc_root
         self._timing = timing
         self._stores: dict[str, Store] = {}
+
+    @classmethod
+    def of_pod(cls, recipe: Recipe, environment: Mapping[str, str], timing: Timing) -> "StoreRegistry":
+        """The stores of a recipe, with the keys and the token that the process's environment names."""
+        return cls(
+            recipe.storage,
+            Credentials.from_environment(environment),
+            model=recipe.model,
+            lora=recipe.lora,
+            hub_token=HubToken.from_environment(environment),
+            timing=timing,
+        )
 
     def __call__(self, uri: Uri) -> Store:
         """The store of a URI; see `open_store`."""

@@ -12,8 +12,6 @@ from finetune_trainer.contract.layout import POD_UID_ENV, PVC_ROOT
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.distributed.world import World
 from finetune_trainer.progress.reporter import Reporter
-from finetune_trainer.storage.credentials import Credentials
-from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import Listener, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.timing import TRAINING
@@ -48,14 +46,7 @@ def training_context(
     """
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
         notifier = RetryNotifier(*listeners, reporter.waiting)
-        stores = StoreRegistry(
-            recipe.storage,
-            Credentials.from_environment(environment),
-            model=recipe.model,
-            lora=recipe.lora,
-            hub_token=HubToken.from_environment(environment),
-            timing=TRAINING.with_notifier(notifier),
-        )
+        stores = StoreRegistry.of_pod(recipe, environment, TRAINING.with_notifier(notifier))
         context = Context(
             work=Path(folder),
             open_store=stores,
