@@ -1,1 +1,1 @@
-"""Reading from and publishing to S3, the Hub and local directories."""
+"""Reads from and writes to S3, the Hub and local directories."""

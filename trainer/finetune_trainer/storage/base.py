@@ -1,7 +1,7 @@
-"""What the trainer asks of a place that holds objects. One Protocol; S3, local directories and the Hub fit it.
+"""The Protocol of a store: a place that holds objects. S3, local directories and the Hub implement it.
 
-Errors are `TrainerError`s with the reason that the user needs (missing bucket, denied key, server not answering), so
-that callers handle none of a client library's.
+A store raises `TrainerError` with a reason for the user: a missing bucket, a denied key, a server that does not answer.
+So a caller never handles an exception of a client library.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,26 +17,29 @@ ByteCount = Callable[[int], None]
 
 
 class AlreadyExistsError(Exception):
-    """A conditional write found the object there: another writer was first."""
+    """A conditional write found that the object exists: another writer was first."""
 
 
 class ObjectNotFoundError(TrainerError):
     """The store answers, but the object does not exist.
 
-    A store does not know what an object is for. A caller that knows raises `meant(reason)` instead. Without that, the
-    error still ends the run with a reason.
+    A store does not know what an object is for. A caller that knows it raises `meant(reason)` instead. An error that
+    nobody converts ends the run with STORAGE_NOT_FOUND.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(FailureReason.STORAGE_NOT_FOUND, message)
 
     def meant(self, reason: FailureReason) -> TrainerError:
-        """The same facts under the reason that the user needs, DATASET_NOT_FOUND for example."""
+        """Returns an error with the same message and another reason, DATASET_NOT_FOUND for example."""
         return TrainerError(reason, self.message)
 
 
 class ObjectReplacedError(TrainerError):
-    """The object changed while it was read. The next attempt reads the new one, so the reason is retried."""
+    """The object changed while a caller read it.
+
+    The operator retries the reason, STORAGE_UNAVAILABLE: the next attempt reads the new object.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__(
@@ -47,7 +50,10 @@ class ObjectReplacedError(TrainerError):
 
 
 class ObjectChangedError(TrainerError):
-    """A conditional write found another object, or none: another writer was faster. The caller reads again."""
+    """A conditional write found other content, or no object: another writer was faster.
+
+    The caller reads the object again.
+    """
 
     def __init__(self, uri: str) -> None:
         super().__init__(
@@ -59,74 +65,77 @@ class Store(Protocol):
     """A place that holds objects."""
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
-        """The object at `uri`, or all objects under it when it is a prefix, sorted by URI.
+        """Returns the object at `uri`. For a prefix, returns all objects under it, sorted by URI.
 
         Raises:
-            ObjectNotFoundError: there is neither an object nor anything under the prefix.
-            TrainerError: the place is missing, does not answer, or may not be read.
+            ObjectNotFoundError: there is no object at `uri` and no object under the prefix.
+            TrainerError: the bucket or claim is missing, does not answer, or denies reading.
         """
         ...
 
     def open(self, source: SourceObject) -> BinaryIO:
-        """A stream of the object's bytes, from the start; a broken connection is resumed at the same byte.
+        """Returns a stream of the object's bytes, from the first byte on.
+
+        When a connection breaks, the stream continues at the same byte. `open` and every read of the stream raise the
+        same errors.
 
         Raises:
-            ObjectNotFoundError: it is gone.
-            ObjectReplacedError: while reading too: it is not the object that `stat` saw.
-            TrainerError: while reading too.
+            ObjectNotFoundError: the object was removed.
+            ObjectReplacedError: the object is not the one that `stat` saw.
+            TrainerError: the store does not answer, or denies reading.
         """
         ...
 
     def download(self, source: SourceObject, target: Path, on_bytes: ByteCount, *, link: bool = True) -> None:
-        """Puts the object into the file `target`, which appears only when it is whole.
+        """Writes the object to the file `target`. The file appears only when it is complete.
 
         Args:
-            source: what `stat` found.
-            target: the file.
-            on_bytes: called with bytes received.
-            link: whether the target may be a link to a file that lies on this machine already, in a cache for example.
+            source: the object, as `stat` returned it.
+            target: the file to create or replace.
+            on_bytes: called with the number of bytes received.
+            link: True when `target` may be a symbolic link to a file on this machine, in a cache for example.
         """
         ...
 
     def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
-        """Puts the file at `uri`, replacing what is there."""
+        """Uploads the file `path` to `uri` and replaces an object that is there."""
         ...
 
     def read(self, uri: Uri) -> bytes | None:
-        """A small object's bytes, or None when it is not there."""
+        """Returns the bytes of a small object, or None when there is no object."""
         ...
 
     def create(self, uri: Uri, content: bytes) -> None:
-        """Puts a small object that must not be there yet; of several writers exactly one wins.
+        """Creates a small object that must not exist yet. Of several writers exactly one succeeds.
 
-        Content should name its writer. An object that holds exactly these bytes counts as this call's own: the answer
-        to an earlier try may have been lost.
+        An object that holds exactly these bytes counts as written by this call, because the answer to an earlier try
+        may have been lost. So the content should name its writer.
 
         Raises:
-            AlreadyExistsError: it is there, with other content.
+            AlreadyExistsError: the object exists with other content.
         """
         ...
 
     def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
-        """Puts a small object, replacing what is there.
+        """Writes a small object and replaces an object that is there.
 
         With `expected`, the write happens only when the object holds exactly these bytes. A store without conditional
-        writes may lose a write that comes in between. As with `create`, an object that already holds `content` counts
-        as this call's own.
+        writes may overwrite another writer's content between the comparison and the write. As with `create`, an object
+        that already holds `content` counts as written by this call.
 
         Raises:
-            ObjectChangedError: there is something else, or nothing.
+            ObjectChangedError: the object has other content, or there is none. Only with `expected`.
         """
         ...
 
     def delete(self, uri: Uri) -> None:
-        """Removes an object; a missing one is fine."""
+        """Removes an object. A missing object is no error."""
         ...
 
     def delete_folder(self, uri: Uri) -> None:
-        """Removes all objects under a prefix, which this trainer must have made; a missing one is fine."""
+        """Removes all objects under a prefix that this trainer created. A missing prefix is no error."""
         ...
 
 
 OpenStore = Callable[[Uri], Store]
-"""Gives the store of a URI; `registry.StoreRegistry` is one."""
+"""Returns the store of a URI. `registry.StoreRegistry` has this type."""

@@ -1,8 +1,8 @@
-"""Checksums of local files: for a manifest, or to compare with what the source says.
+"""Checksums of local files: for a manifest, and to find damaged files.
 
 The Hub gives the SHA-256 of large files and Git's object name of small ones. Its client compares sizes only, unless the
-file came through Xet. A mirror or proxy that damages bytes would go unnoticed (huggingface_hub 1.x,
-file_download.py: http_get). An S3 ETag is no checksum that a client can compute: only the size is compared.
+file came through Xet (huggingface_hub 1.x, file_download.py: http_get). So the client does not notice a mirror or proxy
+that damages bytes. A client cannot compute an S3 ETag: for S3 only the size is compared.
 """
 
 import hashlib
@@ -17,10 +17,12 @@ _CHUNK = 1 << 20
 
 
 def damage(file: Path, source: SourceObject) -> str | None:
-    """What is wrong with the file, as the rest of a sentence that begins with its name; None when nothing is.
+    """Compares a file with its source. Returns the difference in words, or None when file and source agree.
+
+    A message consists of the file's name and these words: "has 3 bytes, expected 4".
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     size = file.stat().st_size
     if size != source.size:
@@ -37,23 +39,23 @@ def _differs(what: str, actual: str, expected: str) -> str | None:
 
 
 def sha256_of(file: Path) -> str:
-    """SHA-256 of the file's content, in hexadecimal."""
+    """Returns the SHA-256 of the file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def files_under(folder: Path) -> list[Path]:
-    """All files in the folder and below, sorted."""
+    """Returns all files in the folder and its subfolders, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def manifest_entry(path: str, file: Path) -> ManifestFile:
-    """The file with size and checksum, under the path that a manifest names it by."""
+    """Returns the manifest's entry of a file: its size, its SHA-256, and the path that the manifest gives it."""
     return ManifestFile(path=path, size=file.stat().st_size, sha256=sha256_of(file))
 
 
 def _git_name(file: Path) -> str:
-    """SHA-1 of the content after Git's header (git-hash-object)."""
+    """Returns Git's object name: the SHA-1 of Git's header and the content (git-hash-object)."""
     digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

@@ -1,8 +1,8 @@
-"""Keys of object storage, from a mounted Secret.
+"""Access keys of object storage, from a mounted Secret.
 
-The kubelet updates a mounted Secret in place. So keys are read again whenever the server refuses the current ones: a
-rotation during a long run costs one refused request. Without a mount the SDK's own chain is used (web identity,
-workload identity, environment).
+The kubelet updates a mounted Secret in place. When the server refuses the current keys, the trainer reads them again.
+So a rotation during a long run costs one refused request. Without a mounted Secret the SDK uses its own credential
+chain (web identity, workload identity, environment).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _KEY_ID, _SECRET, _SESSION = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKeys:
-    """One identity's keys; a secret part never shows in a representation."""
+    """The access keys of one identity. `repr` shows no secret part."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -26,24 +26,25 @@ class AccessKeys:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A directory with one file a key, as Kubernetes mounts a Secret."""
+    """A directory with one file per key, as Kubernetes mounts a Secret."""
 
     directory: Path
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Credentials | None":
-        """The mounted Secret that the environment names, or None when the SDK's own chain is to be used."""
+        """Returns the mounted Secret that the environment names. None means the SDK's own credential chain."""
         directory = environment.get(STORAGE_SECRET_ENV)
         return cls(Path(directory)) if directory else None
 
     def read(self, secret: str = "") -> AccessKeys:
-        """The keys as they are now.
+        """Reads the keys from the mounted files.
 
         Args:
             secret: the Secret's name, for the message.
 
         Raises:
-            TrainerError: a key is missing, empty or unreadable; all of them are named.
+            TrainerError: STORAGE_ACCESS_DENIED. A key is missing, empty or unreadable. The message names every key
+                that is missing.
         """
         values = {name: self._value(name) for name in (_KEY_ID, _SECRET, _SESSION)}
         if missing := [name for name in (_KEY_ID, _SECRET) if not values[name]]:
@@ -56,7 +57,10 @@ class Credentials:
         return AccessKeys(key_id=values[_KEY_ID], secret=values[_SECRET], session=values[_SESSION] or None)
 
     def _value(self, name: str) -> str:
-        """A key's value without the line end that `kubectl create secret --from-file` keeps; empty when absent."""
+        """Returns a key's value, or an empty string when the key is absent.
+
+        `kubectl create secret --from-file` keeps a line end, which is removed here.
+        """
         try:
             return (self.directory / name).read_text(encoding="utf-8").strip()
         except FileNotFoundError:

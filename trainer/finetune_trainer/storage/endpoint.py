@@ -1,8 +1,8 @@
-"""Which addresses a storage endpoint may have.
+"""Refuses storage endpoints at link-local and metadata addresses.
 
-A user of the cluster chooses the endpoint, and a pod sends the request. With an address that only nodes and clouds use,
-the trainer could be used to read instance metadata (SSRF). Names are checked by the addresses they resolve to. Other
-private addresses are allowed, because an in-cluster MinIO has one. A NetworkPolicy can restrict them.
+A user of the cluster chooses the endpoint, and a pod sends the request. A user could choose the address of a metadata
+service and read the node's credentials (SSRF). A name is checked by the addresses that it resolves to. Other private
+addresses are allowed, because an in-cluster MinIO has one. A NetworkPolicy can restrict them.
 """
 
 import ipaddress
@@ -30,10 +30,12 @@ _IPV4_IN_THE_LAST_BITS = (
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Accepts an endpoint or says why not. A name that does not resolve is accepted: connecting reports it better.
+    """Checks the URL and the addresses of a storage endpoint.
+
+    A name that does not resolve is accepted: the connection fails later with a clearer message.
 
     Raises:
-        TrainerError: INVALID_RECIPE.
+        TrainerError: INVALID_RECIPE. The endpoint is refused.
     """
     try:
         parts = urlsplit(endpoint)
@@ -52,7 +54,10 @@ def check_endpoint(endpoint: str) -> None:
 
 
 def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """All addresses of a host; the resolver also understands 2852039166 and 0xa9fea9fe, as the client's would."""
+    """Returns all addresses of a host.
+
+    The resolver also reads 2852039166 and 0xa9fea9fe as addresses, and so does the S3 client.
+    """
     try:
         answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -67,7 +72,10 @@ def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipadd
 
 
 def _embedded(address: ipaddress.IPv6Address) -> set[ipaddress.IPv4Address]:
-    """The IPv4 addresses that a packet to an IPv6 address may be sent on to: mapped, compatible, by NAT64, 6to4."""
+    """Returns the IPv4 addresses that an IPv6 address contains: IPv4-mapped, IPv4-compatible, NAT64, 6to4.
+
+    A host or a router may send a packet to such an address on to the IPv4 address.
+    """
     embedded = {address.ipv4_mapped, address.sixtofour}
     if any(address in network for network in _IPV4_IN_THE_LAST_BITS):
         embedded.add(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))

@@ -1,7 +1,7 @@
-"""Models of the Hugging Face Hub, read-only, through huggingface_hub's own cache.
+"""Reads models of the Hugging Face Hub through huggingface_hub's own cache.
 
-`stat` resolves a revision to a commit and records it with every file. From then on that commit is read, even if the
-branch moves. Without a network (HF_HUB_OFFLINE, or a mounted cache) the snapshot in the cache is used as it is.
+`stat` resolves a revision to a commit and records the commit with every file. All later requests read that commit, even
+if the branch moves. With HF_HUB_OFFLINE=1 the store reads the snapshot in the cache and sends no request.
 """
 
 import logging
@@ -39,18 +39,18 @@ from finetune_trainer.storage.retry import LOG_ONLY, LatePause, Retryable, Retry
 
 DEFAULT_REVISION = "main"
 _ANSWER_SECONDS = 30.0
-"""How long the Hub may be silent; the client itself would wait for ever (huggingface_hub:hf_api.py, model_info)."""
+"""Longest wait for bytes of an answer. The client itself has no limit (huggingface_hub:hf_api.py, model_info)."""
 _RETRY = RetryPolicy(
-    # Without an answer, or without a further piece of a file.
+    # Since the request, or since the last bytes of a file.
     seconds=90.0,
     tries=6,
     longest_pause=15.0,
     late_pause=LatePause.KEEP,
-    # The Hub counts its limits over five minutes, and another attempt may come then.
+    # The Hub's rate limits are per five minutes. A longer wait is left to the operator's next attempt.
     longest_retry_after=60.0,
 )
 _UNREACHABLE_TRIES = 4
-"""How long an unreachable Hub is retried: usually the network is closed, or its name is wrong."""
+"""Tries where no Hub is reached. Usually the network is closed or the name is wrong, so more tries do not help."""
 _LOW_SPEED_LIMIT = LowSpeedLimit()
 _SHA256_DIGITS = 64
 
@@ -67,22 +67,22 @@ class _Sibling(TolerantWire):
 
 
 class _ModelInfo(TolerantWire):
-    """What is read of the Hub's description of a model at a revision (`/api/models/…?blobs=true`)."""
+    """The fields that are read of the Hub's answer about a model at a revision (`/api/models/…?blobs=true`)."""
 
     sha: str
     siblings: list[_Sibling] = Field(default_factory=list)
 
 
 class HubStore:
-    """Hub models at one revision. Objects are `hf://org/name/file`.
+    """A store of Hub models at one revision. Objects are `hf://org/name/file`.
 
     Args:
-        revision: branch, tag or commit; None is the main branch.
-        token: access token of a gated model; None leaves it to the client (HF_TOKEN, a login).
-        cache: the Hub cache; None is the client's own place.
-        sleep: waits that many seconds.
-        low_speed_limit: the slowest answer.
-        notifier: reports what is being waited for.
+        revision: branch, tag or commit. None is the main branch.
+        token: access token of a gated model. With None the client uses its own (HF_TOKEN, a login).
+        cache: folder of the Hub cache. None is the client's default.
+        sleep: waits for a number of seconds.
+        low_speed_limit: the lowest speed of an answer.
+        notifier: is told about every wait.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class HubStore:
         self._retry = replace(policy, unreachable=replace(policy, tries=_UNREACHABLE_TRIES))
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
-        """See `Store.stat`. One request for the whole model; offline, the cached snapshot's files."""
+        """See `Store.stat`. Sends one request for the whole model. Offline, lists the files of the cached snapshot."""
         repo, file = _split(uri)
         objects = (
             self._cached(repo)
@@ -117,18 +117,18 @@ class HubStore:
         return sorted(objects, key=lambda item: item.uri)
 
     def open(self, source: SourceObject) -> BinaryIO:
-        """See `Store.open`. The file is fetched into the cache first."""
+        """See `Store.open`. Downloads the whole file into the cache first."""
         return cast("BinaryIO", self._checked(source, _uncounted, None).open("rb"))
 
     def download(self, source: SourceObject, target: Path, on_bytes: ByteCount, *, link: bool = True) -> None:
-        """See `Store.download`. A link goes into the client's cache: weights take their space once."""
+        """See `Store.download`. With `link`, `target` links to the file in the client's cache and takes no space."""
         if link:
             with partial_file(target) as partial:
                 partial.symlink_to(self._checked(source, on_bytes, None))
             return
         folder = _made(target.parent)
         with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder) as own, partial_file(target) as partial:
-            # Offline, the client looks for a file in its cache only when it is not to put it elsewhere.
+            # Offline, a client with local_dir does not look into its cache.
             file = self._checked(source, on_bytes, None if is_offline_mode() else Path(own))
             if file.is_relative_to(Path(own).resolve()):
                 file.replace(partial)
@@ -163,7 +163,10 @@ class HubStore:
         raise _read_only(uri)
 
     def _listed(self, repo: str) -> list[SourceObject]:
-        """The model's files, by the Hub. HfApi.model_info asks the same, but only once and without a time limit."""
+        """Asks the Hub for the files of a model.
+
+        HfApi.model_info sends the same request, but only once and without a time limit.
+        """
         token = self._token.read() if self._token else None
         with known_reasons(_what(repo, "", self._revision), token=token is not None):
             answer = get_session().get(
@@ -189,10 +192,14 @@ class HubStore:
         ]
 
     def _checked(self, source: SourceObject, on_bytes: ByteCount, folder: Path | None) -> Path:
-        """The file, which is what the Hub told of; one that is not is fetched once more, and no third time.
+        """Downloads a file and compares it with size and checksum of `stat`. Downloads a damaged file once more.
 
-        The client goes on within a file when the connection ends or is silent. Not when it is reset, nor when the Hub
-        answers 5xx: then the file begins anew here (huggingface_hub:file_download.py, http_get).
+        When a connection ends or is silent, the client continues at the same byte. When a connection is reset, or the
+        Hub answers 5xx, the client raises and the file is downloaded from its first byte
+        (huggingface_hub:file_download.py, http_get).
+
+        Raises:
+            TrainerError: MODEL_INVALID. The second download is damaged too.
         """
         uri, wrong = source.location, None
         for _ in range(2):
@@ -233,7 +240,7 @@ class HubStore:
         folder: Path | None = None,
         anew: bool = False,
     ) -> Path:
-        """The file in the cache, or in a folder of its own; what comes over the network is counted."""
+        """Downloads a file into the cache, or into `folder`. `on_bytes` gets the bytes that come over the network."""
         repo, file = _split(uri)
         token = self._token.read() if self._token else None
         with known_reasons(_what(repo, file, revision), token=token is not None):
@@ -251,7 +258,7 @@ class HubStore:
             )
 
     def _cached(self, repo: str) -> list[SourceObject]:
-        """The files of the cached snapshot."""
+        """Returns the files of the cached snapshot."""
         with known_reasons(_what(repo, "", self._revision), token=self._token is not None):
             folder = snapshot_download(repo, revision=self._revision, cache_dir=self._cache, local_files_only=True)
         root = Path(folder)
@@ -263,10 +270,11 @@ class HubStore:
 
 
 def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
-    """A file of a snapshot, with the identity that the Hub gives it too.
+    """Returns a file of a snapshot with the same ETag and SHA-256 that the Hub gives.
 
-    A snapshot links to a blob that is named by its git id or SHA-256; the blob may itself be a link, to a store shared
-    by repositories where it has another name, so one link is followed and no more. Without links the content is read.
+    A file of a snapshot is a link to a blob, whose name is its Git object name or its SHA-256. The blob may be a link
+    into a store that repositories share, where it has another name. So only one link is followed. For a file that is no
+    link, the SHA-256 is computed.
     """
     name = path.readlink().name if path.is_symlink() else sha256_of(path)
     return SourceObject(
@@ -279,18 +287,18 @@ def _cached_object(path: Path, uri: str, revision: str) -> SourceObject:
 
 
 def _retryable(error: Exception) -> Retryable | None:
-    """The failure, when the same request may succeed later."""
+    """Returns the failure when the same request may succeed later, else None."""
     if not isinstance(error, HubUnavailableError):
         return None
     return Retryable(error.message, error.retry_after, unreachable=not error.is_there)
 
 
 def _uncounted(_: int) -> None:
-    """For requests whose bytes do not count as progress."""
+    """Ignores the bytes of a request that is not part of a download's progress."""
 
 
 def _split(uri: Uri) -> tuple[str, str]:
-    """`org/name` and the file in it."""
+    """Splits a URI into the repository `org/name` and the file's path in it."""
     assert uri.scheme is Scheme.HF
     organisation, name, *rest = f"{uri.authority}/{uri.path}".rstrip("/").split("/")
     return f"{organisation}/{name}", "/".join(rest)

@@ -1,7 +1,7 @@
-"""Maps the Hub's answers and its client's errors to reasons for the user.
+"""Maps the Hub's answers and the exceptions of its client to reasons for the user.
 
-The client has an exception for most answers, but some hide the cause: any failure to look at a file is a
-LocalEntryNotFoundError (huggingface_hub:file_download.py, _raise_on_head_call_error), whose cause says what it was.
+The client has an exception for most answers. When it cannot look at a file, it raises LocalEntryNotFoundError for every
+cause (huggingface_hub:file_download.py, _raise_on_head_call_error). The `__cause__` of that exception is the cause.
 """
 
 import errno
@@ -23,11 +23,12 @@ _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a
 
 
 class HubUnavailableError(TrainerError):
-    """The Hub does not answer, or answers with an error that a retry may not see.
+    """The Hub does not answer, or answers with an error that may pass. The same request may succeed later.
 
     Attributes:
-        is_there: a Hub was reached. Otherwise there may be no way to it, or something else stands at its address.
-        retry_after: seconds that the Hub asks to wait; None when it asks for nothing.
+        is_there: True when the Hub was reached. False when no connection was made, or another server answered at its
+            address.
+        retry_after: seconds of the Hub's Retry-After; None without one.
     """
 
     def __init__(self, message: str, *, is_there: bool, retry_after: int | None = None) -> None:
@@ -38,15 +39,17 @@ class HubUnavailableError(TrainerError):
 
 @contextmanager
 def known_reasons(what: str, *, token: bool) -> Iterator[None]:
-    """Turns the client's errors into a TrainerError with a reason; errors of this machine pass unchanged.
+    """Raises a TrainerError with a reason in place of an exception of the Hub's client.
+
+    An OSError of this machine's file system is raised unchanged, except for a full disk.
 
     Args:
-        what: model, file and revision that are asked for.
-        token: whether a token goes along.
+        what: model, file and revision of the request, for messages.
+        token: whether the request carries an access token.
 
     Raises:
-        ObjectNotFoundError: the model is there, the file is not.
-        HubUnavailableError: it is worth another try.
+        ObjectNotFoundError: the model exists, the file does not.
+        HubUnavailableError: the same request may succeed later.
         TrainerError: MODEL_NOT_FOUND, MODEL_ACCESS_DENIED or DISK_FULL.
     """
     try:
@@ -57,7 +60,7 @@ def known_reasons(what: str, *, token: bool) -> Iterator[None]:
         httpx2.HTTPError,
         httpx2.InvalidURL,
         OSError,
-        RuntimeError,  # hf_xet's for whatever it has no other for
+        RuntimeError,  # hf_xet raises it for every failure without an exception class of its own
     ) as error:
         hidden = isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
         meaning = _meaning(error.__cause__ if hidden else error, what, token=token)
@@ -82,7 +85,7 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
         case ConnectionError() | TimeoutError() | socket.gaierror():
             return _unreachable(error, what)
         case OSError() if error.errno is not None:
-            return None  # this machine's disk
+            return None  # an error of this machine's file system
         case errors.FileMetadataError():
             why = f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})"
             return _unavailable(what, why, is_there=False)
@@ -91,7 +94,10 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
 
 
 def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerError | None:
-    """What an HTTP status means; the most specific class comes first, since a gated model is also one not found."""
+    """Maps an HTTP error of the Hub to a reason.
+
+    The order matters: GatedRepoError is a subclass of RepositoryNotFoundError, so it comes first.
+    """
     status = error.response.status_code
     match error:
         case errors.GatedRepoError() if token:
@@ -136,7 +142,7 @@ def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
 
 
 def _unreachable(error: BaseException | None, what: str) -> TrainerError:
-    # httpx tells apart what came about: no connection, or no answer over it.
+    # These exceptions mean that no connection was made. Any other means a connection without an answer.
     is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         why = (

@@ -1,4 +1,4 @@
-"""Makes the Hub's client abort slow answers and report the bytes that it fetches."""
+"""Makes the Hub's client abort slow answers and report the bytes that it downloads."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +13,14 @@ from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
 def make_strict(low_speed_limit: LowSpeedLimit) -> None:
-    """Makes the client abort answers that come too slowly, as it aborts those that do not come at all."""
+    """Makes every HTTP client of huggingface_hub abort an answer below the low speed limit.
+
+    The abort raises httpx2.ReadTimeout, so the Hub's client handles it like a server that does not answer.
+    """
 
     def client() -> httpx2.Client:
         made = default_client_factory()
-        # A transport of our own would lose the proxies of the environment (httpx:_client.py, _get_proxy_map).
+        # Hooks, because a custom transport would ignore the environment's proxies (httpx:_client.py, _get_proxy_map).
         made.event_hooks["request"].append(lambda request: _limit(request, low_speed_limit))
         made.event_hooks["response"].append(lambda answer: _watch(answer, low_speed_limit))
         return made
@@ -26,7 +29,11 @@ def make_strict(low_speed_limit: LowSpeedLimit) -> None:
 
 
 def _limit(request: httpx2.Request, low_speed_limit: LowSpeedLimit) -> None:
-    """The client waits a minute for each of six heads of a file, once it has waited ten seconds for the first."""
+    """Sets the request's connect and read timeouts to at most the seconds of the low speed limit.
+
+    Without this limit, the client sends six HEAD requests for a file after the first one has timed out at 10 s. Each of
+    the six may take 60 s.
+    """
     limits = request.extensions.get("timeout", {})
     for name in ("connect", "read"):
         limits[name] = min(limits.get(name) or low_speed_limit.seconds, low_speed_limit.seconds)
@@ -38,7 +45,7 @@ def _watch(answer: httpx2.Response, low_speed_limit: LowSpeedLimit) -> None:
 
 
 class _LimitedStream(httpx2.SyncByteStream):
-    """The body of an answer."""
+    """The body of an answer, which raises httpx2.ReadTimeout when it comes too slowly."""
 
     def __init__(self, stream: Any, low_speed_limit: LowSpeedLimit) -> None:
         self._stream, self._limit = stream, low_speed_limit
@@ -66,7 +73,7 @@ class _LimitedStream(httpx2.SyncByteStream):
 
 
 class _Counter(tqdm):  # type: ignore[type-arg]
-    """A progress bar that shows nothing and passes the bytes on: the client reports them in no other way."""
+    """A progress bar that shows nothing and calls `on_bytes`. The client reports bytes only to a progress bar."""
 
     on_bytes: ByteCount
 
@@ -78,12 +85,12 @@ class _Counter(tqdm):  # type: ignore[type-arg]
         return None
 
     def update_transfer(self, n: float) -> None:
-        """Bytes on the wire, which `update` counts once they are a file's (huggingface_hub:file_download.py)."""
+        """Ignores bytes on the wire: `update` gets the file's bytes (huggingface_hub:file_download.py)."""
 
     def set_transfer_postfix_str(self, *_: Any, **__: Any) -> None:
-        """A rate, for a bar that is shown."""
+        """Ignores the rate, which only a visible bar would show."""
 
 
 def counter(on_bytes: ByteCount) -> type[_Counter]:
-    """The client takes a class and makes the bar itself."""
+    """Returns a class of progress bars that call `on_bytes`. The client takes a class and creates the bar itself."""
     return type("_BoundCounter", (_Counter,), {"on_bytes": staticmethod(on_bytes)})

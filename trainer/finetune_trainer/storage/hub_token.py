@@ -1,6 +1,6 @@
 """The Hub's access token, from a mounted Secret.
 
-It is read when it is needed. So a missing token fails only the check of the model, and a rotated one is noticed.
+Every request reads the token again, so it uses a rotated token. A missing token fails only the check of the model.
 """
 
 import re
@@ -12,26 +12,29 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import HUB_TOKEN_ENV
 
 _TOKEN = re.compile(r"[!-~]+")
-"""What an HTTP header may hold; the HTTP client's own complaint about anything else would print the token."""
+"""Characters that an HTTP header may hold. For any other, the HTTP client's own error message would print the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubToken:
-    """The file that holds the token, as Kubernetes mounts a key of a Secret."""
+    """The file with the token, as Kubernetes mounts a key of a Secret."""
 
     file: Path
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "HubToken | None":
-        """The file that the environment names, or None when the recipe has no token."""
+        """Returns the token's file that the environment names, or None when the recipe has no token."""
         file = environment.get(HUB_TOKEN_ENV)
         return cls(Path(file)) if file else None
 
     def read(self) -> str:
-        """The token as it is now, without the line end that `kubectl create secret --from-file` keeps.
+        """Reads the token from the mounted file.
+
+        `kubectl create secret --from-file` keeps a line end, which is removed here.
 
         Raises:
-            TrainerError: MODEL_ACCESS_DENIED; the token is missing or none. The message does not show it.
+            TrainerError: MODEL_ACCESS_DENIED. The token is missing, unreadable, empty, or has characters that no token
+                has. The message does not contain the token.
         """
         try:
             text = self.file.read_text(encoding="utf-8").strip()

@@ -1,7 +1,7 @@
-"""The pod's own identity: the SDK's credential chain, retried.
+"""Credentials of the pod's own identity: the SDK's credential chain, with retries.
 
-A credential agent (EKS Pod Identity, kube2iam and the like) may start later than the pods of a new node. The SDK tries
-it three times within three seconds. It gives up at once on an agent in the place of EC2's metadata service.
+On a new node, a credential agent (EKS Pod Identity, kube2iam and others) may start later than the pod. The SDK tries an
+agent three times within three seconds. It tries an agent at the address of EC2's metadata service only once.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from finetune_trainer.storage.s3_errors import error_code, http_status, in_words
 _CONTAINER_FULL, _CONTAINER_RELATIVE = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
 _ROLE, _CLUSTER = "AWS_ROLE_ARN", "KUBERNETES_SERVICE_HOST"
 _UNNAMED_SECONDS = 10.0
-"""Deadline where no agent is named: usually there is none, and storage.secretRef was forgotten."""
+"""Deadline when the environment names no agent. Usually there is no agent and storage.secretRef is missing."""
 _PASSING = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
-"""Refusals of the token service that may pass."""
+"""Error codes of the token service after which a retry may succeed."""
 
 
 class NoIdentityYetError(TrainerError):
-    """No credentials yet."""
+    """The credential chain found no credentials. An agent that is still starting may give some later."""
 
 
 def agent_of(environment: Mapping[str, str]) -> str | None:
-    """Who gives the credentials, for messages; None when the environment names nobody."""
+    """Returns the words for the agent or token service that the environment names, or None when it names none."""
     if address := environment.get(_CONTAINER_FULL) or environment.get(_CONTAINER_RELATIVE):
         return f"the agent at {address}"
     if role := environment.get(_ROLE):
@@ -42,16 +42,16 @@ def agent_of(environment: Mapping[str, str]) -> str | None:
 
 
 def obtain(environment: Mapping[str, str], retry: RetryPolicy) -> boto3.Session:
-    """A session that has credentials.
+    """Returns a session that has credentials.
 
     Args:
         environment: the process's variables, which the SDK reads too.
-        retry: with an agent that the environment names; a shorter one in a pod where none is named, and none on
-            other machines.
+        retry: the policy with an agent that the environment names. In a pod without a named agent, its deadline is at
+            most 10 s. Outside a cluster there is no retry.
 
     Raises:
-        TrainerError: STORAGE_UNAVAILABLE when an agent does not answer or answers with an error, which another attempt
-            may find gone; STORAGE_ACCESS_DENIED when there are no credentials, or they are refused.
+        TrainerError: STORAGE_UNAVAILABLE when an agent does not answer, or answers with an error that may pass.
+            STORAGE_ACCESS_DENIED when there are no credentials, or the token service refuses the identity.
     """
     agent = agent_of(environment)
     if agent is None:
@@ -64,7 +64,7 @@ def obtain(environment: Mapping[str, str], retry: RetryPolicy) -> boto3.Session:
 
 def _ask(agent: str | None) -> boto3.Session:
     giver = agent or "the SDK's chain"
-    session = boto3.Session()  # a new one: a session keeps that it has found nothing
+    session = boto3.Session()  # A new one for each try: a session does not search again for missing credentials.
     try:
         credentials = session.get_credentials()
         if credentials is not None:

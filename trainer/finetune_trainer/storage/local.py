@@ -1,4 +1,4 @@
-"""Directories: file:// on a laptop, pvc:// in a pod."""
+"""The store of local directories: file:// on a laptop, pvc:// in a pod."""
 
 import contextlib
 import errno
@@ -27,13 +27,13 @@ _CHUNK = 1 << 20
 
 
 class LocalStore:
-    """Files of a mounted claim or of the machine.
+    """A store of files, on this machine or on a mounted PersistentVolumeClaim.
 
-    A file's ETag is its size and time of last change: enough to notice that it was replaced, no identity of the
-    content (see `inputs.sources`, which hashes).
+    A file's ETag consists of its size and its time of last change. It shows that a file was replaced, but does not
+    identify the content. `inputs.sources` computes checksums for that.
 
     Args:
-        pvc_root: `pvc://claim/path` is this directory's `claim/path`.
+        pvc_root: the directory where claims are mounted. `pvc://claim/path` is `claim/path` in it.
     """
 
     def __init__(self, pvc_root: Path) -> None:
@@ -88,7 +88,7 @@ class LocalStore:
             return None
 
     def create(self, uri: Uri, content: bytes) -> None:
-        """See `Store.create`. A hard link appears whole and at once, and only where nothing is."""
+        """See `Store.create`. A hard link makes the complete file appear at once, and fails where a file exists."""
         target = self._path(uri)
         with _reasons("writing", uri):
             self._make_parents(target)
@@ -101,7 +101,7 @@ class LocalStore:
                         raise AlreadyExistsError(str(uri)) from None
 
     def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
-        """See `Store.replace`. The condition holds between processes that lock the folder, as this one does."""
+        """See `Store.replace`. The condition holds only between processes that lock the folder, as this method does."""
         target = self._path(uri)
         with _reasons("writing", uri):
             self._make_parents(target)
@@ -112,7 +112,7 @@ class LocalStore:
                     _write(partial, content)
 
     def delete(self, uri: Uri) -> None:
-        """See `Store.delete`. Directories that this store made for the object go with it."""
+        """See `Store.delete`. Also removes the empty directories that this store created for the object."""
         path = self._path(uri)
         with _reasons("deleting", uri):
             path.unlink(missing_ok=True)
@@ -136,10 +136,10 @@ class LocalStore:
         return path
 
     def _require_inside(self, path: Path, uri: Uri) -> None:
-        """Requires that no link leads out of a claim.
+        """Checks that `path`, with all symbolic links resolved, is in its claim.
 
         Raises:
-            TrainerError: STORAGE_ACCESS_DENIED, one does.
+            TrainerError: STORAGE_ACCESS_DENIED. A symbolic link leads out of the claim.
         """
         if uri.scheme is Scheme.PVC and not path.resolve().is_relative_to((self._pvc_root / uri.authority).resolve()):
             raise TrainerError(
@@ -147,16 +147,19 @@ class LocalStore:
             )
 
     def _files(self, folder: Path, uri: Uri, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-        """The files in a folder and in those below, links followed: data is often linked from where there is room.
+        """Yields the files in a folder and its subfolders.
+
+        Symbolic links are followed, because data often lies on another disk and is linked. A broken link whose name
+        begins with a dot is skipped: editors leave such links as locks.
 
         Args:
             folder: the folder.
-            uri: its place.
-            above: the folders that it is in, which a link may lead back to.
+            uri: the folder's URI.
+            above: real paths of the parent folders. A link to one of them is not followed, because it makes a loop.
 
         Raises:
-            TrainerError: a link leads out of the claim, or nowhere. Editors leave links to nowhere behind, with names
-                that begin with a dot.
+            ObjectNotFoundError: a link is broken.
+            TrainerError: STORAGE_ACCESS_DENIED. A link leads out of the claim.
         """
         above |= {os.path.realpath(folder)}
         with os.scandir(folder) as scan:
@@ -188,7 +191,11 @@ class LocalStore:
 
 
 class _GuardedFile(io.FileIO):
-    """A file whose end is checked: it must still be the one that `stat` saw."""
+    """A file that is compared with `stat`'s ETag when it is opened and when its end is read.
+
+    Raises:
+        ObjectReplacedError: the file is not the one that `stat` saw.
+    """
 
     def __init__(self, path: Path, source: SourceObject) -> None:
         super().__init__(path, "rb")
@@ -217,7 +224,7 @@ class _GuardedFile(io.FileIO):
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other writers that lock the folder out of it; file systems without locks do nothing."""
+    """Holds an exclusive lock of the folder. On a file system without locks, does nothing."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
@@ -229,7 +236,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _reasons(operation: str, uri: Uri) -> Iterator[None]:
-    """Turns the operating system's errors into ends with a reason."""
+    """Raises a TrainerError with a reason in place of an OSError."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
 """Aborts answers that come too slowly.
 
-An HTTP client's time limit is for the wait for the next bytes. A body of one byte a second never reaches it and would
-hold a pod for ever. Here the waiting times are added up. When too few bytes came in that time, the answer is aborted as
-by a timeout. Only waiting counts: a slow reader is not the server's fault.
+An HTTP client limits the wait for the next bytes. A body of one byte a second never reaches that limit, and the pod
+would wait for ever. Here the waiting times are added up. When too few bytes come in that time, the answer ends with a
+timeout. Only the wait for the server counts, not the time that the reader of the body takes.
 """
 
 import time
@@ -12,23 +12,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowSpeedLimit:
-    """The slowest answer that is waited for.
+    """The lowest speed of an answer: `least` bytes in `seconds`.
 
     Attributes:
-        seconds: of waiting in which at least `least` bytes must come. The wait for the first ones does not count.
-        least: bytes.
+        seconds: the waiting time in which at least `least` bytes must come. The wait for the first bytes does not
+            count.
+        least: number of bytes.
     """
 
     seconds: float = 30.0
     least: int = 30 << 10
 
     def watch(self, clock: Callable[[], float] = time.monotonic) -> "SpeedWatch":
-        """Watches one answer."""
+        """Returns a watch for one answer. `clock` gives seconds that never go back."""
         return SpeedWatch(self, clock)
 
 
 class SpeedWatch:
-    """One answer."""
+    """Measures the speed of one answer."""
 
     def __init__(self, low_speed_limit: LowSpeedLimit, clock: Callable[[], float]) -> None:
         self._limit, self._clock = low_speed_limit, clock
@@ -36,10 +37,10 @@ class SpeedWatch:
         self._waited, self._came = 0.0, 0
 
     def wait(self, receive: Callable[[], int]) -> int:
-        """What `receive` returns: the number of bytes that it has waited for.
+        """Calls `receive`, which waits for bytes and returns their number. Returns that number.
 
         Raises:
-            TimeoutError: the answer comes too slowly.
+            TimeoutError: the answer is below the low speed limit.
         """
         began = self._clock()
         count = receive()

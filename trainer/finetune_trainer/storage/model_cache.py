@@ -1,12 +1,14 @@
-"""Base models on a volume that jobs share: one folder for each model and revision, which pods fill and use at once.
+"""A cache of base models on a volume that jobs share. It has one folder for each model and revision.
 
-A folder is filled under a temporary name and renamed when it is complete, so a partial one is never used. There is no
-lock, which a dead pod could hold for ever. When two pods fill the same folder, the second replaces files with equal
-ones. Before use, files are compared with what the source says about them, and fetched again when they differ.
+Several pods may fill and use the same folder at once. A pod fills a folder under a temporary name and renames it when
+it is complete, so no pod uses a partial folder. There is no lock, because a dead pod could hold a lock for ever. When
+two pods fill the same folder, the second replaces files with equal files. Before use, every file is compared with the
+size and checksum of its source. A folder with a damaged file is downloaded again.
 
-Other files in a folder are never loaded: `model_view` makes the folder that a loader sees.
+A folder may contain files that its source does not have. They are never loaded: `model_view` makes the folder that a
+loader sees.
 
-A volume that is full, read-only or missing fails no job: the model is then fetched as if there were no cache.
+A volume that is full, read-only or missing fails no job. The pod then downloads the model as if there were no cache.
 """
 
 import contextlib
@@ -33,7 +35,7 @@ from finetune_trainer.storage.model_view import ChangedError, model_view
 from finetune_trainer.storage.parallel import FILES_AT_A_TIME
 
 Fill = Callable[[Path], object]
-"""Fetches the model's files into a folder that is there and empty."""
+"""Downloads the model's files into an existing, empty folder."""
 _PART = ".part-"
 _LEFT_BEHIND = timedelta(days=1)
 _LABEL_LETTERS = 120
@@ -41,17 +43,17 @@ _DIGITS = 16
 
 
 class CacheUnusableError(Exception):
-    """The volume cannot be written, or not be read; the message says why."""
+    """The volume cannot be read or written. The message gives the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCache:
-    """The models in one folder.
+    """The cache in one folder.
 
     Attributes:
-        root: the folder; it is made when it is missing.
-        now: the time of day, by which leftovers are old.
-        leave: called between files; raises when the process must stop.
+        root: the folder. It is created when it is missing.
+        now: returns the current time, which is compared with the age of abandoned folders.
+        leave: called between files. Raises when the process must stop.
     """
 
     root: Path
@@ -59,10 +61,10 @@ class ModelCache:
     leave: Callable[[], object]
 
     def view(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill, folder: Path) -> Path:
-        """Makes `folder`, on this pod's own disk, the model's: of the files that its source names, and no others.
+        """Makes `folder`, on this pod's own disk, a view of the model: the files that its source has, and no others.
 
         Raises:
-            CacheUnusableError: see `entry`; or the files have changed since they were checked.
+            CacheUnusableError: see `entry`. Also raised when a file has changed since it was checked.
             TrainerError: see `entry`.
         """
         entry = self.entry(uri, objects, fill)
@@ -74,11 +76,13 @@ class ModelCache:
             raise CacheUnusableError(f"{entry}: {os.strerror(error.errno or errno.EIO)}") from error
 
     def entry(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill) -> Path:
-        """The cache's folder of a model, whole: as it was found, or filled now. Others may have added files to it.
+        """Returns the cache's folder of a model with all its files, and fills the folder first when it has to.
+
+        Other pods may have added files to the folder.
 
         Raises:
-            CacheUnusableError: it can neither be used nor be filled here.
-            TrainerError: the source's reason, from `fill`; or the process must stop.
+            CacheUnusableError: this pod can neither use nor fill the folder.
+            TrainerError: `fill` failed with the source's reason, or the process must stop.
         """
         entry = self.root / entry_name(uri, objects)
         try:
@@ -96,7 +100,7 @@ class ModelCache:
         return entry
 
     def _holds(self, entry: Path, objects: Sequence[SourceObject]) -> bool:
-        """Whether all the objects are in the folder, undamaged."""
+        """Returns True when the folder has all the objects and none is damaged."""
         if entry.is_symlink() or not entry.is_dir():
             return False
 
@@ -124,10 +128,10 @@ class ModelCache:
             self._into_place(part, entry)
 
     def _into_place(self, part: Path, entry: Path) -> None:
-        """Makes a whole folder the entry. One that is there, damaged or another pod's, gets its files one by one.
+        """Renames a complete folder to the entry's name. An entry that exists gets the files one by one instead.
 
-        An entry never goes away: a pod that has found it whole may be about to open its files, and a file that is
-        replaced stays whole for whoever has opened it.
+        An existing entry is damaged, or another pod has just filled it. It is never removed, because another pod may be
+        about to open its files. A pod that has opened a replaced file still reads the old, complete file.
         """
         try:
             part.rename(entry)
@@ -141,7 +145,7 @@ class ModelCache:
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
-        """A free name beside the entries; whatever has it at the end goes."""
+        """Yields an unused path in the cache's folder. At the end, removes a folder that is at this path."""
         path = self.root / f"{_PART}{secrets.token_hex(8)}"
         try:
             yield path
@@ -149,7 +153,7 @@ class ModelCache:
             shutil.rmtree(path, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
-        """Removes what dead pods have left: folders that nothing was written to for a day."""
+        """Removes the partial folders of dead pods: those in which nothing was written for a day."""
         oldest = (self.now() - _LEFT_BEHIND).timestamp()
         for path in self.root.glob(f"{_PART}*"):
             with contextlib.suppress(OSError):
@@ -159,7 +163,10 @@ class ModelCache:
 
 
 def entry_name(uri: Uri, objects: Sequence[SourceObject]) -> str:
-    """The name of a model's folder: readable words, the Hub's commit, and a digest of the files' identities."""
+    """Returns the name of a model's folder: its URI, the start of the Hub's commit, and a digest.
+
+    The digest covers every file's name, size, checksum or ETag, and revision.
+    """
     revision = objects[0].revision if objects else None
     words = "--".join(part for part in (uri.authority, uri.path.strip("/"), (revision or "")[:12]) if part)
     label = re.sub("[^A-Za-z0-9._-]+", "--", words)[-_LABEL_LETTERS:].lstrip(".")
@@ -172,7 +179,7 @@ def _name(item: SourceObject) -> str:
 
 
 def _to_disk(folder: Path) -> None:
-    """Flushes before the rename, so that no crash leaves a file with a name and a length but without its bytes."""
+    """Flushes the files to disk before the rename. Otherwise a crash could leave files with a length but no bytes."""
     for path in (*folder.iterdir(), folder):
         _sync(path)
 
@@ -181,6 +188,6 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
-            os.fsync(descriptor)  # network file systems may know it for files only
+            os.fsync(descriptor)  # some network file systems support fsync of files only
     finally:
         os.close(descriptor)

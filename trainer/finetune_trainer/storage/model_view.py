@@ -1,10 +1,10 @@
-"""The folder that a cached model is loaded from: exactly the files that its source names.
+"""The folder from which a cached model is loaded. It has exactly the files that the model's source has.
 
 transformers, tokenizers and PEFT look for many file names in a model's folder. A `model.safetensors` is preferred to
 the shards of an index, an `adapter_config.json` adds an adapter, a `tokenizer_config.json` names classes. Another job
-that may write to the volume could add such a file. So nothing is loaded from the volume's folder: the pod has a folder
-of its own. Small files, which decide what is loaded and how, are copied, and the copies are verified. Large ones, which
-hold numbers, are links.
+that may write to the volume could add such a file. So the pod loads nothing from the volume's folder, but makes a
+folder of its own. Small files decide what is loaded and how: they are copied, and the copies are verified. Large files
+hold weights: they are linked.
 """
 
 import os
@@ -17,25 +17,25 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.storage.content import damage
 
 COPIED_BYTES = 64 << 20
-"""Largest file that is copied. Tokenizers are below it; weights that are below it cost little."""
+"""Size of the largest file that is copied. Tokenizers are smaller. Copies of weights up to this size cost little."""
 
 
 class ChangedError(Exception):
-    """A file of the volume is not, or no longer, what its source names."""
+    """A file of the volume differs from the file that its source has."""
 
 
 def model_view(entry: Path, objects: Sequence[SourceObject], folder: Path) -> Path:
-    """Makes `folder`, on the pod's own disk, from a verified entry of the cache.
+    """Makes `folder`, on the pod's own disk, from a verified entry of the cache. Returns the folder.
 
     Raises:
-        ChangedError: an entry's file is another than its source names, or no file at all but a link, a pipe, a device.
-        OSError: it cannot be read, or the folder not be written.
+        ChangedError: a file of the entry differs from its source, or is a link, a pipe or a device.
+        OSError: the entry cannot be read, or the folder cannot be written.
     """
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    # No link is followed, neither for the entry nor for its files: what a link on a shared volume leads to is this
-    # pod's file system, not the volume.
+    # No link is followed, neither for the entry nor for its files: a link on a shared volume would lead into this
+    # pod's own file system.
     directory = os.open(entry, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         for item in objects:

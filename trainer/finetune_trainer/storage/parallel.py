@@ -1,4 +1,7 @@
-"""Several files at a time: one connection seldom fills the network, and files are checked while others arrive."""
+"""Downloads several files in parallel.
+
+One connection seldom uses the whole network bandwidth. Also, some files are checked while others are downloaded.
+"""
 
 import threading
 from collections.abc import Sequence
@@ -12,24 +15,26 @@ FILES_AT_A_TIME = 4
 
 
 class _AnotherFailedError(Exception):
-    """Ends a download because another one has failed; never seen outside."""
+    """Ends a download because another one has failed. `download_all` raises the first error instead."""
 
 
 def download_all(
     store: Store, objects: Sequence[SourceObject], folder: Path, on_bytes: ByteCount, *, link: bool = True
 ) -> None:
-    """Puts objects into a folder, each under the last part of its name; the first failure ends all of them.
+    """Downloads objects into a folder. Each file is named by the last segment of its URI.
+
+    The first failure ends all downloads.
 
     Args:
-        store: where they are; its `download` is called from several threads.
-        objects: what `stat` found.
-        folder: it is made.
-        on_bytes: see `Store.download`; called from several threads.
+        store: the objects' store. Several threads call its `download`.
+        objects: the objects, as `stat` returned them.
+        folder: the folder, which is created.
+        on_bytes: see `Store.download`. Several threads call it.
         link: see `Store.download`.
 
     Raises:
-        TrainerError: the storage's reason.
-        Exception: what `on_bytes` raises.
+        TrainerError: the store's error.
+        Exception: any exception of `on_bytes`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     failed = threading.Event()

@@ -1,4 +1,4 @@
-"""Files that appear only when they are whole: written beside their place, then moved into it."""
+"""Writes files that appear only when they are complete: a temporary file in the same directory is renamed."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,7 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A free path in the target's directory, which is made; whatever is there at the end goes."""
+    """Yields an unused path in the target's directory. At the end, removes a file that is at this path.
+
+    The directory is created when it is missing.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.part")
     try:
@@ -19,7 +22,7 @@ def beside(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def partial_file(target: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `target` when the block ends well, and goes when it does not."""
+    """Yields a temporary path. At the end, renames the file to `target`. After an exception, removes the file."""
     with beside(target) as path:
         yield path
         path.replace(target)

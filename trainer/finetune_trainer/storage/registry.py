@@ -1,4 +1,4 @@
-"""From a URI to the store that holds it."""
+"""Opens the store of a URI."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -28,20 +28,20 @@ def open_store(
     pvc_root: Path = Path(PVC_ROOT),
     timing: Timing = TRAINING,
 ) -> Store:
-    """The store of a URI. Nothing is asked of it yet, so that it opens where the network is down.
+    """Returns the store of a URI. Sends no request to the store, so it works without a network.
 
     Args:
-        uri: any place in it.
-        spec: how object storage is reached.
-        credentials: the mounted keys; None for the SDK's own chain.
-        revision: of a Hub model.
-        hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
-        pvc_root: where claims are mounted.
-        timing: time limits of storage, the Hub's too, and who is notified of waits.
+        uri: any URI of the store.
+        spec: endpoint and options of object storage.
+        credentials: the mounted access keys. None means the SDK's own credential chain.
+        revision: revision of a Hub model.
+        hub_token: the mounted token of a gated Hub model. With None the Hub's client uses its own.
+        pvc_root: directory where claims are mounted.
+        timing: time limits of S3 requests, and the notifier of waits, which the Hub's store uses too.
 
     Raises:
-        TrainerError: the endpoint or the certificates are refused, the mounted keys are incomplete, or the image
-            cannot reach such places.
+        TrainerError: the endpoint or the certificates are refused, a mounted key is missing, or the Hub's client is
+            not installed.
     """
     match uri.scheme:
         case Scheme.S3:
@@ -55,7 +55,7 @@ def open_store(
                     f"{uri}: the Hub's client (huggingface_hub) is not installed here; mirror the model to s3:// or "
                     "pvc://",
                 )
-            quieten()  # The client reads its switches, telemetry's among them, when it is imported.
+            quieten()  # Before the import, when the client reads its variables, that of telemetry among them.
             from finetune_trainer.storage.hub import HubStore
 
             return HubStore(revision=revision, token=hub_token, notifier=timing.notifier)
@@ -66,15 +66,16 @@ def open_store(
 
 
 class StoreRegistry:
-    """The stores of one recipe, each opened once. Callable, so that it fits wherever an `OpenStore` is asked for.
+    """The stores of one recipe. Each is opened once. A registry is an `OpenStore`.
 
     Args:
-        spec: how object storage is reached.
-        credentials: the mounted keys; None for the SDK's own chain.
-        model, lora: whose revisions are those of their own Hub repositories, and of no other.
-        hub_token: the mounted token of a gated Hub model; None for the Hub client's own places.
-        pvc_root: where claims are mounted.
-        timing: time limits of storage, the Hub's too, and who is notified of waits.
+        spec: endpoint and options of object storage.
+        credentials: the mounted access keys. None means the SDK's own credential chain.
+        model, lora: give the revisions of the model's and the initial adapter's Hub repositories. Any other Hub
+            repository is read at its main branch.
+        hub_token: the mounted token of a gated Hub model. With None the Hub's client uses its own.
+        pvc_root: directory where claims are mounted.
+        timing: time limits of S3 requests, and the notifier of waits, which the Hub's store uses too.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class StoreRegistry:
 
     @classmethod
     def of_pod(cls, recipe: Recipe, environment: Mapping[str, str], timing: Timing) -> "StoreRegistry":
-        """The stores of a recipe, with the keys and the token that the process's environment names."""
+        """Returns the stores of a recipe, with the access keys and the token that the process's environment names."""
         return cls(
             recipe.storage,
             Credentials.from_environment(environment),
@@ -113,7 +114,7 @@ class StoreRegistry:
         )
 
     def __call__(self, uri: Uri) -> Store:
-        """The store of a URI; see `open_store`."""
+        """Returns the store of a URI. See `open_store`."""
         root = _root(uri)
         if root not in self._stores:
             self._stores[root] = open_store(
@@ -129,5 +130,5 @@ class StoreRegistry:
 
 
 def _root(uri: Uri) -> str:
-    """What one store is for: a repository of the Hub, or all places of another scheme."""
+    """Returns the key of a URI's store. There is one store per Hub repository, and one per other scheme."""
     return "/".join([uri.scheme, *uri.authority.split("/")[:2]]) if uri.scheme is Scheme.HF else str(uri.scheme)

@@ -1,8 +1,8 @@
-"""When a request to storage is retried: deadline, growing pauses, the server's Retry-After, and who is notified.
+"""Retries requests to storage: deadline, backoff, the server's Retry-After, and notification of waits.
 
-The client libraries repeat a request for seconds. That is right for a look-up and too short for the end of a training:
-what took hours to make is not thrown away for an outage of minutes. A run that stands still in silence looks like one
-that hangs, so every pause is told.
+The client libraries retry a request for seconds. That is too short at the end of a training: an outage of minutes must
+not throw away a result of hours. A run that waits without a message looks like a run that hangs. So every pause is
+reported to listeners.
 """
 
 import logging
@@ -22,20 +22,20 @@ T = TypeVar("T")
 _MOST_DOUBLINGS = 64
 
 Listener = Callable[[str | None], object]
-"""Takes what is waited for now, None when for nothing any more; must return at once and never raise."""
+"""Receives the cause of the current wait, or None when the wait has ended. It must return at once and never raise."""
 
 
 def log_wait(message: str | None) -> None:
-    """Writes what is waited for into the process's log."""
+    """Logs the cause of a wait as a warning."""
     if message is not None:
         log.event("waiting", level=logging.WARNING, message=message)
 
 
 class RetryNotifier:
-    """Tells all listeners what each thread waits for.
+    """Reports to all listeners what each thread waits for.
 
     Args:
-        listeners: by default the log alone.
+        listeners: the listeners. Without any, `log_wait` is the only one.
     """
 
     def __init__(self, *listeners: Listener) -> None:
@@ -44,18 +44,21 @@ class RetryNotifier:
         self._threads: dict[int, str] = {}
 
     def begin(self, message: str) -> None:
-        """The calling thread waits, for what the message says; called for every pause."""
+        """Reports that the calling thread waits. `message` gives the cause. Called before every pause."""
         with self._changing:
             self._threads[threading.get_ident()] = message
         self._tell(message)
 
     def end(self) -> None:
-        """The calling thread waits no more, whether or not it got what it waited for."""
+        """Reports that the calling thread no longer waits, after success or failure.
+
+        Listeners hear of it when no other thread waits.
+        """
         with self._changing:
             if self._threads.pop(threading.get_ident(), None) is None:
                 return
             left = next(reversed(self._threads.values()), None)
-        # Another thread's wait was told before.
+        # While another thread waits, the listeners already have its message.
         if left is None:
             self._tell(None)
 
@@ -65,16 +68,18 @@ class RetryNotifier:
 
 
 LOG_ONLY = RetryNotifier()
-"""Writes to the log only."""
+"""The notifier that only writes to the log."""
 
 
 class LatePause(Enum):
-    """What becomes of a pause that would end after the deadline."""
+    """How to treat a pause that would end after the deadline."""
 
     GIVE_UP = auto()
+    """No pause and no further try."""
     SHORTEN = auto()
+    """The pause ends at the deadline, and the last try follows."""
     KEEP = auto()
-    """It is made in full, and is the last one."""
+    """The pause has its full length, and the last try follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,9 @@ class Retryable:
     """A failure after which the same request may succeed.
 
     Attributes:
-        message: what is waited for.
-        retry_after: seconds that the server asks to wait.
-        unreachable: no server was reached.
+        message: the cause of the wait, for listeners.
+        retry_after: seconds of the server's Retry-After; None without one.
+        unreachable: True when no server was reached.
     """
 
     message: str
@@ -93,7 +98,10 @@ class Retryable:
 
 
 def storage_unavailable(error: Exception) -> Retryable | None:
-    """The failure, where storage does not answer; None for any other. What was replaced stays replaced."""
+    """Returns the failure when its reason is STORAGE_UNAVAILABLE, else None.
+
+    An ObjectReplacedError gives None, because a retry would find the same new object.
+    """
     if not isinstance(error, TrainerError) or isinstance(error, ObjectReplacedError):
         return None
     return Retryable(error.message) if error.reason is FailureReason.STORAGE_UNAVAILABLE else None
@@ -101,21 +109,21 @@ def storage_unavailable(error: Exception) -> Retryable | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long the same request is tried again.
+    """How often and how long a request is retried. The pauses grow exponentially.
 
     Attributes:
-        seconds: the deadline, from the first try on, or from the last progress (`call`).
-        tries: most tries; None is any number.
+        seconds: the deadline, counted from the first try, or from the last progress (see `call`).
+        tries: the largest number of tries; None means no limit.
         first_pause: seconds before the second try.
-        longest_pause: the longest pause, in seconds, that is not the server's wish.
-        factor: how many times as long each pause is as the one before.
-        jitter: a pause is a random part of its length, so that many clients do not ask at the same moment.
-        late_pause: what becomes of a pause that would end after the deadline.
-        longest_retry_after: a server that asks for a longer pause, in seconds, is not asked again.
-        unreachable: the policy where no server was reached; None is this one.
-        clock: seconds from any fixed moment, never going back.
-        sleep: waits that many seconds.
-        notifier: reports what is being waited for.
+        longest_pause: upper limit of a pause in seconds. A longer Retry-After of the server still counts.
+        factor: each pause is this many times as long as the one before.
+        jitter: True shortens each pause to a random part of its length, so that many clients do not retry at once.
+        late_pause: how to treat a pause that would end after the deadline.
+        longest_retry_after: seconds. After a longer Retry-After there is no further try.
+        unreachable: the policy for failures in which no server was reached; None means this policy.
+        clock: returns seconds that never go back.
+        sleep: waits for a number of seconds.
+        notifier: is told about every wait.
     """
 
     seconds: float = 300.0
@@ -132,12 +140,12 @@ class RetryPolicy:
     notifier: RetryNotifier = LOG_ONLY
 
     def pause(self, failure: Retryable, tries: int, elapsed: float) -> float | None:
-        """Seconds before the next try; None when there is none.
+        """Returns the seconds to wait before the next try, or None when there is no further try.
 
         Args:
-            failure: of the last try.
-            tries: how many there were.
-            elapsed: seconds since the first one began, or since the last progress.
+            failure: the failure of the last try.
+            tries: number of tries so far.
+            elapsed: seconds since the first try began, or since the last progress.
         """
         if failure.unreachable and self.unreachable is not None:
             return self.unreachable.pause(Retryable(failure.message, failure.retry_after), tries, elapsed)
@@ -154,7 +162,7 @@ class RetryPolicy:
                 return None
             case LatePause.SHORTEN:
                 pause = min(pause, left)
-        return pause * random.random() if self.jitter else pause  # noqa: S311 (spreads load)
+        return pause * random.random() if self.jitter else pause  # noqa: S311 (not for security)
 
     def call(
         self,
@@ -163,15 +171,16 @@ class RetryPolicy:
         retryable: Callable[[Exception], Retryable | None] = storage_unavailable,
         last_progress: Callable[[], float] | None = None,
     ) -> T:
-        """What `action` returns, which may be called several times.
+        """Calls `action` until it succeeds. Returns its result.
 
         Args:
-            action: the request.
-            retryable: which of its failures may pass.
-            last_progress: when, by the clock, something last came of it. By default nothing does before the whole.
+            action: the request. It may be called several times.
+            retryable: returns the failure when an exception of `action` may pass, else None.
+            last_progress: returns the time, by `clock`, at which the last bytes came. With None the deadline counts
+                from the first try.
 
         Raises:
-            Exception: what `action` raises; what may pass only when the policy allows no further try.
+            Exception: the exception of `action`, when it may not pass, or when the policy allows no further try.
         """
         began, tries = self.clock(), 0
         try:

@@ -1,4 +1,4 @@
-"""S3 and everything that speaks it (SeaweedFS, MinIO, Ceph, R2 …)."""
+"""The store of S3 and S3-compatible servers (SeaweedFS, MinIO, Ceph, R2 and others)."""
 
 import io
 import math
@@ -56,23 +56,32 @@ _UPLOADS = TransferConfig(
     preferred_transfer_client="classic",
 )
 _BROKEN_OFF = (ResponseStreamingError, Urllib3HTTPError)
-"""What ends the reading of an object, and of the page that comes with a refusal instead of one."""
+"""Exceptions of an answer's body that ends early or comes too slowly: an object's body, or an error page's."""
 _BROKEN_OFF_RETRY = RetryPolicy(
     seconds=math.inf, tries=4, first_pause=0.2, factor=4.0, longest_pause=3.2, notifier=RetryNotifier(lambda _: None)
 )
-"""When a request is sent again whose answer does not come whole. It takes seconds, so nobody is told."""
+"""The retry policy for a request whose answer is incomplete. The pauses are seconds long, so no listener is told."""
 T = TypeVar("T")
 
 
 class S3Store:
-    """Objects of S3 buckets; one connection for all of them."""
+    """A store of objects in S3 buckets. All buckets share one client.
+
+    Args:
+        spec: endpoint and options of object storage.
+        credentials: the mounted access keys. None means the SDK's own credential chain.
+        timing: time limits of requests.
+
+    Raises:
+        TrainerError: the endpoint or the certificates are refused, or a mounted key is missing.
+    """
 
     def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, timing: Timing = TRAINING) -> None:
         self._connection = S3Connection(spec, credentials, timing)
         self._reading = timing.reading
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
-        """See `Store.stat`. `s3://bucket/x` is the object x if there is one, else everything under x/."""
+        """See `Store.stat`. `s3://bucket/x` is the object x if it exists, else all objects under x/."""
         if uri.path and not uri.path.endswith("/"):
             try:
                 return [self._head(uri)]
@@ -96,7 +105,7 @@ class S3Store:
         *,
         link: bool = True,  # noqa: ARG002 (the Protocol's)
     ) -> None:
-        """See `Store.download`. Large objects come in parallel parts, each bound to the ETag that `stat` saw."""
+        """See `Store.download`. A large object is read in parallel parts, each with `If-Match` on `stat`'s ETag."""
         with partial_file(target) as partial:
             with partial.open("wb") as file:
                 file.truncate(source.size)
@@ -119,7 +128,7 @@ class S3Store:
                     ended.set()
 
     def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:
-        """See `Store.upload`. The request carries checksums, so that the server refuses damaged bytes."""
+        """See `Store.upload`. By default the request has checksums, so that the server refuses damaged bytes."""
 
         def put(client: "S3Client") -> None:
             with create_transfer_manager(client, _UPLOADS) as manager:
@@ -136,7 +145,7 @@ class S3Store:
             return None
 
     def create(self, uri: Uri, content: bytes) -> None:
-        """See `Store.create`. The condition is the server's (`If-None-Match: *`)."""
+        """See `Store.create`. The server checks the condition (`If-None-Match: *`)."""
 
         def put(client: "S3Client") -> None:
             try:
@@ -149,12 +158,15 @@ class S3Store:
         try:
             self._call("writing", uri, put)
         except AlreadyExistsError:
-            # The SDK repeats a request whose answer was lost, and the repetition then finds the first one's object.
+            # When an answer is lost, the SDK repeats the request, and then finds the object of its first request.
             if self.read(uri) != content:
                 raise
 
     def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:
-        """See `Store.replace`. The condition is the server's (`If-Match`); one that refuses it gets a plain PUT."""
+        """See `Store.replace`. The server checks the condition (`If-Match`).
+
+        A server that answers 501 to the condition gets a PUT without it.
+        """
 
         def put(client: "S3Client") -> None:
             if expected is None:
@@ -175,7 +187,7 @@ class S3Store:
         try:
             self._call("writing", uri, put)
         except ObjectChangedError:
-            # The SDK repeats a request whose answer was lost, and the repetition then finds the first one's object.
+            # When an answer is lost, the SDK repeats the request, and then finds the object of its first request.
             if self.read(uri) != content:
                 raise
 
@@ -184,7 +196,7 @@ class S3Store:
         self._call("deleting", uri, lambda client: client.delete_object(Bucket=uri.authority, Key=uri.path))
 
     def delete_folder(self, uri: Uri) -> None:
-        """See `Store.delete_folder`. One request an object: DeleteObjects is not in every server and policy."""
+        """See `Store.delete_folder`. Sends one request per object: not every server and policy allows DeleteObjects."""
         for item in self._list(uri, uri.path.rstrip("/") + "/"):
             self.delete(item.location)
 
@@ -196,7 +208,7 @@ class S3Store:
             except ClientError as error:
                 if http_status(error) not in (400, 401, 403, 404):
                     raise
-            # The answer to HEAD has no body, hence no code: GET tells a wrong key from a wrong policy.
+            # The answer to HEAD has no body and so no error code. GET tells a wrong key from a wrong policy.
             whole = client.get_object(Bucket=uri.authority, Key=uri.path)
             whole["Body"].close()
             return _source(uri, whole["ContentLength"], whole["ETag"])
@@ -214,7 +226,7 @@ class S3Store:
                         "storage.endpoint the address of a web console?",
                     )
                 for item in page.get("Contents", []):
-                    if not item["Key"].endswith("/"):  # consoles mark empty "folders" with such an object
+                    if not item["Key"].endswith("/"):  # a web console makes such an object for an empty "folder"
                         place = Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"])
                         objects.append(_source(place, item["Size"], item["ETag"]))
             return objects
@@ -222,7 +234,7 @@ class S3Store:
         return sorted(self._call("listing", uri, ask), key=lambda item: item.uri)
 
     def _stream(self, source: SourceObject, start: int, stop: int) -> ResumingStream:
-        """The object's bytes from `start` to before `stop`, of the object that `stat` saw and no other."""
+        """Returns a stream of the bytes from `start` to before `stop`. It fails if `stat` saw another object."""
         uri = source.location
 
         def open_at(offset: int) -> Body:
@@ -233,7 +245,7 @@ class S3Store:
             def get(client: "S3Client") -> Body:
                 answer = client.get_object(Bucket=uri.authority, Key=uri.path, **asked)  # type: ignore[arg-type]
                 part = answer.get("ContentRange", "")
-                # A server that does not know parts sends the whole.
+                # A server without range requests sends the whole object, without Content-Range.
                 size = part.rpartition("/")[2] if "Range" in asked else str(answer["ContentLength"])
                 if size != str(source.size) or answer["ContentLength"] != stop - offset:
                     answer["Body"].close()
@@ -246,14 +258,17 @@ class S3Store:
         return ResumingStream(open_at, stop, lambda error: translate(error, attempted), self._reading, start=start)
 
     def _call(self, operation: str, uri: Uri, request: Callable[["S3Client"], T]) -> T:
-        """Sends the request, which the SDK repeats when it fails; here one is repeated whose answer broke off."""
+        """Sends a request. When its answer ends early or comes too slowly, sends it again.
+
+        The SDK itself retries a request that gets no answer. It does not retry when the body of the answer breaks off.
+        """
         try:
             return _BROKEN_OFF_RETRY.call(lambda: self._with_renewal(request), retryable=_broken_off)
         except FAILURES_OF_S3 as error:
             raise translate(error, self._attempted(operation, uri)) from error
 
     def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
-        """Sends the request, and once more when the identity was refused and another one is at hand."""
+        """Sends a request. When the server refuses the identity, renews the identity and sends the request again."""
         client = self._connection.client
         try:
             return request(client)
@@ -283,21 +298,21 @@ def _source(uri: Uri, size: int, etag: str) -> SourceObject:
 
 
 class _ProgressSubscriber(BaseSubscriber):
-    """Passes byte counts on. The names of the methods are s3transfer's."""
+    """Calls `on_bytes` with the bytes of an upload. s3transfer prescribes the method's name."""
 
     def __init__(self, on_bytes: ByteCount) -> None:
         self._on_bytes = on_bytes
 
     def on_progress(self, future: "TransferFuture", bytes_transferred: int, **_: object) -> None:  # noqa: ARG002
-        """Bytes since the last call; negative when a part is tried again."""
+        """Called with the bytes since the last call. The number is negative when a part is sent again."""
         self._on_bytes(bytes_transferred)
 
 
 def _content(client: "S3Client", uri: Uri) -> tuple[bytes, str]:
-    """A small object's bytes and its ETag.
+    """Returns a small object's bytes and its ETag.
 
     Raises:
-        ResponseStreamingError: the bytes broke off, or came too slowly.
+        ResponseStreamingError: the body ended early, or came too slowly.
         BotoCoreError, ClientError, urllib3's HTTPError: see `FAILURES_OF_S3`.
     """
     answer = client.get_object(Bucket=uri.authority, Key=uri.path)

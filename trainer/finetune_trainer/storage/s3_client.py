@@ -1,4 +1,4 @@
-"""The S3 client: every setting that matters is explicit, so that no profile or variable of the image changes it."""
+"""The S3 client. Every setting that matters is explicit, so that no profile or variable of the image changes it."""
 
 import os
 import ssl
@@ -31,7 +31,11 @@ _PASSING = (429, 500, 502, 503, 504)
 
 
 class S3Connection:
-    """A client and the identity that it signs with; `renew` takes up rotated keys."""
+    """An S3 client and the identity with which it signs. `renew` uses rotated keys.
+
+    Raises:
+        TrainerError: the endpoint or the certificates are refused, or a mounted key is missing.
+    """
 
     def __init__(self, spec: StorageSpec, credentials: Credentials | None, timing: Timing) -> None:
         if spec.endpoint is not None:
@@ -49,10 +53,10 @@ class S3Connection:
 
     @property
     def client(self) -> "S3Client":
-        """The boto3 client of now.
+        """The current boto3 client. The first use creates it.
 
         Raises:
-            TrainerError: the first time, when the pod's own identity is not to be had (`identity.obtain`).
+            TrainerError: the pod's own identity has no credentials (see `identity.obtain`).
         """
         with self._renewing:
             if self._client is None:
@@ -61,27 +65,33 @@ class S3Connection:
 
     @property
     def endpoint(self) -> str:
-        """Where requests go, for messages."""
+        """The server of the requests, for messages."""
         return self._spec.endpoint or f"AWS ({self._spec.region or DEFAULT_REGION})"
 
     @property
     def identity(self) -> str:
-        """The key id's last four characters, for messages."""
+        """The identity in words, for messages: the last four characters of the key id, or the pod's own identity."""
         return f"key ending in {self._keys.key_id[-4:]}" if self._keys else "the pod's own identity"
 
     @property
     def agent(self) -> str | None:
-        """Who gives the credentials, where they are not a Secret's."""
+        """The agent that gives the credentials, for messages. None with a mounted Secret or without a named agent."""
         return None if self._keys else agent_of(os.environ)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may hold."""
+        """The strings that no message may contain: the secret key and the session token."""
         keys = self._keys
         return tuple(value for value in (keys.secret, keys.session) if value) if keys else ()
 
     def renew(self, refused: "S3Client") -> bool:
-        """Reads the identity again, unless another thread has; False when it is the one that was just refused."""
+        """Reads the identity again and creates a new client, unless another thread has done so.
+
+        Returns False when the mounted keys are those that the server has refused.
+
+        Raises:
+            TrainerError: a mounted key is missing, or the pod's own identity has no credentials.
+        """
         with self._renewing:
             if self._client is not refused:
                 return True
@@ -131,10 +141,10 @@ class S3Connection:
 
 
 def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
-    """Repeats requests that got no answer, or one that may pass, whatever became of other requests.
+    """Makes the client retry each request on its own, when it gets no answer or an error that may pass.
 
-    The SDK repeats them too, but out of a budget that all requests of a client share and that only success fills again
-    (botocore:retries/quota.py): after an outage under many parallel transfers it would not repeat a single one.
+    The SDK's own retries use a quota that all requests of a client share, and only a success refills it
+    (botocore:retries/quota.py). In an outage, many parallel transfers use up the quota, and then no request is retried.
     """
 
     def begin(context: dict[str, Any], **_: object) -> None:
@@ -148,7 +158,7 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
         **_: object,
     ) -> float | bool | None:
         if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
-            return None  # success, or what the SDK knows better
+            return None  # Success, or an error that the SDK's own rules decide about.
         never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
         server = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
         message = f"{server}: {_what_failed(response, caught_exception)}; asked again"
@@ -166,7 +176,7 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
         return pause
 
     client.meta.events.register_first("before-call.s3", begin)
-    client.meta.events.register_first("needs-retry.s3", look_and_tell)  # type: ignore[arg-type]  # the stubs know no answer
+    client.meta.events.register_first("needs-retry.s3", look_and_tell)  # type: ignore[arg-type]  # stubs: no result
 
 
 def _what_failed(response: tuple[Any, Any] | None, error: Exception | None) -> str:
@@ -176,7 +186,7 @@ def _what_failed(response: tuple[Any, Any] | None, error: Exception | None) -> s
 
 
 def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None":
-    """The certificates as the file that the HTTP client wants; it goes when the connection does."""
+    """Writes the certificates to a temporary file, because the HTTP client reads them from a file only."""
     if bundle is None:
         return None
     try:
@@ -185,7 +195,7 @@ def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None"
         raise TrainerError(
             FailureReason.INVALID_RECIPE, f"storage.caBundle holds no usable PEM certificates: {error}"
         ) from None
-    # Closed, and with that removed, by S3Connection's finalizer.
+    # S3Connection's finalizer closes the file, which removes it.
     file = tempfile.NamedTemporaryFile(mode="w", prefix="ca-", suffix=".pem", encoding="utf-8")  # noqa: SIM115
     file.write(bundle)
     file.flush()

@@ -1,6 +1,6 @@
-"""From the S3 client's failures to reasons: one table of server codes, one of client exceptions.
+"""Maps failures of the S3 client to reasons: error codes of the server, and exceptions of the client.
 
-A message says what was tried, where, with which identity (never a secret) and what the server answered.
+A message gives the operation, the endpoint, the identity without its secret, and the server's answer.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ from finetune_trainer.storage.base import ObjectNotFoundError, ObjectReplacedErr
 
 _WRAPPERS = (Boto3Error, RetriesExceededError, S3DownloadFailedError, S3UploadFailedError)
 FAILURES_OF_S3 = (BotoCoreError, ClientError, Urllib3Error, *_WRAPPERS)
-"""Everything that the client and its transfers raise for a request that failed."""
+"""All exceptions of the client and its transfers for a failed request."""
 
-# Refusals that other keys would cure; code -> what it means.
+# Error codes after which other keys may be accepted, with their meaning.
 _IDENTITY = {
     "InvalidAccessKeyId": "the access key id is unknown there",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key id",
@@ -61,14 +61,15 @@ _MISSING = {"NoSuchKey", "NotFound", "404", "NoSuchVersion"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempted:
-    """What was tried, for the message.
+    """A request to S3, for messages.
 
     Attributes:
-        operation: a verb's gerund: reading, listing, writing, deleting.
-        uri: on what.
-        endpoint, identity: where and as whom.
-        secrets: strings to strike out of whatever the server says.
-        agent: who gives the credentials; None when they are the user's.
+        operation: a gerund: reading, listing, writing, deleting.
+        uri: URI of the object or prefix.
+        endpoint: the server, in words.
+        identity: the identity, in words.
+        secrets: strings that are replaced by *** in text of the server.
+        agent: the agent that gives the credentials; None with mounted keys.
     """
 
     operation: str
@@ -83,24 +84,28 @@ class Attempted:
 
 
 def error_code(error: BaseException) -> str:
-    """The server's code, `403` or the like when the answer had no body, or empty."""
+    """Returns the error code of the server's answer.
+
+    For an answer without a body, botocore puts the HTTP status there, such as `403`. For any other exception, returns
+    an empty string.
+    """
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def http_status(error: BaseException) -> int:
-    """The answer's HTTP status; 0 when there was no answer."""
+    """Returns the HTTP status of the server's answer, or 0 when there was no answer."""
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def is_refused_identity(error: BaseException) -> bool:
-    """Whether other keys might be accepted: worth reading the mounted ones again."""
+    """Returns True when the server may accept other keys, so that the mounted keys are read again."""
     return error_code(error) in _IDENTITY or http_status(error) in (401, 403)
 
 
 def translate(error: BaseException, attempted: Attempted) -> TrainerError:
-    """The failure as an end with a reason."""
+    """Returns the TrainerError, with reason and message, for a failure."""
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, _WRAPPERS):
@@ -140,7 +145,7 @@ def _answered(error: ClientError, attempted: Attempted) -> TrainerError:
         )
     if code == "RequestTimeTooSkewed":
         said = "the clocks of this node and the server differ by more than 15 minutes"
-    answer = f"{status}" if code == str(status) else f"{status} {code}"  # HEAD has no body, hence no code
+    answer = f"{status}" if code == str(status) else f"{status} {code}"  # the answer to HEAD has no body, so no code
     return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: HTTP {answer} {said}".rstrip())
 
 
@@ -155,7 +160,7 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
             "identity",
         )
     if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
-        # An agent that was there when the run began comes back: it is replaced, or its node is busy.
+        # The agent worked when the run began. It is being replaced, or its node is busy, so a retry may succeed.
         passing = attempted.agent is not None
         reason = FailureReason.STORAGE_UNAVAILABLE if passing else FailureReason.STORAGE_ACCESS_DENIED
         giver = f" from {attempted.agent}" if attempted.agent else ""
@@ -176,7 +181,7 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
 
 
 def what_failed(error: BaseException) -> str | None:
-    """How a request went unanswered, in words; None for a failure of another kind."""
+    """Returns in words why a request got no complete answer, or None for another kind of failure."""
     if isinstance(error, EndpointConnectionError):
         return _why_unreachable(error)
     if isinstance(error, ConnectTimeoutError):
@@ -189,7 +194,7 @@ def what_failed(error: BaseException) -> str | None:
 
 
 def _why_unreachable(error: EndpointConnectionError) -> str:
-    """The SDK puts urllib3's reason into `error`."""
+    """Returns in words why no connection was made. The SDK puts urllib3's exception into `error`."""
     reason = error.kwargs.get("error")
     if isinstance(reason, NameResolutionError):
         return "the name does not resolve"
@@ -199,7 +204,13 @@ def _why_unreachable(error: EndpointConnectionError) -> str:
 
 
 def in_words(text: object, secrets: Sequence[str] = (), longest: int = 200) -> str:
-    """Foreign words: on one line, without secrets and control characters, shortened."""
+    """Returns a text of a server or library for a message: one line, no secrets, no control characters.
+
+    Args:
+        text: the text, or an exception.
+        secrets: strings that are replaced by ***.
+        longest: the largest number of characters. A longer text is cut.
+    """
     words = "".join(letter if letter.isprintable() else " " for letter in str(text))
     for secret in secrets:
         words = words.replace(secret, "***")

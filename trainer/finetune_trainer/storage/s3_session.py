@@ -1,8 +1,8 @@
-"""The connections of an S3 client, made stricter than the SDK's: an answer has its whole length, and is fast enough.
+"""Makes the connections of an S3 client reject answers that are shorter than announced, or too slow.
 
-The SDK asks urllib3 to pass over an answer that ends early (botocore:httpsession.py, enforce_content_length=False). It
-looks at the length of an object's bytes itself, but takes half of a listing for XML that it cannot parse, and does not
-ask again.
+The SDK makes urllib3 accept an answer that ends early (botocore:httpsession.py, enforce_content_length=False). The SDK
+checks the length of an object's body itself, but not that of a listing. It takes half a listing for invalid XML and
+does not send the request again.
 """
 
 import http.client
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def make_strict(client: "S3Client", low_speed_limit: LowSpeedLimit) -> None:
-    """Makes the connections of a client that has not connected yet strict.
+    """Replaces the connection classes of a client that has not connected yet.
 
-    Neither botocore nor boto3 takes classes of connections; a session looks them up in this table whenever it makes a
-    pool, for a server and for a proxy.
+    Neither botocore nor boto3 has an argument for connection classes. A session looks them up in a private table when
+    it creates a connection pool for a server or a proxy.
     """
     session = client._endpoint.http_session  # type: ignore[attr-defined]  # noqa: SLF001
     session._pool_classes_by_scheme.update(_pools(low_speed_limit))  # noqa: SLF001
@@ -35,17 +35,17 @@ def make_strict(client: "S3Client", low_speed_limit: LowSpeedLimit) -> None:
 
 def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
     class Response(http.client.HTTPResponse):
-        """An answer that must be fast enough."""
+        """An answer that is aborted below the low speed limit."""
 
         def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
             super().__init__(sock, *arguments, **options)
             self.fp = io.BufferedReader(_LimitedFile(self.fp.detach(), low_speed_limit))
 
     class Plain(AWSHTTPConnection):
-        response_class = Response  # type: ignore[assignment]  # botocore's is for refusals only
+        response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
     class Secure(AWSHTTPSConnection):
-        response_class = Response  # type: ignore[assignment]  # botocore's is for refusals only
+        response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
     class PlainPool(_Strict, AWSHTTPConnectionPool):
         ConnectionCls = Plain
@@ -57,16 +57,16 @@ def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
 
 
 class _Strict:
-    """A pool whose answers must have the length that they announce."""
+    """A connection pool that rejects an answer shorter than its Content-Length."""
 
     def urlopen(self, *arguments: Any, **options: Any) -> Any:
-        """Sends a request (urllib3's name)."""
+        """Sends a request. urllib3 prescribes the name."""
         options["enforce_content_length"] = True
         return super().urlopen(*arguments, **options)  # type: ignore[misc]
 
 
 class _LimitedFile(io.RawIOBase):
-    """The receiving side of a socket."""
+    """The receiving side of a socket, which raises TimeoutError below the low speed limit."""
 
     def __init__(self, raw: io.RawIOBase, low_speed_limit: LowSpeedLimit) -> None:
         super().__init__()

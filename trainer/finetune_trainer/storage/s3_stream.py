@@ -1,7 +1,8 @@
-"""An object's bytes as a stream that survives a torn connection.
+"""A stream of an object's bytes that continues after a broken connection.
 
-The SDK retries the request, never the body: a reset after the first gigabyte would end the read. Here it goes on with
-`Range` from the byte that is missing and with `If-Match`, so that the rest belongs to the same object.
+The SDK retries a request but never the reading of its body: a reset after the first gigabyte would end the read. This
+stream sends a new request with `Range` from the first missing byte. `If-Match` ensures that the rest belongs to the
+same object.
 """
 
 import io
@@ -15,30 +16,30 @@ from finetune_trainer.storage.s3_errors import FAILURES_OF_S3
 
 BUFFER_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 16
-"""What one read asks of the connection: all that is lost when it is reset."""
+"""Bytes of one read from the connection. A reset loses at most this many bytes."""
 
 
 class Body(Protocol):
     """The part of botocore's StreamingBody that is used."""
 
     def read(self, amt: int | None = None) -> bytes:
-        """At most `amt` bytes; none at the end."""
+        """Returns at most `amt` bytes, and no bytes at the end."""
         ...
 
     def close(self) -> None:
-        """Gives the connection back."""
+        """Returns the connection to the pool, or closes it."""
         ...
 
 
 class ResumingStream(io.RawIOBase):
-    """Reads a part of an object through `open_at(offset)`, from its first byte or from where `seek` went.
+    """A read-only, seekable stream of one part of an object.
 
     Args:
-        open_at: opens the body from a byte on.
-        stop: the byte after the last one.
-        failed: makes the exception of what the client raised.
-        retry: with a server that gives no further byte.
-        start: the first byte.
+        open_at: opens the body from a byte of the object on.
+        stop: offset of the byte after the part's last byte.
+        failed: converts an exception of the client into the exception to raise.
+        retry: the retry policy when no further bytes come.
+        start: offset of the part's first byte.
     """
 
     def __init__(
@@ -59,19 +60,19 @@ class ResumingStream(io.RawIOBase):
         self._body: Body | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """The place of the next byte in the part."""
+        """Returns the offset of the next byte, counted from the start of the part."""
         return self._position - self._start
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Goes to a place of the part; the next read asks for it with a request of its own."""
+        """Sets the offset in the part. After a change, the next read sends a new request."""
         base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._position, io.SEEK_END: self._stop}[whence]
         position = min(max(base + offset, self._start), self._stop)
         if position != self._position:
@@ -80,7 +81,11 @@ class ResumingStream(io.RawIOBase):
         return self.tell()
 
     def readinto(self, buffer: "io.WriteableBuffer", /) -> int:  # type: ignore[name-defined]
-        """The next bytes; 0 at the end of the part and only there."""
+        """Reads the next bytes into `buffer` and returns their number. Returns 0 only at the end of the part.
+
+        Raises:
+            Exception: the exception that `failed` made, when the retry policy allows no further try.
+        """
         view = memoryview(buffer).cast("B")
         wanted = min(len(view), _PIECE_BYTES, self._stop - self._position)
         if not wanted:
@@ -91,7 +96,7 @@ class ResumingStream(io.RawIOBase):
         return len(chunk)
 
     def close(self) -> None:
-        """Closes the connection as well."""
+        """Closes the stream and the body of the current request."""
         self._drop()
         super().close()
 

@@ -1,4 +1,4 @@
-"""Time limits of S3 requests, and who is notified of waits."""
+"""Time limits of S3 requests, and the notifier of waits."""
 
 from dataclasses import dataclass, field, replace
 
@@ -10,21 +10,21 @@ _LONGEST_PAUSE = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """How long a server is waited for.
+    """Time limits of S3 requests.
 
     Attributes:
-        attempts: tries of one request, with a growing, jittered pause: a dead endpoint is reported within a minute.
-        connect_seconds: for a connection.
-        silence_seconds: for the first and for further bytes of an answer.
-        repeat_seconds: after which a request is not repeated any more. A server that accepts connections and is silent
-            would take all the tries at their full length.
-        unreachable_seconds: the same for one that was never sent: the name does not resolve, the port is closed, or no
-            connection comes about.
-        low_speed_limit: the slowest answer.
-        reading: with a server that gives no further byte of an object.
-        identity: with an agent that gives the pod its credentials. It may start after the pod, on a new node by half a
-            minute.
-        notifier: reports what is being waited for.
+        attempts: the largest number of tries of one request. The pauses between them grow and have jitter.
+        connect_seconds: the longest wait for a connection.
+        silence_seconds: the longest wait for the first bytes of an answer, and for further bytes.
+        repeat_seconds: the deadline for retries of a request. Without it, a server that accepts connections and sends
+            nothing would cost `attempts` times `silence_seconds`.
+        unreachable_seconds: the same deadline for a request that was never sent, because the name does not resolve, the
+            port is closed, or no connection is made.
+        low_speed_limit: the lowest speed of an answer.
+        reading: the retry policy while an object is read and no further bytes come.
+        identity: the retry policy for an agent that gives the pod its credentials. On a new node, the agent may start
+            half a minute after the pod.
+        notifier: is told about every wait.
     """
 
     attempts: int = 8
@@ -39,7 +39,7 @@ class Timing:
 
     @property
     def requests(self) -> RetryPolicy:
-        """When a request is sent again that got no answer, or one that may pass."""
+        """The retry policy for a request without an answer, or with an error that may pass."""
         policy = RetryPolicy(
             seconds=self.repeat_seconds,
             tries=self.attempts,
@@ -51,12 +51,15 @@ class Timing:
         return replace(policy, unreachable=replace(policy, seconds=self.unreachable_seconds))
 
     def with_notifier(self, notifier: RetryNotifier) -> "Timing":
-        """The same limits with another notifier."""
+        """Returns the same limits with another notifier."""
         reading, identity = replace(self.reading, notifier=notifier), replace(self.identity, notifier=notifier)
         return replace(self, notifier=notifier, reading=reading, identity=identity)
 
 
 TRAINING = Timing()
-"""Of a training: what has been computed is not thrown away for an outage."""
+"""The limits of training, where an outage must not throw away what was computed."""
 CHECKING = Timing(unreachable_seconds=15.0)
-"""Of preflight, where a wrong address is likelier than an outage. Names and routes of a new pod come seconds late."""
+"""The limits of preflight, where a wrong address is likelier than an outage.
+
+The limit is not zero, because names and routes of a new pod may work only after some seconds.
+"""
