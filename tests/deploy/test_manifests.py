@@ -1,6 +1,7 @@
 """`kubectl apply -k manifests/default`: all that a user types, and no right more than the operator needs."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,14 @@ def test_client_side_apply_can_hold_the_crd() -> None:
     # It keeps the object in an annotation, and annotations may have 262,144 bytes in all.
     crd = kustomize("default")["CustomResourceDefinition", "", "finetunejobs.finetune.dev"]
     assert len(json.dumps(crd)) < 200_000
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "manifests").rglob("kustomization.yaml")), ids=lambda path: path.parent.name
+)
+def test_every_kustomization_builds(path: Path) -> None:
+    """The name is kustomize's own: Flux' object of the same kind must have another, or its folder cannot be built."""
+    assert kustomize(str(path.parent.relative_to(ROOT / "manifests")))
 
 
 SAMPLES = sorted(path.name for path in (ROOT / "manifests/samples").glob("*.yaml") if path.name != "kustomization.yaml")
