@@ -1,6 +1,6 @@
-"""What a file with typed columns says of them.
+"""The columns that a file declares (Parquet, CSV, TSV), and the faults that follow from the declaration.
 
-A column that holds no text is then one problem, said before any row is read, and not one a row.
+A column of the wrong type is one problem, reported before any row is read. Otherwise it would be one problem a row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ class ColumnType:
     """The declared type of a column.
 
     Attributes:
-        name: the format's word for it.
-        text: whether its values are texts.
-        empty: whether it can hold nothing but nulls.
-        turns: whether its values are lists of objects.
-        keys: the keys of those objects, where they are declared.
+        name: the type's name in the file format.
+        text: whether the values are texts.
+        empty: whether the type allows only nulls.
+        turns: whether the values are lists of objects.
+        keys: the keys of these objects and their types; None when the file does not declare them.
     """
 
     name: str
@@ -32,12 +32,12 @@ Columns = Mapping[str, ColumnType]
 
 
 def texts_misdeclared(columns: Columns, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Fault]:
-    """What is wrong with columns that should hold text.
+    """The faults of columns that should hold text.
 
     Args:
-        columns: the file's.
-        needed: names of columns that must be there.
-        optional: names of columns that may be missing or hold nulls only.
+        columns: the columns that the file declares.
+        needed: names of required columns.
+        optional: names of columns that may be missing or hold only nulls.
     """
     given = [name for name in optional if name in columns and not columns[name].empty]
     return [
@@ -48,10 +48,10 @@ def texts_misdeclared(columns: Columns, needed: Sequence[str], optional: Sequenc
 
 
 def turns_misdeclared(columns: Columns, name: str, role: str, content: str) -> list[Fault]:
-    """What is wrong with a column that should hold lists of turns.
+    """The faults of a column that should hold lists of turns.
 
     Args:
-        columns: the file's.
+        columns: the columns that the file declares.
         name: the column's name.
         role: the key of a turn's role.
         content: the key of a turn's text.
@@ -79,7 +79,7 @@ def turns_misdeclared(columns: Columns, name: str, role: str, content: str) -> l
         path, inner = f"{name}[].{key}", column.keys.get(key)
         if inner is None:
             faults.append(_absent(column.keys, key, path))
-        # A content may be of several parts, which are looked at row by row.
+        # Content may be a list of parts. Their types are checked row by row.
         elif not (key == content and inner.turns) and (fault := _no_text(inner, path)):
             faults.append(fault)
     return faults

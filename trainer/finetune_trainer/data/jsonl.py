@@ -1,4 +1,4 @@
-"""jsonl: one JSON object a line."""
+"""The jsonl reader: one JSON object a line."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -55,10 +55,19 @@ class JsonlRecords:
                 offset += len(line) + 1  # noqa: PLW2901
 
     def _line_fault(self, fault: Fault, line: bytes, place: tuple[int, int], *, first: bool) -> Fault:
-        """The fault of a line that is no JSON, in the light of where it stands: its number and offset.
+        """The fault of a line that is not a JSON object.
+
+        A line that ends in the middle of an object has a cause that depends on its place: the last line was cut short
+        in the upload, the first one is the start of a pretty-printed file.
+
+        Args:
+            fault: what parsing the line has found.
+            line: the line.
+            place: its number and byte offset.
+            first: whether all lines before it are blank.
 
         Raises:
-            FaultError: the whole file is pretty-printed: every line would be a problem.
+            FaultError: the file is pretty-printed. It ends the reading, because every line would be a problem.
         """
         if fault.kind is ProblemKind.JSON and is_cut_short(line):
             if not self._lines.terminated:

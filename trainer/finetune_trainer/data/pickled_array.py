@@ -1,7 +1,8 @@
-"""The values of a pickled column, out of the records that it is made of: numpy's arrays, pandas' own, Arrow's.
+"""Reads the values of a pickled column from inert records (`pickle_guard.Made`): numpy, pandas and Arrow arrays.
 
-The records are whatever the file says. What does not fit together raises TypeError, ValueError or LookupError, which
-`pickled_frame` turns into a fault; nothing here is larger than the file, however often it names one part of itself.
+The records are untrusted. Inconsistent ones raise TypeError, ValueError or LookupError, which `pickled_frame` turns
+into a fault. Values are views of the file's own bytes or decoded once, so memory stays in proportion to the file even
+when the file refers to one part many times.
 """
 
 import math
@@ -25,15 +26,18 @@ _FORMATS: Final = {
     "f8": "d",
     "b1": "?",
 }
-"""numpy's name of a type -> `memoryview`'s."""
+"""numpy's name of a type -> the format character of `memoryview`."""
 _OFFSETS: Final = {"string": "i", "large_string": "q"}
-"""Arrow's name of a type -> the format of its offsets."""
+"""Arrow's name of a type -> the format character of its offsets."""
 _STANDS_FOR_ITS_CLASS = frozenset({"_reconstructor", "_reconstruct", "__pyx_unpickle_NDArrayBacked", "_new_Index"})
 _NDARRAY = frozenset({"ndarray", "_frombuffer"})
 
 
 def kind_of(value: object) -> str:
-    """What a record stands for; of constructors that take a class, that class. Empty for plain values."""
+    """The name of the class or function that a record stands for; empty for plain values.
+
+    Some constructors take the class as their first argument. For these it is that class.
+    """
     if isinstance(value, Made) and value.kind in _STANDS_FOR_ITS_CLASS:
         value = value.args[0]
     if isinstance(value, Made) or (isinstance(value, type) and issubclass(value, Made)):
@@ -45,9 +49,14 @@ def column_of(values: object, index: int, count: int) -> Sequence[object]:
     """One column of a block.
 
     Args:
-        values: the block's values.
-        index: the column's place in the block.
-        count: how many values it must have.
+        values: the record of the block's values.
+        index: the column's index in the block.
+        count: number of values that the column must have.
+
+    Raises:
+        TypeError: a record is not of the expected kind.
+        ValueError: the column has another number of values, or the data do not fit its shape.
+        LookupError: a record lacks a part.
     """
     items = _column(values, index, count)
     if len(items) != count:
@@ -56,7 +65,10 @@ def column_of(values: object, index: int, count: int) -> Sequence[object]:
 
 
 def shape_of(values: object) -> tuple[int, int]:
-    """How many columns a block has, and how many values each, as it says; `column_of` looks whether they are there."""
+    """The shape that a block declares: number of columns, and number of values in each.
+
+    Only `column_of` checks that the values are there.
+    """
     kind = kind_of(values)
     if kind.startswith("Arrow"):
         return 1, sum(integer(sequence(chunk.args[0])[1]) for chunk in _chunks(values))
@@ -65,19 +77,19 @@ def shape_of(values: object) -> tuple[int, int]:
 
 
 def is_array(value: object) -> bool:
-    """Whether it is a numpy array."""
+    """Whether a value is the record of a numpy array."""
     return kind_of(value) in _NDARRAY
 
 
 def made(value: object) -> Made:
-    """A record, and nothing else."""
+    """The value, which must be a record; raises TypeError for any other."""
     if not isinstance(value, Made):
         raise TypeError("no object where one should be")
     return value
 
 
 def state_of(value: object) -> dict[str, object]:
-    """The state of a record whose state is a dictionary."""
+    """The state of a record, which must be a dictionary; raises TypeError for any other."""
     state = made(value).state
     if not isinstance(state, dict):
         raise TypeError(f"no state of a {kind_of(value)}")
@@ -85,24 +97,31 @@ def state_of(value: object) -> dict[str, object]:
 
 
 def sequence(value: object) -> Sequence[object]:
-    """A list or tuple, and nothing else."""
+    """The value, which must be a list or tuple; raises TypeError for any other."""
     if not isinstance(value, list | tuple):
         raise TypeError("no list where one should be")
     return value
 
 
 def integer(value: object) -> int:
-    """A number of a size that a machine counts with, and nothing else."""
+    """The value, which must be an integer of at most 64 bits with its sign; raises TypeError for any other."""
     if not isinstance(value, int) or value.bit_length() > 63:
         raise TypeError("no number where one should be")
     return value
 
 
 class NumpyArray:
-    """A numpy array of one dimension, or two.
+    """A numpy array of one or two dimensions.
+
+    Args:
+        value: its record.
 
     Attributes:
-        shape: its shape, as it says.
+        shape: the shape that the record declares.
+
+    Raises:
+        TypeError: the value is not the record of an array.
+        ValueError: the shape has another number of dimensions, or a negative one.
     """
 
     def __init__(self, value: object) -> None:
@@ -120,7 +139,12 @@ class NumpyArray:
             raise ValueError(f"an array of the shape {self.shape}")
 
     def values(self) -> Sequence[object]:
-        """All values in the order of the memory; those of types that no text is made of stand there by name."""
+        """All values in memory order; `Opaque` for types that are never text.
+
+        Raises:
+            TypeError: the record has no data type or no data.
+            ValueError: the data have another size than the shape.
+        """
         dtype, count = made(self._dtype), math.prod(self.shape)
         if dtype.kind != "dtype":
             raise TypeError("an array without a type")
@@ -136,7 +160,7 @@ class NumpyArray:
         return items
 
     def column(self, index: int) -> Sequence[object]:
-        """A row of the array, which is a column of the frame."""
+        """The values of one column of the DataFrame: a block keeps each column as a row of its array."""
         values = self.values()
         if len(self.shape) == 1:
             return values
@@ -145,7 +169,12 @@ class NumpyArray:
 
 
 class Opaque(Sequence[object]):
-    """Values of a type that no text is made of: each is an object whose type has the name."""
+    """Placeholders for values of a type that is never text. The type of each placeholder has the name, for messages.
+
+    Args:
+        name: the name of the type.
+        count: the number of values.
+    """
 
     def __init__(self, name: str, count: int) -> None:
         self._value = type(name, (), {})()
@@ -158,12 +187,12 @@ class Opaque(Sequence[object]):
         if isinstance(index, slice):
             return Opaque(type(self._value).__name__, len(range(*index.indices(self._count))))
         if not 0 <= integer(index) < self._count:
-            raise IndexError(index)  # what iterating ends by
+            raise IndexError(index)  # iteration ends with it
         return self._value
 
 
 class _Chosen(Sequence[object]):
-    """The values of a categorical column."""
+    """The values of a categorical column: `codes` index `categories`, and a negative code is a null."""
 
     def __init__(self, codes: Sequence[object], categories: Sequence[object]) -> None:
         self._codes = codes
@@ -178,7 +207,10 @@ class _Chosen(Sequence[object]):
 
 
 class _ArrowTexts(Sequence[object]):
-    """The texts of an Arrow array: validity bits, offsets, and the characters one after the other."""
+    """The texts of an Arrow array.
+
+    Arrow keeps them in three buffers: validity bits, offsets, and the UTF-8 bytes of all texts joined.
+    """
 
     def __init__(self, chunk: Made) -> None:
         alias, length, _, offset, buffers, *_ = sequence(chunk.args[0])
@@ -208,7 +240,7 @@ class _ArrowTexts(Sequence[object]):
 
 
 class _Joined(Sequence[object]):
-    """Several sequences as one."""
+    """Several sequences, concatenated without a copy."""
 
     def __init__(self, parts: Sequence[Sequence[object]]) -> None:
         self._parts = parts
@@ -228,7 +260,7 @@ def _column(values: object, index: int, count: int) -> Sequence[object]:
     if kind in _NDARRAY:
         return NumpyArray(values).column(index)
     if kind.startswith("Arrow"):
-        parts: dict[int, Sequence[object]] = {}  # a chunk that is named often is decoded once
+        parts: dict[int, Sequence[object]] = {}  # a chunk that the file refers to many times is decoded once
         chunks = _chunks(values)
         for chunk in chunks:
             if id(chunk) not in parts:
@@ -251,18 +283,18 @@ def _chunk(chunk: Made) -> Sequence[object]:
 
 
 def _chunks(values: object) -> list[Made]:
-    """The arrays of a column that Arrow holds."""
+    """The chunks of an Arrow column."""
     held = made(_part(values, {"chunked_array", "_restore_array"}))
     return [made(part) for part in sequence(held.args[0])] if held.kind == "chunked_array" else [held]
 
 
 def _held(values: object) -> object:
-    """The numpy array that an extension array holds its values in."""
+    """The numpy array with the values of an extension array."""
     return _part(values, _NDARRAY)
 
 
 def _part(values: object, kinds: Collection[str]) -> object:
-    """The first of these kinds among what an extension array is made of."""
+    """The first part of an extension array that is of one of these kinds; raises TypeError when there is none."""
     state = made(values).state
     parts = state.values() if isinstance(state, dict) else sequence(state)
     for part in parts:
@@ -272,7 +304,11 @@ def _part(values: object, kinds: Collection[str]) -> object:
 
 
 def _bytes(value: object, levels: int = 3) -> bytes | bytearray:
-    """Bytes as the protocols write them: as they are, or in a call or three, below protocol 3 as text in Latin-1."""
+    """Bytes in any form that a pickle protocol writes.
+
+    Protocol 3 and later write bytes, alone or as the argument of up to three nested calls. Protocols 0 to 2 write text
+    in Latin-1.
+    """
     if isinstance(value, bytes | bytearray):
         return value
     record = made(value)
@@ -280,6 +316,6 @@ def _bytes(value: object, levels: int = 3) -> bytes | bytearray:
         raise TypeError("no bytes where some should be")
     if not isinstance(record.state, bytes | bytearray):
         content = record.args[0] if record.args else b""
-        # Kept: a file may name the same bytes many times.
+        # Kept in the record, because a file may refer to the same bytes many times.
         record.state = content.encode("latin-1") if isinstance(content, str) else _bytes(content, levels - 1)
     return record.state

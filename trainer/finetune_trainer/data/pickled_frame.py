@@ -1,7 +1,7 @@
-"""A pickled DataFrame, read without pandas: the values are taken out of the records that the pickle is made of.
+"""The reader of a pickled DataFrame. It takes the values from inert records (`pickle_guard`) and needs no pandas.
 
-A DataFrame pickles as blocks of columns of one type and two axes, the first of which names the columns. Columns that no
-row can be made of are not looked at.
+pandas pickles a DataFrame as blocks and two axes. A block has columns of one type, and the first axis has the names of
+the columns. Columns that no row schema reads are not decoded.
 """
 
 import math
@@ -31,12 +31,12 @@ from finetune_trainer.data.tool_calls import as_in_json
 from finetune_trainer.storage.base import ByteCount
 
 MOST_BYTES: Final = 256 << 20
-"""Largest pickle, decompressed: it is held in memory as a whole, which no other format is."""
+"""Largest pickle in bytes, decompressed. No other format is held in memory as a whole."""
 _MOST_COLUMNS = 100_000
 _MOST_LEVELS = 100
 _MISSING = frozenset({"NA", "__nat_unpickle", "_nat_unpickle"})
 _MOST_UNFOLDED = 2_000_000
-"""Values of all rows, besides what is in proportion to the file; some seconds."""
+"""Values that all rows together may have, besides `_UNFOLDED_PER_BYTE` for each byte of the file; some seconds."""
 _UNFOLDED_PER_BYTE = 50
 
 
@@ -46,7 +46,7 @@ class PickledFrameRecords:
     Args:
         pieces: the file's bytes, decompressed.
         dataset: columns and limits.
-        unpacked: called with the size of every row.
+        unpacked: called with the size of every row in bytes.
     """
 
     unit: Final = Unit.ROW
@@ -83,7 +83,7 @@ class PickledFrameRecords:
                     self._unpacked(plain.size)
                 yield self.number, None, others | as_in_json(row)
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # The records are whatever the file says: anything in them may be other than pandas writes it.
+            # The records are untrusted: anything in them may differ from what pandas writes.
             raise FaultError(_unknown(str(error) or type(error).__name__)) from None
 
     def _too_long(self) -> Fault:
@@ -98,9 +98,19 @@ class PickledFrameRecords:
 class _Frame:
     """A DataFrame's columns.
 
+    Args:
+        root: the record of the DataFrame.
+        most_rows: largest number of rows that a file of this size can hold.
+
     Attributes:
-        names: of the columns, in order.
-        rows: their number.
+        names: names of the columns, in order.
+        rows: number of rows.
+
+    Raises:
+        FaultError: the pickle holds something other than a DataFrame, or two columns of one name.
+        TypeError: a record is not of the expected kind.
+        ValueError: the blocks are inconsistent or in the form of pandas before 1.3.
+        LookupError: a record lacks a part.
     """
 
     def __init__(self, root: object, most_rows: int) -> None:
@@ -128,7 +138,7 @@ class _Frame:
         return column_of(values, index, self.rows)
 
     def _note(self, block: object) -> int:
-        """Notes which columns a block holds; how many rows it has."""
+        """Adds a block's columns; returns its number of rows."""
         values, placement, *_ = made(block).args
         height, length = shape_of(values)
         if height + len(self._blocks) > _MOST_COLUMNS:
@@ -141,24 +151,27 @@ class _Frame:
 
 
 class _TooLongError(Exception):
-    """A row is larger than allowed."""
+    """A row is larger than the limit."""
 
 
 class _Unfolding:
-    """How many values the rows of one file may come to.
+    """Limits the number of values in all rows of one file.
 
-    A list that many rows share counts in each of them. That is as it should be, within what a file of its size can
-    mean; else each of thousands of rows could unfold to the longest row there may be.
+    Rows may share a list, and the list counts in each of them. Without a limit in proportion to the file, each of
+    thousands of rows could expand to the longest row that is allowed.
+
+    Args:
+        size: the file's bytes.
     """
 
     def __init__(self, size: int) -> None:
         self._left = _MOST_UNFOLDED + _UNFOLDED_PER_BYTE * size
 
     def count(self) -> None:
-        """Takes one value more.
+        """Counts one value.
 
         Raises:
-            FaultError: it is one too many.
+            FaultError: the values exceed the limit.
         """
         self._left -= 1
         if self._left < 0:
@@ -173,15 +186,15 @@ class _Unfolding:
 
 
 class _Plain:
-    """Makes the values of one row what JSON would have: what is missing is None, arrays and tuples are lists.
+    """Converts the values of one row to JSON's types: missing values to None, arrays and tuples to lists.
 
     Args:
-        longest: most bytes of the row. Every value counts as one besides its text: a list may hold one list many
-            times over, level upon level, so that a small file unfolds without end.
-        unfolding: what all rows of the file may come to.
+        longest: largest size of the row in bytes. Every value counts one byte besides its text: a list may hold one
+            list many times, on many levels, so that a small file would expand without end.
+        unfolding: the limit for all rows of the file.
 
     Attributes:
-        size: what was made so far.
+        size: size of the values converted so far, in bytes.
     """
 
     def __init__(self, longest: int, unfolding: _Unfolding) -> None:
@@ -190,11 +203,16 @@ class _Plain:
         self.size = 0
 
     def __call__(self, value: object, levels: int = _MOST_LEVELS) -> object:
-        """The plain value, of at most so many levels.
+        """The converted value.
+
+        Args:
+            value: the value.
+            levels: largest number of nested levels.
 
         Raises:
-            _TooLongError: the row becomes larger than allowed.
-            ValueError: it has more levels; a list may even hold itself.
+            FaultError: the rows of the file have too many values.
+            _TooLongError: the row is larger than the limit.
+            ValueError: the value has more levels; a list may even hold itself.
         """
         if not levels:
             raise ValueError("values nested too deeply")
@@ -218,10 +236,10 @@ class _Plain:
 
 
 def _spool(pieces: Iterator[bytes], file: IO[bytes]) -> int:
-    """Puts the pickle into a file, since it is read twice; its size.
+    """Writes the pickle to a file, because it is read twice; returns its size in bytes.
 
     Raises:
-        FaultError: it is too large.
+        FaultError: the pickle is larger than `MOST_BYTES`.
     """
     size = 0
     for piece in pieces:
@@ -241,7 +259,7 @@ def _spool(pieces: Iterator[bytes], file: IO[bytes]) -> int:
 
 
 def _placement(value: object) -> Sequence[int]:
-    """The places of a block's columns among those of the frame."""
+    """The indices in the DataFrame of a block's columns."""
     record = made(value)
     if record.kind == "slice":
         start, stop, step = record.args
@@ -253,8 +271,12 @@ def _names(index: object, count: int) -> Sequence[object]:
     """The columns' names.
 
     Args:
-        index: the axis.
-        count: how many there must be: a range may claim any number.
+        index: the record of the axis.
+        count: number of columns. It is checked because a range may declare any length.
+
+    Raises:
+        TypeError: the axis is not an index.
+        ValueError: the index has another length, or is of a kind that does not name columns.
     """
     record = made(index)
     data = record.args[1] if record.kind == "_new_Index" else None
@@ -272,7 +294,10 @@ def _names(index: object, count: int) -> Sequence[object]:
 
 
 def _name(number: int, name: object) -> str:
-    """A column's name; pandas takes anything for one, and only texts and numbers say something to a reader."""
+    """A column's name as text.
+
+    pandas allows any object as a name. One that is neither text nor a number is replaced by the column's number.
+    """
     return str(name) if isinstance(name, str | int | float) else f"column {number}, named by {type(name).__name__}"
 
 

@@ -1,7 +1,6 @@
-"""Plain text: every line that is not blank is a row with the one column `text`.
+"""The reader of plain text: every line that is not blank is a row with the one column `text`.
 
-One row a line is what text data sets are by custom; paragraphs that belong together need jsonl, where a row may hold
-line breaks.
+Text data sets have one row a line by custom. Rows of several paragraphs need jsonl, where a row may hold line breaks.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ class TextRecords:
     Args:
         pieces: the file's bytes, decompressed, without a byte order mark.
         longest: most bytes of a line.
-        column: the name that the rows' column gets.
+        column: name of the rows' only column.
     """
 
     unit: Final = Unit.LINE

@@ -1,7 +1,7 @@
-"""Problems of the data: what one is, and the first twenty of however many there are.
+"""Problems of the data.
 
-A user with a broken file needs the places, not an avalanche: twenty problems are kept whole, the rest is counted by
-kind.
+The first twenty problems are kept with their places, so that a broken file gives a message of readable length. The
+others are only counted, by kind.
 """
 
 from collections import Counter
@@ -14,12 +14,12 @@ from finetune_trainer.contract.preflight_report import DataProblem, Unit
 from finetune_trainer.contract.text import printable
 
 KEPT = 20
-"""Problems that are kept with their place."""
+"""Number of problems that are kept with their place."""
 _IN_MESSAGE = 5
 
 
 class ProblemKind(StrEnum):
-    """Kinds that are counted apart; the text is what a user reads after the number."""
+    """A kind of problem. Messages show the number of each kind, followed by its text."""
 
     FILE = "unreadable file"
     ENCODING = "not UTF-8"
@@ -42,14 +42,14 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong, before it is known where: a row's fault without the file and line.
+    """What is wrong with a row or a file, without its file name and line.
 
     Attributes:
-        kind: for counting.
-        found: what stands there, shortened (`shown`).
-        expected: what should.
+        kind: the kind, by which problems are counted.
+        found: the value in the data, shortened (`shown`).
+        expected: what the value should be.
         path: key path inside the row.
-        remedy: what to do about it.
+        remedy: what the user can do.
     """
 
     kind: ProblemKind
@@ -60,12 +60,12 @@ class Fault:
 
 
 class FaultError(Exception):
-    """A fault on its way to the one place that knows the file.
+    """A fault as an exception. The caller that knows the file makes a problem of it.
 
     Attributes:
         fault: the fault.
-        line: its line where it is known; else it stands where reading stopped.
-        offset: the byte at which that line begins, where it is known.
+        line: number of the faulty line; None for the line at which reading has stopped.
+        offset: the byte at which that line begins; None when it is not known.
     """
 
     def __init__(self, fault: Fault, line: int | None = None, offset: int | None = None) -> None:
@@ -76,11 +76,11 @@ class FaultError(Exception):
 
 
 class Findings:
-    """The problems of one pass.
+    """The problems of one pass over the data.
 
     Attributes:
-        problems: the first `KEPT`.
-        kinds: how many there are of each kind.
+        problems: the first `KEPT` problems.
+        kinds: number of problems of each kind.
     """
 
     def __init__(self) -> None:
@@ -89,11 +89,11 @@ class Findings:
 
     @property
     def count(self) -> int:
-        """All problems."""
+        """Number of all problems."""
         return self.kinds.total()
 
     def add(self, fault: Fault, file: str, line: int, byte_offset: int | None = None, unit: Unit = Unit.LINE) -> None:
-        """Notes a fault at its place; `unit` says what `line` counts."""
+        """Adds a fault with its place; `unit` is what `line` counts."""
         self.kinds[fault.kind] += 1
         if len(self.problems) < KEPT:
             self.problems.append(
@@ -110,29 +110,29 @@ class Findings:
             )
 
     def message(self) -> str:
-        """The first problems one a line, then how many there are; fits a termination message."""
+        """The number of problems by kind, then the first problems, one a line. It fits into a termination message."""
         lines = [shorten(str(problem), 400) for problem in self.problems[:_IN_MESSAGE]]
         kinds = ", ".join(f"{count:,} x {kind}" for kind, count in self.kinds.most_common())
         total = f"{self.count:,} problem" + ("s" if self.count != 1 else "")
         return "\n".join([f"{total} in the data ({kinds})", *lines])
 
     def raise_if_any(self) -> None:
-        """Ends with DATASET_INVALID when there are problems.
+        """Raises the problems as one error, when there are any.
 
         Raises:
-            TrainerError: the first problems and the totals.
+            TrainerError: DATASET_INVALID, with the first problems and the totals.
         """
         if self.count:
             raise TrainerError(FailureReason.DATASET_INVALID, self.message())
 
 
 def shorten(text: str, longest: int = 60) -> str:
-    """The text, cut with an ellipsis."""
+    """The text, cut to `longest` characters with an ellipsis at its end."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def shown(value: object) -> str:
-    """A JSON value as a message shows it: its type, and what it begins with, control characters escaped."""
+    """A value as a message shows it: its type and its beginning, with control characters escaped."""
     match value:
         case None:
             return "null"
@@ -152,13 +152,13 @@ def shown(value: object) -> str:
 
 
 def keys_shown(row: Mapping[str, object]) -> str:
-    """A row's keys, shortened."""
+    """The first keys of a row, each shortened."""
     names = ", ".join(repr(shorten(str(key), 24))[1:-1] for key in list(row)[:8])
     return names + (", …" if len(row) > 8 else "")
 
 
 def absent_key(row: Mapping[str, object], key: str, path: str | None = None) -> Fault:
-    """The fault of a row, or a turn, that lacks a key, or has null there."""
+    """The fault of a row or a turn in which a key is missing or null."""
     if key in row:
         remedy = "remove the row, or fill it in"
         return Fault(kind=ProblemKind.TYPE, path=path or key, found="null", expected="a value", remedy=remedy)

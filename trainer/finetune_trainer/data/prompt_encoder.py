@@ -1,7 +1,7 @@
-"""Prompts as a server would put them to the model, and the tokens that end its answer.
+"""Tokenises prompts as a server does, and finds the tokens that end an answer.
 
-Where the training rows are conversations, a prompt is a user's turn in the chat template; else it is the beginning of a
-text, tokenised as the rows are.
+If the training rows are conversations, a prompt is a user's turn in the chat template. Otherwise a prompt is the
+beginning of a text, tokenised like the rows.
 """
 
 from finetune_trainer.contract.recipe.dataset import Loss
@@ -12,7 +12,7 @@ from finetune_trainer.data.tokens import Tokenizer
 
 
 class PromptEncoder:
-    """Puts prompts.
+    """Tokenises prompts.
 
     Args:
         tokenizer: the model's tokenizer, with the chat template to use.
@@ -30,10 +30,11 @@ class PromptEncoder:
         self.stop_ids = frozenset(end | (self._trained_in_a_turn() & special if conversations else set()))
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
-        """The ids of a prompt.
+        """The token ids of a prompt.
 
         Raises:
             FaultError: the chat template refuses a conversation that begins with this turn.
+            TrainerError: MODEL_INVALID, the model has no chat template, or one that does not compile.
         """
         return self._rows.encode_first_turn(prompt) if self._conversations else self._rows.encode_beginning(prompt)
 

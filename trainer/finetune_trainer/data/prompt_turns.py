@@ -1,6 +1,6 @@
-"""Rows of TRL's conversational kind: a prompt and its completion, each a list of turns.
+"""Rows in TRL's conversational prompt-completion format: a prompt and its completion, each a list of turns.
 
-They are a conversation of which the completion is trained, and nothing of the prompt, its assistant's turns included.
+Such a row is one conversation. Only the completion is trained; the assistant's turns in the prompt are not.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,16 @@ from finetune_trainer.data.tool_calls import TOOLS
 
 @dataclass(frozen=True, slots=True)
 class PromptTurnsSchema:
-    """A column with the turns of the prompt, and one with the turns that answer it."""
+    """The schema of rows with a column for the turns of the prompt and a column for the turns of the completion.
+
+    Attributes:
+        prompt: the column of the prompt's turns.
+        completion: the column of the completion's turns.
+        role: the key of a turn's role.
+        content: the key of a turn's text.
+        system: the column of a system message.
+        schema: the name of the schema in the recipe.
+    """
 
     prompt: str
     completion: str
@@ -28,7 +37,7 @@ class PromptTurnsSchema:
 
     @property
     def columns(self) -> str:
-        """Its columns."""
+        """See `RowSchema`."""
         return f"{self.prompt} and {self.completion}"
 
     @property
@@ -46,7 +55,7 @@ class PromptTurnsSchema:
         return [fault for name in named for fault in turns_misdeclared(columns, name, self.role, self.content)]
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `RowSchema`. An answer must be in the completion; the prompt needs none."""
+        """See `RowSchema`. The completion must have an assistant's turn; the prompt needs none."""
         asked = [fault for fault in self._prompt.faults(row) if fault.kind is not ProblemKind.NO_ANSWER]
         return [*asked, *self._completion.faults(self._answers(row))]
 
@@ -64,7 +73,7 @@ class PromptTurnsSchema:
         return Messages((*prompt, *self._completion.messages(self._answers(row)).turns), asked.tools)
 
     def _answers(self, row: Row) -> Row:
-        """The row without what stands beside the turns, which is the prompt's."""
+        """The row without tools and system message: they belong to the prompt."""
         return {key: value for key, value in row.items() if key not in (*TOOLS, self.system)}
 
     @property

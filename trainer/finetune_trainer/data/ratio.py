@@ -1,21 +1,24 @@
-"""How much a compressed file may grow, watched while it does: a bomb must not go off first."""
+"""The limit on the compression ratio.
+
+It is checked during decompression, so that a decompression bomb is refused before it fills memory.
+"""
 
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 
 _FLOOR = 64 << 10
-"""Stored bytes that are assumed at least, so that a tiny file of one repeated row is no bomb."""
+"""Smallest number of stored bytes that the ratio is computed with: a tiny file of one repeated row is not a bomb."""
 
 
 def require_ratio(produced: int, stored: int, most: int) -> None:
-    """Ends the reading of what has grown too much.
+    """Requires that decompressed data are within the ratio.
 
     Args:
         produced: bytes after decompression.
-        stored: bytes before it.
+        stored: bytes before decompression.
         most: `dataset.limits.maxCompressionRatio`.
 
     Raises:
-        FaultError: it has.
+        FaultError: the ratio is larger than `most`.
     """
     if produced > most * max(stored, _FLOOR):
         raise FaultError(

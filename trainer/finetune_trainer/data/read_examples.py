@@ -1,4 +1,4 @@
-"""The data for the trainer: examples, or one error that says everything that is wrong."""
+"""Reads the data for the trainer: the examples, or one error with all problems."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,21 +17,21 @@ def read_examples(
     on_bytes: ByteCount = lambda _: None,
     duplicates: DuplicateCounter | None = None,
 ) -> Iterator[Example]:
-    """The examples of the objects, in order; memory does not grow with their number.
+    """The examples of the objects, in order. Memory does not grow with their number.
 
-    Nothing more is yielded after the first problem: the rest is only looked through for further ones, and the error
-    comes at the end. So the examples count only when the iteration has ended well.
+    After the first problem no more examples are yielded. The rest is only checked for further problems, and the error
+    is raised at the end. So use the examples only when the iteration has ended without an error.
 
     Args:
         dataset: how rows are read, and the limits.
-        objects: what to read, as `inputs.sources.dataset_objects` gives it.
-        open_store: where objects are opened.
-        on_bytes: called with stored bytes as they are read.
-        duplicates: counts the rows that train what a row before has trained.
+        objects: the objects to read, from `inputs.sources.dataset_objects`.
+        open_store: opens the store of an object.
+        on_bytes: called with the number of stored bytes as they are read.
+        duplicates: counts the rows that repeat an earlier row.
 
     Raises:
-        TrainerError: DATASET_INVALID with the first problems and totals; NOT_SUPPORTED when what reads a format is not
-            installed; or the storage's reason.
+        TrainerError: DATASET_INVALID with the first problems and the totals; NOT_SUPPORTED when a package that reads
+            the format is not installed; or the storage's reason.
     """
     scan = DatasetScan(dataset, objects, open_store, on_bytes, duplicates)
     findings = scan.findings
@@ -42,5 +42,5 @@ def read_examples(
 
 
 def for_validation(dataset: DatasetSpec) -> DatasetSpec:
-    """How validation rows of their own are read: as the others, but dataset.sha256 is the training object's."""
+    """The spec for reading a separate validation data set: it lacks `sha256`, which is the training object's."""
     return dataset.model_copy(update={"sha256": None})

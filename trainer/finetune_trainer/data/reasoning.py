@@ -1,4 +1,4 @@
-"""What an assistant thinks before it answers: under a key of the turn, or as `<think>…</think>` before the answer."""
+"""The assistant's reasoning: under a key of the turn, or as `<think>…</think>` before the answer."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,18 +8,18 @@ from finetune_trainer.data.examples import Message
 
 KEY: Final = "reasoning_content"
 NAMES: Final = (KEY, "reasoning", "thinking")
-"""The keys of it: vLLM's and DeepSeek's, OpenRouter's and newer vLLM's, gpt-oss's and Ollama's."""
+"""The keys of the reasoning: that of vLLM and DeepSeek, of OpenRouter and newer vLLM, of gpt-oss and Ollama."""
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
 def reasoning_of(turn: Message) -> str:
-    """What stands under the key; empty where nothing does."""
+    """The reasoning under the turn's key; empty when there is none."""
     reasoning: str = (turn.more or {}).get(KEY) or ""
     return reasoning
 
 
 def with_reasoning(turn: Message, text: str | None) -> Message:
-    """The turn with another text under the key, or with none."""
+    """The turn with `text` as its reasoning; None removes the reasoning."""
     more: dict[str, Any] = {key: value for key, value in (turn.more or {}).items() if key != KEY}
     if text is not None:
         more[KEY] = text
@@ -27,14 +27,15 @@ def with_reasoning(turn: Message, text: str | None) -> Message:
 
 
 def under_every_name(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn as templates are given it: each of them knows the reasoning by a name of its own."""
+    """The turn with its reasoning under all of `NAMES`, because each template reads another one."""
     return {**turn, **(dict.fromkeys(NAMES, turn[KEY]) if KEY in turn else {})}
 
 
 def divided(content: str) -> tuple[str, str, str]:
-    """A content that begins with `<think>…</think>`: up to its end, what is inside, what follows; else "", "", content.
+    """Splits a content that begins with `<think>…</think>` into its head, the reasoning and the answer.
 
-    Many templates look for it, write it anew with other blanks, or leave it out of turns before the last.
+    The head is the text up to and with `</think>`. For any other content the result is "", "", content. Many templates
+    look for these tags: they write the reasoning with other blanks, or leave it out of all turns but the last.
     """
     head, close, answer = content.rpartition(_CLOSE)
     if not close or not head.lstrip().startswith(_OPEN):

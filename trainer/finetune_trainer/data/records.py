@@ -1,6 +1,6 @@
-"""What every format gives: the file's records one after the other, each at its place.
+"""The protocol of all format readers: a file's records in order, each with its place.
 
-A reader knows its format and nothing of schemas; the pass over the data (`scan`) knows schemas and nothing of formats.
+A reader knows its format but no schemas. The pass over the data (`scan`) knows schemas but no formats.
 """
 
 from collections.abc import Iterator
@@ -13,26 +13,29 @@ from finetune_trainer.data.problems import Fault
 Row = dict[str, object]
 """The keys of a JSON object, or the columns of a table."""
 Record = tuple[int, int | None, Row | Fault | None]
-"""Number from 1, in the reader's unit; offset of its first byte, where the format has one; and the row, or what is
-wrong with the record, or None when it is blank."""
+"""Number, offset and content of a record.
+
+The number counts from 1 in the reader's unit. The offset is that of the record's first byte, None where the format has
+none. The content is the row, or the record's fault, or None when the record is blank.
+"""
 
 
 class Records(Protocol):
-    """The records of one file, in order, with memory that does not grow with their number."""
+    """The records of one file, in order. Except for pickles, memory does not grow with their number."""
 
     @property
     def unit(self) -> Unit:
-        """What the numbers count."""
+        """What the records' numbers count."""
         ...
 
     @property
     def number(self) -> int:
-        """The number of the record that came last; 0 before the first."""
+        """Number of the last record; 0 before the first."""
         ...
 
     @property
     def offset(self) -> int | None:
-        """Where the next record begins, when reading has stopped; None where the format has no such place."""
+        """Byte offset of the next record after reading has stopped; None where the format has no offsets."""
         ...
 
     def __iter__(self) -> Iterator[Record]:

@@ -1,8 +1,9 @@
-"""Which rows of a large dataset are tokenised: an even sample that depends on nothing but the rows' numbers and sizes.
+"""Chooses the rows of a large dataset that are tokenised: an even sample, a function of the rows' numbers and sizes.
 
-A tokenizer takes a few megabytes a second, the pass over the data a hundred times that. So rows are all taken until
-their text has `LEVEL_CHARACTERS`; then one row of four until as much again is taken, then one of sixteen, and so on. A
-row stands for as many as its level has passed over, so sums of these weights estimate the whole without a bias.
+A tokenizer reads a few megabytes a second, the pass over the data a hundred times as much. So all rows are taken until
+their text has `LEVEL_CHARACTERS`. Then one row in four is taken until their text has as many characters again, then one
+in sixteen, and so on. A row's weight is the number of rows that it stands for: 1, 4, 16, …. Sums of weights estimate
+the whole dataset without bias.
 """
 
 LEVEL_CHARACTERS = 16 << 20
@@ -14,10 +15,10 @@ _MASK = (1 << 64) - 1
 
 
 class RowSampler:
-    """Decides row by row.
+    """Decides for each row whether it is in the sample.
 
     Args:
-        level_characters: characters that are taken of each level.
+        level_characters: characters that are taken at each sampling rate.
     """
 
     def __init__(self, level_characters: int = LEVEL_CHARACTERS) -> None:
@@ -27,14 +28,14 @@ class RowSampler:
         self._number = 0
 
     def next_weight(self) -> int:
-        """How many rows the next one stands for; 0 when it is not taken."""
+        """The weight of the next row: the number of rows that it stands for, 0 when it is not taken."""
         self._number += 1
         if self._bits and (self._number * _GOLDEN & _MASK) >> (64 - self._bits):
             return 0
         return 1 << self._bits
 
     def add(self, characters: int) -> None:
-        """Notes the size of a row that was taken."""
+        """Adds the size of a row that was taken, in characters."""
         self._left -= characters
         if self._left <= 0:
             self._bits += _LEVEL_BITS

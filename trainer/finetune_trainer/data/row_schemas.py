@@ -1,7 +1,7 @@
-"""The shapes that a row can have: how each is recognised, checked and turned into an example.
+"""The schemas of rows: how a schema is recognised in a row, how the row is checked, and how it becomes an example.
 
-`key` runs once a row: one look at each text finds it sound and tells it apart from others. Only a row that has no key
-is looked at again, by `faults`, for the words. `build` is for rows without faults.
+`key` is called for every row. It checks the row and computes its key in one pass over the texts. `faults` is called
+only for a row that has no key, to describe what is wrong. `build` is called only for rows without faults.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from finetune_trainer.data.text_check import as_text, column_faults, sound
 
 
 class RowSchema(Protocol):
-    """One shape of rows."""
+    """One schema of rows."""
 
     @property
     def schema(self) -> DatasetSchema:
@@ -29,45 +29,53 @@ class RowSchema(Protocol):
 
     @property
     def columns(self) -> str:
-        """Its columns, for messages."""
+        """The names of its columns, for messages."""
         ...
 
     @property
     def reads(self) -> frozenset[str]:
-        """The columns that it may be made of; others are ignored."""
+        """The columns that the schema may read; others are ignored."""
         ...
 
     def fits(self, row: Row) -> bool:
-        """Whether the row has this shape's columns, whatever is in them; null counts as absent."""
+        """Whether the row has the schema's columns, with any values except null."""
         ...
 
     def misdeclared(self, columns: Columns) -> Sequence[Fault]:
-        """What is wrong with every row of a file, by what the file says of its columns."""
+        """The faults of the column types that a file declares: each would be a fault of every row."""
         ...
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """Everything that is wrong with the row."""
+        """All faults of the row."""
         ...
 
     def key(self, row: Row) -> int | None:
-        """Equal for rows that train the same, for different ones by a chance of 2^-64; None for a row with faults."""
+        """The hash of what the row trains, in 64 bits; None for a row with faults.
+
+        Rows that train the same have equal keys. Two different rows have equal keys with a probability of 2^-64.
+        """
         ...
 
     def build(self, row: Row, place: RowLocation) -> Example:
-        """The example that a row without faults is."""
+        """The example of a row without faults.
+
+        Args:
+            row: the row.
+            place: its location.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TextSchema:
-    """One column of running text."""
+    """The schema of rows with one column of running text."""
 
     column: str
     schema: DatasetSchema = DatasetSchema.TEXT
 
     @property
     def columns(self) -> str:
-        """Its column."""
+        """See `RowSchema`."""
         return self.column
 
     @property
@@ -99,7 +107,7 @@ class TextSchema:
 
 @dataclass(frozen=True, slots=True)
 class PromptSchema:
-    """A prompt and its completion in a column each."""
+    """The schema of rows with a prompt and a completion, each a text."""
 
     prompt: str
     completion: str
@@ -107,7 +115,7 @@ class PromptSchema:
 
     @property
     def columns(self) -> str:
-        """Its columns."""
+        """See `RowSchema`."""
         return f"{self.prompt} and {self.completion}"
 
     @property
@@ -116,7 +124,7 @@ class PromptSchema:
         return frozenset({self.prompt, self.completion})
 
     def fits(self, row: Row) -> bool:
-        """See `RowSchema`. Lists of turns are `PromptTurnsSchema`'s."""
+        """See `RowSchema`. Lists of turns belong to `PromptTurnsSchema`."""
         prompt, completion = row.get(self.prompt), row.get(self.completion)
         listed = isinstance(prompt, list) and isinstance(completion, list)
         return prompt is not None and completion is not None and not listed
@@ -126,7 +134,7 @@ class PromptSchema:
         return texts_misdeclared(columns, [self.prompt, self.completion])
 
     def faults(self, row: Row) -> Sequence[Fault]:
-        """See `RowSchema`. A prompt may end in blanks: prompt and completion are tokenised apart (see `tokenize`)."""
+        """See `RowSchema`. A prompt may end in blanks: it keeps its own tokens (see `tokenize`)."""
         return column_faults(row, (self.prompt, self.completion))
 
     def key(self, row: Row) -> int | None:
@@ -140,10 +148,12 @@ class PromptSchema:
 
 
 def row_schemas(schema: DatasetSchema, fields: Fields | None) -> list[RowSchema]:
-    """The shapes that rows may have, the richer one first: a row with messages and text is a conversation.
+    """The schemas that rows may have, in the order in which they are tried.
+
+    Schemas with more structure come first: a row with messages and text is a conversation.
 
     Args:
-        schema: `dataset.schema`; auto leaves all of them that have every part which `fields` names.
+        schema: `dataset.schema`. For `auto` the result has every schema with all the parts that `fields` names.
         fields: `dataset.fields`.
     """
     names = fields or Fields()
@@ -167,6 +177,6 @@ def row_schemas(schema: DatasetSchema, fields: Fields | None) -> list[RowSchema]
 
 
 def columns_read(fields: Fields | None) -> frozenset[str]:
-    """The columns that a row of any schema may be made of, for formats that read columns apart."""
+    """The columns that any schema may read, for formats in which columns are read separately."""
     every = {*row_schemas(DatasetSchema.AUTO, fields), *row_schemas(DatasetSchema.AUTO, None)}
     return frozenset(column for row_schema in every for column in row_schema.reads)

@@ -1,6 +1,7 @@
-"""One pass over the data: bytes in, sound rows out, every problem with its place. Memory does not grow with the data.
+"""One pass over the data: it reads bytes, yields valid rows, and finds every problem with its place.
 
-Preflight and the trainer make the same pass: what preflight has let through, the trainer reads.
+Memory does not grow with the data. Preflight and the trainer make the same pass, so the trainer reads all data that
+preflight has accepted.
 """
 
 import posixpath
@@ -18,36 +19,36 @@ from finetune_trainer.data.row_schemas import RowSchema
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
 ScannedRow = tuple[RowSchema, str, int, Row]
-"""Shape, file, line, row."""
+"""Schema, file name, number of the line or row in the file (see `DatasetScan.unit`), and row."""
 
 
 _KEYS_AT_ONCE = 1024
-"""Keys of rows that are looked up together: it is cheaper than one by one."""
+"""Number of row keys that are counted together, which is faster than one by one."""
 
 
 class _EndOfPassError(FaultError):
-    """A fault after which nothing more is read, of this object or another."""
+    """A fault after which no more data are read, from this object or the next."""
 
 
 class DatasetScan:
-    """Reads objects once, in order. Iterating gives every row without faults.
+    """Reads objects once, in order. Iteration yields every row without faults.
 
     Args:
         dataset: how rows are read, and the limits.
-        objects: what to read.
-        open_store: where objects are opened.
-        on_bytes: called with stored bytes as they are read.
-        duplicates: the counter; a new one by default.
+        objects: the objects to read.
+        open_store: opens the store of an object.
+        on_bytes: called with the number of stored bytes as they are read.
+        duplicates: the counter of duplicates; a new one by default.
 
     Attributes:
         findings: the problems; complete when the iteration has ended.
-        rows: rows seen, sound or not.
-        blank_lines: lines without content.
-        bytes: bytes after decompression.
-        schema: the rows' schema, once known.
-        ignored: columns of the first rows that are not read, once known.
-        unit: what the places of the object that is being read count.
-        duplicates: sound rows that train what a row before has trained, whatever their other columns.
+        rows: number of rows read, with or without faults.
+        blank_lines: number of lines without content.
+        bytes: number of bytes read, after decompression.
+        schema: the rows' schema; None until it is detected.
+        ignored: columns of the first rows that are not read; empty until the schema is detected.
+        unit: what the line numbers of the current object count.
+        duplicates: counts valid rows that repeat an earlier row in all columns that are trained.
     """
 
     def __init__(
@@ -71,10 +72,10 @@ class DatasetScan:
         self.duplicates = duplicates or DuplicateCounter()
 
     def __iter__(self) -> Iterator[ScannedRow]:
-        """The sound rows.
+        """The valid rows.
 
         Raises:
-            TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
+            TrainerError: NOT_SUPPORTED, a package that reads the format is not installed; or the storage's reason.
         """
         detected = detect_schema(self._dataset, self._objects, self._open_store)
         self.ignored = detected.ignored
@@ -115,14 +116,20 @@ class DatasetScan:
                 self.findings.add(fault, name, 1, 0)
 
     def _rows(self, records: Records, name: str, known: RowSchema | None, mark_bytes: int) -> Iterator[ScannedRow]:
-        """The sound rows of an object; offsets are `mark_bytes` more than the records say.
+        """The valid rows of an object.
+
+        Args:
+            records: the object's records.
+            name: the object's name, for messages.
+            known: the detected schema; None when the rows have no known schema.
+            mark_bytes: bytes of the byte order mark, which the offsets of `records` do not count.
 
         Raises:
-            FaultError: the rest of the object cannot be read, or no row has a known shape.
+            FaultError: the rest of the object cannot be read, a limit is exceeded, or the rows have no known schema.
         """
         if known is not None:
             self.schema = known.schema
-        # The loop that decides the speed: no call more than needed for a sound row.
+        # This loop decides the speed of the pass: a valid row costs as few calls as possible.
         self.unit = unit = records.unit
         add, max_rows = self.findings.add, self._dataset.limits.max_rows
         if known is not None and isinstance(records, TypedRecords):
@@ -160,10 +167,10 @@ class DatasetScan:
             seen(keys)
 
     def _unpacked(self, count: int) -> None:
-        """Notes decompressed bytes.
+        """Counts decompressed bytes.
 
         Raises:
-            FaultError: they are more than the limit.
+            FaultError: the data are larger than `dataset.limits.maxBytes`.
         """
         self.bytes += count
         if self.bytes > (longest := self._dataset.limits.max_bytes):
@@ -181,7 +188,11 @@ class DatasetScan:
 
 
 def display_names(objects: Sequence[SourceObject]) -> list[str]:
-    """Names for messages: the file's own, or with the folders in which several objects differ."""
+    """Names of the objects for messages.
+
+    One object has its file name. Several objects have the part of their paths in which they differ, or their whole
+    URIs when they are in several buckets.
+    """
     if len(objects) == 1:
         return [posixpath.basename(objects[0].uri)]
     if len({item.location.authority for item in objects}) > 1:

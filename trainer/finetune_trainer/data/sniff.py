@@ -1,7 +1,7 @@
-"""What a file is, from its name and its first bytes; and what is wrong when it is not what it should be.
+"""Finds the format of a file from its name and its first bytes, and recognises files of other kinds.
 
-A web page or a zip archive that is called train.jsonl would give one problem a line; one problem that says what the
-file is serves better.
+A web page or a zip archive with the name train.jsonl would give one problem a line. One problem that says what the file
+is helps more.
 """
 
 import re
@@ -64,12 +64,15 @@ _LIST_OF_OBJECTS = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*\{')
 
 
 def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
-    """The format of a file: as the recipe names it, else by content where that is certain, else by name, else jsonl.
+    """The format of a file.
+
+    It is the format in the recipe; else the format of the content, where the content is unambiguous; else the format of
+    the file name's suffix; else jsonl.
 
     Args:
         dataset: the recipe's section.
-        name: the object's name; `.gz` and `.zst` at its end do not count.
-        first: its first bytes, decompressed; more of them tell a JSON document from jsonl more surely.
+        name: the object's name; `.gz` and `.zst` at its end are ignored.
+        first: its first bytes, decompressed. With more bytes JSON and jsonl are told apart more reliably.
     """
     if dataset.format is not DatasetFormat.AUTO:
         return dataset.format
@@ -87,7 +90,12 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
 
 
 def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
-    """What is wrong with the file as a whole, or None when its rows should be looked at."""
+    """The fault of a file of another kind; None when its rows should be read.
+
+    Args:
+        head: the file's first bytes, decompressed.
+        format_: the format in which the file is to be read.
+    """
     head = head[:_HEAD_BYTES]
     wanted = _WANTED[format_]
     for magic, what, remedy in _BINARY:
@@ -99,7 +107,7 @@ def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
         return _fault("a Git LFS pointer", wanted, "fetch the file itself: git lfs pull")
     text = head.removeprefix(UTF8_BOM).lstrip()
     json = format_ in (DatasetFormat.JSONL, DatasetFormat.JSON)
-    # A text may well begin with a tag: <s>[INST] …
+    # A valid text may begin with a tag: <s>[INST] …
     if _PAGE.match(text) or (json and text.startswith(b"<")):
         what = f"a web page or XML document ({text[:40]!r})"
         return _fault(what, wanted, "download the file again: a server answered with this page instead of the data")
@@ -119,7 +127,7 @@ def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by the byte order mark or the NULs of the first characters."""
+    """UTF-16 or UTF-32, recognised by a byte order mark or by NUL bytes among the first four; else None."""
     begin = head[:4]
     if begin in (b"\xff\xfe\0\0", b"\0\0\xfe\xff") or begin.count(b"\0") == 3:
         return "UTF-32"
@@ -127,7 +135,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
-    """Whether content that begins with an object is one document with the rows in it, and not a row a line."""
+    """Whether content that begins with an object is one JSON document with a list of rows, and not jsonl."""
     line, newline, rest = text.partition(b"\n")
     try:
         row = parse_row(line)
@@ -145,7 +153,7 @@ def _is_row(row: Row, dataset: DatasetSpec) -> bool:
 
 
 def _first_key(line: bytes) -> Row:
-    """The beginning of a long object as a row: its first key, with a list of nothing."""
+    """The start of a long object as a row: its first key with an empty list."""
     return {line.split(b'"', 2)[1].decode(errors="replace"): []}
 
 

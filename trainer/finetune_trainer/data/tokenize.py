@@ -1,4 +1,4 @@
-"""Rows to token rows: what is trained is decided here and in `template`, and nowhere else.
+"""Tokenises rows. This module and `loss_mask` decide which tokens are trained; no other module does.
 
 | row | tokens | trained |
 |---|---|---|
@@ -6,8 +6,8 @@
 | prompt and completion | as one text, divided at the prompt's end | completion and EOS |
 | messages | the text of the chat template | the assistant's turns with their end-of-turn tokens |
 
-`dataset.loss` widens or narrows the last column. TRL's own preparation is not used: it doubles a BOS that stands in the
-text (trl#1400) and cuts and drops rows in silence. Rows are encoded many at a time, on all cores.
+`dataset.loss` changes the last column. TRL's own preparation is not used: it doubles a BOS that is in the text
+(trl#1400), and it cuts and drops rows without a message. Rows are encoded in batches, on all cores.
 """
 
 from bisect import bisect_left, bisect_right
@@ -29,20 +29,21 @@ _CHARACTERS_A_BATCH = 1 << 20
 def token_rows(
     examples: Iterable[Example], tokenizer: Tokenizer, *, loss: Loss, max_length: int, counts: TokenCounts
 ) -> Iterator[TokenRow]:
-    """Tokenises rows, cuts them to `max_length` tokens and leaves out those without a trained one.
+    """Tokenises rows, cuts them to `max_length` tokens, and drops rows without a trained token.
 
-    Nothing more is yielded after the first row that cannot be tokenised: the rest is only looked through for further
-    ones. So the rows count only when the iteration has ended well.
+    After the first row that cannot be tokenised no more rows are yielded. The rest is only checked for further
+    problems. So use the rows only when the iteration has ended without an error.
 
     Args:
         examples: the rows.
         tokenizer: the model's tokenizer, with the chat template to use.
-        loss: which tokens are trained.
+        loss: `dataset.loss`: which tokens are trained.
         max_length: longest row, in tokens.
-        counts: is brought up to date with every row.
+        counts: updated with every row.
 
     Raises:
-        TrainerError: rows cannot be tokenised as asked; the message names the first ones' file and line.
+        TrainerError: DATASET_INVALID, rows cannot be tokenised (the message has the file and line of the first ones);
+            MODEL_INVALID, the model has no chat template or no EOS, and the rows need it.
     """
     tokenize, findings = RowTokenizer(tokenizer, loss), Findings()
     for batch in _batches(examples):
@@ -55,7 +56,12 @@ def token_rows(
 
 
 class RowTokenizer:
-    """Tokenises rows, uncut."""
+    """Tokenises rows and does not cut them.
+
+    Args:
+        tokenizer: the model's tokenizer, with the chat template to use.
+        loss: `dataset.loss`: which tokens are trained.
+    """
 
     def __init__(self, tokenizer: Tokenizer, loss: Loss) -> None:
         self._tokenizer = tokenizer
@@ -66,7 +72,8 @@ class RowTokenizer:
         """Tokenises one row.
 
         Raises:
-            TrainerError: `loss` asks for a part that this row does not have, or the chat template refuses it.
+            TrainerError: DATASET_INVALID, the row lacks the part that `loss` trains, or the chat template refuses the
+                row; MODEL_INVALID, see `batch`.
         """
         (row,) = self.batch([example])
         if isinstance(row, Fault):
@@ -75,10 +82,10 @@ class RowTokenizer:
         return row
 
     def batch(self, examples: Sequence[Example]) -> list[TokenRow | Fault]:
-        """Tokenises rows together; in place of one that cannot be, what is wrong with it.
+        """Tokenises rows together. The result has a fault in the place of each row that cannot be tokenised.
 
         Raises:
-            TrainerError: the model has no chat template or no EOS, and the rows need it.
+            TrainerError: MODEL_INVALID, the model has no chat template or no EOS, and the rows need it.
         """
         texts = iter(self._texts([example for example in examples if isinstance(example, Text)]))
         prompts = iter(self._prompts([example for example in examples if isinstance(example, PromptCompletion)]))
@@ -89,15 +96,15 @@ class RowTokenizer:
         return [next(source[type(example)]) for example in examples]
 
     def encode_beginning(self, text: str) -> tuple[int, ...]:
-        """The ids of a text that the model is to go on with."""
+        """The token ids of a text that the model is to continue."""
         return (*self._bos, *self._encode([self._without_bos(text)])[0])
 
     def encode_first_turn(self, content: str) -> tuple[int, ...]:
-        """The ids of a conversation that begins with this user's turn, up to where the assistant is to write.
+        """The token ids of a conversation with one user's turn, with the generation prompt.
 
         Raises:
-            FaultError: the chat template refuses it.
-            TrainerError: the model has no chat template.
+            FaultError: the chat template refuses the conversation.
+            TrainerError: MODEL_INVALID, the model has no chat template, or one that does not compile.
         """
         return self._encode([self._loss_mask.prompt(Messages((Message(role="user", content=content),)))])[0]
 
@@ -114,8 +121,8 @@ class RowTokenizer:
         joint = self._encode([prompt + completion for prompt, completion in zip(prompts, completions, strict=True)])
         rows = []
         for first, both, completion in zip(self._encode(prompts), joint, completions, strict=True):
-            # A server encodes the prompt alone. Where prompt and completion would share a token, the prompt keeps its
-            # own tokens, so that the model is trained on the ones it will be given.
+            # A server encodes the prompt alone. If prompt and completion share a token in the joint text, they are
+            # encoded apart, so that the model is trained on the prompt's tokens that a server will send.
             rest = both[len(first) :] if both[: len(first)] == first else self._encode([completion])[0]
             ids = (*self._bos, *first, *rest, self._eos())
             untrained = 0 if self._loss is Loss.ALL else len(self._bos) + len(first)
@@ -147,7 +154,7 @@ class RowTokenizer:
 
     @cached_property
     def _loss_mask(self) -> LossMask:
-        """Made for the first conversation: other rows need no chat template."""
+        """The loss mask. It is made for the first conversation, because other rows need no chat template."""
         source = template_of(self._tokenizer.chat_template)
         if source is None:
             raise TrainerError(
@@ -167,12 +174,12 @@ class RowTokenizer:
         return [tuple(ids) for ids in encoded["input_ids"]]
 
     def _without_bos(self, text: str) -> str:
-        """The text without a BOS string at its start and the blanks before it, if the tokenizer sets a BOS itself."""
+        """The text without a leading BOS string and the blanks before it, if the tokenizer adds a BOS itself."""
         bos, bare = self._tokenizer.bos_token, text.lstrip()
         return bare.removeprefix(bos) if self._bos and bos and bare.startswith(bos) else text
 
     def _without_eos(self, text: str) -> str:
-        """The text without a trailing EOS and the blanks after it; other blanks at the end are the text's."""
+        """The text without a trailing EOS string and the blanks after it. Other trailing blanks are kept."""
         eos, bare = self._tokenizer.eos_token, text.rstrip()
         return bare.removesuffix(eos) if eos and bare.endswith(eos) else text
 
@@ -187,17 +194,23 @@ class RowTokenizer:
 
 
 _LATER = TokenRow(ids=(), trained=())
-"""Stands for a row that is encoded with the others of its batch."""
+"""A placeholder for a row until its batch is encoded."""
 
 
 def _trained(text: str, offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> tuple[bool, ...]:
-    """Which tokens lie in the spans. `offsets` are each token's first and last (exclusive) character."""
+    """Whether each token is in one of the spans.
+
+    Args:
+        text: the text.
+        offsets: for each token the index of its first character and of its last character (exclusive).
+        spans: the spans of `text` that are trained, in order.
+    """
     trained = [False] * len(offsets)
     starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
     for span in spans:
         first, last = bisect_right(ends, span.start), bisect_left(starts, span.end)
-        # A token may begin before the content when only the blank that belongs to it stands there ("▁Paris"). Where it
-        # holds part of the template's own writing, a server would never ask the model for it.
+        # A token may begin before the span if only a blank is there, which belongs to it ("▁Paris"). A token with part
+        # of the template's own text is not trained: a server never asks the model for it.
         while first < last and starts[first] < span.start and text[starts[first] : span.start].strip():
             first += 1
         trained[first:last] = [True] * (last - first)
@@ -205,7 +218,7 @@ def _trained(text: str, offsets: Sequence[tuple[int, int]], spans: Sequence[Span
 
 
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Groups of rows, small enough that long rows do not fill the memory."""
+    """Batches of rows, limited in number and in characters, so that long rows do not fill the memory."""
     batch: list[Example] = []
     size = 0
     for example in examples:
@@ -219,7 +232,7 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def characters(example: Example) -> int:
-    """How long a row's text is."""
+    """The length of a row's text, in characters."""
     match example:
         case Text():
             return len(example.text)
@@ -239,6 +252,6 @@ def _no_such_part(loss: Loss) -> Fault:
 
 
 def _leading_bos(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The BOS that this tokenizer begins a text with, as Llama's does; empty where it sets none, as Qwen's."""
+    """The id of the BOS that this tokenizer adds to a text, as Llama's does; empty if it adds none, as Qwen's."""
     ids = tokenizer("a")["input_ids"]
     return (ids[0],) if ids and ids[0] == tokenizer.bos_token_id else ()

@@ -1,4 +1,4 @@
-"""A row as the model sees it: token ids, and which of them are trained."""
+"""Tokenised rows: token ids, and which of them are trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Tokenizer(Protocol):
-    """The part of transformers' fast tokenizers that is used here; the module itself stays free of transformers."""
+    """The part of transformers' fast tokenizers that is used here, so that `data/` does not import transformers."""
 
     bos_token: str | None
     bos_token_id: int | None
@@ -18,29 +18,29 @@ class Tokenizer(Protocol):
     added_tokens_decoder: Any
 
     def __call__(self, text: str | list[str], **options: Any) -> Any:
-        """Encodes texts; with `return_offsets_mapping` also each token's place in its text."""
+        """Encodes texts. With `return_offsets_mapping` the result has each token's character offsets as well."""
         ...
 
 
 def special_texts(tokenizer: Tokenizer) -> frozenset[str]:
-    """Tokens that never come from running text: the named special ones and added ones such as <|im_end|>."""
+    """The texts of tokens that running text does not have: the named special ones and added ones such as <|im_end|>."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return frozenset(added | set(tokenizer.all_special_tokens))
 
 
 def added_texts(tokenizer: Tokenizer) -> frozenset[str]:
-    """Tokens that are found whole in a text: the special ones and every other added one."""
+    """The texts of tokens that the tokenizer never splits: the special tokens and all other added tokens."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     return frozenset(added | set(tokenizer.all_special_tokens))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRow:
-    """One row.
+    """One tokenised row.
 
     Attributes:
-        ids: token ids.
-        trained: for each id, whether it counts in the loss.
+        ids: token ids, shape (tokens,).
+        trained: for each id whether it is in the loss, shape (tokens,).
     """
 
     ids: tuple[int, ...]
@@ -52,24 +52,24 @@ class TokenRow:
 
     @property
     def trains(self) -> bool:
-        """Whether any token counts: the first one never does, since nothing comes before it."""
+        """Whether any token is in the loss. The first token never is, because no token before it predicts it."""
         return any(self.trained[1:])
 
 
 @dataclass(slots=True, kw_only=True)
 class TokenCounts:
-    """What became of the rows; reported, so that nothing is cut or dropped in silence.
+    """Numbers of rows and tokens. They are reported, so that users see how many rows were cut or dropped.
 
     Attributes:
-        rows: rows that are trained.
-        tokens: their tokens.
-        trained_tokens: those of them that count in the loss.
+        rows: training rows.
+        tokens: tokens of the training rows.
+        trained_tokens: tokens of the training rows that are in the loss.
         truncated: rows that were longer than maxLength and were cut.
-        dropped: rows without a trained token (after the cut), which are left out.
+        dropped: rows without a trained token after the cut; they are left out.
         longest: tokens of the longest row before any cut.
-        duplicates: rows of the data, trained or not, that repeat one before.
-        validation: rows that the adapter is measured with.
-        trained_too: validation rows of their own that were left out because they are trained.
+        duplicates: rows of the data, trained or not, that repeat an earlier row.
+        validation: validation rows.
+        trained_too: rows of a separate validation data set that were left out because they are training rows as well.
     """
 
     rows: int = 0
@@ -83,12 +83,12 @@ class TokenCounts:
     trained_too: int = 0
 
     def take(self, row: TokenRow, max_length: int, weight: int = 1) -> TokenRow | None:
-        """Counts a row; returns it, cut to `max_length`, or None when nothing in it would be trained.
+        """Counts a row. Returns the row cut to `max_length`, or None if it then has no trained token.
 
         Args:
-            row: the row, uncut.
+            row: the row before the cut.
             max_length: longest row that is trained, in tokens.
-            weight: how many rows it stands for, in a sample.
+            weight: number of rows that the row stands for in a sample.
         """
         self.longest = max(self.longest, len(row.ids))
         if len(row.ids) > max_length:

@@ -1,9 +1,11 @@
-"""Tools and the calls of them, as they stand in the data, and as chat templates expect them.
+"""Converts tools and tool calls from the forms in data sets to the form that chat templates expect.
 
-Data sets write them in several ways: OpenAI's, with the arguments as JSON inside a text; Hugging Face's, with objects;
-LLaMA-Factory's ShareGPT, with a turn of the role `function_call` and the tools as JSON inside a text. Templates expect
-one: arguments as an object, each tool under `function`. A text of JSON would be escaped again, and a model
-trained on that calls its tools with a text. vLLM does the same to what it is sent, so training and serving agree.
+Data sets have several forms. OpenAI's has the arguments as JSON inside a text. Hugging Face's has objects.
+LLaMA-Factory's ShareGPT has a turn of the role `function_call`, and the tools as JSON inside a text.
+
+Templates expect one form: arguments as an object, and each tool under `function`. A template would escape a text of
+JSON again, and a model trained on it would call its tools with a text. vLLM converts its requests in the same way, so
+training and serving agree.
 """
 
 import json
@@ -18,19 +20,19 @@ from finetune_trainer.data.text_check import is_clean
 
 Tools = list[dict[str, Any]]
 CALLS: Final = ("tool_calls", "function_call")
-"""The keys of a turn's calls; the second is OpenAI's of 2023."""
+"""The keys of a turn's calls; the second is OpenAI's key of 2023."""
 TOOLS: Final = ("tools", "functions")
-"""The columns of a row's tools; the second is OpenAI's of 2023."""
+"""The columns of a row's tools; the second is OpenAI's name of 2023."""
 _DEEPEST = 100
-"""Levels of objects and lists. Templates go into them by recursion, which Python bounds."""
+"""Largest number of nested objects and lists. Templates write them by recursion, whose depth Python limits."""
 
 
 def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
-    """The calls of a turn, as templates expect them, and what is wrong with them.
+    """The calls of a turn in the form that templates expect, and their faults.
 
     Args:
         value: the calls: a list of objects, or one object, or either as JSON in a text.
-        path: key path of them, for messages.
+        path: their key path, for messages.
     """
     objects, faults = _objects(value, path)
     calls = []
@@ -42,7 +44,7 @@ def read_calls(value: object, path: str) -> tuple[Tools, list[Fault]]:
 
 
 def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
-    """The tools of a row, as templates expect them, and what is wrong with them; see `read_calls`."""
+    """The tools of a row in the form that templates expect, and their faults; see `read_calls`."""
     objects, faults = _objects(value, path)
     tools = []
     for place, item in objects:
@@ -55,9 +57,10 @@ def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
 
 
 def as_in_json(row: dict[str, object]) -> dict[str, object]:
-    """The row of a format whose columns have types, with tools and calls as JSON would have them.
+    """A row of a format with typed columns, without the nulls in its tools and calls.
 
-    Objects of a typed column all have the same keys; what one of them lacks is null there. In JSON a null is a value.
+    All objects of a typed column have the same keys, and a key that an object lacks is null. In JSON such a null would
+    be a value.
     """
     for column in TOOLS:
         if row.get(column):
@@ -71,13 +74,13 @@ def as_in_json(row: dict[str, object]) -> dict[str, object]:
 
 
 def tools_of(row: Mapping[str, object]) -> tuple[Tools, list[Fault]]:
-    """The tools that stand beside a row's turns; see `read_tools`."""
+    """The tools in a row's own column, and their faults; see `read_tools`."""
     column = next((name for name in TOOLS if row.get(name)), None)
     return read_tools(row[column], column) if column is not None else ([], [])
 
 
 def unclean(value: object, path: str) -> list[Fault]:
-    """What a chat template cannot write as JSON; at most one fault.
+    """The first fault of a value that a chat template cannot write as JSON; empty if there is none.
 
     Args:
         value: tools, calls, or a part of them.
@@ -87,7 +90,7 @@ def unclean(value: object, path: str) -> list[Fault]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is clean for certain, told in one go: this is done once a row."""
+    """Whether a fast check finds no fault. Every row is checked, so the slower `_unclean` runs only after this one."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
@@ -97,7 +100,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _unclean(value: object, path: str, levels: int) -> list[Fault]:
-    """See `unclean`; there may be `levels` more of them."""
+    """See `unclean`; the value may have at most `levels` nested levels."""
     match value:
         case dict() | list() if not levels:
             return [_too_deep(path)]
@@ -120,7 +123,7 @@ def _unclean(value: object, path: str, levels: int) -> list[Fault]:
 
 
 def _objects(value: object, path: str) -> tuple[list[tuple[str, dict[str, Any]]], list[Fault]]:
-    """The objects of a list, or the one object, each with its key path; none of null."""
+    """The objects of a list, or the single object, each with its key path, and the faults. null has no objects."""
     try:
         value = _parsed(value, path, _LIST)
     except FaultError as error:
@@ -143,7 +146,7 @@ def _objects(value: object, path: str) -> tuple[list[tuple[str, dict[str, Any]]]
 
 
 def _function_of(item: dict[str, Any]) -> dict[str, Any]:
-    """The function that a tool or a call is of: bare, or under `function`."""
+    """The function of a tool or a call: the value of its key `function`, or else the object itself."""
     inner = item.get("function")
     return inner if isinstance(inner, dict) else item
 
@@ -167,10 +170,10 @@ def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]
 
 
 def _parsed(value: object, path: str, expected: str) -> object:
-    """What a text of JSON stands for, null if it is blank; any other value as it is.
+    """The parsed value of a text of JSON, None for a blank text. Any other value is returned unchanged.
 
     Raises:
-        FaultError: the text is no JSON.
+        FaultError: the text is not JSON.
     """
     if not isinstance(value, str):
         return value

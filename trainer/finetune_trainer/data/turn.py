@@ -1,4 +1,4 @@
-"""One turn of a conversation as it stands in the data: what it says, what it calls, and everything wrong with it."""
+"""Reads one turn of a conversation: its role, text, tool calls and reasoning, and all its faults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,32 +15,32 @@ ROLES: Final = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
-    # ShareGPT's words
+    # ShareGPT's names
     "human": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "observation": "tool",
-    # OpenAI's newer word, and its older one
+    # OpenAI's newer name, and its older one
     "developer": "system",
     "function": "tool",
 }
-"""What stands in the data -> the role."""
+"""Name of a role in the data -> role in a chat template."""
 CALLING: Final = "function_call"
-"""LLaMA-Factory's role of an assistant's turn whose text is the call, as JSON."""
+"""LLaMA-Factory's role for an assistant's turn whose text is the tool call as JSON."""
 _TEXTS: Final = ("tool_call_id", "name", *NAMES)
-"""Further keys that templates know; each is a text. Others are the data set's own, and ignored."""
+"""Further keys that templates read; each is a text. Any other key is ignored."""
 _WEIGHT: Final = "weight"
-"""OpenAI's key of an assistant's turn that is not to be trained: 0."""
+"""OpenAI's key of an assistant's turn. With the value 0 the turn is not trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnKeys:
-    """Under which keys a turn has its parts.
+    """The keys of a turn's parts.
 
     Attributes:
         role: the key of the role.
         content: the key of the text.
-        roles: the roles that there are, for messages.
+        roles: the names of the valid roles, for messages.
     """
 
     role: str
@@ -48,10 +48,12 @@ class TurnKeys:
     roles: str
 
     def read(self, turn: object, path: str) -> tuple[Message | None, list[Fault]]:
-        """The turn, and what is wrong with it; no message where it is nothing of the kind, or has no role.
+        """The message of a turn, and its faults.
+
+        The message is None if the turn is not an object, has no valid role, or has content that is not text.
 
         Args:
-            turn: what stands in the list.
+            turn: an element of the list of turns.
             path: its key path, for messages.
         """
         if not isinstance(turn, dict):
@@ -80,7 +82,7 @@ class TurnKeys:
             if not calls and not wrong:
                 faults.append(absent_key(turn, self.content, path=content))
         elif not ((calls or wrong) and text is None):
-            # A tool may have nothing to say, and a call needs no words.
+            # The result of a tool may be empty, and a turn with a call needs no text.
             wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
             faults += [wrong_text] if wrong_text else []
         if role is None or (text is not None and not isinstance(text, str)):
@@ -99,13 +101,13 @@ class TurnKeys:
 
 
 def system_turn(row: Mapping[str, object], column: str) -> tuple[Message, ...]:
-    """The system message that a row has in a column of its own; none where that is absent or blank."""
+    """The system message of a row that has one in its own column; empty if the column is missing or blank."""
     text = row.get(column)
     return (Message(role="system", content=text),) if isinstance(text, str) and text.strip() else ()
 
 
 def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]:
-    """What else of a turn a template is given, and what is wrong there."""
+    """The turn's further keys that templates read, and their faults."""
     more = {key: turn[key] for key in _TEXTS if turn.get(key) is not None}
     faults = [fault for key in more if (fault := text_fault(more[key], f"{path}.{key}", may_be_empty=True))]
     reasons = {name: reason for name in NAMES if (reason := more.pop(name, None))}

@@ -1,7 +1,7 @@
-"""Zstandard as a stream of bounded pieces.
+"""Decompresses Zstandard data as a stream, in pieces of bounded size.
 
-Python has it from 3.14 on; Arrow, which reads Parquet, has it too. Arrow's decoder asks for the bytes that it needs and
-says when they end inside a frame; the ratio is watched as it is for gzip.
+The decoder is Arrow's, which also reads Parquet; Python has one only from 3.14 on. Arrow's decoder reads the bytes that
+it needs, and reports data that end inside a frame. The compression ratio is limited as for gzip.
 """
 
 import io
@@ -12,19 +12,19 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.ratio import require_ratio
 
 MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((byte,)) + b"\x2a\x4d\x18" for byte in range(0x50, 0x60)))
-"""How a file begins: with a frame of data, or with one to skip, as pzstd and the seekable format write them."""
+"""The first bytes of a file: those of a data frame, or of a skippable frame as pzstd and the seekable format write."""
 _PIECE = 1 << 20
 
 
 def unzstd(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
-    """The decompressed bytes, in pieces of at most 1 MiB; frames one after the other count as one file.
+    """The decompressed bytes, in pieces of at most 1 MiB. Several frames are one file.
 
     Args:
         stored: the stored bytes, from the first.
-        max_ratio: most decompressed bytes per stored byte.
+        max_ratio: largest number of decompressed bytes per stored byte.
 
     Raises:
-        FaultError: damaged, cut short, followed by junk, or over the ratio.
+        FaultError: the data are damaged, cut short, followed by other bytes, or over the ratio.
         TrainerError: NOT_SUPPORTED, Arrow is not installed; or the storage's reason.
     """
     pa = pyarrow("zstd data")
@@ -44,7 +44,11 @@ def unzstd(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
 
 
 class _Pieces(io.RawIOBase):
-    """The pieces as the file that Arrow asks for."""
+    """The pieces as a file object for Arrow.
+
+    Attributes:
+        given: number of bytes that Arrow has read.
+    """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         super().__init__()
@@ -53,11 +57,11 @@ class _Pieces(io.RawIOBase):
         self.given = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether the file can be read: always."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; none at the end and only there."""
+        """At most `size` bytes. The result is empty only at the end."""
         if not self._held:
             self._held = memoryview(next(self._pieces, b""))
         end = len(self._held) if size < 0 else size

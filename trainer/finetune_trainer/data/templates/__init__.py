@@ -1,5 +1,5 @@
-"""Chat templates: the built-in ones, one file a family, and the sandbox in which any template is rendered.
+"""Chat templates: the built-in ones, one file for each model family, and the sandbox that renders any template.
 
-A template is a program, and often a stranger's: the model's own comes with the model. It is rendered here and not by
-transformers, because preflight has none, and because a row must not depend on the day it was rendered.
+A template is an untrusted program: the model's own comes with the model. It is not rendered by transformers for two
+reasons. Preflight does not have transformers, and a rendered row must not depend on the date.
 """

@@ -1,4 +1,4 @@
-"""The built-in templates by name. Their names are the contract's; their texts are the files beside this module."""
+"""The built-in templates by name. Their names are in `contract.recipe.dataset`; their texts are in this folder."""
 
 from importlib.resources import files
 
@@ -6,12 +6,12 @@ from finetune_trainer.contract.recipe.dataset import CHAT_TEMPLATES
 
 
 def template_source(chat_template: str) -> str:
-    """The Jinja text of `dataset.chatTemplate`, which is a built-in's name or the text itself."""
+    """The Jinja text of `dataset.chatTemplate`, which is the name of a built-in template or the text itself."""
     if chat_template not in CHAT_TEMPLATES:
         return chat_template
     return files(__package__).joinpath(f"{chat_template}.jinja").read_text(encoding="utf-8")
 
 
 def template_label(chat_template: str) -> str:
-    """`dataset.chatTemplate` as a message shows it: the name, or that it is written in the recipe."""
+    """`dataset.chatTemplate` for messages: the name of a built-in template, or `inline` for a text in the recipe."""
     return chat_template if chat_template in CHAT_TEMPLATES else "inline"

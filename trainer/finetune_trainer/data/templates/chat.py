@@ -1,4 +1,4 @@
-"""A chat template, compiled: messages in, text out, and where the template says that the assistant writes."""
+"""A compiled chat template: it renders messages to text and finds the parts marked as the assistant's."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from finetune_trainer.data.reasoning import under_every_name
 from finetune_trainer.data.templates.cpu_limit import CpuLimit, CpuTimeoutError
 
 RENDER_SECONDS = 20
-"""Processor time of one rendering: a conversation of a million tokens takes a second."""
+"""Largest processor time of one rendering, in seconds. A conversation of a million tokens takes one second."""
 _TOO_LONG = Fault(
     kind=ProblemKind.TEMPLATE,
     found="a conversation that the chat template does not end to render: it loops",
@@ -24,7 +24,7 @@ _COMMENT_OR_MARK = re.compile(r"\{#.*?#\}|\{%([-+]?)\s*((?:end)?generation)\s*([
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` to `end` (exclusive) of the rendered text."""
+    """The characters from `start` to `end` (exclusive) of a rendered text."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class Rendered:
 
     Attributes:
         text: the text that is tokenised.
-        marked: the parts inside `{% generation %}`, in order, apart from each other.
+        marked: the parts inside `{% generation %}`, in order. No two of them touch.
     """
 
     text: str
@@ -44,22 +44,23 @@ class Rendered:
 
 
 class ChatTemplate:
-    """A template with the special tokens of one tokenizer.
+    """A compiled template with the special tokens of one tokenizer.
 
     Args:
         source: the Jinja text.
-        special_tokens: `bos_token`, `eos_token` and the like, as the template's variables.
-        seconds: processor time of one rendering; after one that takes longer, all fail at once.
+        special_tokens: the template's variables for special tokens: `bos_token`, `eos_token` and others.
+        seconds: largest processor time of one rendering. After one rendering has taken longer, every further one fails
+            immediately.
 
     Attributes:
-        has_marks: whether it marks the assistant's part with `{% generation %}`.
+        has_marks: whether the template marks the assistant's parts with `{% generation %}`.
 
     Raises:
         ValueError: the text does not compile; the message says where and why.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, Any], seconds: int = RENDER_SECONDS) -> None:
-        # Jinja is for conversations; rows of text do without.
+        # Imported late: rows of text need no Jinja.
         from finetune_trainer.data.templates.sandbox import REFUSALS, Sandbox
 
         sandbox = Sandbox()
@@ -71,10 +72,14 @@ class ChatTemplate:
         self._loops = False
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> Rendered:
-        """Renders messages; `add_generation_prompt` ends the text with the generation prompt, as a server does.
+        """Renders messages.
+
+        Args:
+            messages: the turns and the tools.
+            add_generation_prompt: whether the text ends with the generation prompt, as a server's does.
 
         Raises:
-            FaultError: the template refuses it.
+            FaultError: the template refuses the messages, or takes too long.
         """
         if self._loops:
             raise FaultError(_TOO_LONG)
@@ -108,10 +113,11 @@ class ChatTemplate:
 
 
 def _forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
-    """What a template is given, one form after the other until it takes one.
+    """The turns in every form that templates expect. The caller tries them in order until the template takes one.
 
-    Templates agree on everything but tool calls. What a turn of nothing but calls says is null for DeepSeek's and an
-    empty text for Qwen-VL's; arguments are an object for most and JSON in a text for DeepSeek's.
+    Templates differ only in tool calls. The content of a turn with only calls is null for DeepSeek's templates and an
+    empty text for Qwen-VL's. The arguments of a call are an object for most templates and JSON in a text for
+    DeepSeek's.
     """
     turns = [
         under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in messages.turns
@@ -134,10 +140,10 @@ def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_syntax(source: str) -> None:
-    """Parses a template, and runs nothing of it: compiling already evaluates what is constant.
+    """Requires that a template parses. It does not compile the template, because Jinja then evaluates constants.
 
     Raises:
-        ValueError: it does not parse; the message says where and why.
+        ValueError: the template does not parse; the message says where and why.
     """
     from finetune_trainer.data.templates.sandbox import Sandbox
 
@@ -145,9 +151,9 @@ def require_syntax(source: str) -> None:
 
 
 def template_of(tokenizer_template: object) -> str | None:
-    """A tokenizer's own template for plain conversations; None when it has none.
+    """A tokenizer's own template for plain conversations; None if it has none.
 
-    Some have several by name; `default` is the one that a server takes without tools.
+    Some tokenizers have several named templates. A server uses `default` for requests without tools.
     """
     if isinstance(tokenizer_template, Mapping):
         tokenizer_template = tokenizer_template.get("default")
@@ -155,9 +161,10 @@ def template_of(tokenizer_template: object) -> str | None:
 
 
 def for_servers(source: str) -> str:
-    """The template with its `{% generation %}` marks as comments, for readers that do not know the tag.
+    """The template with its `{% generation %}` marks as comments, for servers that do not know the tag.
 
-    A comment keeps the dashes and Jinja trims around it as around a block, so the rendered text stays the same.
+    The comments keep the dashes of the tags. Jinja trims blanks around a comment as it does around a tag, so the
+    rendered text stays the same.
     """
     return _COMMENT_OR_MARK.sub(
         lambda match: f"{{#{match[1]} {match[2]} {match[3]}#}}" if match[2] else match[0], source
@@ -165,7 +172,7 @@ def for_servers(source: str) -> str:
 
 
 def _without_marks(text: str) -> Rendered:
-    """Takes the marks out of a rendered text; marks inside marks, and one that adjoins the last, join it."""
+    """Removes the marks from a rendered text and returns the marked parts. Nested and adjoining parts are merged."""
     from finetune_trainer.data.templates.sandbox import CLOSE, OPEN
 
     pieces: list[str] = []

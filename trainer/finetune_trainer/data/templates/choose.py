@@ -1,4 +1,4 @@
-"""Putting the recipe's template in place of the model's own."""
+"""Applies `dataset.chatTemplate` in place of the model's own chat template."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,14 +11,14 @@ from finetune_trainer.data.tokens import Tokenizer, added_texts
 
 
 def use_chat_template(tokenizer: Tokenizer, chat_template: str | None) -> None:
-    """Gives the tokenizer the template of `dataset.chatTemplate`, from where rows and the saved tokenizer take it.
+    """Sets the tokenizer's chat template to `dataset.chatTemplate`. Rows are rendered and the tokenizer saved with it.
 
     Args:
         tokenizer: the model's tokenizer.
-        chat_template: the field; None leaves the model's own template.
+        chat_template: the value of the field; None keeps the model's own template.
 
     Raises:
-        TrainerError: INVALID_RECIPE, the template does not compile, or is not for this tokenizer.
+        TrainerError: INVALID_RECIPE, the template does not compile or does not fit this tokenizer.
     """
     if chat_template is None:
         return
@@ -33,10 +33,10 @@ def use_chat_template(tokenizer: Tokenizer, chat_template: str | None) -> None:
 
 
 def check_syntax(chat_template: str | None) -> None:
-    """Parses the template; the rest needs the model's tokenizer.
+    """Checks the template's syntax only, because all other checks need the model's tokenizer.
 
     Raises:
-        TrainerError: INVALID_RECIPE, it does not parse.
+        TrainerError: INVALID_RECIPE, the template does not parse.
     """
     if chat_template is None:
         return
@@ -47,10 +47,10 @@ def check_syntax(chat_template: str | None) -> None:
 
 
 def only_conversations(examples: Iterable[Example], chat_template: str | None) -> Iterator[Example]:
-    """The rows themselves, unless there is a template and it would be ignored.
+    """The rows, unchanged. If the recipe has a chat template, every row must be a conversation.
 
     Raises:
-        TrainerError: INVALID_RECIPE, a row is no conversation, and the recipe has a chat template.
+        TrainerError: INVALID_RECIPE, the recipe has a chat template and a row is not a conversation.
     """
     for example in examples:
         if chat_template is not None and not isinstance(example, Conversation):
@@ -59,7 +59,7 @@ def only_conversations(examples: Iterable[Example], chat_template: str | None) -
 
 
 def template_unused(chat_template: str) -> TrainerError:
-    """The error of a recipe that sets a template where none is applied."""
+    """The error of a recipe with a template whose rows are not conversations."""
     return TrainerError(
         FailureReason.INVALID_RECIPE,
         f"spec.dataset.chatTemplate: {template_label(chat_template)}: the rows are no conversations, and only to those "

@@ -1,11 +1,11 @@
-"""A limit on the processor's time of one piece of work, in the process that does it.
+"""A limit on the processor time of a block of code, enforced in its own process.
 
-A template that loops for ever, be it in the last row only, must not hold a GPU for ever. Its loops are Python's own
-bytecode, between which Python runs signal handlers; so a timer ends them. It counts this process's time on a processor,
-not the clock's: a machine that is busy with others makes nothing fail.
+A template with an endless loop, even if only in the last row, must not hold a GPU for ever. Jinja compiles a template
+to Python bytecode, and Python runs signal handlers between bytecodes, so a timer signal can end the loop. The timer
+counts this process's processor time and not wall time: on a busy machine nothing fails.
 
-There are millions of renderings, of some microseconds each. So the timer is not set for each of them: it ticks every
-second while there are any, and stops at the first tick that finds none.
+There are millions of renderings, of some microseconds each, so the timer is not set for each of them. It ticks once a
+second while renderings run, and stops at the first tick outside a rendering.
 """
 
 import os
@@ -15,15 +15,15 @@ from types import FrameType, TracebackType
 
 
 class CpuTimeoutError(Exception):
-    """The work has taken longer than it may."""
+    """The block has used more processor time than its limit."""
 
 
 class _Ticker:
     """The process's timer.
 
     Attributes:
-        working: whether something with a limit is being done.
-        left: ticks until it is ended.
+        working: whether a block with a limit is running.
+        left: ticks until the block is ended.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class _Ticker:
             self._ticks = True
 
     def forget(self) -> None:
-        """A forked process has no timer."""
+        """Resets the state in a forked process, which does not inherit the timer."""
         self.working = self._ticks = False
 
     def _tick(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler's)
@@ -58,10 +58,16 @@ _MAIN = threading.main_thread().ident
 
 
 class CpuLimit:
-    """Ends what runs inside with `CpuTimeoutError` after so many seconds of this process's processor time, or one more.
+    """A context manager that limits the processor time of its block.
 
-    Only the main thread is ever interrupted by a signal: in another one there is no limit. Nor is there one inside of
-    another limit, which goes on.
+    Python runs signal handlers only in the main thread, so in another thread there is no limit. A limit inside another
+    limit has no effect.
+
+    Args:
+        seconds: seconds of this process's processor time. The block may take up to one second more.
+
+    Raises:
+        CpuTimeoutError: inside the block, the limit is exceeded.
     """
 
     __slots__ = ("_mine", "_seconds")

@@ -1,8 +1,8 @@
-"""What a template does to a plain conversation, before any row and any weight is read.
+"""Checks a template with a plain conversation, before any row or weight is read.
 
-A special token that the tokenizer does not know is not an error anywhere: it is split into letters, and a model is
-trained on an end of turn that no server stops at. So the template is asked to write a conversation, and what looks
-like a special token in it must be one.
+No library reports a special token that the tokenizer does not know. The tokenizer splits it into letters, and the model
+is trained on an end of turn at which no server stops. So the template renders a conversation, and every text in it that
+looks like a special token must be one.
 """
 
 import re
@@ -25,15 +25,17 @@ _CONVERSATIONS = (
     (_USER, _ASSISTANT),
     (_SYSTEM, _USER, _ASSISTANT),
 )
-"""The first that the template takes is looked at."""
+"""The conversations to try. The first one that the template accepts is checked."""
 
 
 def template_problem(template: ChatTemplate, known: Collection[str]) -> str | None:
-    """What is wrong with a template whatever the rows are, as the end of a sentence that names it; None when nothing.
+    """The problem of a template that does not depend on the rows, or None.
+
+    The text is the end of a sentence that begins with the template.
 
     Args:
         template: the chat template.
-        known: the tokens that the model's tokenizer finds whole in a text.
+        known: the texts of tokens that the model's tokenizer never splits.
     """
     try:
         text = _first_rendered(template)

@@ -1,8 +1,9 @@
-"""Where a template runs: Jinja without access to Python, with the names that Hugging Face's templates expect.
+"""The sandbox of templates: Jinja without access to Python, with the names that Hugging Face's templates expect.
 
-Options, filters and globals are those of transformers (`utils/chat_template_utils.py`), so that a template renders
-here what it renders there, with one exception: `strftime_now` always says the same day. Today's date would make rows,
-and with them a resumed run, differ from day to day. The day is the one that Llama 3's templates fall back on.
+Options, filters and globals are those of transformers (`utils/chat_template_utils.py`), so a template renders the same
+text as in transformers. There is one exception: `strftime_now` always gives the same date. With today's date rows would
+differ from day to day, and a resumed run would differ from its first part. The date is the default in Llama 3's
+templates.
 """
 
 import json
@@ -21,28 +22,28 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 DAY: Final = datetime(2024, 7, 26, tzinfo=UTC)
-"""What `strftime_now` says."""
+"""The date of `strftime_now`."""
 
 LARGEST_PRODUCT: Final = 1_000_000
-"""Letters or elements of a text or list that is multiplied; bits of a number."""
+"""Largest result of a multiplication or power: characters of a text, elements of a list, or bits of a number."""
 
 OPEN, CLOSE = "\0(", "\0)"
-"""Stand around what `{% generation %}` encloses. No row holds a NUL: the data is refused for one."""
+"""The marks around the output of a `{% generation %}` block. They begin with NUL, and rows with a NUL are refused."""
 
 REFUSALS: Final = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What rendering raises, be it the template's own `raise_exception` or a mistake in it."""
+"""The errors of rendering: the template's own `raise_exception`, or a mistake in the template."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment of one template.
+    """The Jinja environment of one template.
 
     Attributes:
-        marked: whether the template that was compiled has `{% generation %}` marks.
+        marked: whether the compiled template has `{% generation %}` blocks.
     """
 
     marked: bool = False
     intercepted_binops = frozenset({"*", "**"})
-    """What makes much out of little in one step, which no clock of this process can interrupt."""
+    """Operators whose result can be huge. One multiplication is a single bytecode, which no timer can interrupt."""
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
@@ -51,10 +52,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals |= {"raise_exception": _raise, "strftime_now": DAY.strftime, "namespace": _Namespace}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Jinja's hook: a product, or a power, of no more than a conversation can need.
+        """Jinja's hook for the operators in `intercepted_binops`.
 
         Raises:
-            SecurityError: it would be larger.
+            SecurityError: the result would be larger than `LARGEST_PRODUCT`.
         """
         if operator == "**":
             size = _size(left) * right if isinstance(right, int) else 0
@@ -68,19 +69,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def parsed(self, source: str) -> None:
-        """Parses the template.
+        """Parses the template and does not compile it.
 
         Raises:
-            ValueError: it does not parse; the message says where and why.
+            ValueError: the template does not parse; the message says where and why.
         """
         with _says_where():
             self.parse(source)
 
     def compiled(self, source: str) -> Template:
-        """The template.
+        """The compiled template.
 
         Raises:
-            ValueError: it does not compile; the message says where and why.
+            ValueError: the template does not compile; the message says where and why.
         """
         with _says_where():
             return self.from_string(source)
@@ -97,7 +98,7 @@ def _says_where() -> Iterator[None]:
 
 
 class _Generation(Extension):
-    """The block `{% generation %}…{% endgeneration %}`: the assistant's part, in which tokens are trained."""
+    """The block `{% generation %}…{% endgeneration %}`, which marks the assistant's part: its tokens are trained."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's own declaration)
 
@@ -112,7 +113,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace, without the names through which Python's internals are reached."""
+    """Jinja's namespace without names that begin with `_`, which would give access to Python's internals."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("_"):
@@ -135,5 +136,5 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,  # noqa: FBT001, FBT002
 ) -> str:
-    """Plain JSON; Jinja's own filter escapes for HTML."""
+    """The filter `tojson` with plain JSON; Jinja's own filter escapes HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -1,8 +1,8 @@
-"""Rendering the first rows in a process of its own, which may take only so much time and memory.
+"""Renders the first rows in a separate process with limits on time and memory.
 
-A template is a program: it can loop for ever, or write gigabytes with one multiplication, which no sandbox for Python
-code prevents. Preflight therefore runs it where the kernel ends it. `python -m finetune_trainer.data.templates.trial`
-is that process: a request as JSON on standard input, the result as JSON on standard output.
+A template is a program. It can loop for ever or write gigabytes, and no sandbox for Python code prevents that. So
+preflight runs it in a process that the kernel ends at its limits: `python -m finetune_trainer.data.templates.trial`.
+That process reads the request as JSON from standard input and writes the result as JSON to standard output.
 """
 
 import json
@@ -24,12 +24,12 @@ from finetune_trainer.data.templates.probe import template_problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the process may take.
+    """The limits of the process.
 
     Attributes:
-        cpu_seconds: processor time.
-        wall_seconds: time until it is given up, for a machine that has no processor to spare.
-        memory_bytes: address space, with Python's own.
+        cpu_seconds: processor time in seconds.
+        wall_seconds: wall time in seconds; it ends the process on a machine without a free processor.
+        memory_bytes: address space in bytes, including that of Python itself.
     """
 
     cpu_seconds: int = 20
@@ -39,13 +39,13 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What is rendered.
+    """The request: a template and the rows to render.
 
     Attributes:
         source: the template's Jinja text.
-        special_tokens: its variables (`bos_token` …).
-        special: the tokenizer's special tokens.
-        known: every token that the tokenizer finds whole; None leaves that unchecked.
+        special_tokens: the template's variables for special tokens (`bos_token` …).
+        special: the texts of the tokenizer's special tokens.
+        known: the texts of all tokens that the tokenizer never splits; None skips the check of the template's tokens.
         loss: `dataset.loss`.
         rows: the first conversations.
     """
@@ -60,11 +60,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """How it went.
+    """The result.
 
     Attributes:
-        problem: what is wrong with the template itself, as the end of a sentence that names it.
-        faults: what is wrong with rows, by their number from 0.
+        problem: what is wrong with the template itself, as the end of a sentence that begins with the template.
+        faults: the faults of rows, by the row's index from 0.
     """
 
     problem: str | None = None
@@ -72,7 +72,12 @@ class TrialResult:
 
 
 def try_template(trial: Trial, bounds: Bounds | None = None) -> TrialResult:
-    """Renders the rows in another process."""
+    """Renders the rows in a separate process.
+
+    Args:
+        trial: the template and the rows.
+        bounds: the limits of the process.
+    """
     limits = bounds or Bounds()
     request = json.dumps({"trial": asdict(trial), "bounds": asdict(limits)})
     command = [sys.executable, "-m", __name__]
@@ -115,7 +120,7 @@ def _main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     bounds, given = Bounds(**request["bounds"]), request["trial"]
     for kind, most in ((resource.RLIMIT_CPU, bounds.cpu_seconds), (resource.RLIMIT_AS, bounds.memory_bytes)):
-        # macOS knows no bound of the address space; the other one holds there too.
+        # macOS has no limit of the address space. The limit of processor time works there.
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (most, most))
     rows = [Messages(tuple(Message(**turn) for turn in row["turns"]), row["tools"]) for row in given["rows"]]

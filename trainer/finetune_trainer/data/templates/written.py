@@ -1,7 +1,7 @@
-"""Whether a chat template writes all that a conversation has besides texts: tools, calls of them, reasoning.
+"""Checks that a chat template writes the tools, tool calls and reasoning of a conversation.
 
-Most templates know nothing of tools and pass over them in silence. The model would then be trained to answer after a
-call that it never saw.
+Most templates ignore tools without an error. The model would then be trained to answer after a call that is not in its
+text.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,21 +14,21 @@ from finetune_trainer.data.reasoning import reasoning_of, with_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate
 
 PLACEHOLDER = "FINETUNEPLACEHOLDER{}X"
-"""What no row says: stands for a text or a name whose place in a rendered text is looked for."""
+"""A text that no row has. It replaces a text or a name to find its place in the rendered text."""
 
 
 def require_written(template: ChatTemplate, messages: Messages, text: str, trained: Collection[int]) -> None:
-    """Requires that a template's text of a conversation has all of it.
+    """Requires that the rendered text of a conversation has its tools, tool calls and trained reasoning.
 
     Args:
         template: the template.
         messages: the conversation.
-        text: what the template makes of it.
-        trained: numbers of the turns that are trained. Only of these the reasoning must be there: in turns before, most
-            templates leave it out, as a server does.
+        text: the conversation as the template renders it.
+        trained: indices of the turns that are trained. Only their reasoning must be in the text: most templates leave
+            out the reasoning of earlier turns, and so does a server.
 
     Raises:
-        FaultError: something is left out.
+        FaultError: the template leaves one of them out.
     """
     if messages.tools and template.render(Messages(messages.turns)).text == text:
         raise FaultError(left_out("the row's tools"))
@@ -49,20 +49,25 @@ def require_written(template: ChatTemplate, messages: Messages, text: str, train
 
 
 def with_other_calls(turn: Message, number: int = 0) -> Message:
-    """The turn with calls of tools that no one has."""
+    """The turn with placeholders as the names and arguments of its calls.
+
+    Args:
+        turn: the turn.
+        number: its index in the conversation, which is part of the placeholders.
+    """
     others = [_other(call, f"{number}C{place}") for place, call in enumerate(turn.calls)]
     return replace(turn, more={**(turn.more or {}), "tool_calls": others})
 
 
 def left_out(what: str) -> Fault:
-    """The fault of a row of which the template does not write everything."""
+    """The fault of a row of which the template leaves out a part."""
     return _left_out(
         what, "set a dataset.chatTemplate that does, use a model whose template does, or remove it from the row"
     )
 
 
 def reasoning_left_out() -> Fault:
-    """The fault of a turn that would be trained to answer without the reasoning that it has."""
+    """The fault of a row whose reasoning the template leaves out of a trained turn."""
     return _left_out(
         "the assistant's reasoning",
         "where it is of a turn before the last: dataset.loss: completion, or a weight of 0 for that turn; else set a "
