@@ -14,7 +14,7 @@ from finetune_trainer.data.columns import Columns, texts_misdeclared
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import as_text, column_faults, sound, text_fault
+from finetune_trainer.data.text_check import as_text, column_faults, text_fault, text_key
 from finetune_trainer.data.tool_calls import TOOLS, tools_of
 from finetune_trainer.data.turn import system_turn
 
@@ -61,9 +61,9 @@ class AlpacaSchema:
 
     def key(self, row: Row) -> int | None:
         """See `RowSchema`."""
-        instruction, output = sound(row.get(self.instruction)), sound(row.get(self.output))
+        instruction, output = text_key(row.get(self.instruction)), text_key(row.get(self.output))
         given = row.get(self.input)
-        context = "" if given is None or given == "" else sound(given)
+        context = "" if given is None or given == "" else text_key(given)
         beside = row.get(self.system) is not None or row.get(HISTORY) or any(map(row.get, TOOLS))
         if instruction is None or output is None or context is None or beside:
             # Only what stands beside instruction and output may be blank.

@@ -16,7 +16,7 @@ from itertools import pairwise
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.reasoning import divided, reasoning_of
+from finetune_trainer.data.reasoning import reasoning_of, split_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
 from finetune_trainer.data.templates.written import (
     PLACEHOLDER,
@@ -99,7 +99,7 @@ class LossMask:
             span_of = dict(self._said(messages, text, contents, trained))
         except FaultError:
             # Perhaps because of <think> blocks inside the contents, which a template may write as it likes.
-            thought = {turn: divided(content) for turn, (_, _, content) in contents.items()}
+            thought = {turn: split_reasoning(content) for turn, (_, _, content) in contents.items()}
             if not any(head for head, _, _ in thought.values()):
                 raise
             span_of = dict(self._said(messages, text, thought, trained))
@@ -189,7 +189,7 @@ class LossMask:
         if place < 0:
             raise FaultError(_UNCERTAIN)
         end = place + ends[-1] - first
-        _, thought, content = divided(messages.turns[turn].content or "")
+        _, thought, content = split_reasoning(messages.turns[turn].content or "")
         written = _squeezed(text[start:end])
         if _squeezed(content) not in written:
             raise FaultError(left_out("the assistant's text beside its tool calls"))

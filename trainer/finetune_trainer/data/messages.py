@@ -9,7 +9,7 @@ from finetune_trainer.data.columns import Columns, turns_misdeclared
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import sound, text_fault
+from finetune_trainer.data.text_check import text_fault, text_key
 from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of
 from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys, system_turn
 
@@ -88,7 +88,7 @@ class MessagesSchema:
                 role = turn[role_key]
                 if answers[role]:
                     answered = True
-                content = sound(turn[content_key])
+                content = text_key(turn[content_key])
                 if content is None or len(turn) != 2:
                     return self._careful_key(row)
                 parts += role, content
@@ -125,7 +125,7 @@ class MessagesSchema:
         parts: list[str | bytes | None] = []
         for turn, message in zip(cast("list[dict[str, str]]", row[self.column]), messages, strict=True):
             assert message is not None
-            parts += turn[self.role], sound(message.content)
+            parts += turn[self.role], text_key(message.content)
             if message.more or not message.trained:
                 parts.append(repr((message.more, message.trained)))
         if tools:

@@ -31,7 +31,7 @@ def under_every_name(turn: Mapping[str, Any]) -> dict[str, Any]:
     return {**turn, **(dict.fromkeys(NAMES, turn[KEY]) if KEY in turn else {})}
 
 
-def divided(content: str) -> tuple[str, str, str]:
+def split_reasoning(content: str) -> tuple[str, str, str]:
     """Splits a content that begins with `<think>…</think>` into its head, the reasoning and the answer.
 
     The head is the text up to and with `</think>`. For any other content the result is "", "", content. Many templates

@@ -16,7 +16,7 @@ from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.prompt_turns import PromptTurnsSchema
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import as_text, column_faults, sound
+from finetune_trainer.data.text_check import as_text, column_faults, text_key
 
 
 class RowSchema(Protocol):
@@ -97,7 +97,7 @@ class TextSchema:
 
     def key(self, row: Row) -> int | None:
         """See `RowSchema`."""
-        text = sound(row.get(self.column))
+        text = text_key(row.get(self.column))
         return None if text is None else hash(text)
 
     def build(self, row: Row, place: RowLocation) -> Example:
@@ -139,7 +139,7 @@ class PromptSchema:
 
     def key(self, row: Row) -> int | None:
         """See `RowSchema`."""
-        prompt, completion = sound(row.get(self.prompt)), sound(row.get(self.completion))
+        prompt, completion = text_key(row.get(self.prompt)), text_key(row.get(self.completion))
         return None if prompt is None or completion is None else hash((prompt, completion))
 
     def build(self, row: Row, place: RowLocation) -> Example:

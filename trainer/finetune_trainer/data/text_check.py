@@ -6,7 +6,7 @@ from typing import Any, TypeGuard
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 
 
-def sound(value: object) -> str | bytes | None:
+def text_key(value: object) -> str | bytes | None:
     """The key of a valid text: equal for equal texts. None for any other value.
 
     A text is valid if it has a character that is not blank, no NUL and no lone surrogate. The key of ASCII text is the
@@ -49,7 +49,7 @@ def joined_parts(value: object) -> object:
 
 
 def text_fault(value: object, path: str, *, may_be_empty: bool = False) -> Fault | None:
-    """The fault of a value that is not a valid text (see `sound`), or None.
+    """The fault of a value that is not a valid text (see `text_key`), or None.
 
     Args:
         value: the value.
