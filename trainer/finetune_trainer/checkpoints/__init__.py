@@ -1,7 +1,7 @@
-"""Checkpoints in storage: uploaded, fetched, pruned, removed. What is in one is train/trainer.py's.
+"""Uploads, downloads, prunes and removes checkpoints in storage. train/trainer.py decides what a checkpoint contains.
 
-A checkpoint is a folder of files whose manifest is written last. Every writer has folders of its own, so two pods of
-one run never write to the same place, and whoever looks takes the newest that is whole.
+A checkpoint is a folder of files whose manifest is written last. Every writer has its own folders, so two pods of one
+run never write to the same folder. A reader takes the newest complete checkpoint of any writer.
 """
 
 from finetune_trainer.checkpoints.checkpointer import Checkpointer

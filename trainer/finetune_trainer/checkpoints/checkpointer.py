@@ -1,7 +1,7 @@
-"""Checkpoints are uploaded while the training goes on: a GPU does not wait for storage.
+"""Uploads checkpoints in the background, so that a GPU does not wait for storage.
 
-One upload at a time. Who saves faster than the storage takes waits a little, and then goes on without this checkpoint.
-A checkpoint that is not uploaded is only logged: its loss costs something only when the pod is lost too.
+One upload runs at a time. When the next checkpoint comes before its end, the training waits at most 10 s and then drops
+the new checkpoint. A failed upload is only logged: the training needs the checkpoint only if the pod is lost.
 """
 
 import logging
@@ -16,16 +16,20 @@ from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 
 LONGEST_WAIT = 10.0
-"""Seconds that a running upload may hold up the next checkpoint."""
+"""Seconds that the training waits for a running upload before it drops the next checkpoint."""
 
 
 class Checkpointer:
-    """Uploads checkpoints, one at a time, on a thread of its own.
+    """Uploads checkpoints one at a time, on its own thread.
 
     Args:
         checkpoints: the run's checkpoints in storage.
         reporter: gets the bytes uploaded and the step of the newest checkpoint.
-        longest_wait: seconds that a running upload may hold up the next checkpoint.
+        longest_wait: seconds to wait for a running upload before the next checkpoint is dropped. None means 10 s.
+
+    Attributes:
+        uploaded_step: step of the newest uploaded checkpoint; None before the first.
+        failure: message of the last upload if it failed, else None.
     """
 
     def __init__(self, checkpoints: CheckpointStore, reporter: Reporter, longest_wait: float | None = None) -> None:
@@ -38,13 +42,15 @@ class Checkpointer:
         self.failure: str | None = None
 
     def save(self, folder: Path, step: int, total_steps: int, *, last: bool) -> None:
-        """Uploads a written checkpoint, and then removes its folder from this machine.
+        """Starts the upload of a written checkpoint. Its folder on this machine is removed afterwards.
+
+        While the upload before still runs after the longest wait, the checkpoint is dropped.
 
         Args:
-            folder: its files.
-            step: of which step it is.
-            total_steps: of the training.
-            last: no other follows, so it is uploaded however long the one before takes.
+            folder: the checkpoint's files.
+            step: the checkpoint's step.
+            total_steps: steps of the training.
+            last: True for the last checkpoint, which is never dropped.
         """
         if self._running is not None and not last:
             wait_for([self._running], self._longest_wait)

@@ -20,17 +20,17 @@ from finetune_trainer.storage.retry import RetryPolicy
 
 
 class _DamagedError(Exception):
-    """A checkpoint is not whole; the message says what is wrong."""
+    """A checkpoint is incomplete or invalid. The message gives the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedCheckpoint:
-    """A checkpoint that was fetched and is whole.
+    """A complete checkpoint on this machine.
 
     Attributes:
-        folder: its files on this machine.
-        manifest: what it is of.
-        uri: where it was.
+        folder: the checkpoint's files.
+        manifest: the checkpoint's manifest.
+        uri: the checkpoint's folder in storage.
     """
 
     folder: Path
@@ -45,13 +45,13 @@ class CheckpointStore:
     Attributes:
         store: the store of `uri`.
         uri: the folder of the run's checkpoints.
-        fingerprint: the run's.
-        keep: newest checkpoints that stay.
-        attempt: number of the attempt that writes.
-        writer: UID of the pod that writes, or any unique token.
-        versions: packages that shape the result.
-        now: the time of day.
-        retry: when storage that does not answer is asked again.
+        fingerprint: fingerprint of the run.
+        keep: number of newest checkpoints to keep.
+        attempt: number of the writing attempt.
+        writer: UID of the writing pod, or any unique token.
+        versions: versions of the packages that influence the result.
+        now: returns the current time.
+        retry: the retry policy while storage does not answer.
     """
 
     store: Store
@@ -65,13 +65,13 @@ class CheckpointStore:
     retry: RetryPolicy
 
     def upload(self, folder: Path, step: int, total_steps: int, on_bytes: ByteCount) -> Uri:
-        """Uploads the files of `folder` and then their manifest; the oldest checkpoints give way.
+        """Uploads the files of `folder` and then their manifest. Then removes the oldest checkpoints.
 
         Returns:
             The checkpoint's folder in storage.
 
         Raises:
-            TrainerError: the storage's reason; nothing counts as uploaded then.
+            TrainerError: the store's error. Readers then ignore the uploaded files, because their manifest is missing.
         """
         uri = self.uri.child(checkpoint_folder(step, self.writer))
         files = files_under(folder)
@@ -89,22 +89,22 @@ class CheckpointStore:
             created=self.now(),
         )
         content = (manifest.to_json() + "\n").encode()
-        # The folder is this writer's own, so there is nobody to win against.
+        # No other writer uses this folder, so no conditional write is needed.
         self.retry.call(partial(self.store.replace, uri.child(CHECKPOINT_MANIFEST_NAME), content))
-        with contextlib.suppress(TrainerError):  # What was to go and stays costs space, and is tried again.
+        with contextlib.suppress(TrainerError):  # A checkpoint that stays costs only space. The next upload retries.
             self._prune()
         return uri
 
     def fetch_newest(self, target: Path, on_bytes: ByteCount, *, only: Uri | None = None) -> FetchedCheckpoint | None:
-        """Fetches the newest checkpoint that is whole; every damaged one before it is logged and passed over.
+        """Downloads the newest complete checkpoint. Logs and skips every damaged one. Returns None without any.
 
         Args:
-            target: an absent or empty folder for its files.
-            on_bytes: called with bytes transferred.
-            only: the one checkpoint to look at; None for all.
+            target: an absent or empty folder for the files.
+            on_bytes: called with the number of bytes transferred.
+            only: the folder of the only checkpoint to consider; None considers all.
 
         Raises:
-            TrainerError: the storage's reason. An older checkpoint is no answer to storage that does not answer.
+            TrainerError: the store's error. When storage does not answer, no older checkpoint is used instead.
         """
         for folder in self._folders():
             if not folder.committed or (only is not None and folder.uri != only):
@@ -119,25 +119,28 @@ class CheckpointStore:
         return None
 
     def delete_all(self) -> None:
-        """Removes all checkpoints of the run: its adapter is there.
+        """Removes all checkpoints of the run, which nobody needs once the adapter is committed.
 
         Raises:
-            TrainerError: the storage's reason.
+            TrainerError: the store's error.
         """
         self.retry.call(partial(self.store.delete_folder, self.uri))
 
     def _prune(self) -> None:
-        """Removes all but the newest checkpoints, and halves of older ones that a killed writer has left."""
+        """Removes all but the `keep` newest complete checkpoints.
+
+        Also removes incomplete folders, left by a killed writer, that are older than these.
+        """
         kept = 0
         for folder in self._folders():
             if kept >= self.keep:
-                # First what makes it count, so that nobody takes it for whole.
+                # The manifest goes first, so that no reader takes a half-removed checkpoint for a complete one.
                 self.store.delete(folder.uri.child(CHECKPOINT_MANIFEST_NAME))
                 self.store.delete_folder(folder.uri)
             kept += folder.committed
 
     def _folders(self) -> list["_CheckpointFolder"]:
-        """The folders that are there, newest first."""
+        """Returns the run's checkpoint folders, newest first. Some may be incomplete."""
         try:
             objects = self.retry.call(partial(self.store.stat, self.uri))
         except ObjectNotFoundError:
@@ -179,12 +182,12 @@ class CheckpointStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CheckpointFolder:
-    """The folder of one checkpoint, and its objects by path."""
+    """The folder of one checkpoint in storage, and its objects by path."""
 
     uri: Uri
     objects: Mapping[str, SourceObject]
 
     @property
     def committed(self) -> bool:
-        """Whether its manifest is there."""
+        """True when the folder has a manifest."""
         return CHECKPOINT_MANIFEST_NAME in self.objects

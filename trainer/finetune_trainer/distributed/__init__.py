@@ -1,9 +1,10 @@
-"""Several processes that train one adapter: one a GPU, in one pod or in several.
+"""Several processes that train one adapter: one per GPU, in one pod or in several.
 
-Every process holds the whole model, or its share of it (`sharding`), and sees the same optimizer step; the passes of a
-step are dealt out, and the gradients are added up before every process takes the same optimizer step. transformers and
-accelerate believe that they are alone (their own variables are not set, and there is no default process group), so
-nothing of the trainer changes under them.
+Every process holds the whole base model, or its shard of it. The micro-batches of a step are divided among the
+processes. The gradients are summed over the processes, and then every process takes the same optimizer step.
 
-`launch` starts the processes of a pod and knows no torch; `process_group` connects them.
+transformers and accelerate see a single process: torchrun's variables are not set, and there is no default process
+group. So they do not divide the work themselves.
+
+`launch` starts the processes of a pod and does not import torch. `process_group` connects the processes.
 """

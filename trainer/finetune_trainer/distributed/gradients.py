@@ -1,4 +1,4 @@
-"""Gradients and parameters of all processes: one all-reduce a step, one broadcast before the first."""
+"""Sums the gradients over all processes in every step, and broadcasts the parameters before the first step."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +7,17 @@ import torch
 from finetune_trainer.distributed.process_group import ProcessGroup
 
 _BUCKET = 16 * 1024 * 1024
-"""Numbers that are summed at a time: 64 MiB beside the gradients."""
+"""Numbers of one all-reduce. In float32 they need 64 MiB beside the gradients."""
 
 
 def all_reduce_gradients(parameters: Sequence[torch.nn.Parameter], process_group: ProcessGroup) -> None:
-    """Makes every parameter's gradient the sum over the processes, in float32.
+    """Replaces every parameter's gradient by its sum over the processes, computed in float32.
 
-    A parameter that has a gradient nowhere keeps none: an optimizer's weight decay would move it.
+    A parameter without a gradient in any process keeps None. With a gradient of zero, weight decay would change the
+    parameter.
+
+    Raises:
+        TrainerError: PEER_FAILED.
     """
     local_counts = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
     counts: list[float] = process_group.all_reduce(local_counts).tolist()
@@ -34,7 +38,11 @@ def all_reduce_gradients(parameters: Sequence[torch.nn.Parameter], process_group
 
 
 def broadcast_parameters(parameters: Sequence[torch.nn.Parameter], process_group: ProcessGroup) -> None:
-    """Gives every process the parameters of process 0."""
+    """Copies the parameters of process 0 to every process.
+
+    Raises:
+        TrainerError: PEER_FAILED.
+    """
     with torch.no_grad():
         for parameter in parameters:
             process_group.broadcast(parameter.data)

@@ -1,7 +1,7 @@
-"""Starts the processes of a pod, and ends as the first one that failed by itself.
+"""Starts the processes of a pod, and reports the end of the process that failed first.
 
-torchrun would do, but it reports an exit code and a file of its own format: the reason of the process that failed first
-must become the pod's, and not "connection reset", which is what the others see of it. No torch is loaded here.
+When one process fails, the others fail too, with "connection reset". The pod must report the reason of the first.
+torchrun reports only an exit code and a file of its own format. This module does not import torch.
 """
 
 import logging
@@ -29,7 +29,7 @@ from finetune_trainer.runtime.log import event
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 10.0
-"""For the others to end by themselves once one has failed: all that they have left to do is to say why."""
+"""Time for the other processes to end by themselves after one has failed. They only have to write their message."""
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _THREADS_ENV = "OMP_NUM_THREADS"
 _GPUS_ENV = "CUDA_VISIBLE_DEVICES"
@@ -37,14 +37,17 @@ _GPUS_ENV = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Worker:
-    """A started process and the file of its last word."""
+    """A started process and the file of its termination message."""
 
     rank: int
     process: subprocess.Popen[bytes]
     termination_file: Path
 
     def termination(self) -> Termination:
-        """How it has ended: its own message, else what its exit code says."""
+        """Returns the process's own termination message, or one made from its exit code.
+
+        The exit code counts when there is no message, or when message and exit code contradict each other.
+        """
         reported = (
             Termination.read(self.termination_file.read_text(encoding="utf-8"))
             if self.termination_file.exists()
@@ -69,15 +72,15 @@ def launch(
     *,
     quiet: bool = False,
 ) -> Termination:
-    """Runs the pod's processes to their end.
+    """Runs the pod's processes to their end. Returns the pod's termination message.
 
     Args:
-        recipe_file: the recipe, which each of them reads.
-        pod: how many there are.
-        environment: the variables that they inherit.
-        stop: tells all of them to go.
-        on_progress: is given the progress records of the pod's first process.
-        quiet: the processes log nothing but errors.
+        recipe_file: the recipe, which every process reads.
+        pod: gives the number of processes and this pod's number.
+        environment: the variables that the processes inherit.
+        stop: when it is set, every process gets SIGTERM.
+        on_progress: called with the progress records of the pod's first process.
+        quiet: True makes the processes log errors only.
     """
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pod-", dir=environment.get(WORK_ENV))))
@@ -129,10 +132,10 @@ def _start(
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune_trainer", "--recipe", str(recipe_file)],
             env=_environment(environment, world, work, termination_file),
-            # Its end tells the process that this one is gone.
+            # The process exits when this pipe closes, that is when the launcher has ended.
             stdin=subprocess.PIPE,
             pass_fds=[write_end, *([listener.fileno()] if world.listener is not None and listener is not None else [])],
-            # A terminal's Ctrl-C is for this process, which passes it on once.
+            # A terminal's Ctrl-C reaches the launcher only. The launcher then stops each process once.
             start_new_session=True,
         )
         assert process.stdin is not None
@@ -145,10 +148,10 @@ def _start(
 
 
 def _listen(pod: Pod) -> socket.socket | None:
-    """The socket that process 0 will listen on: made here, so that no other program gets its port in between."""
+    """Opens the socket on which process 0 will listen, so that no other program takes the port. None in other pods."""
     if pod.node != 0:
         return None
-    # A pod's own name may not be resolvable yet, so it listens on every address that it has.
+    # A pod's own name may not resolve yet, so process 0 listens on all addresses of the pod.
     return socket.create_server((LOOPBACK if pod.host == LOOPBACK else "", pod.port), backlog=pod.size)
 
 
@@ -156,14 +159,14 @@ def _environment(environment: Mapping[str, str], world: World, work: Path, termi
     hidden = (*_TORCHRUN_VARIABLES, PROGRESS_URL_ENV)
     threads = environment.get(_THREADS_ENV, "")
     shared = {_THREADS_ENV: str(max(1, int(threads) // world.local_size))} if threads.isdecimal() else {}
-    # A process that sees one GPU needs to be told nothing more about it.
+    # Each process sees one GPU only, so no process has to select a device.
     gpus = environment.get(_GPUS_ENV)
     every = gpus.split(",") if gpus is not None else [str(number) for number in range(world.local_size)]
     return {
         **{name: value for name, value in environment.items() if name not in hidden},
         **shared,
         _GPUS_ENV: every[world.local_rank] if world.local_rank < len(every) else "",
-        # torch's own words about connections that end, which are not the reason why.
+        # Hides torch's log lines about closed connections, which are a consequence and not the cause.
         "TORCH_CPP_LOG_LEVEL": "FATAL",
         WORK_ENV: str(work),
         TERMINATION_ENV: str(termination_file),
@@ -172,10 +175,11 @@ def _environment(environment: Mapping[str, str], world: World, work: Path, termi
 
 
 def _wait_for_workers(workers: list[_Worker], stop: threading.Event) -> _Worker:
-    """Waits for the end of all; returns the one whose end is the pod's.
+    """Waits until all processes have ended. Returns the process whose end is the pod's end.
 
-    That is the first that failed by itself, and of those with its reason the lowest rank; of those that only lost the
-    others, the first; when none has failed, the pod's first process.
+    After a failure this is the first process with a reason other than PEER_FAILED. If all failures are PEER_FAILED, it
+    is the first of all. Of several processes with the same reason, it is the one with the lowest rank. Without a
+    failure it is the pod's first process.
     """
     failed: list[_Worker] = []
     running, stopping = list(workers), False
@@ -200,7 +204,7 @@ def _wait_for_workers(workers: list[_Worker], stop: threading.Event) -> _Worker:
     own = [worker for worker in failed if worker.termination().reason is not FailureReason.PEER_FAILED]
     first = (own or failed)[0]
     last = first.termination()
-    # Where several have come to the same end, the one that writes the checkpoints knows most about it.
+    # Of several processes with the same reason, rank 0 writes the checkpoints, so its message says the most.
     root = min((worker for worker in failed if worker.termination().reason is last.reason), key=lambda one: one.rank)
     last = root.termination()
     if not root.termination_file.exists():
@@ -213,5 +217,5 @@ def _read_progress(read_end: int, on_progress: Callable[[Progress], object]) -> 
         for line in lines:
             try:
                 on_progress(Progress.model_validate_json(line))
-            except ValidationError:  # the process was killed while it wrote
+            except ValidationError:  # A process that is killed while it writes leaves half a line.
                 continue

@@ -1,7 +1,7 @@
 """Communication between the processes of a training: short texts before the first step, collectives in every step.
 
-Texts go through torch's TCPStore, which process 0 holds. Collectives go through NCCL or Gloo. Neither is torch's
-default process group: transformers and accelerate would find that one and divide the work themselves.
+Texts go through torch's TCPStore, whose server is process 0. Collectives go through NCCL or Gloo. The backend is not
+torch's default process group: transformers and accelerate would find a default group and divide the work themselves.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from finetune_trainer.distributed.world import World
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 
 _C10D: Any = torch.distributed
-"""torch's stubs know only half of what is in it."""
+"""The module without types: torch's stubs lack many of its names."""
 RENDEZVOUS_SECONDS = 1800.0
-"""Limit for all processes to join: pods of a job may start at different times."""
+"""Time limit until all processes have joined. The pods of a job may start at different times."""
 COLLECTIVE_SECONDS = 1800.0
-"""Limit for one collective: the slowest process may write and upload a checkpoint first."""
+"""Time limit of one collective. One process may write and upload a checkpoint while the others wait in it."""
 _BARRIER_SECONDS = 100.0
-"""Limit for the final barrier: a pod that is asked to stop has two minutes."""
+"""Time limit of the final barrier. It is below the two minutes that a pod has after SIGTERM."""
 _CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 
 
 class ProcessGroup:
-    """What torch.distributed's process group is, apart from torch's default one.
+    """The connected processes of a training. It replaces torch's default process group, which stays unset.
 
     Attributes:
-        world: who this process is.
-        stop_agreed: whether the processes have agreed to end after the step that was summed last.
+        world: rank and size.
+        stop_agreed: True when the processes have agreed to end after the step whose gradients were summed last.
     """
 
     def __init__(self, world: World, store: Any, raise_if_stopping: Callable[[], object]) -> None:
@@ -48,14 +48,16 @@ class ProcessGroup:
 
     @classmethod
     def join(cls, world: World, raise_if_stopping: Callable[[], object]) -> "ProcessGroup":
-        """Joins the other processes.
+        """Connects this process to the others. Returns when all have joined.
 
         Args:
-            world: who this process is.
-            raise_if_stopping: called while it waits; may raise.
+            world: rank and size.
+            raise_if_stopping: called during the wait. Raises when this process must stop.
 
         Raises:
-            TrainerError: PEER_FAILED, not all came; INVALID_RECIPE, some have a GPU and some have none.
+            TrainerError: PEER_FAILED, not all processes joined in time. INVALID_RECIPE, some processes have a GPU and
+                some have none.
+            Exception: any exception of `raise_if_stopping`.
         """
         process_group = cls(world, _store(world, raise_if_stopping), raise_if_stopping)
         devices = process_group.all_gather_text("device", process_group._device.type, seconds=RENDEZVOUS_SECONDS)
@@ -70,32 +72,37 @@ class ProcessGroup:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that reports, writes and commits."""
+        """True for rank 0, the process that reports, writes and commits."""
         return self.world.rank == 0
 
     @property
     def is_local_main_process(self) -> bool:
-        """Whether this is the process that fetches and reads the data."""
+        """True for local rank 0, the process that downloads and reads the data for its pod."""
         return self.world.local_rank == 0
 
     def has_agreed_to_stop(self) -> bool:
-        """Whether the processes have agreed to end."""
+        """Returns `stop_agreed`."""
         return self.stop_agreed
 
     def publish(self, name: str, text: str) -> None:
-        """Publishes a text to all processes; once per name."""
+        """Publishes a text to all processes. A name is used once.
+
+        Raises:
+            TrainerError: PEER_FAILED.
+        """
         with _peer_failures():
             self._store.set(name, text)
 
     def wait_for(self, name: str, seconds: float | None = None) -> str:
-        """Waits for the text that a process publishes under a name.
+        """Waits for the text that a process publishes under a name. Returns the text.
 
         Args:
             name: the name.
-            seconds: how long to wait; None until it comes.
+            seconds: time limit; None means no limit.
 
         Raises:
-            TrainerError: PEER_FAILED, it does not come; or this process was asked to stop.
+            TrainerError: PEER_FAILED, the text did not come in time, or process 0 has ended.
+            Exception: any exception of `raise_if_stopping`, when this process must stop.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
@@ -109,12 +116,12 @@ class ProcessGroup:
             time.sleep(_POLL_SECONDS)
 
     def all_gather_text(self, name: str, text: str, seconds: float | None = None) -> list[str]:
-        """The texts of all processes, by rank; see `wait_for`."""
+        """Publishes this process's text. Returns the texts of all processes, ordered by rank. See `wait_for`."""
         self.publish(f"{name}/{self.world.rank}", text)
         return [self.wait_for(f"{name}/{rank}", seconds) for rank in range(self.world.size)]
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Sums a tensor over all processes, in place; all get the same bits.
+        """Sums a tensor over all processes, in place. Returns the tensor, which is equal bit by bit in all processes.
 
         Raises:
             TrainerError: PEER_FAILED.
@@ -125,7 +132,7 @@ class ProcessGroup:
         return tensor.copy_(on_device) if on_device is not tensor else tensor
 
     def broadcast(self, tensor: torch.Tensor) -> None:
-        """Gives the tensor the values of process 0, in place.
+        """Replaces the tensor's values by those of process 0, in place.
 
         Raises:
             TrainerError: PEER_FAILED.
@@ -136,14 +143,16 @@ class ProcessGroup:
         tensor.copy_(on_device)
 
     def all_gather_into_tensor(self, whole: torch.Tensor, own: torch.Tensor) -> Callable[[], None]:
-        """Begins to fill `whole` with the parts of all processes, by rank; call the result before the first use.
+        """Starts to fill `whole` with the parts of all processes, ordered by rank.
+
+        Returns a function that waits for the end. Call it before the first use of `whole`.
 
         Args:
-            whole: as many bytes as all parts, on this process's device.
-            own: this process's part; it must stay as it is until then.
+            whole: a tensor as large as all parts together, on this process's device.
+            own: this process's part. It must not change until the wait has ended.
 
         Raises:
-            TrainerError: PEER_FAILED, here or when it is waited for.
+            TrainerError: PEER_FAILED. The returned function raises it too.
         """
         with _peer_failures():
             work = self._connected_backend()._allgather_base(whole, own)  # noqa: SLF001 (what torch's all_gather_into_tensor calls)
@@ -155,33 +164,41 @@ class ProcessGroup:
         return wait
 
     def barrier(self) -> None:
-        """Waits until all processes have come to the end, so that none leaves while another still saves."""
+        """Waits until all processes have reached their end, so that none exits while another still saves.
+
+        A process that failed, or does not come within 100 s, is no error.
+        """
         self._raise_if_stopping = lambda: None
         with contextlib.suppress(TrainerError):
             self.all_gather_text("left", "", seconds=_BARRIER_SECONDS)
 
     def _connected_backend(self) -> Any:
-        """Torch's backend; made with the first collective, when all have a model."""
+        """Returns torch's backend. The first collective creates it, when all processes have loaded the model."""
         if self._backend is None:
             self._backend = _backend(self._device.type, _C10D.PrefixStore("sums", self._store), self.world)
         return self._backend
 
 
 def _backend(device: str, store: Any, world: World) -> Any:
-    """Torch's backend, not registered as the default group."""
+    """Creates torch's backend without registering it as the default process group."""
     if device == "cuda":
         options = _C10D.ProcessGroupNCCL.Options()
         options._timeout = timedelta(seconds=COLLECTIVE_SECONDS)  # noqa: SLF001 (torch sets it so itself)
         return _C10D.ProcessGroupNCCL(store, world.rank, world.size, options)
     options = _C10D.ProcessGroupGloo._Options()  # noqa: SLF001
     options._timeout = timedelta(seconds=COLLECTIVE_SECONDS)  # noqa: SLF001
-    # By itself Gloo takes the address of the host's name, which not every machine can resolve.
+    # By default Gloo resolves the host's name, which not every machine can resolve.
     options._devices = [_C10D.ProcessGroupGloo.create_device(hostname=_own_address(world))]  # noqa: SLF001
     return _C10D.ProcessGroupGloo(store, world.rank, world.size, options)
 
 
 def _store(world: World, raise_if_stopping: Callable[[], object]) -> Any:
-    """The store; other processes try again until process 0, or its name, is there."""
+    """Connects to torch's TCPStore. Process 0 is its server. The others retry until its name resolves and it answers.
+
+    Raises:
+        TrainerError: PEER_FAILED, process 0 did not answer in time.
+        Exception: any exception of `raise_if_stopping`.
+    """
     first, deadline = world.rank == 0, time.monotonic() + RENDEZVOUS_SECONDS
     own = {"master_listen_fd": world.listener} if world.listener is not None else {}
     while True:
@@ -203,7 +220,10 @@ def _store(world: World, raise_if_stopping: Callable[[], object]) -> Any:
 
 
 class _peer_failures(contextlib.AbstractContextManager[None]):  # noqa: N801 (a context manager)
-    """Turns what torch raises when another process is gone into the end that it is."""
+    """Raises PEER_FAILED in place of torch's RuntimeError. torch raises one when another process has ended.
+
+    A RuntimeError about full memory is raised unchanged.
+    """
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, RuntimeError) and out_of_memory_reason(error) is None:
@@ -212,7 +232,7 @@ class _peer_failures(contextlib.AbstractContextManager[None]):  # noqa: N801 (a 
 
 
 def _own_address(world: World) -> str:
-    """This machine's address on the way to process 0."""
+    """Returns the address of this machine from which packets to process 0 are sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((world.host, world.port))
         return str(way.getsockname()[0])

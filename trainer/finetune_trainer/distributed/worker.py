@@ -1,4 +1,4 @@
-"""A process that the launcher has started: it reports to the launcher, and exits when the launcher is gone."""
+"""A worker process's connection to the launcher: it sends progress records and exits when the launcher has ended."""
 
 import os
 import threading
@@ -11,24 +11,27 @@ _STANDARD_INPUT = 0
 
 
 class PipeSink:
-    """Hands progress records to the launcher, a line each."""
+    """Writes progress records to the launcher's pipe, one JSON line each."""
 
     def __init__(self, world: World) -> None:
         self._pipe = os.fdopen(world.progress, "w", encoding="utf-8", buffering=1)
 
     def __call__(self, progress: Progress) -> None:
-        """Takes a record."""
+        """Writes a record. An error of the pipe is ignored."""
         try:
             self._pipe.write(progress.to_json() + "\n")
-        except OSError:  # the launcher is gone, and this process goes too
+        except OSError:  # The launcher has ended, so this process will end too.
             return
 
 
 def exit_with_launcher() -> None:
-    """Ends this process when the launcher has ended: nobody else would, outside of a container."""
+    """Starts a thread that ends this process with PEER_FAILED when the launcher has ended.
+
+    In a container, the kernel ends all processes with the launcher. Outside of one, nothing else does.
+    """
 
     def wait() -> None:
-        # Not by sys.stdin: a thread that holds its lock makes the interpreter abort when it ends.
+        # Not sys.stdin: the interpreter aborts at its end when a thread holds the lock of sys.stdin.
         os.read(_STANDARD_INPUT, 1)
         os._exit(ExitCode.PEER_FAILED)
 

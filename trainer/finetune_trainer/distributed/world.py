@@ -1,4 +1,4 @@
-"""Who trains together: the processes of this pod, the pods of the job, and this process among them."""
+"""Ranks and sizes: the pods of a job, the processes of a pod, and one process among all."""
 
 import json
 from collections.abc import Mapping
@@ -10,20 +10,20 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import DeviceMap
 
 _WORKER_ENV = "FINETUNE_WORKER"
-"""What the launcher tells a process of its own; unset in the process that a pod or a user starts."""
+"""The variable with a worker's `World`. The launcher sets it. It is unset in a process that a pod or user starts."""
 LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """The processes of one pod, and its place among the job's pods.
+    """One pod of a training: its number of processes, and its number among the job's pods.
 
     Attributes:
-        processes: how many this pod starts.
+        processes: number of processes of this pod.
         node: number of this pod, from 0.
-        nodes: pods in all, each with as many processes.
+        nodes: number of pods. Each has the same number of processes.
         host: name or address of pod 0.
-        port: where its first process listens; 0 for any free port, in a pod that is alone.
+        port: port on which the first process of pod 0 listens. 0 means any free port, which works with one pod only.
     """
 
     processes: int
@@ -34,15 +34,17 @@ class Pod:
 
     @property
     def size(self) -> int:
-        """Processes in all."""
+        """Number of processes of all pods."""
         return self.processes * self.nodes
 
     @classmethod
     def of(cls, recipe: Recipe, environment: Mapping[str, str]) -> "Pod":
-        """One process a GPU, unless one process spreads the model over them; the rest is what the operator has set.
+        """Returns the pod that the recipe and the operator's variables describe.
+
+        There is one process per GPU. With a model.deviceMap other than `none`, one process uses all GPUs of the pod.
 
         Raises:
-            TrainerError: INTERNAL, the variables of several pods are incomplete.
+            TrainerError: INTERNAL. With several pods, a variable is missing or invalid.
         """
         processes = max(1, recipe.machine.gpus or 1) if recipe.model.device_map is DeviceMap.NONE else 1
         nodes = int(environment.get(NODES_ENV) or 1)
@@ -56,23 +58,24 @@ class Pod:
 
 
 def is_first_pod(environment: Mapping[str, str]) -> bool:
-    """Whether this pod is the first of those that train together, or the only one."""
+    """Returns True in the first pod of a training, and in the only pod."""
     return environment.get(NODE_ENV, "0") == "0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """One process among all.
+    """One process of a training, with its rank and the number of processes.
 
     Attributes:
-        rank: its number, from 0; number 0 reports, writes and commits.
-        size: processes in all.
-        local_rank: its number in its pod, from 0; number 0 fetches and reads the data.
-        local_size: processes of its pod.
-        host, port: where process 0 listens.
-        listener: file descriptor of the listening socket, in process 0.
+        rank: number of the process, from 0. Rank 0 reports, writes and commits.
+        size: number of processes of all pods.
+        local_rank: number of the process in its pod, from 0. Local rank 0 downloads and reads the data.
+        local_size: number of processes of its pod.
+        host: name or address at which rank 0 listens.
+        port: port at which rank 0 listens.
+        listener: file descriptor of the listening socket in rank 0; None in the others.
         progress: file descriptor of the pipe to the launcher, for progress records.
-        quiet: whether it logs nothing but errors, since the launcher shows the progress.
+        quiet: True when the process logs errors only, because the launcher shows the progress.
     """
 
     rank: int
@@ -87,15 +90,15 @@ class World:
 
     @property
     def node(self) -> int:
-        """Number of its pod, from 0."""
+        """Number of the process's pod, from 0."""
         return self.rank // self.local_size
 
     def variables(self) -> dict[str, str]:
-        """The environment variables that tell the process."""
+        """Returns the environment variable that passes this `World` to the process."""
         return {_WORKER_ENV: json.dumps(asdict(self))}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "World | None":
-        """What `variables` has made; None in a process that the launcher has not started."""
+        """Reads the `World` that `variables` wrote. Returns None in a process that the launcher has not started."""
         text = environment.get(_WORKER_ENV)
         return cls(**json.loads(text)) if text else None

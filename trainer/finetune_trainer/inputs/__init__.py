@@ -1,1 +1,1 @@
-"""What goes into a run: the recipe's file, the objects of data and model, the adapter to continue from."""
+"""The inputs of a run: the recipe's file, the files of data and model, the adapter from which training continues."""

@@ -1,7 +1,7 @@
-"""The adapter that a training continues from: its two files, their checksums, and whether the recipe is for its kind.
+"""The adapter from which a training continues: finds its two files and checks that the recipe agrees with it.
 
-Rank, scale and layers of an adapter cannot change when its training continues. The recipe must name the same values, so
-that it describes the result. Each field that differs is named with the value to write.
+Rank, alpha and modules of an adapter cannot change when its training continues. The recipe must have the same values,
+so that the recipe describes the result. The error message names each field that differs, with the value to write.
 """
 
 from collections.abc import Iterator
@@ -34,19 +34,19 @@ _NOT_IN_RECIPES = (
     "alora_invocation_tokens",
     "arrow_config",
 )
-"""Settings of PEFT that make another kind of adapter, and that a recipe cannot ask for."""
+"""Settings of PEFT that make another kind of adapter. A recipe has no field for them."""
 _CHANGE_THE_BASE = ("pissa", "olora", "corda", "loftq")
-"""Initialisations after which the adapter fits only base weights that were changed with it."""
+"""Initialisations of PEFT that also change the base weights. The adapter does not fit the unchanged base model."""
 
 
 def initial_adapter_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
-    """The adapter's configuration and weights; empty when the recipe continues from none.
+    """Returns the adapter's configuration file and weights file. Empty when the recipe has no initial adapter.
 
-    A manifest beside the adapter's folder vouches for them: their SHA-256 is then the manifest's.
+    With a run's manifest beside the adapter's folder, the files get the SHA-256 of the manifest.
 
     Raises:
-        TrainerError: MODEL_NOT_FOUND; MODEL_INVALID, a file is missing, or another than the manifest's; or the
-            storage's reason.
+        TrainerError: MODEL_NOT_FOUND, there is no such folder. MODEL_INVALID, a file is missing, or differs from the
+            manifest in size or SHA-256. Else the store's error.
     """
     if recipe.lora.initial_adapter_uri is None:
         return []
@@ -63,15 +63,16 @@ def initial_adapter_objects(recipe: Recipe, open_store: OpenStore) -> list[Sourc
 
 
 def require_agreement(recipe: Recipe, objects: list[SourceObject], open_store: OpenStore) -> None:
-    """Checks that the recipe asks for the kind of adapter that is continued from.
+    """Checks that the recipe's fields agree with the configuration of the initial adapter.
 
     Args:
         recipe: the recipe.
-        objects: what `initial_adapter_objects` has found.
-        open_store: where they are opened.
+        objects: the result of `initial_adapter_objects`.
+        open_store: opens the store of the objects.
 
     Raises:
-        TrainerError: INVALID_RECIPE, with every field that disagrees; MODEL_INVALID, it is no LoRA adapter.
+        TrainerError: INVALID_RECIPE, fields disagree; the message names all of them. MODEL_INVALID, the folder has no
+            LoRA adapter, or its configuration is invalid. Else the store's error.
     """
     if not objects:
         return
@@ -93,7 +94,7 @@ _FIELD = "spec.lora.initialAdapterUri"
 
 
 class _LoraConfig(BaseModel):
-    """The types of the fields of PEFT's LoraConfig that are read here."""
+    """The fields of PEFT's LoraConfig that this module reads, with their types."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -118,7 +119,11 @@ def _hint(by_name: dict[str, SourceObject]) -> str:
 
 
 def _manifest(place: Uri, open_store: OpenStore) -> tuple[str, dict[str, ManifestFile]] | None:
-    """The manifest beside the adapter's folder that names this very folder: the folder's name, and files by path."""
+    """Reads a run's manifest from the parent of the adapter's folder.
+
+    Returns the name of the adapter's folder and the manifest's files by path. Returns None when there is no manifest,
+    or when it names another folder as the adapter's.
+    """
     above, _, folder = place.path.rpartition("/")
     if place.scheme is Scheme.HF or not above:
         return None
@@ -146,7 +151,7 @@ def _disagreements(spec: LoraSpec, config: dict[str, Any]) -> Iterator[str]:
         ("bias", str(spec.bias), config.get("bias", "none")),
         ("variant", str(spec.variant), _variant(config)),
         ("modulesToSave", _names(spec.modules_to_save or ()), _names(config.get("modules_to_save") or ())),
-        # Which layers "all-linear" or a pattern mean is seen when the weights are loaded.
+        # "all-linear" and patterns cannot be compared before the model is loaded.
         *(
             [("targetModules", _names(spec.target_modules), _names(modules))]
             if spec.target_modules != [ALL_LINEAR] and isinstance(modules, list)
@@ -176,7 +181,7 @@ def _variant(config: dict[str, Any]) -> str:
 
 
 def _names(modules: Any) -> list[str]:
-    """Last parts of module names, sorted: PEFT writes out in full what was asked for by the end."""
+    """Returns the last segments of module names, sorted. PEFT may save a full path where the recipe has its end."""
     return sorted({str(name).rsplit(".", 1)[-1] for name in modules})
 
 

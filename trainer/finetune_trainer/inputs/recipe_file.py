@@ -1,4 +1,4 @@
-"""The recipe from its mounted file, or everything that is wrong with it."""
+"""Reads the recipe from its mounted file."""
 
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from finetune_trainer.contract.rules import problems
 
 
 def read_recipe(path: str) -> Recipe:
-    """The recipe in a JSON file.
+    """Reads a recipe from a JSON file and checks all rules.
 
     Raises:
-        TrainerError: INVALID_RECIPE; every wrong field is named with its value and the rule.
+        TrainerError: INVALID_RECIPE. The file is missing, or a field is invalid. The message names every invalid field
+            with its value and the rule.
     """
     if not path:
         raise TrainerError(FailureReason.INVALID_RECIPE, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")

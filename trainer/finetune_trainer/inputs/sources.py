@@ -1,4 +1,4 @@
-"""What goes in: the objects of data and model.
+"""Finds the input objects of a run: the files of the data and of the base model.
 
 Preflight and the trainer both use this module, so both compute the same fingerprint.
 """
@@ -23,47 +23,51 @@ _CHUNK = 1 << 20
 
 
 def dataset_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
-    """The training data's objects in reading order: places as listed, each place sorted by name.
+    """Returns the objects of the training data in reading order: URIs as listed, the objects of each sorted by name.
 
-    Under a prefix, names that begin with '.' or '_' (`_SUCCESS`, `.DS_Store`), and all in folders of such names
-    (`_temporary`, `.ipynb_checkpoints`), are markers and leftovers of tools and left out.
+    Under a prefix, a file whose name begins with '.' or '_' is skipped (`_SUCCESS`, `.DS_Store`). So are all files in a
+    folder with such a name (`_temporary`, `.ipynb_checkpoints`). Tools leave such files as markers.
 
     Raises:
-        TrainerError: DATASET_NOT_FOUND, or the storage's reason.
+        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable. Else the store's error.
     """
     return _data_objects([dataset.uri] if dataset.uri else list(dataset.uris or []), open_store)
 
 
 def validation_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
-    """The validation rows' own objects; empty when they are part of the training rows, or none.
+    """Returns the objects of `dataset.validation.uri`.
+
+    Empty when the validation rows are split from the training rows, or when there are no validation rows.
 
     Raises:
-        TrainerError: DATASET_NOT_FOUND, or the storage's reason.
+        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable. Else the store's error.
     """
     own = dataset.validation.uri if dataset.validation else None
     return _data_objects([own] if own else [], open_store)
 
 
 def model_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
-    """The base model's files that a trainer needs: those at the top of its folder, without pickled weights.
+    """Returns the files of the base model that a trainer needs.
+
+    They are directly in the model's folder, not in subfolders. Pickled weights are left out.
 
     Raises:
-        TrainerError: MODEL_NOT_FOUND, or the storage's reason.
+        TrainerError: MODEL_NOT_FOUND, or the store's error.
     """
     return model_files(recipe, model_folder(recipe, open_store))
 
 
 def model_files(recipe: Recipe, folder: Sequence[SourceObject]) -> list[SourceObject]:
-    """Those files of a model's folder that a trainer needs; Python code only where it may run."""
+    """Returns the files of a model's folder that a trainer needs. Python files only with model.trustRemoteCode."""
     suffixes = (*_MODEL_SUFFIXES, ".py") if recipe.model.trust_remote_code else _MODEL_SUFFIXES
     return [item for item in folder if item.uri.endswith(suffixes)]
 
 
 def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
-    """Every file at the top of the base model's folder.
+    """Returns every file directly in the base model's folder, without subfolders.
 
     Raises:
-        TrainerError: MODEL_NOT_FOUND, or the storage's reason.
+        TrainerError: MODEL_NOT_FOUND, or the store's error.
     """
     uri = recipe.model.uri
     try:
@@ -80,16 +84,21 @@ def model_folder(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
 
 
 def pickled_weights(objects: Sequence[SourceObject]) -> list[str]:
-    """Names of weight files in formats that are not loaded, because unpickling runs code."""
+    """Returns the names of weight files in formats that are never loaded. To unpickle a file runs code in it."""
     names = [item.uri.rsplit("/", 1)[-1] for item in objects]
     return [name for name in names if name.endswith(_PICKLED) and not name.startswith(("optimizer", "training_args"))]
 
 
 def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 20) -> object:
-    """A small JSON file of the base model.
+    """Reads a small JSON file of a model or adapter. Returns the parsed value.
+
+    Args:
+        source: the file.
+        open_store: opens the file's store.
+        longest: largest size of the file in bytes.
 
     Raises:
-        TrainerError: MODEL_INVALID when it is none, or the storage's reason.
+        TrainerError: MODEL_INVALID, the file is too large or not JSON. Else the store's error.
     """
     with open_store(source.location).open(source) as stream:
         content = stream.read(longest + 1)
@@ -118,10 +127,10 @@ def _data_objects(uris: Sequence[Uri], open_store: OpenStore) -> list[SourceObje
 
 
 def _nameable(item: SourceObject) -> SourceObject:
-    """The object, whose name a recipe could hold.
+    """Returns the object unchanged when its name is a valid URI.
 
     Raises:
-        TrainerError: DATASET_INVALID, it could not: the name climbs, or is a file's whose bytes are no text.
+        TrainerError: DATASET_INVALID. The name has a '..' segment or control characters, or its bytes are not UTF-8.
     """
     try:
         _ = item.location
@@ -140,10 +149,20 @@ def _hidden(path: str) -> bool:
 
 
 def with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:
-    """The object with a SHA-256 where its ETag is none of its content: files. `whole`: however large it is.
+    """Returns the object with the SHA-256 of its content, for `file://` and `pvc://`.
 
-    Large weights keep size and time of change: hashing 140 GB would cost minutes, and the worst that a copy's
-    new time can do is a training that need not have been.
+    An ETag of a local file does not identify the content. Objects of S3 and the Hub are returned unchanged, because
+    their ETag or SHA-256 does.
+
+    Args:
+        item: the object.
+        open_store: opens the object's store.
+        whole: True reads an object of any size. With False, an object above 64 MiB is returned unchanged: to hash 140
+            GB of weights takes minutes. Without the hash, a copy with a new time of change has another fingerprint, and
+            the cost of that is at worst one unnecessary training.
+
+    Raises:
+        TrainerError: the store's error.
     """
     uri = item.location
     if uri.scheme not in (Scheme.FILE, Scheme.PVC) or item.sha256 is not None:

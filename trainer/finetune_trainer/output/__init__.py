@@ -1,1 +1,1 @@
-"""What a run leaves in the output place: the committed adapter, and the pointer to the newest one."""
+"""The result of a run in its output location: the committed adapter, and the pointer to the newest run."""

@@ -1,4 +1,4 @@
-"""Moving a job's pointer to its newest run, and never back."""
+"""Moves a job's pointer to its newest run. The pointer never moves to an older run."""
 
 from finetune_trainer.contract.latest import Latest
 from finetune_trainer.contract.uri import Uri
@@ -8,13 +8,13 @@ _TRIES = 5
 
 
 def point_to(latest: Latest, store: Store, uri: Uri) -> bool:
-    """Writes the pointer unless it names a newer run; whether it names this one afterwards.
+    """Writes the pointer unless it names a newer run. Returns True when this call wrote the pointer.
 
-    Concurrent writers read again when another has changed it. So the newest run wins, if the server supports
-    conditional writes.
+    When another writer has changed the pointer, it is read again, up to five times. So the newest run wins, if the
+    server supports conditional writes.
 
     Raises:
-        TrainerError: the storage's reason.
+        TrainerError: the store's error.
     """
     content = (latest.to_json() + "\n").encode()
     for _ in range(_TRIES):

@@ -1,10 +1,10 @@
-"""Publishes the adapter: its files in a folder of this writer's own, then the manifest, which is the commit.
+"""Publishes the adapter: uploads the files into this writer's own folder, then writes the manifest, the commit.
 
-Readers start from the manifest, so they never see a partial adapter. Two pods of one attempt may both get this far (a
-lost node comes back). The manifest is created only if none exists, so exactly one of them wins.
+Readers start from the manifest, so they never see a partial adapter. Two pods of one attempt may both publish, when a
+lost node comes back. The manifest is created only if none exists, so exactly one pod commits.
 
-A request may succeed although its answer was lost. So after the manifest was requested, files are removed only when the
-storage says that the manifest is another writer's. In doubt they stay.
+A request may succeed although its answer is lost. So after the manifest was sent, this writer removes its files only
+when the store says that the manifest is another one. When the store does not answer, the files stay.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from finetune_trainer.storage.retry import RetryPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLocation:
-    """The place of a run in the output, and this writer's folder in it.
+    """The location of a run in the output.
 
     Attributes:
-        store: where the output is.
-        run: the run's place; the manifest stands directly in it.
+        store: the output's store.
+        run: the run's prefix. The manifest is directly under it.
     """
 
     store: Store
@@ -38,7 +38,7 @@ class RunLocation:
 
     @property
     def manifest(self) -> Uri:
-        """The manifest's place."""
+        """URI of the manifest."""
         return self.run.child(MANIFEST_NAME)
 
 
@@ -52,18 +52,20 @@ def publish(
 ) -> None:
     """Uploads this writer's files and commits them.
 
+    After an error, this writer's files are removed where the store allows it. They stay when the manifest may have been
+    written.
+
     Args:
-        place: where to.
-        folders: this writer's folders: name under the run's place -> what goes into it.
-        describe: makes the manifest from the files with their checksums.
-        on_existing: with Replace, a manifest that is there gives way.
-        on_bytes: called with bytes transferred.
-        retry: how requests to storage that does not answer are retried.
+        place: the run's location.
+        folders: maps the name of a folder under the run's prefix to the local folder with its files.
+        describe: returns the manifest for the files with their checksums.
+        on_existing: with Replace, an existing manifest is replaced.
+        on_bytes: called with the number of bytes transferred.
+        retry: the retry policy while storage does not answer.
 
     Raises:
-        TrainerError: SUPERSEDED when another writer has committed first (its adapter is as good as this one);
-            else the storage's reason. This writer's files are then removed as far as the store lets it, unless the
-            manifest may be there.
+        TrainerError: SUPERSEDED when another writer committed first. Its adapter is of the same run, and stays. Else
+            the store's error.
     """
     files = [(name, folder, file) for name, folder in folders.items() for file in files_under(folder)]
     entries = [manifest_entry(f"{name}/{file.relative_to(folder).as_posix()}", file) for name, folder, file in files]
@@ -89,10 +91,16 @@ def publish(
 
 
 def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None:
-    """Writes the manifest. An error does not count if the manifest exists afterwards.
+    """Writes the manifest. An error is ignored if the store holds this manifest afterwards.
 
-    Replace overwrites the manifest that was read before. One that another pod of the same job has written meanwhile
-    stays, because its attempt may have been reported already. After any other change the manifest is read again.
+    Replace overwrites the manifest that was read just before. A manifest that another pod of the same job has committed
+    stays, because its attempt may have been reported already.
+
+    Raises:
+        AlreadyExistsError: another writer's manifest stays.
+        ObjectChangedError: with Replace, the manifest changed between the read and the write. The retry policy calls
+            again, and the manifest is read again.
+        TrainerError: the store's error.
     """
     current = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
     if _same_jobs(current, content, place):
@@ -114,9 +122,13 @@ def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None
 
 
 def _same_jobs(current: bytes | None, content: bytes, place: RunLocation) -> bool:
-    """Whether another manifest of the same job is there, and its adapter with it.
+    """Returns True when the store has another manifest of the same job, with its adapter.
 
-    Anybody who sees the job knows its UID: what only claims to be of it must not keep its adapter from being put.
+    Everybody who can read the job knows its UID and can write it into a manifest. Such a forged manifest must not stop
+    the job from publishing. So the manifest counts only if it fits this run and its files have their checksums.
+
+    Raises:
+        TrainerError: the store's error.
     """
     if current is None or current == content:
         return False
@@ -132,7 +144,10 @@ def _same_jobs(current: bytes | None, content: bytes, place: RunLocation) -> boo
 
 
 def _surely_another(place: RunLocation, content: bytes) -> bool:
-    """Whether the store says that the manifest is not this one: absent, or another writer's."""
+    """Returns True when the store answers that the manifest is absent or another one.
+
+    False also when the store does not answer.
+    """
     try:
         return place.store.read(place.manifest) != content
     except TrainerError:
@@ -140,7 +155,7 @@ def _surely_another(place: RunLocation, content: bytes) -> bool:
 
 
 def _remove(place: RunLocation, entries: Sequence[ManifestFile]) -> None:
-    """Removes this writer's files, which no reader uses; it stops when storage does not answer."""
+    """Removes this writer's files, which no reader uses. Stops when storage does not answer. Raises nothing."""
     for entry in entries:
         try:
             place.store.delete(place.run.child(*entry.path.split("/")))

@@ -1,9 +1,11 @@
-"""An adapter of this run that exists already: whether it is valid, and whether it is reused.
+"""Decides whether an existing adapter of this run is valid, and whether the job reuses it.
 
-A manifest is a file in a bucket that others may write to. It is accepted if it describes what this run would make
-(fingerprint, base model, rank), if everything that it names is below the run's prefix, and if the adapter's bytes have
-the checksums that it names. Any other manifest is never reported as this run's adapter. The check finds what does not
-fit together. It is not a signature: whoever may write to the bucket can write another adapter with a matching manifest.
+A manifest is a file in a bucket that others may write to. It is accepted under three conditions. It has the run's
+fingerprint, base model and rank. All its files are under the run's prefix. The adapter's files have its checksums.
+A manifest that fails a condition is never reported as this run's adapter.
+
+The check finds contradictions. It is no signature: whoever may write to the bucket can write another adapter with a
+matching manifest.
 
 Preflight and the trainer use the same check.
 """
@@ -27,13 +29,13 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What the manifest of a run says when it is that run's.
+    """The values that the manifest of a run must have.
 
     Attributes:
-        fingerprint: of the run.
-        base_model: as a server should name it. The fingerprint is of its content, so the same model at another
-            address has the same one; a server would look for it at the old address, though.
-        rank: of the adapter.
+        fingerprint: fingerprint of the run.
+        base_model: name of the base model for a server. The fingerprint covers the model's content and not its URI, so
+            the same model at another URI has the same fingerprint. A server would look for it at the old URI.
+        rank: rank of the adapter.
     """
 
     fingerprint: str
@@ -41,7 +43,7 @@ class Expected:
     rank: int
 
     def differences(self, manifest: Manifest) -> list[str]:
-        """What the manifest says instead, a clause each."""
+        """Returns one clause for each field in which the manifest differs."""
         fields = (
             ("fingerprint", manifest.fingerprint, self.fingerprint),
             ("base model", manifest.base_model.rstrip("/"), self.base_model.rstrip("/")),
@@ -51,26 +53,28 @@ class Expected:
 
 
 def expected_of(recipe: Recipe, fingerprint: str) -> Expected:
-    """What a manifest of this run must say."""
+    """Returns the values that a manifest of this run must have."""
     return Expected(fingerprint=fingerprint, base_model=model_id(recipe.model.uri), rank=recipe.lora.rank)
 
 
 def reusable_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter of this run if it exists and is reused; None if it must be trained.
+    """Returns the adapter of this run if it exists and is reused. Returns None if the run must train.
 
-    What is there and fits this run:
+    A manifest that fits this run:
 
-    - is taken with Reuse, whoever made it: the FineTuneJob of another cluster, or of the same name before this one;
-    - is taken whatever `output.onExisting` says when this job itself has committed it: the pod that made it went before
-      it could say so, and the job asks for one adapter, not for one an attempt;
-    - else is a conflict with Fail, and gives way with Replace.
+    - With Reuse, the adapter is reused. Another cluster's job, or an earlier job of the same name, may have made it.
+    - When this job itself has committed it, the adapter is reused whatever `output.onExisting` says. The pod was lost
+      before it could report the commit. A job asks for one adapter, not for one per attempt.
+    - Otherwise Fail ends the run with OUTPUT_CONFLICT, and Replace trains and replaces the manifest.
 
-    What is there and does not fit is nobody's adapter. With Reuse and Fail the run ends: the manifest's place is taken,
-    the trained adapter could not be committed, and nothing of another's is removed unasked. With Replace, which asks
-    for just that, the run trains and puts its manifest there.
+    A manifest that does not fit this run:
+
+    - With Reuse or Fail the run ends with OUTPUT_CONFLICT. The run could not commit its adapter, because the manifest's
+      name is taken, and a file of somebody else is never removed without being asked for.
+    - Replace asks for that: the run trains and replaces the manifest.
 
     Raises:
-        TrainerError: OUTPUT_CONFLICT, as above; else the storage's reason.
+        TrainerError: OUTPUT_CONFLICT, as above. Else the store's error.
     """
     mode, place = recipe.output.on_existing, _run(recipe, fingerprint)
     uri = place.child(MANIFEST_NAME)
@@ -95,12 +99,12 @@ def reusable_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> 
 
 
 def committed_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) -> OutputRecord | None:
-    """The adapter that this pod has just committed, as a reader finds it; None when it is not there.
+    """Reads the adapter that this pod has just committed. Returns None when there is no manifest.
 
-    Its files are compared by their sizes: the upload has compared the bytes.
+    Only the sizes of the files are compared, because the upload has compared the bytes.
 
     Raises:
-        TrainerError: OUTPUT_CONFLICT, another manifest is there; else the storage's reason.
+        TrainerError: OUTPUT_CONFLICT, the manifest does not fit this run. Else the store's error.
     """
     place = _run(recipe, fingerprint)
     uri = place.child(MANIFEST_NAME)
@@ -115,19 +119,19 @@ def committed_output(recipe: Recipe, fingerprint: str, open_store: OpenStore) ->
 
 
 def require_fit(manifest: Manifest, expected: Expected, place: Uri, store: Store, *, hashed: bool) -> None:
-    """Checks that the manifest is the one of a run, and that its files are there.
+    """Checks that a manifest fits a run, and that the files of the manifest exist with their sizes.
 
     Args:
         manifest: the manifest.
-        expected: what it says when it is that run's.
-        place: the run's place.
-        store: where it is.
-        hashed: whether the adapter's files are read and their SHA-256 compared. A merged model's, which may have a
-            hundred gigabytes, are compared by their sizes.
+        expected: the values that a manifest of the run must have.
+        place: the run's prefix.
+        store: the store of `place`.
+        hashed: True also reads the adapter's files and compares their SHA-256. The files of a merged model, which may
+            have a hundred gigabytes, are only compared by size.
 
     Raises:
-        ValueError: it is not; the message says why, in one line.
-        TrainerError: the storage's reason.
+        ValueError: the manifest does not fit. The message gives the cause in one line.
+        TrainerError: the store's error.
     """
     if wrong := expected.differences(manifest):
         raise ValueError("; ".join(wrong))
@@ -149,17 +153,17 @@ def require_fit(manifest: Manifest, expected: Expected, place: Uri, store: Store
         raise ValueError(f"{len(lost)} of its files are missing or of another size, {lost[0]} for one")
     for file in adapter if hashed else ():
         item = there[file.path]
-        assert item is not None, "it is none of the lost ones"
+        assert item is not None, "missing files have raised above"
         if (digest := _digest(item, store)) != file.sha256:
             raise ValueError(f"{file.path} has the SHA-256 {digest}, and the manifest says {file.sha256}")
 
 
 def _run(recipe: Recipe, fingerprint: str) -> Uri:
-    """The run's place.
+    """Returns the run's prefix.
 
     Raises:
-        TrainerError: INVALID_RECIPE, an address in it would be longer than a status holds: nothing is trained that
-            could not be reported.
+        TrainerError: INVALID_RECIPE. A URI of the result would be longer than the status allows, so the run could not
+            report its result.
     """
     place = run_prefix(recipe.output.uri, recipe.job.name, fingerprint)
     longest = len(str(place.child(merged_folder(recipe.job.attempt, "x" * MAX_TEXT))))
@@ -173,7 +177,11 @@ def _run(recipe: Recipe, fingerprint: str) -> Uri:
 
 
 def _record(content: bytes, expected: Expected, place: Uri, store: Store, *, hashed: bool) -> OutputRecord:
-    """The record of the manifest's adapter; see `require_fit` for what is raised."""
+    """Parses and checks a manifest. Returns the record of its adapter. Raises the errors of `require_fit`.
+
+    Raises:
+        ValueError: the manifest cannot be parsed.
+    """
     manifest = Manifest.parse(content)
     require_fit(manifest, expected, place, store, hashed=hashed)
     return OutputRecord(

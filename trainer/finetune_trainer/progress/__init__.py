@@ -1,1 +1,1 @@
-"""What a run says of itself while it lasts: the record, its rate, and the way to the operator."""
+"""Progress reports of a run: the record, the step rate, and the HTTP client that posts to the operator."""

@@ -1,4 +1,4 @@
-"""Posts progress reports to the operator, from a thread of its own."""
+"""Posts progress reports to the operator on a separate thread."""
 
 import contextlib
 import ssl
@@ -13,14 +13,22 @@ from finetune_trainer.contract.progress import Metric, Progress, ProgressReport,
 from finetune_trainer.progress.reporter import Clock
 
 INTERVAL_SECONDS = 5.0
-"""Least time between two posts of one stage; the operator writes a status at most every 10 s anyway."""
+"""Shortest time between two posts of the same stage. The operator writes a status at most every 10 s."""
 _TIMEOUT_SECONDS = 5.0
 
 
 class HttpSink:
-    """Posts the latest record: at once when the stage changes, else every `interval` seconds.
+    """Posts the latest record. Posts at once when the stage changes, else at most every `interval` seconds.
 
-    The token file is read for every post, because the kubelet rotates it.
+    An error of a post is ignored: the training continues. Every post reads the token file again, because the kubelet
+    rotates the token.
+
+    Args:
+        url: URL of the operator's progress server.
+        token: file with the pod's token; None sends no token.
+        ca_certificates: file with the certificates that the server's certificate must chain to; None uses the system's.
+        interval: shortest time between two posts of the same stage, in seconds.
+        monotonic: returns seconds that never go back.
     """
 
     def __init__(
@@ -41,13 +49,13 @@ class HttpSink:
         self._latest: Progress | None = None
         self._posted_stage: Stage | None = None
         self._closing = False
-        # A daemon: a server that hangs must not keep the pod alive.
+        # A daemon thread, so that a server that does not answer cannot keep the pod alive.
         self._thread = threading.Thread(target=self._post_all, name="progress", daemon=True)
         self._thread.start()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "HttpSink | None":
-        """The sink that the operator set up for this pod, or None outside of one."""
+        """Returns the sink that the operator's variables describe, or None when the variables are not set."""
         url = environment.get(PROGRESS_URL_ENV)
         if not url:
             return None
@@ -55,13 +63,13 @@ class HttpSink:
         return cls(url, Path(token) if token else None, Path(certificates) if certificates else None)
 
     def __call__(self, progress: Progress) -> None:
-        """Takes a record; an older one that was not posted yet is forgotten."""
+        """Queues a record. It replaces an older record that was not posted yet."""
         with self._changed:
             self._latest = progress
             self._changed.notify()
 
     def close(self, timeout: float = _TIMEOUT_SECONDS) -> None:
-        """Posts what is left, for at most `timeout` seconds."""
+        """Posts the queued record and ends the thread. Waits at most `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -80,7 +88,7 @@ class HttpSink:
             if progress is None:
                 return
             last, self._posted_stage = self._monotonic(), progress.stage
-            # Whatever the network, the server or the token file does: the training goes on.
+            # No error of network, server or token file may end the training.
             with contextlib.suppress(Exception):
                 self._post(progress)
 
@@ -103,14 +111,17 @@ class HttpSink:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for the error that it is: urllib would send the pod's token to the other host."""
+    """Makes a redirect an error. urllib would follow it and send the pod's token to the other host."""
 
     def redirect_request(self, *_: object) -> None:
-        """Urllib's hook; None lets the answer be an error."""
+        """Returns None, by which urllib raises the answer as an error."""
 
 
 def kubeflow_report(progress: Progress) -> ProgressReport:
-    """The body of a post: KubeflowCallback's record for any server that knows it, and this trainer's own."""
+    """Returns the body of a post. It has the fields of transformers' KubeflowCallback, and this trainer's own record.
+
+    A server that knows only KubeflowCallback can read its part.
+    """
     values = {
         "current_step": progress.step,
         "total_steps": progress.total_steps,

@@ -1,7 +1,7 @@
-"""Progress reports: what the run is doing, for the operator and for the terminal of a local run.
+"""Progress reports of a run, for the operator and for the terminal of a local run.
 
-A report never blocks the training. Sinks are called on the training thread and return at once; another thread uses the
-network. A server that does not answer loses reports and nothing else.
+A report never blocks the training. The reporting thread calls the sinks, which return at once. Another thread uses the
+network. When the server does not answer, only reports are lost.
 """
 
 import threading
@@ -11,14 +11,22 @@ from datetime import UTC, datetime
 from finetune_trainer.contract.progress import Progress, Stage
 
 Sink = Callable[[Progress], None]
-"""Takes a record; must return at once and never raise."""
+"""Receives a record. It must return at once and never raise."""
 
 Clock = Callable[[], float]
-"""Seconds from any fixed moment, never going back, such as `time.monotonic`."""
+"""Returns seconds that never go back, such as `time.monotonic`."""
 
 
 class Reporter:
-    """Holds the latest record and hands every change to the sinks; any thread may call it."""
+    """Holds the latest progress record and passes every change to the sinks. Its methods are thread-safe.
+
+    Args:
+        sinks: called with every new record.
+        clock: returns the current time.
+
+    Attributes:
+        progress: the latest record.
+    """
 
     def __init__(self, sinks: Sequence[Sink] = (), clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._sinks = tuple(sinks)
@@ -28,25 +36,29 @@ class Reporter:
         self._stages: list[tuple[Stage, datetime]] = [(self.progress.stage, clock())]
 
     def stage(self, stage: Stage) -> None:
-        """Enters a stage."""
+        """Reports that the run has entered a stage."""
         self.update(stage=stage)
 
     def downloaded(self, count: int) -> None:
-        """Notes that `count` more bytes have come."""
+        """Adds `count` bytes to the bytes downloaded."""
         with self._changing:
             self.update(bytes_downloaded=(self.progress.bytes_downloaded or 0) + count)
 
     def uploaded(self, count: int) -> None:
-        """Notes that `count` more bytes have gone."""
+        """Adds `count` bytes to the bytes uploaded."""
         with self._changing:
             self.update(bytes_uploaded=(self.progress.bytes_uploaded or 0) + count)
 
     def waiting(self, message: str | None) -> None:
-        """Notes what is waited for, None for nothing any more."""
+        """Reports that the run waits for storage. `message` gives the cause. None means that the wait has ended."""
         self.update(waiting_for=message)
 
     def update(self, **fields: object) -> None:
-        """Changes fields of the record; numbers that JSON has no word for become absent."""
+        """Changes fields of the record. A number that is infinite or not a number becomes None.
+
+        Raises:
+            pydantic.ValidationError: a field has a value of another type.
+        """
         with self._changing:
             now = self._clock()
             self.progress = Progress.model_validate({**self.progress.model_dump(), **fields, "heartbeat_time": now})
@@ -56,14 +68,14 @@ class Reporter:
                 sink(self.progress)
 
     def take(self, progress: Progress) -> None:
-        """Takes the record of another process that does the work."""
+        """Replaces the record by that of a worker process."""
         with self._changing:
             self.progress = progress
             for sink in self._sinks:
                 sink(progress)
 
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds in each stage so far, in the order they were first entered."""
+        """Returns the seconds in each stage so far, ordered by the first entry into a stage."""
         with self._changing:
             ends = [*(began for _, began in self._stages[1:]), self._clock()]
             seconds: dict[str, float] = {}

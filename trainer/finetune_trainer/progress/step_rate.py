@@ -1,4 +1,4 @@
-"""How fast the steps are, and when the last one will be done."""
+"""Tokens per second, and the remaining time of a training."""
 
 from collections import deque
 
@@ -6,22 +6,28 @@ _RECENT_STEPS = 20
 
 
 class StepRate:
-    """Rate of the recent steps: the first ones are slow and must not distort the estimate."""
+    """The rate of the last 20 steps. The first steps of a training are slow and must not distort the estimate."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque(maxlen=_RECENT_STEPS + 1)
 
     def step(self, now: float, step: int, tokens: int) -> None:
-        """Notes that `step` steps and `tokens` tokens in all were done at `now`, in seconds."""
+        """Records that a step has ended.
+
+        Args:
+            now: time in seconds.
+            step: number of steps since the training's start.
+            tokens: number of tokens since the training's start.
+        """
         self._marks.append((now, step, tokens))
 
     def tokens_per_second(self) -> float | None:
-        """Tokens per second over the recent steps."""
+        """Returns the tokens per second of the recent steps, or None before the second step."""
         elapsed, _, tokens = self._recent()
         return tokens / elapsed if elapsed > 0 else None
 
     def eta_seconds(self, total_steps: int) -> int | None:
-        """Seconds until step `total_steps`."""
+        """Returns the estimated seconds until step `total_steps`, or None before the second step."""
         elapsed, steps, _ = self._recent()
         if not self._marks or elapsed <= 0 or steps <= 0:
             return None

@@ -1,1 +1,1 @@
-"""The process itself: its log, the versions of its packages, and errors of the machine that it runs on."""
+"""The process's log, the versions of its packages, and errors of its machine."""

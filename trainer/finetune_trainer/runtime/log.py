@@ -1,7 +1,7 @@
-"""The process's log: one short line an event, `time level event key=value …`, on standard error.
+"""The process's log: one short line per event, `time level event key=value …`, on standard error.
 
-Logs and warnings of other packages are kept out. Users read this log when something is wrong, and deprecation notices
-that they cannot act on would hide the line that matters.
+Logs and warnings of other packages are left out. Users read this log when something is wrong. Deprecation warnings that
+users cannot act on would hide the important line.
 """
 
 import logging
@@ -18,12 +18,12 @@ from finetune_trainer.contract.text import printable
 _NAME = "finetune"
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
 
-# What the libraries read when they are imported, hence before. TRL sends a ping per trainer unless telemetry is off
-# (trl:trainer/base_trainer.py).
+# The libraries read these variables when they are imported, so they must be set before. TRL sends a request for each
+# trainer unless telemetry is off (trl:trainer/base_trainer.py).
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    # The client sets its logger up when it is imported, with a handler of its own.
+    # The client sets its logger up, with its own handler, when it is imported.
     "HF_HUB_VERBOSITY": "critical",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "DO_NOT_TRACK": "1",
@@ -31,21 +31,27 @@ _ENVIRONMENT = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "BITSANDBYTES_NOWELCOME": "1",
-    # The reports of this trainer carry more than those of transformers' callback, which would compete with them.
+    # transformers' callback would post its own reports beside those of this trainer, which contain more.
     "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",
 }
 
 
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Logs one event with its fields, in the order given; absent (None) ones are left out."""
+    """Logs one event with its fields in the given order. Fields that are None are left out."""
     shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
     logging.getLogger(_NAME).log(level, "%s", f"{name} {shown}".rstrip())
 
 
 def set_up(stream: TextIO | None = None, *, rank: int = 0, level: int = logging.INFO) -> None:
-    """Sets the process's log up and silences the others'; for a process of its own, not for a library's user.
+    """Sets up the process's log and silences the logs of all other packages. Only the main program calls it.
 
-    Of several processes that train together only the first tells what happens; the others warn, with their number.
+    Of several processes that train together, only rank 0 logs at `level`. The others log warnings and errors, with
+    their rank.
+
+    Args:
+        stream: the output; None means standard error.
+        rank: rank of the process.
+        level: lowest level that is logged.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Formatter(rank))
@@ -60,17 +66,18 @@ _LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "huggingface_hub", "peft
 
 
 def quieten(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keeps the training libraries quiet and from telemetry; call before the first of them is imported."""
+    """Silences the training libraries and turns their telemetry off. Call it before the first import of one."""
     environment.update(_ENVIRONMENT)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def go_offline(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keeps the Hub's client from the network; call once the base model is on the disk.
+    """Makes the Hub's client send no further request. Call it when the base model is on the disk.
 
-    transformers asks the Hub about models that lie in a local folder too (which tokenizer, which adapter). The client
-    reads the variable when it is imported, which may have happened to fetch the model.
+    transformers asks the Hub about a model in a local folder too, for its tokenizer and its adapter. The client reads
+    HF_HUB_OFFLINE when it is imported. It is imported already when the model came from the Hub, so its constant is set
+    as well.
     """
     environment["HF_HUB_OFFLINE"] = "1"
     if (hub := sys.modules.get("huggingface_hub")) is not None:
@@ -79,9 +86,9 @@ def go_offline(environment: MutableMapping[str, str] = os.environ) -> None:
 
 @contextmanager
 def libraries_quiet() -> Iterator[None]:
-    """Keeps the training libraries quiet, their warnings too, which users cannot act on.
+    """Silences the training libraries and their warnings, which users cannot act on.
 
-    Warnings that point at this package or at a caller's code pass.
+    Warnings about code of this package or of a caller are shown.
     """
     quieten()
     with warnings.catch_warnings():
@@ -91,7 +98,7 @@ def libraries_quiet() -> Iterator[None]:
 
 
 class _Formatter(logging.Formatter):
-    """`2026-01-31T12:00:00Z info event key=value`, with a traceback below where there is one."""
+    """Formats a record as `2026-01-31T12:00:00Z info event key=value`, followed by the traceback if there is one."""
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -104,12 +111,12 @@ class _Formatter(logging.Formatter):
 
 
 def failure(name: str, error: BaseException) -> None:
-    """Logs an event with the traceback of `error`: the one place where a traceback may stand."""
+    """Logs an event with the traceback of `error`. Nothing else logs a traceback."""
     logging.getLogger(_NAME).error("%s", name, exc_info=error)
 
 
 def _shown(value: object) -> str:
-    """A value without line breaks and other control characters, in quotes where it holds blanks."""
+    """Returns a value as text, without line breaks and control characters. A text with blanks gets quotes."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     text = printable(text.replace("\n", " | "))
     return f'"{text}"' if " " in text else text

@@ -1,7 +1,8 @@
-"""Errors of the machine: out of memory, a GPU that fails. Recognised by type and by text.
+"""Recognises errors of the machine, such as full memory or a failed GPU, by their class and text.
 
-torch has one class for a GPU's full memory and raises it only from its own allocator; the driver, cuBLAS, bitsandbytes
-and the CPU's allocator say the same in a RuntimeError's text. Names of classes keep torch from being imported here.
+torch has a class for full GPU memory, but only its own allocator raises it. The driver, cuBLAS, bitsandbytes and the
+CPU's allocator raise a RuntimeError with a text. Classes are compared by name, so that this module need not import
+torch.
 """
 
 import errno
@@ -26,7 +27,7 @@ _GPU_CLASSES = frozenset({"AcceleratorError", "DistBackendError"})
 
 
 def out_of_memory_reason(error: BaseException) -> FailureReason | None:
-    """GPU_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY, or None for any other error."""
+    """Returns GPU_OUT_OF_MEMORY or HOST_OUT_OF_MEMORY, or None for any other error."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return FailureReason.HOST_OUT_OF_MEMORY
     if not isinstance(error, RuntimeError):
@@ -40,7 +41,7 @@ def out_of_memory_reason(error: BaseException) -> FailureReason | None:
 
 
 def is_machine_error(error: BaseException) -> bool:
-    """Whether the machine has failed, not the files that were just read: memory, disk, GPU."""
+    """Returns True for an error of memory, disk or GPU, and False for an error in the content of files."""
     if out_of_memory_reason(error) is not None or (isinstance(error, OSError) and error.errno is not None):
         return True
     if not isinstance(error, RuntimeError):
@@ -54,8 +55,9 @@ def _classes(error: BaseException) -> Iterator[str]:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust has panicked, in a tokenizer's regular expression for example.
+    """Returns True for a panic of a Rust library, in a tokenizer's regular expression for example.
 
-    PyO3's class for it is no Exception, so that `except Exception` lets it end the process; and it cannot be imported.
+    PyO3's PanicException is no subclass of Exception, so `except Exception` does not catch it. The class cannot be
+    imported.
     """
     return type(error).__module__ == "pyo3_runtime"

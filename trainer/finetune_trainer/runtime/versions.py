@@ -1,4 +1,4 @@
-"""The packages whose version shapes a result: the manifest records them, and a checkpoint too."""
+"""Versions of the packages that influence the result. Manifests of adapters and checkpoints record them."""
 
 from importlib.metadata import version
 
@@ -6,5 +6,5 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 
 def shaping_versions() -> dict[str, str]:
-    """Their versions by name."""
+    """Returns the packages' versions by name."""
     return {name: version(name) for name in _PACKAGES}
