@@ -18,7 +18,7 @@ MINIMAL: dict[str, Any] = {
     "output": {"uri": "s3://models/adapters"},
 }
 OF_2023 = SETTINGS[Profile.LLAMA2_2023]
-DOCUMENT = (Path(__file__).parents[3] / "docs/adapters.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs/training.md").read_text(encoding="utf-8")
 
 
 def _spec(**sections: Any) -> FineTuneJobSpec:
