@@ -1,5 +1,5 @@
-"""What the operator and the trainer agree on: recipe, progress, termination message, exit codes, manifest.
+"""The formats that the operator and the trainer share: recipe, progress, termination message, exit codes, manifest.
 
-Standard library and pydantic only. The operator imports it, a scripted stand-in for the trainer imports it, and so
-does the trainer: the wire formats have one definition each.
+Each wire format has one definition here. The operator, the trainer and the tests' scripted trainer import it. The
+package imports only the standard library and pydantic.
 """

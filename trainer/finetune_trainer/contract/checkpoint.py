@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: written last, so a folder without one is half a checkpoint and counts for nothing."""
+"""The manifest of a checkpoint. It is written last, so a folder without one is incomplete and is ignored."""
 
 from datetime import datetime
 
@@ -8,30 +8,30 @@ from finetune_trainer.contract.manifest import ManifestFile
 from finetune_trainer.contract.wire import TolerantWire
 
 CHECKPOINT_VERSION = 1
-"""Raised when an older trainer's checkpoint can no longer be continued."""
+"""Version of the checkpoint format. It is raised when training can no longer resume from older checkpoints."""
 
 
 class CheckpointManifest(TolerantWire):
-    """What a checkpoint is of, and its files with their checksums."""
+    """The run and step of a checkpoint, and its files with their checksums."""
 
     version: int = CHECKPOINT_VERSION
-    fingerprint: str = Field(description="Of the run: a checkpoint of another one is not continued.")
+    fingerprint: str = Field(description="Fingerprint of the run. Training resumes only from its own checkpoints.")
     step: int = Field(ge=1, description="Optimizer steps done.")
     total_steps: int = Field(ge=1, description="Optimizer steps in all.")
-    files: list[ManifestFile] = Field(description="Paths are relative to the manifest's own place.")
-    versions: dict[str, str] = Field(default_factory=dict, description="Packages that shape the result.")
+    files: list[ManifestFile] = Field(description="Files; their paths are relative to the manifest's folder.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of packages that affect the result.")
     attempt: int
     writer: str
     created: datetime
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total size of all files, in bytes."""
         return sum(file.size for file in self.files)
 
     @classmethod
     def read(cls, content: bytes) -> "CheckpointManifest | None":
-        """The manifest in an object, or None when it is none, or one of another version."""
+        """The parsed manifest; None if the content is not a manifest, or one of another version."""
         try:
             manifest = cls.model_validate_json(content)
         except ValidationError:

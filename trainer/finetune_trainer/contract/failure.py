@@ -1,8 +1,8 @@
-"""Why an attempt ended, its exit code, and what the operator does about it.
+"""The reasons of failed attempts, with their exit codes and the operator's response.
 
-This one table serves the trainer (which exits), the operator (which classifies) and the user (who reads the remedy).
-Exit codes stay below 126, because shells and runtimes use the higher ones. A fault of the request is not retried; a
-fault of the environment is.
+The trainer takes its exit codes from this table, the operator its classification, and the user reads the remedy. Exit
+codes are below 126, because shells and container runtimes use the higher ones. A fault of the request is not retried. A
+fault of the environment is retried.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ EXIT_OK = 0
 
 
 class Policy(StrEnum):
-    """What follows a failed attempt."""
+    """The operator's response to a failed attempt."""
 
     FAIL = "Fail"
-    """Another attempt would end the same way."""
+    """The job fails, because another attempt would end the same way."""
     RETRY = "Retry"
-    """Another attempt, counted against retry.limit."""
+    """Another attempt follows, and counts toward retry.limit."""
     RETRY_UNCOUNTED = "RetryUncounted"
-    """Another attempt, which is not counted: the end was not the job's fault."""
+    """Another attempt follows, and does not count: the cause was outside the job."""
 
 
 class ExitCode(IntEnum):
@@ -51,7 +51,7 @@ class ExitCode(IntEnum):
 
 
 class FailureReason(StrEnum):
-    """Reasons as they stand in `status.failure.reason` and in conditions: part of the API."""
+    """The values of `status.failure.reason` and of conditions' reasons. They are part of the API."""
 
     INTERNAL = "InternalError"
     INVALID_RECIPE = "InvalidSpec"
@@ -86,11 +86,11 @@ class FailureReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureClass:
-    """How a reason is treated.
+    """The properties of a failure reason.
 
     Attributes:
-        policy: what follows.
-        exit_code: the code with which trainer and preflight report it; None where only the operator sees it.
+        policy: the operator's response.
+        exit_code: the exit code with which trainer and preflight report it; None if only the operator can detect it.
         meaning: what has happened, in one or two sentences, for the documentation.
         remedy: what the user can do, in one or two sentences.
     """
@@ -318,11 +318,11 @@ BY_EXIT_CODE: dict[int, FailureReason] = {
 
 
 class TrainerError(Exception):
-    """An end that has a reason: the process exits with the reason's code and the message reaches the user.
+    """A failure with a reason. The process exits with the reason's code, and the user reads the message.
 
     Attributes:
         reason: the reason.
-        message: facts first (what, where, which value), one sentence or a short list.
+        message: one sentence or a short list. It begins with the facts: what, where, which value.
     """
 
     def __init__(self, reason: FailureReason, message: str) -> None:

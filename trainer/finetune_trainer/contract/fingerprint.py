@@ -1,9 +1,9 @@
-"""The fingerprint: the name of a run by what goes into it.
+"""The fingerprint: a hash of all inputs of a run that decide its adapter.
 
-Two jobs with the same fingerprint would train the same adapter, whatever they are called and wherever they run, so the
-second one takes the first one's. Storage access, the output's place, logging and checkpoints shape no weight and are
-left out; the data, the model and an adapter to continue from count by content identity, not by address. What can be
-written in two ways (a decimal, a set of names, a default) counts as one.
+Two jobs with the same fingerprint would train the same adapter, whatever their names and clusters. So the second job
+can reuse the adapter of the first. Settings that do not change the weights are left out: storage access, the output's
+place, logging, checkpoints. The data, the model and an initial adapter are identified by their content and not by their
+address. A setting with several spellings (a decimal, a set of names, a default) is normalised first.
 """
 
 import hashlib
@@ -48,9 +48,9 @@ DECIMALS = (
     "evaluation.gate.minLossImprovement",
     "evaluation.gate.maxPerplexity",
 )
-"""Numbers that are written as strings: `2e-4` and `0.0002` are the same."""
+"""Fields that are numbers in strings: `2e-4` and `0.0002` are equal."""
 _SETS = ("lora.targetModules", "lora.modulesToSave")
-"""Lists whose order and repetitions mean nothing."""
+"""Lists in which order and repetitions do not matter."""
 
 
 def fingerprint(
@@ -59,13 +59,13 @@ def fingerprint(
     model: Sequence[SourceObject],
     adapter: Sequence[SourceObject] = (),
 ) -> str:
-    """SHA-256, in hexadecimal, of what decides the result.
+    """The fingerprint: SHA-256, in hexadecimal.
 
     Args:
         recipe: the recipe.
-        dataset: the data's objects in reading order; validation rows of their own come last.
+        dataset: the data's objects in reading order. The objects of a separate validation data set come last.
         model: the base model's files, in any order.
-        adapter: the files of the adapter that is continued from, in any order.
+        adapter: the files of the initial adapter, in any order; empty when there is none.
     """
     shaping = recipe.model_dump(
         mode="json",
@@ -92,7 +92,7 @@ def fingerprint(
 
 
 def _normalise(shaping: dict[str, Any]) -> None:
-    """Writes every setting in the one way that it is compared in."""
+    """Replaces every setting by its canonical form, in place."""
     for path in DECIMALS:
         section, key = _field(shaping, path)
         if key in section:
@@ -112,7 +112,7 @@ def _normalise(shaping: dict[str, Any]) -> None:
 
 
 def _field(shaping: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """The section that a field stands in, empty when it is not there, and the field's key."""
+    """The section of a field (empty if the section is absent), and the field's key."""
     *sections, key = path.split(".")
     for name in sections:
         shaping = shaping.get(name, {})
@@ -120,6 +120,6 @@ def _field(shaping: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
 
 
 def _identity(item: SourceObject) -> list[str]:
-    """File name, size and the strongest content identity known."""
+    """File name, size, and the content identity: the SHA-256 if it is known, else the ETag."""
     name = item.uri.rsplit("/", 1)[-1]
     return [name, str(item.size), item.sha256 or item.etag or ""]

@@ -1,7 +1,7 @@
-"""How the loss went: what the trainer logged, step by step.
+"""The loss history: the values that the trainer has logged at each step.
 
-It is read from transformers' `trainer_state.log_history`, which every checkpoint holds, so that a resumed run has the
-whole of it.
+It is read from transformers' `trainer_state.log_history`. Every checkpoint has that log, so a resumed run has the whole
+history.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,22 +27,26 @@ _NAMES = {
 
 
 class HistoryEntry(TolerantWire):
-    """What is known after one step; what was not logged there is absent."""
+    """The logged values of one step. Values that were not logged at this step are absent."""
 
     step: int = Field(ge=0, description="Optimizer steps done.")
     epoch: Number = None
-    loss: Number = Field(None, description="Training loss, nats per token, mean since the entry before.")
+    loss: Number = Field(None, description="Training loss, nats per token, mean since the previous entry.")
     eval_loss: Number = Field(None, description="Validation loss, nats per token.")
     learning_rate: Number = None
-    grad_norm: Number = Field(None, description="Length of the gradient before it is clipped.")
-    tokens: int | None = Field(None, ge=0, description="Tokens that went through the model so far.")
-    tokens_per_second: Number = Field(None, description="Tokens per second since the entry before.")
-    seconds: Number = Field(None, description="Seconds of training so far, in all attempts that it was resumed from.")
-    wall_time: Number = Field(None, description="When it was logged, seconds since 1970.")
+    grad_norm: Number = Field(None, description="Norm of the gradient before it is clipped.")
+    tokens: int | None = Field(None, ge=0, description="Tokens that the model has processed so far.")
+    tokens_per_second: Number = Field(None, description="Tokens per second since the previous entry.")
+    seconds: Number = Field(None, description="Seconds of training so far, with those of the attempts before a resume.")
+    wall_time: Number = Field(None, description="Time of the log entry, in seconds since 1970.")
 
 
 def history_of(log: Iterable[Mapping[str, Any]]) -> list[HistoryEntry]:
-    """The history in a `log_history`: entries with a training or validation loss, one a step, in the order of steps."""
+    """The history in transformers' `log_history`.
+
+    Entries of the same step are merged, entries without a training or validation loss are left out. The result is
+    sorted by step.
+    """
     steps: dict[int, dict[str, Any]] = {}
     for item in log:
         if "loss" in item or "eval_loss" in item:
@@ -52,16 +56,16 @@ def history_of(log: Iterable[Mapping[str, Any]]) -> list[HistoryEntry]:
 
 
 class LossSummary(TolerantWire):
-    """A history in a few numbers; losses in nats per token."""
+    """A summary of a history. Losses are in nats per token."""
 
-    entries: int = Field(0, ge=0, description="Entries of the history.")
+    entries: int = Field(0, ge=0, description="Number of entries in the history.")
     first_loss: Number = Field(None, description="Training loss of the first entry.")
     last_loss: Number = Field(None, description="Training loss of the last entry.")
     lowest_loss: Number = Field(None, description="Lowest training loss of an entry.")
-    lowest_loss_step: int | None = Field(None, description="The step of that entry.")
+    lowest_loss_step: int | None = Field(None, description="Step of the entry with the lowest training loss.")
     last_eval_loss: Number = Field(None, description="Last validation loss.")
     lowest_eval_loss: Number = Field(None, description="Lowest validation loss.")
-    lowest_eval_loss_step: int | None = Field(None, description="The step it was measured after.")
+    lowest_eval_loss_step: int | None = Field(None, description="Step of the lowest validation loss.")
 
     @classmethod
     def of(cls, history: Sequence[HistoryEntry]) -> "LossSummary":

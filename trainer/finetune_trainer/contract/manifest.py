@@ -1,7 +1,7 @@
-"""The manifest: the commit of a run's output, and the record of what made it.
+"""The manifest: the commit of a run's output, and the record of its inputs.
 
-It is written last, with `If-None-Match: *`; an adapter without one does not exist. Paths are relative to the
-manifest's own place, so a copied run can be checked where it lies.
+It is written last, with `If-None-Match: *`. An adapter without a manifest does not exist. Paths are relative to the
+manifest's folder, so a copied run can be checked at its new place.
 """
 
 from datetime import datetime
@@ -20,16 +20,16 @@ MANIFEST_VERSION = 1
 class ManifestFile(TolerantWire):
     """One file of the output."""
 
-    path: RelativePath = Field(description="Relative to the manifest's place, with '/'.")
-    size: Count = Field(description="Bytes.")
+    path: RelativePath = Field(description="Path relative to the manifest's folder, with '/'.")
+    size: Count = Field(description="Size in bytes.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class SourceObject(TolerantWire):
-    """One stored object that went in."""
+    """One stored object that a run has read."""
 
     uri: str
-    size: int = Field(ge=0, description="Bytes.")
+    size: int = Field(ge=0, description="Size in bytes.")
     etag: str | None = None
     sha256: str | None = None
     revision: str | None = Field(None, description="Commit of a Hub model's file.")
@@ -39,50 +39,56 @@ class SourceObject(TolerantWire):
         """The parsed URI.
 
         Raises:
-            ValueError: the name climbs.
+            ValueError: the URI is not valid; see `parse_uri`.
         """
         return parse_uri(self.uri)
 
 
 class DataFacts(TolerantWire):
-    """What became of the rows."""
+    """Numbers of rows and tokens of the run."""
 
     tokens: int = Field(ge=0, description="Tokens of the trained rows, after the cut.")
-    trained_tokens: int = Field(ge=0, description="Those of them that count in the loss.")
+    trained_tokens: int = Field(ge=0, description="Tokens of the trained rows that are in the loss, after the cut.")
     truncated: int = Field(ge=0, description="Rows that were cut to dataset.maxLength.")
     dropped: int = Field(ge=0, description="Rows without a trained token, which were left out.")
     longest: int = Field(ge=0, description="Tokens of the longest row before any cut.")
-    duplicates: int = Field(ge=0, description="Rows that repeat one before.")
-    validation: int = Field(0, ge=0, description="Rows that were kept out of training to measure it.")
+    duplicates: int = Field(ge=0, description="Rows that repeat an earlier row.")
+    validation: int = Field(0, ge=0, description="Validation rows.")
     trained_too: int = Field(
-        0, ge=0, description="Validation rows of their own that were left out because they are trained."
+        0,
+        ge=0,
+        description="Rows of a separate validation data set that were left out because they are trained as well.",
     )
 
 
 class MemoryFacts(TolerantWire):
-    """What the training took of the memory, beside what it was estimated to take; in bytes."""
+    """Memory use of the training, estimated and measured, in bytes."""
 
-    estimate_bytes: int | None = Field(None, ge=0, description="Of the GPU, or of the process without one.")
-    peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="The most that tensors had of the GPU.")
-    peak_gpu_reserved_bytes: int | None = Field(None, ge=0, description="The most that torch's allocator held of it.")
-    peak_memory_bytes: int | None = Field(None, ge=0, description="The most that was resident of the process.")
+    estimate_bytes: int | None = Field(
+        None, ge=0, description="Estimated memory: of the GPU, or of the process when there is no GPU."
+    )
+    peak_gpu_memory_bytes: int | None = Field(None, ge=0, description="Highest GPU memory that tensors have used.")
+    peak_gpu_reserved_bytes: int | None = Field(
+        None, ge=0, description="Highest GPU memory that torch's allocator has reserved."
+    )
+    peak_memory_bytes: int | None = Field(None, ge=0, description="Highest resident memory of the process.")
 
 
 class Manifest(TolerantWire):
-    """What was made, from what, by whom."""
+    """The manifest of a run: its output files, its inputs, and its writer."""
 
     version: int = MANIFEST_VERSION
     fingerprint: Line
-    adapter: RelativePath = Field(description="The adapter's folder, relative to the manifest's place.")
+    adapter: RelativePath = Field(description="The adapter's folder, relative to the manifest's folder.")
     merged: RelativePath | None = Field(
-        None, description="The merged model's folder, relative to the manifest's place, when there is one."
+        None, description="The merged model's folder, relative to the manifest's folder, if there is one."
     )
     files: list[ManifestFile]
-    base_model: Line = Field(description="The base model as a server should name it.")
-    base_model_revision: Line | None = Field(None, description="The commit that was trained on, of a Hub model.")
+    base_model: Line = Field(description="The base model, as a server should name it.")
+    base_model_revision: Line | None = Field(None, description="Commit of a Hub model on which the run has trained.")
     dataset: list[SourceObject]
     initial_adapter: list[SourceObject] = Field(
-        default_factory=list, description="The files of the adapter that was continued from."
+        default_factory=list, description="The files of the initial adapter, if there is one."
     )
     rows: int | None = Field(None, ge=0)
     data: DataFacts | None = None
@@ -90,8 +96,8 @@ class Manifest(TolerantWire):
     target_modules: list[Line]
     metrics: dict[Line, float] = Field(default_factory=dict)
     memory: MemoryFacts | None = None
-    losses: LossSummary = Field(default_factory=LossSummary, description="How the loss went.")
-    versions: dict[str, str] = Field(default_factory=dict, description="Packages that shaped the result.")
+    losses: LossSummary = Field(default_factory=LossSummary, description="Summary of the loss history.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of packages that affect the result.")
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="The recipe, without the job's identity and the storage's addresses."
     )
@@ -99,21 +105,21 @@ class Manifest(TolerantWire):
     writer: Line
     job_uid: Line | None = Field(
         None,
-        description="UID of the FineTuneJob that made it: its next attempt knows its own by it. None in a local run.",
+        description="UID of the FineTuneJob. The job's next attempt recognises its adapter by it. None in a local run.",
     )
     created: datetime
 
     @property
     def size(self) -> int:
-        """Bytes of all files together."""
+        """Total size of all files, in bytes."""
         return sum(file.size for file in self.files)
 
     @classmethod
     def parse(cls, content: bytes) -> "Manifest":
-        """The manifest in an object.
+        """The parsed manifest.
 
         Raises:
-            ValueError: it is none that this version understands; the message says why, in one line.
+            ValueError: the content is not a manifest of this version; the message says why, in one line.
         """
         try:
             manifest = cls.model_validate_json(content)
@@ -127,12 +133,12 @@ class Manifest(TolerantWire):
 
     @classmethod
     def read(cls, content: bytes) -> "Manifest | None":
-        """The manifest in an object, or None when it is none that this version understands."""
+        """The parsed manifest; None if the content is not a manifest of this version."""
         try:
             return cls.parse(content)
         except ValueError:
             return None
 
     def belongs_to(self, uid: str) -> bool:
-        """Whether the job with that UID made it; never for the empty UID of a local run."""
+        """Whether the job with this UID has made the manifest; false for the empty UID of a local run."""
         return bool(uid) and self.job_uid == uid

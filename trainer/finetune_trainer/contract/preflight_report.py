@@ -10,7 +10,7 @@ from finetune_trainer.contract.wire import TolerantWire
 
 
 class Verdict(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     PASSED = "Passed"
     FAILED = "Failed"
@@ -18,23 +18,23 @@ class Verdict(StrEnum):
 
 
 class CheckResult(TolerantWire):
-    """How one check ended."""
+    """One check with its verdict."""
 
-    name: str = Field(description="storage.read, storage.write, dataset, model …")
+    name: str = Field(description="Name of the check: storage.read, storage.write, dataset, model …")
     verdict: Verdict
     reason: FailureReason | None = None
     message: str = ""
 
 
 class Unit(StrEnum):
-    """What a place in a file counts."""
+    """The unit in which places in a file are counted."""
 
     LINE = "line"
     ROW = "row"
-    """In formats without lines: a JSON array, Parquet, a DataFrame."""
+    """For formats without lines: a JSON array, Parquet, a DataFrame."""
 
     def place(self, file: str, number: int) -> str:
-        """A place in a file as messages write it."""
+        """The text of a place in a file, for messages: FILE:5, or FILE row 5."""
         return f"{file}:{number}" if self is Unit.LINE else f"{file} row {number}"
 
 
@@ -42,11 +42,11 @@ class DataProblem(TolerantWire):
     """One problem of one row."""
 
     file: str
-    line: int = Field(ge=1, description="From 1, as editors count.")
+    line: int = Field(ge=1, description="Number of the line or row, from 1.")
     unit: Unit = Field(Unit.LINE, description="What `line` counts: lines, or rows in formats without lines.")
-    byte_offset: int | None = Field(None, ge=0, description="Where the line starts in the decompressed file.")
+    byte_offset: int | None = Field(None, ge=0, description="Byte offset of the line in the decompressed file.")
     path: str = Field("", description="Key path inside the row, for example messages[2].role.")
-    found: str = Field(description="What stands there, shortened.")
+    found: str = Field(description="The value in the data, shortened.")
     expected: str
     remedy: str = ""
 
@@ -56,26 +56,33 @@ class DataProblem(TolerantWire):
 
 
 class TokenBucket(TolerantWire):
-    """Rows of about the same length."""
+    """A bucket of the histogram: the rows with lengths in a range."""
 
-    up_to: int = Field(ge=1, description="Most tokens of a row; one more than the bucket before has at most, at least.")
+    up_to: int = Field(
+        ge=1, description="Largest number of tokens in a row. The smallest is one more than that of the bucket before."
+    )
     rows: int = Field(ge=0)
 
 
 class TokenStatistics(TolerantWire):
-    """How long the rows are, with the model's tokenizer and chat template; before the cut unless it says otherwise."""
+    """The lengths of the rows with the model's tokenizer and chat template.
 
-    rows: int = Field(ge=0, description="Rows that the numbers are about: all.")
+    Lengths are in tokens, before the cut at `dataset.maxLength` unless a field says otherwise.
+    """
+
+    rows: int = Field(ge=0, description="Number of all rows.")
     sampled_rows: int = Field(
-        ge=0, description="Rows that were tokenised; when fewer than rows, the numbers are estimates from this sample."
+        ge=0,
+        description="Number of tokenised rows. If it is less than rows, the other numbers are estimates from this "
+        "sample.",
     )
-    tokens: int = Field(ge=0, description="Tokens of the trained rows after the cut: those of one epoch.")
-    trained_tokens: int = Field(ge=0, description="Those of them that count in the loss.")
-    truncated: int = Field(ge=0, description="Rows over dataset.maxLength, which are cut.")
+    tokens: int = Field(ge=0, description="Tokens of the trained rows in one epoch, after the cut.")
+    trained_tokens: int = Field(ge=0, description="Tokens of the trained rows that are in the loss, after the cut.")
+    truncated: int = Field(ge=0, description="Rows longer than dataset.maxLength, which are cut.")
     dropped: int = Field(ge=0, description="Rows without a trained token after the cut, which are left out.")
-    p50: int = Field(ge=0, description="Half of the rows have at most so many tokens.")
-    p95: int = Field(ge=0)
-    p99: int = Field(ge=0)
+    p50: int = Field(ge=0, description="Tokens that half of the rows do not exceed.")
+    p95: int = Field(ge=0, description="Tokens that 95 % of the rows do not exceed.")
+    p99: int = Field(ge=0, description="Tokens that 99 % of the rows do not exceed.")
     longest: int = Field(ge=0, description="Tokens of the longest row that was tokenised.")
     steps: int = Field(ge=0, description="Optimizer steps of the training.")
     max_length: int = Field(ge=1, description="dataset.maxLength.")
@@ -87,12 +94,14 @@ class PreflightReport(TolerantWire):
 
     passed: bool
     checks: list[CheckResult]
-    problems: list[DataProblem] = Field(default_factory=list, description="The first 20.")
-    problem_count: int = Field(0, ge=0)
-    tokens: TokenStatistics | None = Field(None, description="How long the rows are; absent when not tokenised.")
+    problems: list[DataProblem] = Field(default_factory=list, description="The first 20 problems of the data.")
+    problem_count: int = Field(0, ge=0, description="Number of all problems of the data.")
+    tokens: TokenStatistics | None = Field(
+        None, description="Lengths of the rows in tokens. Absent if the rows were not tokenised."
+    )
     summary: PreflightSummary = Field(default_factory=PreflightSummary)
     fingerprint: str | None = None
     memory: dict[str, int] = Field(
-        default_factory=dict, description="Least memory of the device that the training takes, in bytes by part."
+        default_factory=dict, description="Smallest device memory in which the training fits, in bytes, by part."
     )
-    existing: OutputRecord | None = Field(None, description="The adapter of this run, when it exists already.")
+    existing: OutputRecord | None = Field(None, description="The adapter of this run, if it exists already.")

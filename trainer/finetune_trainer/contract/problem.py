@@ -1,7 +1,7 @@
-"""What is wrong with a document that a user wrote: one type and one printed form, wherever it is found.
+"""Problems of a user's document: one type and one printed form for server, operator and command line.
 
-For what a schema can say (bounds, types, required and unknown fields) the message is the API server's own, so that the
-server, the operator and the command line answer in the same words. What to write instead follows as the remedy.
+For problems that a schema can express (bounds, types, required and unknown fields) the message is the API server's own,
+so all three report the same text. The remedy, what to write instead, follows the message.
 """
 
 import json
@@ -13,18 +13,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_SHOWN = 80
-"""Most characters of a value in a message."""
+"""Largest number of characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing wrong.
+    """One problem.
 
     Attributes:
-        path: the field to change, for example `spec.training.microBatchSize`.
+        path: path of the field to change, for example `spec.training.microBatchSize`.
         message: what is wrong; the same text for every spec that breaks the same rule.
-        value: what stands there, as it is shown; empty when nothing does.
-        remedy: what to write instead, where that depends on the value.
+        value: the field's value as messages show it; empty if the field is absent.
+        remedy: what to write instead, if that depends on the value; else empty.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Problem:
 
 
 def shown(value: object) -> str:
-    """A value in a message: short, and without a character that a terminal would obey."""
+    """A value as a message shows it: shortened, with control characters escaped."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", by_alias=True, exclude_none=True)
     # str() of an enumeration's member is its value.
@@ -48,16 +48,16 @@ def shown(value: object) -> str:
 
 
 Remedy = Callable[[ErrorDetails], str]
-"""What to write instead, by the error; empty when there is nothing to add."""
+"""A function that gives the remedy of an error, what to write instead; empty if there is nothing to add."""
 
 
 def problems_of(error: ValidationError, root: str, remedy: Remedy = lambda _: "") -> list[Problem]:
     """Pydantic's errors as problems.
 
     Args:
-        error: what a model said.
-        root: the path of what was validated.
-        remedy: asked for what the message does not say itself.
+        error: the error of a model's validation.
+        root: path of the validated value.
+        remedy: gives the remedy of an error. If it gives none, a general remedy for the type of error is used.
     """
     problems = []
     for item in error.errors(include_url=False):
@@ -69,7 +69,12 @@ def problems_of(error: ValidationError, root: str, remedy: Remedy = lambda _: ""
 
 
 def path_of(root: str, location: Sequence[str | int]) -> str:
-    """A place below a root, as Kubernetes writes it: `spec.scheduling.env[0].name`."""
+    """The path of a field in Kubernetes' form, for example `spec.scheduling.env[0].name`.
+
+    Args:
+        root: path of the outermost value; may be empty.
+        location: keys and list indices from there to the field.
+    """
     path = root
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
@@ -83,7 +88,7 @@ _TYPES = {
     "list_type": "array",
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "object"),
 }
-"""JSON schema's word for the type that pydantic missed, by pydantic's type of error."""
+"""Pydantic's type of error -> JSON schema's name of the expected type."""
 
 _WORDS = {
     "missing": "Required value",
@@ -94,7 +99,7 @@ _WORDS = {
     "too_short": "should have at least {min_length} items",
     "too_long": "must have at most {max_length} items",
 }
-"""The API server's words, by pydantic's type of error."""
+"""Pydantic's type of error -> the API server's message."""
 
 _REMEDIES = {
     "string_type": 'write it in quotes, for example "2e-4"',
@@ -121,7 +126,7 @@ def _message(item: ErrorDetails, path: str) -> str:
 
 
 def choices(context: Mapping[str, Any]) -> list[str]:
-    """The values that an enumeration has, from pydantic's words `'a', 'b' or 'c'`."""
+    """The values of an enumeration, parsed from pydantic's text `'a', 'b' or 'c'`."""
     return str(context["expected"]).split("'")[1::2]
 
 

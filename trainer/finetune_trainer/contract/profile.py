@@ -1,8 +1,9 @@
-"""Profiles: well-known sets of settings, as defaults for what a job does not say.
+"""Profiles: well-known sets of settings, used as defaults for the fields that a job leaves out.
 
-They are filled into a spec before it is parsed, so that a field which the user writes wins, and nothing behind knows of
-profiles: a job that writes a profile's settings out is the same run. The API server must leave the fields alone that a
-profile decides, since it cannot know whether there is one (`governed`); such fields have their defaults in the models.
+A profile is filled into a spec before the spec is parsed. So a field that the user sets wins, and no later code knows
+of profiles: a job with the same settings written out is the same run. The API server must not fill defaults into fields
+that a profile sets (`profile_values`), because it cannot know the profile. The defaults of these fields are in the
+models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pydantic.alias_generators import to_snake
 
 
 class Profile(StrEnum):
-    """Well-known sets of settings."""
+    """The names of the profiles."""
 
     NONE = "none"
     LLAMA2_2023 = "llama2-2023"
@@ -21,7 +22,7 @@ class Profile(StrEnum):
 
 SETTINGS: dict[Profile, dict[str, Any]] = {
     Profile.NONE: {},
-    # The QLoRA notebook for Llama 2 that most of 2023's adapters were made with.
+    # The QLoRA notebook for Llama 2 with which most adapters of 2023 were made.
     Profile.LLAMA2_2023: {
         "model.quantization.type": "nf4",
         "model.quantization.doubleQuant": False,
@@ -32,7 +33,7 @@ SETTINGS: dict[Profile, dict[str, Any]] = {
         "lora.alpha": 16,
         "lora.dropout": "0.1",
         "lora.bias": "none",
-        # PEFT's choice for Llama where none was made.
+        # PEFT's default for Llama.
         "lora.targetModules": ["q_proj", "v_proj"],
         "training.batchSize": 16,
         "training.microBatchSize": 4,
@@ -45,11 +46,11 @@ SETTINGS: dict[Profile, dict[str, Any]] = {
         "training.loggingSteps": 10,
     },
 }
-"""What each profile sets, by path on the wire."""
+"""The settings of each profile: path on the wire -> value."""
 
 
 def governed() -> dict[str, list[Any]]:
-    """Every field that a profile decides, with the values that profiles give it."""
+    """Every field that some profile sets: path on the wire -> the profiles' values."""
     values_by_path: dict[str, list[Any]] = {}
     for settings in SETTINGS.values():
         for path, value in settings.items():
@@ -58,10 +59,10 @@ def governed() -> dict[str, list[Any]]:
 
 
 def with_profile(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A spec, not parsed yet, with the settings of its profile where it says nothing itself; a new object.
+    """A copy of an unparsed spec with the settings of its profile in the fields that the spec leaves out.
 
-    A profile's length gives way to `epochs`, and its micro-batch to another batch size. What is no profile, or no
-    section, is left for the models to refuse.
+    A profile's `maxSteps` is not used if the spec sets `epochs`, and its `microBatchSize` is not used if the spec sets
+    another `batchSize`. An unknown profile or an invalid section is not changed; the models refuse it.
     """
     profile = raw.get("profile")
     result = dict(raw)
@@ -88,7 +89,7 @@ def _gives_way(path: str, training: Mapping[str, Any], profile: str) -> bool:
 def _filled(section: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
     key, *inner = keys
     if not inner:
-        # The models take Python's names too.
+        # The models accept the fields' Python names too.
         return dict(section) if to_snake(key) in section else {key: value, **section}
     below = section.get(key, {})
     return {**section, key: _filled(below, inner, value)} if isinstance(below, Mapping) else dict(section)

@@ -1,7 +1,7 @@
-"""Progress records: what a running trainer says, at most a few times a minute.
+"""Progress records, which a running trainer sends at most a few times a minute.
 
-The POST body is the one of transformers' KubeflowCallback, `{"trainerStatus": {…}}`, so an unmodified TRL image is
-understood; this trainer adds its own record beside it, under `progress`.
+The POST body is that of transformers' KubeflowCallback, `{"trainerStatus": {…}}`. So the operator also reads the
+reports of an unmodified TRL image. This trainer adds its own record under `progress`.
 """
 
 import math
@@ -16,7 +16,7 @@ from finetune_trainer.contract.wire import TolerantWire
 
 
 class Stage(StrEnum):
-    """What a pod is doing."""
+    """The current work of a pod."""
 
     STARTING = "Starting"
     FETCHING = "Fetching"
@@ -30,7 +30,7 @@ class Stage(StrEnum):
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinities, which JSON has no word for, become absent."""
+    """The value; None for NaN and infinities, which JSON cannot represent."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -40,7 +40,10 @@ Number = Annotated[float | None, BeforeValidator(_finite)]
 
 
 class Progress(TolerantWire):
-    """One record; what is not known yet is absent. The status of a FineTuneJob derives from it (`ProgressStatus`)."""
+    """One progress record. Values that are not known yet are absent.
+
+    The status of a FineTuneJob derives from it (`ProgressStatus`).
+    """
 
     stage: Stage = Field(Stage.STARTING, description="What the pod is doing.")
     percent: int | None = Field(None, ge=0, le=100, description="Share of the optimizer steps done.")
@@ -84,7 +87,7 @@ class Metric(TolerantWire):
 
 
 class TrainerStatus(TolerantWire):
-    """KubeflowCallback's record."""
+    """KubeflowCallback's progress record."""
 
     progress_percentage: int | None = None
     estimated_remaining_seconds: int | None = None
@@ -104,13 +107,13 @@ _METRICS = {
 
 
 class ProgressReport(TolerantWire):
-    """The body of a report."""
+    """The POST body of a progress report."""
 
     trainer_status: TrainerStatus | None = None
     progress: Progress | None = None
 
     def record(self) -> Progress:
-        """This trainer's own record, or the one that KubeflowCallback's metrics amount to."""
+        """This trainer's own record if there is one, else a record made from KubeflowCallback's metrics."""
         if self.progress is not None:
             return self.progress
         status = self.trainer_status or TrainerStatus()

@@ -1,7 +1,7 @@
-"""Rules: what a value must keep to, said once for the API server (CEL), for Python, and for people.
+"""Validation rules. Each rule has one definition with its CEL for the API server, its Python form and its message.
 
-A rule about one value stands in the `Annotated` of its type, one about several fields of an element of a list in the
-element's class (`Ruled`), and one about several fields of a recipe in `contract.rules`.
+A rule on one value is in the `Annotated` of the value's type. A rule on several fields of a list element is in the
+element's class (`Ruled`). A rule on several fields of a recipe is in `contract.rules`.
 """
 
 import operator
@@ -23,14 +23,17 @@ Checked = TypeVar("Checked")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule(Generic[Checked]):
-    """One rule. JSON schema's `pattern` is not used: what a server says of it is only the expression.
+    """One validation rule.
+
+    JSON schema's `pattern` is not used, because the API server's message for it is only the regular expression.
 
     Attributes:
-        message: what is wrong and what to write, read after the path. Fixed text: the value is shown beside it.
-        holds: the rule in Python.
-        cel: the rule in CEL, on `self`; it must not fail on any value of the type. None where CEL cannot say it: then
-            the operator ends the job.
-        path: the field to change, from what the rule is about; empty for that itself.
+        message: what is wrong and what to write instead. It follows the path in a sentence, and it does not depend on
+            the value, which is shown beside it.
+        holds: the rule in Python: whether a value is valid.
+        cel: the rule in CEL, on `self`. Its evaluation must not fail for any value of the type. None if CEL cannot
+            express the rule; then the operator ends the job.
+        path: path of the field to change, relative to the checked value; empty for the value itself.
     """
 
     message: str
@@ -62,18 +65,18 @@ class Rule(Generic[Checked]):
 
 
 def with_rules(schema: JsonSchemaValue, rules: Iterable[Rule[Any]]) -> JsonSchemaValue:
-    """A JSON schema with these rules after those that it has."""
+    """A JSON schema with these rules appended to its own."""
     said = [*schema.get("x-kubernetes-validations", ()), *(rule.schema for rule in rules if rule.schema is not None)]
     return {**schema, "x-kubernetes-validations": said}
 
 
 def broken(rules: Iterable[Rule[Checked]], subject: Checked, root: str) -> list[Problem]:
-    """A problem for each rule that does not hold, in the rules' order.
+    """The problems of a value: one for each rule that does not hold, in the rules' order.
 
     Args:
         rules: the rules.
-        subject: what they are about.
-        root: its path.
+        subject: the value that they check.
+        root: path of the value.
     """
     return [
         Problem(path=f"{root}.{rule.path}", value=shown(value_at(subject, rule.path)), message=rule.message)
@@ -83,16 +86,20 @@ def broken(rules: Iterable[Rule[Checked]], subject: Checked, root: str) -> list[
 
 
 def value_at(subject: object, path: str) -> object:
-    """The value of a field of a model, by its path on the wire; None where a part of the way is not there."""
+    """The value of a model's field by its path on the wire; None if a part of the path is absent."""
     for key in path.split("."):
-        # `schema` is pydantic's own name.
+        # `schema` is a name of pydantic's own, so the models' field is `schema_`.
         name = to_snake(key)
         subject = getattr(subject, f"{name}_" if name == "schema" else name, None)
     return subject
 
 
 class Ruled(Wire):
-    """A model with rules over several of its fields."""
+    """A model with rules on several of its fields. Validation raises pydantic's ValidationError for a broken rule.
+
+    Attributes:
+        rules: the rules of the class.
+    """
 
     rules: ClassVar[tuple[Rule[Any], ...]] = ()
 
@@ -114,21 +121,31 @@ class Ruled(Wire):
 
 
 def matches(pattern: str, value: str) -> bool:
-    """Whether the pattern is found. `$` is the very end, as in RE2; Python's own also fits before a last newline."""
+    """Whether the pattern is found in the value.
+
+    `$` matches only at the end, as in RE2. Python's own `$` also matches before a trailing newline.
+    """
     return re.search(pattern.replace("$", r"\Z"), value) is not None
 
 
 def literal(text: str) -> str:
-    """A string in CEL; what is not plain ASCII is escaped. Backslashes and quotes are the caller's to avoid."""
+    """A string literal in CEL. Characters outside printable ASCII are escaped.
+
+    Args:
+        text: the string, which must not have backslashes or quotes.
+    """
     escaped = "".join(char if " " <= char <= "~" else f"\\u{ord(char):04x}" for char in text)
     return f"'{escaped}'"
 
 
 def matching(pattern: str, message: str, *, negated: bool = False) -> Rule[str]:
-    """A string in which a pattern is found, or, negated, is not.
+    """The rule that a pattern is found in a string; with `negated`, that it is not found.
 
-    Backslashes and quotes are avoided in `pattern`, so that it means the same in Python, in RE2 and in a CEL literal;
-    `$` stands only for the end.
+    Args:
+        pattern: a regular expression without backslashes and quotes, so that it means the same in Python, in RE2 and in
+            a CEL literal. `$` is used only for the end.
+        message: the rule's message.
+        negated: whether the pattern must not be found.
     """
     return Rule(
         message=message,
@@ -138,18 +155,25 @@ def matching(pattern: str, message: str, *, negated: bool = False) -> Rule[str]:
 
 
 DECIMAL = "^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2})?$"
-"""A non-negative decimal. Two digits of exponent, so that every accepted number is finite in a double."""
+"""Pattern of a non-negative decimal. The exponent has at most two digits, so every accepted number is finite."""
 
 
 def decimal(
     message: str, *, above: float | None = None, below: float | None = None, at_most: float | None = None
 ) -> Rule[str]:
-    """A decimal in a string, within bounds; each bound may be absent."""
+    """The rule that a string is a non-negative decimal within bounds.
+
+    Args:
+        message: the rule's message.
+        above: exclusive lower bound; None for none.
+        below: exclusive upper bound; None for none.
+        at_most: inclusive upper bound; None for none.
+    """
     compare = {">": operator.gt, "<": operator.lt, "<=": operator.le}
     bounds = [(op, bound) for op, bound in ((">", above), ("<", below), ("<=", at_most)) if bound is not None]
     return Rule(
         message=message,
         holds=lambda value: matches(DECIMAL, value) and all(compare[op](float(value), bound) for op, bound in bounds),
-        # double() is only asked where the pattern holds.
+        # CEL evaluates double() only if the pattern matches, so it never fails.
         cel=" && ".join([f"self.matches({literal(DECIMAL)})", *(f"double(self) {op} {x!r}" for op, x in bounds)]),
     )

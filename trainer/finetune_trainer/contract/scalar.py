@@ -1,4 +1,4 @@
-"""The scalar types that sections share."""
+"""The scalar types that several sections of the spec share."""
 
 from typing import Annotated
 
@@ -7,29 +7,29 @@ from pydantic import Field
 from finetune_trainer.contract.rule import decimal, matching
 
 DECIMAL_LENGTH = 24
-"""Most characters of a decimal."""
+"""Largest number of characters in a decimal."""
 
 Decimal = Annotated[
     str,
     Field(max_length=DECIMAL_LENGTH),
     decimal('must be a non-negative decimal in quotes, for example "0.05" or "2e-4"'),
 ]
-"""A non-negative real number written as a string: the Kubernetes API conventions forbid floats in a spec."""
+"""A non-negative real number as a string, because the Kubernetes API conventions forbid floats in a spec."""
 
 _CONTROLS = "\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
-"""Control characters but those of lines, and the marks that change the direction of what follows."""
+"""Control characters except tab, LF and CR, the line and paragraph separators, and marks of writing direction."""
 
 PLAIN = matching(
     f"[{_CONTROLS}\u0009\u000a\u000d]",
     "must be one line without control characters and marks of writing direction: remove them",
     negated=True,
 )
-"""Text of one line. What it holds comes to terminals, logs and pages, where such a character would hide or forge."""
+"""The rule of text on one line. In terminals, logs and pages the refused characters can hide or forge text."""
 
 PLAIN_LINES = matching(
     f"[{_CONTROLS}]", "must not hold control characters or marks of writing direction: remove them", negated=True
 )
-"""Text that may have several lines and tabs."""
+"""The rule of text that may have several lines and tabs."""
 
 SECRET_KEY = matching("^[-._a-zA-Z0-9]+$", "must be a Secret's key: letters, digits, '-', '_' and '.'")
 

@@ -1,7 +1,7 @@
-"""The termination message: how a pod says how it ended, without a network.
+"""The termination message: a pod's report of its end, which needs no network.
 
-The kubelet keeps at most 4,096 bytes of it and puts them into the pod's status; a longer message is cut to fit here, so
-that it stays JSON.
+The kubelet copies at most 4,096 bytes of it into the pod's status. A longer message is shortened here, so that it stays
+valid JSON.
 """
 
 from bisect import bisect_right
@@ -20,7 +20,7 @@ MAX_BYTES = 4096
 
 
 class Outcome(StrEnum):
-    """How the process ended."""
+    """The outcome of a pod's process."""
 
     SUCCEEDED = "Succeeded"
     REUSED = "Reused"
@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
 
 class OutputRecord(TolerantWire):
-    """Where the adapter is."""
+    """The record of a committed adapter: where it is, and what a server needs to load it."""
 
     uri: Line = Field(description="The adapter's folder: a plain PEFT layout.")
     merged_uri: Line | None = Field(
@@ -49,7 +49,7 @@ class OutputRecord(TolerantWire):
 
 
 class PreflightSummary(TolerantWire):
-    """What preflight found. It is `status.preflight` as it is."""
+    """The results of preflight, as they are in `status.preflight`."""
 
     rows: Count | None = Field(None, description="Rows of the dataset.")
     bytes: Count | None = Field(None, description="Bytes of the dataset.")
@@ -77,7 +77,7 @@ class PreflightSummary(TolerantWire):
 
 
 class Termination(TolerantWire):
-    """The whole message."""
+    """The termination message."""
 
     outcome: Outcome
     reason: FailureReason | None = None
@@ -88,15 +88,19 @@ class Termination(TolerantWire):
     preflight: PreflightSummary | None = None
 
     def write(self, path: Path) -> None:
-        """Writes the message, cut to what the kubelet keeps; see `fitting`."""
+        """Writes the message, shortened to what the kubelet keeps (see `fitting`).
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         path.write_bytes(self.fitting().to_json().encode())
 
     def fitting(self) -> "Termination":
-        """This end in at most `MAX_BYTES`, since JSON that the kubelet cuts is none, and its end would be unknown.
+        """The message in at most `MAX_BYTES` bytes. Longer JSON would be cut by the kubelet and could not be parsed.
 
-        First the message loses its last letters. Then goes what stands in the manifest or the log too: the record of
-        progress, the modules' names, the metrics, what preflight found. An end whose addresses alone are too long is
-        a failure that says so.
+        First the text of `message` is cut. If that is not enough, parts are removed that the manifest or the log has
+        as well, in this order: progress, names of modules, metrics, results of preflight. If the URIs alone are too
+        long, the result is a failure that says so.
         """
         for lighter in self._lighter():
             if (cut := _cut_to_fit(lighter)) is not None:
@@ -105,7 +109,7 @@ class Termination(TolerantWire):
         return Termination(outcome=Outcome.FAILED, reason=FailureReason.INTERNAL, message=said)
 
     def _lighter(self) -> Iterator["Termination"]:
-        """This end with less and less beside the message."""
+        """The message, then copies with more and more parts removed. All of them keep the text of `message`."""
         yield self
         lighter = self.model_copy(update={"progress": None})
         yield lighter
@@ -118,10 +122,10 @@ class Termination(TolerantWire):
 
     @classmethod
     def read(cls, text: str) -> "Termination | None":
-        """The message in a pod's status, or None when it is none of ours (an older image, a crash, a forgery).
+        """The message in a pod's status; None if the text is not valid (an older image, a crash, a forgery).
 
-        Whatever a pod writes, what is returned fits the status of a FineTuneJob: numbers, lengths and letters are
-        checked here (`contract.text`), so that no end can be read that cannot be booked.
+        A pod's text is untrusted. Numbers, lengths and characters are checked here (`contract.text`), so every
+        message that is returned fits the status of a FineTuneJob.
         """
         try:
             return cls.model_validate_json(text)
@@ -130,7 +134,7 @@ class Termination(TolerantWire):
 
 
 def _cut_to_fit(ended: Termination) -> Termination | None:
-    """The end with as many of its message's first letters as fit; None when not even an empty one does."""
+    """The message with its text cut to the longest beginning that fits; None if not even an empty text fits."""
 
     def size(of: Termination) -> int:
         return len(of.to_json().encode())
@@ -142,5 +146,5 @@ def _cut_to_fit(ended: Termination) -> Termination | None:
         return ended
     if size(cut(0)) > MAX_BYTES:
         return None
-    # A letter takes one to twelve bytes as JSON; the first length that is too long is sought.
+    # A character takes one to twelve bytes as JSON. The binary search finds the first length that is too long.
     return cut(bisect_right(range(len(ended.message) + 1), MAX_BYTES, key=lambda kept: size(cut(kept))) - 1)

@@ -1,8 +1,8 @@
-"""Text that crosses a process boundary: how long it may be, and that it holds nothing but letters.
+"""Types of text and numbers that cross a process boundary, with limits on length and on characters.
 
-A file name, a key of somebody's JSON, what a library says of it: all of it may hold control characters, which move a
-terminal's cursor, and reach a log, a status and an event from here. This module is where they end. The limits are those
-of the FineTuneJob's status, which takes its own from here: what fits a record fits the status.
+File names, keys of user data and messages of libraries may have control characters, which can move a terminal's cursor.
+From here the texts go to logs, the status and events, so control characters are escaped or refused in this module. The
+FineTuneJob's status uses the same limits, so a value that fits a record fits the status.
 """
 
 import re
@@ -11,24 +11,24 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 MAX_TEXT = 1024
-"""Characters of a name, an address, a word."""
+"""Largest number of characters in a name, an address or a short text."""
 MAX_MESSAGE = 4096
-"""Characters of a message to people."""
+"""Largest number of characters in a message."""
 MAX_INTEGER = 2**63 - 1
-"""The API server's integers have 64 bits, and a sign."""
+"""Largest integer of the API server: signed, 64 bits."""
 MAX_MODULES = 256
-"""Modules that a record of the adapter names."""
+"""Largest number of module names in a record of an adapter."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What moves a terminal's cursor, breaks a line, turns its direction, or is no letter at all."""
+"""Control characters, line separators, marks of writing direction, and surrogates."""
 MAX_METRICS = 64
-"""Metrics of an adapter that a record has."""
+"""Largest number of metrics in a record of an adapter."""
 
 
 def printable(text: str) -> str:
     """The text with control characters and lone surrogates escaped.
 
-    File names, keys and what a chat template says are a stranger's: they could move a terminal's cursor, and half a
-    surrogate pair cannot be written as JSON at all.
+    File names, keys and messages of chat templates are untrusted. A control character could move a terminal's cursor,
+    and a lone surrogate cannot be written as JSON.
     """
     if text.isprintable():
         return text
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """The text as `printable` has it, but with its line breaks: a message may have several lines."""
+    """The text as `printable` returns it, with its line breaks kept, because a message may have several lines."""
     return "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
@@ -53,10 +53,10 @@ def _words(value: Any) -> Any:
 
 
 def one_line(value: str) -> str:
-    """The text itself, which names a thing and so cannot be escaped.
+    """The text, unchanged. It is refused instead of escaped, because an escaped name would be another name.
 
     Raises:
-        ValueError: it holds a control character, a line break, or half a surrogate pair.
+        ValueError: the text has a control character, a line break, or a lone surrogate.
     """
     if CONTROL.search(value):
         raise ValueError("must not hold control characters or line breaks")
@@ -70,14 +70,14 @@ def _below(value: str) -> str:
 
 
 Line = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line)]
-"""A name or an address: printable, and within the status' limit."""
+"""A name or an address on one line, of at most `MAX_TEXT` characters. Others are refused."""
 Message = Annotated[str, BeforeValidator(_message)]
-"""A text for people: whatever is said, it is made readable and cut to the status' limit."""
+"""A message. Control characters are escaped, and it is cut to `MAX_MESSAGE` characters."""
 Words = Annotated[str, BeforeValidator(_words), Field(max_length=MAX_TEXT)]
-"""A short text for people, on one line."""
+"""A short text on one line. Control characters are escaped, and it is cut to `MAX_TEXT` characters."""
 RelativePath = Annotated[Line, AfterValidator(_below)]
-"""A path, with '/', that stays below the place it is relative to."""
+"""A relative path with '/', without `..`: it is always below its base."""
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-"""A number of things that the API server can hold."""
+"""A non-negative number in the range of the API server's integers."""
 PositiveCount = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
-"""As `Count`, where there is at least one."""
+"""A positive number in the range of the API server's integers."""

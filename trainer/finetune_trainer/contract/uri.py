@@ -1,7 +1,8 @@
-"""The places that models, data and adapters come from and go to.
+"""URIs of models, data and adapters.
 
-One pattern and one message per use; `parse_uri` is the only reader. A path may not climb (`..`) nor hold
-control characters. A model's field of one of these types holds the parsed `Uri`; its JSON is the text that was read.
+Each use has one type with its pattern and message, and `parse_uri` is the only parser. A path may have neither `..` nor
+control characters. A pydantic field of one of these types has the parsed `Uri` as its value, and the original text as
+its JSON.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from finetune_trainer.contract.text import CONTROL
 
 
 class Scheme(StrEnum):
-    """Where a URI points."""
+    """The scheme of a URI: hf is a Hub repository, pvc a PersistentVolumeClaim."""
 
     HF = "hf"
     S3 = "s3"
@@ -30,10 +31,10 @@ class Uri:
     """A parsed URI.
 
     Attributes:
-        scheme: where it points.
+        scheme: the scheme.
         authority: the bucket (s3), the claim (pvc), `org/name` (hf); empty for file.
         path: the key or the path, without a leading slash except for file (absolute).
-        written: the text of a model's field, where it is one; it may end with a slash that means nothing.
+        written: the original text of a pydantic field's value, which may end in `/`; None for other URIs.
     """
 
     scheme: Scheme
@@ -43,7 +44,7 @@ class Uri:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Text, for the rules of a field's type; `_Parsed` stands behind them."""
+        """A string, so that the rules of a field's type check the text. `_Parsed` parses it after the rules."""
         return core_schema.str_schema()
 
     def __str__(self) -> str:
@@ -55,11 +56,11 @@ class Uri:
         return repr(str(self))
 
     def without_trailing_slash(self) -> "Uri":
-        """The same place as the name of an object, not of a prefix."""
+        """The URI without trailing slashes: the name of an object instead of a prefix."""
         return Uri(scheme=self.scheme, authority=self.authority, path=self.path.rstrip("/"))
 
     def child(self, *parts: str) -> "Uri":
-        """This place extended by path segments."""
+        """The URI with path segments appended."""
         path = "/".join([self.path.rstrip("/"), *parts] if self.path else parts)
         return Uri(scheme=self.scheme, authority=self.authority, path=path)
 
@@ -73,7 +74,7 @@ def parse_uri(text: str) -> Uri:
     """Parses a URI that its field's pattern has accepted.
 
     Raises:
-        ValueError: on an unknown scheme, a path that climbs, or control characters; the message names the text.
+        ValueError: the URI has an unknown scheme, `..` in its path, or control characters; the message has the text.
     """
     if CONTROL.search(text):
         raise ValueError(f"{text!r} must not hold control characters")
@@ -96,7 +97,7 @@ def scheme_of(uri: Uri | None) -> Scheme | None:
 
 
 class _Parsed:
-    """Stands last in a type: the text that has kept to the rules before it becomes a `Uri`."""
+    """The last annotation of a type: it parses a text that has passed the rules before it into a `Uri`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         parsed = core_schema.no_info_after_validator_function(_parse_written, handler(source))
@@ -109,7 +110,7 @@ def _parse_written(text: str) -> Uri:
 
 
 def _written(value: Any) -> Any:
-    """The text of a `Uri`; anything else is left to the schema of strings."""
+    """The text of a `Uri`. Any other value is returned unchanged, and the schema of strings checks it."""
     return (value.written or str(value)) if isinstance(value, Uri) else value
 
 

@@ -1,3 +1,3 @@
-"""The one version of both images, the chart and the wheel."""
+"""The version of both images, the chart and the wheel."""
 
 __version__ = "0.1.0"

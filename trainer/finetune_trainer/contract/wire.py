@@ -1,7 +1,7 @@
-"""The base of every model that crosses a process boundary as JSON.
+"""The base classes of all models that cross a process boundary as JSON.
 
-Keys are camelCase on the wire (Kubernetes API conventions) and snake_case in Python. Models are frozen, and an
-unknown key is an error: a misspelt field must never be ignored.
+Keys are camelCase on the wire (Kubernetes API conventions) and snake_case in Python. Models are frozen. An unknown key
+is an error, because a misspelt field must never be ignored.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Wire(BaseModel):
-    """A frozen JSON object with camelCase keys and no unknown ones."""
+    """A frozen JSON object with camelCase keys. Unknown keys are refused."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -24,20 +24,24 @@ class Wire(BaseModel):
     )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values with camelCase keys; absent optionals are left out."""
+        """The object as plain JSON values with camelCase keys. Absent optional fields are left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def to_json(self) -> str:
-        """Compact JSON of `to_dict`."""
+        """The object as compact JSON; see `to_dict`."""
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
 
 class TolerantWire(Wire):
-    """A record read from another process that may be of a later version: unknown keys are dropped."""
+    """A record from another process, which may be of a later version. Unknown keys are dropped."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def map_list(key: str) -> dict[str, Any]:
-    """`json_schema_extra` of a list whose elements one required field tells apart; server-side apply merges by it."""
+    """`json_schema_extra` of a list with a key field: server-side apply merges its elements by this field.
+
+    Args:
+        key: a required field of the elements, unique in the list.
+    """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}

@@ -1,7 +1,8 @@
-"""The recipe: the part of a FineTuneJob that shapes the result. The trainer reads it, the CRD is made of it.
+"""The recipe: the part of a FineTuneJob that decides the result. The trainer reads it; the CRD is generated from it.
 
-One section a module; every field says its meaning, unit, default and an example, because the text becomes
-`kubectl explain`. A field without a default is optional; `auto` is decided at run time and reported.
+Each section has a module. The description of a field gives its meaning, unit, default and an example, because it is
+shown by `kubectl explain`. A field whose default is None is optional. The value `auto` is decided at run time and
+reported.
 """
 
 from finetune_trainer.contract.recipe.dataset import DatasetSpec, Validation

@@ -1,4 +1,4 @@
-"""The training data: where it is, how its rows are read, and which tokens are trained."""
+"""The section `dataset`: the place of the training data, how rows are read, and which tokens are trained."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -25,7 +25,7 @@ class DatasetFormat(StrEnum):
 
 
 class DatasetSchema(StrEnum):
-    """The shape of a row."""
+    """The schema of a row: its columns and their meaning."""
 
     AUTO = "auto"
     TEXT = "text"
@@ -56,7 +56,7 @@ Column = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 
 
 class Fields(Wire):
-    """The columns of a row, when they do not have the usual names."""
+    """The names of a row's columns, if they are not the usual ones."""
 
     text: Column | None = Field(None, description="Column with the whole text. Example: body.")
     prompt: Column | None = Field(None, description="Column with the prompt. Example: question.")
@@ -73,7 +73,7 @@ class Fields(Wire):
 
     @property
     def named(self) -> frozenset[str]:
-        """The parts that a column is named for."""
+        """The parts of a row for which a column is named."""
         return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
 
 
@@ -96,7 +96,7 @@ Fraction = Annotated[
 
 
 class Validation(Wire):
-    """Rows that are not trained, and measure the training."""
+    """The validation rows: they are not trained, and the adapter is evaluated on them."""
 
     uri: DatasetUri | None = Field(
         None,
@@ -111,7 +111,7 @@ class Validation(Wire):
 
 
 class Limits(Wire):
-    """Limits of a dataset. A larger one is refused before the job asks for a GPU."""
+    """Limits of a dataset. A larger dataset is refused before the job requests a GPU."""
 
     max_line_bytes: int = Field(
         16 * 1024 * 1024,
@@ -132,7 +132,7 @@ class Limits(Wire):
 
 
 CHAT_TEMPLATES = ("llama-2", "llama-3", "chatml", "mistral", "gemma", "qwen", "phi")
-"""Names of the built-in chat templates. What a name means never changes: the fingerprint holds the name."""
+"""Names of the built-in chat templates. The fingerprint has only the name, so the template of a name never changes."""
 
 ChatTemplateText = Annotated[
     str,
@@ -180,8 +180,8 @@ class DatasetSpec(Wire):
     chat_template: ChatTemplateText | None = Field(
         None,
         description="Chat template, which turns a conversation into text: a built-in name (llama-2, llama-3, "
-        "chatml, mistral, gemma, qwen, phi) or inline Jinja. Jinja may mark what is trained with "
-        "generation blocks. The adapter's tokenizer carries the template. Default: the model's own. "
+        "chatml, mistral, gemma, qwen, phi) or inline Jinja. Inline Jinja may mark the trained parts with "
+        "generation blocks. The template is saved with the adapter's tokenizer. Default: the model's own. "
         "Example: llama-2.",
     )
     loss: Loss = Field(
@@ -198,12 +198,14 @@ class DatasetSpec(Wire):
     )
     packing: Switch = Field(
         Switch.AUTO,
-        description="Put several short rows into one forward pass, kept apart from each other: auto, enabled or "
-        "disabled. Default: auto.",
+        description="Packing: auto, enabled or disabled. Several short rows share one forward pass, and no row attends "
+        "to another. Default: auto.",
     )
-    validation: Validation | None = Field(None, description="Rows kept out of training to measure it. Default: none.")
+    validation: Validation | None = Field(
+        None, description="Validation rows. They are not trained, and the adapter is evaluated on them. Default: none."
+    )
     sha256: Sha256 | None = Field(
         None,
-        description="Expected SHA-256 of the object, in hexadecimal. Other content is refused.",
+        description="Expected SHA-256 of the object, in hexadecimal. An object with another SHA-256 is refused.",
     )
     limits: Limits = Field(default_factory=Limits, description="Limits of the data.")

@@ -1,4 +1,4 @@
-"""The adapter (PEFT's LoRA)."""
+"""The section `lora`: the adapter (PEFT's LoRA)."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -11,11 +11,11 @@ from finetune_trainer.contract.uri import HubRevision, ModelUri
 from finetune_trainer.contract.wire import Wire
 
 ALL_LINEAR = "all-linear"
-"""PEFT's word for every linear layer but the output head."""
+"""PEFT's name for all linear layers except the output head."""
 
 
 class LoraBias(StrEnum):
-    """Which biases are trained with the adapter."""
+    """The biases that are trained with the adapter (PEFT's names)."""
 
     NONE = "none"
     ALL = "all"
@@ -41,7 +41,9 @@ ModuleName = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
 class LoraSpec(Wire):
     """The adapter that is trained."""
 
-    rank: int = Field(16, ge=1, le=1024, description="Rank (r): the size of the adapter's matrices. Default: 16.")
+    rank: int = Field(
+        16, ge=1, le=1024, description="Rank (r): inner dimension of the adapter's matrices. Default: 16."
+    )
     alpha: int = Field(
         32,
         ge=1,
@@ -51,12 +53,12 @@ class LoraSpec(Wire):
     dropout: Dropout = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] = Field(
         [ALL_LINEAR],
-        description="Names of the modules that get an adapter. Default: [all-linear] (every linear layer but the "
+        description="Names of the modules that get an adapter. Default: [all-linear] (every linear layer except the "
         "output head). Example: [q_proj, v_proj].",
     )
     bias: LoraBias = Field(
         LoraBias.NONE,
-        description="Biases that are trained too: none, all or lora_only. Default: none.",
+        description="Biases that are trained with the adapter: none, all or lora_only. Default: none.",
     )
     variant: LoraVariant = Field(
         LoraVariant.LORA,
@@ -74,6 +76,6 @@ class LoraSpec(Wire):
     )
     initial_adapter_revision: HubRevision | None = Field(
         None,
-        description="Branch, tag or commit of an initialAdapterUri on the Hub. The commit that it means is "
+        description="Branch, tag or commit of an initialAdapterUri on the Hub. It is resolved to a commit, which is "
         "recorded. Default: the main branch.",
     )

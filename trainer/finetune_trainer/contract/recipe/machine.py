@@ -1,4 +1,4 @@
-"""What is known of the machine that a training gets, before there is one."""
+"""The machine that a training requests: GPUs, pods and GPU memory, as known before a pod runs."""
 
 from pydantic import Field
 
@@ -6,13 +6,13 @@ from finetune_trainer.contract.wire import Wire
 
 
 class MachineSpec(Wire):
-    """The training pod's devices, as the one who starts it knows them. They do not shape the result."""
+    """The devices of the training pods, set by the operator or the command line. They do not change the result."""
 
     gpus: int | None = Field(None, ge=0, description="GPUs of one pod; 0 trains on the CPU.")
     nodes: int = Field(1, ge=1, description="Pods that train together.")
-    gpu_memory_bytes: int | None = Field(None, ge=0, description="Memory of one GPU, where it is known.")
+    gpu_memory_bytes: int | None = Field(None, ge=0, description="Memory of one GPU in bytes, if it is known.")
 
     @property
     def processes(self) -> int:
-        """Processes in all, one a GPU, or one a pod without GPUs, where the model's layers are not spread."""
+        """Number of processes of all pods if `model.deviceMap` is none: one for each GPU, or one in a pod without."""
         return self.nodes * max(1, self.gpus or 1)

@@ -1,4 +1,4 @@
-"""The base model: where it is and how it is loaded."""
+"""The section `model`: the place of the base model, and how it is loaded."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -11,7 +11,7 @@ from finetune_trainer.contract.wire import Wire
 
 
 class QuantizationType(StrEnum):
-    """How the frozen base weights are held in memory (bitsandbytes)."""
+    """The quantisation type of the frozen base weights (bitsandbytes)."""
 
     NF4 = "nf4"
     FP4 = "fp4"
@@ -20,7 +20,7 @@ class QuantizationType(StrEnum):
 
 
 class ComputeDtype(StrEnum):
-    """The number type of the matrix products."""
+    """The number type in which matrix products are computed."""
 
     AUTO = "auto"
     BFLOAT16 = "bfloat16"
@@ -48,7 +48,7 @@ class DeviceMap(StrEnum):
 
 
 class Sharding(StrEnum):
-    """Whether the processes of a training divide the base model's weights."""
+    """Whether the base model's weights are sharded over the processes of a training."""
 
     NONE = "none"
     FULL = "full"
@@ -74,7 +74,7 @@ class Quantization(Wire):
 
 
 class SecretKeyRef(Wire):
-    """One key of a Secret in the job's namespace. It is mounted; the operator never reads it."""
+    """One key of a Secret in the job's namespace. The Secret is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: hub-token.")
     key: Annotated[str, Field(min_length=1, max_length=253), SECRET_KEY] = Field(
@@ -91,8 +91,8 @@ class ModelSpec(Wire):
     )
     revision: HubRevision | None = Field(
         None,
-        description="Branch, tag or commit of a Hub model. The commit that it means is recorded. Default: the main "
-        "branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
+        description="Branch, tag or commit of a Hub model. It is resolved to a commit, which is recorded. Default: the "
+        "main branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
     )
     token_secret_ref: SecretKeyRef | None = Field(
         None, description="Hub access token for a gated or private model: a key of a Secret in this namespace."

@@ -1,4 +1,4 @@
-"""Where the adapter goes, and how the object storage is reached."""
+"""The sections `output` and `storage`: the place of the adapter, and the access to object storage."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,7 +12,7 @@ from finetune_trainer.contract.wire import Wire
 
 
 class OnExisting(StrEnum):
-    """What happens when the adapter of this run exists already."""
+    """The response when the adapter of this run exists already."""
 
     REUSE = "Reuse"
     FAIL = "Fail"
@@ -20,7 +20,7 @@ class OnExisting(StrEnum):
 
 
 class Merged(StrEnum):
-    """Whether the whole model with the adapter merged in is written as well."""
+    """Whether the merged model, base model and adapter in one, is written as well."""
 
     NONE = "none"
     BF16 = "bf16"
@@ -33,7 +33,7 @@ class DeletionPolicy(StrEnum):
 
 
 class OutputSpec(Wire):
-    """Where the adapter goes."""
+    """The place of the adapter."""
 
     uri: OutputUri = Field(
         description="Prefix for the adapter, which goes to NAME/FINGERPRINT/ATTEMPT-WRITER/ below it. Example: "
@@ -56,7 +56,7 @@ class OutputSpec(Wire):
 
 
 class AddressingStyle(StrEnum):
-    """Where the bucket is in the URL."""
+    """Where a request's URL has the bucket: in the path, or in the host name (virtual)."""
 
     AUTO = "auto"
     PATH = "path"
@@ -64,22 +64,22 @@ class AddressingStyle(StrEnum):
 
 
 class Checksums(StrEnum):
-    """When requests carry the SDK's checksums."""
+    """When requests have the SDK's checksums."""
 
     WHEN_SUPPORTED = "whenSupported"
     WHEN_REQUIRED = "whenRequired"
 
 
 class SecretRef(Wire):
-    """A Secret in the job's namespace. It is mounted; the operator never reads it."""
+    """A Secret in the job's namespace. The Secret is mounted; the operator never reads it."""
 
     name: ObjectName = Field(description="Name of the Secret. Example: s3-credentials.")
 
 
 class StorageSpec(Wire):
-    """How object storage is reached. Without a Secret the pod's own identity is used.
+    """The access to object storage. Without a Secret the pod's own identity is used.
 
-    It may change at any time, and counts from the next attempt on.
+    The section may be changed at any time. A change takes effect from the next attempt on.
     """
 
     secret_ref: SecretRef | None = Field(
@@ -123,10 +123,10 @@ class StorageSpec(Wire):
     )
     checksums: Checksums = Field(
         Checksums.WHEN_SUPPORTED,
-        description="When requests carry checksums: whenSupported, or whenRequired for older S3-compatible servers. "
+        description="When requests have checksums: whenSupported, or whenRequired for older S3-compatible servers. "
         "Default: whenSupported.",
     )
     ca_bundle: Annotated[str, Field(min_length=1, max_length=32_768), PLAIN_LINES] | None = Field(
         None,
-        description="PEM certificates to check the endpoint's certificate with. Default: the system's.",
+        description="PEM certificates that verify the endpoint's certificate. Default: the system's.",
     )

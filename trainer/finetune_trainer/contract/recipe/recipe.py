@@ -1,4 +1,4 @@
-"""The whole recipe, as a pod reads it from its mounted file."""
+"""The whole recipe, which a pod reads from its mounted file."""
 
 from typing import Annotated
 
@@ -15,11 +15,14 @@ from finetune_trainer.contract.wire import Wire
 
 
 class JobIdentity(Wire):
-    """Whose recipe this is. Names keys under the output and tells two writers apart; does not shape the result."""
+    """The job and attempt of a recipe.
+
+    They are part of object keys in the output, and they distinguish two writers. They do not change the result.
+    """
 
     name: str = Field(description="The FineTuneJob's name.")
-    namespace: str = Field("", description="Its namespace; empty in a local run.")
-    uid: str = Field("", description="Its UID; empty in a local run.")
+    namespace: str = Field("", description="The FineTuneJob's namespace; empty in a local run.")
+    uid: str = Field("", description="The FineTuneJob's UID; empty in a local run.")
     attempt: int = Field(1, ge=1, description="Number of the attempt, from 1.")
 
 
@@ -27,7 +30,7 @@ RunToken = Annotated[str, Field(min_length=1, max_length=64), PLAIN]
 
 
 class Recipe(Wire):
-    """What the trainer and preflight do."""
+    """The input of the trainer and of preflight."""
 
     job: JobIdentity
     model: ModelSpec

@@ -1,4 +1,4 @@
-"""How the adapter is trained, measured and saved on the way."""
+"""The sections `training`, `evaluation` and `checkpoint`."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,7 +12,7 @@ from finetune_trainer.contract.uri import OutputUri
 from finetune_trainer.contract.wire import Wire
 
 DEFAULT_RESTARTS = 1
-"""Restarts of `cosine_with_restarts` when none are named; without any it would be `cosine`."""
+"""Restarts of `cosine_with_restarts` when `restarts` is not set; with none it would be the same as `cosine`."""
 DEFAULT_EPOCHS = 3
 """Passes over the data when neither epochs nor maxSteps is set (Hugging Face's default)."""
 
@@ -58,7 +58,7 @@ LoraPlusRatio = Annotated[
 
 
 class EarlyStopping(Wire):
-    """Stop when the validation loss no longer falls."""
+    """Early stopping: the training ends when the validation loss no longer falls."""
 
     patience: int = Field(
         3,
@@ -68,8 +68,8 @@ class EarlyStopping(Wire):
     )
     min_improvement: Decimal = Field(
         "0",
-        description="How far the validation loss must fall below the last improvement to count as the next one, in "
-        'nats per token. Default: "0", any fall. Example: "0.01".',
+        description="Smallest decrease of the validation loss, against its value at the last improvement, that counts "
+        'as an improvement, in nats per token. Default: "0", any decrease. Example: "0.01".',
     )
 
 
@@ -104,8 +104,8 @@ class TrainingSpec(Wire):
     )
     lora_plus_ratio: LoraPlusRatio | None = Field(
         None,
-        description="How many times as fast the adapter's B matrices learn as the rest (LoRA+). Default: none, all "
-        'learn equally fast. Example: "16".',
+        description="Learning rate of the adapter's B matrices, as a multiple of learningRate (LoRA+). Default: none, "
+        'all weights have the same learning rate. Example: "16".',
     )
     warmup: Decimal = Field(
         "0.03",
@@ -136,8 +136,8 @@ class TrainingSpec(Wire):
     )
     neftune_alpha: Decimal | None = Field(
         None,
-        description="Scale of the NEFTune noise on the embeddings. The noise lies evenly within alpha/sqrt(tokens "
-        'of the row x hidden size). Default: none. Example: "5".',
+        description="Scale alpha of the NEFTune noise on the embeddings. The noise is uniform between plus and minus "
+        'alpha/sqrt(tokens of the row x hidden size). Default: none. Example: "5".',
     )
     gradient_checkpointing: Switch = Field(
         Switch.AUTO,
@@ -163,7 +163,7 @@ Perplexity = Annotated[
 
 
 class Gate(Wire):
-    """What the adapter must reach. One that does not is not kept, and the job fails."""
+    """The quality gate. An adapter that does not reach it is not kept, and the job fails."""
 
     min_loss_improvement: Decimal | None = Field(
         None,
@@ -177,7 +177,7 @@ class Gate(Wire):
 
 
 class EvaluationSpec(Wire):
-    """How the adapter is measured on the rows of dataset.validation."""
+    """How the adapter is evaluated on the validation rows."""
 
     every_steps: int | None = Field(
         None,
@@ -186,7 +186,11 @@ class EvaluationSpec(Wire):
         description="Optimizer steps between evaluations. Needs dataset.validation. The adapter with the lowest "
         "validation loss is kept. Default: only at the end, and the last adapter is kept. Example: 50.",
     )
-    gate: Gate | None = Field(None, description="What the adapter must reach. Needs dataset.validation. Default: none.")
+    gate: Gate | None = Field(
+        None,
+        description="Quality gate: an adapter that does not reach it is not kept, and the job fails. Needs "
+        "dataset.validation. Default: none.",
+    )
     sample_prompts: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=2000), PLAIN_LINES]],
@@ -206,9 +210,9 @@ DEFAULT_CHECKPOINT_MINUTES = 10
 
 
 class CheckpointSpec(Wire):
-    """How often the training state is saved, so that the next attempt resumes at its step.
+    """How often the training state is saved. The next attempt resumes from the newest checkpoint.
 
-    A pod that is asked to end saves it too. The checkpoints are deleted when the adapter is committed.
+    A pod also saves a checkpoint when it gets SIGTERM. The checkpoints are deleted when the adapter is committed.
     """
 
     every_steps: int | None = Field(
@@ -218,12 +222,13 @@ class CheckpointSpec(Wire):
         None,
         ge=1,
         le=10_080,
-        description="Minutes between checkpoints. When everySteps is set too, whichever comes first counts. "
-        "Default: 10 when everySteps is not set.",
+        description="Minutes between checkpoints. When everySteps is set too, a checkpoint is saved at whichever comes "
+        "first. Default: 10 when everySteps is not set.",
     )
-    keep: int = Field(2, ge=1, le=100, description="How many of the newest checkpoints are kept. Default: 2.")
+    keep: int = Field(2, ge=1, le=100, description="Number of newest checkpoints to keep. Default: 2.")
     uri: OutputUri | None = Field(
         None,
-        description="Prefix for checkpoints. A change counts from the next attempt on. That attempt looks for "
-        "checkpoints there only, so it may start anew. Default: output.uri. Example: s3://scratch/checkpoints.",
+        description="Prefix for checkpoints. A change takes effect from the next attempt on. That attempt looks for "
+        "checkpoints only there, so it may start from the beginning. Default: output.uri. Example: "
+        "s3://scratch/checkpoints.",
     )

@@ -1,7 +1,7 @@
-"""The rules over several fields of a recipe, each said once.
+"""The rules on several fields of a recipe, each with one definition.
 
-The CRD takes their CEL; the operator, the command line, preflight and the trainer ask `holds`. A rule that is added to
-one of these lists holds in all of them.
+The CRD has the rules' CEL. The operator, the command line, preflight and the trainer call `holds`. A rule that is added
+to one of these lists is checked in all of them.
 """
 
 from finetune_trainer.contract.problem import Problem
@@ -10,16 +10,16 @@ from finetune_trainer.contract.rule import broken
 from finetune_trainer.contract.rules import dataset, evaluation, lora, model, places, training
 
 RULES = (*model.RULES, *dataset.RULES, *lora.RULES, *training.RULES, *evaluation.RULES)
-"""Rules of every recipe."""
+"""The rules for every recipe."""
 CLUSTER_RULES = places.RULES
-"""Rules of a recipe that runs in a cluster."""
+"""The additional rules for a recipe that runs in a cluster."""
 
 
 def problems(recipe: Recipe) -> list[Problem]:
-    """A problem for each broken rule that holds wherever the recipe runs, in the order of the sections."""
+    """A problem for each broken rule of `RULES`, in their order."""
     return broken(RULES, recipe, "spec")
 
 
 def cluster_problems(recipe: Recipe) -> list[Problem]:
-    """A problem for each broken rule that holds in a cluster only."""
+    """A problem for each broken rule of `CLUSTER_RULES`, in their order."""
     return broken(CLUSTER_RULES, recipe, "spec")

@@ -1,4 +1,4 @@
-"""CEL that several rules use."""
+"""CEL expressions that several rules use."""
 
 from finetune_trainer.contract.profile import SETTINGS
 from finetune_trainer.contract.recipe import Recipe
@@ -15,10 +15,13 @@ _DEFAULTS = Recipe.model_validate(
 
 
 def counted(path: str) -> str:
-    """The value that a field of a section has in the end: a string or a list of strings.
+    """CEL for the effective value of a field, a string or a list of strings.
 
-    A field that a profile decides has no default in the CRD, so CEL sees only what the user wrote. The profile's value,
-    or the model's default, stands in its place here.
+    A field that a profile sets has no default in the CRD, so in CEL it is absent unless the user has set it. The
+    expression then takes the profile's value, or the model's default.
+
+    Args:
+        path: section and field on the wire, for example `training.scheduler`.
     """
     section, key = path.split(".")
     default = _DEFAULTS[section][key]
@@ -30,5 +33,5 @@ def counted(path: str) -> str:
 
 
 def written(value: object) -> str:
-    """A string or a list of strings as CEL writes it."""
+    """The CEL literal of a string or a list of strings."""
     return f"[{', '.join(map(written, value))}]" if isinstance(value, list) else literal(str(value))

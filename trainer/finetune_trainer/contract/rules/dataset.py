@@ -1,4 +1,4 @@
-"""Rules of the data that no single field holds."""
+"""Rules on several fields of the `dataset` section."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Loss
@@ -9,7 +9,7 @@ _PARTS = sorted(frozenset().union(*FIELDS_OF.values()))
 
 
 def _part(part: str) -> Rule[Recipe]:
-    """A column that is named and never read would train on another one."""
+    """The rule that a named column is one that the schema reads; else training would silently use another column."""
     schemas = [str(schema) for schema, parts in FIELDS_OF.items() if part in parts]
     return Rule(
         path=f"dataset.fields.{part}",
@@ -25,7 +25,7 @@ def _part(part: str) -> Rule[Recipe]:
 
 
 def _parts_fit() -> str:
-    """CEL: there is a schema whose rows have all the parts that are named."""
+    """CEL: some schema has all the parts that are named."""
     of_each = (
         " && ".join(f"!has(self.dataset.fields.{part})" for part in _PARTS if part not in parts)
         for parts in dict.fromkeys(FIELDS_OF.values())

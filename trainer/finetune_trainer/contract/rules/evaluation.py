@@ -1,4 +1,4 @@
-"""Rules of the evaluation that no single field holds."""
+"""Rules on several fields that concern the `evaluation` section."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.rule import Rule

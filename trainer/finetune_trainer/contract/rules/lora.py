@@ -1,4 +1,4 @@
-"""Rules of the adapter that no single field holds."""
+"""Rules on several fields that concern the `lora` section."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
@@ -16,7 +16,8 @@ RULES: tuple[Rule[Recipe], ...] = (
         message=f"{ALL_LINEAR} stands alone: remove it or the other names",
     ),
     Rule(
-        # PEFT unpacks the weights to measure them, and bitsandbytes then no longer finds their scales (peft 0.21).
+        # PEFT dequantises the weights to compute their norms. bitsandbytes then no longer finds their scales (peft
+        # 0.21).
         path="lora.variant",
         holds=lambda recipe: (
             recipe.lora.variant is not LoraVariant.DORA or recipe.model.quantization.type is not QuantizationType.INT8

@@ -1,4 +1,4 @@
-"""Rules of the base model that no single field holds."""
+"""Rules on several fields that concern the `model` section."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
@@ -59,7 +59,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         message="divides the weights over several processes, and there is one: raise resources.gpus or resources.nodes",
     ),
     Rule(
-        # bitsandbytes keeps int8 weights in its own layer state, under other names from the first pass on.
+        # bitsandbytes moves int8 weights to its own layer state in the first forward pass, under other names.
         path="model.sharding",
         holds=lambda recipe: (
             recipe.model.sharding is Sharding.NONE or recipe.model.quantization.type is not QuantizationType.INT8
@@ -68,7 +68,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         message="does not work on int8 weights: use nf4, fp4 or none in model.quantization.type",
     ),
     Rule(
-        # PEFT measures every weight when it makes the adapter, before there is a pass that puts a layer together.
+        # PEFT computes the weights' norms when it creates the adapter, before any forward pass gathers a layer.
         path="model.sharding",
         holds=lambda recipe: recipe.model.sharding is Sharding.NONE or recipe.lora.variant is not LoraVariant.DORA,
         cel="self.model.sharding == 'none' || self.lora.variant != 'dora'",

@@ -1,4 +1,4 @@
-"""Places that only a run on one machine has: a node of a cluster has no files of the user's."""
+"""Rules that refuse file:// URIs in a cluster, where a node does not have the user's files."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.rule import Rule, value_at
@@ -13,7 +13,7 @@ _PLACES = {
     "checkpoint.uri": "s3://",
     "output.uri": "s3://",
 }
-"""Every field that names a place, with what to use in a cluster."""
+"""Path of every field that is a URI -> the schemes to use in a cluster."""
 
 
 def _no_file(path: str, instead: str) -> Rule[Recipe]:

@@ -1,4 +1,4 @@
-"""Rules of the training that no single field holds."""
+"""Rules on several fields that concern the `training` section."""
 
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.training import Scheduler
@@ -38,14 +38,14 @@ RULES: tuple[Rule[Recipe], ...] = (
             recipe.training.min_learning_rate is None
             or float(recipe.training.min_learning_rate) < float(recipe.training.learning_rate)
         ),
-        # What is no decimal is another rule's to refuse, and no number here.
+        # A value that is not a decimal is refused by the rule of its type. double() would fail on it.
         cel=f"!has(self.training.minLearningRate) || !self.training.minLearningRate.matches({literal(DECIMAL)}) || "
         f"!self.training.learningRate.matches({literal(DECIMAL)}) || "
         "double(self.training.minLearningRate) < double(self.training.learningRate)",
         message="must be below training.learningRate: lower it, or remove the field",
     ),
     Rule(
-        # And so dataset.validation, which everySteps needs.
+        # evaluation.everySteps needs dataset.validation, so this rule implies it.
         path="training.earlyStopping",
         holds=lambda recipe: recipe.training.early_stopping is None or recipe.evaluation.every_steps is not None,
         cel="!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
