@@ -7,7 +7,7 @@ import pytest
 
 from deploy.server import ABSENT, RefusedError, Server, job
 from finetune_operator.api.finetunejob import parse_spec
-from finetune_trainer.contract.profile import governed
+from finetune_trainer.contract.profile import profile_values
 
 pytestmark = pytest.mark.cluster
 
@@ -19,7 +19,7 @@ def test_three_facts_are_enough_and_every_default_is_shown(server: Server) -> No
     shown, meant = _leaves(found["spec"]), _leaves(parse_spec(job()["spec"]).to_dict())
     assert shown.items() <= meant.items()
     # The server cannot know what a profile has not decided: those defaults are the models'.
-    assert meant.keys() - shown.keys() <= governed().keys()
+    assert meant.keys() - shown.keys() <= profile_values().keys()
     assert parse_spec(found["spec"]) == parse_spec(job()["spec"])
 
 

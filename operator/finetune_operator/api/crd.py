@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from finetune_operator.api import names
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_trainer.contract.profile import governed
+from finetune_trainer.contract.profile import profile_values
 from finetune_trainer.contract.scalar import DNS_LABEL
 from finetune_trainer.contract.text import MAX_INTEGER
 
@@ -91,7 +91,7 @@ def custom_resource_definition() -> dict[str, Any]:
 def spec_schema() -> Schema:
     """The structural schema of `.spec`, with every default that does not depend on the profile."""
     schema = structural_schema(FineTuneJobSpec, defaults=True)
-    for path, values in governed().items():
+    for path, values in profile_values().items():
         _leave_unset(schema, path.split("."), values)
     return schema
 

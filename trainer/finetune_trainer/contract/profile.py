@@ -49,7 +49,7 @@ SETTINGS: dict[Profile, dict[str, Any]] = {
 """The settings of each profile: path on the wire -> value."""
 
 
-def governed() -> dict[str, list[Any]]:
+def profile_values() -> dict[str, list[Any]]:
     """Every field that some profile sets: path on the wire -> the profiles' values."""
     values_by_path: dict[str, list[Any]] = {}
     for settings in SETTINGS.values():

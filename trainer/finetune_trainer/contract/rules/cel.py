@@ -14,7 +14,7 @@ _DEFAULTS = Recipe.model_validate(
 ).to_dict()
 
 
-def counted(path: str) -> str:
+def effective(path: str) -> str:
     """CEL for the effective value of a field, a string or a list of strings.
 
     A field that a profile sets has no default in the CRD, so in CEL it is absent unless the user has set it. The
@@ -25,13 +25,13 @@ def counted(path: str) -> str:
     """
     section, key = path.split(".")
     default = _DEFAULTS[section][key]
-    value = written(default)
+    value = cel_value(default)
     for profile, settings in SETTINGS.items():
         if settings.get(path, default) != default:
-            value = f"self.profile == {literal(profile)} ? {written(settings[path])} : {value}"
+            value = f"self.profile == {literal(profile)} ? {cel_value(settings[path])} : {value}"
     return f"(has(self.{path}) ? self.{path} : ({value}))"
 
 
-def written(value: object) -> str:
+def cel_value(value: object) -> str:
     """The CEL literal of a string or a list of strings."""
-    return f"[{', '.join(map(written, value))}]" if isinstance(value, list) else literal(str(value))
+    return f"[{', '.join(map(cel_value, value))}]" if isinstance(value, list) else literal(str(value))

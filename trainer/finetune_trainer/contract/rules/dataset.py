@@ -3,7 +3,7 @@
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Loss
 from finetune_trainer.contract.rule import Rule
-from finetune_trainer.contract.rules.cel import written
+from finetune_trainer.contract.rules.cel import cel_value
 
 _PARTS = sorted(frozenset().union(*FIELDS_OF.values()))
 
@@ -19,7 +19,7 @@ def _part(part: str) -> Rule[Recipe]:
             or recipe.dataset.schema_ in ("auto", *schemas)
         ),
         cel=f"!has(self.dataset.fields) || !has(self.dataset.fields.{part}) || "
-        f"self.dataset.schema in {written(['auto', *schemas])}",
+        f"self.dataset.schema in {cel_value(['auto', *schemas])}",
         message=f"only rows of schema {' or '.join(schemas)} have this part: remove the field",
     )
 

@@ -4,7 +4,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
 from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.contract.rule import Rule
-from finetune_trainer.contract.rules.cel import counted, written
+from finetune_trainer.contract.rules.cel import cel_value, effective
 from finetune_trainer.contract.uri import Scheme, scheme_of
 
 RULES: tuple[Rule[Recipe], ...] = (
@@ -12,7 +12,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         path="lora.targetModules",
         holds=lambda recipe: ALL_LINEAR not in recipe.lora.target_modules or len(recipe.lora.target_modules) == 1,
         cel="!has(self.lora.targetModules) || self.lora.targetModules.size() == 1 || "
-        f"!({written(ALL_LINEAR)} in self.lora.targetModules)",
+        f"!({cel_value(ALL_LINEAR)} in self.lora.targetModules)",
         message=f"{ALL_LINEAR} stands alone: remove it or the other names",
     ),
     Rule(
@@ -30,7 +30,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         path="lora.modulesToSave",
         holds=lambda recipe: not set(recipe.lora.modules_to_save or ()) & set(recipe.lora.target_modules),
         cel="!has(self.lora.modulesToSave) || "
-        f"!self.lora.modulesToSave.exists(name, name in {counted('lora.targetModules')})",
+        f"!self.lora.modulesToSave.exists(name, name in {effective('lora.targetModules')})",
         message="a module is trained whole or gets an adapter, not both: remove it here or from targetModules",
     ),
     Rule(

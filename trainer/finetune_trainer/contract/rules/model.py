@@ -5,7 +5,7 @@ from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.lora import LoraVariant
 from finetune_trainer.contract.recipe.model import Attention, DeviceMap, QuantizationType, Sharding
 from finetune_trainer.contract.rule import Rule
-from finetune_trainer.contract.rules.cel import counted
+from finetune_trainer.contract.rules.cel import effective
 from finetune_trainer.contract.uri import Scheme, scheme_of
 
 RULES: tuple[Rule[Recipe], ...] = (
@@ -26,7 +26,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.model.attention is not Attention.VARLEN or recipe.dataset.packing is not Switch.DISABLED
         ),
-        cel=f"self.model.attention != 'varlen' || {counted('dataset.packing')} != 'disabled'",
+        cel=f"self.model.attention != 'varlen' || {effective('dataset.packing')} != 'disabled'",
         message="varlen is for packed rows, and dataset.packing is disabled: use auto, or pack",
     ),
     Rule(

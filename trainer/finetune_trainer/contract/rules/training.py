@@ -3,7 +3,7 @@
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.training import Scheduler
 from finetune_trainer.contract.rule import DECIMAL, Rule, literal
-from finetune_trainer.contract.rules.cel import counted
+from finetune_trainer.contract.rules.cel import effective
 
 RULES: tuple[Rule[Recipe], ...] = (
     Rule(
@@ -23,13 +23,13 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.training.restarts is None or recipe.training.scheduler is Scheduler.COSINE_WITH_RESTARTS
         ),
-        cel=f"!has(self.training.restarts) || {counted('training.scheduler')} == 'cosine_with_restarts'",
+        cel=f"!has(self.training.restarts) || {effective('training.scheduler')} == 'cosine_with_restarts'",
         message="only the scheduler cosine_with_restarts has restarts: use it, or remove the field",
     ),
     Rule(
         path="training.minLearningRate",
         holds=lambda recipe: recipe.training.min_learning_rate is None or recipe.training.scheduler is Scheduler.COSINE,
-        cel=f"!has(self.training.minLearningRate) || {counted('training.scheduler')} == 'cosine'",
+        cel=f"!has(self.training.minLearningRate) || {effective('training.scheduler')} == 'cosine'",
         message="only the scheduler cosine has a least learning rate: use it, or remove the field",
     ),
     Rule(
