@@ -4,6 +4,7 @@ It counts as ready after a real PUT and GET, because it answers long before its 
 SIGKILL, since SIGTERM takes it half a minute.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,19 +44,21 @@ class S3Server:
     admin: Keys
     reader: Keys
     process: "subprocess.Popen[bytes]"
+    config: Path
 
     @property
     def spec(self) -> StorageSpec:
         return StorageSpec(endpoint=self.endpoint)
 
-    def client(self) -> "S3Client":
-        """The administrator's plain boto3 client, for arranging and looking."""
+    def client(self, keys: Keys | None = None) -> "S3Client":
+        """A plain boto3 client, by default the administrator's, for arranging and looking."""
+        keys = keys or self.admin
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=seaweedfs.REGION,
-            aws_access_key_id=self.admin.access_key,
-            aws_secret_access_key=self.admin.secret_key,
+            aws_access_key_id=keys.access_key,
+            aws_secret_access_key=keys.secret_key,
             config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20),
         )
 
@@ -68,6 +71,22 @@ class S3Server:
     def keys(self, prefix: str = "", bucket: str = BUCKET) -> list[str]:
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def let_in(self, *others: Keys) -> None:
+        """Lets these keys in, beside the administrator's and the reader's, and no others; returns when that is so."""
+        before = json.loads(self.config.read_text())["identities"]
+        self.config.write_text(seaweedfs.identities(self.admin, self.reader, *others))
+        self.process.send_signal(signal.SIGHUP)
+        was = {item["accessKey"] for identity in before for item in identity["credentials"]}
+        gone = was - {keys.access_key for keys in (self.admin, self.reader, *others)}
+        _wait(lambda: all(map(self._lets_in, others)) and not any(self._lets_in(Keys(key, "")) for key in gone))
+
+    def _lets_in(self, keys: Keys) -> bool:
+        try:
+            self.client(keys).list_buckets()
+        except ClientError as error:
+            return error.response["Error"]["Code"] != "InvalidAccessKeyId"
+        return True
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -110,7 +129,15 @@ def _start(root: Path) -> S3Server:
     environment = {**os.environ, **seaweedfs.ENVIRONMENT, "TMPDIR": str(root / "tmp")}
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([str(weed), *told], stdout=log, stderr=log, env=environment, start_new_session=True)
-    return S3Server(f"http://{seaweedfs.LOOPBACK}:{s3}", admin, reader, process)
+    return S3Server(f"http://{seaweedfs.LOOPBACK}:{s3}", admin, reader, process, config)
+
+
+def _wait(test: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not test():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the S3 server did not take up its new keys")
+        time.sleep(0.05)
 
 
 def _wait_ready(server: S3Server, log: Path) -> None:

@@ -74,10 +74,12 @@ def arguments(*, data: PurePath, config: PurePath, address: str, ports: Ports) -
     ]
 
 
-def identities(admin: Keys, reader: Keys) -> str:
-    """The content of the configuration: who may do what."""
+def identities(admin: Keys, reader: Keys, *others: Keys) -> str:
+    """The content of the configuration: who may do what. The others may do everything."""
     everything = _identity("admin", admin, "Admin", "Read", "Write", "List", "Tagging")
-    return json.dumps({"identities": [everything, _identity("reader", reader, "Read", "List")]})
+    identities = [everything, _identity("reader", reader, "Read", "List")]
+    identities += [_identity(f"other-{number}", keys, "Admin") for number, keys in enumerate(others)]
+    return json.dumps({"identities": identities})
 
 
 def new_keys() -> Keys:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import hubserver
+from finetune_trainer.contract import layout
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.hub_token import HubToken
 from hubserver import Fault, Hub, Repository
@@ -25,18 +26,21 @@ from hubserver import Fault, Hub, Repository
 pytestmark = pytest.mark.extras
 
 _SCRIPT = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 from pathlib import Path
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.runtime.log import quieten
 quieten()
 from finetune_trainer.storage.hub import HubStore
+from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 low_speed_limit = LowSpeedLimit(seconds=2, least=1000)
 slept, moved = [], []
-store = HubStore(cache=Path(sys.argv[1]), revision=sys.argv[3], sleep=slept.append, low_speed_limit=low_speed_limit)
+token = HubToken.from_environment(os.environ)
+cache, revision = Path(sys.argv[1]), sys.argv[3]
+store = HubStore(cache=cache, revision=revision, token=token, sleep=slept.append, low_speed_limit=low_speed_limit)
 try:
     found = store.stat(parse_uri("hf://org/name"))
     print(json.dumps([item.to_dict() for item in found]), flush=True)
@@ -121,6 +125,17 @@ def test_what_was_listed_is_fetched_wherever_the_branch_moves(hub: Hub, model: R
     assert got["moved"] == len(CONFIG) + len(WEIGHTS)
     assert (tmp_path / "target/model.safetensors").is_symlink(), "weights take their space once"
     assert seen.log == ""
+
+
+def test_a_token_that_changes_in_the_mounted_secret_is_read_anew(hub: Hub, tmp_path: Path) -> None:
+    hub.add("org/name", {"config.json": CONFIG}, gated=True)
+    hub.readers = {"hf_old": {"org/name"}}
+    token = tmp_path / "token"
+    token.write_text("hf_old")
+    seen = Look(tmp_path, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="0", **{layout.HUB_TOKEN_ENV: str(token)})
+    hub.readers = {"hf_new": {"org/name"}}
+    token.write_text("hf_new")
+    assert seen.fetch()["contents"] == {"config.json": CONFIG.decode()}
 
 
 def test_a_cache_gives_the_identity_that_the_hub_gives(hub: Hub, model: Repository, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from finetune_trainer.storage.base import (
 )
 from finetune_trainer.storage.parallel import download_all
 from finetune_trainer.storage.registry import open_store
+from finetune_trainer.storage.retry import RetryNotifier, RetryPolicy
 from finetune_trainer.storage.s3 import S3Store
 from finetune_trainer.storage.s3_client import S3Connection
 from finetune_trainer.storage.timing import Timing
@@ -271,6 +273,66 @@ def test_rotated_keys_are_taken_up_by_all_downloads(s3: S3Server, tmp_path: Path
     s3server.mount(tmp_path / "keys", s3.admin)
     download_all(store, found, tmp_path / "target", ignore)
     assert sorted(file.stat().st_size for file in (tmp_path / "target").iterdir()) == list(range(8))
+
+
+class Rotation:
+    """Keys that the server accepted until they were withdrawn; the Secret changes at the second pause, or never."""
+
+    def __init__(self, s3: S3Server, folder: Path, *, changes: bool) -> None:
+        old, new = new_keys(), new_keys()
+        s3.let_in(old, new)
+        self.pauses: list[float] = []
+        self.messages: list[str | None] = []
+
+        def pause(seconds: float) -> None:
+            self.pauses.append(seconds)
+            if changes and len(self.pauses) == 2:
+                s3server.mount(folder / "keys", new)
+
+        policy = RetryPolicy(seconds=60, clock=lambda: sum(self.pauses), sleep=pause)
+        timing = replace(ONCE, rotation=policy).with_notifier(RetryNotifier(self.messages.append))
+        self.store = S3Store(s3.spec, s3server.mount(folder / "keys", old), timing=timing)
+        s3.put("rotated/data", b"rows")
+        assert self.store.read(parse_uri("s3://data/rotated/data")) == b"rows"
+        s3.let_in(new)
+
+
+def test_keys_that_are_withdrawn_before_the_secret_changes_are_waited_for(s3: S3Server, tmp_path: Path) -> None:
+    """As a run sees a rotation: the server refuses the old keys at once, the kubelet shows the new ones later."""
+    rotation = Rotation(s3, tmp_path, changes=True)
+    rotation.store.create(parse_uri("s3://data/rotated/checkpoint"), b"step 40")
+    assert s3.get("rotated/checkpoint") == b"step 40"
+    assert len(rotation.pauses) == 2
+    assert "does not accept the key ending in" in str(rotation.messages[0])
+    assert rotation.messages[-1] is None
+
+
+def test_keys_that_are_withdrawn_for_good_end_the_run(s3: S3Server, tmp_path: Path) -> None:
+    rotation = Rotation(s3, tmp_path, changes=False)
+    with pytest.raises(TrainerError, match="InvalidAccessKeyId") as raised:
+        rotation.store.create(parse_uri("s3://data/rotated/never"), b"x")
+    assert raised.value.reason is DENIED
+    assert 30 < sum(rotation.pauses) <= 60
+
+
+def test_keys_that_never_worked_are_not_waited_for(s3: S3Server, tmp_path: Path) -> None:
+    pauses: list[float] = []
+    timing = replace(ONCE, rotation=RetryPolicy(sleep=pauses.append))
+    store = S3Store(s3.spec, s3server.mount(tmp_path, new_keys()), timing=timing)
+    with pytest.raises(TrainerError, match="InvalidAccessKeyId"):
+        store.read(parse_uri("s3://data/x"))
+    assert pauses == []
+
+
+def test_a_policy_that_forbids_is_not_waited_for(s3: S3Server, tmp_path: Path) -> None:
+    pauses: list[float] = []
+    timing = replace(ONCE, rotation=RetryPolicy(sleep=pauses.append))
+    store = S3Store(s3.spec, s3server.mount(tmp_path, s3.reader), timing=timing)
+    s3.put("rotated/data", b"rows")
+    assert store.read(parse_uri("s3://data/rotated/data")) == b"rows"
+    with pytest.raises(TrainerError, match="AccessDenied"):
+        store.create(parse_uri("s3://data/forbidden"), b"x")
+    assert pauses == []
 
 
 def test_a_dead_endpoint_is_unavailable(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from finetune_trainer.storage.s3_errors import (
     error_code,
     http_status,
     is_refused_identity,
+    is_unknown_identity,
     translate,
 )
 from finetune_trainer.storage.s3_stream import BUFFER_BYTES, Body, ResumingStream
@@ -79,6 +80,7 @@ class S3Store:
     def __init__(self, spec: StorageSpec, credentials: Credentials | None, *, timing: Timing = TRAINING) -> None:
         self._connection = S3Connection(spec, credentials, timing)
         self._reading = timing.reading
+        self._rotation = timing.rotation
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
         """See `Store.stat`. `s3://bucket/x` is the object x if it exists, else all objects under x/."""
@@ -268,14 +270,28 @@ class S3Store:
             raise translate(error, self._attempted(operation, uri)) from error
 
     def _with_renewal(self, request: Callable[["S3Client"], T]) -> T:
+        """Sends a request. While the server refuses keys that it accepted before, waits for new ones."""
+        return self._rotation.call(lambda: self._ask(request), retryable=self._rotating)
+
+    def _ask(self, request: Callable[["S3Client"], T]) -> T:
         """Sends a request. When the server refuses the identity, renews the identity and sends the request again."""
         client = self._connection.client
         try:
-            return request(client)
+            answer = request(client)
         except FAILURES_OF_S3 as error:
             if not is_refused_identity(error) or not self._connection.renew(client):
                 raise
-        return request(self._connection.client)
+            answer = request(self._connection.client)
+        self._connection.accepted = True
+        return answer
+
+    def _rotating(self, error: Exception) -> Retryable | None:
+        connection = self._connection
+        if not connection.accepted or not is_unknown_identity(error):
+            return None
+        return Retryable(
+            f"{connection.endpoint} does not accept the {connection.identity} any more; waiting for new keys"
+        )
 
     def _attempted(self, operation: str, uri: Uri) -> Attempted:
         connection = self._connection

@@ -33,6 +33,9 @@ _PASSING = (429, 500, 502, 503, 504)
 class S3Connection:
     """An S3 client and the identity with which it signs. `renew` uses rotated keys.
 
+    Attributes:
+        accepted: whether the server has accepted this identity or an earlier one.
+
     Raises:
         TrainerError: the endpoint or the certificates are refused, or a mounted key is missing.
     """
@@ -50,6 +53,7 @@ class S3Connection:
         self._secret = spec.secret_ref.name if spec.secret_ref else ""
         self._keys = credentials.read(self._secret) if credentials else None
         self._client: S3Client | None = None
+        self.accepted = False
 
     @property
     def client(self) -> "S3Client":

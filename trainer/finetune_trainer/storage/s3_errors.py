@@ -104,6 +104,11 @@ def is_refused_identity(error: BaseException) -> bool:
     return error_code(error) in _IDENTITY or http_status(error) in (401, 403)
 
 
+def is_unknown_identity(error: BaseException) -> bool:
+    """Whether the server does not know the keys, or does not take them any more; it says so of rotated ones."""
+    return error_code(error) in _IDENTITY
+
+
 def translate(error: BaseException, attempted: Attempted) -> TrainerError:
     """Returns the TrainerError, with reason and message, for a failure."""
     if isinstance(error, TrainerError):

@@ -24,6 +24,8 @@ class Timing:
         reading: the retry policy while an object is read and no further bytes come.
         identity: the retry policy for an agent that gives the pod its credentials. On a new node, the agent may start
             half a minute after the pod.
+        rotation: the retry policy while the server refuses keys that it accepted before. A pod sees a changed Secret up
+            to two minutes late, and a server may accept new keys late, too.
         notifier: is told about every wait.
     """
 
@@ -35,6 +37,7 @@ class Timing:
     low_speed_limit: LowSpeedLimit = field(default_factory=LowSpeedLimit)
     reading: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=90.0, first_pause=0.2, longest_pause=10.0))
     identity: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=60.0, longest_pause=5.0))
+    rotation: RetryPolicy = field(default_factory=lambda: RetryPolicy(seconds=180.0, longest_pause=10.0))
     notifier: RetryNotifier = LOG_ONLY
 
     @property
@@ -52,8 +55,13 @@ class Timing:
 
     def with_notifier(self, notifier: RetryNotifier) -> "Timing":
         """Returns the same limits with another notifier."""
-        reading, identity = replace(self.reading, notifier=notifier), replace(self.identity, notifier=notifier)
-        return replace(self, notifier=notifier, reading=reading, identity=identity)
+        return replace(
+            self,
+            notifier=notifier,
+            reading=replace(self.reading, notifier=notifier),
+            identity=replace(self.identity, notifier=notifier),
+            rotation=replace(self.rotation, notifier=notifier),
+        )
 
 
 TRAINING = Timing()
