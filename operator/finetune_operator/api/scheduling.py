@@ -188,7 +188,7 @@ class EnvVar(Wire):
             "KUBEFLOW_|KUBERNETES_|PYTHON|LD_|FINETUNE_(RECIPE|WORK|TERMINATION|POD)|(PATH|HOME|TMPDIR|USER)$",
             "no field sets it, remove it",
         ),
-    ] = Field(description="Name. Reserved names are refused. Example: NCCL_DEBUG.")
+    ] = Field(description="Name, one that the administrator allows (docs/security.md). Example: NCCL_DEBUG.")
     value: Annotated[str, Field(max_length=1024), PLAIN_LINES] = Field(
         "", description="Value. Default: empty. Example: WARN."
     )
@@ -210,7 +210,9 @@ def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:
 class Scheduling(Wire):
     """Where the pods run, and what is added to them."""
 
-    queue_name: DnsLabel | None = Field(None, description="Kueue LocalQueue. Default: none. Example: team-a.")
+    queue_name: DnsLabel | None = Field(
+        None, description="Kueue LocalQueue. Not supported yet: a job with it fails. Default: none."
+    )
     priority_class_name: ObjectName | None = Field(
         None, description="PriorityClass of the training pods. Default: none. Example: batch-low."
     )
@@ -243,7 +245,7 @@ class Scheduling(Wire):
     )
     annotations: Annotated[dict[str, AnnotationValue], Field(max_length=32), _LABEL_KEYS, _OWN_KEYS] | None = Field(
         None,
-        description="Annotations added to the pods; those of the operator and of GitOps tools are refused. "
+        description="Annotations added to the pods, with names that the administrator allows (docs/security.md). "
         "Default: none. Example: {karpenter.sh/do-not-disrupt: 'true'}.",
     )
     env: Annotated[list[EnvVar], Field(max_length=32), AfterValidator(_distinct_names)] | None = Field(
