@@ -165,7 +165,7 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
             return None  # Success, or an error that the SDK's own rules decide about.
         never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
         server = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
-        message = f"{server}: {_what_failed(response, caught_exception)}; asked again"
+        message = f"{server}: {_what_failed(response, caught_exception)}; retrying"
         elapsed = policy.clock() - request_dict["context"]["finetune_began"]
         pause = policy.pause(Retryable(message, unreachable=never_sent), attempts, elapsed)
         if pause is None:

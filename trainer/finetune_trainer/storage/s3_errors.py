@@ -190,9 +190,9 @@ def what_failed(error: BaseException) -> str | None:
     if isinstance(error, EndpointConnectionError):
         return _why_unreachable(error)
     if isinstance(error, ConnectTimeoutError):
-        return "no connection came about in time"
+        return "the connection was not made in time"
     if isinstance(error, ReadTimeoutError | Urllib3TimeoutError):
-        return "the server fell silent, or its answer came too slowly"
+        return "the server sent nothing for too long, or its answer came too slowly"
     if isinstance(error, IncompleteReadError | ProtocolError | ConnectionClosedError):
         return "the connection broke off before the answer was whole"
     return None
