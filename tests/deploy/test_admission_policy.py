@@ -95,9 +95,9 @@ def _foreign() -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": template}}
 
 
-def made(role: str = "train", **spec: Any) -> Manifest:
+def made(role: str = "train", overlay: str = "default", **spec: Any) -> Manifest:
     """The Job that the operator makes, with the environment of its Deployment."""
-    [operator] = kustomize("default")[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    [operator] = kustomize(overlay)[OPERATOR]["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item.get("value", "") for item in operator["env"]}
     config = read_config(environment, fallback_identity="me")
     raw = job(spec)
@@ -118,6 +118,13 @@ def made(role: str = "train", **spec: Any) -> Manifest:
 )
 def test_what_the_operator_makes_is_let_through(policed: Server, role: str, spec: dict[str, Any]) -> None:
     policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(made(role, **spec)))
+
+
+@pytest.mark.parametrize("role", ["train", "preflight"])
+def test_pods_whose_user_the_platform_chooses_are_let_through(policed: Server, role: str) -> None:
+    manifest = made(role, "openshift")
+    assert "runAsUser" not in pod(manifest)["securityContext"]
+    policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
