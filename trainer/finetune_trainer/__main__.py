@@ -1,6 +1,7 @@
 """The process in the training pod: `python -m finetune_trainer [--recipe FILE]`, and `… preflight …`.
 
-The composition root: environment, files, signals, the termination message and the exit code are here, and nowhere else.
+This is the composition root. It reads the environment, handles signals, writes the termination message, and sets the
+exit code.
 """
 
 import argparse
@@ -31,7 +32,12 @@ from finetune_trainer.runtime.machine_errors import is_panic
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs the process; returns its exit code."""
+    """Runs training or preflight; returns the exit code.
+
+    Args:
+        arguments: the command line, without the program's name.
+        environment: the environment variables.
+    """
     world = World.from_environment(environment)
     log.set_up(
         rank=world.rank if world else 0, level=logging.ERROR if world is not None and world.quiet else logging.INFO
@@ -46,14 +52,17 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def train(recipe_file: str, environment: Mapping[str, str], world: World | None = None) -> int:
-    """Trains by the recipe in a file; says how it ended in the log, the termination message and the exit code.
+    """Trains by the recipe in a file. The outcome is in the log, the termination message and the exit code.
 
     Args:
         recipe_file: path of the recipe.
-        environment: the process's variables.
-        world: who this process is, where the launcher has started it as one of several.
+        environment: the environment variables.
+        world: rank and sizes of this process, if the launcher has started it as one of several; else None.
+
+    Returns:
+        The exit code.
     """
-    # Of several pods the first one speaks for all.
+    # Of several pods only the first one reports progress.
     sink = HttpSink.from_environment(environment) if is_first_pod(environment) else None
     sinks: list[Sink] = [sink] if sink else []
     if world is not None:
@@ -66,7 +75,7 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
         ended = _train(recipe_file, environment, reporter, stop, world)
     except TrainerError as error:
         ended = _failed(error.reason, error.message, reporter.progress)
-    except BaseException as error:  # the last stop: whatever it is must reach the user as a sentence
+    except BaseException as error:  # every error must reach the user as a message
         if not isinstance(error, Exception) and not is_panic(error):
             raise
         log.failure("crashed", error)
@@ -93,7 +102,7 @@ def _train(
     if world is None and (pod := Pod.of(recipe, environment)).size > 1:
         refuse(recipe)
         ended = launch(Path(recipe_file), pod, environment, stop, reporter.take)
-        # Whichever process has failed: what the training had come to is the first one's knowledge.
+        # Any process may have failed, but only the first process knows the progress of the training.
         return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
     work = environment.get(WORK_ENV)
     with training_context(
@@ -110,9 +119,9 @@ def _train(
 
 
 def stop_on_sigterm() -> threading.Event:
-    """A flag that SIGTERM sets: the kubelet, or a user at a terminal, wants the process to go.
+    """Installs handlers for SIGTERM (from the kubelet) and SIGINT (from a terminal); returns the flag that they set.
 
-    A second signal ends the process at once.
+    The training ends itself when it sees the flag. A second signal ends the process immediately.
     """
     stop, numbers = threading.Event(), (signal.SIGTERM, signal.SIGINT)
 
@@ -127,7 +136,7 @@ def stop_on_sigterm() -> threading.Event:
 
 
 def _write(ended: Termination, path: Path) -> None:
-    """Writes the message; where that is not possible the exit code still says how it ended."""
+    """Writes the termination message. An error is only logged, because the exit code has the reason too."""
     try:
         ended.write(path)
     except OSError as error:
@@ -135,7 +144,7 @@ def _write(ended: Termination, path: Path) -> None:
 
 
 def _failed(reason: FailureReason, message: str, progress: Progress) -> Termination:
-    # What is only a consequence must not hide the process that has failed.
+    # PEER_FAILED only follows another process's failure. As a warning it does not hide that failure in the log.
     level = logging.WARNING if reason is FailureReason.PEER_FAILED else logging.ERROR
     log.event("failed", level=level, reason=reason, message=message, remedy=FAILURES[reason].remedy)
     return Termination(outcome=Outcome.FAILED, reason=reason, message=message, progress=progress)

@@ -1,1 +1,1 @@
-"""Loading the base model quantised, and what it takes."""
+"""The base model and the adapter: loading, quantisation, attention, sharding, and LoRA layers."""

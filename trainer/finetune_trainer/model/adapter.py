@@ -1,4 +1,4 @@
-"""The LoRA adapter: its configuration from the recipe, the layers it goes to, and the number type of its weights."""
+"""The LoRA adapter: its configuration from the recipe, its target layers, and the number type of its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,19 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraSpec, LoraVariant
 
 _ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
-"""Kinds of layers that PEFT puts LoRA on and language models have; bitsandbytes' are subclasses of Linear."""
+"""Types of layers in language models to which PEFT can apply LoRA; bitsandbytes' layers are subclasses of Linear."""
 _START = "spec.lora.initialAdapterUri"
 
 
 def lora_config(spec: LoraSpec, model: Any) -> LoraConfig:
-    """PEFT's configuration of an adapter for `model`.
+    """PEFT's configuration of the adapter.
 
-    PEFT's own default touches only q_proj and v_proj of a Llama; `all-linear` is every linear layer but the head.
+    The default of the recipe, `all-linear`, is every linear layer except the head. PEFT's own default for Llama is only
+    q_proj and v_proj.
+
+    Args:
+        spec: the adapter.
+        model: the base model, before PEFT has changed it.
     """
     saved = list(spec.modules_to_save) if spec.modules_to_save else None
     modules: Any = ALL_LINEAR if spec.target_modules == [ALL_LINEAR] else list(spec.target_modules)
@@ -36,14 +41,14 @@ def lora_config(spec: LoraSpec, model: Any) -> LoraConfig:
         use_rslora=spec.variant is LoraVariant.RSLORA,
         use_dora=spec.variant is LoraVariant.DORA,
         modules_to_save=saved,
-        # Head and embeddings of most small models are one weight, and a copy of one half would leave the other behind
-        # (peft#2777). PEFT warns when it is asked to without a reason.
+        # In most small models head and embeddings are one tied weight. Without this option PEFT trains a copy for one
+        # of them, and the other keeps the old weight (peft#2777). PEFT warns if the option is set without tied weights.
         ensure_weight_tying=bool(saved) and bool(_ties(model) & {_last(name) for name in saved or ()}),
     )
 
 
 def _ties(model: Any) -> set[str]:
-    """Last names of the modules that share one weight as embeddings and head; empty when they have one each."""
+    """Last name parts of embeddings and head if the model ties them to one weight; else empty."""
     if not model.config.get_text_config().tie_word_embeddings:
         return set()
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -51,24 +56,25 @@ def _ties(model: Any) -> set[str]:
 
 
 def require_targets(model: Any, spec: LoraSpec) -> None:
-    """Checks that every name in lora.targetModules is one of a layer that can carry an adapter.
+    """Requires that every name in lora.targetModules matches layers that can have an adapter.
 
-    PEFT passes over a name that matches nothing as long as another one matches, and trains less than was asked for. The
-    output head is refused: what it is tied to (the embeddings of most small models) would not follow.
+    PEFT ignores a name that matches nothing if another name matches, and then trains fewer layers than requested. The
+    output head is refused. In most small models it is tied to the embeddings, which would not get the adapter.
 
     Args:
         model: the base model, before PEFT has changed it.
         spec: the adapter.
 
     Raises:
-        TrainerError: INVALID_RECIPE; the message lists every wrong name and the names that there are.
+        TrainerError: INVALID_RECIPE; the message lists every wrong name, and the names of the model's linear layers.
     """
     head = model.get_output_embeddings()
     layers = {name: part for name, part in model.named_modules() if isinstance(part, _ADAPTABLE) and part is not head}
     modules = dict(model.named_modules())
     wrong = []
     for asked in spec.target_modules:
-        # PEFT's rule (peft:tuners/tuners_utils.py, check_target_module_exists): the whole name or its end.
+        # By PEFT's rule a name matches a module's name or its end (peft:tuners/tuners_utils.py,
+        # check_target_module_exists).
         matching = [name for name in modules if name == asked or name.endswith(f".{asked}")]
         if asked != ALL_LINEAR and not (matching and layers.keys() >= set(matching)):
             wrong.append(asked)
@@ -83,9 +89,9 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
 
 
 def require_saveable(model: Any, spec: LoraSpec) -> None:
-    """Checks that every name in lora.modulesToSave is one of a module that can be trained whole.
+    """Requires that every name in lora.modulesToSave matches a module that can be trained whole.
 
-    PEFT passes over a name that matches nothing, and quantised weights have no gradient.
+    PEFT ignores a name that matches nothing, and quantised weights have no gradient.
 
     Args:
         model: the base model, before PEFT has changed it.
@@ -96,7 +102,7 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
     """
     wrong = []
     for asked in spec.modules_to_save or ():
-        # PEFT's rule (peft:utils/other.py, _set_trainable): the name's end.
+        # By PEFT's rule a name matches the end of a module's name (peft:utils/other.py, _set_trainable).
         matching = [part for name, part in model.named_modules() if name == asked or name.endswith(f".{asked}")]
         if not matching or not any(True for part in matching for _ in part.parameters()):
             wrong.append(f"{asked}: no such module with weights in this model")
@@ -110,7 +116,7 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
 
 
 def adapted_modules(model: Any) -> list[str]:
-    """Names of the layers of a PEFT model that carry an adapter: the last part of each, without repetition, sorted."""
+    """Names of a PEFT model's layers with an adapter: the last part of each name, unique and sorted."""
     return sorted({_last(name) for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)})
 
 
@@ -119,11 +125,11 @@ def _last(name: str) -> str:
 
 
 def keep_in_float32(model: torch.nn.Module) -> None:
-    """Casts every trained parameter to float32; call it once the trainer is made.
+    """Casts every trained parameter to float32. Call it after the trainer is constructed.
 
-    SFTTrainer casts the adapter of a quantised model to bfloat16, and a resumed run gets it back as float32
-    (peft#2421): the two then train in different numbers. bfloat16 also loses small updates: with a learning rate of
-    2e-5 a quarter of what the loss should fall. DoRA's magnitude is exempt upstream for that reason (trl#7268).
+    SFTTrainer's constructor casts the adapter of a quantised model to bfloat16. A resumed run loads the adapter as
+    float32 (peft#2421), so the two would train in different number types. bfloat16 also loses small updates: with a
+    learning rate of 2e-5 the loss falls a quarter less. DoRA's magnitude is exempt upstream for that reason (trl#7268).
     """
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -131,15 +137,15 @@ def keep_in_float32(model: torch.nn.Module) -> None:
 
 
 def take_weights(model: Any, file: Path) -> None:
-    """Gives the adapter of a PEFT model the weights of another one, which must have the same layers and shapes.
+    """Loads the weights of an initial adapter into the new adapter of a PEFT model.
 
     Args:
         model: the PEFT model with its new adapter in float32.
-        file: the other adapter's safetensors file.
+        file: the initial adapter's safetensors file. It must have the same layers and shapes as the new adapter.
 
     Raises:
-        TrainerError: MODEL_INVALID, the file is damaged, or made for another base model; INVALID_RECIPE, it is for
-            other layers than the recipe asks for.
+        TrainerError: MODEL_INVALID, the file is damaged or made for another base model; INVALID_RECIPE, the file has
+            other layers than the recipe.
     """
     try:
         weights = load_file(file)

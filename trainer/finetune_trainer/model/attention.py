@@ -1,9 +1,9 @@
-"""Attention over packed rows without a mask: every row is computed by itself, as the flash-attn package would do it.
+"""Attention over packed rows without a mask: every row is computed separately, as the flash-attn package does.
 
-SDPA keeps packed rows apart with a dense mask, whose size and work grow with the square of the pack: a step over 8192
-tokens of short rows takes 3.3 times as long. transformers lets a function of one's own take its place
-(AttentionInterface); the borders of the rows reach it by the keyword arguments that its flash attention has
-(`cu_seq_lens_q`), made once for each pass.
+SDPA separates packed rows with a dense mask. The mask's size and work grow with the square of the pack's length: a step
+over 8192 tokens of short rows takes 3.3 times as long. transformers accepts a custom attention function
+(AttentionInterface). The function gets the cumulative sequence lengths of the rows in the keyword arguments of
+transformers' flash attention (`cu_seq_lens_q`), which are computed once for each pass.
 """
 
 from itertools import pairwise
@@ -16,28 +16,30 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "finetune_varlen"
-"""The function's name among transformers' attention implementations. Names with `flash` are treated apart there."""
+"""Name of the function among transformers' attention implementations. transformers treats names with `flash` as a
+special case, so the name must not have it."""
 
 _SEQUENCES_APART = {"full_attention", "sliding_attention"}
-"""Kinds of layers (transformers' `layer_types`) that this function computes."""
+"""Types of layers (transformers' `layer_types`) that this function can compute."""
 
 
 def register_varlen() -> None:
-    """Makes `attn_implementation=NAME` known to transformers; a second call changes nothing."""
+    """Registers `attn_implementation=NAME` in transformers. A second call changes nothing."""
     AttentionInterface.register(NAME, varlen_attention)
     AttentionMaskInterface.register(NAME, no_mask_for_packs)
 
 
 def obstacle_to_varlen(architecture: Any, config: Any) -> str | None:
-    """Why a model cannot take varlen attention, or None when it can.
+    """Why a model does not support varlen attention, or None if it does.
 
     Args:
-        architecture: the model's class. Those that know flash attention hand the borders and the sliding window on to
-            the attention function; those that know SDPA need neither attention sinks nor soft-capped scores.
+        architecture: the model's class. A class that supports flash attention passes sequence lengths and sliding
+            window to the attention function. A class that supports SDPA needs neither attention sinks nor soft-capped
+            scores.
         config: the model's configuration.
     """
     needed = ("_supports_attention_backend", "_supports_flash_attn", "_supports_sdpa")
-    # Private upstream, but it is what transformers itself decides by.
+    # The attributes are private upstream, but transformers itself decides by them.
     if not all(getattr(architecture, name, False) for name in needed):
         return f"models of type {config.model_type} do not tell the attention where rows begin"
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
@@ -47,21 +49,24 @@ def obstacle_to_varlen(architecture: Any, config: Any) -> str | None:
 
 
 def is_varlen(model: Any) -> bool:
-    """Whether a model was loaded with varlen attention, and takes the `borders` of a pack."""
+    """Whether a model was loaded with varlen attention, so that its forward pass accepts the arguments of `borders`."""
     return bool(getattr(model.config, "_attn_implementation", None) == NAME)
 
 
 def is_eager(model: Any) -> bool:
-    """Whether a model was loaded with eager attention, which holds every head's weights over all pairs of tokens."""
+    """Whether a model was loaded with eager attention, which saves every head's weights over all pairs of tokens."""
     return bool(getattr(model.config, "_attn_implementation", None) == "eager")
 
 
 def borders(lengths: list[int], device: torch.device) -> dict[str, Any]:
-    """The keyword arguments that tell the attention where the rows of a pack begin, by transformers' names.
+    """The keyword arguments of a forward pass with the sequence lengths of a pack, under transformers' names.
 
     Args:
-        lengths: tokens of each row.
-        device: where the pack is.
+        lengths: tokens of each row, in order.
+        device: device of the pack.
+
+    Returns:
+        Cumulative sequence lengths (int32, shape (rows + 1,)) and largest length, for queries and for keys.
     """
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
     longest = max(lengths)
@@ -71,10 +76,10 @@ def borders(lengths: list[int], device: torch.device) -> dict[str, Any]:
 def no_mask_for_packs(
     *args: Any, attention_mask: torch.Tensor | None = None, allow_is_causal_skip: bool = True, **kwargs: Any
 ) -> torch.Tensor | None:
-    """SDPA's mask, but none for a pack: its borders say the same.
+    """The mask function of varlen attention: None for a pack, else SDPA's mask.
 
-    transformers forbids the skip (`allow_is_causal_skip`) where it has seen that positions begin anew. A pack comes
-    without a padding mask; rows with one (evaluation, generation) get SDPA's.
+    A pack is recognised by two properties. It has no padding mask. And transformers has found that its positions start
+    again at 0, and so sets `allow_is_causal_skip` to false. Padded rows (evaluation, generation) have a padding mask.
     """
     if attention_mask is None and not allow_is_causal_skip:
         return None
@@ -97,23 +102,25 @@ def varlen_attention(
     max_length_q: int = 0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row of a pack; without borders it is SDPA (padded rows, generation with a cache).
+    """Causal attention within each row of a pack.
+
+    Without `cu_seq_lens_q` it is SDPA: for padded rows, and for generation with a cache.
 
     Args:
         module: the attention layer.
-        query: shape (1, heads, tokens, head size); rows one after the other.
-        key: shape (1, key heads, tokens, head size); heads are a multiple of the key heads.
-        value: as `key`.
-        attention_mask: of rows that are not packed.
+        query: shape (1, heads, tokens, head size); the rows of a pack are concatenated.
+        key: shape (1, key heads, tokens, head size); heads is a multiple of key heads.
+        value: shape as `key`.
+        attention_mask: the mask of rows that are not packed.
         dropout: share of the attention weights that is dropped.
-        scaling: factor of the scores.
-        sliding_window: how many tokens a token sees, itself among them.
-        cu_seq_lens_q: where each row begins, and the end, int32 of shape (rows + 1,).
+        scaling: factor of the scores; None for 1 / sqrt(head size).
+        sliding_window: number of tokens to which a token attends, including itself; None for no limit.
+        cu_seq_lens_q: cumulative lengths of the rows, from 0, int32, shape (rows + 1,).
         max_length_q: tokens of the longest row.
-        **kwargs: what SDPA takes besides.
+        **kwargs: further arguments of SDPA.
 
     Returns:
-        Shape (1, tokens, heads, head size); and None for the weights, which are never there.
+        The output, shape (1, tokens, heads, head size), and None for the attention weights, which are not computed.
     """
     if cu_seq_lens_q is None:
         output, _ = sdpa_attention_forward(
@@ -129,7 +136,11 @@ def varlen_attention(
 
 
 def _kernel_takes(query: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether torch's kernel has this: flash attention needs an Ampere GPU, half precision and such head sizes."""
+    """Whether torch's kernel supports the tensors.
+
+    Flash attention needs an Ampere GPU or later, half precision, and a head size of at most 256 that is a multiple
+    of 8.
+    """
     size = query.shape[-1]
     fits = size == value.shape[-1] and size % 8 == 0 and size <= 256
     half = query.dtype in (torch.bfloat16, torch.float16)
@@ -145,7 +156,20 @@ def varlen_kernel(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """The same by torch's kernel; it takes rows as (tokens, heads, head size) and what its own docstring says."""
+    """Varlen attention by torch's kernel (`torch.nn.attention.varlen`).
+
+    Args:
+        query: shape (1, heads, tokens, head size).
+        key: shape (1, key heads, tokens, head size).
+        value: shape as `key`.
+        ends: cumulative lengths of the rows, from 0, int32, shape (rows + 1,).
+        longest: tokens of the longest row.
+        scaling: factor of the scores; None for 1 / sqrt(head size).
+        window: number of tokens to which a token attends, including itself; None for no limit.
+
+    Returns:
+        Shape (1, tokens, heads, head size).
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
@@ -174,7 +198,7 @@ def _row_by_row(
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """The same without the kernel: one call of SDPA for each row."""
+    """Varlen attention without the kernel: one call of SDPA for each row. Arguments and result as `varlen_kernel`."""
     lengths = [end - start for start, end in pairwise(ends)]
     parts = []
     for q, k, v in zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True):
@@ -187,6 +211,6 @@ def _row_by_row(
 
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """Who sees whom in a row with a sliding window: shape (length, length), True where the query sees the key."""
+    """The mask of a row with a sliding window: shape (length, length), True where the query attends to the key."""
     seen = torch.ones(length, length, dtype=torch.bool, device=device)
     return seen.tril().triu(1 - window)

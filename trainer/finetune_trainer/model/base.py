@@ -1,4 +1,4 @@
-"""The base model inside a PEFT model, to compare the two without loading it twice."""
+"""Access to the base model inside a PEFT model, so that both can be compared without loading the base model twice."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,9 +10,10 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def trained_base_weights(model: Any) -> dict[str, torch.Tensor]:
-    """Copies of the base model's own weights that a new PEFT model trains in place: biases (`lora.bias`).
+    """Copies of the base weights that a PEFT model trains in place, on the CPU: name -> weight.
 
-    Call it before the first step. Modules that are trained whole are copies already (`modules_to_save`).
+    These are the biases (`lora.bias`). Modules that are trained whole (`modules_to_save`) are not among them, because
+    PEFT trains copies of those. Call this before the first step.
     """
     return {
         name: weight.detach().to("cpu", copy=True)
@@ -23,13 +24,14 @@ def trained_base_weights(model: Any) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def without_adapter(model: Any, trained: Weights) -> Iterator[None]:
-    """The PEFT model as its base model.
+    """A context in which the PEFT model computes what its base model computes.
 
-    PEFT leaves out what it has added, and trained biases are not among that: they are put back for the time.
+    PEFT disables its adapter, but not the trained biases. So the original biases are copied back for the duration of
+    the context.
 
     Args:
         model: the PEFT model.
-        trained: what `trained_base_weights` has copied.
+        trained: the result of `trained_base_weights`.
     """
     own = {name: weight for name, weight in model.named_parameters() if name in trained}
     tuned = {name: weight.detach().clone() for name, weight in own.items()}

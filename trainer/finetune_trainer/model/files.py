@@ -1,4 +1,4 @@
-"""Checks by file names that a model folder is complete; the message lists all that is missing."""
+"""Checks the files of a model folder before they are loaded."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -10,14 +10,18 @@ from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 _TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"})
 _WEIGHTS = frozenset({"model.safetensors", WEIGHTS_INDEX})
 _DUPLICATE_WEIGHTS = "consolidated"
-"""Mistral's folders hold the same weights twice, once under this name."""
+"""Prefix of a second copy of the weights in Mistral's model folders."""
 
 
 def require_complete(place: Uri, objects: Sequence[SourceObject]) -> None:
-    """Checks that a model's files are all there.
+    """Requires config.json, weights and a tokenizer in a model folder. Only file names are checked.
+
+    Args:
+        place: the model's URI, for the message.
+        objects: the files of the folder.
 
     Raises:
-        TrainerError: MODEL_INVALID; the message lists what is missing.
+        TrainerError: MODEL_INVALID; the message lists all missing files.
     """
     names = {_name(item) for item in objects}
     missing = []
@@ -35,17 +39,21 @@ def require_complete(place: Uri, objects: Sequence[SourceObject]) -> None:
 
 
 def has_weights(names: Collection[str]) -> bool:
-    """Whether weights are among the files under the names that are loaded; an adapter's, say, do not count."""
+    """Whether the files include weights under the names that transformers loads. An adapter's weights do not count."""
     return not _WEIGHTS.isdisjoint(names)
 
 
 def require_unquantised(place: Uri, config: Mapping[str, object]) -> None:
-    """Checks by its config.json that a model's weights are plain numbers.
+    """Requires by config.json that a model's weights are not quantised.
 
-    Weights that are quantised already would be trained on as they are, whatever model.quantization says.
+    transformers would load weights that are already quantised without change, and ignore model.quantization.
+
+    Args:
+        place: the model's URI, for the message.
+        config: the model's config.json.
 
     Raises:
-        TrainerError: NOT_SUPPORTED.
+        TrainerError: NOT_SUPPORTED, the weights are quantised.
     """
     quantization = config.get("quantization_config") or config.get("compression_config")
     if not quantization:
@@ -59,7 +67,7 @@ def require_unquantised(place: Uri, config: Mapping[str, object]) -> None:
 
 
 def needed_files(objects: Sequence[SourceObject]) -> list[SourceObject]:
-    """The files that loading reads: no second copy of the weights in another layout."""
+    """The files that loading reads: all files without a second copy of the weights in another layout."""
     kept = [item for item in objects if not _name(item).startswith(_DUPLICATE_WEIGHTS)]
     return kept if any(item.uri.endswith(WEIGHTS_SUFFIX) for item in kept) else list(objects)
 

@@ -1,8 +1,8 @@
-"""The frozen weights of one module as one flat buffer, of which each process keeps a shard.
+"""The frozen weights of one module in one flat buffer, of which each process keeps a shard.
 
-The buffer is bytes, whatever they mean: packed 4-bit weights, their scales, plain numbers. All tensors of the
-module become views of one storage, which is freed between two uses and filled again. Views that autograd has saved are
-filled with it, so the arithmetic does not change.
+The buffer has bytes of any type: packed 4-bit weights, their scales, unquantised numbers. All tensors of the module
+become views of the buffer's storage. The storage is freed after use and filled again before the next use. Views that
+autograd has saved share the storage, so the results do not change.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +10,26 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 _ALIGNED = 256
-"""Bytes that a tensor's place is a multiple of: what CUDA's allocator gives, and kernels may rely on."""
+"""Alignment of tensors in the buffer, in bytes. CUDA's allocator has the same one, and kernels may rely on it."""
 
 
 class FlatParameters:
-    """The tensors of one module; all bytes are there between `allocate`, which leaves them undefined, and `release`.
+    """The tensors of one module in a flat buffer.
+
+    The buffer's memory exists from `allocate` to `release`. After `allocate` its content is undefined, until the caller
+    has gathered the shards into `unsharded`. After the constructor it is released.
 
     Args:
-        name: the module's, for messages.
-        tensors: become views of the one storage, with their values.
-        rank: this process's number.
-        ranks: how many processes there are.
+        name: name of the module, for messages.
+        tensors: the tensors. They become views of the buffer and keep their values.
+        rank: rank of this process.
+        ranks: number of processes.
 
     Attributes:
-        name: the module's.
-        size_bytes: bytes of the tensors.
-        local_shard: this process's bytes.
-        unsharded: all bytes: the shards one after the other, by rank.
+        name: name of the module.
+        size_bytes: bytes of all tensors, without padding.
+        local_shard: the shard of this process: bytes, uint8.
+        unsharded: the whole buffer, uint8: the shards of all processes, by rank.
     """
 
     def __init__(self, name: str, tensors: Sequence[torch.Tensor], rank: int, ranks: int) -> None:
@@ -55,21 +58,21 @@ class FlatParameters:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that this process has of it now, padding included."""
+        """Bytes that are allocated in this process now, including padding."""
         return self.local_shard.nbytes + self.unsharded.untyped_storage().nbytes()
 
 
 def frozen_tensors(
     module: torch.nn.Module, prefix: str = "", is_ignored: Callable[[str], bool] = lambda _: False
 ) -> list[torch.Tensor]:
-    """The tensors of a module that can be sharded: its weights and their scales.
+    """The tensors of a module that can be sharded: its weights and their quantisation scales.
 
-    Not its biases, which a recipe may train in place and which are small.
+    Biases are not sharded: they are small, and a recipe may train them in place.
 
     Args:
         module: the module, before it has an adapter.
-        prefix: the module's name, with a dot.
-        is_ignored: whether the weight of that name is not sharded.
+        prefix: name of the module, with a trailing dot.
+        is_ignored: whether the weight of a name is left out, because it is trained.
     """
     weights = module.named_parameters()
     kept = [weight for name, weight in weights if not name.endswith("bias") and not is_ignored(f"{prefix}{name}")]

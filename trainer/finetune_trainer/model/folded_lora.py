@@ -1,12 +1,12 @@
-"""LoRA folded into the weight of a 4-bit layer for the length of one product, where numbers are float32.
+"""Adds LoRA to the dequantized weight of a 4-bit layer for one matrix product, in float32.
 
 A layer with an adapter is y = xWᵀ + s(xAᵀ)Bᵀ (Hu et al., LoRA, 2021, section 4.1; s is PEFT's scaling). PEFT computes
-both terms, copies, scales and adds: thin products that no processor does well, and several more passes over y, forward
-and backward. W has to be unpacked for every product anyway. Adding sBA to what was unpacked costs r multiplications a
-weight, however many tokens come, and leaves one product: y = x(W + sBA)ᵀ. The gradients are those of the sum, with g
-that of y: dx = g(W + sBA), dA = s(gB)ᵀx, dB = s gᵀ(xAᵀ).
+both terms, scales and adds. That takes products of thin matrices, which are slow on every processor, and more passes
+over y, forward and backward. W must be dequantized for every product anyway. Adding sBA to it costs r multiplications
+for each weight, independent of the number of tokens, and leaves one product: y = x(W + sBA)ᵀ. With g the gradient of y,
+the gradients are dx = g(W + sBA), dA = s(gB)ᵀx, dB = s gᵀ(xAᵀ).
 
-In half precision nothing is folded: W + sBA would round a young adapter away.
+In half precision nothing is folded: rounding W + sBA would lose the small sBA of an adapter at the start of training.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,16 @@ from bitsandbytes.functional import dequantize_4bit
 from peft.tuners.lora.bnb import Linear4bit
 
 _TOKENS_A_RANK = 8
-"""Tokens that folding is worth, for each rank: it takes an eighth of the product then, and less with more."""
+"""Smallest number of tokens for which folding is used, per unit of rank. At this number folding takes an eighth of the
+product's time, and less with more tokens."""
 
 
 class FoldedLora:
-    """Has the 4-bit layers of a PEFT model compute so, whenever their numbers and their adapter allow it.
+    """Folds the adapters of a PEFT model's 4-bit layers in every forward pass in which that is possible.
 
     Args:
-        model: the model.
-        kept: whether W + sBA stays in memory from the forward to the backward pass, instead of being made once more.
+        model: the PEFT model. The forward functions of its 4-bit layers are replaced.
+        kept: whether W + sBA stays in memory from the forward to the backward pass. Otherwise it is computed again.
     """
 
     def __init__(self, model: torch.nn.Module, *, kept: bool) -> None:
@@ -40,7 +41,7 @@ class FoldedLora:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Within, no adapter is changed: each W + sBA is made once and is there to the end, whatever passes come."""
+        """A context in which the adapter must not change. Each W + sBA is computed once and kept until its end."""
         self._held = {}
         try:
             yield
@@ -73,7 +74,7 @@ class FoldedLora:
 
 
 def _foldable(layer: Any, x: torch.Tensor) -> str | None:
-    """The name of the adapter that may be folded; None where PEFT's way is the right one."""
+    """The name of the layer's adapter if it can be folded for this input; None if PEFT's own forward must be used."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
     (name,) = layer.active_adapters
@@ -90,7 +91,7 @@ def _foldable(layer: Any, x: torch.Tensor) -> str | None:
 
 
 class FoldedProduct(torch.autograd.Function):
-    """x(W + sBA)ᵀ for a frozen W, all in float32."""
+    """The product x(W + sBA)ᵀ for a frozen W, in float32, with gradients for x, A and B."""
 
     @staticmethod
     def forward(
@@ -105,13 +106,13 @@ class FoldedProduct(torch.autograd.Function):
         """Computes the product.
 
         Args:
-            ctx: torch's.
+            ctx: torch's context.
             x: shape (…, in).
-            a: the adapter's first matrix, shape (rank, in).
-            b: its second one, shape (out, rank).
-            fold: gives W + sBA, shape (out, in).
+            a: the adapter's matrix A, shape (rank, in).
+            b: the adapter's matrix B, shape (out, rank).
+            fold: computes W + sBA, shape (out, in).
             scaling: s.
-            kept: whether the backward pass finds the weight in memory.
+            kept: whether W + sBA is saved for the backward pass.
 
         Returns:
             Shape (…, out).
@@ -123,7 +124,7 @@ class FoldedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradients by `x`, `a` and `b`."""
+        """The gradients with respect to `x`, `a` and `b`."""
         x, a, b, weight = ctx.saved_tensors
         if ctx.needs_input_grad[0] and weight is None:
             weight = ctx.fold()

@@ -1,7 +1,7 @@
-"""Calls back for each decoder layer while a model is loaded, so that no process has to hold all layers at once.
+"""Calls a function for each decoder layer while a model is loaded, so that no process has to hold all layers at once.
 
-transformers gives a model back when all of it is there. Its loader goes through the files layer by layer, though, and
-sets each weight as a parameter of its module, which torch tells whoever asks (`register_module_*_registration_hook`).
+transformers returns a model only when all of it is loaded. But its loader reads the files layer by layer, and sets each
+weight as a parameter of its module. torch has hooks for that (`register_module_*_registration_hook`).
 """
 
 import os
@@ -14,17 +14,21 @@ import torch
 from torch.nn.modules import module as torch_modules
 
 _ONE_AFTER_THE_OTHER = "HF_DEACTIVATE_ASYNC_LOAD"
-"""transformers' variable: else threads put weights on the device that are not asked for yet."""
+"""transformers' variable that turns off its loading threads. They would load weights of later layers ahead of time."""
 
 Take = Callable[[str, torch.nn.Module], object]
 
 
 @contextmanager
 def on_each_layer_loaded(take: Take) -> Iterator[None]:
-    """Has `take` called with name and module of every decoder layer once its last weight is there.
+    """A context in which `take` is called for every decoder layer of a model that is loaded.
 
-    The last layers are complete only when loading ends; `take` is called for them then. What is no decoder layer by the
-    model's own word (`_no_split_modules`) is left alone.
+    `take` is called when all weights of the layer are loaded, at the latest at the end of the context. It is not called
+    for a layer of which the files lack a weight. Decoder layers are the modules of the types in the model's
+    `_no_split_modules`.
+
+    Args:
+        take: called with name and module of the layer.
     """
     watch = _Watch(take)
     with ExitStack() as stack:
@@ -43,18 +47,18 @@ class _Watch:
         self._open: tuple[str, torch.nn.Module] | None = None
 
     def module(self, parent: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
-        """Torch's hook: a module gets a child."""
+        """Torch's hook for a module that is registered as a child."""
         if child is not None:
             self._parents[child] = (parent, name)
 
     def parameter(self, module: torch.nn.Module, name: str, value: Any) -> None:
-        """Torch's hook: a module gets a parameter."""
+        """Torch's hook for a parameter that is registered in a module."""
         del name
         if value is not None and value.device.type != "meta":
             self.next(self._layer_of(module))
 
     def next(self, layer: tuple[str, torch.nn.Module] | None) -> None:
-        """Goes over to another layer; the one before is complete, unless the files lack something of it."""
+        """Begins another layer, None at the end of loading; the layer before is complete unless it lacks a weight."""
         if self._open is not None and (layer is None or layer[1] is not self._open[1]):
             if not any(weight.is_meta for weight in self._open[1].parameters()):
                 self._take(*self._open)
@@ -62,7 +66,7 @@ class _Watch:
         self._open = self._open or layer
 
     def _layer_of(self, module: torch.nn.Module) -> tuple[str, torch.nn.Module] | None:
-        """The outermost decoder layer around a module, with its name."""
+        """Name and module of the outermost decoder layer that contains a module; None if there is none."""
         chain, names = [module], list[str]()
         while (place := self._parents.get(chain[-1])) is not None:
             chain.append(place[0])

@@ -1,11 +1,11 @@
-"""The base model, quantised, from a folder.
+"""Loads the base model and its tokenizer from a folder, and quantises the model.
 
-What must be said of the arguments: BitsAndBytesConfig's own defaults are fp4 and float32 products, so both are always
-set; weights come from safetensors and nothing else; nothing is fetched; code of the folder is run only where the recipe
-says so, which the operator refuses unless its administrator allows it.
+BitsAndBytesConfig's own defaults are fp4 and float32 as the compute type, so both are always set. Weights are read only
+from safetensors. Nothing is downloaded. Code in the folder runs only if the recipe says so, and the operator refuses
+such a recipe unless the administrator allows it.
 
-What damaged files make the libraries raise is of any class (tokenizers raises plain Exception): all of it is the
-model's fault but what is known to be the machine's.
+For damaged files the libraries raise errors of any class (tokenizers raises plain Exception). So every error is
+reported as an error of the model, except the known errors of the machine.
 """
 
 import json
@@ -50,11 +50,11 @@ _DTYPES = {
 
 
 def compute_dtype(chosen: ComputeDtype) -> torch.dtype:
-    """The number type of the matrix products; auto goes by the device at hand.
+    """The number type of the matrix products; auto depends on the device.
 
-    bfloat16 on a CPU is exact enough but five times slower than float32 even where the CPU has instructions for it
-    (measured with SmolLM2-135M), so auto takes float32 there. So does float16, which CPUs have no products for: recipes
-    that are written for older GPUs then run without one.
+    On a CPU auto is float32. bfloat16 is exact enough, but five times slower than float32, even on CPUs with bfloat16
+    instructions (measured with SmolLM2-135M). float16 also becomes float32 on a CPU, because CPUs have no float16
+    products. So recipes for older GPUs also run on a CPU.
     """
     if chosen is ComputeDtype.FLOAT16 and not torch.cuda.is_available():
         return torch.float32
@@ -70,10 +70,11 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
 
     Args:
         folder: the model's files.
-        remote_code: whether code of the folder may run (model.trustRemoteCode).
+        remote_code: whether code in the folder may run (model.trustRemoteCode).
 
     Raises:
-        TrainerError: its files are damaged or of a kind that needs the model's own code.
+        TrainerError: MODEL_INVALID, the files are damaged, need code of the model's repository, or give no token
+            offsets.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
@@ -93,17 +94,19 @@ def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
 def load_base(
     folder: Path, spec: ModelSpec, dtype: torch.dtype, sharded_weights: "ShardedWeights | None" = None
 ) -> Any:
-    """The base model, frozen parts quantised as the recipe says, on the device at hand.
+    """The base model on the GPU or CPU, quantised as in the recipe.
 
     Args:
         folder: the model's files.
-        spec: quantisation and attention.
-        dtype: number type of the products and of the parts that stay unquantised.
-        sharded_weights: takes every decoder layer as it comes; no more than two of them are there as a whole at a time.
+        spec: the recipe's settings for quantisation, attention and placement.
+        dtype: number type of the matrix products, and of the weights that are not quantised.
+        sharded_weights: shards every decoder layer when it is loaded, so that at most two layers are whole at a time;
+            None if the model is not sharded.
 
     Raises:
-        TrainerError: the files are damaged, incomplete or of an architecture that is not known, or the recipe asks for
-            what this architecture does not have.
+        TrainerError: MODEL_INVALID, the files are damaged, incomplete or of an unknown architecture; NOT_SUPPORTED, the
+            weights are quantised already, or the architecture or machine lacks a feature that the recipe requests;
+            GPU_OUT_OF_MEMORY, the model does not fit into the GPUs.
     """
     transformers_logging.disable_progress_bar()
     config = _config(folder, remote_code=spec.trust_remote_code)
@@ -113,7 +116,7 @@ def load_base(
     attention = _attention(spec.attention, config)
     placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
     if sharded_weights is not None and torch.cuda.is_available():
-        # Nothing can be moved later: plain weights would else come to the CPU first.
+        # Without this, unquantised weights are loaded to the CPU first, and sharded weights cannot be moved later.
         placed = {"": torch.cuda.current_device()}
     try:
         with on_each_layer_loaded(sharded_weights.shard_layer) if sharded_weights is not None else nullcontext():
@@ -134,7 +137,7 @@ def load_base(
         if "dispatched on the CPU or the disk" in str(error):  # transformers:quantizers/quantizer_bnb_4bit.py
             raise _too_large() from error
         raise _unusable("the base model cannot be loaded", error) from error
-    # transformers would train on: weights that are not in the files are drawn at random, with no more than a warning.
+    # transformers initialises weights that the files lack at random, and only logs a warning.
     if absent := sorted(loaded["missing_keys"]):
         raise TrainerError(
             FailureReason.MODEL_INVALID,
@@ -150,10 +153,14 @@ def load_base(
 
 
 def device_map(requested: DeviceMap, *, cuda: bool) -> str | None:
-    """How accelerate spreads the layers over the GPUs that this process sees; None puts the model on one device.
+    """The device map for accelerate, which spreads the layers over the visible GPUs. None is for one device.
+
+    Args:
+        requested: `model.deviceMap`.
+        cuda: whether there is a GPU.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, layers are to be spread and there is no GPU.
+        TrainerError: NOT_SUPPORTED, a device map is requested and there is no GPU.
     """
     if requested is DeviceMap.NONE:
         return None
@@ -167,10 +174,10 @@ def device_map(requested: DeviceMap, *, cuda: bool) -> str | None:
 
 
 def _require_on_gpus(model: Any) -> None:
-    """Checks that no layer was put where there is no GPU: such a model would train from the host's memory for weeks.
+    """Requires that no layer was placed on the CPU or disk, from where training would take weeks.
 
     Raises:
-        TrainerError: GPU_OUT_OF_MEMORY.
+        TrainerError: GPU_OUT_OF_MEMORY, some layer is not on a GPU.
     """
     places = set((getattr(model, "hf_device_map", None) or {}).values())
     if torch.cuda.is_available() and places & {"cpu", "disk", torch.device("cpu")}:
@@ -195,7 +202,10 @@ def _config(folder: Path, *, remote_code: bool) -> Any:
 
 
 def _unusable(what: str, error: Exception) -> TrainerError:
-    """The model's files are at fault; transformers' word for the code that they need is its own argument."""
+    """The error of unusable model files.
+
+    transformers' message for a model that needs its own code names an argument of transformers. It is replaced.
+    """
     why = str(error)
     if "trust_remote_code" in why:
         why = (
@@ -206,12 +216,13 @@ def _unusable(what: str, error: Exception) -> TrainerError:
 
 
 def _attention(requested: Attention, config: Any) -> str | None:
-    """The attention in transformers' words; auto takes varlen, SDPA or eager, the first that the architecture has.
+    """The name of the attention in transformers. auto is the first supported one of varlen, SDPA and eager.
 
-    None leaves the choice to an architecture that transformers does not know: it is the model repository's own.
+    None leaves the choice to transformers. It is for auto with an architecture that transformers does not know, whose
+    code is in the model's repository.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, this architecture has not what is asked for (Bloom and GPT-J have no SDPA).
+        TrainerError: NOT_SUPPORTED, the architecture lacks the requested attention (Bloom and GPT-J have no SDPA).
     """
     if requested is Attention.EAGER:
         return "eager"
@@ -225,7 +236,7 @@ def _attention(requested: Attention, config: Any) -> str | None:
         if requested is Attention.VARLEN:
             message = f"spec.model.attention: {requested}: {obstacle}; use auto"
             raise TrainerError(FailureReason.NOT_SUPPORTED, message)
-    # Private upstream, but it is what transformers itself decides by; an unknown class is its to refuse.
+    # The attribute is private upstream, but transformers itself decides by it. It also refuses unknown classes.
     if getattr(architecture, "_supports_sdpa", True):
         return "sdpa"
     if requested is Attention.AUTO:
@@ -252,10 +263,10 @@ def _quantization(spec: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig 
 
 
 def _require_shapes(model: torch.nn.Module) -> None:
-    """Checks that quantised weights have the shape that config.json says: transformers compares only the others.
+    """Requires that quantised weights have the shapes of config.json. transformers checks only the other weights.
 
     Raises:
-        TrainerError: one has another.
+        TrainerError: MODEL_INVALID, a weight has another shape.
     """
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
@@ -272,11 +283,11 @@ def _require_shapes(model: torch.nn.Module) -> None:
 
 
 def _keep_weights_as_packed(model: torch.nn.Module) -> None:
-    """Keeps bitsandbytes from repacking 4-bit weights for a CPU kernel that has no backward pass.
+    """Stops bitsandbytes from repacking 4-bit weights for a CPU kernel that has no backward pass.
 
     On CPUs with AVX512-BF16 the first forward pass in evaluation mode rewrites the weight in place
-    (bitsandbytes:nn/modules.py, since PR #1804) and nothing writes it back: every later training step then loses the
-    gradients of what lies before the layer, with no more than a generic warning.
+    (bitsandbytes:nn/modules.py, since PR #1804), and it is never restored. Every later training step then has no
+    gradients for the layers before, and only a generic warning is logged.
     """
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -1,4 +1,4 @@
-"""A new adapter made ready to be trained: in float32, folded where that is faster, and with its initial weights."""
+"""Prepares a new adapter for training: casts it to float32, folds it where that is faster, loads initial weights."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +14,12 @@ from finetune_trainer.model.folded_lora import FoldedLora
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedAdapter:
-    """What a prepared PEFT model offers.
+    """The prepared adapter of a PEFT model.
 
     Attributes:
-        base_weights: the base model's own weights that are trained in place, as they were.
-        cached_weights: makes a context within which the adapter does not change, so folded weights are computed once.
+        base_weights: copies of the base weights that are trained in place, from before training.
+        cached_weights: creates a context in which the adapter must not change, so folded weights are computed only
+            once.
     """
 
     base_weights: Weights
@@ -29,16 +30,16 @@ def prepare_adapter(model: Any, plan: StepPlan, initial_weights: Path | None) ->
     """Prepares the adapter of a PEFT model, before its first step.
 
     Args:
-        model: the PEFT model, as the trainer's constructor has made it.
-        plan: how steps are run.
-        initial_weights: weights of the adapter to continue from; None for a new one.
+        model: the PEFT model after the trainer's constructor.
+        plan: the plan of a step.
+        initial_weights: file with the weights of the initial adapter; None if there is none.
 
     Raises:
         TrainerError: see `take_weights`.
     """
     keep_in_float32(model)
     folded = FoldedLora(model, kept=plan.keep_dequantized)
-    # Without gradient checkpointing they are all in memory at the end of every forward pass anyway.
+    # Without gradient checkpointing all kept weights are in memory at the end of a forward pass, so a cache costs none.
     cache = plan.keep_dequantized and not plan.gradient_checkpointing
     base_weights = trained_base_weights(model)
     if initial_weights is not None:

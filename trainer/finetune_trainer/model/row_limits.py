@@ -1,4 +1,4 @@
-"""Checks that the data's tokens fit the model: else torch raises an IndexError, or the GPU stops."""
+"""Checks that the tokenised rows fit the model. Otherwise torch raises an IndexError, or a CUDA assertion fails."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 
 
 def require_rows_fit(model: Any, *, longest: int, largest_id: int, max_length: int) -> None:
-    """Checks the tokenised rows against the model's sizes.
+    """Requires that the tokenised rows fit the model's number of positions and of embeddings.
 
     Args:
         model: the base model.
@@ -15,8 +15,8 @@ def require_rows_fit(model: Any, *, longest: int, largest_id: int, max_length: i
         max_length: dataset.maxLength.
 
     Raises:
-        TrainerError: INVALID_RECIPE, a row is longer than the model has positions; MODEL_INVALID, the tokenizer gives
-            ids that the model has no embedding for.
+        TrainerError: INVALID_RECIPE, a row has more tokens than the model has positions; MODEL_INVALID, the model has
+            no embedding for a token id.
     """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and 0 < positions < longest:

@@ -1,20 +1,22 @@
-"""The base model's weights sharded over the processes, as FSDP does it; one layer at a time is unsharded.
+"""Shards the base model's weights over the processes, as FSDP does. One layer at a time is unsharded.
 
-The base is frozen, so only bytes travel: before a layer runs, forward or backward, every process gets all of its bytes
-(an all-gather, begun while the layer before still computes), and frees them when the next one runs. The adapter is
-replicated, and its gradients are all-reduced as without sharding (distributed/gradients.py). The numbers are the same
-to the bit.
+The base model is frozen, so only bytes are sent and no gradients. Before a layer runs, forward or backward, an
+all-gather copies all of its bytes to every process. It starts while the previous layer computes. The bytes are freed
+when the next layer runs. The adapter is replicated, and its gradients are all-reduced as without sharding
+(distributed/gradients.py). The results are the same to the bit.
 
-Why not torch's `fully_shard`, which does the same and gives the same numbers with bitsandbytes' weights (torch 2.15,
-bitsandbytes 0.50, NF4 as uint8): it gathers only inside a forward and backward pass, so a process that has no
-micro-batch left in this step, or whose memory ran out in the middle of one, could not give its shards to the others; it
-needs a whole layer's parameters under its own classes before transformers has loaded the model; it works in torch's
-default group (see distributed/process_group.py); and it does not shard the scales, an eighth of the weights without
-double quantisation.
+torch's `fully_shard` does the same, and gives the same results with bitsandbytes' weights (torch 2.15, bitsandbytes
+0.50, NF4 as uint8). It is not used for four reasons:
+
+- It gathers only inside a forward and backward pass. A process without a micro-batch in this step, or one that ran out
+  of memory in a micro-batch, could not give its shards to the others.
+- It needs a whole layer's parameters under its own classes before transformers has loaded the model.
+- It uses torch's default process group (see distributed/process_group.py).
+- It does not shard the scales, which are an eighth of the weights without double quantisation.
 
 All processes must unshard the same modules in the same order. The order is known before a pass begins. So a process
-without a micro-batch of its own calls `join_pass`, and one that had to leave a pass calls `finish_pass`. When only
-process 0 goes on, it calls `start_leading` and broadcasts what it is about to unshard; the others call
+without a micro-batch calls `join_pass`, and a process that had to leave a pass calls `finish_pass`. For passes of
+process 0 alone, process 0 calls `start_leading` and broadcasts which module it unshards next, and the others call
 `follow_main_process`.
 """
 
@@ -30,15 +32,15 @@ from finetune_trainer.model.flat_parameters import FlatParameters, frozen_tensor
 from finetune_trainer.runtime.log import event
 
 _COMMAND_END, _COMMAND_PASS, _COMMAND_UNSHARD = range(3)
-"""What process 0 broadcasts to those who follow: the end; a forward pass; one module, whose number comes with it."""
+"""The commands that process 0 broadcasts: the end; a forward pass; one module, with its index."""
 
 
 class ShardedWeights:
-    """The sharded weights of one model, for one of the processes.
+    """The sharded weights of one model in one process.
 
     Args:
-        process_group: the others.
-        is_ignored: whether the weight of that name is not sharded, since it will be trained.
+        process_group: the processes over which weights are sharded.
+        is_ignored: whether the weight of a name is not sharded, because it is trained.
     """
 
     def __init__(self, process_group: ProcessGroup, is_ignored: Callable[[str], bool]) -> None:
@@ -50,7 +52,8 @@ class ShardedWeights:
         self._first_module: torch.nn.Module | None = None
         self._flat_of: dict[torch.nn.Module, FlatParameters] = {}
         self._modules: dict[FlatParameters, torch.nn.Module] = {}
-        # The running pass: its modules in order, the next one's place, the unsharded one, and the one being gathered.
+        # The current pass: its modules in order, the next module's index, the unsharded module, and the module that is
+        # being gathered.
         self._pass_order: list[FlatParameters] = []
         self._position = 0
         self._unsharded: FlatParameters | None = None
@@ -60,17 +63,22 @@ class ShardedWeights:
     # Sharding
 
     def shard_layer(self, name: str, layer: torch.nn.Module) -> None:
-        """Shards a decoder layer."""
+        """Shards a decoder layer and adds hooks that unshard it.
+
+        Args:
+            name: name of the layer.
+            layer: the layer, with all of its weights loaded.
+        """
         flat = self._shard(name, layer)
         self._layers.append(flat)
         layer.register_forward_pre_hook(partial(self._before_layer, flat), with_kwargs=True)
         layer.register_forward_hook(partial(self._after_layer, flat))
 
     def require_all_layers(self, model: Any) -> None:
-        """Checks, once the model is loaded, that all its layers are sharded.
+        """Requires that all layers are sharded. Call it after the model is loaded.
 
         Raises:
-            TrainerError: NOT_SUPPORTED.
+            TrainerError: NOT_SUPPORTED, the number of sharded layers is not that of config.json.
         """
         expected, sharded = model.config.get_text_config().num_hidden_layers, len(self._layers)
         if sharded != expected:
@@ -81,11 +89,12 @@ class ShardedWeights:
         self._log_sizes()
 
     def shard_embeddings_and_head(self, model: Any, *, plain_head: bool) -> None:
-        """Shards the embeddings and the head too, where they are plain layers that are not trained.
+        """Shards the embeddings and the head, if they are plain frozen layers.
 
         Args:
-            model: the causal language model below the adapter.
-            plain_head: whether the head's weight is used in forward passes only, and after `unshard_head` was called.
+            model: the causal language model inside the PEFT model.
+            plain_head: whether the head's weight is used only in forward passes and only after a call of
+                `unshard_head`.
         """
         embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
         tied = head is not None and head.weight is embeddings.weight
@@ -103,7 +112,7 @@ class ShardedWeights:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that this process has of the sharded weights now."""
+        """Bytes of sharded weights that are allocated in this process now."""
         return sum(flat.held_bytes for flat in self._flat_parameters)
 
     # Passes
@@ -111,7 +120,11 @@ class ShardedWeights:
     def begin_pass(self, *, training: bool) -> None:
         """Begins a pass.
 
-        A forward pass begins by itself too; `finish_pass` cannot finish one that fails before its first module then.
+        Without this call a pass begins when its first module runs. If such a pass fails earlier, `finish_pass` cannot
+        finish it.
+
+        Args:
+            training: whether the pass has a backward pass.
         """
         if self._leading:
             self.finish_pass()
@@ -120,27 +133,31 @@ class ShardedWeights:
         self._pass_order = [*self._forward, *(reversed(self._layers) if training else ())]
 
     def require_pass_complete(self) -> None:
-        """Checks that a pass has run all its modules.
+        """Requires that the pass has run all its modules. Otherwise the other processes wait for an all-gather.
 
         Raises:
-            TrainerError: NOT_SUPPORTED; the others wait for what has not been gathered.
+            TrainerError: NOT_SUPPORTED, a module has not run.
         """
         if self._position < len(self._pass_order):
             raise _not_supported(f"its pass leaves out {self._pass_order[self._position].name}")
 
     def join_pass(self, *, training: bool) -> None:
-        """Takes part in a pass of the others; this process has none."""
+        """Gathers all modules of a pass of the other processes, in which this process has no micro-batch.
+
+        Args:
+            training: whether the pass has a backward pass.
+        """
         self.begin_pass(training=training)
         self.finish_pass()
 
     def finish_pass(self) -> None:
-        """Takes part in the rest of a pass that this process had to leave, and ends it."""
+        """Gathers the remaining modules of a pass that this process had to leave, and ends the pass."""
         while self._position < len(self._pass_order):
             self._unshard_next(self._pass_order[self._position])
         self.end_pass()
 
     def end_pass(self) -> None:
-        """Frees what is still unsharded."""
+        """Ends the pass and frees the unsharded weights."""
         if self._prefetched is not None:
             flat, wait = self._prefetched
             self._prefetched = None
@@ -159,14 +176,14 @@ class ShardedWeights:
     # Process 0 alone
 
     def start_leading(self) -> None:
-        """From now on this process runs passes, and the others follow."""
+        """Makes this process lead: it runs passes alone, and the others must be in `follow_main_process`."""
         self._leading = True
 
     def follow_main_process(self) -> None:
-        """Gives this process's shards to process 0 for as long as it needs them.
+        """Executes the commands of process 0, so that it gets this process's shards, until it ends leading.
 
         Raises:
-            TrainerError: PEER_FAILED.
+            TrainerError: PEER_FAILED, another process has ended.
         """
         while True:
             message = torch.zeros(2, dtype=torch.int64)
@@ -181,14 +198,18 @@ class ShardedWeights:
                 self.finish_pass()
 
     def release_followers(self) -> None:
-        """Ends `follow_main_process` in the other processes."""
+        """Ends `follow_main_process` in the other processes. Without a call of `start_leading` it does nothing."""
         if self._leading:
             self.finish_pass()
             self._broadcast_command(_COMMAND_END)
             self._leading = False
 
     def unshard(self, module: torch.nn.Module) -> None:
-        """Unshards a module's weights until the next module's are asked for; for process 0, when it leads."""
+        """Unshards a module's weights until the next module is unsharded. Only for process 0 while it leads.
+
+        Args:
+            module: a module of the model. If its weights are not sharded, nothing happens.
+        """
         flat = self._flat_of.get(module)
         if flat is None or flat is self._unsharded:
             return
@@ -216,12 +237,12 @@ class ShardedWeights:
         return flat
 
     def _begin_forward_pass(self) -> None:
-        """Begins a pass when a forward pass reaches the first module."""
+        """Begins a pass when a forward pass reaches the first module, unless the caller has begun it."""
         if not self._pass_order or self._position > 0:
             self.begin_pass(training=torch.is_grad_enabled())
 
     def _unshard_next(self, flat: FlatParameters) -> None:
-        """Unshards the next module of the pass, frees the last one, and begins to gather the one after it."""
+        """Unshards the next module of the pass, frees the previous one, and starts to gather the one after it."""
         if self._position >= len(self._pass_order) or self._pass_order[self._position] is not flat:
             raise _not_supported(f"it does not run {flat.name} in its turn")
         if self._unsharded is not flat:
@@ -255,7 +276,8 @@ class ShardedWeights:
             self._begin_forward_pass()
         self._unshard_next(flat)
         if torch.is_grad_enabled() and flat is self._layers[0]:
-            # Else a first layer without an adapter would have no backward pass, and the others wait for its gathering.
+            # Without this, a first layer without an adapter has no backward pass in this process, and the other
+            # processes wait for its all-gather.
             hidden = args[0] if args else kwargs["hidden_states"]
             if not hidden.requires_grad:
                 hidden.requires_grad_()
@@ -267,12 +289,12 @@ class ShardedWeights:
             hidden.register_hook(partial(self._backward, flat))
 
     def _backward(self, flat: FlatParameters, gradient: torch.Tensor) -> None:
-        """Torch's hook: the gradient of the layer's output is there, so its backward pass is next."""
+        """Torch's hook for the gradient of the layer's output: the backward pass of the layer is next."""
         del gradient
         self._unshard_next(flat)
 
     def _is_repeated(self, flat: FlatParameters) -> bool:
-        """Whether the layer runs forward in its backward pass, to compute its activations again."""
+        """Whether the layer runs forward inside its backward pass, for gradient checkpointing."""
         return self._position > len(self._forward) and self._unsharded is flat
 
     def _broadcast_command(self, command: int, index: int = 0) -> None:

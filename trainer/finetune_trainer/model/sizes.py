@@ -1,4 +1,4 @@
-"""The sizes of a loaded model, for the estimate of its memory (memory/estimate.py)."""
+"""The sizes of a loaded model, for the estimate of memory (memory/estimate.py)."""
 
 from typing import Any
 
@@ -9,9 +9,12 @@ from finetune_trainer.memory.shape import ModelShape, model_shape
 
 
 def loaded_shape(model: Any) -> ModelShape | None:
-    """The sizes of a base model before PEFT has changed it; None for an architecture whose config names them otherwise.
+    """The sizes of a base model; None if its config has other names for them.
 
-    A packed weight has another shape than the layer it belongs to, so linear layers are asked for their own.
+    The shape of a packed 4-bit weight is not that of its layer. So linear layers give their own shapes.
+
+    Args:
+        model: the base model, before PEFT has changed it.
     """
     tensors: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
