@@ -11,7 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
-from finetune_trainer.model.attention import NAME, borders, is_varlen, register_varlen, varlen_attention, varlen_kernel
+from finetune_trainer.model.attention import (
+    NAME,
+    cu_seq_lens_arguments,
+    is_varlen,
+    register_varlen,
+    varlen_attention,
+    varlen_kernel,
+)
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.assembly import packs_rows
 from finetune_trainer.train.isolation import rows_are_isolated
@@ -167,7 +174,7 @@ def test_architecture_decides(kind: str, tmp_path: Path) -> None:
 
 def test_dropout_is_not_forgotten() -> None:
     query = torch.randn(1, 4, 9, 8)
-    rows = borders([5, 4], query.device)
+    rows = cu_seq_lens_arguments([5, 4], query.device)
 
     kept, _ = varlen_attention(torch.nn.Identity(), query, query, query, None, **rows)
     dropped, _ = varlen_attention(torch.nn.Identity(), query, query, query, None, dropout=0.5, **rows)

@@ -118,7 +118,7 @@ def test_of_several_passes_with_one_adapter_only_the_first_unpacks(
     folding = FoldedLora(model, kept=kept)
     for loss, gradients in expected:
         unpacked.clear()
-        with folding.unchanged():
+        with folding.cached_weights():
             twice = [_loss_and_gradients(model) for _ in range(2)]
         assert len(unpacked) == sum(isinstance(part, Linear4bit) for part in model.modules())
         for found, found_gradients in twice:

@@ -136,7 +136,7 @@ def keep_in_float32(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
-def take_weights(model: Any, file: Path) -> None:
+def load_adapter_weights(model: Any, file: Path) -> None:
     """Loads the weights of an initial adapter into the new adapter of a PEFT model.
 
     Args:

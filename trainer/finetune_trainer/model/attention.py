@@ -19,7 +19,7 @@ NAME = "finetune_varlen"
 """Name of the function among transformers' attention implementations. transformers treats names with `flash` as a
 special case, so the name must not have it."""
 
-_SEQUENCES_APART = {"full_attention", "sliding_attention"}
+_SUPPORTED_LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Types of layers (transformers' `layer_types`) that this function can compute."""
 
 
@@ -43,13 +43,13 @@ def obstacle_to_varlen(architecture: Any, config: Any) -> str | None:
     if not all(getattr(architecture, name, False) for name in needed):
         return f"models of type {config.model_type} do not tell the attention where rows begin"
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or ())
-    if other := sorted(kinds - _SEQUENCES_APART):
+    if other := sorted(kinds - _SUPPORTED_LAYER_TYPES):
         return f"this model has layers of the kind {', '.join(other)}"
     return None
 
 
 def is_varlen(model: Any) -> bool:
-    """Whether a model was loaded with varlen attention, so that its forward pass accepts the arguments of `borders`."""
+    """Whether a model was loaded with varlen attention, so that its forward pass accepts `cu_seq_lens_arguments`."""
     return bool(getattr(model.config, "_attn_implementation", None) == NAME)
 
 
@@ -58,7 +58,7 @@ def is_eager(model: Any) -> bool:
     return bool(getattr(model.config, "_attn_implementation", None) == "eager")
 
 
-def borders(lengths: list[int], device: torch.device) -> dict[str, Any]:
+def cu_seq_lens_arguments(lengths: list[int], device: torch.device) -> dict[str, Any]:
     """The keyword arguments of a forward pass with the sequence lengths of a pack, under transformers' names.
 
     Args:

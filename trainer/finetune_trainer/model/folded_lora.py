@@ -40,7 +40,7 @@ class FoldedLora:
                 self._fold(layer)
 
     @contextmanager
-    def unchanged(self) -> Iterator[None]:
+    def cached_weights(self) -> Iterator[None]:
         """A context in which the adapter must not change. Each W + sBA is computed once and kept until its end."""
         self._held = {}
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.memory.step_plan import StepPlan
-from finetune_trainer.model.adapter import keep_in_float32, take_weights
+from finetune_trainer.model.adapter import keep_in_float32, load_adapter_weights
 from finetune_trainer.model.base import Weights, trained_base_weights
 from finetune_trainer.model.folded_lora import FoldedLora
 
@@ -35,7 +35,7 @@ def prepare_adapter(model: Any, plan: StepPlan, initial_weights: Path | None) ->
         initial_weights: file with the weights of the initial adapter; None if there is none.
 
     Raises:
-        TrainerError: see `take_weights`.
+        TrainerError: see `load_adapter_weights`.
     """
     keep_in_float32(model)
     folded = FoldedLora(model, kept=plan.keep_dequantized)
@@ -43,5 +43,5 @@ def prepare_adapter(model: Any, plan: StepPlan, initial_weights: Path | None) ->
     cache = plan.keep_dequantized and not plan.gradient_checkpointing
     base_weights = trained_base_weights(model)
     if initial_weights is not None:
-        take_weights(model, initial_weights)
-    return PreparedAdapter(base_weights=base_weights, cached_weights=folded.unchanged if cache else nullcontext)
+        load_adapter_weights(model, initial_weights)
+    return PreparedAdapter(base_weights=base_weights, cached_weights=folded.cached_weights if cache else nullcontext)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from finetune_trainer.data.packing import pack_rows, pack_rows_for_ranks
-from finetune_trainer.model.attention import borders
+from finetune_trainer.model.attention import cu_seq_lens_arguments
 
 IGNORED = -100
 """The label of a token that does not count in the loss (torch's cross entropy)."""
@@ -58,8 +58,8 @@ class MicroBatches:
     def split(self, step: ModelInputs, *, rank: int = 0, ranks: int = 1) -> Iterator[ModelInputs]:
         """The model's inputs, one micro-batch after the other: `input_ids` and `labels`.
 
-        Packs also have `position_ids`, padded ones `attention_mask`. With `varlen` also
-        what `model.attention.borders` makes.
+        Packs also have `position_ids`, padded ones `attention_mask`. With `varlen` packs also have the result of
+        `model.attention.cu_seq_lens_arguments`.
 
         Args:
             step: the step.
@@ -143,7 +143,7 @@ def packed_micro_batch(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tenso
         varlen: the model has varlen attention, which needs the borders of the rows instead.
     """
     positions = torch.cat([torch.arange(len(row), device=row.device) for row in ids])
-    apart = borders([len(row) for row in ids], ids[0].device) if varlen else {}
+    apart = cu_seq_lens_arguments([len(row) for row in ids], ids[0].device) if varlen else {}
     return {
         "input_ids": torch.cat(list(ids))[None],
         "labels": torch.cat(list(labels))[None],
