@@ -118,6 +118,19 @@ class Plane:
             self.kubectl("apply", "--server-side", "--force-conflicts", "-f", crd)
 
     @contextmanager
+    def newer_crd(self) -> Iterator[None]:
+        """Adds a section with a default to the CRD, as if it were of a later version, until the end."""
+        path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/later"
+        section = {"type": "object", "default": {}, "properties": {"field": {"type": "integer", "default": 1}}}
+        patch = json.dumps([{"op": "add", "path": path, "value": section}])
+        self.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", f"--patch={patch}")
+        try:
+            yield
+        finally:
+            patch = json.dumps([{"op": "remove", "path": path}])
+            self.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", f"--patch={patch}")
+
+    @contextmanager
     def may_only_list(self, namespace: str) -> Iterator[None]:
         """Takes the operator's rights away but for get and list, until `grant` or the end."""
         role = f"reader-{namespace}"

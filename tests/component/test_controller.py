@@ -346,6 +346,40 @@ async def test_a_spec_from_before_a_rule_ends_its_job_at_once_and_a_corrected_on
     assert (status["phase"], status["runToken"], status["attempt"]) == ("Starting", "again", 2)
 
 
+async def test_an_upgrade_of_the_crd_alone_ends_no_running_job(
+    kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    """A new default is seen in every stored spec, before the new operator runs."""
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, preflight={"enabled": False}))
+    operator = Operator(kube, namespace, policy=reconcile)
+
+    async def later(*, seen: bool) -> bool | None:
+        raw = await kube.get(FINETUNEJOBS, namespace, "job")
+        return ("later" in raw["spec"]) is seen or None
+
+    await operator.resync.once()
+    await operator.reconcile()
+    before = await operator.status()
+    with plane.newer_crd():
+        await eventually_seen("the new default", lambda: later(seen=True))
+        await operator.resync.once()
+        mark = plane.mark()
+        for _ in range(2):
+            assert await operator.reconcile() is None
+            await operator.resync.once()
+        status = await operator.status()
+        ready = next(item for item in status["conditions"] if item["type"] == "Ready")
+        assert (status["phase"], ready["status"], ready["reason"]) == ("Starting", "Unknown", "OperatorOutdated")
+        assert 'unknown field "spec.later"' in ready["message"]
+        assert plane.operator_writes(mark, namespace) == ["patch finetunejobs/status job"]
+    await eventually_seen("the old schema", lambda: later(seen=False))
+    await operator.resync.once()
+    await operator.reconcile()
+    after = await operator.status()
+    assert (after["phase"], after["jobUid"], len(after["attempts"])) == ("Starting", before["jobUid"], 1)
+    assert "OperatorOutdated" not in {item["reason"] for item in after["conditions"]}
+
+
 async def test_a_job_that_has_succeeded_stays_so_whatever_its_spec_becomes(
     operator: Operator, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:

@@ -32,6 +32,14 @@ class SpecError(Exception):
         self.problems = tuple(problems)
 
 
+class UnknownFieldError(SpecError):
+    """A spec with fields that this version does not know.
+
+    The API server stores only fields that are in the CRD. So where it has stored such a spec, the CRD is newer than
+    this version.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJobRef:
     """A reference to one FineTuneJob. A later one with the same name has another UID."""
@@ -69,6 +77,7 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
 
     Raises:
         SpecError: has every problem, each with path, value and remedy.
+        UnknownFieldError: the same, and at least one field is unknown.
     """
     # As JSON, for which pydantic's strict mode takes dates and enumerations as strings. Only by alias, as the API
     # server does: a file must mean the same in both places.
@@ -78,7 +87,9 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
     try:
         spec = FineTuneJobSpec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise SpecError(problems_of(error, "spec", _remedy)) from None
+        found = problems_of(error, "spec", _remedy)
+        unknown = any(item["type"] == "extra_forbidden" for item in error.errors(include_url=False))
+        raise (UnknownFieldError if unknown else SpecError)(found) from None
     recipe = spec.recipe(JobIdentity(name=""))
     if broken := [*problems(recipe), *(() if local else cluster_problems(recipe))]:
         raise SpecError(broken)

@@ -56,3 +56,5 @@ class Reason(StrEnum):
     RESTARTED = "RunTokenChanged"
     CHILD_REFUSED = "ChildRefused"
     """The API server refuses a child: a quota, an admission policy, or missing rights."""
+    OPERATOR_OUTDATED = "OperatorOutdated"
+    """The spec has fields that this operator does not know: the CRD is newer."""

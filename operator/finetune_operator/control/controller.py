@@ -159,7 +159,7 @@ class Controller:
         return live, finetunejob, self._policy(finetunejob, children, self._config, self._now())
 
     async def _end_invalid(self, record: FineTuneJobRecord) -> None:
-        """Ends a FineTuneJob whose spec is invalid, after a live read: the spec may have been corrected since."""
+        """Ends or holds a FineTuneJob whose spec is invalid, after a live read: it may have been corrected since."""
         live = await self._live.finetunejob(record)
         if live is None or live.settled:
             return

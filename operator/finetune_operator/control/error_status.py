@@ -6,7 +6,7 @@ A reconcile that fails must set a condition. A line in the operator's log is not
 from collections.abc import Mapping
 from datetime import datetime
 
-from finetune_operator.api.finetunejob import SpecError
+from finetune_operator.api.finetunejob import SpecError, UnknownFieldError
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, ConditionStatus, Failure, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
@@ -15,6 +15,7 @@ from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 from finetune_trainer.contract.failure import FAILURES, FailureReason
 from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.version import __version__
 
 
 def invalid_spec(
@@ -27,8 +28,10 @@ def invalid_spec(
 ) -> Plan:
     """Ends a FineTuneJob whose spec is invalid: Failed, with every problem. Jobs that still run are deleted.
 
-    The API server rejects such specs. This happens only to a spec that was stored before a rule existed, or that
-    belongs to another version. As after every end, a corrected spec with another runToken starts a new run.
+    The API server rejects such specs. This happens only to a spec that was stored before a rule existed. As after every
+    end, a corrected spec with another runToken starts a new run.
+
+    A spec with unknown fields ends nothing: the CRD was upgraded first, and a newer operator is expected.
 
     Args:
         status: the current status.
@@ -42,6 +45,8 @@ def invalid_spec(
         # A finished run stays finished, whatever is written into the spec later.
         stamped = {"observed_generation": generation, "conditions": with_observed_generation(status, generation)}
         return Plan(status=status.model_copy(update=stamped))
+    if isinstance(error, UnknownFieldError):
+        return _held(status, generation, error, now)
     reason = FailureReason.INVALID_RECIPE
     message = _cut(f"{'; '.join(map(str, error.problems))}. {FAILURES[reason].remedy}")
     desired = {
@@ -74,6 +79,36 @@ def invalid_spec(
         status=ended,
         events=(Event(type=EventType.WARNING, reason=reason, message=message),),
     )
+
+
+def _held(status: FineTuneJobStatus, generation: int, error: UnknownFieldError, now: datetime) -> Plan:
+    """Leaves a FineTuneJob and its Jobs as they are until a newer operator runs, and says why.
+
+    A new default in the CRD is seen in every stored spec. If unknown fields ended a job, an upgrade that applies the
+    CRD first would end all of them.
+    """
+    if status.is_true(ConditionType.FINISHED):
+        return Plan(status=status)  # only its runToken has changed: the newer operator starts the run
+    reason = Reason.OPERATOR_OUTDATED
+    problems = "; ".join(map(str, error.problems))
+    message = _cut(
+        f"the CRD is newer than this operator ({__version__}): upgrade the operator. Until then it leaves this job and "
+        f"its pods as they are. {problems}"
+    )
+    desired = {
+        ConditionType.SUCCEEDED: ConditionStatus.UNKNOWN,
+        ConditionType.READY: ConditionStatus.UNKNOWN,
+        ConditionType.FINISHED: ConditionStatus.FALSE,
+        ConditionType.RECONCILING: ConditionStatus.TRUE,
+    }
+    held = status.model_copy(
+        update={
+            # Not observedGeneration: this operator has not understood the spec.
+            "phase": status.phase or Phase.PENDING,
+            "conditions": _conditions(status, desired, reason, message, generation, now),
+        }
+    )
+    return Plan(status=held, events=(Event(type=EventType.WARNING, reason=reason, message=message),))
 
 
 def child_refused(
