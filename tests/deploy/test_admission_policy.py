@@ -13,9 +13,9 @@ import pytest
 
 from deploy.rendering import NAMESPACE, kustomize
 from deploy.server import RefusedError, Server, job
-from finetune_operator.api.finetunejob import parse_job
+from finetune_operator.api.finetunejob import FineTuneJob, parse_job
 from finetune_operator.config import read_config
-from finetune_operator.reconcile.manifests import child_job
+from finetune_operator.reconcile.manifests import child_job, headless_service
 from localcluster.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -26,6 +26,7 @@ Attack = Callable[[Manifest], object]
 OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
 USER = f"--as=system:serviceaccount:{NAMESPACE}:finetune-operator"
 POLICY = "finetune-operator-children"
+SERVICES = "finetune-operator-services"
 
 
 def pod(manifest: Manifest) -> Manifest:
@@ -68,6 +69,19 @@ ATTACKS: dict[str, Attack] = {
     "other labels": lambda it: it["metadata"].update(labels={"app": "other"}),
 }
 
+SERVICE_ATTACKS: dict[str, Attack] = {
+    "an address": lambda it: it["spec"].pop("clusterIP"),
+    "an external address": lambda it: it["spec"].update(externalIPs=["192.0.2.1"]),
+    "another name": lambda it: it["spec"].update(type="ExternalName", externalName="evil.example.com", clusterIP=""),
+    "a port of every node": lambda it: it["spec"].update(type="NodePort", clusterIP=""),
+    "no selector": lambda it: it["spec"].pop("selector"),
+    "the pods of others": lambda it: it["spec"].update(selector={"app": "other"}),
+    "the pods of another job": lambda it: it["spec"]["selector"].update({"finetune.dev/job-uid": "other"}),
+    "no owner": lambda it: it["metadata"].pop("ownerReferences"),
+    "another owner than the label says": lambda it: it["metadata"]["ownerReferences"][0].update(uid="other"),
+    "no labels": lambda it: it["metadata"].pop("labels"),
+}
+
 
 @pytest.fixture(scope="module")
 def policed(control_plane: Server) -> Server:
@@ -75,19 +89,28 @@ def policed(control_plane: Server) -> Server:
     objects = [item for key, item in kustomize("default").items() if key[0] != "CustomResourceDefinition"]
     control_plane.kubectl("create", "namespace", NAMESPACE)
     control_plane.apply({"apiVersion": "v1", "kind": "List", "items": objects})
-    foreign = {**_foreign(), "metadata": {"name": "foreign", "namespace": "default"}}
+    foreign = [{**item, "metadata": {"name": "foreign", "namespace": "default"}} for item in (_foreign(), FOREIGN)]
 
     def in_force() -> bool:
         """A policy counts some time after it was created."""
-        try:
-            control_plane.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(foreign))
-        except RefusedError as error:
-            return POLICY in str(error)
-        return False
+        refused = [_refusal(control_plane, item) for item in foreign]
+        return POLICY in refused[0] and SERVICES in refused[1]
 
-    wait_for("the policy to be in force", in_force, timeout=60)
-    control_plane.apply(foreign)
+    wait_for("the policies to be in force", in_force, timeout=60)
+    control_plane.apply({"apiVersion": "v1", "kind": "List", "items": foreign})
     return control_plane
+
+
+def _refusal(server: Server, manifest: Manifest) -> str:
+    """What the server says when the operator's account creates it; empty when it may."""
+    try:
+        server.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
+    except RefusedError as error:
+        return str(error)
+    return ""
+
+
+FOREIGN = {"apiVersion": "v1", "kind": "Service", "spec": {"selector": {"app": "shop"}, "ports": [{"port": 80}]}}
 
 
 def _foreign() -> Manifest:
@@ -95,16 +118,21 @@ def _foreign() -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": template}}
 
 
-def made(role: str = "train", overlay: str = "default", **spec: Any) -> Manifest:
+def made(role: str = "train", **spec: Any) -> Manifest:
     """The Job that the operator makes, with the environment of its Deployment."""
-    [operator] = kustomize(overlay)[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    [operator] = kustomize("default")[OPERATOR]["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item.get("value", "") for item in operator["env"]}
     config = read_config(environment, fallback_identity="me")
+    manifest = child_job(stored(**spec), config.reconcile, role, 1)
+    return copy.deepcopy(manifest)
+
+
+def stored(**spec: Any) -> FineTuneJob:
+    """A FineTuneJob as the operator reads it."""
     raw = job(spec)
     now = datetime.now(UTC).isoformat()
     raw["metadata"].update(uid="3f2a9c0d-0000-4000-8000-000000000000", creationTimestamp=now)
-    manifest = child_job(parse_job(raw), config.reconcile, role, 1)
-    return copy.deepcopy(manifest)
+    return parse_job(raw)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +145,22 @@ def made(role: str = "train", overlay: str = "default", **spec: Any) -> Manifest
     ],
 )
 def test_what_the_operator_makes_is_let_through(policed: Server, role: str, spec: dict[str, Any]) -> None:
-    policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(made(role, **spec)))
+    assert _refusal(policed, made(role, **spec)) == ""
 
 
-@pytest.mark.parametrize("role", ["train", "preflight"])
-def test_pods_whose_user_the_platform_chooses_are_let_through(policed: Server, role: str) -> None:
-    manifest = made(role, "openshift")
-    assert "runAsUser" not in pod(manifest)["securityContext"]
-    policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
+def test_the_service_that_the_operator_makes_is_let_through(policed: Server) -> None:
+    service = headless_service(stored(**{"resources.nodes": 2}))
+    apply = "apply", "--server-side", "--field-manager=finetune-operator", USER, "-f", "-"
+    for _ in range(2):  # it is applied again with every attempt
+        policed.kubectl(*apply, stdin=json.dumps(service))
+
+
+@pytest.mark.parametrize("name", SERVICE_ATTACKS)
+def test_an_attack_by_a_service_is_refused(policed: Server, name: str) -> None:
+    service = copy.deepcopy(headless_service(stored(**{"resources.nodes": 2})))
+    service["metadata"]["name"] = "attack"
+    SERVICE_ATTACKS[name](service)
+    assert SERVICES in _refusal(policed, service)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -140,3 +176,12 @@ def test_an_attack_with_the_operators_token_is_refused(policed: Server, name: st
 def test_jobs_of_others_are_not_touched(policed: Server, verb: list[str]) -> None:
     with pytest.raises(RefusedError, match=POLICY):
         policed.kubectl(*verb, "--dry-run=server", USER, "--namespace=default")
+
+
+def test_services_of_others_are_not_touched(policed: Server) -> None:
+    mine = headless_service(stored(**{"resources.nodes": 2}))
+    labels = mine["metadata"] | {"name": "foreign"}
+    thief = FOREIGN | {"metadata": labels, "spec": {"selector": mine["spec"]["selector"], "ports": [{"port": 80}]}}
+    with pytest.raises(RefusedError, match=SERVICES):
+        policed.kubectl("apply", "--server-side", "--force-conflicts", USER, "-f", "-", stdin=json.dumps(thief))
+    assert policed.get("service/foreign", "--namespace=default")["spec"]["selector"] == {"app": "shop"}
