@@ -10,6 +10,7 @@ import yaml
 
 from finetune_operator.api.finetunejob import parse_spec
 from finetune_operator.cli import _parser
+from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 _NOT_OURS = {"build", "node_modules"}
@@ -184,6 +185,14 @@ def test_the_settings_in_the_documentation_are_those_that_are_read() -> None:
     section = TEXTS["docs/install.md"].partition("\n## The operator's settings\n")[2]
     rows = "\n".join(re.findall(r"^\|[^|]*\|", section, re.MULTILINE))
     assert set(re.findall(r"FINETUNE_[A-Z_]+", rows)) == set(re.findall(r'"(FINETUNE_[A-Z_]+)"', code))
+
+
+def test_the_names_that_jobs_may_set_are_those_of_the_code() -> None:
+    section = (
+        TEXTS["docs/security.md"].partition("\n### Environment variables and annotations\n")[2].partition("\n### ")[0]
+    )
+    cells = "\n".join(row.split(" | ")[1] for row in re.findall(r"^\|.*\|$", section, re.MULTILINE)[2:])
+    assert set(re.findall(r"`([^`]+)`", cells)) == {*ENVIRONMENT.patterns, *ANNOTATIONS.patterns}
 
 
 def test_the_values_in_the_documentation_are_the_charts() -> None:
