@@ -62,7 +62,7 @@ def generated_files() -> dict[Path, str]:
     return {
         Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
         Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
-        Path("docs/reference.md"): field_reference(crd),
+        Path("docs/reference.md"): field_reference(),
         Path("docs/failures.md"): failure_reference(),
     }
 

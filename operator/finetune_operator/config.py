@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT
-from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.config import Platform, ReconcileConfig
 
 MAX_BUNDLE = 65_536
 """Characters. The bundle becomes an annotation, and all annotations of an object together may have 256 KiB."""
@@ -92,6 +92,7 @@ class Config(BaseModel):
     Attributes:
         operator_image: the operator's own image; preflight runs in it.
         trainer_image: the image that trains.
+        platform: `openshift` leaves the user and groups of the pods to the platform.
         image_pull_policy: pull policy of both images; empty for Kubernetes' default.
         progress_url: base URL of the progress server for pods; empty turns reports off.
         service_accounts: allowed values of spec.scheduling.serviceAccountName; an empty list allows none.
@@ -113,6 +114,7 @@ class Config(BaseModel):
 
     operator_image: Text = Field(alias="FINETUNE_OPERATOR_IMAGE")
     trainer_image: Text = Field(alias="FINETUNE_TRAINER_IMAGE")
+    platform: Annotated[Platform, _one_of(*Platform)] = Field(Platform.KUBERNETES, alias="FINETUNE_PLATFORM")
     image_pull_policy: Annotated[str, _one_of("Always", "IfNotPresent", "Never")] = Field(
         "", alias="FINETUNE_IMAGE_PULL_POLICY"
     )
@@ -141,6 +143,7 @@ class Config(BaseModel):
         return ReconcileConfig(
             preflight_image=self.operator_image,
             trainer_image=self.trainer_image,
+            platform=self.platform,
             image_pull_policy=self.image_pull_policy,
             progress_url=self.progress_url,
             service_accounts=frozenset(self.service_accounts),

@@ -16,6 +16,7 @@ Key = tuple[str, str, str]
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/finetune-operator"
 NAMESPACE = "finetune-system"
+RELEASE = "finetune-operator"
 
 
 def kustomize(folder: str) -> dict[Key, Manifest]:
@@ -25,17 +26,21 @@ def kustomize(folder: str) -> dict[Key, Manifest]:
     return _by_key(yaml.safe_load_all(done.stdout))
 
 
-def render(values: Mapping[str, Any] | None = None) -> dict[Key, Manifest]:
+def render(
+    values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE
+) -> dict[Key, Manifest]:
     """The chart's objects."""
     return _by_key(
         document
-        for path, text in render_text(values).items()
+        for path, text in render_text(values, name=name, namespace=namespace).items()
         if path.endswith(".yaml")
         for document in yaml.safe_load_all(text)
     )
 
 
-def render_text(values: Mapping[str, Any] | None = None) -> dict[str, str]:
+def render_text(
+    values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE
+) -> dict[str, str]:
     """The chart's templates, rendered.
 
     Raises:
@@ -43,7 +48,7 @@ def render_text(values: Mapping[str, Any] | None = None) -> dict[str, str]:
     """
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema(dict(values or {}))
-        rendered: dict[str, str] = chart.render(dict(values or {}), name="finetune", namespace=NAMESPACE)
+        rendered: dict[str, str] = chart.render(dict(values or {}), name=name, namespace=namespace)
         return rendered
 
 

@@ -118,9 +118,9 @@ def _foreign() -> Manifest:
     return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": template}}
 
 
-def made(role: str = "train", **spec: Any) -> Manifest:
+def made(role: str = "train", overlay: str = "default", **spec: Any) -> Manifest:
     """The Job that the operator makes, with the environment of its Deployment."""
-    [operator] = kustomize("default")[OPERATOR]["spec"]["template"]["spec"]["containers"]
+    [operator] = kustomize(overlay)[OPERATOR]["spec"]["template"]["spec"]["containers"]
     environment = {item["name"]: item.get("value", "") for item in operator["env"]}
     config = read_config(environment, fallback_identity="me")
     manifest = child_job(stored(**spec), config.reconcile, role, 1)
@@ -161,6 +161,13 @@ def test_an_attack_by_a_service_is_refused(policed: Server, name: str) -> None:
     service["metadata"]["name"] = "attack"
     SERVICE_ATTACKS[name](service)
     assert SERVICES in _refusal(policed, service)
+
+
+@pytest.mark.parametrize("role", ["train", "preflight"])
+def test_pods_whose_user_the_platform_chooses_are_let_through(policed: Server, role: str) -> None:
+    manifest = made(role, "openshift")
+    assert "runAsUser" not in pod(manifest)["securityContext"]
+    policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
 
 
 @pytest.mark.parametrize("name", ATTACKS)

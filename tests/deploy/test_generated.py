@@ -48,6 +48,13 @@ def test_the_reference_has_every_field_of_the_spec() -> None:
     assert "## spec.scheduling.tolerations[]" in text
 
 
+def test_the_reference_has_the_defaults_of_a_job_without_a_profile_as_yaml_has_them() -> None:
+    text = (ROOT / FILES[2]).read_text()
+    for row in ("`rank` | integer 1…1024 | `16`", '`warmup` | string | `"0.03"`', "`doubleQuant` | boolean | `true`"):
+        assert f"| {row} |" in text
+    assert "| `targetModules` | list of string | `[all-linear]` |" in text
+
+
 def test_every_failure_has_its_row() -> None:
     text = (ROOT / "docs/failures.md").read_text()
     for reason, failure in FAILURES.items():

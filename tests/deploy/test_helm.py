@@ -29,6 +29,60 @@ def test_the_chart_and_the_manifests_are_the_same() -> None:
     assert _plain(render()) == _plain(manifests)
 
 
+def test_the_chart_and_the_overlay_for_openshift_are_the_same() -> None:
+    manifests = kustomize("openshift")
+    del manifests["Namespace", "", NAMESPACE]
+    chart = render({"platform": "openshift"})
+    for objects in (chart, manifests):
+        _container(objects)["env"].sort(key=lambda item: item["name"])  # a patched list has another order
+    assert _plain(chart) == _plain(manifests)
+    security = manifests[OPERATOR]["spec"]["template"]["spec"]["securityContext"]
+    assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_two_releases_share_no_object_but_the_crd() -> None:
+    first, second = (set(render(name=name)) for name in ("blue", "green"))
+    assert first & second == {CRD}
+    assert {name for kind, _, name in first if kind == "Deployment"} == {"blue-finetune-operator"}
+    selectors = [
+        [
+            item["spec"].get("selector") or item["spec"].get("podSelector")
+            for key, item in objects.items()
+            if key[0] in _SELECT
+        ]
+        for objects in (render(name=name) for name in ("blue", "green"))
+    ]
+    assert not [one for one in selectors[0] if one in selectors[1]], "a Service must not find the other's pods"
+
+
+_SELECT = ("Deployment", "Service", "NetworkPolicy")
+
+
+@pytest.mark.parametrize(
+    ("release", "values", "name"),
+    [
+        ("finetune-operator", {}, "finetune-operator"),
+        ("a-finetune-operator-b", {}, "a-finetune-operator-b"),
+        ("blue", {}, "blue-finetune-operator"),
+        ("b" * 53, {}, f"{'b' * 53}-finetune"),
+        ("blue", {"fullnameOverride": "tuner"}, "tuner"),
+    ],
+)
+def test_objects_are_named_after_the_release(release: str, values: dict[str, Any], name: str) -> None:
+    objects = render(values, name=release)
+    [deployment] = [key[2] for key in objects if key[0] == "Deployment"]
+    assert deployment == name
+    assert {key[2].removeprefix(name) for key in objects if key != CRD} == {
+        "", "-token-review", "-lease", "-view", "-edit", "-children",
+    }  # fmt: skip
+    environment = {
+        item["name"]: item.get("value")
+        for item in objects["Deployment", NAMESPACE, name]["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert environment["FINETUNE_LEASE_NAME"] == name
+    assert environment["FINETUNE_PROGRESS_URL"] == f"http://{name}.{NAMESPACE}.svc:8080"
+
+
 def test_rendering_is_deterministic() -> None:
     assert render_text() == render_text()
 
@@ -49,6 +103,8 @@ def test_versions() -> None:
         {"watchNamespaces": "team-a"},
         {"jobs": {"serviceAccount": "trainer"}},
         {"resources": {"request": {}}},
+        {"platform": "OpenShift"},
+        {"fullnameOverride": "Tuner"},
     ],
     ids=json.dumps,
 )

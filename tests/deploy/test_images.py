@@ -135,6 +135,13 @@ def test_a_read_only_root_is_enough(shipped: Dockerfile) -> None:
     assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
+def test_a_user_of_the_platforms_choice_can_write(python: Dockerfile) -> None:
+    """OpenShift starts containers as a user without a name, whose group is 0."""
+    [install] = [item.text for item in python.last_stage if "install --directory" in item.text]
+    assert re.search(r"install --directory --owner 65532 --group 0 --mode 0775 /work\b", install)
+    assert python.environment()["HOME"] == "/work", "there is no passwd entry to take it from"
+
+
 def test_bytecode_is_made_at_build_time(shipped: Dockerfile) -> None:
     installs = [item for item in shipped.instructions if item.word == "RUN" and "--python /opt/venv" in item.text]
     assert installs

@@ -66,6 +66,18 @@ def test_code_is_run_only_where_the_recipe_says_so(
     assert manifest_of(result).metrics["steps"] == 2
 
 
+def test_a_kernel_of_the_hub_is_not_loaded_with_that_permission_either(
+    own_model: Path, local_run: Callable[..., LocalRun]
+) -> None:
+    """transformers asks config.json for the attention of an architecture that only the folder knows."""
+    config = json.loads((own_model / "config.json").read_text())
+    (own_model / "config.json").write_text(json.dumps(config | {"attn_implementation": "org/kernel"}))
+    run = local_run(QUESTIONS, model={"uri": f"file://{own_model}", "trustRemoteCode": True})
+    with pytest.raises(TrainerError, match="asks for code of another repository: attn_implementation: org/") as caught:
+        run()
+    assert caught.value.reason is FailureReason.NOT_SUPPORTED
+
+
 def test_other_code_is_another_run(own_model: Path, local_run: Callable[..., LocalRun]) -> None:
     run = local_run(QUESTIONS, model={"uri": f"file://{own_model}", "trustRemoteCode": True})
     first = check_recipe(run.recipe, StoreRegistry(run.recipe.storage, None)).fingerprint

@@ -193,6 +193,6 @@ def test_gradient_that_is_no_number_ends_the_training_before_it_reaches_the_adap
         trainer.train_from(None)
 
     assert caught.value.reason is FailureReason.LOSS_DIVERGED
-    assert caught.value.message.startswith("the gradient's length is inf at step 3 (learning rate ")
+    assert caught.value.message.startswith("the gradient norm is inf at step 3 (learning rate ")
     assert trainer.state.global_step == 2
     assert all(weight.isfinite().all() for weight in _weights(trainer).values())

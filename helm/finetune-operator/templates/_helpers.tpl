@@ -1,3 +1,19 @@
+{{/* The name of every object but the CRD. It carries the release, so that several releases fit into one cluster. */}}
+{{- define "finetune-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride }}
+{{- else if contains .Chart.Name .Release.Name }}{{ .Release.Name }}
+{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Who chooses the user of the pods: kubernetes (they name it) or openshift (the platform assigns it). */}}
+{{- define "finetune-operator.platform" -}}
+{{- if ne .Values.platform "auto" }}{{ .Values.platform }}
+{{- else if .Capabilities.APIVersions.Has "security.openshift.io/v1" }}openshift
+{{- else }}kubernetes
+{{- end }}
+{{- end }}
+
 {{- define "finetune-operator.labels" -}}
 app.kubernetes.io/name: finetune-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -8,6 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "finetune-operator.selector" -}}
 app.kubernetes.io/name: finetune-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
@@ -55,6 +72,6 @@ app.kubernetes.io/component: operator
 
 {{- define "finetune-operator.subjects" -}}
 - kind: ServiceAccount
-  name: finetune-operator
+  name: {{ include "finetune-operator.fullname" . }}
   namespace: {{ .Release.Namespace }}
 {{- end }}

@@ -1,8 +1,18 @@
 """The administrator's settings for every job. Reconcile takes them as an argument."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT, AllowList
+
+
+class Platform(StrEnum):
+    """Who chooses the user of the pods."""
+
+    KUBERNETES = "kubernetes"
+    """The pods name their user and groups."""
+    OPENSHIFT = "openshift"
+    """The platform assigns a user and groups of the namespace; it refuses pods that name others (SCC restricted-v2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +22,7 @@ class ReconcileConfig:
     Attributes:
         preflight_image: the small image, which also runs the operator.
         trainer_image: the image with the training stack.
+        platform: who chooses the user of the pods.
         image_pull_policy: pull policy of both images; empty for Kubernetes' default.
         progress_url: base URL of the progress server for pods, without a trailing slash; empty turns reports off.
         service_accounts: allowed values of spec.scheduling.serviceAccountName.
@@ -24,6 +35,7 @@ class ReconcileConfig:
 
     preflight_image: str
     trainer_image: str
+    platform: Platform = Platform.KUBERNETES
     image_pull_policy: str = ""
     progress_url: str = ""
     service_accounts: frozenset[str] = frozenset({"default"})

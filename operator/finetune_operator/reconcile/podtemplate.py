@@ -10,7 +10,7 @@ from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.quantity import parse_quantity, whole
 from finetune_operator.api.spec import PreflightScheduling
-from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.config import Platform, ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract import layout
 from finetune_trainer.contract.uri import Scheme
@@ -56,13 +56,7 @@ def pod_template(
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _pod_security(config.platform),
         "containers": [_container(finetunejob, config, role, attempt, [mount for _, mount in volumes])],
         "volumes": list({volume["name"]: volume for volume, _ in volumes}.values()),
     }
@@ -76,6 +70,13 @@ def pod_template(
         spec["subdomain"] = names.service_name(finetunejob.name)
         spec.setdefault("affinity", {}).update(_apart(finetunejob, attempt))
     return {"metadata": {"labels": labels, "annotations": annotations}, "spec": spec}
+
+
+def _pod_security(platform: Platform) -> dict[str, Any]:
+    security: dict[str, Any] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    if platform is not Platform.OPENSHIFT:
+        security.update(runAsUser=USER_ID, runAsGroup=USER_ID, fsGroup=USER_ID)
+    return security
 
 
 def _container(

@@ -3,6 +3,7 @@
 import pytest
 
 from finetune_operator.config import ConfigError, read_config
+from finetune_operator.reconcile.config import Platform
 
 REQUIRED = {"FINETUNE_OPERATOR_IMAGE": "op:1", "FINETUNE_TRAINER_IMAGE": "tr:1"}
 
@@ -12,6 +13,7 @@ def test_two_images_are_enough() -> None:
     assert (config.reconcile.preflight_image, config.reconcile.trainer_image) == ("op:1", "tr:1")
     assert config.reconcile.service_accounts == {"default"}
     assert not config.reconcile.allow_remote_code
+    assert config.reconcile.platform is Platform.KUBERNETES
     assert config.watch_namespaces == ()
     assert (config.http_port, config.resync_seconds, config.identity) == (8080, 300.0, "me")
     assert config.lease_namespace == "default"
@@ -21,6 +23,7 @@ def test_everything_can_be_set() -> None:
     config = read_config(
         {
             **REQUIRED,
+            "FINETUNE_PLATFORM": "openshift",
             "FINETUNE_IMAGE_PULL_POLICY": "Never",
             "FINETUNE_PROGRESS_URL": "http://operator.svc:8080/",
             "FINETUNE_SERVICE_ACCOUNTS": "trainer, default,trainer",
@@ -38,6 +41,7 @@ def test_everything_can_be_set() -> None:
         },
         fallback_identity="me",
     )
+    assert config.reconcile.platform is Platform.OPENSHIFT
     assert config.reconcile.image_pull_policy == "Never"
     assert config.reconcile.progress_url == "http://operator.svc:8080"
     assert config.reconcile.service_accounts == {"trainer", "default"}

@@ -456,6 +456,11 @@ def test_memory_that_runs_out_has_a_reason(tmp_path: Path) -> None:
             ExitCode.NOT_SUPPORTED,
             "spec.model.quantization: ",
         ),
+        (
+            {"config.json": b'{"model_type": "llama", "attn_implementation": "kernels-community/flash-attn2"}'},
+            ExitCode.NOT_SUPPORTED,
+            "attn_implementation: kernels-community/flash-attn2",
+        ),
         (dict.fromkeys(MODEL), ExitCode.MODEL_NOT_FOUND, "no such object or prefix"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else None,

@@ -106,7 +106,7 @@ def test_only_the_first_pods_success_is_the_jobs(world: World) -> None:
 
 def test_the_pod_that_failed_first_by_itself_is_the_reason(world: World) -> None:
     """Pod 0 loses the other and says so at once; what it says is a consequence, and so is a pod that was told to go."""
-    lost = failed(FailureReason.PEER_FAILED, "another process of this training is gone")
+    lost = failed(FailureReason.PEER_FAILED, "another process of this training has ended")
     _pod(world, 0, phase="Failed", terminated=_ended(lost, 32, 9))
     _pod(world, 1, phase="Failed", terminated=_ended(failed(FailureReason.DISK_FULL, "no space left"), 22, 10))
     _fails(world)
@@ -146,7 +146,7 @@ def test_an_eviction_of_one_pod_is_a_new_attempt_that_is_not_counted(world: Worl
 
 
 def test_a_pod_whose_node_is_lost_is_the_reason_without_a_message(world: World) -> None:
-    lost = failed(FailureReason.PEER_FAILED, "another process of this training is gone")
+    lost = failed(FailureReason.PEER_FAILED, "another process of this training has ended")
     _pod(world, 0, phase="Failed", terminated=_ended(lost, 32, 9))
     _pod(world, 1, phase="Running", running_since=START, disruption="DeletionByTaintManager")
     _fails(world)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.api import names
+from finetune_operator.reconcile.config import Platform
 from finetune_operator.reconcile.manifests import child_job
 from finetune_trainer.contract import layout
 from finetune_trainer.contract.recipe import Recipe
@@ -42,6 +43,14 @@ def test_every_pod_meets_the_restricted_standard_and_holds_no_api_token(role: st
     }
     kinds = {key for volume in spec["volumes"] for key in volume if key != "name"}
     assert kinds <= {"downwardAPI", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_user_and_groups_are_fixed_or_left_to_the_platform(role: str) -> None:
+    fixed = pod_of(role)["spec"]["securityContext"]
+    assert {fixed.pop(name) for name in ("runAsUser", "runAsGroup", "fsGroup")} == {65532}
+    config = replace(CONFIG, platform=Platform.OPENSHIFT)
+    assert child_job(a_job(), config, role, 1)["spec"]["template"]["spec"]["securityContext"] == fixed
 
 
 @pytest.mark.parametrize("role", ROLES)

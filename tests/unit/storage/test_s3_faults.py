@@ -140,7 +140,7 @@ def test_a_download_goes_on_after_faults(
     assert faults.counts() == {fault: 2}
 
 
-_SILENT = "the server fell silent, or its answer came too slowly"
+_SILENT = "the server sent nothing for too long, or its answer came too slowly"
 _TORN = "the connection broke off before the answer was whole"
 
 
@@ -302,11 +302,11 @@ def test_an_address_where_nobody_is_is_given_up_before_a_server_that_is_troubled
     with pytest.raises(TrainerError, match=words) as caught:
         S3Store(StorageSpec(endpoint=endpoint), keys, timing=hasty).read(parse_uri("s3://data/x"))
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
-    assert told[0] == f"{endpoint}: {words}; asked again"
+    assert told[0] == f"{endpoint}: {words}; retrying"
     assert told[-1] is None
     faults.plan = httpfaults.first(*[Fault.SLOW_DOWN] * 3)
     troubled = replace(hasty, unreachable_seconds=0.0)
     told.clear()
     with pytest.raises(TrainerError, match="InvalidAccessKeyId"):
         S3Store(StorageSpec(endpoint=faults.endpoint), keys, timing=troubled).read(parse_uri("s3://data/x"))
-    assert told == [f"{faults.endpoint}: HTTP 503; asked again"] * 3 + [None]
+    assert told == [f"{faults.endpoint}: HTTP 503; retrying"] * 3 + [None]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.train.divergence import PATIENCE, Divergence
 
 VOCABULARY = 49_152
@@ -24,20 +25,29 @@ GUESS = math.log(VOCABULARY)
 )
 def test_model_that_was_good_and_is_lost(losses: list[float], certain: bool) -> None:
     divergence = Divergence()
-    seen = []
-    for loss in losses:
-        divergence.take(loss, VOCABULARY)
-        seen.append(divergence.certain)
+    for loss in losses[:-1]:
+        divergence.take(loss, VOCABULARY, "at step 1")
 
-    assert seen[-1] is certain
-    assert not any(seen[:-1])
+    if certain:
+        with pytest.raises(TrainerError, match=r"at step 12, and has been so high for 10 steps") as caught:
+            divergence.take(losses[-1], VOCABULARY, "at step 12")
+        assert caught.value.reason is FailureReason.LOSS_DIVERGED
+    else:
+        divergence.take(losses[-1], VOCABULARY, "at step 12")
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_loss_that_is_no_number(loss: float) -> None:
+    with pytest.raises(TrainerError, match=rf"^the loss is {loss} at step 3$") as caught:
+        Divergence().take(loss, VOCABULARY, "at step 3")
+    assert caught.value.reason is FailureReason.LOSS_DIVERGED
 
 
 def test_checkpoint_is_not_worth_it_from_the_first_bad_step_on() -> None:
     divergence = Divergence()
     suspected = []
     for loss in (2.5, 8.0, 2.6):
-        divergence.take(loss, VOCABULARY)
+        divergence.take(loss, VOCABULARY, "at step 1")
         suspected.append(divergence.suspected)
 
     assert suspected == [False, True, False]

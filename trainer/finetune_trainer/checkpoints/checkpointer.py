@@ -55,7 +55,7 @@ class Checkpointer:
         if self._running is not None and not last:
             wait_for([self._running], self._longest_wait)
             if not self._running.done():
-                message = "not put: the one before is still on its way"
+                message = "not uploaded: the upload before it is still running"
                 event("checkpoint", level=logging.WARNING, step=step, message=message)
                 shutil.rmtree(folder)
                 return
@@ -73,7 +73,7 @@ class Checkpointer:
             uri = self._checkpoints.upload(folder, step, total_steps, self._reporter.uploaded)
         except TrainerError as error:
             self.failure = error.message
-            event("checkpoint", level=logging.WARNING, step=step, message=f"not put: {error.message}")
+            event("checkpoint", level=logging.WARNING, step=step, message=f"not uploaded: {error.message}")
             return
         finally:
             shutil.rmtree(folder)

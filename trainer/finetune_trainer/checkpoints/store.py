@@ -113,7 +113,7 @@ class CheckpointStore:
                 manifest = self._checked_manifest(folder)
                 self._fetch(folder, manifest, target, on_bytes)
             except (_DamagedError, ObjectNotFoundError, ObjectReplacedError) as error:
-                event("checkpoint", level=logging.WARNING, uri=folder.uri, message=f"passed over: {error}")
+                event("checkpoint", level=logging.WARNING, uri=folder.uri, message=f"skipped: {error}")
                 continue
             return FetchedCheckpoint(folder=target, manifest=manifest, uri=folder.uri)
         return None

@@ -64,8 +64,8 @@ class ProcessGroup:
         if len(set(devices)) > 1:
             gpus = sum(device == "cuda" for device in devices)
             message = (
-                f"spec.resources.gpus: {world.local_size} a machine: of {world.size} processes only {gpus} have "
-                "found a GPU of their own; ask for as many as there are"
+                f"spec.resources.gpus: {world.local_size} per pod, but only {gpus} of {world.size} processes found a "
+                "GPU: set it to the number of GPUs of each node"
             )
             raise TrainerError(FailureReason.INVALID_RECIPE, message)
         return process_group
@@ -111,7 +111,7 @@ class ProcessGroup:
                     return str(self._store.get(name).decode())
             self._raise_if_stopping()
             if deadline is not None and time.monotonic() > deadline:
-                message = f"not all {self.world.size} processes came within {seconds:.0f} s: no word of {name}"
+                message = f"not all {self.world.size} processes joined within {seconds:.0f} s: {name} did not come"
                 raise TrainerError(FailureReason.PEER_FAILED, message)
             time.sleep(_POLL_SECONDS)
 
@@ -227,7 +227,7 @@ class _peer_failures(contextlib.AbstractContextManager[None]):  # noqa: N801 (a 
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, RuntimeError) and out_of_memory_reason(error) is None:
-            message = f"another process of this training is gone: {_first_line(error)}"
+            message = f"another process of this training has ended: {_first_line(error)}"
             raise TrainerError(FailureReason.PEER_FAILED, message) from error
 
 

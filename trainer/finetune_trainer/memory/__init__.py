@@ -1,5 +1,6 @@
-"""How much memory a training takes: an estimate from sizes alone, and what follows from it.
+"""The memory of a training, estimated from the sizes of model, adapter and micro-batch.
 
-No torch: preflight asks before a GPU is asked for, and the trainer chooses by the same numbers how a step is divided.
-Every formula is held against real allocations by benchmarks/memory_estimate.py.
+The package does not import torch, because preflight makes the estimate before a GPU is requested. The trainer uses the
+same estimate to split a step into micro-batches. benchmarks/memory_estimate.py compares every formula with real
+allocations.
 """

@@ -1,7 +1,8 @@
-"""Bytes that a micro-batch saves for its backward pass, and bytes that it needs on top for a moment.
+"""The memory of a micro-batch: bytes saved for the backward pass, and the peak of temporary bytes on top of them.
 
-Counted from the tensors that transformers' decoders, PEFT's layers and TRL's head save and allocate, for a model with a
-gated feed-forward layer (Llama's); others have less. Sizes below are numbers a token, unless they are called bytes.
+The formulas count the tensors that transformers' decoders, PEFT's layers and TRL's head save and allocate. They are for
+a model with a gated feed-forward layer, as Llama has; models without one need less. Sizes below are numbers per token,
+unless they are called bytes.
 """
 
 from dataclasses import dataclass
@@ -13,28 +14,30 @@ from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trainable import FLOAT32, adapted
 
 _HEAD_TILE = {False: 2**20, True: 2**26}
-"""Logits that are there at a time, off and on a GPU (train/lm_head.py)."""
+"""Largest number of logits in memory at a time, by whether the head is on a GPU (train/lm_head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
-"""The same of heads that are left to TRL: tokens and ids of a tile, whatever the vocabulary
+"""Tokens and token ids of a tile for heads that TRL computes, for every vocabulary
 (trl:kernels/chunked_logprob.py, TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
 _HEAD_TILES_ON_CPU = 7 * FLOAT32 + 1
-"""Bytes for each logit of a tile without Triton: seven float32 copies and a mask (same file, _backward_tile)."""
+"""Bytes for each logit of TRL's tile without Triton: seven float32 copies and a mask
+(trl:kernels/chunked_logprob.py, _backward_tile)."""
 
 
 class Masking(StrEnum):
-    """How rows are kept apart, which decides what attention saves."""
+    """The method that keeps attention within each row of a micro-batch. It decides which tensors attention saves."""
 
     VARLEN = "varlen"
-    """By their borders: nothing is quadratic."""
+    """By sequence lengths, without a mask: no tensor is quadratic in the tokens."""
     DENSE = "dense"
-    """By a mask over all pairs of tokens of a pass, of which torch's SDPA keeps a copy a layer in the products' type
-    (aten/native/transformers/attention.cpp, convert_boolean_attn_mask); keys and values are repeated for every head."""
+    """By a mask over all pairs of tokens of a pass. For each layer torch's SDPA keeps a copy of it in the compute type
+    (aten/native/transformers/attention.cpp, convert_boolean_attn_mask). Keys and values are repeated for every query
+    head."""
     EAGER = "eager"
-    """By a mask, and every head's weights over all pairs are kept."""
+    """By a mask; every head's attention weights over all pairs of tokens are saved."""
 
     @classmethod
     def of(cls, attention: Attention) -> "Masking":
-        """What the recipe's word comes to where the model has it; auto takes varlen."""
+        """The masking of `model.attention` for a model that supports it. For auto it is varlen."""
         match attention:
             case Attention.EAGER:
                 return cls.EAGER
@@ -49,10 +52,11 @@ class MicroBatchShape:
     """The size of one micro-batch: one forward and backward pass.
 
     Attributes:
-        tokens: its tokens, padding included.
-        span: tokens that one token's row of the mask covers: all of a pack, or the longest row of a padded pass.
-        gradient_checkpointing: keep only the inputs of the layers, and compute the rest again.
-        keep_dequantized: keep the 4-bit weights as they were dequantized for the forward pass (model/folded_lora.py).
+        tokens: number of tokens, including padding.
+        span: number of columns of the attention mask: all tokens of a pack, or the longest row of a padded pass.
+        gradient_checkpointing: whether only the inputs of the layers are saved, and the rest is computed again.
+        keep_dequantized: whether the weights that were dequantized in the forward pass are kept for the backward pass
+            (model/folded_lora.py).
     """
 
     tokens: int
@@ -63,12 +67,12 @@ class MicroBatchShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
-    """How numbers are held.
+    """The number formats and the device of a training.
 
     Attributes:
-        width: bytes of a number of the products (2 for bfloat16 and float16).
-        cuda: on a GPU.
-        quantization: type of the base weights.
+        width: bytes of a number of the compute type (2 for bfloat16 and float16).
+        cuda: whether the training runs on a GPU.
+        quantization: quantisation type of the base weights.
     """
 
     width: int
@@ -77,11 +81,11 @@ class Precision:
 
     @property
     def inputs_shared(self) -> bool:
-        """Whether layers with the same input save it once.
+        """Whether layers with the same input save only one copy of it.
 
-        PEFT casts the input to float32 where it believes that autocast is off, and autocast casts it back for each
-        layer: for unquantised layers (peft:tuners/lora/layer.py), and for all on a CPU, since
-        `torch.is_autocast_enabled()` speaks of CUDA only (peft:tuners/lora/bnb.py).
+        PEFT casts the input to float32 if it assumes that autocast is off, and autocast then casts it back for each
+        layer. It does so for unquantised layers (peft:tuners/lora/layer.py). On a CPU it does so for all layers,
+        because `torch.is_autocast_enabled()` reports only CUDA's autocast (peft:tuners/lora/bnb.py).
         """
         return self.width == FLOAT32 or (self.cuda and self.quantization is not QuantizationType.NONE)
 
@@ -89,10 +93,10 @@ class Precision:
 def layer_bytes(
     shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, micro_batch: MicroBatchShape
 ) -> int:
-    """Bytes that one decoder layer saves of a micro-batch."""
+    """Bytes that one decoder layer saves for the backward pass of a micro-batch."""
     width = precision.width
     per_token = width * (_attention(shape, masking) + 4 * shape.intermediate + 2 * shape.routed * shape.hidden)
-    # The two norms keep their inputs in float32.
+    # The two norms save their inputs in float32.
     per_token += FLOAT32 * 2 * shape.hidden
     per_token += _adapters(shape, lora, precision) // shape.layers
     per_token += FLOAT32 * shape.heads
@@ -109,7 +113,7 @@ def layer_bytes(
 def saved_bytes(
     shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, micro_batch: MicroBatchShape
 ) -> int:
-    """Bytes that a micro-batch saves from its forward to its backward pass."""
+    """Bytes that a micro-batch saves in its forward pass for its backward pass."""
     mask = 0 if masking is Masking.VARLEN else micro_batch.tokens * micro_batch.span
     weights = FLOAT32 * sum(weight.size for weight in adapted(shape, lora)) if micro_batch.keep_dequantized else 0
     ends = micro_batch.tokens * shape.hidden * precision.width
@@ -123,7 +127,10 @@ def saved_bytes(
 def transient_bytes(
     shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, micro_batch: MicroBatchShape
 ) -> int:
-    """Bytes that a micro-batch needs for a moment, on top of what it saves: the head's, or a layer's backward pass."""
+    """Largest number of temporary bytes of a micro-batch, on top of the saved ones.
+
+    It is that of the output head or that of one layer's backward pass, whichever is larger.
+    """
     again = layer_bytes(shape, lora, precision, masking, micro_batch) if micro_batch.gradient_checkpointing else 0
     return max(
         _head(shape, lora, precision, micro_batch),
@@ -132,33 +139,36 @@ def transient_bytes(
 
 
 def _attention(shape: ModelShape, masking: Masking) -> int:
-    """Queries, keys, values and the output."""
+    """Numbers per token that attention saves: queries, keys, values and the output."""
     keys = shape.keys if masking is Masking.VARLEN else shape.attention
     return 2 * shape.attention + 2 * keys
 
 
 def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
-    """Bytes a token of all adapters of all layers."""
+    """Bytes per token that the adapters of all layers save."""
     weights, width = adapted(shape, lora), precision.width
     inputs = sum(weight.shape[1] for weight in weights)
     size = width * lora.rank * len(weights)
     if float(lora.dropout) > 0:
-        # The mask, a byte a number on a GPU (native_dropout) and a float32 elsewhere, and what is left of the input.
+        # The dropout mask (a byte per number on a GPU by native_dropout, else a float32) and the input after dropout.
         size += inputs * (width + (1 if precision.cuda else FLOAT32))
     elif not precision.inputs_shared:
         size += width * max(0, inputs - shape.layers * shape.intermediate)
     elif weights:
-        # The outputs of the two norms; other inputs are saved by the attention and by the feed-forward layer itself.
+        # The outputs of the two norms. Attention and the feed-forward layer save the other inputs anyway.
         size += width * 2 * shape.layers * shape.hidden
     if lora.variant is LoraVariant.DORA:
-        # The outputs of the base layer and of the adapter, each before its scaling.
+        # The outputs of the base layer and of the adapter before they are scaled.
         size += width * 2 * sum(weight.shape[0] for weight in weights)
     return size
 
 
 def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, micro_batch: MicroBatchShape) -> int:
-    """A tile of logits and the gradient of the last hidden state; the logits are never there as a whole."""
-    # The logits in float32, and in the type of the products where that is another.
+    """Temporary bytes of the head: a tile of logits, and the gradient of the last hidden state.
+
+    The logits of all tokens are never in memory at the same time.
+    """
+    # The logits in float32, and in the compute type if it is another.
     each = FLOAT32 + (precision.width if precision.width != FLOAT32 else 0)
     tile = min(micro_batch.tokens * shape.vocabulary, _HEAD_TILE[precision.cuda]) * each
     if not (shape.plain_head and "lm_head" not in (lora.modules_to_save or [])):
@@ -173,17 +183,17 @@ def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, micro_batch: 
 def _layer_backward(
     shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, micro_batch: MicroBatchShape
 ) -> int:
-    """Gradients of the feed-forward layer, and the largest linear layer's weight as plain numbers."""
+    """Temporary bytes of a layer's backward pass: its feed-forward gradients, and the largest dequantized weight."""
     size = micro_batch.tokens * (2 * shape.intermediate + shape.hidden) * precision.width
     if precision.quantization is not QuantizationType.NONE:
         size += shape.largest_linear * precision.width
     if not precision.inputs_shared:
-        # Inputs and gradients in float32, before they are cast back.
+        # Inputs and gradients in float32, before autocast casts them back.
         size += micro_batch.tokens * (2 * shape.intermediate + 4 * shape.hidden) * FLOAT32
     if masking is Masking.EAGER:
         size += 2 * micro_batch.tokens * micro_batch.span * shape.heads * FLOAT32
     if lora.variant is LoraVariant.DORA and (weights := adapted(shape, lora)):
-        # The norm of the adapted weight is taken of the whole weight, and B A is made by way of a unit matrix
-        # (peft:tuners/lora/dora.py).
+        # DoRA computes the norm of the whole adapted weight. PEFT computes BA by applying the adapter to an identity
+        # matrix (peft:tuners/lora/dora.py).
         size += FLOAT32 * max(weight.shape[1] ** 2 + 3 * weight.size for weight in weights)
     return size

@@ -1,4 +1,4 @@
-"""The estimate: all parts of a training's memory, for one size of its micro-batches."""
+"""The estimate of a training's memory, by part, for one size of its micro-batches."""
 
 from dataclasses import dataclass
 
@@ -13,25 +13,26 @@ from finetune_trainer.memory.weights import WeightSharding, model_bytes, sharded
 
 GIB = 1 << 30
 _CUDA_CONTEXT = 3 * GIB // 4
-"""The CUDA context with the libraries' kernels and workspaces: half a GiB on recent GPUs and some, in no allocator's
-count."""
+"""Bytes of the CUDA context with the libraries' kernels and workspaces. It is a little more than half a GiB on recent
+GPUs, and no allocator counts it."""
 _FRAGMENTATION = 0.05
-"""Share of the tensors that come and go by which torch's allocator holds more than it hands out."""
+"""Memory that torch's allocator reserves but does not use, as a share of activations and workspace."""
 _CPU_PROCESS = 5 * GIB // 8
-"""Python, torch and its friends before there is a model (measured, 540 MiB), and the C library's slack."""
+"""Bytes of a process without a model: Python, torch and the other libraries (540 MiB, measured), and memory that the C
+library keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
-    """All that the memory depends on besides the model and the micro-batch.
+    """The settings on which the memory depends, besides the model's sizes and the micro-batch.
 
     Attributes:
-        quantization: of the base model.
+        quantization: quantisation of the base model.
         lora: the adapter.
         optimizer: the optimizer.
-        precision: how numbers are held.
-        masking: how rows are kept apart.
-        sharding: how the base model is sharded; None where each process has all of it.
+        precision: number formats and device.
+        masking: the method that keeps rows separate.
+        sharding: how the base model is sharded; None if each process has all of it.
     """
 
     quantization: Quantization
@@ -45,13 +46,13 @@ class TrainingSetup:
     def of(
         cls, recipe: Recipe, *, cuda: bool, width: int | None = None, masking: Masking | None = None
     ) -> "TrainingSetup":
-        """The recipe's.
+        """The setup of a recipe.
 
         Args:
             recipe: the recipe.
-            cuda: on a GPU.
-            width: bytes of a number of the products; by default the recipe's, where auto is 2 on a GPU and 4 elsewhere.
-            masking: by default the recipe's.
+            cuda: whether the training runs on a GPU.
+            width: bytes of a number of the compute type. By default the recipe decides; its auto is 2 on a GPU, else 4.
+            masking: the masking. By default the recipe decides.
         """
         quantization = recipe.model.quantization
         chosen = width or _width(quantization.compute_dtype, cuda=cuda)
@@ -71,16 +72,16 @@ class TrainingSetup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes of the device's memory at the highest point of a step.
+    """The peak of the device's memory in a step, in bytes by part.
 
     Attributes:
-        model: the frozen weights, or what this process has of them.
+        model: the frozen weights; with sharding, the part in one process.
         adapter: the trained weights.
-        gradients: their gradients.
+        gradients: the gradients of the trained weights.
         optimizer: the optimizer's state.
-        activations: what a micro-batch saves for its backward pass.
-        workspace: what comes and goes: logits, gradients of a layer, dequantized weights.
-        reserve: what the process takes by itself, and the allocator's waste.
+        activations: the tensors that a micro-batch saves for its backward pass.
+        workspace: temporary tensors: logits, gradients of a layer, dequantized weights.
+        reserve: memory of the process itself (CUDA context or libraries), and the allocator's fragmentation.
     """
 
     model: int
@@ -93,11 +94,11 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All parts."""
+        """Sum of all parts, in bytes."""
         return sum(self.parts().values())
 
     def parts(self) -> dict[str, int]:
-        """Bytes of each part by its name."""
+        """Name of each part -> bytes."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
@@ -105,7 +106,13 @@ class MemoryEstimate:
 
 
 def estimate(shape: ModelShape, setup: TrainingSetup, micro_batch: MicroBatchShape) -> MemoryEstimate:
-    """The memory of a training whose largest micro-batch has this shape."""
+    """The memory of a training.
+
+    Args:
+        shape: the model's sizes.
+        setup: the settings of the training.
+        micro_batch: the size of the largest micro-batch.
+    """
     tensors = trained_tensors(shape, setup.lora)
     adapter = trained_bytes(tensors)
     saved = saved_bytes(shape, setup.lora, setup.precision, setup.masking, micro_batch)

@@ -1,4 +1,4 @@
-"""Whether a training can fit the GPU at all: its minimum memory against the memory that the job names."""
+"""Compares the minimum memory of a training with the GPU memory that the job requests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,16 +15,16 @@ from finetune_trainer.memory.shape import TensorShapes, model_shape, tensors_of_
 def minimum_memory(
     recipe: Recipe, config: Mapping[str, Any], tensors: TensorShapes | None, weights_bytes: int
 ) -> MemoryEstimate | None:
-    """The minimum memory of a training: one row a micro-batch, with gradient checkpointing.
+    """The minimum memory of a training: with one row per micro-batch and gradient checkpointing.
 
-    What the recipe sets (microBatchSize, gradientCheckpointing) is taken as it is. A row has dataset.maxLength tokens,
-    or as many as the model has positions.
+    If the recipe sets microBatchSize or gradientCheckpointing, the recipe's values are used. A row has
+    dataset.maxLength tokens, or the model's number of positions if that is less.
 
     Args:
         recipe: the recipe.
         config: the model's config.json.
-        tensors: the shapes of its weights; None where only their size is known.
-        weights_bytes: bytes of its weights' files.
+        tensors: the shapes of the model's weights; None if only their size is known.
+        weights_bytes: bytes of the files of weights.
 
     Returns:
         The estimate, or None for a model whose sizes are not known.
@@ -45,10 +45,13 @@ def minimum_memory(
 
 
 def require_gpu_memory(recipe: Recipe, minimum: MemoryEstimate) -> str:
-    """Compares the minimum memory with the GPU's, where that is known; returns a sentence for the report.
+    """Requires that the minimum memory fits the requested GPUs, if their memory is known.
+
+    Returns:
+        A sentence for the preflight report.
 
     Raises:
-        TrainerError: GPU_TOO_SMALL; the message has the parts and what to change.
+        TrainerError: GPU_TOO_SMALL, it does not fit; the message has the parts of the estimate and what to change.
     """
     machine = recipe.machine
     if machine.gpu_memory_bytes is None:
@@ -66,7 +69,7 @@ def require_gpu_memory(recipe: Recipe, minimum: MemoryEstimate) -> str:
 
 
 def _remedies(recipe: Recipe) -> list[str]:
-    """Changes that would lower the estimate, the largest first."""
+    """Changes to the recipe with which the training may fit, those with the largest effect first."""
     remedies = [
         "ask for a GPU with more memory (resources.gpuMemory)",
         f"or lower dataset.maxLength ({recipe.dataset.max_length})",

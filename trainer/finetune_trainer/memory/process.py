@@ -1,6 +1,6 @@
-"""The memory of this process: its peak, its limit, and whether freed memory is kept.
+"""The host memory of this process: its peak, its limit, and a setting of the C library.
 
-What it takes is read from the files of Linux, as text.
+Peak and limit are read from Linux's /proc and /sys.
 """
 
 import ctypes
@@ -13,15 +13,18 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def peak_process_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """Highest resident memory of the process so far; None where the system does not say.
+    """Highest resident memory of the process so far, in bytes; None if the system does not report it.
 
-    Not getrusage's ru_maxrss: a process inherits that from the one that started it, across exec.
+    getrusage's ru_maxrss is not used: a process inherits its value from the parent process, across exec.
     """
     return _kilobytes(status, "VmHWM")
 
 
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
-    """What the process may take: the container's limit (cgroup 2 or 1), or the machine's memory if that is less."""
+    """The memory limit of the process in bytes; None if the system does not report one.
+
+    It is the container's limit (cgroup 2 or 1), or the machine's memory if that is less.
+    """
     limits = [
         _number(root / "sys/fs/cgroup/memory.max"),
         _number(root / "sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -31,24 +34,24 @@ def memory_limit_bytes(root: Path = Path("/")) -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Has the C library keep what is freed for what is allocated next, instead of giving it back to the system.
+    """Sets the C library to keep freed memory for later allocations instead of returning it to the system.
 
-    A step of training frees and allocates the same gigabytes again and again, and every page that comes fresh from
-    the system is cleared first: up to a tenth of a small model's time, by how blocks happen to lie in the heap. The
-    peak stays as it is.
+    Every training step frees and allocates the same gigabytes, and the system clears every page that it gives out. That
+    takes up to a tenth of a small model's time; the share depends on the layout of the heap. The peak of the memory
+    does not change.
 
     Returns:
-        Whether it does now; only glibc has the settings (mallopt(3)).
+        Whether the setting was applied. Only glibc has it (mallopt(3)).
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:
         return False
-    # Their largest values: 32 MiB is the most that glibc takes for the one, and an int's end for the other.
+    # The largest values: glibc accepts at most 32 MiB for M_MMAP_THRESHOLD and an int for M_TRIM_THRESHOLD.
     return bool(set_option(_MMAP_THRESHOLD, 32 << 20)) and bool(set_option(_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def _number(file: Path) -> int | None:
-    """The file's number; None when it says `max`, or is not there."""
+    """The number in the file; None if the file has `max` or is missing."""
     text = _text(file).strip()
     return int(text) if text.isascii() and text.isdigit() else None
 

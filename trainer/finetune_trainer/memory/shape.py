@@ -1,4 +1,4 @@
-"""The sizes of a model that decide its memory, from config.json and the names and shapes of its tensors."""
+"""The sizes of a model on which its memory depends, from config.json and the names and shapes of its tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from math import prod
 from typing import Any
 
 TensorShapes = Mapping[str, tuple[int, ...]]
-"""Shapes of a model's tensors, by name, as a safetensors header has them."""
+"""Name of a model's tensor -> shape, as in a safetensors header."""
 
 _TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_positions", "embedding", "embeddings")
 _HEADS = ("lm_head", "embed_out", "output")
 _HEAD_TRICKS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 _TOLERANCE = 0.03
-"""Files are a little longer than their numbers: headers, and buffers that older checkpoints hold."""
+"""Largest relative difference between the size of files and of tensors: headers, and buffers of older checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,8 @@ class Weight:
     """One weight.
 
     Attributes:
-        module: the module it belongs to, for example `model.layers.0.mlp.up_proj`.
-        shape: its sizes; a linear layer's are (outputs, inputs), GPT-2's the other way round.
+        module: name of the weight's module, for example `model.layers.0.mlp.up_proj`.
+        shape: shape of the weight: (outputs, inputs) for a linear layer, (inputs, outputs) for GPT-2's layers.
     """
 
     module: str
@@ -30,7 +30,7 @@ class Weight:
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """Number of elements."""
         return prod(self.shape)
 
 
@@ -41,17 +41,18 @@ class ModelShape:
     Attributes:
         layers: number of decoder layers.
         hidden: width of the residual stream.
-        attention: width of a token's queries, all heads together.
-        keys: width of its keys, which are fewer with grouped-query attention; its values are as many.
+        attention: width of a token's queries, summed over all heads.
+        keys: width of a token's keys, summed over all key heads. It equals the width of the values.
         heads: number of query heads.
-        intermediate: width of a token's feed-forward layers; with experts, of all that a token goes through.
-        routed: experts that a token goes through; 0 without experts.
+        intermediate: width of a token's feed-forward layer; with experts, summed over the experts of one token.
+        routed: number of experts per token; 0 for a model without experts.
         vocabulary: number of token ids.
-        positions: most tokens of a row; 0 where there is no limit.
-        plain_head: the logits are the last hidden states through the head and no more; not scaled, capped or with a
-            loss of their own for experts.
-        linears: weights of the linear layers but the output head: what is quantised and what `all-linear` adapts.
-        others: all other weights (embeddings, norms, biases, the head unless it is tied, experts): never quantised.
+        positions: largest number of tokens in a row; 0 if there is no limit.
+        plain_head: whether the logits are only the head applied to the last hidden states. False if the model scales or
+            caps the logits, or has experts with a loss of their own.
+        linears: weights of all linear layers except the output head. They are quantised, and `all-linear` adapts them.
+        others: all other weights (embeddings, norms, biases, the head unless it is tied, experts). They are never
+            quantised.
     """
 
     layers: int
@@ -69,15 +70,19 @@ class ModelShape:
 
     @property
     def largest_linear(self) -> int:
-        """Numbers in the largest linear layer."""
+        """Number of elements in the largest linear layer's weight."""
         return max((weight.size for weight in self.linears), default=0)
 
 
 def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape | None:
-    """The sizes of the model with this config.json and these tensors; None when the config lacks one of them.
+    """The sizes of a model; None if the config lacks a size.
 
-    Experts stay out of `linears`: transformers 5 keeps them in one three-dimensional parameter a layer, which
-    bitsandbytes does not see (transformers:integrations/bitsandbytes.py replaces nn.Linear only).
+    Experts are not in `linears`. transformers 5 keeps the experts of a layer in one three-dimensional parameter, and
+    bitsandbytes does not quantise it (transformers:integrations/bitsandbytes.py replaces only nn.Linear).
+
+    Args:
+        config: the model's config.json.
+        tensors: the shapes of its tensors.
     """
     text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
     sizes = _Sizes(text or config)
@@ -105,10 +110,17 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
 
 
 def tensors_of_llama(config: Mapping[str, Any], file_bytes: int) -> TensorShapes | None:
-    """The tensors of a model with Llama's layers, where only config.json and the weights' size are known.
+    """The tensors of a model with Llama's layers, from its config.json and the size of its weights.
 
-    Most decoders of the Hub have these layers under these names (Llama, Mistral, Qwen, SmolLM, Gemma). The size tells
-    whether this one does: None when the tensors would not fill the files.
+    Most decoders on the Hub have these layers under these names (Llama, Mistral, Qwen, SmolLM, Gemma). The size is used
+    as a check.
+
+    Args:
+        config: the model's config.json.
+        file_bytes: bytes of the files of weights.
+
+    Returns:
+        The shapes by name; None if the tensors' size does not match the files', or the config lacks a size.
     """
     sizes, width = _Sizes(config), _BYTES_OF.get(str(config.get("torch_dtype") or config.get("dtype")))
     if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary and width) or sizes.experts:
@@ -124,7 +136,7 @@ _BYTES_OF = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class _Sizes:
-    """The numbers of a config.json under any of their names; 0 where there is none."""
+    """The sizes in a config.json, under any of the names that models use; 0 for a missing size."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
@@ -174,12 +186,12 @@ class _Sizes:
 
 
 def named(weight: Weight, names: Iterable[str]) -> bool:
-    """Whether a weight's module is one of those named, by PEFT's rule: the whole name or its end."""
+    """Whether a weight's module is one of the named ones. By PEFT's rule a name matches a module's name or its end."""
     return any(weight.module == name or weight.module.endswith(f".{name}") for name in names)
 
 
 def is_head(module: str) -> bool:
-    """Whether a module of that name is an output head."""
+    """Whether a module with this name is an output head."""
     return _last(module) in _HEADS
 
 

@@ -1,7 +1,7 @@
-"""How a step is run in the memory at hand: tokens of a micro-batch, and whether to use gradient checkpointing.
+"""The plan of a step in the available memory: tokens of a micro-batch, and whether to use gradient checkpointing.
 
-A plan changes the speed and, in the last bits of a sum, the result; never the step. It depends on nothing but recipe,
-model and memory, so every attempt on such a machine has the same plan.
+A plan changes the speed, and the result only in the last bits of a sum. It does not change which rows are in a step. It
+depends only on recipe, model and memory, so every attempt on an equal machine has the same plan.
 """
 
 from collections.abc import Iterator
@@ -17,29 +17,31 @@ from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trainable import FLOAT32
 
 GPU_MICRO_BATCH_TOKENS = (16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
-"""Tokens of a micro-batch on a GPU; the first that fit are taken. Dequantizing is paid per micro-batch: at 16k
-tokens it is 2 % of the products' time, at 8k 5 %, at 4k 9 %, at 512 tokens 74 %."""
+"""Tokens of a micro-batch on a GPU; the first size that fits is used. Weights are dequantized once per micro-batch. At
+16k tokens dequantizing takes 2 % of the time of the matrix products, at 8k 5 %, at 4k 9 %, at 512 tokens 74 %."""
 CPU_MICRO_BATCH_TOKENS = (512, 256, 128)
-"""Tokens of a micro-batch on a CPU: dequantizing is a few per cent at 512 already. Fewer only where memory forces it,
-since another split sums in another order and an exact resume needs the same one."""
+"""Tokens of a micro-batch on a CPU; the first size that fits is used. At 512 tokens dequantizing takes a few per cent
+of the time. Too little memory is the only reason for a smaller size: another size sums in another order, and an exact
+resume needs the same order."""
 _ENOUGH_TOKENS = 4096
-"""Gradient checkpointing costs a third of the time; dequantizing costs more than that only below this size."""
+"""Tokens of a micro-batch from which on gradient checkpointing costs more than dequantizing. It costs a third of the
+time; dequantizing costs more than that only for smaller micro-batches."""
 _FREE_SHARE = {True: 0.92, False: 0.85}
-"""Share of the free memory that may be planned with, on a GPU and on a CPU: estimates err, and rows differ."""
+"""Share of the free memory that a plan may use, by whether it is a GPU's. The rest is for errors of the estimate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """How the steps of a training are run on this machine.
+    """How the steps of a training run on this machine.
 
     Attributes:
-        micro_batch_tokens: most tokens of a micro-batch; a longer row is alone in one.
-        max_rows: most rows of a micro-batch.
+        micro_batch_tokens: largest number of tokens in a micro-batch. A longer row has a micro-batch of its own.
+        max_rows: largest number of rows in a micro-batch.
         gradient_checkpointing: whether activations are computed again in the backward pass.
         keep_dequantized: whether 4-bit weights stay dequantized from a layer's forward to its backward pass, in float32
-            on a CPU. It changes the speed only.
-        memory: the estimate of what it takes; None for a model whose sizes are not known.
-        fits: whether it fits with a margin; None where the memory or the estimate is not known.
+            on a CPU. It changes only the speed.
+        memory: the estimate of the memory; None for a model whose sizes are not known.
+        fits: whether the plan fits the memory with a margin; None if the memory or the estimate is not known.
     """
 
     micro_batch_tokens: int
@@ -59,15 +61,17 @@ def plan_step(
     longest: int,
     free_bytes: int | None,
 ) -> StepPlan:
-    """The fastest plan that fits: without gradient checkpointing if that leaves memory for large micro-batches.
+    """The fastest plan that fits. It has no gradient checkpointing if large micro-batches fit without.
+
+    If no plan fits, the result is the last one, which needs the least memory, with `fits` false.
 
     Args:
-        recipe: the recipe; what it sets is taken as it is.
-        shape: the model's sizes.
-        setup: what else the memory depends on.
-        packed: rows one after the other; otherwise side by side with padding.
+        recipe: the recipe. Its own settings are not changed.
+        shape: the model's sizes; None if they are not known.
+        setup: the other settings on which the memory depends.
+        packed: whether rows are packed; otherwise they are padded.
         longest: tokens of the longest row.
-        free_bytes: bytes that the training may take, the model included; None when that is not known.
+        free_bytes: bytes that the training may use, including the model; None if not known.
     """
     plans = list(_candidates(recipe, setup, longest=longest))
     if shape is None:
@@ -89,7 +93,13 @@ def plan_step(
 
 
 def largest_micro_batch(plan: StepPlan, *, packed: bool, longest: int) -> MicroBatchShape:
-    """The largest micro-batch of a plan."""
+    """The largest micro-batch of a plan.
+
+    Args:
+        plan: the plan.
+        packed: whether rows are packed; otherwise they are padded.
+        longest: tokens of the longest row.
+    """
     tokens = max(longest, min(plan.micro_batch_tokens, plan.max_rows * longest))
     span = tokens if packed else longest
     return MicroBatchShape(
@@ -115,7 +125,7 @@ def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int) -> Iterat
         case Switch.DISABLED:
             modes = [(False, sizes)]
         case Switch.AUTO:
-            # More than a step has, or than the longest row needs, is enough too.
+            # A step may have fewer tokens than that. Then it is enough that the whole step fits into a micro-batch.
             enough = min(_ENOUGH_TOKENS, max(longest, rows * longest)) if cuda else sizes[0]
             modes = [(False, tuple(size for size in sizes if size >= enough) or sizes[-1:]), (True, sizes)]
     for gradient_checkpointing, chosen in modes:
@@ -137,7 +147,7 @@ def _can_fold_lora(setup: TrainingSetup) -> bool:
 
 
 def _cautious_plan(plans: list[StepPlan], *, cuda: bool) -> StepPlan:
-    """The plan when nothing is known: on a GPU, gradient checkpointing and micro-batches of middle size."""
+    """The plan if the memory or the sizes are not known: on a GPU, gradient checkpointing and medium micro-batches."""
     if not cuda:
         return next(plan for plan in plans if not plan.keep_dequantized)
     again = [plan for plan in plans if plan.gradient_checkpointing] or plans

@@ -1,4 +1,4 @@
-"""Bytes of what is trained: the adapter, its gradients and the optimizer's state."""
+"""The memory of the trained weights: the adapter, its gradients and the optimizer's state."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,9 @@ from finetune_trainer.memory.shape import ModelShape, Weight, named
 
 FLOAT32 = 4
 _SMALLEST_IN_8_BIT = 4096
-"""Numbers of the smallest tensor whose state is kept in 8 bit (bitsandbytes:optim/optimizer.py, min_8bit_size)."""
+"""Elements of the smallest tensor with an 8-bit optimizer state (bitsandbytes:optim/optimizer.py, min_8bit_size)."""
 _BLOCK = 256
-"""States that share a float32 constant in 8 bit (bitsandbytes:optim/optimizer.py, blockwise)."""
+"""Elements of an 8-bit state that share a float32 scale (bitsandbytes:optim/optimizer.py, blockwise)."""
 _STATES = {
     Optimizer.ADAMW_TORCH: 2,
     Optimizer.ADAMW_TORCH_FUSED: 2,
@@ -21,12 +21,12 @@ _STATES = {
     Optimizer.LION_8BIT: 1,
     Optimizer.SGD: 0,
 }
-"""Numbers that the optimizer keeps for one that is trained; Adafactor keeps sums of rows and columns instead."""
+"""Numbers in the optimizer's state for each trained number. Adafactor keeps sums of rows and columns instead."""
 _IN_8_BIT = (Optimizer.ADAMW_8BIT, Optimizer.PAGED_ADAMW_8BIT, Optimizer.LION_8BIT)
 
 
 def adapted(shape: ModelShape, spec: LoraSpec) -> list[Weight]:
-    """The weights that get an adapter, by PEFT's rule: the whole name of the module or its end."""
+    """The weights that get an adapter. By PEFT's rule a name in targetModules matches a module's name or its end."""
     if spec.target_modules == [ALL_LINEAR]:
         return list(shape.linears)
     tables = [weight for weight in shape.others if len(weight.shape) == 2]
@@ -34,17 +34,17 @@ def adapted(shape: ModelShape, spec: LoraSpec) -> list[Weight]:
 
 
 def trained_tensors(shape: ModelShape, spec: LoraSpec) -> list[tuple[int, ...]]:
-    """Shapes of all that is trained: A and B of every adapter, DoRA's magnitudes, whole modules."""
+    """Shapes of all trained tensors: A and B of every adapter, DoRA's magnitudes, and `lora.modulesToSave`."""
     return list(_trained(shape, spec))
 
 
 def trained_bytes(tensors: list[tuple[int, ...]]) -> int:
-    """Bytes of the adapter, which is trained in float32; its gradients take the same."""
+    """Bytes of the trained tensors in float32. Their gradients have the same size."""
     return FLOAT32 * sum(_size(tensor) for tensor in tensors)
 
 
 def optimizer_bytes(tensors: list[tuple[int, ...]], optimizer: Optimizer) -> int:
-    """Bytes of the optimizer's state; a paged one may leave the GPU, and is counted as if it stayed."""
+    """Bytes of the optimizer's state. A paged optimizer's state is counted in full, though it may leave the GPU."""
     return sum(_state(tensor, optimizer) for tensor in tensors)
 
 

@@ -1,4 +1,4 @@
-"""Bytes of the frozen base model, by its quantisation."""
+"""The memory of the frozen base model, by its quantisation."""
 
 import re
 from collections import Counter
@@ -8,26 +8,26 @@ from finetune_trainer.contract.recipe.model import Quantization, QuantizationTyp
 from finetune_trainer.memory.shape import ModelShape, is_head, named
 
 _BLOCK = 64
-"""Weights that share a constant in 4 bit (bitsandbytes:nn/modules.py, Params4bit.blocksize)."""
+"""4-bit weights that share a scale (bitsandbytes:nn/modules.py, Params4bit.blocksize)."""
 _CONSTANTS_BLOCK = 256
-"""Constants that share one of their own with double quantisation (bitsandbytes:functional.py, quantize_4bit)."""
+"""Scales that share a scale of their own with double quantisation (bitsandbytes:functional.py, quantize_4bit)."""
 _TABLES = 4 * (16 + 256 + 1)
-"""A layer's code tables and the constants' mean, in float32 (bitsandbytes:functional.py, QuantState)."""
+"""Bytes of a layer's code tables and of the scales' mean, in float32 (bitsandbytes:functional.py, QuantState)."""
 
 _DECODER_LAYER = re.compile(r"^(.*?\.\d+)\.")
-"""The decoder layer that a module belongs to."""
+"""Finds the name of a module's decoder layer."""
 
 
 def model_bytes(shape: ModelShape, quantization: Quantization, width: int) -> int:
     """Bytes of the base model.
 
-    4 bit is half a byte a weight and a float32 constant for 64 of them; with double quantisation the constant is a byte
-    and 256 constants share a float32 (QLoRA, arXiv:2305.14314, section 3). int8 has a byte a weight and a float32 for
-    every output (bitsandbytes, Int8Params.SCB).
+    A 4-bit weight takes half a byte, and 64 weights share a float32 scale. With double quantisation a scale takes one
+    byte, and 256 scales share a float32 (QLoRA, arXiv:2305.14314, section 3). An int8 weight takes one byte, and every
+    output of a layer has a float32 scale (bitsandbytes, Int8Params.SCB).
 
     Args:
-        shape: the model.
-        quantization: the recipe's.
+        shape: the model's sizes.
+        quantization: the recipe's quantisation.
         width: bytes of a number that is not quantised.
     """
     linears = sum(_linear(weight.shape[0], weight.size, quantization, width) for weight in shape.linears)
@@ -39,8 +39,8 @@ class WeightSharding:
     """How the base model's weights are sharded over processes.
 
     Attributes:
-        processes: how many there are.
-        ignored_modules: names of modules that are not sharded, since they are trained (lora.modulesToSave).
+        processes: number of processes.
+        ignored_modules: names of modules that are not sharded, because they are trained (lora.modulesToSave).
     """
 
     processes: int
@@ -48,10 +48,16 @@ class WeightSharding:
 
 
 def sharded_bytes(shape: ModelShape, quantization: Quantization, width: int, sharding: WeightSharding) -> int:
-    """Bytes that one process has of a sharded base model (model/sharded_weights.py).
+    """Peak bytes of a sharded base model in one process (model/sharded_weights.py).
 
-    Its share of everything, what is not divided, and the most that is whole for a moment: one decoder layer, or the
-    embeddings, or the head, with the one that comes next.
+    The sum of three parts: the process's shards, the weights that are not sharded, and the modules that are unsharded
+    at the same time. These are one decoder layer and the next module: a decoder layer, the embeddings or the head.
+
+    Args:
+        shape: the model's sizes.
+        quantization: the recipe's quantisation.
+        width: bytes of a number that is not quantised.
+        sharding: the number of processes, and the modules that are not sharded.
     """
     layers: Counter[str] = Counter()
     ends: dict[str, int] = {}
@@ -68,7 +74,7 @@ def sharded_bytes(shape: ModelShape, quantization: Quantization, width: int, sha
         else:
             replicated += size
     if not shape.plain_head:
-        # A head that is not plain stays whole, and so do embeddings that are the head as well.
+        # A head that is not plain is not sharded. Tied embeddings are the head, so they are not sharded either.
         heads = [name for name in ends if is_head(name)] or list(ends)
         replicated += sum(ends.pop(name) for name in heads)
     layer = max(layers.values(), default=0)

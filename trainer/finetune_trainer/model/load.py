@@ -8,6 +8,7 @@ For damaged files the libraries raise errors of any class (tokenizers raises pla
 reported as an error of the model, except the known errors of the machine.
 """
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from finetune_trainer.contract.recipe.model import (
 )
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
+from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.runtime.machine_errors import is_machine_error
 
@@ -109,6 +111,8 @@ def load_base(
     transformers_logging.disable_progress_bar()
     config = _config(folder, remote_code=spec.trust_remote_code)
     require_unquantised(spec.uri, config.to_dict())
+    # config.to_dict() leaves the implementations out.
+    require_no_hub_kernels(spec.uri, json.loads((folder / "config.json").read_text(encoding="utf-8")))
     attention = _attention(spec.attention, config)
     placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
     if sharded_weights is not None and torch.cuda.is_available():

@@ -103,7 +103,7 @@ def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None
         TrainerError: the store's error.
     """
     current = place.store.read(place.manifest) if on_existing is OnExisting.REPLACE else None
-    if _same_jobs(current, content, place):
+    if _job_has_committed(current, content, place):
         raise AlreadyExistsError(str(place.manifest))
     try:
         if current is None:
@@ -121,7 +121,7 @@ def _commit(place: RunLocation, content: bytes, on_existing: OnExisting) -> None
         raise
 
 
-def _same_jobs(current: bytes | None, content: bytes, place: RunLocation) -> bool:
+def _job_has_committed(current: bytes | None, content: bytes, place: RunLocation) -> bool:
     """Returns True when the store has another manifest of the same job, with its adapter.
 
     Everybody who can read the job knows its UID and can write it into a manifest. Such a forged manifest must not stop

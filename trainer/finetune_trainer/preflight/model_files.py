@@ -16,6 +16,7 @@ from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickled_weights, read_json
 from finetune_trainer.memory.shape import TensorShapes
 from finetune_trainer.model.files import has_weights, needed_files, require_complete, require_unquantised
+from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.storage.base import OpenStore
 
 _LONGEST_HEADER = 100_000_000
@@ -69,6 +70,7 @@ def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStor
     if not isinstance(config, dict) or not config.get("model_type"):
         raise _invalid(f"{place}/config.json", "names no model_type")
     require_unquantised(place, config)
+    require_no_hub_kernels(place, config)
     if WEIGHTS_INDEX in files:
         _check_index(place, files, open_store)
     used = needed_files(folder)

@@ -30,6 +30,8 @@ _ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # No code of the Hub in the place of transformers' own layers, where the package `kernels` is installed.
+    "USE_HUB_KERNELS": "NO",
     "BITSANDBYTES_NOWELCOME": "1",
     # transformers' callback would post its own reports beside those of this trainer, which contain more.
     "DISABLE_KUBEFLOW_INTEGRATION": "TRUE",

@@ -3,6 +3,10 @@
 A user of the cluster chooses the endpoint, and a pod sends the request. A user could choose the address of a metadata
 service and read the node's credentials (SSRF). A name is checked by the addresses that it resolves to. Other private
 addresses are allowed, because an in-cluster MinIO has one. A NetworkPolicy can restrict them.
+
+A name can resolve to another address a moment later (DNS rebinding), and a server can redirect. So the clients of S3
+and of the Hub check every connection too: the name before they connect, and the peer's address before they send
+anything.
 """
 
 import ipaddress
@@ -11,8 +15,9 @@ from urllib.parse import urlsplit
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data", "instance-data.ec2.internal"}
-_METADATA_ADDRESSES = {
+_METADATA_ADDRESSES: set[_Address] = {
     ipaddress.ip_address(address)
     for address in (
         "100.100.100.200",  # Alibaba Cloud
@@ -46,29 +51,35 @@ def check_endpoint(endpoint: str) -> None:
         raise _refused(endpoint, "it must be http://host[:port] or https://host[:port]")
     if parts.username is not None or parts.password is not None:
         raise _refused(f"{parts.scheme}://…@{host}", "keys belong into the Secret of storage.secretRef")
-    if host.rstrip(".").lower() in _METADATA_NAMES:
-        raise _refused(endpoint, "it is a cloud's metadata service")
-    for address in _addresses(host, port):
-        if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA_ADDRESSES:
-            raise _refused(endpoint, f"{address} is a link-local, metadata or otherwise special address")
+    if (why := why_host_refused(host, port)) is not None:
+        raise _refused(endpoint, why)
 
 
-def _addresses(host: str, port: int | None) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Returns all addresses of a host.
+def why_host_refused(host: str, port: int | None) -> str | None:
+    """Returns why no connection to a host is allowed; None if it is. A name that does not resolve is not refused.
 
     The resolver also reads 2852039166 and 0xa9fea9fe as addresses, and so does the S3 client.
     """
+    if host.rstrip(".").lower() in _METADATA_NAMES:
+        return "it is a cloud's metadata service"
     try:
         answers = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return set()
-    addresses: set[ipaddress.IPv4Address | ipaddress.IPv6Address] = set()
-    for *_, place in answers:
-        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
-        addresses.add(address)
-        if isinstance(address, ipaddress.IPv6Address):
-            addresses |= _embedded(address)
-    return addresses
+        return None
+    refusals = (why_address_refused(str(place[0])) for *_, place in answers)
+    return next((why for why in refusals if why is not None), None)
+
+
+def why_address_refused(text: str) -> str | None:
+    """Returns why nothing may be sent to an IP address; None if it may."""
+    given = ipaddress.ip_address(text.partition("%")[0])
+    addresses: set[_Address] = {given}
+    if isinstance(given, ipaddress.IPv6Address):
+        addresses |= _embedded(given)
+    for address in addresses:
+        if address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA_ADDRESSES:
+            return f"{address} is a link-local, metadata or otherwise special address"
+    return None
 
 
 def _embedded(address: ipaddress.IPv6Address) -> set[ipaddress.IPv4Address]:

@@ -1,6 +1,10 @@
-"""Makes the Hub's client abort slow answers and report the bytes that it downloads."""
+"""Makes the Hub's client abort slow answers, connect to allowed addresses only, and report the bytes it downloads.
 
-from collections.abc import Iterator
+Files that come through Xet are fetched by a client of its own, in Rust, from an address that the Hub names. It has no
+hook for any of this.
+"""
+
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx2
@@ -8,7 +12,9 @@ from huggingface_hub import set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 from tqdm import tqdm
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.base import ByteCount
+from finetune_trainer.storage.endpoint import why_address_refused, why_host_refused
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
@@ -22,6 +28,7 @@ def make_strict(low_speed_limit: LowSpeedLimit) -> None:
         made = default_client_factory()
         # Hooks, because a custom transport would ignore the environment's proxies (httpx:_client.py, _get_proxy_map).
         made.event_hooks["request"].append(lambda request: _limit(request, low_speed_limit))
+        made.event_hooks["request"].append(_guard)
         made.event_hooks["response"].append(lambda answer: _watch(answer, low_speed_limit))
         return made
 
@@ -38,6 +45,33 @@ def _limit(request: httpx2.Request, low_speed_limit: LowSpeedLimit) -> None:
     for name in ("connect", "read"):
         limits[name] = min(limits.get(name) or low_speed_limit.seconds, low_speed_limit.seconds)
     request.extensions["timeout"] = limits
+
+
+def _guard(request: httpx2.Request) -> None:
+    """Checks the connection that is made for a request. A request that follows a redirect is one of its own."""
+    request.extensions["trace"] = _check_connection
+
+
+def _check_connection(event: str, info: Mapping[str, Any]) -> None:
+    """The `trace` extension of httpcore: before a connection is made, and before anything is sent over it.
+
+    Raises:
+        TrainerError: MODEL_NOT_FOUND.
+    """
+    if event.endswith(".connect_tcp.started"):
+        host, why = info["host"], why_host_refused(info["host"], info["port"])
+    elif event.endswith(".connect_tcp.complete"):
+        host = info["return_value"].get_extra_info("server_addr")[0]
+        why = why_address_refused(host)
+        if why is not None:
+            info["return_value"].close()
+    else:
+        return
+    if why is not None:
+        raise TrainerError(
+            FailureReason.MODEL_NOT_FOUND,
+            f"the Hub: a connection to {host} is refused: {why}; check HF_ENDPOINT, its redirects and the proxy",
+        )
 
 
 def _watch(answer: httpx2.Response, low_speed_limit: LowSpeedLimit) -> None:

@@ -18,7 +18,7 @@ from finetune_trainer.storage.credentials import AccessKeys, Credentials
 from finetune_trainer.storage.endpoint import check_endpoint
 from finetune_trainer.storage.identity import agent_of, obtain
 from finetune_trainer.storage.retry import Retryable, RetryPolicy
-from finetune_trainer.storage.s3_errors import in_words, what_failed
+from finetune_trainer.storage.s3_errors import in_words, refused_connection, what_failed
 from finetune_trainer.storage.s3_session import make_strict
 from finetune_trainer.storage.timing import Timing
 
@@ -141,6 +141,7 @@ class S3Connection:
         )
         make_strict(client, self._timing.low_speed_limit)
         _retry_requests(client, self._timing.requests)
+        _bound_redirects(client)
         return client
 
 
@@ -161,11 +162,13 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
         request_dict: dict[str, Any],
         **_: object,
     ) -> float | bool | None:
+        if refused_connection(caught_exception) is not None:
+            return False
         if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
             return None  # Success, or an error that the SDK's own rules decide about.
         never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
         server = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
-        message = f"{server}: {_what_failed(response, caught_exception)}; asked again"
+        message = f"{server}: {_what_failed(response, caught_exception)}; retrying"
         elapsed = policy.clock() - request_dict["context"]["finetune_began"]
         pause = policy.pause(Retryable(message, unreachable=never_sent), attempts, elapsed)
         if pause is None:
@@ -181,6 +184,20 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
 
     client.meta.events.register_first("before-call.s3", begin)
     client.meta.events.register_first("needs-retry.s3", look_and_tell)  # type: ignore[arg-type]  # stubs: no result
+
+
+def _bound_redirects(client: "S3Client") -> None:
+    """Follows one redirect to a bucket's region, and none without end.
+
+    The SDK answers a redirect that names no region by asking HeadBucket for it. A HeadBucket that is redirected too
+    asks the next one, until Python's stack ends (botocore:utils.py, S3RegionRedirectorv2). Marked as redirected
+    already, it ends there: the SDK reads the region off its answer, whatever the status is.
+    """
+
+    def mark(context: dict[str, Any], **_: object) -> None:
+        context["s3_redirect"]["redirected"] = True
+
+    client.meta.events.register("before-call.s3.HeadBucket", mark)
 
 
 def _what_failed(response: tuple[Any, Any] | None, error: Exception | None) -> str:

@@ -109,10 +109,18 @@ def is_unknown_identity(error: BaseException) -> bool:
     return error_code(error) in _IDENTITY
 
 
+def refused_connection(error: BaseException | None) -> TrainerError | None:
+    """Returns the error of a connection that `s3_session` refused, which the SDK wraps; None for any other failure."""
+    inner = error.kwargs.get("error") if isinstance(error, HTTPClientError) else None
+    return inner if isinstance(inner, TrainerError) else None
+
+
 def translate(error: BaseException, attempted: Attempted) -> TrainerError:
     """Returns the TrainerError, with reason and message, for a failure."""
     if isinstance(error, TrainerError):
         return error
+    if (refusal := refused_connection(error)) is not None:
+        return refusal
     if isinstance(error, _WRAPPERS):
         cause = getattr(error, "last_exception", None) or error.__cause__ or error.__context__
         if isinstance(cause, FAILURES_OF_S3):
@@ -190,9 +198,9 @@ def what_failed(error: BaseException) -> str | None:
     if isinstance(error, EndpointConnectionError):
         return _why_unreachable(error)
     if isinstance(error, ConnectTimeoutError):
-        return "no connection came about in time"
+        return "the connection was not made in time"
     if isinstance(error, ReadTimeoutError | Urllib3TimeoutError):
-        return "the server fell silent, or its answer came too slowly"
+        return "the server sent nothing for too long, or its answer came too slowly"
     if isinstance(error, IncompleteReadError | ProtocolError | ConnectionClosedError):
         return "the connection broke off before the answer was whole"
     return None

@@ -1,4 +1,4 @@
-"""Makes the connections of an S3 client reject answers that are shorter than announced, or too slow.
+"""Makes the connections of an S3 client reject forbidden addresses and answers that are too short or too slow.
 
 The SDK makes urllib3 accept an answer that ends early (botocore:httpsession.py, enforce_content_length=False). The SDK
 checks the length of an object's body itself, but not that of a listing. It takes half a listing for invalid XML and
@@ -17,6 +17,8 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 
+from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.storage.endpoint import why_address_refused, why_host_refused
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 if TYPE_CHECKING:
@@ -41,10 +43,10 @@ def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
             super().__init__(sock, *arguments, **options)
             self.fp = io.BufferedReader(_LimitedFile(self.fp.detach(), low_speed_limit))
 
-    class Plain(AWSHTTPConnection):
+    class Plain(_Guarded, AWSHTTPConnection):  # type: ignore[misc]  # its stubs contradict themselves
         response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
-    class Secure(AWSHTTPSConnection):
+    class Secure(_Guarded, AWSHTTPSConnection):  # type: ignore[misc]
         response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
     class PlainPool(_Strict, AWSHTTPConnectionPool):
@@ -54,6 +56,33 @@ def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+class _Guarded:
+    """A connection to a server or a proxy that checks the address it leads to, whatever the name resolved to before."""
+
+    host: str
+    port: int
+
+    def _new_conn(self) -> socket.socket:
+        """Connects, and sends nothing yet. urllib3 prescribes the name.
+
+        Raises:
+            TrainerError: INVALID_RECIPE.
+        """
+        self._require(why_host_refused(self.host, self.port))
+        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+        try:
+            self._require(why_address_refused(sock.getpeername()[0]))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _require(self, why_refused: str | None) -> None:
+        if why_refused is not None:
+            message = f"storage.endpoint: a connection to {self.host} is refused: {why_refused}"
+            raise TrainerError(FailureReason.INVALID_RECIPE, message)
 
 
 class _Strict:

@@ -4,18 +4,17 @@ With `evaluation.everySteps` the best adapter is kept, as transformers' `load_be
 follows from `log_history` and the best adapter, and a checkpoint holds both.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.best_adapter import BestAdapter
+from finetune_trainer.train.divergence import require_finite
 from finetune_trainer.train.early_stopping import EVAL_LOSS, has_stopped_improving, validation_losses
 from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationRows, mean_loss
 
@@ -80,8 +79,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         step = trainer.state.global_step
         self._reporter.stage(Stage.EVALUATING)
         loss = mean_loss(trainer, self._rows)
-        if not math.isfinite(loss):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the validation loss is {loss} after step {step}")
+        require_finite("the validation loss", loss, f"after step {step}")
         trainer.log({EVAL_LOSS: loss})
         if self._every is not None and (self.best is None or loss < self.best.loss):
             self.best = BestAdapter.of(trainer.model, step, loss)

@@ -16,10 +16,10 @@ import torch
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.prepared_adapter import prepare_adapter
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
+from finetune_trainer.train.divergence import require_finite
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
@@ -133,7 +133,8 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
             self._after_step.restore()
             raise
         self.last_loss = total.item()
-        self._require_sound(self.last_loss)
+        vocabulary = self.model.config.get_text_config().vocab_size
+        self.hooks.divergence.take(self.last_loss, vocabulary, self._where())
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
         self._after_step = RngState.capture()
@@ -212,28 +213,9 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
                 is too large now and then; such a step is passed over.
         """
         norm = super()._get_grad_norm(model, grad_norm)
-        if self.accelerator.scaler is None and not math.isfinite(norm_value := float(norm)):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the gradient's length is {norm_value} {self._where()}")
+        if self.accelerator.scaler is None:
+            require_finite("the gradient norm", float(norm), self._where())
         return norm
-
-    def _require_sound(self, loss: float) -> None:
-        """Checks a step's loss.
-
-        Raises:
-            TrainerError: it is no number, or the model has been lost for too long.
-        """
-        if not math.isfinite(loss):
-            raise TrainerError(FailureReason.LOSS_DIVERGED, f"the loss is {loss} {self._where()}")
-        vocabulary = self.model.config.get_text_config().vocab_size
-        divergence = self.hooks.divergence
-        divergence.take(loss, vocabulary)
-        if divergence.certain:
-            raise TrainerError(
-                FailureReason.LOSS_DIVERGED,
-                f"the loss is {loss:.4g} {self._where()}, and has been so high for {divergence.steps} steps: the "
-                f"training has destroyed what the model knew (a guess among all {vocabulary:,} tokens has "
-                f"{math.log(vocabulary):.4g})",
-            )
 
     def _where(self) -> str:
         """The running step, for messages."""
