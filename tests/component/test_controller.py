@@ -399,10 +399,11 @@ async def test_a_spec_that_is_too_large_ends_its_job_with_its_size(
     operator: Operator, admin: ClientKube, namespace: str
 ) -> None:
     prompts = ["\u3042" * 2000] * 16  # three bytes each: within every bound of the schema, and 96 KB in all
-    large = a_finetunejob(namespace, "large", runToken="first", evaluation={"samplePrompts": prompts})
+    sections = {"evaluation": {"samplePrompts": prompts}, "retention": {"ttlSecondsAfterFinished": 60}}
+    large = a_finetunejob(namespace, "large", runToken="first", **sections)
     await admin.create(FINETUNEJOBS, namespace, large)
     await operator.resync.once()
-    await operator.reconcile("large")
+    assert await operator.reconcile("large") == 60, "its children are removed after the TTL"
     status = await operator.status("large")
     assert (status["phase"], status["failure"]["reason"], status["runToken"]) == ("Failed", "InvalidSpec", "first")
     assert "spec: must have at most 65536 bytes as JSON" in status["failure"]["message"]

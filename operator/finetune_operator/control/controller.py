@@ -26,8 +26,10 @@ from finetune_operator.kube.api import FINETUNEJOBS, JOBS, SERVICES, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.reconcile.config import ReconcileConfig
+from finetune_operator.reconcile.invalid_spec import reconcile_invalid
 from finetune_operator.reconcile.observed import Observed, job_view
 from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +135,7 @@ class Controller:
         except _NothingToReconcile:
             return None
         except SpecError:
-            await self._end_invalid(record)
-            return None
+            return await self._reconcile_invalid(record)
         return plan.requeue_after
 
     def _needs_cleanup(self, record: FineTuneJobRecord) -> bool:
@@ -158,20 +159,34 @@ class Controller:
         finetunejob = live.finetunejob()
         return live, finetunejob, self._policy(finetunejob, children, self._config, self._now())
 
-    async def _end_invalid(self, record: FineTuneJobRecord) -> None:
-        """Ends or holds a FineTuneJob whose spec is invalid, after a live read: it may have been corrected since."""
+    async def _reconcile_invalid(self, record: FineTuneJobRecord) -> float | None:
+        """Ends or holds a FineTuneJob whose spec is invalid, after a live read: it may have been corrected since.
+
+        Returns:
+            See `reconcile`.
+        """
         live = await self._live.finetunejob(record)
         if live is None or live.settled:
-            return
+            return None
         try:
             live.finetunejob()
         except SpecError as error:
             status = FineTuneJobStatus.model_validate(live.raw_status())
-            children = await self._live.children(live)
-            plan = error_status.invalid_spec(status, live.generation, live.run_token, error, children, self._now())
+            plan = reconcile_invalid(
+                error,
+                RunPlanBuilder(
+                    generation=live.generation,
+                    run_token=live.run_token,
+                    ttl_seconds=live.ttl_seconds,
+                    observed=await self._live.children(live),
+                    now=self._now(),
+                    status=status,
+                ),
+            )
             await self._carry_out(live, status, plan)
-        else:
-            self._queue.add(live.key)
+            return plan.requeue_after
+        self._queue.add(live.key)
+        return None
 
     async def _carry_out(self, record: FineTuneJobRecord, status: FineTuneJobStatus, plan: Plan) -> None:
         """Carries out a plan that was made for a FineTuneJob with that status."""

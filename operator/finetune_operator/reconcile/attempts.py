@@ -6,12 +6,12 @@ from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, Attempt
 from finetune_operator.reconcile.child_state import Failed
-from finetune_operator.reconcile.plan_builder import PlanBuilder
+from finetune_operator.reconcile.plan_builder import PlanBuilder, RunPlanBuilder
 from finetune_trainer.contract.failure import FAILURES, Policy
 from finetune_trainer.contract.text import MAX_MESSAGE
 
 
-def current(builder: PlanBuilder) -> Attempt | None:
+def current(builder: RunPlanBuilder) -> Attempt | None:
     """The attempt that runs; None before the first and between two."""
     attempts = builder.status.attempts
     if not attempts or attempts[-1].end_time is not None or attempts[-1].number != builder.status.attempt:
@@ -35,19 +35,19 @@ def start(builder: PlanBuilder) -> Attempt:
     return attempt
 
 
-def end(builder: PlanBuilder, failure: Failed) -> None:
+def end(builder: RunPlanBuilder, failure: Failed) -> None:
     """Records how the current attempt failed. Does nothing if none runs."""
     counted = FAILURES[failure.reason].policy is not Policy.RETRY_UNCOUNTED
     if _close(builder, str(failure.reason), failure.message, failure.exit_code, counted=counted):
         builder.update(counted_failures=builder.status.counted_failures + counted)
 
 
-def succeed(builder: PlanBuilder, reason: str) -> None:
+def succeed(builder: RunPlanBuilder, reason: str) -> None:
     """Records that the current attempt has succeeded."""
     _close(builder, reason, "", 0, counted=False)
 
 
-def _close(builder: PlanBuilder, reason: str, message: str, exit_code: int | None, *, counted: bool) -> bool:
+def _close(builder: RunPlanBuilder, reason: str, message: str, exit_code: int | None, *, counted: bool) -> bool:
     attempt = current(builder)
     if attempt is None:
         return False
@@ -72,7 +72,7 @@ def needs_preflight(builder: PlanBuilder) -> bool:
     return builder.finetunejob.spec.preflight.enabled and not builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
 
 
-def _gpu_seconds(builder: PlanBuilder, attempt: int) -> int:
+def _gpu_seconds(builder: RunPlanBuilder, attempt: int) -> int:
     """GPUs times the seconds between start and end of each training container, by the kubelet's times."""
     seconds = 0.0
     child = builder.child(names.TRAIN_ROLE, attempt)
@@ -83,4 +83,6 @@ def _gpu_seconds(builder: PlanBuilder, attempt: int) -> int:
             started, finished = pod.terminated.started, pod.terminated.finished
         if started is not None and finished is not None:
             seconds += max(0.0, (finished - started).total_seconds())
-    return int(seconds * builder.finetunejob.spec.resources.gpus)
+    # The GPUs of the attempt, as the status has them since its start. The spec may have changed or be invalid now.
+    gpus_per_pod = (builder.status.gpus or 0) // max(1, child.size) if child is not None else 0
+    return int(seconds * gpus_per_pod)

@@ -1,5 +1,6 @@
 """The two ends of a run, Succeeded and Failed. An end is final: only another runToken starts a new run."""
 
+from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import (
     ConditionStatus,
@@ -8,10 +9,10 @@ from finetune_operator.api.status import (
     ProgressStatus,
 )
 from finetune_operator.reconcile import attempts
-from finetune_operator.reconcile.child_state import Failed, Succeeded
+from finetune_operator.reconcile.child_state import Failed, Succeeded, child_state
 from finetune_operator.reconcile.conditions import set_condition, set_phase
 from finetune_operator.reconcile.plan import EventType
-from finetune_operator.reconcile.plan_builder import PlanBuilder
+from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 from finetune_trainer.contract.failure import FAILURES, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.contract.text import MAX_MESSAGE
@@ -19,12 +20,22 @@ from finetune_trainer.contract.text import MAX_MESSAGE
 WARNING = EventType.WARNING
 
 
-def is_finished(builder: PlanBuilder) -> bool:
+def is_finished(builder: RunPlanBuilder) -> bool:
     """Whether this run has ended."""
     return builder.status.is_true(ConditionType.FINISHED)
 
 
-def succeed(builder: PlanBuilder, succeeded: Succeeded) -> Failed | None:
+def complete_if_succeeded(builder: RunPlanBuilder) -> bool:
+    """Completes the run if the current training has succeeded. Nothing that came later may undo a success."""
+    attempt = attempts.current(builder)
+    child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
+    if child is None:
+        return False
+    state = child_state(child, builder.observed.pods_of(child), builder.now)
+    return isinstance(state, Succeeded) and succeed(builder, state) is None
+
+
+def succeed(builder: RunPlanBuilder, succeeded: Succeeded) -> Failed | None:
     """Ends the run as Succeeded, or returns why the attempt does not count as a success."""
     termination = succeeded.termination
     if termination is None or termination.output is None:
@@ -45,7 +56,7 @@ def report_missing(succeeded: Succeeded) -> Failed:
     )
 
 
-def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
+def succeed_reused(builder: RunPlanBuilder, termination: Termination) -> bool:
     """Ends the run without training if preflight has found the adapter of an identical run. Returns whether it did."""
     if termination.outcome is not Outcome.REUSED or termination.output is None:
         return False
@@ -58,7 +69,7 @@ def succeed_reused(builder: PlanBuilder, termination: Termination) -> bool:
     return True
 
 
-def fail(builder: PlanBuilder, failure: Failed) -> None:
+def fail(builder: RunPlanBuilder, failure: Failed) -> None:
     """Ends the run as Failed, with the remedy in the message. `retention` then deletes Jobs that still run."""
     attempts.end(builder, failure)
     remedy = FAILURES[failure.reason].remedy
@@ -78,7 +89,7 @@ def fail(builder: PlanBuilder, failure: Failed) -> None:
     set_phase(builder, Phase.FAILED, failure.reason, message)
 
 
-def _succeed(builder: PlanBuilder, termination: Termination) -> None:
+def _succeed(builder: RunPlanBuilder, termination: Termination) -> None:
     assert termination.output is not None
     reused = termination.outcome is Outcome.REUSED
     reason = Reason.OUTPUT_EXISTS if reused else Reason.SUCCEEDED

@@ -5,10 +5,11 @@ makes a sync wave fail, so Ready and Succeeded are Unknown until the end.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
-from finetune_operator.reconcile.plan_builder import PlanBuilder
+from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 from finetune_trainer.contract.text import MAX_MESSAGE
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -49,7 +50,7 @@ _RANKS: dict[str, int] = {type_: rank for rank, type_ in enumerate(ConditionType
 """Order of the conditions in the list. Types of a later version come last."""
 
 
-def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> None:
+def set_phase(builder: RunPlanBuilder, phase: Phase, reason: str, message: str) -> None:
     """Sets the phase and the conditions that belong to it.
 
     Args:
@@ -61,7 +62,7 @@ def set_phase(builder: PlanBuilder, phase: Phase, reason: str, message: str) -> 
     desired = dict(_STATES.get(phase, _ACTIVE))
     if phase is not Phase.SUSPENDED and builder.status.condition(ConditionType.SUSPENDED) is not None:
         desired[ConditionType.SUSPENDED] = _FALSE
-    builder.update(phase=phase, conditions=_with(builder, desired, reason, message))
+    builder.update(phase=phase, conditions=_conditions(builder, desired, reason, message))
 
 
 def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list[Condition]:
@@ -72,26 +73,47 @@ def with_observed_generation(status: FineTuneJobStatus, generation: int) -> list
 
 
 def set_condition(
-    builder: PlanBuilder, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
+    builder: RunPlanBuilder, type_: ConditionType, status: ConditionStatus | None, reason: str, message: str
 ) -> None:
     """Sets one condition, or removes it if `status` is None. lastTransitionTime changes only with the status."""
-    builder.update(conditions=_with(builder, {type_: status}, reason, message))
+    builder.update(conditions=_conditions(builder, {type_: status}, reason, message))
 
 
-def _with(
-    builder: PlanBuilder, desired: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
+def with_conditions(
+    status: FineTuneJobStatus,
+    desired: Mapping[ConditionType, ConditionStatus | None],
+    reason: str,
+    message: str,
+    generation: int,
+    now: datetime,
 ) -> list[Condition]:
-    conditions: dict[str, Condition] = {item.type: item for item in builder.status.conditions}
-    for type_, status in desired.items():
+    """The status's conditions with those of `desired` replaced, in the order of `ConditionType`.
+
+    Args:
+        status: the status so far.
+        desired: status of each condition to set; None removes the condition.
+        reason: one CamelCase word.
+        message: text for people.
+        generation: generation of the spec.
+        now: the current time. It becomes lastTransitionTime where the condition's status changes.
+    """
+    conditions: dict[str, Condition] = {item.type: item for item in status.conditions}
+    for type_, value in desired.items():
         previous = conditions.pop(type_, None)
-        if status is not None:
-            unchanged = previous is not None and previous.status is status
+        if value is not None:
+            unchanged = previous is not None and previous.status is value
             conditions[type_] = Condition(
                 type=type_,
-                status=status,
+                status=value,
                 reason=reason,
                 message=message[:MAX_MESSAGE],
-                observed_generation=builder.finetunejob.generation,
-                last_transition_time=previous.last_transition_time if previous and unchanged else builder.now,
+                observed_generation=generation,
+                last_transition_time=previous.last_transition_time if previous and unchanged else now,
             )
     return sorted(conditions.values(), key=lambda item: _RANKS.get(item.type, len(_RANKS)))
+
+
+def _conditions(
+    builder: RunPlanBuilder, desired: Mapping[ConditionType, ConditionStatus | None], reason: str, message: str
+) -> list[Condition]:
+    return with_conditions(builder.status, desired, reason, message, builder.generation, builder.now)

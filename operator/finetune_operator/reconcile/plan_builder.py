@@ -12,12 +12,22 @@ from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 
 
 @dataclass(slots=True, kw_only=True)
-class PlanBuilder:
-    """The arguments of one reconcile, and what its policies have decided so far."""
+class RunPlanBuilder:
+    """The plan so far, with all that the beginning and the end of a run need. Both work for an invalid spec too.
 
-    finetunejob: FineTuneJob
+    Attributes:
+        generation: generation of the spec.
+        run_token: spec.runToken.
+        ttl_seconds: spec.retention.ttlSecondsAfterFinished, in seconds.
+        observed: the children.
+        now: the current time.
+        status: the status so far.
+    """
+
+    generation: int
+    run_token: str | None
+    ttl_seconds: int | None
     observed: Observed
-    config: ReconcileConfig
     now: datetime
     status: FineTuneJobStatus
     _apply: list[dict[str, Any]] = field(default_factory=list)
@@ -62,4 +72,33 @@ class PlanBuilder:
             status=self.status,
             events=tuple(self._events),
             requeue_after=after,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class PlanBuilder(RunPlanBuilder):
+    """The plan so far of a FineTuneJob with a valid spec.
+
+    Attributes:
+        finetunejob: the FineTuneJob as it was read.
+        config: the operator's configuration.
+    """
+
+    finetunejob: FineTuneJob
+    config: ReconcileConfig
+
+    @classmethod
+    def start(
+        cls, finetunejob: FineTuneJob, observed: Observed, config: ReconcileConfig, now: datetime
+    ) -> "PlanBuilder":
+        """Returns the plan that changes nothing yet."""
+        return cls(
+            generation=finetunejob.generation,
+            run_token=finetunejob.spec.run_token,
+            ttl_seconds=finetunejob.spec.retention.ttl_seconds_after_finished,
+            observed=observed,
+            now=now,
+            status=finetunejob.status,
+            finetunejob=finetunejob,
+            config=config,
         )

@@ -33,7 +33,7 @@ def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileCon
     """
     if finetunejob.deleting or finetunejob.spec.managed_by not in (None, names.CONTROLLER_NAME):
         return Plan(status=finetunejob.status)
-    builder = PlanBuilder(finetunejob=finetunejob, observed=observed, config=config, now=now, status=finetunejob.status)
+    builder = PlanBuilder.start(finetunejob, observed, config, now)
     stages.begin_run(builder)
     if not completion.is_finished(builder):
         _reconcile_run(builder)
@@ -44,7 +44,7 @@ def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileCon
 
 def _reconcile_run(builder: PlanBuilder) -> None:
     """Decides by the first that applies: success, a refused spec, suspension, the job's deadline, the next step."""
-    if _complete_if_succeeded(builder):
+    if completion.complete_if_succeeded(builder):
         return
     if attempts.current(builder) is None and (refusal := refuse(builder.finetunejob, builder.config)):
         completion.fail(builder, refusal)
@@ -56,16 +56,6 @@ def _reconcile_run(builder: PlanBuilder) -> None:
             completion.fail(builder, overdue)
         else:
             _advance(builder)
-
-
-def _complete_if_succeeded(builder: PlanBuilder) -> bool:
-    """Completes the run if the current training has succeeded. Nothing that came later may undo a success."""
-    attempt = attempts.current(builder)
-    child = builder.child(names.TRAIN_ROLE, attempt.number) if attempt is not None else None
-    if child is None:
-        return False
-    state = child_state(child, builder.observed.pods_of(child), builder.now)
-    return isinstance(state, Succeeded) and completion.succeed(builder, state) is None
 
 
 def _advance(builder: PlanBuilder) -> None:

@@ -6,22 +6,22 @@ The FineTuneJob itself stays, because a GitOps tool would create it again. Adapt
 from datetime import timedelta
 
 from finetune_operator.reconcile.observed import JobView
-from finetune_operator.reconcile.plan_builder import PlanBuilder
+from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 
 KEPT_ATTEMPTS = 2
 """Attempts whose Jobs stay, for `kubectl logs`: the current one and the one before."""
 
 
-def prune(builder: PlanBuilder) -> None:
+def prune(builder: RunPlanBuilder) -> None:
     """Deletes the children of attempts before the last two."""
     for child in builder.observed.jobs:
         if child.attempt <= builder.status.attempt - KEPT_ATTEMPTS:
             builder.delete(child)
 
 
-def expire(builder: PlanBuilder) -> None:
+def expire(builder: RunPlanBuilder) -> None:
     """After the end of the run: deletes Jobs that will not end, and all children when their TTL has passed."""
-    ttl = builder.finetunejob.spec.retention.ttl_seconds_after_finished
+    ttl = builder.ttl_seconds
     for child in builder.observed.jobs:
         if (
             not (child.complete or child.failed)
@@ -39,7 +39,7 @@ def expire(builder: PlanBuilder) -> None:
         builder.delete(child)
 
 
-def _must_be_stopped(builder: PlanBuilder, job: JobView) -> bool:
+def _must_be_stopped(builder: RunPlanBuilder, job: JobView) -> bool:
     """Whether the Job will not end by itself. A Job whose first pod has succeeded is about to complete.
 
     With a running sidecar it never does.

@@ -10,28 +10,27 @@ from finetune_operator.reconcile.completion import is_finished
 from finetune_operator.reconcile.conditions import set_condition, set_phase, with_observed_generation
 from finetune_operator.reconcile.manifests import child_job, headless_service
 from finetune_operator.reconcile.plan import EventType
-from finetune_operator.reconcile.plan_builder import PlanBuilder
+from finetune_operator.reconcile.plan_builder import PlanBuilder, RunPlanBuilder
 from finetune_trainer.contract.termination import Termination
 
 _CHECKING = "checking storage, data and model before a GPU is requested"
 
 
-def begin_run(builder: PlanBuilder) -> None:
+def begin_run(builder: RunPlanBuilder) -> None:
     """Begins a run: at the first reconcile, or when the runToken of a finished job has changed.
 
     Attempt numbers go on over runs, so no child's name is used twice.
     """
-    status, token = builder.status, builder.finetunejob.spec.run_token
+    status, token = builder.status, builder.run_token
     builder.update(
-        observed_generation=builder.finetunejob.generation,
-        conditions=with_observed_generation(status, builder.finetunejob.generation),
+        observed_generation=builder.generation, conditions=with_observed_generation(status, builder.generation)
     )
-    if status.start_time is None:
+    if status.start_time is None and not is_finished(builder):
         builder.update(start_time=builder.now, run_token=token)
         set_phase(builder, Phase.PENDING, Reason.PENDING, "accepted")
     elif is_finished(builder) and token != status.run_token:
         builder.status = FineTuneJobStatus(
-            observed_generation=builder.finetunejob.generation,
+            observed_generation=builder.generation,
             start_time=builder.now,
             run_token=token,
             attempt=status.attempt,

@@ -105,6 +105,8 @@ def test_a_record_gives_the_object_back(operator: Operator) -> None:
         (a_finetunejob(spec={"runToken": "again"}, status=finished_status()), False),
         (a_finetunejob(spec={"runToken": "again"}, status=finished_status(run_token="again")), True),
         (a_finetunejob(spec={"retention": {"ttlSecondsAfterFinished": 60}}, status=finished_status()), False),
+        (a_finetunejob(spec={"retention": {"ttlSecondsAfterFinished": -1}}, status=finished_status()), True),
+        (a_finetunejob(spec={"retention": "none"}, status=finished_status()), True),
         (a_finetunejob(spec={"managedBy": "kueue.x-k8s.io/multikueue"}), True),
         (a_finetunejob(spec={"managedBy": "finetune.dev/operator"}), False),
         (a_finetunejob(deleting=True), True),
@@ -116,6 +118,14 @@ def test_a_settled_job_is_never_enqueued(operator: Operator, raw: dict[str, Any]
     assert (record.spec == b"") is settled, "of a settled job nothing but its identity is kept"
     operator.event_handler.finetunejob("ADDED", raw)
     assert operator.queued() == ([] if settled else [KEY])
+
+
+def test_the_ttl_is_read_from_a_spec_with_other_errors() -> None:
+    spec = {"retention": {"ttlSecondsAfterFinished": 60, "keep": 3}, "training": {"epoch": 3}}
+    record = finetunejob_record(a_finetunejob(spec=spec))
+    assert record.ttl_seconds == 60
+    with pytest.raises(SpecError):
+        record.finetunejob()
 
 
 def test_a_child_enqueues_its_job_when_its_view_changes(operator: Operator) -> None:

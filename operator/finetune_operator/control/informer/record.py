@@ -11,10 +11,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
+
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import MAX_SPEC_BYTES, FineTuneJob, compact_json, parse_spec, too_large
 from finetune_operator.api.reasons import ConditionType
-from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.spec import FineTuneJobSpec, Retention
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, Owner
 
@@ -26,7 +28,8 @@ class FineTuneJobRecord:
     Attributes:
         ignored: another controller manages it, or it is being deleted.
         finished: the status says that the run of this generation and runToken has ended.
-        keeps_children: whether its children stay after it is finished (no ttlSecondsAfterFinished).
+        ttl_seconds: spec.retention.ttlSecondsAfterFinished, also of a spec that is invalid or too large to be kept;
+            None when it is absent or invalid itself.
         attempt: status.attempt.
         spec, status, progress: JSON; status is without progress. Empty when the record is settled.
         run_token: spec.runToken, also of a spec that is invalid or too large to be kept.
@@ -41,7 +44,7 @@ class FineTuneJobRecord:
     created: str
     ignored: bool
     finished: bool
-    keeps_children: bool
+    ttl_seconds: int | None
     attempt: int
     spec: bytes
     status: bytes
@@ -58,6 +61,11 @@ class FineTuneJobRecord:
     def owner(self) -> Owner:
         """Namespace and UID."""
         return self.namespace, self.uid
+
+    @property
+    def keeps_children(self) -> bool:
+        """Whether its children stay after it is finished."""
+        return self.ttl_seconds is None
 
     @property
     def settled(self) -> bool:
@@ -121,9 +129,9 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
     generation = metadata.get("generation", 1)
     token = spec.get("runToken")
     finished = _finished(status, generation, token)
-    keeps_children = (spec.get("retention") or {}).get("ttlSecondsAfterFinished") is None
+    ttl_seconds = _ttl_seconds(spec.get("retention"))
     ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
-    settled = ignored or (finished and keeps_children)
+    settled = ignored or (finished and ttl_seconds is None)
     progress = status.get("progress")
     spec_json = b"" if settled else compact_json(spec)
     oversize = len(spec_json) if len(spec_json) > MAX_SPEC_BYTES else 0
@@ -136,7 +144,7 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         created=metadata["creationTimestamp"],
         ignored=ignored,
         finished=finished,
-        keeps_children=keeps_children,
+        ttl_seconds=ttl_seconds,
         attempt=status.get("attempt") or 0,
         spec=b"" if oversize else spec_json,
         run_token=token if isinstance(token, str) else None,
@@ -144,6 +152,17 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         status=b"" if settled else compact_json({key: value for key, value in status.items() if key != "progress"}),
         progress=b"" if settled or not progress else compact_json(progress),
     )
+
+
+def _ttl_seconds(retention: object) -> int | None:
+    """The TTL of a raw spec.retention, whatever its other fields hold; None when it is absent or invalid."""
+    value = retention.get("ttlSecondsAfterFinished") if isinstance(retention, Mapping) else None
+    if value is None:
+        return None
+    try:
+        return Retention.model_validate({"ttlSecondsAfterFinished": value}, strict=True).ttl_seconds_after_finished
+    except ValidationError:
+        return None
 
 
 def _finished(status: Mapping[str, Any], generation: int, run_token: str | None) -> bool:
