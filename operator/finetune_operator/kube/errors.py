@@ -15,13 +15,15 @@ All are a `KubeError`:
 import json
 from collections.abc import Mapping
 
+from finetune_trainer.contract.text import readable
+
 
 class KubeError(Exception):
     """A request that failed.
 
     Attributes:
         status: HTTP status; 0 if there was no response.
-        message: the server's message, or the error of the connection.
+        message: the server's message, made readable, or the error of the connection.
         retry_after: seconds of the Retry-After header; 0 without one.
     """
 
@@ -89,8 +91,8 @@ def _message(status: int, body: bytes) -> str:
         answer = None
     message = answer.get("message") if isinstance(answer, dict) else None
     if isinstance(message, str):
-        return message
-    text = body.decode(errors="replace").strip()[:500]
+        return readable(message)
+    text = readable(body.decode(errors="replace").strip()[:500])
     return f"HTTP {status}: {text}" if text else f"HTTP {status}"
 
 

@@ -11,6 +11,7 @@ from finetune_operator.api.reasons import Reason
 from finetune_operator.reconcile.observed import JobView, PodView
 from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.contract.text import readable
 
 LOST_AFTER = timedelta(seconds=30)
 """How long after its grace period a deleted pod may still exist before its node counts as unreachable."""
@@ -236,7 +237,7 @@ def classify(pod: PodView) -> Failed:
     if pod.disruption:
         return Failed(reason=FailureReason.POD_LOST, message=f"disrupted: {pod.disruption}", exit_code=code)
     reason = BY_EXIT_CODE.get(code)
-    tail = f": {terminated.message.strip()}" if terminated.message.strip() else ""
+    tail = f": {readable(terminated.message.strip())}" if terminated.message.strip() else ""
     if reason is not None:
         return Failed(reason=reason, message=f"the container ended with exit code {code}{tail}", exit_code=code)
     if code > _SIGNAL_BASE:

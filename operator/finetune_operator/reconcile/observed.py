@@ -1,6 +1,7 @@
 """Views: small typed copies of the fields of Jobs and pods that the policy reads.
 
-The cache keeps views, so a pod of several kilobytes takes a few hundred bytes. Nothing here decides.
+The cache keeps views, so a pod of several kilobytes takes a few hundred bytes. Nothing here decides. Text for people is
+made readable here: it may quote what a container wrote, and goes to the status, events and the log.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_trainer.contract.text import readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,11 @@ class JobView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminated:
-    """The terminated state of the pod's own container."""
+    """The terminated state of the pod's own container.
+
+    Attributes:
+        message: the termination message, or the end of the log, as the container wrote it.
+    """
 
     exit_code: int
     reason: str
@@ -132,8 +138,8 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         complete=_true_condition(status, "Complete") is not None,
         failed=failed is not None,
-        failure_reason=(failed or {}).get("reason", ""),
-        failure_message=(failed or {}).get("message", ""),
+        failure_reason=_text(failed, "reason"),
+        failure_message=_text(failed, "message"),
         suspended=bool(spec.get("suspend")),
         deleting="deletionTimestamp" in metadata,
         size=spec.get("parallelism", 1),
@@ -163,14 +169,14 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         role=identity[0],
         attempt=identity[1],
         phase=status.get("phase", "Pending"),
-        reason=status.get("reason", ""),
-        message=status.get("message", ""),
+        reason=_text(status, "reason"),
+        message=_text(status, "message"),
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         running_since=_time((state.get("running") or {}).get("startedAt")),
-        waiting_reason=waiting.get("reason", ""),
-        waiting_message=waiting.get("message", ""),
-        unschedulable=scheduled.get("message", "") if scheduled.get("status") == "False" else "",
-        disruption=(_true_condition(status, "DisruptionTarget") or {}).get("reason", ""),
+        waiting_reason=_text(waiting, "reason"),
+        waiting_message=_text(waiting, "message"),
+        unschedulable=_text(scheduled, "message") if scheduled.get("status") == "False" else "",
+        disruption=_text(_true_condition(status, "DisruptionTarget"), "reason"),
         terminated=_terminated(state.get("terminated")),
         sidecar_running=any("running" in other for other in states.values()),
         deletion_time=_time(metadata.get("deletionTimestamp")),
@@ -200,6 +206,11 @@ def _true_condition(status: Mapping[str, Any], type_: str) -> Mapping[str, Any] 
     return condition if condition is not None and condition.get("status") == "True" else None
 
 
+def _text(part: Mapping[str, Any] | None, field: str) -> str:
+    """A text for people, without control characters; empty if it is missing."""
+    return readable((part or {}).get(field) or "")
+
+
 def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
@@ -209,7 +220,7 @@ def _terminated(state: Mapping[str, Any] | None) -> Terminated | None:
         return None
     return Terminated(
         exit_code=state.get("exitCode", 0),
-        reason=state.get("reason", ""),
+        reason=_text(state, "reason"),
         message=state.get("message", ""),
         started=_time(state.get("startedAt")),
         finished=_time(state.get("finishedAt")),

@@ -35,3 +35,9 @@ def test_an_answer_that_is_no_status_still_gives_a_message(body: bytes) -> None:
     error = errors.from_response(502, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, body)
     assert error.message.startswith("HTTP 502")
     assert error.retry_after == 0
+
+
+def test_a_message_of_the_server_has_no_control_characters() -> None:
+    body = json.dumps({"message": "denied by \x1b[2J\u202epolicy"}).encode()
+    assert errors.from_response(403, {}, body).message == "denied by \\x1b[2J\\u202epolicy"
+    assert errors.from_response(502, {}, b"\x1b[2J").message == "HTTP 502: \\x1b[2J"
