@@ -24,8 +24,9 @@ def a_child(namespace: str, name: str = "child", image: str = "image:1") -> dict
 
 
 async def test_apply_twice_is_one_object(kube: ClientKube, namespace: str) -> None:
-    first = await kube.apply(JOBS, a_child(namespace))
-    second = await kube.apply(JOBS, a_child(namespace))
+    first, created = await kube.apply(JOBS, a_child(namespace))
+    second, created_again = await kube.apply(JOBS, a_child(namespace))
+    assert (created, created_again) == (True, False)
     assert second["metadata"]["uid"] == first["metadata"]["uid"]
     assert second["metadata"]["generation"] == first["metadata"]["generation"]
     with pytest.raises(Invalid, match="immutable"):
@@ -45,7 +46,7 @@ async def test_lists_come_in_pages_and_by_label(kube: ClientKube, admin: ClientK
 
 
 async def test_a_deletion_is_of_that_very_object(kube: ClientKube, namespace: str) -> None:
-    job = await kube.apply(JOBS, a_child(namespace))
+    job, _ = await kube.apply(JOBS, a_child(namespace))
     with pytest.raises(Conflict):
         await kube.delete(JOBS, namespace, "child", uid="another")
     await kube.delete(JOBS, namespace, "child", uid=job["metadata"]["uid"])

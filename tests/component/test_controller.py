@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
+from component.plane import OUTPUT, Plane, a_finetunejob, end_pod, eventually_seen
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob, FineTuneJobRef, parse_job
 from finetune_operator.api.reasons import Phase, Reason
@@ -29,6 +29,7 @@ from finetune_operator.reconcile.manifests import child_job
 from finetune_operator.reconcile.observed import Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
 from finetune_operator.reconcile.reconcile import reconcile
+from finetune_trainer.contract.termination import Outcome, Termination
 
 CONFIG = ReconcileConfig(preflight_image="operator:1", trainer_image="trainer:1")
 
@@ -178,7 +179,9 @@ async def test_a_child_that_was_made_before_a_crash_is_recorded_and_not_made_aga
     restarted = Operator(kube, namespace)
     await restarted.resync.once()  # before the child, so that its view of Jobs is late
     raw = await admin.get(FINETUNEJOBS, namespace, "job")
-    made = await kube.apply(JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1))  # and then the operator died
+    made, _ = await kube.apply(
+        JOBS, child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1)
+    )  # and then the operator died
     await restarted.reconcile()
     assert (await restarted.status())["jobUid"] == made["metadata"]["uid"]
     pages = [page async for page in admin.pages(JOBS, namespace)]
@@ -191,7 +194,7 @@ async def test_an_unrecorded_child_of_another_template_is_replaced(
     raw = await admin.get(FINETUNEJOBS, namespace, "job")
     manifest = child_job(parse_job(raw), CONFIG, names.TRAIN_ROLE, 1)
     manifest["spec"]["template"]["spec"]["containers"][0]["image"] = "trainer:0"
-    other = await kube.apply(JOBS, manifest)
+    other, _ = await kube.apply(JOBS, manifest)
     operator.queue.add((namespace, "job"))
 
     async def replaced() -> str | None:
@@ -265,6 +268,29 @@ async def test_a_success_is_confirmed_by_a_live_read(operator: Operator, admin: 
     late = Operator(operator.kube, namespace, policy=first_run_succeeds, cache=operator.cache)
     await late.reconcile()
     assert (await operator.status())["phase"] == "Starting"
+
+
+async def test_a_success_that_only_the_cache_has_does_not_count(
+    kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    """Whatever comes by the watch, the API server itself must say that the pod ended so."""
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
+    operator = Operator(kube, namespace, policy=reconcile)
+    await operator.resync.once()
+    await operator.reconcile()
+
+    async def made() -> dict[str, Any] | None:
+        pods = [pod async for page in admin.pages(PODS, namespace) for pod in page.items]
+        return pods[0] if pods else None
+
+    pod = await eventually_seen("the pod", made)
+    message = Termination(outcome=Outcome.SUCCEEDED, fingerprint="0" * 12, output=OUTPUT).to_json()
+    state = {"terminated": {"exitCode": 0, "message": message, "startedAt": None, "finishedAt": None}}
+    seen = {**pod, "status": {"phase": "Succeeded", "containerStatuses": [{"name": "trainer", "state": state}]}}
+    operator.event_handler.job("MODIFIED", await admin.get(JOBS, namespace, "job-train-1"))
+    operator.event_handler.pod("ADDED", seen)
+    await operator.reconcile()
+    assert "output" not in await operator.status()
 
 
 def succeeded(job: FineTuneJob) -> FineTuneJobStatus:

@@ -157,8 +157,10 @@ async def test_several_pods_are_one_attempt_with_one_reason(
         assert reasons == ["Killed", "TrainingSucceeded"]
         assert raw["status"]["restarts"] == 1
         assert [write for write in plane.operator_writes(mark, namespace) if "finetunejobs" not in write] == [
-            "patch services pods-job",
+            "create services pods-job",
             "patch jobs job-train-1",
+            "create services pods-job",  # it exists
+            "patch services pods-job",  # whose is it?
             "patch services pods-job",
             "patch jobs job-train-2",
         ]

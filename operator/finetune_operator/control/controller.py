@@ -17,12 +17,13 @@ from finetune_operator.api.finetunejob import FineTuneJob, FineTuneJobRef, SpecE
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, error_status
+from finetune_operator.control.apply_child import apply_job, apply_service
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.status_patch import status_patch
 from finetune_operator.control.work_queue import QueueClosed, WorkQueue
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, SERVICES, Kube
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -37,7 +38,7 @@ Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
 """`reconcile.reconcile`, or a simpler function in a test."""
 
 
-_RESOURCES = {"Job": JOBS, "Service": SERVICES}
+_APPLY = {"Job": apply_job, "Service": apply_service}
 
 
 class _NothingToReconcile(Exception):  # noqa: N818 (an outcome)
@@ -193,7 +194,7 @@ class Controller:
         for manifest in plan.apply:
             name = manifest["metadata"]["name"]
             try:
-                raw = await self._kube.apply(_RESOURCES[manifest["kind"]], manifest)
+                raw = await _APPLY[manifest["kind"]](self._kube, manifest)
             except (Forbidden, Invalid) as error:
                 if manifest["kind"] == "Job" and isinstance(error, Invalid):
                     await self._delete_unrecorded(record, name)
@@ -215,7 +216,7 @@ class Controller:
             await self._events.post(_ref(record), plan.events)
 
     async def _delete_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
-        """Deletes a Job with that name that the FineTuneJob controls but that cannot be updated to the plan.
+        """Deletes a Job with that name that the FineTuneJob controls but that is not the one of the plan.
 
         Another version of the operator created it and stopped before it wrote the UID into the status, or another
         client created it. A Job's template is immutable, so it must be replaced. The next reconcile creates it.

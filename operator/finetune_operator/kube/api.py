@@ -5,7 +5,7 @@ Objects stay dicts, as in JSON: the generated models drop fields that their vers
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from finetune_operator.api import names
@@ -65,6 +65,18 @@ class Page:
     resource_version: str
 
 
+class Applied(NamedTuple):
+    """The answer to a server-side apply.
+
+    Attributes:
+        raw: the object as it is now.
+        created: whether the apply created it. Otherwise it existed, and has fields of others beside ours.
+    """
+
+    raw: dict[str, Any]
+    created: bool
+
+
 class Kube(Protocol):
     """Requests to the API server. Each has a time limit and raises a `KubeError`."""
 
@@ -76,15 +88,17 @@ class Kube(Protocol):
         """All objects of a namespace, or of the cluster, in pages."""
         ...
 
-    async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Creates an object."""
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Creates an object. With `dry_run` the server only answers what it would create."""
         ...
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replaces an object if it still has the resourceVersion of the body."""
         ...
 
-    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> Applied:
         """Server-side apply of a whole manifest, with force, by the operator's field manager."""
         ...
 

@@ -6,6 +6,7 @@ unknown fields, and copy every body before they send it.
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from pydantic_core import from_json
 
 from finetune_operator.api import names
-from finetune_operator.kube.api import Page, Resource
+from finetune_operator.kube.api import Applied, Page, Resource
 from finetune_operator.kube.errors import KubeError, Unavailable, from_response
 from finetune_trainer.contract.version import __version__
 
@@ -59,20 +60,24 @@ class ClientKube:
                 return
             query["continue"] = metadata["continue"]
 
-    async def create(self, resource: Resource, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(
+        self, resource: Resource, namespace: str | None, body: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, Any]:
         """See `Kube.create`."""
-        return await self._request("POST", resource.path(namespace), body=body, query=_MANAGER)
+        query = {**_MANAGER, "dryRun": "All"} if dry_run else _MANAGER
+        return await self._request("POST", resource.path(namespace), body=body, query=query)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """See `Kube.replace`."""
         return await self._request("PUT", resource.path(namespace, name), body=body, query=_MANAGER)
 
-    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply(self, resource: Resource, manifest: Mapping[str, Any]) -> Applied:
         """See `Kube.apply`."""
         metadata = manifest["metadata"]
         path = resource.path(metadata["namespace"], metadata["name"])
         query = {**_MANAGER, "force": "true"}
-        return await self._request("PATCH", path, body=manifest, query=query, content_type=_APPLY_PATCH)
+        status, raw = await self._send("PATCH", path, body=manifest, query=query, content_type=_APPLY_PATCH)
+        return Applied(raw, created=status == HTTPStatus.CREATED)
 
     async def merge(
         self,
@@ -108,6 +113,19 @@ class ClientKube:
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
     ) -> dict[str, Any]:
+        _, answer = await self._send(method, path, query=query, body=body, content_type=content_type)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = _JSON,
+    ) -> tuple[int, dict[str, Any]]:
+        """The status, which is one of success, and the body."""
         # Within a cluster it takes longer to compress and decompress a list than to send it.
         headers = {"Accept": _JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
         if query:
@@ -128,7 +146,7 @@ class ClientKube:
             answer: dict[str, Any] = from_json(text, cache_strings="keys")  # a third faster than json
         except ValueError:
             raise Unavailable(f"{method} {path}: the response is not JSON", status=response.status) from None
-        return answer
+        return response.status, answer
 
 
 _MANAGER = {"fieldManager": names.FIELD_MANAGER}
