@@ -49,7 +49,16 @@ class Plane:
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
         """Runs kubectl as administrator and returns what it prints."""
-        result = subprocess.run(
+        result = self._run(*arguments, stdin=stdin)
+        assert result.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {result.stderr}"
+        return result.stdout
+
+    def succeeds(self, *arguments: str | Path, stdin: str | None = None) -> bool:
+        """Whether kubectl, as administrator, ends without an error."""
+        return self._run(*arguments, stdin=stdin).returncode == 0
+
+    def _run(self, *arguments: str | Path, stdin: str | None) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             [self._cluster.kubectl.program, "--kubeconfig", self.kubeconfig, *map(str, arguments)],
             input=stdin,
             capture_output=True,
@@ -57,8 +66,6 @@ class Plane:
             check=False,
             timeout=120,
         )
-        assert result.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {result.stderr}"
-        return result.stdout
 
     def may(self, user: str, verb: str, resource: str, namespace: str) -> bool:
         """Whether a user, given as kubectl's `--as=NAME`, has a right in a namespace."""
