@@ -10,7 +10,7 @@ import helm_python
 import pytest
 import yaml
 
-from deploy.rendering import CHART, NAMESPACE, Key, Manifest, kustomize, render, render_text
+from deploy.rendering import CHART, NAMESPACE, RELEASE, Key, Manifest, kustomize, render, render_text
 from deploy.server import RefusedError, Server
 from finetune_trainer.contract.version import __version__
 
@@ -73,7 +73,7 @@ def test_objects_are_named_after_the_release(release: str, values: dict[str, Any
     [deployment] = [key[2] for key in objects if key[0] == "Deployment"]
     assert deployment == name
     assert {key[2].removeprefix(name) for key in objects if key != CRD} == {
-        "", "-token-review", "-lease", "-view", "-edit", "-children",
+        "", "-token-review", "-lease", "-view", "-edit", "-children", "-services",
     }  # fmt: skip
     environment = {
         item["name"]: item.get("value")
@@ -194,7 +194,7 @@ def test_the_crd_can_be_left_to_others_or_let_go() -> None:
 @pytest.mark.cluster
 def test_install_upgrade_and_uninstall_keep_the_jobs(control_plane: Server, tmp_path: Path) -> None:
     with helm_python.Config(namespace=NAMESPACE, kubeconfig_path=control_plane.kubeconfig) as config:
-        release = config.install(CHART, "finetune", create_namespace=True)
+        release = config.install(CHART, RELEASE, create_namespace=True)
         control_plane.wait_established()
 
         notes = render_text()["finetune-operator/templates/NOTES.txt"]
@@ -202,11 +202,11 @@ def test_install_upgrade_and_uninstall_keep_the_jobs(control_plane: Server, tmp_
         assert sample
         control_plane.apply(yaml.safe_load(sample[1]))
 
-        config.upgrade(CHART, "finetune", {"replicaCount": 2})
+        config.upgrade(CHART, RELEASE, {"replicaCount": 2})
         deployment = control_plane.get("deployment", "finetune-operator", f"--namespace={NAMESPACE}")
         assert deployment["spec"]["replicas"] == 2
         control_plane.apply(yaml.safe_load(sample[1]))
-        config.uninstall("finetune")
+        config.uninstall(RELEASE)
     assert release is not None
     assert control_plane.kubectl("get", "ftj", "--output=name").split() == ["finetunejob.finetune.dev/support-bot"]
     with pytest.raises(RefusedError, match="not found"):

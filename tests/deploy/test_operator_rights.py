@@ -5,22 +5,16 @@ in its log, a variable of another name as a mistake in its configuration.
 """
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-import yaml
 
+from deploy.process import operator
 from deploy.rendering import NAMESPACE, Key, Manifest, kustomize, render
 from deploy.server import Server, job
-from localcluster.ports import choose
 from localcluster.waiting import wait_for
 
 pytestmark = pytest.mark.cluster
@@ -35,7 +29,7 @@ def test_it_serves_a_job_without_being_refused(
 ) -> None:
     objects = kustomize("default") if values is None else render(values)
     _install(control_plane, objects)
-    with _operator(control_plane, objects, tmp_path) as (process, address, log):
+    with operator(control_plane, objects[OPERATOR], tmp_path) as (process, address, log):
         # Before the kubelet is asked for anything: the probes of the Deployment, where it expects them.
         [container] = objects[OPERATOR]["spec"]["template"]["spec"]["containers"]
         urls = [address + container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
@@ -75,39 +69,6 @@ def _remove(server: Server) -> None:
         server.kubectl("delete", *ours)
         server.kubectl("delete", "namespace", NAMESPACE, "--wait")
         server.kubectl("delete", "ftj,job,event", "--all", "--namespace=default")
-
-
-@contextmanager
-def _operator(
-    server: Server, objects: dict[Key, Manifest], folder: Path
-) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
-    account = objects[OPERATOR]["spec"]["template"]["spec"]["serviceAccountName"]
-    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
-    token = server.kubectl("create", "token", account, f"--namespace={NAMESPACE}").strip()
-    for user in kubeconfig["users"]:
-        user["user"] = {"token": token}
-    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
-    port = choose("127.0.0.1", 18080)
-    [container] = objects[OPERATOR]["spec"]["template"]["spec"]["containers"]
-    environment = {item["name"]: item["value"] for item in container["env"] if "value" in item} | {
-        "POD_NAMESPACE": NAMESPACE,
-        "POD_NAME": "finetune-operator-0",
-        "KUBECONFIG": str(folder / "kubeconfig"),
-        "FINETUNE_HTTP_HOST": "127.0.0.1",
-        "FINETUNE_HTTP_PORT": str(port),
-        "PATH": os.environ["PATH"],
-    }
-    log = folder / "log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "finetune_operator"], env=environment, stderr=stream)
-        try:
-            yield process, f"http://127.0.0.1:{port}", log
-        except Exception as error:
-            error.add_note(log.read_text()[-4000:])
-            raise
-        finally:
-            process.kill()
-            process.wait()
 
 
 def _answers(url: str) -> bool:

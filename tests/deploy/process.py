@@ -1,0 +1,57 @@
+"""The operator's process, outside of a pod but with the environment and the token that its Deployment gives it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from deploy.rendering import Manifest
+from deploy.server import Server
+from localcluster.ports import choose
+
+
+@contextmanager
+def operator(
+    server: Server, deployment: Manifest, folder: Path, *, port: int = 18080
+) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
+    """The process, the address of its HTTP server, and the file with its log.
+
+    Args:
+        server: the cluster.
+        deployment: has the environment and the account.
+        folder: for kubeconfig and log; made if it is not there.
+        port: the first one to try; operators that start together need different ones.
+    """
+    namespace, pod = deployment["metadata"]["namespace"], deployment["spec"]["template"]["spec"]
+    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
+    token = server.kubectl("create", "token", pod["serviceAccountName"], f"--namespace={namespace}").strip()
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": token}
+    folder.mkdir(exist_ok=True)
+    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    port = choose("127.0.0.1", port)
+    [container] = pod["containers"]
+    environment = {item["name"]: item["value"] for item in container["env"] if "value" in item} | {
+        "POD_NAMESPACE": namespace,
+        "POD_NAME": f"{deployment['metadata']['name']}-0",
+        "KUBECONFIG": str(folder / "kubeconfig"),
+        "FINETUNE_HTTP_HOST": "127.0.0.1",
+        "FINETUNE_HTTP_PORT": str(port),
+        "PATH": os.environ["PATH"],
+    }
+    log = folder / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "finetune_operator"], env=environment, stderr=stream)
+        try:
+            yield process, f"http://127.0.0.1:{port}", log
+        except Exception as error:
+            error.add_note(log.read_text()[-4000:])
+            raise
+        finally:
+            process.kill()
+            process.wait()
