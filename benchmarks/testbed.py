@@ -54,7 +54,7 @@ class Testbed:
         kubectl = cluster.kubectl
         crd = REPOSITORY / "manifests/crd/finetunejobs.yaml"
         kubectl("apply", "--server-side", "-f", str(crd))
-        kubectl("wait", "--for=condition=Established", "crd/finetunejobs.finetune.dev", "--timeout=30s")
+        kubectl.wait_established("finetunejobs.finetune.dev")
         kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/default/namespace.yaml"))
         kubectl("apply", "--server-side", "-k", str(REPOSITORY / "manifests/rbac"))
         token = kubectl("create", "token", "finetune-operator", f"--namespace={SYSTEM}", "--duration=24h").strip()

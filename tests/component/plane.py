@@ -96,17 +96,8 @@ class Plane:
         return self._operator_kubeconfig
 
     def await_crd(self) -> None:
-        """Until the API server serves FineTuneJobs; `kubectl wait` fails on a CRD that has no conditions yet."""
-
-        def established() -> bool:
-            crd = json.loads(self.kubectl("get", "crd", "finetunejobs.finetune.dev", "-o", "json"))
-            conditions = crd.get("status", {}).get("conditions") or []
-            return {"Established": "True"}.items() <= {item["type"]: item["status"] for item in conditions}.items()
-
-        deadline = time.monotonic() + 60
-        while not established():
-            assert time.monotonic() < deadline, "the CRD is not established"
-            time.sleep(0.1)
+        """Waits until the API server serves FineTuneJobs."""
+        self._cluster.kubectl.wait_established("finetunejobs.finetune.dev")
 
     def grant(self) -> None:
         """Gives the operator its rights, as they are shipped."""

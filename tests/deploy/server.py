@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcluster.waiting import wait_for
+from localcluster.kubectl import Kubectl
 
 Manifest = dict[str, Any]
 
@@ -63,13 +63,8 @@ class Server:
         return ""
 
     def wait_established(self) -> None:
-        """Waits until the CRD is served. `kubectl wait` fails on one that has no conditions yet."""
-
-        def established() -> bool:
-            conditions = self.get("crd/finetunejobs.finetune.dev").get("status", {}).get("conditions") or []
-            return {"Established": "True"}.items() <= {item["type"]: item["status"] for item in conditions}.items()
-
-        wait_for("the CRD to be established", established, timeout=30)
+        """Waits until the API server serves FineTuneJobs."""
+        Kubectl(self.program, self.kubeconfig).wait_established("finetunejobs.finetune.dev")
 
     def has(self, *arguments: str) -> bool:
         """Whether `kubectl get` finds it."""
