@@ -1,6 +1,7 @@
 """Interrupting a local run: the second time it ends at once, whatever it waits for."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -35,14 +36,37 @@ def test_interrupted_twice_it_does_not_wait_for_storage_that_is_silent(tmp_path:
         process = subprocess.Popen(
             [sys.executable, "-c", command], cwd=tmp_path, env=os.environ | keys, stderr=subprocess.PIPE, text=True
         )
-        assert process.stderr is not None
-        with silent.accept()[0]:
-            process.send_signal(signal.SIGINT)
-            while "interrupt again" not in process.stderr.readline():
-                assert process.poll() is None
-            process.send_signal(signal.SIGINT)
-            said = process.stderr.read()
-            process.stderr.close()
-            assert process.wait() == ExitCode.PREEMPTED
+        with process:
+            try:
+                said = interrupted_twice(process, silent)
+            finally:
+                process.kill()
+        assert process.returncode == ExitCode.PREEMPTED
     assert "interrupted" in said
     assert "Traceback" not in said
+
+
+def interrupted_twice(process: subprocess.Popen[str], server: socket.socket) -> str:
+    """Interrupts the process when it has connected, and again when it asks for that. Returns its last output."""
+    assert process.stderr is not None
+    with connection_of(process, server):
+        process.send_signal(signal.SIGINT)
+        lines = [process.stderr.readline()]
+        while "interrupt again" not in lines[-1]:
+            assert lines[-1], f"the program ended: {''.join(lines)}"
+            lines.append(process.stderr.readline())
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        process.wait()
+    return said
+
+
+def connection_of(process: subprocess.Popen[str], server: socket.socket) -> socket.socket:
+    """Waits for the process to connect. Fails with the process's output when it ends before."""
+    ended = os.pidfd_open(process.pid)
+    try:
+        ready, _, _ = select.select([server.fileno(), ended], [], [])
+    finally:
+        os.close(ended)
+    assert server.fileno() in ready, f"the program ended before it connected: {process.communicate()[1]}"
+    return server.accept()[0]
