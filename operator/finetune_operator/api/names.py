@@ -61,11 +61,15 @@ def service_name(job: str) -> str:
 
 
 def _affixed(prefix: str, job: str, suffix: str, most: int) -> str:
-    if len(prefix) + len(job) + len(suffix) <= most:
+    """The job's name with a prefix and a suffix; a long one is shortened to exactly `most` characters.
+
+    Any other is shorter. So no job can be given a name whose child has the name of a child of a job with a long name.
+    """
+    if len(prefix) + len(job) + len(suffix) < most:
         return prefix + job + suffix
     digest = hashlib.sha256(job.encode()).hexdigest()[:8]
     kept_length = most - len(prefix) - len(suffix) - len(digest) - 1
-    return f"{prefix}{job[:kept_length].rstrip('-')}-{digest}{suffix}"
+    return f"{prefix}{job[:kept_length]}-{digest}{suffix}"
 
 
 def progress_audience(uid: str) -> str:

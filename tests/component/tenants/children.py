@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from component.plane import a_finetunejob
 from component.tenants.attack import Table
 from component.tenants.defences import (
     ATTEMPT_IN_NAME,
     CHECK_OF_EXISTING_JOB,
+    LENGTH_OF_NAME,
     LIVE_READ,
     NAMESPACE_OF_CHILDREN,
     OWNER_OF_SERVICE,
@@ -15,7 +17,7 @@ from component.tenants.defences import (
 )
 from component.tenants.site import EVIL_OUTPUT, FORGED_SUCCESS, Object, Site
 from finetune_operator.api import names
-from finetune_operator.kube.api import EVENTS, JOBS, PODS, SERVICES
+from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, SERVICES
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
 
@@ -137,6 +139,19 @@ async def _(site: Site) -> bool:
     chosen = {names.JOB_UID_LABEL: labels[names.JOB_UID_LABEL]}
     manifest["spec"] |= {"manualSelector": True, "selector": {"matchLabels": chosen}}
     return await _squat(site, manifest)
+
+
+@ATTACKS.row("a name whose child has the name of another job's child", LENGTH_OF_NAME)
+async def _(site: Site) -> bool:
+    """The harm: a job of the same namespace, which has a long name, gets no child."""
+    long = f"{site.name}-{'x' * (names.MAX_NAME - len(site.name) - 1)}"
+    taken = names.child_name(long, names.TRAIN_ROLE, 1).removesuffix(f"-{names.TRAIN_ROLE}-1")
+    await site.tenant.create(FINETUNEJOBS, site.attacker, a_finetunejob(site.attacker, taken))
+    await site.look()
+    await site.admin.create(FINETUNEJOBS, site.attacker, a_finetunejob(site.attacker, long))
+    await site.look()
+    status = (await site.admin.get(FINETUNEJOBS, site.attacker, long))["status"]
+    return "jobUid" not in status
 
 
 @ATTACKS.row("a Service of somebody else has the name of the operator's", OWNER_OF_SERVICE)

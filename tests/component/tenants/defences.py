@@ -121,6 +121,16 @@ async def _create_or_get(self: ClientKube, resource: Resource, manifest: Mapping
 
 
 TEMPLATE_OF_EXISTING = _replaced((ClientKube, "apply", _create_or_get))
+_affixed = names._affixed
+
+
+def _affixed_anyhow(prefix: str, job: str, suffix: str, most: int) -> str:
+    """A name that is not shortened may have as many characters as one that is."""
+    whole = prefix + job + suffix
+    return whole if len(whole) <= most else _affixed(prefix, job, suffix, most)
+
+
+LENGTH_OF_NAME = _replaced((names, "_affixed", _affixed_anyhow))
 ATTEMPT_IN_NAME = _replaced((names, "child_name", lambda job, role, _: f"{job}-{role}"))
 
 # Who may report.

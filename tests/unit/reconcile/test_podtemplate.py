@@ -220,3 +220,11 @@ def test_child_names_are_labels_that_end_with_role_and_attempt(job: str, role: s
 
 def test_long_names_that_differ_at_the_end_have_different_children() -> None:
     assert names.child_name("a" * 62 + "b", "train", 1) != names.child_name("a" * 62 + "c", "train", 1)
+
+
+@pytest.mark.parametrize("long", ["a" * 52, "a" * 63, "a" + "-" * 61 + "a"])
+@pytest.mark.parametrize("role", ROLES)
+def test_no_job_can_be_named_so_that_its_child_is_that_of_a_job_with_a_long_name(long: str, role: str) -> None:
+    child = names.child_name(long, role, 1)
+    chosen = child.removesuffix(f"-{role}-1")
+    assert names.child_name(chosen, role, 1) != child
