@@ -14,7 +14,7 @@ from finetune_operator.kube.client import ClientKube, connect
 from localcluster.waiting import wait_for
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ground(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """A ServiceAccount with `edit` in a namespace of its own, and `view` in the victim's."""
     attacker, victim = (f"{role}-{uuid.uuid4().hex[:8]}" for role in ("attacker", "victim"))
