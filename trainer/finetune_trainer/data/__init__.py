@@ -1,1 +1,1 @@
-"""From stored bytes to tokens: open, detect, validate line by line, convert, template, tokenize, pack."""
+"""The data pipeline, from stored bytes to packed tokens: open, detect, validate, convert, render, tokenise, pack."""

@@ -1,6 +1,6 @@
-"""Alpaca rows: an instruction, an optional input and an output, with LLaMA-Factory's additions.
+"""The schema of Alpaca rows: an instruction, an optional input and an output, with LLaMA-Factory's additional columns.
 
-They become conversations, so that training and serving share one template.
+The rows become conversations, so training and serving use the same chat template.
 """
 
 import json
@@ -19,12 +19,20 @@ from finetune_trainer.data.tool_calls import TOOLS, tools_of
 from finetune_trainer.data.turn import system_turn
 
 HISTORY: Final = "history"
-"""The column of what was asked and answered before: a list of pairs of texts."""
+"""The column of earlier turns: a list of pairs of texts, a question and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlpacaSchema:
-    """Instruction, input if any, output, system message if any, tools and earlier turns if any."""
+    """Rows with an instruction and an output. Input, system message, tools and earlier turns are optional.
+
+    Attributes:
+        instruction: the column of the instruction.
+        input: the column of the input.
+        output: the column of the output.
+        system: the column of a system message.
+        schema: the name of the schema in the recipe.
+    """
 
     instruction: str
     input: str
@@ -34,7 +42,7 @@ class AlpacaSchema:
 
     @property
     def columns(self) -> str:
-        """Its columns."""
+        """See `RowSchema`."""
         return f"{self.instruction} and {self.output}"
 
     @property
@@ -66,7 +74,7 @@ class AlpacaSchema:
         context = "" if given is None or given == "" else text_key(given)
         beside = row.get(self.system) is not None or row.get(HISTORY) or any(map(row.get, TOOLS))
         if instruction is None or output is None or context is None or beside:
-            # Only what stands beside instruction and output may be blank.
+            # Here a text may be missing or blank, which is a fault only for instruction and output.
             if self.faults(row):
                 return None
             more = (row.get(HISTORY) or [], tools_of(row)[0])
@@ -74,7 +82,7 @@ class AlpacaSchema:
         return hash((instruction, context, output))
 
     def build(self, row: Row, place: RowLocation) -> Example:
-        """See `RowSchema`. Instruction and input become one user turn, a blank line between them."""
+        """See `RowSchema`. Instruction and input become one user turn, with a blank line between them."""
         asked, context = as_text(row[self.instruction]), as_text(row.get(self.input) or "")
         if context.strip():
             asked = f"{asked}\n\n{context}"

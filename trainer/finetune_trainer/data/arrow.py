@@ -1,4 +1,4 @@
-"""Arrow, where it is installed. It is imported only for a file that needs it."""
+"""Access to the optional package pyarrow. It is imported only for a file that needs it."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -10,10 +10,10 @@ def pyarrow(what: str) -> Any:
     """The module `pyarrow`, with `pyarrow.parquet` loaded.
 
     Args:
-        what: what it is needed for, for the message.
+        what: the data that need it, for the message.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, it is not installed.
+        TrainerError: NOT_SUPPORTED, pyarrow is not installed.
     """
     if find_spec("pyarrow") is None:
         raise TrainerError(

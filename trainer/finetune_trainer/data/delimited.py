@@ -1,8 +1,8 @@
-r"""CSV and TSV: the first line names the columns, every further record is a row of texts.
+r"""The reader of CSV and TSV: the first line names the columns, and every further record is a row of texts.
 
-The standard library's parser in strict mode: fields may be quoted with `"`, a quote inside is doubled, and a quoted
-field may hold line breaks. Added here: the physical line on which a record begins, and names for the usual mistakes
-(another delimiter, a repeated header, a quote that is not closed).
+The parser is the standard library's in strict mode: fields may be quoted with `"`, a quote inside is doubled, and a
+quoted field may have line breaks. This module adds the physical line on which a record begins, and faults for the usual
+mistakes (another delimiter, a repeated header, a quote that is not closed).
 """
 
 import csv
@@ -35,7 +35,7 @@ class DelimitedRecords:
     def __init__(self, pieces: Iterable[bytes], longest: int, delimiter: str) -> None:
         self._lines = _Lines(pieces, longest)
         self._delimiter = delimiter
-        # The parser's own limit is one for the process, and 128 KiB; ours is kept by `_Lines`.
+        # The parser's own limit is 128 KiB and global for the process. `_Lines` enforces ours.
         csv.field_size_limit(max(csv.field_size_limit(), longest))
         self._parser = csv.reader(iter(self._lines), delimiter=delimiter, strict=True)
         self._parsed = self._records()
@@ -76,7 +76,7 @@ class DelimitedRecords:
         return {name: ColumnType(name="text", text=True) for name in self._header() if name}
 
     def _header(self) -> list[str]:
-        """The columns' names; none in a file without a line.
+        """The columns' names; empty for a file without a line.
 
         Raises:
             FaultError: the header cannot be read.
@@ -92,7 +92,7 @@ class DelimitedRecords:
         return self._names or []
 
     def _records(self) -> Iterator[tuple[int, int, list[str] | Fault]]:
-        """The parser's records; line, offset and what was parsed, or what is wrong."""
+        """The parser's records: line, offset, and the fields or the record's fault."""
         lines = self._lines
         while True:
             lines.begin()
@@ -106,10 +106,10 @@ class DelimitedRecords:
             yield lines.first_number, lines.first_offset, lines.fault or record
 
     def _names_of(self, cells: list[str], number: int, offset: int) -> list[str]:
-        """The columns' names, by the first record.
+        """The columns' names from the first record.
 
         Raises:
-            FaultError: they are none.
+            FaultError: the record is not a valid header.
         """
         names = [cell.strip() for cell in cells]
         fault: Fault | None = None
@@ -151,7 +151,7 @@ class DelimitedRecords:
         )
 
     def _fault(self, said: str) -> Fault:
-        """The parser's error as a fault. Its texts are no stable interface: unknown ones are passed on."""
+        """The parser's error as a fault. The parser's messages may change; an unknown one is used as it is."""
         expected, remedy = "CSV", "write the file with a CSV library"
         if "end of data" in said:
             said, expected, remedy = _NOT_CLOSED, "a closing quote", 'close it; write a quote inside a field as ""'
@@ -164,9 +164,14 @@ class DelimitedRecords:
 
 
 class _Lines:
-    """Gives the parser lines of text, and knows where the record began that it is reading.
+    """The lines of text for the parser. It also records the place of the current record.
 
-    A line that is too long or not UTF-8 is given in a form that parses; `fault` says that the record is not to be used.
+    A line that is too long or not UTF-8 is replaced by one that parses, and `fault` is set for its record.
+
+    Attributes:
+        first_number: number of the record's first line.
+        first_offset: byte offset of the record's first line.
+        fault: the fault of the record; None if there is none.
     """
 
     def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
@@ -178,16 +183,16 @@ class _Lines:
 
     @property
     def number(self) -> int:
-        """The physical line that came last."""
+        """Number of the last physical line."""
         return self._lines.number
 
     @property
     def offset(self) -> int:
-        """Where the line begins that has not come yet."""
+        """Byte offset of the next line."""
         return self._lines.offset
 
     def begin(self) -> None:
-        """The next line is the first of a record."""
+        """Begins a record: its first line is the next one."""
         self._size = 0
         self.fault = None
 

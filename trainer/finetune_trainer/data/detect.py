@@ -1,7 +1,7 @@
-"""Which shape the rows have, from the first hundred of them.
+"""Detects the schema of the rows from the first hundred of them.
 
-The first row alone may be an exception. So the shape that fits most rows is chosen, and rows that it does not fit are
-reported as problems.
+The first row alone may be an exception. So the schema that fits most of these rows is chosen. Rows that it does not fit
+are reported as problems.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -32,17 +32,17 @@ _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
     },
     {"text": ("text", "content", "body", "document")},
 )
-"""The names that other data sets give to the parts of a row."""
+"""Names of columns in other data sets, by the part of a row, for the remedy of an unknown schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectedSchema:
-    """What the first rows are.
+    """The result of detection.
 
     Attributes:
-        row_schema: their shape; None when none of them has a known one.
-        first: the first row; None when there is none at all.
-        ignored: columns of the first rows, in order, that a row of the shape is not made of.
+        row_schema: the schema of the first rows; None if no known schema fits any of them.
+        first: the first row; None if there are no rows.
+        ignored: columns of the first rows that the schema does not read, in order.
     """
 
     row_schema: RowSchema | None
@@ -51,10 +51,15 @@ class DetectedSchema:
 
 
 def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> DetectedSchema:
-    """The rows' shape.
+    """Detects the schema of the rows.
+
+    Args:
+        dataset: how rows are read. If it names a schema, only that one is considered.
+        objects: the objects of the data, in reading order.
+        open_store: opens the store of an object.
 
     Raises:
-        TrainerError: NOT_SUPPORTED, what reads a format is not installed; or the storage's reason.
+        TrainerError: NOT_SUPPORTED, a package that reads the format is not installed; or the storage's reason.
     """
     candidates = row_schemas(dataset.schema_, dataset.fields)
     fitting = [0] * len(candidates)
@@ -67,13 +72,18 @@ def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_st
             fitting[index] += row_schema.fits(row)
     if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
         return DetectedSchema(None, first)
-    # One that is named by the user is taken in any case: every row will be told what it lacks.
+    # A schema that the user names is used even if it fits no row. The pass then reports what every row lacks.
     best = candidates[fitting.index(max(fitting))]
     return DetectedSchema(best, first, [name for name in columns if name not in best.reads])
 
 
 def unknown_schema(row: Row, fields: Fields | None) -> Fault:
-    """The fault of data whose columns are none that are known, or that `dataset.fields` names."""
+    """The fault of data without the columns of a known schema, or without those that `dataset.fields` names.
+
+    Args:
+        row: the first row.
+        fields: `dataset.fields`.
+    """
     possible = row_schemas(DatasetSchema.AUTO, fields) or row_schemas(DatasetSchema.AUTO, None)
     known = list(dict.fromkeys(row_schema.columns for row_schema in possible))
     empty = [name for name in row if row[name] is None and name in columns_read(fields)]
@@ -87,7 +97,7 @@ def unknown_schema(row: Row, fields: Fields | None) -> Fault:
 
 
 def _remedy(row: Row, fields: Fields | None) -> str:
-    """What to do about columns that are not known."""
+    """The remedy for a row with unknown columns."""
     if fields is not None and fields.named:
         return "dataset.fields must name columns, and keys of turns, that are there"
     if "role" in row and "content" in row:
@@ -107,7 +117,7 @@ def _remedy(row: Row, fields: Fields | None) -> str:
 
 
 def _turns_remedy(column: str, row: Row) -> str:
-    """What to do about a column with a list that may be one of turns."""
+    """The remedy for an unknown column with a list that may be a list of turns."""
     turns = row[column]
     turn = turns[0] if isinstance(turns, list) and turns else None
     if not isinstance(turn, dict):
@@ -122,7 +132,7 @@ def _turns_remedy(column: str, row: Row) -> str:
 
 
 def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Iterator[Row]:
-    """The rows that can be parsed; what cannot is the pass's to report."""
+    """The rows that can be parsed. Other records are skipped here, and the pass over the data reports them."""
     for source in objects:
         with open_store(source.location).open(source) as stream:
             try:

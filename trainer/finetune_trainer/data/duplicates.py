@@ -8,29 +8,30 @@ from array import array
 from collections.abc import Iterable
 
 REMEMBERED_ROWS = 10_000_000
-"""Different rows that are remembered; duplicates of later rows are not counted. Takes 102 MiB."""
+"""Largest number of different rows that are remembered, in 102 MiB. Duplicates of later rows are not counted."""
 _FIRST_SLOTS = 1 << 12
 _GROWTH = 4
 _LAST_STEP = 1 << 20
-"""A table of more slots is made of full size at once: growing takes the old one and the new one at a time."""
+"""Number of slots up to which the table grows in steps. The next step is to the full size, because while it grows the
+old table and the new one are both in memory."""
 
 
 class DuplicateCounter:
-    """Counts repeated keys: a hash table of bare 64-bit numbers, 8 bytes a slot where a Python set takes 70.
+    """Counts repeated keys with a hash table of 64-bit numbers. It takes 8 bytes a slot; a Python set takes 70.
 
     Args:
-        remembered: most different keys that are remembered.
+        remembered: largest number of different keys that are remembered.
 
     Attributes:
-        count: keys that had come before.
-        complete: whether every key was remembered, so that `count` is exact and not only a least number.
+        count: number of keys that repeat an earlier key.
+        complete: whether every key was remembered. Then `count` is exact; otherwise it is a lower bound.
     """
 
     def __init__(self, remembered: int = REMEMBERED_ROWS) -> None:
         self._remembered = remembered
         self._table = _empty(_FIRST_SLOTS)
         self._room = _FIRST_SLOTS // 2
-        # Three quarters full at last: fuller ones take long to look through.
+        # The full table is at most three quarters full: in a fuller one a search takes long.
         self._most_slots = max(_FIRST_SLOTS, remembered * 4 // 3 + 2)
         self._kept = 0
         self._zero = False
@@ -38,9 +39,10 @@ class DuplicateCounter:
         self.complete = True
 
     def add(self, keys: Iterable[int]) -> None:
-        """Takes the keys of rows, as `hash` makes them: 64 bits, signed."""
-        # Once a row: open addressing with linear probing, 0 stands for a free slot. Slots are counted from the end, so
-        # that the one after the last, 0, is the first.
+        """Adds the keys of rows: results of `hash`, signed, 64 bits."""
+        # The loop runs once a row, so it has no calls. The table has open addressing with linear probing, and 0 is a
+        # free slot. Slots have negative indices, counted from the end. So the slot after the last has index 0, which is
+        # the first.
         table, slots = self._table, len(self._table)
         for key in keys:
             slot = key % slots - slots

@@ -1,4 +1,4 @@
-"""A row of training data after reading: one of three shapes, with its location."""
+"""Examples: rows of training data after reading. Each is a text, a prompt with its completion, or a conversation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,13 @@ from finetune_trainer.contract.preflight_report import Unit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowLocation:
-    """Where a row stands, for messages: the user's own file name and the line, or what else is counted there."""
+    """The place of a row in the data, for messages.
+
+    Attributes:
+        file: name of the file, as the user knows it.
+        line: number of the line or row, from 1.
+        unit: what `line` counts.
+    """
 
     file: str
     line: int
@@ -25,9 +31,9 @@ class Message:
 
     Attributes:
         role: system, user, assistant or tool.
-        content: its text; None where an assistant's turn is tool calls and nothing else.
-        more: what a chat template is given besides, by the names that templates know: `tool_calls`, `name` ….
-        trained: whether an assistant's turn is trained, where such turns are.
+        content: the text; None for an assistant's turn with only tool calls.
+        more: further keys for the chat template (`tool_calls`, `name` …); None if there are none.
+        trained: whether the turn is trained, if it is the assistant's and `dataset.loss` trains such turns.
     """
 
     role: str
@@ -37,17 +43,17 @@ class Message:
 
     @property
     def calls(self) -> Sequence[Mapping[str, Any]]:
-        """The tools that the turn calls."""
+        """The tool calls of the turn, each a JSON object `{"function": {"name": …, "arguments": …}}`."""
         return self.more.get("tool_calls", ()) if self.more else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """What a chat template is given.
+    """The input of a chat template.
 
     Attributes:
         turns: the turns.
-        tools: what the assistant may call, each as a JSON object `{"type": "function", "function": {"name": …}}`.
+        tools: the tools that the assistant may call: JSON objects `{"type": "function", "function": {"name": …}}`.
     """
 
     turns: tuple[Message, ...]
@@ -55,27 +61,27 @@ class Messages:
 
     @property
     def answers(self) -> list[int]:
-        """Which of the turns are the assistant's."""
+        """Indices of the assistant's turns."""
         return [index for index, message in enumerate(self.turns) if message.role == "assistant"]
 
     @property
     def characters(self) -> int:
-        """How long its texts are."""
+        """Length of all texts, tools included, in characters."""
         beside = len(str(self.tools)) if self.tools else 0
         return beside + sum(len(turn.content or "") + (len(str(turn.more)) if turn.more else 0) for turn in self.turns)
 
     def before(self, turn: int) -> "Messages":
-        """The messages before a turn."""
+        """The messages before the turn with this index, with the tools."""
         return Messages(self.turns[:turn], self.tools)
 
     def with_turn(self, message: Message) -> "Messages":
-        """The messages with one more turn."""
+        """The messages with one more turn at the end."""
         return Messages((*self.turns, message), self.tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
-    """Running text, trained whole."""
+    """A running text. All of its tokens are trained."""
 
     place: RowLocation
     text: str
@@ -83,7 +89,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptCompletion:
-    """A prompt and what should follow it, both plain text."""
+    """A prompt and its completion, both plain text."""
 
     place: RowLocation
     prompt: str
@@ -92,7 +98,7 @@ class PromptCompletion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """Messages with at least one of the assistant."""
+    """A conversation with at least one turn of the assistant."""
 
     place: RowLocation
     messages: Messages

@@ -1,8 +1,8 @@
-"""Gzip as a stream of bounded pieces.
+"""Decompresses gzip data as a stream, in pieces of bounded size.
 
-The standard library's GzipFile has two faults: it reports trailing junk as a wrong header, and a decompression bomb (1
-GiB of zeros gzips to 1 MB) is noticed too late. Here the ratio is checked while bytes come out. zlib-ng
-has the standard library's interface and words, at two to three times the speed.
+The standard library's GzipFile is not used for two reasons. It reports bytes after the end as a wrong header, and it
+detects a decompression bomb (1 GiB of zeros gzips to 1 MB) too late. Here the compression ratio is checked after every
+piece. zlib-ng has the interface and the messages of the standard library, at two to three times the speed.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _PIECE = 1 << 20
 
 
 def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
-    """The decompressed bytes, in pieces of at most 1 MiB; members one after the other count as one file.
+    """The decompressed bytes, in pieces of at most 1 MiB. Several gzip members are one file.
 
     Args:
         stored: the stored bytes, from the first.
-        max_ratio: most decompressed bytes per stored byte.
+        max_ratio: largest number of decompressed bytes per stored byte.
 
     Raises:
-        FaultError: damaged, cut short, followed by junk, or over the ratio.
+        FaultError: the data are damaged, cut short, followed by other bytes, or over the ratio.
     """
     inflater = zlib_ng.decompressobj(wbits=31)
     consumed = produced = 0
@@ -34,7 +34,7 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
         rest = piece
         while True:
             if inflater.eof:
-                rest = rest.lstrip(b"\0")  # padding to full blocks, as tapes and some tools leave it
+                rest = rest.lstrip(b"\0")  # padding to full blocks, which tapes and some tools write
                 if not rest:
                     break
                 if not MAGIC.startswith(rest[:2]):
@@ -51,7 +51,7 @@ def gunzip(stored: Iterator[bytes], max_ratio: int) -> Iterator[bytes]:
             if out:
                 yield out
             if not rest and len(out) < _PIECE and not inflater.eof:
-                break  # wants more input
+                break  # the decompressor needs more input
             if not rest and inflater.eof:
                 break
     if started and not inflater.eof:

@@ -1,34 +1,34 @@
-"""Row lengths in tokens: counts by length, percentiles, and a few buckets for the report."""
+"""A histogram of row lengths in tokens, with percentiles and buckets for the report."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 FIRST_BUCKET = 32
-"""Longest row of the first bucket; each further one ends at twice the length."""
+"""Largest length in the first bucket, in tokens. Each further bucket ends at twice the length of the one before."""
 
 
 class LengthHistogram:
-    """Rows by their length, exactly. Memory grows with the number of different lengths, not of rows."""
+    """Exact numbers of rows by length. Memory grows with the number of different lengths, not of rows."""
 
     def __init__(self) -> None:
         self._rows: Counter[int] = Counter()
 
     @property
     def rows(self) -> int:
-        """Rows in all."""
+        """Number of all rows."""
         return self._rows.total()
 
     @property
     def longest(self) -> int:
-        """The longest row's tokens; 0 without rows."""
+        """Tokens of the longest row; 0 without rows."""
         return max(self._rows, default=0)
 
     def add(self, length: int, rows: int = 1) -> None:
-        """Takes rows of `length` tokens."""
+        """Adds rows of `length` tokens."""
         self._rows[length] += rows
 
     def percentile(self, percent: int) -> int:
-        """The shortest length that `percent` of a hundred rows do not exceed (nearest rank); 0 without rows."""
+        """The shortest length that `percent` % of the rows do not exceed (nearest rank); 0 without rows."""
         wanted = -(-self.rows * percent // 100)
         seen = 0
         for length in sorted(self._rows):
@@ -38,10 +38,12 @@ class LengthHistogram:
         return 0
 
     def buckets(self, edge: int) -> Sequence[tuple[int, int]]:
-        """Pairs of a bucket's longest length and its rows, from the shortest to the longest row's; empty ones between.
+        """The buckets as pairs: largest length, and number of rows.
+
+        They begin with the bucket of the shortest row and end with that of the longest; some between may be empty.
 
         Args:
-            edge: a length at which a bucket must end, so that the rows over it can be told apart.
+            edge: a length at which a bucket must end, so that the numbers of longer rows are separate.
         """
         ends = [FIRST_BUCKET]
         while ends[-1] < self.longest:

@@ -1,7 +1,7 @@
-"""A JSON document: an array of rows, or one object that holds such an array under one of its keys.
+"""The reader of a JSON document: an array of rows, or one object with such an array under one of its keys.
 
-`json.load` needs several times the file's size in memory. Here the text is read in pieces, and each element is parsed
-by the scanner for jsonl lines, so both are equally strict.
+`json.load` needs several times the file's size in memory. This reader reads the text in pieces. It parses each element
+with the scanner of jsonl lines, so both formats are equally strict.
 """
 
 import codecs
@@ -80,7 +80,7 @@ class JsonRecords:
                 raise text.fault("a row after the comma", "remove the comma")
 
     def _members(self) -> Iterator[Record]:
-        """The rows in an object: the one list of objects among its values."""
+        """The rows in an object: the elements of the only list of objects among its values."""
         text = self._text
         text.take("{")
         list_key: str | None = None
@@ -110,11 +110,16 @@ class JsonRecords:
 
 
 class _Text:
-    """The document's text from where it has been read to, in memory only as far as it is needed.
+    """A document's text and a position in it. Only the text after the position is in memory, as far as it was read.
+
+    Args:
+        pieces: the document's bytes.
+        longest: most bytes of a value.
 
     Attributes:
-        offset: bytes before the place that has been read to.
-        passed: whether the last `value` that raised stands behind that place, so that reading can go on.
+        offset: byte offset of the position.
+        passed: whether the position is after the value for which `value` has raised an error, so that reading can
+            continue.
     """
 
     def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
@@ -129,7 +134,7 @@ class _Text:
         self.passed = False
 
     def peek(self) -> str:
-        """The next character that is no blank, and goes there; empty at the end."""
+        """Moves to the next character that is not blank, and returns it; empty at the end."""
         while True:
             text, at = self._text, self._at
             while at < len(text) and text[at] in _BLANKS:
@@ -141,34 +146,38 @@ class _Text:
                 return ""
 
     def take(self, character: str, expected: str | None = None) -> None:
-        """Goes behind the character, which must be the next one.
+        """Moves behind the next character.
+
+        Args:
+            character: the expected character.
+            expected: what is expected, for the message; the character by default.
 
         Raises:
-            FaultError: another one stands there.
+            FaultError: the next character is another one.
         """
         if not self._text.startswith(character, self._at):
             raise self.fault(expected or repr(character))
         self._go(self._at + 1)
 
     def begins_list_of_objects(self) -> bool:
-        """Whether a list begins here whose first element is an object."""
+        """Whether the list at the position has an object as its first element."""
         while True:
             rest = self._text[self._at + 1 :].lstrip(_BLANKS)
             if rest or not self._more():
                 return rest.startswith("{")
 
     def value(self) -> Any:
-        """The value that begins here, and goes behind it.
+        """Reads the value at the position, and moves behind it.
 
         Raises:
-            FaultError: it is none, or is cut short, or too long.
+            FaultError: the text is not a JSON value, or the value is refused, cut short or too long.
         """
         self.passed = False
         try:
             value, end = self._scanned(scan_value)
         except FaultError as error:
             if error.fault.kind in (ProblemKind.DUPLICATE_KEY, ProblemKind.JSON) and not self.passed:
-                # Well-formed but refused (a repeated key, NaN): the next value can be found.
+                # A well-formed value that is refused (a repeated key, NaN): reading can continue behind it.
                 self._go(self._scanned(_scan_leniently)[1])
                 self.passed = True
             raise
@@ -180,14 +189,14 @@ class _Text:
         return value
 
     def fault(self, expected: str, remedy: str = "write the document with a JSON library: json.dump") -> FaultError:
-        """The fault of what stands here."""
+        """The fault of unexpected text at the position."""
         if self._at >= len(self._text) and not self._more():
             return self._cut_short()
         found = f"{shorten(self._text[self._at : self._at + 100], 30)!r} at byte {self.offset + 1:,}"
         return FaultError(Fault(kind=ProblemKind.JSON, found=found, expected=expected, remedy=remedy))
 
     def _scanned(self, scan: Callable[[str, int], tuple[Any, int]]) -> tuple[Any, int]:
-        """The value that begins here, and where it ends; reads on until it is whole."""
+        """The value at the position, and the index of its end. More text is read until the value is complete."""
         while True:
             try:
                 value, end = scan(self._text, self._at)
@@ -199,11 +208,12 @@ class _Text:
                 raise too_much(error) from None
             else:
                 if end < len(self._text) or isinstance(value, dict | list | str) or not self._more():
-                    return value, end  # a number at the end of what is there may go on
+                    return value, end  # a number at the end of the text in memory may be incomplete
                 continue
             stopped = position - self._at
             open_string = said.startswith("Unterminated string")
-            if open_string or position >= len(self._text) - _LONGEST_TOKEN:  # perhaps only the end of what is there
+            # An error near the end of the text in memory may only mean that more text must be read.
+            if open_string or position >= len(self._text) - _LONGEST_TOKEN:
                 if len(self._text) - self._at > self._longest:
                     raise self._too_long()
                 if self._more():
@@ -214,7 +224,11 @@ class _Text:
             raise not_json(self._text[self._at :], stopped, said, place)
 
     def _more(self) -> bool:
-        """Reads on, at least as much as is held, so that a long value is not scanned once a piece."""
+        """Reads more text; returns whether there was any.
+
+        It reads at least as much as is in memory. So the number of scans of a long value grows only with the logarithm
+        of its length.
+        """
         held = self._text[self._at :]
         self._at = 0
         parts, wanted, got = [held], max(len(held), 1), 0

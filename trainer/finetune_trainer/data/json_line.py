@@ -1,11 +1,11 @@
-"""One line of jsonl to a row, stricter than `json.loads`, and with messages that say what to change.
+"""Parses a line of jsonl to a row. It is stricter than `json.loads`, and its messages say what to change.
 
-`json.loads` accepts NaN, the last of two equal keys and UTF-16. It raises RecursionError on deep nesting and a bare
-ValueError on an integer of 5,000 digits. Here each of them is a fault.
+`json.loads` accepts NaN, UTF-16, and the last of two equal keys. It raises RecursionError for deep nesting, and a bare
+ValueError for an integer of 5,000 digits. Here each of these is a fault.
 
-Sound lines are parsed by jiter, pydantic's parser, which is several times as fast and takes nothing that the careful
-parser would refuse. What jiter refuses is parsed again for the words, and because it refuses more: half a surrogate
-pair, more than 200 levels.
+Lines are parsed by jiter, pydantic's parser. It is several times as fast, and it accepts no line that the careful
+parser would refuse. A line that jiter refuses is parsed again by the careful parser. That gives the message, and it
+accepts lines that jiter alone refuses: with a lone surrogate, or with more than 200 levels.
 """
 
 import json
@@ -23,10 +23,10 @@ _REWRITE = "write it with a JSON library: json.dumps"
 
 
 def parse_row(line: bytes) -> dict[str, object] | None:
-    """The object that stands on a line; None for a blank line.
+    """The JSON object on a line; None for a blank line.
 
     Raises:
-        FaultError: anything else stands there.
+        FaultError: the line is not one JSON object.
     """
     try:
         row = from_json(line, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
@@ -36,10 +36,10 @@ def parse_row(line: bytes) -> dict[str, object] | None:
 
 
 def parse_carefully(line: bytes) -> dict[str, object] | None:
-    """What `parse_row` gives, by the slow parser alone.
+    """The same as `parse_row`, by the careful parser only.
 
     Raises:
-        FaultError: as there.
+        FaultError: the line is not one JSON object.
     """
     content = line.strip(_BLANKS)
     if not content:
@@ -55,14 +55,14 @@ def parse_carefully(line: bytes) -> dict[str, object] | None:
 
 
 def parse_value(text: str) -> Any:
-    """The JSON value that a text is, as strictly as rows are parsed.
+    """The value of a text of JSON, parsed as strictly as rows.
 
     Raises:
-        FaultError: it is none, or there is more in the text.
+        FaultError: the text is not one JSON value.
     """
     try:
         value, end = scan_value(text, 0)
-    except StopIteration as stop:  # the scanner's way to say that no value begins here
+    except StopIteration as stop:  # the scanner raises it where no value begins
         raise not_json(text, int(stop.value)) from None
     except json.JSONDecodeError as error:
         raise not_json(text, error.pos, error.msg) from None
@@ -74,7 +74,7 @@ def parse_value(text: str) -> Any:
 
 
 def is_cut_short(line: bytes) -> bool:
-    """Whether a line is the beginning of a JSON object whose rest is missing."""
+    """Whether a line is the beginning of a JSON object that does not end on it."""
     text = line.strip(_BLANKS).decode(errors="replace")
     if not text.startswith("{"):
         return False
@@ -112,18 +112,18 @@ def _constant(name: str) -> NoReturn:
     raise _json(name, "a JSON value", f"JSON has no {name}: write null or leave the key out")
 
 
-# The decoder's own C scanner: `decode` would look for blanks twice per line in Python.
+# The decoder's own C scanner is used, because `decode` searches for blanks in Python, twice a line.
 _decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 scan_value: Callable[[str, int], tuple[Any, int]] = make_scanner(_decoder)  # type: ignore[arg-type]  # typeshed's slip
-"""The value that begins at a position, and where it ends.
+"""The value at an index of a text, and the index of its end.
 
-Raises StopIteration with the position at which no value begins, and JSONDecodeError, RecursionError, ValueError,
-FaultError for what is wrong inside one.
+Raises StopIteration with an index at which no value begins, and JSONDecodeError, RecursionError, ValueError or
+FaultError for errors inside a value.
 """
 
 
 def not_object(value: object) -> Fault:
-    """The fault of a JSON value that is no row."""
+    """The fault of a JSON value that is not an object."""
     return Fault(
         kind=ProblemKind.NOT_OBJECT,
         found=shown(value),
@@ -133,7 +133,11 @@ def not_object(value: object) -> Fault:
 
 
 def too_much(error: RecursionError | ValueError) -> FaultError:
-    """The fault of nesting or of an integer that Python does not parse (sys.set_int_max_str_digits)."""
+    """The fault of nesting that is too deep, or of an integer that is too long for Python.
+
+    Args:
+        error: Python's error. A ValueError is that of sys.set_int_max_str_digits.
+    """
     if isinstance(error, RecursionError):
         return _json("objects or lists nested too deeply", "less than about 900 levels", "leave that key out")
     remedy = "write it as text, or leave that key out"
@@ -154,13 +158,13 @@ def not_utf8(error: UnicodeDecodeError) -> FaultError:
 
 
 def not_json(text: str, position: int, said: str = "Expecting value", place: str | None = None) -> FaultError:
-    """A fault that quotes what stands at the place, with the remedy for the usual causes.
+    """The fault of text that is not JSON. It quotes the text, and has the remedy for the usual causes.
 
     Args:
         text: a line, or a part of a document.
-        position: where in it the parser stopped.
-        said: the parser's words.
-        place: the position in words; the column by default.
+        position: index in the text at which the parser stopped.
+        said: the parser's message.
+        place: the position as the message shows it; the column by default.
     """
     rest = text[position : position + 100]
     before = text[:position].rstrip()

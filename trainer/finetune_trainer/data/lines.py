@@ -1,7 +1,7 @@
-"""Lines of a byte stream, with bounded memory, line numbers and byte offsets.
+"""Splits a byte stream into lines, with bounded memory, line numbers and byte offsets.
 
-Only LF ends a line: text mode would also split at a bare CR, `str.splitlines` at U+2028 and others, in the middle of
-a JSON string.
+Only LF ends a line. Python's text mode also splits at a bare CR. `str.splitlines` also splits at U+2028 and other
+characters, which may be inside a JSON string.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,23 +9,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from finetune_trainer.data.problems import Fault, ProblemKind
 
 Line = tuple[int, int, bytes | None]
-"""Number from 1, offset of its first byte, and its bytes without LF; None when it is longer than allowed."""
+"""Number of the line from 1, offset of its first byte, and its bytes without LF; None if it is longer than allowed."""
 Block = tuple[int, int, Sequence[bytes] | None]
-"""Lines that follow each other: the first one's number and offset, and the bytes of each without LF; or None for one
-line that is longer than allowed."""
+"""Consecutive lines: number and offset of the first one, and the bytes of each without LF. For one line that is longer
+than allowed, None instead of the bytes."""
 
 
 class LineSplitter:
     """Splits pieces of bytes into lines.
 
     Args:
-        pieces: the bytes; piece borders mean nothing.
-        longest: most bytes of a line; a longer one is skipped and comes as None.
+        pieces: the bytes, split at any place.
+        longest: most bytes of a line. A longer line is skipped and yielded as None.
 
     Attributes:
-        terminated: whether the line that came last ended with LF.
-        number: the number of the line that came last; of the block's last line, in the iteration over `blocks`.
-        offset: where the line begins that has not come yet; known between pieces.
+        terminated: whether the last line ended with LF.
+        number: number of the last line; in the iteration over `blocks` that of the block's last line.
+        offset: byte offset of the next line. It is updated after every piece.
     """
 
     def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
@@ -35,7 +35,7 @@ class LineSplitter:
         self.number = self.offset = 0
 
     def __iter__(self) -> Iterator[Line]:
-        """Line by line."""
+        """The lines."""
         for first, start, lines in self.blocks():
             if lines is None:
                 yield first, start, None
@@ -47,10 +47,11 @@ class LineSplitter:
                 offset += len(line) + 1
 
     def blocks(self) -> Iterator[Block]:
-        """As many lines at a time as are there: for who goes through millions."""
+        """The lines in blocks of consecutive lines, which is faster for millions of lines."""
         longest = self._longest
         number, offset = 1, 0  # of the next line
-        held: list[bytes] = []  # the begun line; joined once, so that a long one does not cost its square
+        # The pieces of an incomplete line. They are joined once, because repeated joins take quadratic time.
+        held: list[bytes] = []
         held_bytes = 0
         for piece in self._pieces:
             lines = piece.split(b"\n")
@@ -58,7 +59,7 @@ class LineSplitter:
             if held_bytes <= longest:
                 held.append(lines[0])
             else:
-                held = []  # skipping: only the length is still of interest
+                held = []  # the line is skipped, and only its length is counted
             if len(lines) == 1:
                 continue
             tail = lines.pop()
@@ -86,7 +87,11 @@ class LineSplitter:
 
 
 def line_too_long(longest: int) -> Fault:
-    """The fault of a line that came as None."""
+    """The fault of a line that is longer than allowed.
+
+    Args:
+        longest: most bytes of a line.
+    """
     return Fault(
         kind=ProblemKind.TOO_LONG,
         found=f"a line of more than {longest:,} bytes",

@@ -1,4 +1,4 @@
-"""Rows of messages: a column with a list of turns, and what may stand beside it (tools, a system message)."""
+"""The schema of rows of messages: a column with a list of turns, and optionally tools and a system message."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,15 @@ _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 
 @dataclass(frozen=True, slots=True)
 class MessagesSchema:
-    """A column with a list of turns. The chat template checks their order; at least one must be the assistant's."""
+    """Rows with a list of turns, at least one of them the assistant's. The chat template checks the turns' order.
+
+    Attributes:
+        column: the column of the turns.
+        role: the key of a turn's role.
+        content: the key of a turn's text.
+        schema: the name of the schema in the recipe.
+        system: the column of a system message.
+    """
 
     column: str
     role: str
@@ -28,7 +36,7 @@ class MessagesSchema:
 
     @property
     def columns(self) -> str:
-        """Its column and the turns' keys."""
+        """See `RowSchema`. The text also has the turns' keys."""
         return f"{self.column} with {self.role} and {self.content}"
 
     @property
@@ -37,7 +45,7 @@ class MessagesSchema:
         return frozenset({self.column, self.system, *TOOLS})
 
     def fits(self, row: Row) -> bool:
-        """See `RowSchema`. A list without turns fits every pair of keys."""
+        """See `RowSchema`. An empty list fits for every pair of keys."""
         turns = row.get(self.column)
         if turns is None:
             return False
@@ -53,7 +61,7 @@ class MessagesSchema:
         return self._looked_at(row)[2]
 
     def _looked_at(self, row: Row) -> tuple[list[Message | None], Tools, list[Fault]]:
-        """The turns, the tools, and what is wrong with the row."""
+        """The turns, the tools, and the faults of the row."""
         turns = row.get(self.column)
         if turns is None:
             return [], [], [absent_key(row, self.column)]
@@ -63,7 +71,7 @@ class MessagesSchema:
         read = [keys.read(turn, f"{self.column}[{index}]") for index, turn in enumerate(turns)]
         faults = [fault for _, wrong in read for fault in wrong]
         roles = [turn.get(self.role) for turn in turns if isinstance(turn, dict)]
-        unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # perhaps it is the assistant's
+        unknown = any(fault.kind is ProblemKind.ROLE for fault in faults)  # that turn may be the assistant's
         answers = any(isinstance(role, str) and (_ANSWERS.get(role) or role == CALLING) for role in roles)
         if not unknown and not answers:
             faults.append(
@@ -79,7 +87,7 @@ class MessagesSchema:
         return [message for message, _ in read], tools, [*faults, *wrong, *self._system_faults(row, turns[0])]
 
     def key(self, row: Row) -> int | None:
-        """See `RowSchema`. Two words for one role make two rows."""
+        """See `RowSchema`. Two rows with different names for the same role have different keys."""
         answered = False
         role_key, content_key, answers = self.role, self.content, _ANSWERS
         parts: list[str | bytes] = []
@@ -102,14 +110,14 @@ class MessagesSchema:
         return Conversation(place=place, messages=self.messages(row))
 
     def messages(self, row: Row) -> Messages:
-        """What a row without faults gives to a chat template."""
+        """The messages of a row without faults, for a chat template."""
         content = row[self.column]
         assert isinstance(content, list)
         turns = (self._message(turn, index) for index, turn in enumerate(content))
         return Messages((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
 
     def _message(self, turn: dict[str, Any], index: int) -> Message:
-        """A turn without faults; most have nothing but role and content."""
+        """The message of a turn without faults. The common case is fast: a turn with only role and content."""
         role, content = turn[self.role], turn.get(self.content)
         if len(turn) == 2 and isinstance(content, str) and role in ROLES:
             return Message(role=ROLES[role], content=content)
@@ -118,7 +126,7 @@ class MessagesSchema:
         return message
 
     def _careful_key(self, row: Row) -> int | None:
-        """The key of a row with more in it than two keys a turn: that may be a fault or not."""
+        """The key of a row whose turns are not all a role and a text; None if the row has faults."""
         messages, tools, faults = self._looked_at(row)
         if faults:
             return None
@@ -154,7 +162,7 @@ class MessagesSchema:
         )
 
     def _system_faults(self, row: Row, first: object) -> list[Fault]:
-        """What is wrong with a system message in a column of its own."""
+        """The faults of the column with a system message."""
         given = row.get(self.system)
         if given is None or given == "":
             return []

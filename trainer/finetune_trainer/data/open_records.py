@@ -1,4 +1,4 @@
-"""From a stored object to its records: decompressed by its content, read by its format."""
+"""Opens a stored object as records: it is decompressed by its content, and read by its format."""
 
 import hashlib
 import io
@@ -28,14 +28,15 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
     """The object's records.
 
     Args:
-        stored: its stored bytes.
-        source: the object; its name helps to tell the format.
+        stored: the stored bytes of the object.
+        source: the object. Its name is used to find the format.
         dataset: format and limits.
-        unpacked: called with decompressed bytes as they are read; what it raises ends the reading.
+        unpacked: called with the number of decompressed bytes as they are read. An error that it raises ends the
+            reading.
 
     Raises:
-        FaultError: it is something else than it should be, or cannot be decompressed.
-        TrainerError: NOT_SUPPORTED, what reads this format is not installed; or the storage's reason.
+        FaultError: the object is a file of another kind, or cannot be decompressed.
+        TrainerError: NOT_SUPPORTED, a package that reads the format is not installed; or the storage's reason.
     """
     pieces, packed = _unpack(stored, dataset.limits.max_compression_ratio)
     first = next(pieces, b"")
@@ -66,10 +67,15 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
 
 
 class StoredBytes:
-    """The stored bytes in pieces, counted and, if asked, hashed.
+    """The stored bytes of an object in pieces. They are counted and, if requested, hashed.
+
+    Args:
+        stream: the object's stream.
+        on_bytes: called with the number of bytes as they are read.
+        hashed: whether to compute the SHA-256.
 
     Attributes:
-        mark_bytes: bytes of the byte order mark that the content began with; records do not count them.
+        mark_bytes: bytes of the byte order mark at the start of the content. Offsets of records do not count them.
     """
 
     def __init__(self, stream: BinaryIO, on_bytes: ByteCount, *, hashed: bool) -> None:
@@ -92,7 +98,7 @@ class StoredBytes:
         return piece
 
     def digest(self) -> str | None:
-        """The SHA-256 of the whole object, whether or not all of it was asked for; None when not hashed."""
+        """The SHA-256 of the whole object in hexadecimal; None if it is not hashed. The unread rest is read first."""
         if self._hash is None:
             return None
         if self._at_random:
@@ -103,13 +109,13 @@ class StoredBytes:
         return self._hash.hexdigest()
 
     def random_access(self) -> BinaryIO:
-        """The stored object as a file that is read at random, from now on."""
+        """The stored object as a file with random access. After this call the iteration must not be used."""
         self._at_random = True
         return cast("BinaryIO", _CountedFile(self._stream, self._on_bytes))
 
 
 class _CountedFile(io.RawIOBase):
-    """The stored object at random, its bytes counted as they are read."""
+    """The stored object as a file with random access. Its bytes are counted as they are read."""
 
     def __init__(self, stream: BinaryIO, on_bytes: ByteCount) -> None:
         super().__init__()
@@ -117,30 +123,30 @@ class _CountedFile(io.RawIOBase):
         self._on_bytes = on_bytes
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether the file can be read: always."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Whether the file has random access: always."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Goes to a place."""
+        """Moves to an offset; returns the offset from the start."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """The place."""
+        """The current offset."""
         return self._stream.tell()
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes; fewer only at the end."""
+        """The next `size` bytes; fewer only at the end."""
         content = self._stream.read(size)
         self._on_bytes(len(content))
         return content
 
 
 def _unpack(stored: "StoredBytes", max_ratio: int) -> tuple[Iterator[bytes], bool]:
-    """The decompressed bytes, and whether they were compressed; told by the content, whatever the name says."""
+    """The decompressed bytes, and whether the stored ones were compressed. That is recognised by the content only."""
     first = next(stored, b"")
     pieces = chain((first,), stored)
     if first.startswith(gunzip.MAGIC):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def pack_rows(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list[list[int]]:
-    """Packs rows into micro-batches of at most `max_tokens` tokens and `max_rows` rows, as few as first-fit finds.
+    """Packs rows into few micro-batches of at most `max_tokens` tokens and `max_rows` rows, by first-fit decreasing.
 
     Args:
         lengths: tokens of each row, all positive.
@@ -17,8 +17,8 @@ def pack_rows(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list
         max_rows: most rows of a micro-batch.
 
     Returns:
-        For each micro-batch the rows' indices, in rising order. Every row is in exactly one. The result depends on
-        nothing but the arguments.
+        For each micro-batch the rows' indices, in rising order. Every row is in exactly one. Equal arguments give equal
+        results.
     """
     micro_batches: list[list[int]] = []
     space: list[int] = []
@@ -36,20 +36,20 @@ def pack_rows(lengths: Sequence[int], *, max_tokens: int, max_rows: int) -> list
 
 
 def pack_rows_for_ranks(lengths: Sequence[int], *, ranks: int, max_tokens: int, max_rows: int) -> list[list[int]]:
-    """Packs rows for several processes: as few rounds as fit, with work as equal as greedy assignment finds.
+    """Packs rows for several processes: into few rounds of micro-batches, with about equal work for each process.
 
-    Rows go, the longest first, to the micro-batch with the fewest tokens (Graham's rule, 1969: at most 4/3 of the
-    best possible); where one gets too large, there is one more round.
+    Each row, the longest first, goes to the micro-batch with the fewest tokens (Graham, 1969: the largest micro-batch
+    is at most 4/3 of the optimum). If a micro-batch is too large, the rows are packed again with one more round.
 
     Args:
         lengths: tokens of each row, all positive.
-        ranks: processes; micro-batch number n is for process n modulo `ranks`.
+        ranks: number of processes; micro-batch n is for process n modulo `ranks`.
         max_tokens: most tokens of a micro-batch; a longer row has one of its own.
         max_rows: most rows of a micro-batch.
 
     Returns:
-        For each micro-batch the rows' indices, in rising order; every row is in exactly one. Those without a row are
-        left out, which happens only where there are fewer rows than processes.
+        For each micro-batch the rows' indices, in rising order. Every row is in exactly one. Micro-batches without a
+        row are left out.
     """
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
     rounds = 1

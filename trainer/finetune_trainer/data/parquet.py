@@ -1,7 +1,7 @@
-"""Parquet: row groups are streamed, and of the columns only those that a row can be made of are read.
+"""The reader of Parquet. It streams row groups, and reads only the columns that a row schema can read.
 
-The format needs its end first and columns side by side, so the file is read at random (`StoredBytes.random_access`);
-nothing is put on the disk.
+Reading begins at the file's end and then needs several columns at the same time. So the stored object is read with
+random access (`StoredBytes.random_access`), and no copy is written to disk.
 """
 
 import io
@@ -22,17 +22,17 @@ from finetune_trainer.storage.base import ByteCount
 
 _ROWS_A_BATCH = 64
 _BUFFER_BYTES = 4 << 20
-"""Read at once of a column: without it Arrow holds whole row groups."""
+"""Bytes that are read at once of a column. Without this setting Arrow holds whole row groups in memory."""
 
 
 class ParquetRecords:
     """The rows of a Parquet file.
 
     Args:
-        file: the file; it can be read at random.
-        size: its bytes.
+        file: the file, with random access.
+        size: size of the file in bytes.
         dataset: columns and limits.
-        unpacked: called with the bytes of the columns read, decompressed.
+        unpacked: called with the number of decompressed bytes of the columns as they are read.
     """
 
     unit: Final = Unit.ROW
@@ -76,7 +76,7 @@ class ParquetRecords:
         if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise FaultError(column_twice(twice[0]))
         self._require_ratio(file.metadata)
-        # Columns that no row is made of stand for themselves by name: messages list them.
+        # Columns that no schema reads are in the row as names without values, because messages list them.
         others: Row = dict.fromkeys(name for name in names if name not in self._columns)
         read = [name for name in names if name in self._columns]
         for batch in file.iter_batches(_ROWS_A_BATCH, columns=read):
@@ -90,7 +90,7 @@ class ParquetRecords:
                     yield self.number, None, self._too_long(size)
                 else:
                     yield self.number, None, others | as_in_json(row)
-        # A file that was replaced meanwhile says so at its end, which nothing above has read to.
+        # The store reports a file that was replaced during the reading only when its end is read.
         self._file.seek(0, io.SEEK_END)
         self._file.read(1)
 
@@ -98,16 +98,16 @@ class ParquetRecords:
         try:
             rows = batch.to_pylist(maps_as_pydicts="strict")
         except UnicodeDecodeError:
-            # Somewhere among them is a text that is none.
+            # Some text in the batch is not UTF-8. Reading row by row finds it.
             yield from (_one_row(batch.slice(index, 1)) for index in range(batch.num_rows))
         except ValueError as error:
             raise FaultError(_unreadable(str(error)), self.number + 1) from None
         else:
-            # A batch of no columns has no rows as dictionaries, but has their number.
+            # For a batch without columns to_pylist returns no dictionaries, but the batch has the number of rows.
             yield from rows or ({} for _ in range(batch.num_rows))
 
     def _require_ratio(self, metadata: Any) -> None:
-        """Goes by what the file says of itself; what it really grows to is held by `dataset.limits.maxBytes`."""
+        """Checks the ratio by the sizes that the file declares. `dataset.limits.maxBytes` limits the real size."""
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         require_ratio(sum(group.total_byte_size for group in groups), self._size, self._limits.max_compression_ratio)
 
@@ -121,10 +121,10 @@ class ParquetRecords:
 
 
 def _type_of(declared: Any, types: Any) -> ColumnType:
-    """What an Arrow type is to a row.
+    """The column type of an Arrow type.
 
     Args:
-        declared: the type.
+        declared: the Arrow type.
         types: the module `pyarrow.types`.
     """
     kind = getattr(declared, "storage_type", declared)  # of an extension type
@@ -137,7 +137,7 @@ def _type_of(declared: Any, types: Any) -> ColumnType:
         turn = kind.value_type
         if types.is_struct(turn):
             return ColumnType(name=name, turns=True, keys={field.name: _type_of(field.type, types) for field in turn})
-        # What is in a map, or in a list without elements, shows row by row.
+        # Elements that are maps, and lists without elements, are checked row by row.
         return ColumnType(name=name, turns=types.is_map(turn) or types.is_null(turn))
     return ColumnType(name=name, empty=types.is_null(kind))
 
@@ -159,7 +159,7 @@ def _one_row(batch: Any) -> Row | Fault:
 
 
 def _text_bytes(value: object) -> int:
-    """Bytes of the texts in a row."""
+    """Size of all texts in a row, in bytes."""
     match value:
         case str():
             return len(value) if value.isascii() else len(value.encode(errors="surrogatepass"))
@@ -171,7 +171,7 @@ def _text_bytes(value: object) -> int:
 
 
 def _unreadable(said: str) -> Fault:
-    """Arrow's error as a fault. Its texts are no stable interface: unknown ones are passed on."""
+    """Arrow's error as a fault. Arrow's messages may change; an unknown one is used as it is."""
     found, remedy = f"damaged Parquet data ({shorten(said, 120)})", "write or upload the file again"
     if "magic bytes not found" in said or "footer" in said:
         found, remedy = "no Parquet footer at the end of the file", "the file is cut short: upload it again"

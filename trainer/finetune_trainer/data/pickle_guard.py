@@ -1,12 +1,12 @@
-"""Reading a pickle without running it.
+"""Reads a pickle without running it.
 
-A pickle is a program: it imports by name and calls what it imported. Even with a list of allowed constructors, those
-could be called with hostile arguments, and the pandas version that wrote the file would be needed. So nothing is
-constructed here. Every name on the list stands for an inert record (`Made`) that notes its arguments and its state, and
-`pickled_frame` takes the values out of the records. Names that are not on the list are refused.
+A pickle is a program: it imports objects by name and calls them. A list of allowed constructors is not enough: a file
+could call them with hostile arguments, and reading would need the pandas version that wrote the file. So no object is
+constructed here. Every name on the list is replaced by an inert record (`Made`), which keeps its arguments and its
+state. `pickled_frame` takes the values from the records. Names that are not on the list are refused.
 
-Before that one look at the opcodes bounds memory and time: what Python's unpickler allocates on the word of the file
-(lengths, memo indices) is compared with the file first, and what it would hash (`pickle_hashing`) is counted.
+Before that, a check of the opcodes limits memory and time. Python's unpickler allocates memory by lengths and memo
+indices in the file, so these are compared with the file's size. The work of hashing is counted (`pickle_hashing`).
 """
 
 import pickle
@@ -20,10 +20,10 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, short
 
 _PARQUET = "write Parquet instead: DataFrame.to_parquet"
 _FORBIDDEN = frozenset({"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER", "INST", "OBJ"})
-"""Objects that lie elsewhere (persistent ids, the extension registry, buffers beside the pickle), and the calls of
-protocol 0 that pandas and numpy never make."""
+"""Opcodes for objects outside the pickle (persistent ids, the extension registry, out-of-band buffers), and calls of
+protocol 0 that pandas and numpy never write."""
 _MEMO = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
-# Whatever the C unpickler raises about a file that is no good; its own error is only one of them.
+# The errors that the C unpickler raises for invalid files.
 _ERRORS = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -38,12 +38,14 @@ _ERRORS = (
 
 
 class Made:
-    """What a pickle would have had constructed: `kind(*args)`, then `state`.
+    """The inert record of an object in a pickle, which would be constructed by `kind(*args)` and then get `state`.
+
+    The class itself is the record of a class to which a pickle refers.
 
     Attributes:
-        kind: the name of the class or function; also that of the class itself, where a pickle refers to it.
+        kind: the name of the class or function.
         args: the arguments.
-        state: what would have been set; None when nothing was.
+        state: the state; None if the pickle sets none.
     """
 
     __slots__ = ("args", "state")
@@ -53,7 +55,7 @@ class Made:
     state: object
 
     def __new__(cls, *args: object) -> Self:
-        """What the unpickler takes for the construction."""
+        """Makes the record. The unpickler calls this in place of a constructor."""
         made = super().__new__(cls)
         made.args = args
         made.state = None
@@ -64,18 +66,18 @@ class Made:
 
 
 def read_inert(file: IO[bytes], size: int) -> object:
-    """What the pickle holds, with `Made` records in the place of objects.
+    """The content of a pickle, with `Made` records in the place of objects.
 
     Args:
-        file: a real file; it is read twice from its start.
-        size: its bytes.
+        file: a file on disk. It is read twice from its start.
+        size: size of the file in bytes.
 
     Raises:
-        FaultError: it is no pickle, damaged, or asks for something that a DataFrame does not need.
+        FaultError: the file is not a pickle, is damaged, or uses a name or an opcode that no DataFrame needs.
     """
     try:
         with warnings.catch_warnings():
-            # Of odd escapes in damaged texts; what is wrong is said below.
+            # Damaged texts may have invalid escapes, for which Python warns. The error below reports the damage.
             warnings.simplefilter("ignore", DeprecationWarning)
             file.seek(0)
             _check_opcodes(_Bounded(file, size), size)
@@ -94,7 +96,7 @@ class _InertUnpickler(pickle.Unpickler):  # the C unpickler; all that it may cal
 
 
 class _Bounded:
-    """The file for `genops`, which reads as much as an opcode declares: never more than is there."""
+    """The file for `genops`, which reads as many bytes as an opcode declares. Here it reads at most the file's size."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self._file = file
@@ -107,13 +109,13 @@ class _Bounded:
 
 
 def _check_opcodes(file: _Bounded, size: int) -> None:
-    """Raises what `read_inert` turns into its fault."""
+    """Checks the opcodes. It raises FaultError, or one of `_ERRORS`, which `read_inert` turns into a fault."""
     hashing = HashCost(size)
     opcodes = pickletools.genops(file)  # type: ignore[arg-type]  # read, readline and tell are all it asks for
     for count, (opcode, argument, place) in enumerate(opcodes):
         if opcode.name in _FORBIDDEN:
             raise FaultError(_refused(f"the opcode {opcode.name} at byte {place:,}"))
-        # The unpickler makes room up to the index: 2 GiB for one opcode of five bytes.
+        # The unpickler allocates a memo up to the index: 2 GiB for one opcode of five bytes.
         if opcode.name in _MEMO and (not isinstance(argument, int) or argument > count):
             raise FaultError(_damaged(f"memo index {argument} at byte {place:,}"))
         hashing.follow(opcode, argument)
@@ -140,9 +142,9 @@ def _damaged(said: str) -> Fault:
 
 
 def _names() -> Iterator[tuple[str, str]]:
-    """Module and name of everything that pandas 1.3 to 3 and numpy 1 and 2 put into a DataFrame's pickle.
+    """Module and name of all classes and functions in the pickles of DataFrames, for pandas 1.3 to 3 and numpy 1 and 2.
 
-    Found by pickling frames of every kind of column with these versions in protocols 0 to 5.
+    The list was made by pickling DataFrames with every kind of column with these versions, in protocols 0 to 5.
     """
     for module in ("builtins", "__builtin__"):
         yield from ((module, name) for name in ("slice", "bytes", "bytearray", "object"))
@@ -198,7 +200,7 @@ def _names() -> Iterator[tuple[str, str]]:
     yield from ((f"{core}.arrays.{module}", name) for module, names in arrays.items() for name in names)
     dtypes = ("CategoricalDtype", "DatetimeTZDtype", "ArrowDtype")
     yield from ((f"{core}.dtypes.dtypes", name) for name in dtypes)
-    # pandas 3 names most of them by their public places.
+    # pandas 3 writes the public names of most of them.
     public = [name for names in indexes.values() for name in names if name not in numeric]
     public += ["DataFrame", "NA", "Categorical", "StringDtype", "BooleanDtype", *integers, *floats, *dtypes]
     yield from (("pandas", name) for name in public)

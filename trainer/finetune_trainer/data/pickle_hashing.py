@@ -1,20 +1,20 @@
-"""How much hashing a pickle needs, computed before it is read.
+"""Computes the work of hashing that a pickle needs, before it is read.
 
-A pickle can put one tuple into another twice, level upon level: in 127 bytes a tuple of 2^60 leaves. It takes no
-memory, as the levels are shared. But Python hashes a tuple by hashing all that is in it, each time anew, in one step
-that nothing can interrupt: as the key of a dict it would be hashed for years. So the opcodes are followed on a stack
-of sizes, which is all that hashing depends on.
+A pickle can put a tuple twice into another tuple, on many levels: 127 bytes give a tuple of 2^60 leaves. It takes
+little memory, because the levels are shared. But Python computes the hash of a tuple from the hashes of all its parts,
+without a cache, and nothing can interrupt it. As the key of a dict such a tuple would be hashed for years. So the
+opcodes are executed on a stack of sizes, because the work of hashing depends only on sizes.
 """
 
 import pickletools
 from collections.abc import Iterator
 
 MOST_HASHED = 10_000_000
-"""Values that are hashed in all, besides what is in proportion to the file; a second or so."""
+"""Largest number of hashed values, besides `_HASHED_PER_BYTE` for each byte of the file; about a second."""
 _HASHED_PER_BYTE = 20
 _OF_PARTS = frozenset({"EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET"})
-"""What hashes by its parts. Lists and dicts have no hash, and what a pickle has constructed here has that of its
-identity."""
+"""Opcodes that make values whose hash is computed from their parts. Lists and dicts have no hash, and the hash of a
+`Made` record is that of its identity."""
 _HASHING = frozenset({"DICT", "SETITEM", "SETITEMS", "ADDITEMS", "FROZENSET"})
 _PUT = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 _GET = frozenset({"GET", "BINGET", "LONG_BINGET"})
@@ -22,7 +22,7 @@ _MARK = -1
 
 
 class HashCost:
-    """Follows a pickle's opcodes.
+    """Counts the values that a pickle's opcodes hash.
 
     Args:
         size: bytes of the pickle.
@@ -34,11 +34,12 @@ class HashCost:
         self._memo: dict[int, int] = {}
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
-        """Takes one opcode more.
+        """Executes the next opcode on the stack of sizes.
 
         Raises:
-            ValueError: the pickle asks for too much hashing.
-            IndexError: it takes more from the stack than there is.
+            ValueError: the pickle hashes too many values.
+            IndexError: the stack has too few values for the opcode.
+            KeyError: the opcode reads a memo entry that does not exist.
         """
         name, stack, memo = opcode.name, self._stack, self._memo
         if name in _PUT and isinstance(argument, int):
@@ -56,7 +57,7 @@ class HashCost:
         else:
             parts = list(self._taken(opcode))
             if name in _HASHING:
-                # Values are counted with the keys: some tuples more, and no order to be kept.
+                # The values of a dict are counted as well as its keys, so that the order on the stack does not matter.
                 self._left -= sum(parts)
                 if self._left < 0:
                     raise ValueError("its keys hold one another without end")
@@ -64,7 +65,7 @@ class HashCost:
             stack.extend(1 + sum(parts) if of_parts else 1 for _ in opcode.stack_after)
 
     def _taken(self, opcode: pickletools.OpcodeInfo) -> Iterator[int]:
-        """The sizes of what the opcode takes from the stack, without marks."""
+        """The sizes of the values that the opcode pops from the stack, without marks."""
         below = opcode.stack_before
         if pickletools.markobject in below:
             while (size := self._stack.pop()) != _MARK:

@@ -1,8 +1,8 @@
-"""Kernels of the Hub: compiled code of another repository, which a model's config.json can ask for.
+"""Refuses models whose config.json requests a kernel of the Hub: compiled code from another repository.
 
-transformers fetches and runs such code where the package `kernels` is installed (transformers:integrations/
-hub_kernels.py). The model's author chooses the repository, no commit is pinned, and `model.trustRemoteCode` speaks of
-the model's own code alone. So a model that asks for a kernel is refused, with that permission too.
+transformers downloads and runs such code if the package `kernels` is installed (transformers:integrations/
+hub_kernels.py). The model's author chooses the repository, and no commit is pinned. `model.trustRemoteCode` permits
+only the code in the model's own repository. So a model that requests a kernel is refused, even with that permission.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,14 +18,14 @@ _SWITCHES = frozenset({"use_kernels", "kernel_config"})
 
 
 def require_no_hub_kernels(place: Uri, config: Mapping[str, object]) -> None:
-    """Checks that a model asks for no kernel of the Hub.
+    """Requires that a model requests no kernel of the Hub.
 
     Args:
         place: model.uri, for the message.
-        config: what config.json holds. Its sections can ask for one too.
+        config: the model's config.json. Its sections can request a kernel too.
 
     Raises:
-        TrainerError: NOT_SUPPORTED; the message names the keys.
+        TrainerError: NOT_SUPPORTED, a key requests a kernel; the message names the keys.
     """
     if found := sorted(set(_requests(config))):
         raise TrainerError(
@@ -36,7 +36,7 @@ def require_no_hub_kernels(place: Uri, config: Mapping[str, object]) -> None:
 
 
 def _requests(value: object) -> Iterator[str]:
-    """Every `key: value` that asks for a kernel, at any depth."""
+    """Every `key: value` that requests a kernel, at any depth."""
     open_values = [value]
     while open_values:
         match open_values.pop():
@@ -48,7 +48,7 @@ def _requests(value: object) -> Iterator[str]:
 
 
 def _is_request(key: object, value: object) -> bool:
-    """Whether a key asks for a kernel. A mapping gives each section of the model its own implementation."""
+    """Whether a key requests a kernel. A mapping gives each section of the model its own implementation."""
     if key in _SWITCHES:
         return bool(value)
     if key not in _ATTENTION | _EXPERTS:
