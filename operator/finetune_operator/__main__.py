@@ -30,7 +30,7 @@ from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.health import Health
 from finetune_operator.kube.api import Kube
-from finetune_operator.kube.client import connect
+from finetune_operator.kube.client import connect, own_token
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.kube.lease import Lease
@@ -121,7 +121,7 @@ async def run(
     )
     cluster = KubeProgressCluster(kube, cache, event_handler, is_watching=informers.is_watching, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
-    server = ProgressServer(cluster, writer, clock=clock, now=_now)
+    server = ProgressServer(cluster, writer, own_token=lambda: own_token(environment), clock=clock, now=_now)
 
     application = web.Application()
     server.add_to(application)

@@ -83,6 +83,12 @@ class Plane:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json"))["items"]
         return found
 
+    def operator_token(self) -> str:
+        """A token of the operator's service account."""
+        config = json.loads(self.operator_kubeconfig().read_text())
+        token: str = config["users"][0]["user"]["token"]
+        return token
+
     def operator_kubeconfig(self) -> Path:
         """A kubeconfig with a token of the operator's service account."""
         if self._operator_kubeconfig is None:

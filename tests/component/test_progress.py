@@ -98,7 +98,7 @@ class Site:
 
 @pytest.fixture(params=["leader", "standby"])
 async def site(
-    request: pytest.FixtureRequest, kube: ClientKube, admin: ClientKube, namespace: str
+    request: pytest.FixtureRequest, plane: Plane, kube: ClientKube, admin: ClientKube, namespace: str
 ) -> AsyncIterator[Site]:
     clock = asyncio.get_running_loop().time
     raw = await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
@@ -120,7 +120,8 @@ async def site(
     cluster = KubeProgressCluster(kube, cache, event_handler, is_watching=lambda _: leader, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
     application = web.Application()
-    ProgressServer(cluster, writer, clock=clock, now=lambda: datetime.now(UTC)).add_to(application)
+    server = ProgressServer(cluster, writer, own_token=plane.operator_token, clock=clock, now=lambda: datetime.now(UTC))
+    server.add_to(application)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -182,7 +183,8 @@ async def test_who_may_not_report(site: Site, admin: ClientKube) -> None:
     token = await site.token()
     assert (await site.post(None))[0] == 401
     assert (await site.post("nonsense"))[0] == 401
-    assert (await site.post(token[:-4] + "AAAA"))[0] == 401, "a signature that does not fit"
+    forgery = (401, {"error": "the token is not signed by this cluster"})
+    assert await site.post(token[:-8] + "AAAAAAAA") == forgery, "the cluster's real keys tell, without a TokenReview"
     assert (await site.post(await site.token(audience="https://kubernetes.default.svc")))[0] == 403
     assert (await site.post(token, ref=replace(site.ref, uid=OTHER_UID)))[0] == 403
     assert (await site.post(token, ref=replace(site.ref, name="other")))[0] == 404

@@ -1,7 +1,7 @@
 """The cluster's certificates: one authority, and what it signs.
 
 Made with the `openssl` program, because the standard library cannot make certificates.
-Elliptic keys: they take milliseconds.
+Elliptic keys: they take milliseconds. Tokens are signed with RSA, as on nearly every cluster.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Pki:
         self._sign(self.kubelet_client, "/O=system:masters/CN=kube-apiserver-kubelet-client")
         self._sign(self.proxy_client, "/CN=front-proxy-client")
         private = self._key(self.service_accounts)
-        self._openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", private)
-        self._openssl("ec", "-in", private, "-pubout", "-out", str(self.service_accounts))
+        self._openssl("genrsa", "-out", private, "2048")
+        self._openssl("rsa", "-in", private, "-pubout", "-out", str(self.service_accounts))
 
     def key(self, certificate: Path) -> Path:
         """The private key that belongs to a certificate."""

@@ -68,6 +68,13 @@ class KubeProgressCluster:
             return None
         return _pod_identity(status.get("user") or {})
 
+    async def signing_keys(self) -> Mapping[str, Any]:
+        """See `Cluster.signing_keys`."""
+        try:
+            return await self._kube.signing_keys()
+        except KubeError as error:
+            raise Unavailable(error.message) from None
+
     async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         """See `Cluster.finetunejob`."""
         record = await self._record(ref)

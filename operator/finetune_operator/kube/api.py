@@ -115,6 +115,13 @@ class Kube(Protocol):
         """JSON merge patch of an object or a subresource."""
         ...
 
+    async def signing_keys(self) -> dict[str, Any]:
+        """The public keys of service account tokens, as a JSON web key set.
+
+        ServiceAccounts may read it by Kubernetes' own ClusterRole `system:service-account-issuer-discovery`.
+        """
+        ...
+
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Deletes the object with that UID, with background propagation."""
         ...

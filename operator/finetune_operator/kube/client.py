@@ -7,6 +7,7 @@ unknown fields, and copy every body before they send it.
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from pydantic_core import from_json
 
 from finetune_operator.api import names
@@ -23,6 +25,7 @@ from finetune_trainer.contract.version import __version__
 
 USER_AGENT = f"finetune-operator/{__version__}"
 _JSON = "application/json"
+_KEY_SET = "application/jwk-set+json"  # for JSON the API server answers 406
 _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 
@@ -94,6 +97,10 @@ class ClientKube:
         query = {"fieldManager": field_manager}
         return await self._request("PATCH", path, body=patch, query=query, content_type=_MERGE_PATCH)
 
+    async def signing_keys(self) -> dict[str, Any]:
+        """See `Kube.signing_keys`."""
+        return await self._request("GET", "/openid/v1/jwks", accept=_KEY_SET)
+
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """See `Kube.delete`."""
         options = {
@@ -112,8 +119,9 @@ class ClientKube:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> dict[str, Any]:
-        _, answer = await self._send(method, path, query=query, body=body, content_type=content_type)
+        _, answer = await self._send(method, path, query=query, body=body, content_type=content_type, accept=accept)
         return answer
 
     async def _send(
@@ -124,10 +132,11 @@ class ClientKube:
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> tuple[int, dict[str, Any]]:
         """The status, which is one of success, and the body."""
         # Within a cluster it takes longer to compress and decompress a list than to send it.
-        headers = {"Accept": _JSON, "Accept-Encoding": "identity", "Content-Type": content_type}
+        headers = {"Accept": accept, "Accept-Encoding": "identity", "Content-Type": content_type}
         if query:
             path += "?" + urlencode(query)
         try:
@@ -185,3 +194,13 @@ async def connect(
 def in_cluster(environment: Mapping[str, str]) -> bool:
     """Whether to use the pod's credentials: it runs in a pod, and KUBECONFIG is not set."""
     return "KUBERNETES_SERVICE_HOST" in environment and not environment.get("KUBECONFIG")
+
+
+def own_token(environment: Mapping[str, str]) -> str | None:
+    """Reads the operator's own token, which the kubelet renews; None outside of a cluster."""
+    if not in_cluster(environment):
+        return None
+    try:
+        return Path(SERVICE_TOKEN_FILENAME).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None

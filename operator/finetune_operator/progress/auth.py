@@ -3,32 +3,35 @@
 The token's audience contains the job's UID, so the token is valid for no other job and no other server. A TokenReview
 returns the pod that it was issued to, if that pod still exists. The pod must belong to the job. Verdicts are cached for
 a minute, because a pod reports a few times a minute for hours.
+
+A token that can only be forged is refused before the TokenReview, by its claims and its signature. So limits for a pod
+count only tokens that are really the pod's: nobody can use them up by writing another pod's name into a token.
 """
 
 import asyncio
-import base64
-import binascii
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.progress.ports import Cluster
 from finetune_operator.progress.ratelimit import Rate, RateLimit
+from finetune_operator.progress.signing_keys import Signature, SigningKeys
+from finetune_operator.progress.token import Token
+from finetune_trainer.contract.text import printable
 
 KEPT_SECONDS = 60.0
 KEPT_REFUSAL_SECONDS = 10.0
 KEPT_VERDICTS = 10_000
 REVIEWS_AT_ONCE = 16
+REVIEWS_OF_POD = Rate(per_second=1, burst=10)
+"""TokenReviews of one pod's tokens. A pod gets a new token twice an hour."""
 REVIEWS_OF_PEER = Rate(per_second=20, burst=500)
-"""TokenReviews for one address. Some networks give all pods of a node one address, hence the burst."""
-REVIEWS_OF_SUBJECT = Rate(per_second=1, burst=10)
-"""TokenReviews for one pod from one address. A pod gets a new token twice an hour."""
+"""TokenReviews for one address, of tokens whose signature cannot be checked. Some networks give all pods of a node one
+address, hence the burst."""
 
 
 class Unauthenticated(Exception):  # noqa: N818 (an HTTP answer)
@@ -40,7 +43,7 @@ class Denied(Exception):  # noqa: N818 (an HTTP answer)
 
 
 class TooManyReviews(Exception):  # noqa: N818 (an HTTP answer)
-    """One address sends too many tokens that are not in the cache.
+    """A pod, or an address, sends too many tokens that are not in the cache.
 
     Attributes:
         retry_after: seconds until the next TokenReview is allowed.
@@ -67,53 +70,6 @@ class Reporter:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """The claims of a token, not verified.
-
-    Attributes:
-        audiences: its audiences.
-        namespace: namespace of its pod; None if the claim is missing.
-        pod_uid: UID of its pod; empty if the claim is missing.
-        expires: seconds since the epoch; None if the claim is missing.
-    """
-
-    audiences: tuple[str, ...]
-    namespace: str | None
-    pod_uid: str
-    expires: float | None
-
-    @classmethod
-    def read(cls, token: str) -> "Claims | None":
-        """The claims; None if it is not a JSON web token, or has no audience."""
-        parts = token.split(".")
-        if len(parts) != 3:
-            return None
-        try:
-            payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        except (binascii.Error, ValueError, RecursionError):
-            return None
-        payload = payload if isinstance(payload, dict) else {}
-        audience = payload.get("aud")
-        audiences = [audience] if isinstance(audience, str) else audience
-        if not isinstance(audiences, list):
-            return None
-        pod = _section(_section(payload, "kubernetes.io"), "pod")
-        namespace, pod_uid = _section(payload, "kubernetes.io").get("namespace"), pod.get("uid")
-        expires = payload.get("exp")
-        return cls(
-            audiences=tuple(item for item in audiences if isinstance(item, str)),
-            namespace=namespace if isinstance(namespace, str) else None,
-            pod_uid=pod_uid if isinstance(pod_uid, str) else "",
-            expires=float(expires) if isinstance(expires, int | float) and abs(expires) < 1 << 53 else None,
-        )
-
-
-def _section(payload: dict[str, Any], key: str) -> dict[str, Any]:
-    section = payload.get(key)
-    return section if isinstance(section, dict) else {}
-
-
 Verdict = Reporter | Unauthenticated | Denied
 
 
@@ -122,16 +78,26 @@ class Authenticator:
 
     Args:
         cluster: reviews tokens and knows jobs and pods.
+        own_token: reads the operator's own token; None outside of a cluster.
         clock: seconds, monotonic.
         now: the current time, with a time zone.
     """
 
-    def __init__(self, cluster: Cluster, *, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        own_token: Callable[[], str | None],
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
         self._cluster = cluster
+        self._keys = SigningKeys(cluster.signing_keys, own_token=own_token, clock=clock)
         self._clock = clock
         self._now = now
+        self._pods = RateLimit(REVIEWS_OF_POD, clock=clock)
         self._peers = RateLimit(REVIEWS_OF_PEER, clock=clock)
-        self._subjects = RateLimit(REVIEWS_OF_SUBJECT, clock=clock)
+        self._unchecked_pods = RateLimit(REVIEWS_OF_POD, clock=clock)
         self._verdicts: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
         self._reviews = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
@@ -147,24 +113,19 @@ class Authenticator:
             Unauthenticated: the token is not valid.
             Denied: the token does not belong to a pod of this job.
             UnknownJob: the job does not exist.
-            TooManyReviews: the address has sent too many tokens.
+            TooManyReviews: the pod, or the address, has sent too many tokens.
             Unavailable: the cluster does not answer.
         """
         audience = names.progress_audience(ref.uid)
-        claims = Claims.read(token)
-        # The claims are not verified yet. This only saves a TokenReview of tokens that could not pass.
-        if claims is None:
+        claimed = Token.parse(token)
+        if claimed is None:
             raise Unauthenticated("the token is not a JSON web token")
-        if audience not in claims.audiences:
-            raise Denied(f"the token is not for this job: its audience is not {audience}")
-        if claims.namespace not in (None, ref.namespace):
-            raise Denied(f"the token belongs to namespace {claims.namespace!r}, not {ref.namespace}")
-        if claims.expires is not None and claims.expires <= self._now().timestamp():
-            raise Unauthenticated("the token has expired")
+        self._check_claims(claimed, audience, ref)
         key = hashlib.sha256(f"{ref.namespace}/{ref.name}/{ref.uid}/{token}".encode()).digest()
         verdict = self._kept(key)
         if verdict is None:
-            self._admit_review(peer, claims.pod_uid)
+            if not self._has_passed(key):
+                await self._admit_review(claimed, peer)
             async with self._reviews:
                 verdict = self._kept(key) or await self._judge(token, audience, ref)
             self._keep(key, verdict)
@@ -172,9 +133,33 @@ class Authenticator:
             return verdict
         raise type(verdict)(*verdict.args)
 
-    def _admit_review(self, peer: str, pod_uid: str) -> None:
-        """Limits TokenReviews: forged tokens must not delay those of real pods."""
-        wait = max(self._peers.seconds_to_wait(peer), self._subjects.seconds_to_wait(f"{peer} {pod_uid}"))
+    def _check_claims(self, claimed: Token, audience: str, ref: FineTuneJobRef) -> None:
+        """Refuses a token that could not pass the TokenReview, by what it says itself."""
+        if audience not in claimed.audiences:
+            raise Denied(f"the token is not for this job: its audience is not {audience}")
+        if not claimed.namespace or not claimed.pod_uid:
+            raise Unauthenticated("the token is not bound to a pod")
+        if claimed.namespace != ref.namespace:
+            raise Denied(f"the token belongs to namespace {printable(claimed.namespace)}, not {ref.namespace}")
+        if claimed.expires is None or claimed.expires <= self._now().timestamp():
+            raise Unauthenticated("the token has expired")
+
+    async def _admit_review(self, claimed: Token, peer: str) -> None:
+        """Refuses forged tokens, and limits TokenReviews of the others.
+
+        The issuer counts only where the signature does not tell: while a cluster's issuer changes, tokens of both are
+        good. The limits of unchecked tokens are by address too, so that others cannot use up a pod's.
+        """
+        match await self._keys.check(claimed):
+            case Signature.VALID:
+                wait = self._pods.seconds_to_wait(claimed.pod_uid)
+            case Signature.FORGED:
+                raise Unauthenticated("the token is not signed by this cluster")
+            case Signature.UNKNOWN:
+                if self._keys.issuer not in ("", claimed.issuer):
+                    raise Unauthenticated("the token is not of this cluster's issuer")
+                pod = self._unchecked_pods.seconds_to_wait(f"{peer} {claimed.pod_uid}")
+                wait = max(self._peers.seconds_to_wait(peer), pod)
         if wait > 0:
             raise TooManyReviews(wait)
 
@@ -196,6 +181,11 @@ class Authenticator:
         if entry is None or entry[0] <= self._clock():
             return None
         return entry[1]
+
+    def _has_passed(self, key: bytes) -> bool:
+        """Whether this token passed some time ago: then it is no forged one."""
+        entry = self._verdicts.get(key)
+        return entry is not None and isinstance(entry[1], Reporter)
 
     def _keep(self, key: bytes, verdict: Verdict) -> None:
         kept = KEPT_SECONDS if isinstance(verdict, Reporter) else KEPT_REFUSAL_SECONDS

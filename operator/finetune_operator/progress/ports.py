@@ -1,8 +1,9 @@
 """The Protocol of the cluster that progress reporting needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.api.status import ProgressStatus
@@ -41,6 +42,10 @@ class Cluster(Protocol):
 
     async def review(self, token: str, audience: str) -> PodIdentity | None:
         """The pod that a token with this audience was issued to; None if the token is not valid or not a pod's."""
+        ...
+
+    async def signing_keys(self) -> Mapping[str, Any]:
+        """The public keys of service account tokens, as a JSON web key set."""
         ...
 
     async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:

@@ -40,16 +40,23 @@ class ProgressServer:
     Args:
         cluster: knows jobs, pods and tokens.
         writer: writes accepted records to the status.
+        own_token: reads the operator's own token; None outside of a cluster.
         clock: seconds, monotonic.
         now: the current time, with a time zone.
     """
 
     def __init__(
-        self, cluster: Cluster, writer: ProgressWriter, *, clock: Callable[[], float], now: Callable[[], datetime]
+        self,
+        cluster: Cluster,
+        writer: ProgressWriter,
+        *,
+        own_token: Callable[[], str | None],
+        clock: Callable[[], float],
+        now: Callable[[], datetime],
     ) -> None:
         self._cluster = cluster
         self._writer = writer
-        self._authenticator = Authenticator(cluster, clock=clock, now=now)
+        self._authenticator = Authenticator(cluster, own_token=own_token, clock=clock, now=now)
         self._limit = RateLimit(REPORTS_OF_JOB, clock=clock)
         self._now = now
 

@@ -27,7 +27,7 @@ from finetune_operator.kube import api
 from finetune_operator.kube.api import FINETUNEJOBS, PODS, SERVICES, Applied, Kube, Resource
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict
-from finetune_operator.progress import auth, server
+from finetune_operator.progress import auth, server, signing_keys
 from finetune_operator.progress.ports import FineTuneJobState, PodIdentity
 from finetune_operator.progress.ratelimit import Rate
 from finetune_operator.reconcile import child_state, observed, plan_builder
@@ -135,8 +135,6 @@ ATTEMPT_IN_NAME = _replaced((names, "child_name", lambda job, role, _: f"{job}-{
 
 # Who may report.
 
-_read_claims = auth.Claims.read
-
 
 async def _judge_any_namespace(
     self: auth.Authenticator, token: str, audience: str, ref: FineTuneJobRef
@@ -146,14 +144,20 @@ async def _judge_any_namespace(
     return auth.Denied("") if pod is None or attempt is None else auth.Reporter(pod_name=pod.name, attempt=attempt)
 
 
-def _claims_without_namespace(token: str) -> auth.Claims | None:
-    claims = _read_claims(token)
-    return None if claims is None else replace(claims, namespace=None)
+def _no_claims_checked(*_: object) -> None:
+    """The token's own claims may say anything."""
 
 
 NAMESPACE_OF_REPORTER = _replaced(
-    (auth.Authenticator, "_judge", _judge_any_namespace), (auth.Claims, "read", _claims_without_namespace)
+    (auth.Authenticator, "_judge", _judge_any_namespace), (auth.Authenticator, "_check_claims", _no_claims_checked)
 )
+
+
+async def _any_signature(*_: object) -> signing_keys.Signature:
+    return signing_keys.Signature.VALID
+
+
+SIGNATURE = _replaced((signing_keys.SigningKeys, "check", _any_signature))
 
 
 async def _attempt_by_label(self: KubeProgressCluster, ref: FineTuneJobRef, pod: PodIdentity) -> int | None:
@@ -207,7 +211,7 @@ END_IS_FINAL = _replaced(
     (KubeProgressCluster, "finetunejob", _never_finished), (progress_cluster, "_is_out_of_date", lambda *_: False)
 )
 CLOCK = _replaced((server, "MAX_CLOCK_SKEW", timedelta(days=36_500)))
-REVIEW_RATE = _replaced((auth, "REVIEWS_OF_SUBJECT", Rate(per_second=1e6, burst=1_000_000)))
+REVIEW_RATE = _replaced((auth, "REVIEWS_OF_POD", Rate(per_second=1e6, burst=1_000_000)))
 
 
 async def _read_unchecked(self: KubeProgressCluster, ref: FineTuneJobRef) -> record.FineTuneJobRecord | None:

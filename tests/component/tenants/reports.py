@@ -17,6 +17,7 @@ from component.tenants.defences import (
     NAMESPACE_OF_REPORTER,
     OWNER_OF_POD,
     REVIEW_RATE,
+    SIGNATURE,
     TOKEN_REVIEW,
 )
 from component.tenants.site import FORGED_SUCCESS, Object, Site
@@ -75,7 +76,7 @@ async def _(site: Site) -> bool:
     return await site.shows_evil_step(site.attacker)
 
 
-@ATTACKS.row("a token that the tenant wrote itself, with the claims of the victim's pod", TOKEN_REVIEW)
+@ATTACKS.row("a token that the tenant wrote itself, with the claims of the victim's pod", SIGNATURE, TOKEN_REVIEW)
 async def _(site: Site) -> bool:
     victim = await site.begin(site.victim)
     pod = await site.pod(site.victim, victim["status"]["jobName"])
@@ -87,7 +88,9 @@ async def _(site: Site) -> bool:
 def _unsigned(finetunejob: Object, pod_name: str, pod_uid: str) -> str:
     metadata = finetunejob["metadata"]
     claims = {
+        "iss": "https://kubernetes.default.svc.cluster.local",
         "aud": [names.progress_audience(metadata["uid"])],
+        "exp": datetime.now(UTC).timestamp() + 3600,
         "kubernetes.io": {"namespace": metadata["namespace"], "pod": {"name": pod_name, "uid": pod_uid}},
     }
     parts = [json.dumps({"alg": "RS256"}), json.dumps(claims), "signature"]
@@ -134,10 +137,10 @@ async def _(site: Site) -> bool:
     return await site.shows_evil_step(site.attacker)
 
 
-@ATTACKS.row("a flood of forged tokens, each of which costs the API server a TokenReview", REVIEW_RATE)
+@ATTACKS.row("a flood of forged tokens, each of which costs the API server a TokenReview", SIGNATURE, REVIEW_RATE)
 async def _(site: Site) -> bool:
     own, pod = await _own(site)
     for number in range(30):
         forged = _unsigned(own, pod["metadata"]["name"], pod["metadata"]["uid"]) + str(number)
         await site.post(forged, own)
-    return site.progress.reviews > 20
+    return site.progress.reviews > 0

@@ -283,7 +283,9 @@ class Site:
         """
         if self._runner is None:
             application = web.Application()
-            ProgressServer(self.progress, self._writer, clock=self._clock, now=_now).add_to(application)
+            own_token = self.ground.plane.operator_token
+            server = ProgressServer(self.progress, self._writer, own_token=own_token, clock=self._clock, now=_now)
+            server.add_to(application)
             self._runner = web.AppRunner(application, access_log=None)
             await self._runner.setup()
             await web.TCPSite(self._runner, "127.0.0.1", 0).start()
