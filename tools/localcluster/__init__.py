@@ -1,4 +1,4 @@
-"""A real Kubernetes on one Linux machine without Docker, for tests, demo and benchmarks.
+"""A real Kubernetes cluster on one Linux machine without Docker, for tests, demo and benchmarks.
 
     from localcluster import Target, levers, up, down
 
@@ -6,7 +6,7 @@
     levers.kill_container(cluster, "default", "some-pod")
     down()                             # leaves nothing, and checks it
 
-`Target.current()` is the same for tests that must also run on a cluster given by KUBECONFIG.
+Tests that must also run on the cluster of KUBECONFIG use `Target.current()`.
 """
 
 from localcluster import levers

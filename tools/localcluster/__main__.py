@@ -1,4 +1,4 @@
-"""`python -m localcluster`."""
+"""Runs `python -m localcluster`."""
 
 from __future__ import annotations
 

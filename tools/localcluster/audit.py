@@ -1,9 +1,8 @@
 """Counts the writes to the API server exactly, from its audit log.
 
-The policy logs every request that changes something and nothing else. Events and leases
-are skipped: they are written by every component all the time and say nothing about
-what a controller costs. Questions that have the form of a write (`tokenreviews`,
-`subjectaccessreviews`, a service account's `token`) store nothing and are left out too.
+The audit policy logs every request that changes something. Events and leases are left out: every component writes them
+all the time, and they say nothing about the cost of a controller. Requests that store nothing are left out too,
+although they have a write's verb (`tokenreviews`, `subjectaccessreviews`, a service account's `token`).
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ _SETTLED_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Write:
-    """One request that changed something, or tried to."""
+    """One write request, successful or not."""
 
     agent: str
-    """The client's program: its user agent up to the first slash."""
+    """The client program: the user agent up to the first slash."""
     user_agent: str
     user: str
     verb: str
@@ -56,13 +55,13 @@ class Write:
     namespace: str
     name: str
     code: int
-    """What the server answered: a 409 costs it nearly as much as a 200."""
+    """HTTP status of the answer. A 409 costs the server nearly as much as a 200."""
     field_manager: str
-    """Whose fields were written, where the request says so."""
+    """The request's field manager; empty without one."""
 
     @classmethod
     def parse(cls, line: str) -> Write:
-        """Reads one line of the log."""
+        """Parses one line of the audit log."""
         event = json.loads(line)
         target = event.get("objectRef", {})
         resource = target.get("resource", "")
@@ -83,18 +82,23 @@ class Write:
 
 
 class AuditLog:
-    """The writes since a moment: `mark = log.mark()`, act, `log.count(mark)`."""
+    """The audit log. Count the writes of an action by `mark = log.mark()`, the action, `log.count(mark)`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def mark(self) -> int:
-        """Now, as a place in the log."""
+        """Returns the end of the log, in bytes, as a mark for `writes` and `count`."""
         self._settle()
         return self._size()
 
     def writes(self, since: int = 0, *, namespace: str | None = None) -> Iterator[Write]:
-        """The writes after a mark, of one namespace or of all."""
+        """Yields the writes after a mark.
+
+        Args:
+            since: the mark; 0 is the start of the log.
+            namespace: the only namespace that counts; None counts all.
+        """
         self._settle()
         with self.path.open("rb") as log:
             log.seek(since)
@@ -104,14 +108,14 @@ class AuditLog:
                     yield write
 
     def count(self, since: int = 0, *, namespace: str | None = None) -> Counter[str]:
-        """How many writes each program made after a mark."""
+        """Returns the number of writes after a mark, by client program. See `writes`."""
         return Counter(write.agent for write in self.writes(since, namespace=namespace))
 
     def _size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def _settle(self) -> None:
-        """The server logs a request after it answered it: waits until the log rests."""
+        """Waits until the log does not grow for half a second, because the server logs a request after its answer."""
         deadline = time.monotonic() + 20 * _SETTLED_SECONDS
         size = self._size()
         while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""A place to try things on the cluster: a namespace of its own, and pods of a tiny image.
+"""A namespace for checks on the cluster, and pods of a tiny image.
 
-The image is one static busybox. It is unpacked from Debian's package and not installed: on
-a machine that has the ordinary busybox the two would exclude each other.
+The image is one static busybox. It is unpacked from Debian's package but not installed, because the package conflicts
+with the ordinary busybox.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IMAGE = "localhost/finetune-localcluster/busybox:1"
 
 
 class Bench:
-    """A namespace of its own on the cluster, and what the checks do in it."""
+    """A namespace on the cluster, with helpers for the checks in it."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster = cluster
@@ -35,7 +35,7 @@ class Bench:
         self.namespace = f"try-{secrets.token_hex(3)}"
 
     def pod(self, name: str, command: Sequence[str], **more: Any) -> None:
-        """Creates a pod that satisfies the restricted Pod Security Standard."""
+        """Creates a pod that satisfies the restricted Pod Security Standard. `more` are fields of its spec."""
         resources = more.pop("resources", {})
         image = more.pop("image", IMAGE)
         labels = more.pop("labels", {})
@@ -62,17 +62,21 @@ class Bench:
         )
 
     def status(self, pod: str) -> dict[str, Any]:
-        """The pod's status now."""
+        """Returns the pod's current status."""
         found: dict[str, Any] = self.kubectl.get("pod", pod, f"--namespace={self.namespace}")["status"]
         return found
 
     def main_status(self, pod: str) -> dict[str, Any]:
-        """The status of the pod's container; empty before there is one."""
+        """Returns the status of the pod's container; empty before there is one."""
         found: list[dict[str, Any]] = self.status(pod).get("containerStatuses") or [{}]
         return found[0]
 
     def wait_running(self, pod: str) -> None:
-        """Waits until the pod's container runs."""
+        """Waits until the pod's container runs.
+
+        Raises:
+            ClusterError: it does not run within 30 s.
+        """
         wait_for(
             f"pod {pod} to run",
             lambda: "running" in self.main_status(pod).get("state", {}),
@@ -81,7 +85,11 @@ class Bench:
         )
 
     def run_to_end(self, name: str, command: Sequence[str], **more: Any) -> str:
-        """Runs a pod that ends by itself and returns its output; it must exit with 0."""
+        """Runs a pod to its end and returns its output.
+
+        Raises:
+            ClusterError: the pod fails, or does not end within 60 s.
+        """
         self.pod(name, command, restartPolicy="Never", **more)
         wait_for(
             f"pod {name} to end",
@@ -97,7 +105,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(cluster: LocalCluster) -> Iterator[Bench]:
-    """A bench whose namespace, with the restricted Pod Security Standard, goes with the block."""
+    """Yields a bench in a new namespace with the restricted Pod Security Standard. Deletes the namespace at the end."""
     cluster.load_image(_image())
     made = Bench(cluster)
     where = f"--namespace={made.namespace}"

@@ -1,8 +1,7 @@
 """Builds Kubernetes, etcd and CoreDNS from pinned Go modules, once for each pin.
 
-The two modules under `gomod/` name exact versions and their checksums. The programs go
-into the user's cache, in a folder named after those files: another pin is another folder,
-so a cached program is never stale, and the tree stays clean.
+The two modules under `gomod/` pin exact versions and checksums. The programs go into the user's cache, in a folder
+whose name is a hash of these files. Another pin has another folder, so a cached program is never out of date.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _VERSION = "k8s.io/component-base/version"
 
 @dataclass(frozen=True)
 class Module:
-    """One pinned module and the programs built from it."""
+    """A pinned Go module and the programs that are built from it."""
 
     name: str
     programs: dict[str, str]
-    """Program to the package it is built from."""
+    """Maps each program to the Go package of its main function."""
     linker: str = "-s -w"
 
     @property
@@ -44,16 +43,16 @@ class Module:
 
     @property
     def folder(self) -> Path:
-        """Where the built programs lie."""
+        """The folder of the built programs."""
         pins = b"".join((self.source / name).read_bytes() for name in ("go.mod", "go.sum"))
         return cache_root() / f"{self.name}-{hashlib.sha256(pins).hexdigest()[:16]}"
 
     def is_built(self) -> bool:
-        """Whether every program is in the cache."""
+        """Returns True when every program is in the cache."""
         return all((self.folder / program).exists() for program in self.programs)
 
     def program(self, name: str) -> str:
-        """The path of one built program."""
+        """Returns the path of a built program."""
         return str(self.folder / name)
 
 
@@ -73,7 +72,7 @@ KUBERNETES = Module(
         },
         "etcd": "go.etcd.io/etcd/server/v3",
     },
-    # Without these the programs call themselves v0.0.0, and clients refuse the server.
+    # Without these flags the programs report version v0.0.0, and clients refuse the server.
     linker=(
         f"-s -w -X {_VERSION}.gitVersion={_KUBERNETES}"
         f" -X {_VERSION}.gitMajor=1 -X {_VERSION}.gitMinor={_KUBERNETES.split('.')[1]}"
@@ -83,7 +82,11 @@ COREDNS = Module("coredns", {"coredns": "github.com/coredns/coredns"})
 
 
 def build(*modules: Module) -> None:
-    """Builds what is not in the cache yet. The first time takes minutes."""
+    """Builds the programs that are not in the cache. The first time takes minutes.
+
+    Raises:
+        ClusterError: Go is missing or too old, or a build fails.
+    """
     for module in modules:
         if not module.is_built():
             with locked(module.folder.with_suffix(".lock"), f"building {module.name}"):
@@ -107,7 +110,7 @@ def _build(module: Module) -> None:
 
 
 def _compile(module: Module, program: str, package: str, into: Path, running: Step, before: int, total: int) -> int:
-    """Compiles one program and returns how many packages are compiled by now."""
+    """Compiles one program. Returns the number of packages compiled so far."""
     argv = ["go", "build", "-v", "-trimpath", "-ldflags", module.linker]
     argv += ["-o", str(into / program), package]
     last: deque[str] = deque(maxlen=15)
@@ -116,7 +119,7 @@ def _compile(module: Module, program: str, package: str, into: Path, running: St
         assert compiler.stderr is not None
         for line in compiler.stderr:
             last.append(line)
-            # -v names each package that was compiled; what the cache had is not named.
+            # -v names each package that is compiled, but not those from the build cache.
             compiled += not line.startswith(("#", "go: "))
             running.note(f"{program}, {compiled} of at most {total} packages compiled")
     if compiler.returncode != 0:
@@ -129,7 +132,7 @@ def _require_go(module: Module) -> None:
     remedy = "install it, or set KUBECONFIG to a cluster that exists"
     if shutil.which("go") is None:
         raise ClusterError(f"the first start builds Kubernetes with Go {wanted} or newer: {remedy}")
-    # Asked inside the module, Go may first fetch the release that the module names.
+    # Inside the module, because Go then downloads the release that go.mod names.
     words = (try_run(["go", "-C", str(module.source), "env", "GOVERSION"]) or "").strip()
     version = re.match(r"go(\d+)\.(\d+)", words)
     if version is None or (int(version[1]), int(version[2])) < _GO:

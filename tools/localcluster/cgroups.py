@@ -1,7 +1,6 @@
-"""The cgroup that holds a node's pods, in both of Linux's hierarchies.
+"""The cgroup that holds a node's pods, in cgroup v1 and v2.
 
-Each node has a root of its own, so its pods can be told from everything else on the
-machine and removed with it.
+Each node has its own root cgroup. So its pods can be told from all other processes of the machine and be removed.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ _NEEDED = ("cpuset", "cpu", "io", "memory", "pids")
 
 
 def is_unified() -> bool:
-    """Whether the machine has the second version only."""
+    """Returns True when the machine has cgroup v2 only."""
     return (_ROOT / "cgroup.controllers").exists()
 
 
 def hierarchies() -> list[Path]:
-    """The mounted hierarchies: one in the second version, one a controller in the first."""
+    """Returns the mounted hierarchies: one in cgroup v2, one per controller in cgroup v1."""
     if is_unified():
         return [_ROOT]
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -38,7 +37,7 @@ def hierarchies() -> list[Path]:
 
 
 def create(name: str) -> None:
-    """Makes the group in every hierarchy."""
+    """Creates the cgroup in every hierarchy."""
     for hierarchy in hierarchies():
         group = hierarchy / name
         group.mkdir(exist_ok=True)
@@ -55,12 +54,12 @@ def create(name: str) -> None:
 
 
 def existing(name: str) -> list[Path]:
-    """Where the group exists."""
+    """Returns the cgroup's folder in each hierarchy where it exists."""
     return [group for hierarchy in hierarchies() if (group := hierarchy / name).is_dir()]
 
 
 def processes_in(group: Path) -> list[int]:
-    """The processes of the group and of all groups below it."""
+    """Returns the ids of the processes in a cgroup and in all cgroups below it."""
     ids: list[int] = []
     for file in group.rglob("cgroup.procs"):
         with contextlib.suppress(OSError):
@@ -69,7 +68,7 @@ def processes_in(group: Path) -> list[int]:
 
 
 def memory_group(pid: int) -> Path:
-    """The cgroup that accounts for the process's memory."""
+    """Returns the cgroup that accounts for a process's memory."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if is_unified() and not controllers:
@@ -80,22 +79,22 @@ def memory_group(pid: int) -> Path:
 
 
 def memory_limit(group: Path) -> int | None:
-    """The group's memory limit in bytes, or None when it has none."""
+    """Returns the cgroup's memory limit in bytes, or None without a limit."""
     name = "memory.max" if is_unified() else "memory.limit_in_bytes"
     text = (group / name).read_text().strip()
-    # The first version writes "no limit" as a number near 2**63.
+    # cgroup v1 writes "no limit" as a number near 2**63.
     return int(text) if text.isdigit() and int(text) < 2**60 else None
 
 
 def kill(name: str) -> None:
-    """Kills every process in the group: containers only, nothing else is ever put there."""
+    """Kills every process in the cgroup. Only containers are in it."""
     for group in existing(name):
         for pid in processes_in(group):
             processes.kill(pid, processes.start_time(pid))
 
 
 def remove(name: str) -> None:
-    """Removes the group and all below it; its processes must have ended."""
+    """Removes the cgroup and all cgroups below it. Their processes must have ended."""
     for group in existing(name):
         deadline = time.monotonic() + 5
         while group.is_dir():
@@ -109,6 +108,6 @@ def remove(name: str) -> None:
 def _remove_tree(group: Path) -> None:
     below = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
     for folder in [*below, group]:
-        # A group whose last process has just ended may be busy for a moment.
+        # A cgroup may be busy for a moment after its last process has ended.
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     except BrokenPipeError:
-        # The reader (`head`) has seen enough. The interpreter must not flush into it again.
+        # The reader of the pipe (`head`) has ended. The interpreter must not flush into the pipe at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The local cluster as one object: bring it up, ask where things are, take it down.
+"""The local cluster as one object: starts it, gives its addresses, takes it down.
 
-`up` is idempotent. A plane that runs is extended to what is asked (a second node, GPUs,
-images); anything less than a complete, running plane is cleared first and made anew.
+`up` is idempotent. It extends a plane that runs by a second node, GPUs or images. An incomplete or broken plane is
+taken down first and started again.
 """
 
 from __future__ import annotations
@@ -37,11 +37,18 @@ from localcluster.waiting import wait_for
 _LOOPBACK = "127.0.0.1"
 _LOCKED = "bringing the cluster up or down"
 _POD_SECONDS = 5
-"""For pods to end when their node is taken away."""
+"""Time for pods to end when their node is removed."""
 
 
 class LocalCluster:
-    """A running plane. Made by `up` and `find`."""
+    """A running plane. `up` and `find` return it.
+
+    Attributes:
+        home: the plane's folders.
+        record: the plane's addresses, ports, nodes and keys.
+        kubectl: kubectl as administrator.
+        audit: the audit log of the API server.
+    """
 
     def __init__(self, home: Home, record: Record) -> None:
         self.home = home
@@ -56,39 +63,47 @@ class LocalCluster:
 
     @property
     def api_server(self) -> str:
-        """The URL of the API server, for this machine and for pods."""
+        """URL of the API server, for this machine and for pods."""
         return self.record.api_server
 
     @property
     def address(self) -> str:
-        """Where servers of a test must listen for pods to reach them: the first bridge."""
+        """The address on which a test's server must listen so that pods reach it: that of the first bridge."""
         return self.record.address
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes, in the order of their numbers."""
+        """The nodes, ordered by number."""
         return list(self.record.nodes)
 
     @property
     def s3(self) -> S3:
-        """The S3 server."""
+        """The S3 server.
+
+        Raises:
+            ClusterError: the plane is a control plane alone.
+        """
         if self.record.s3 is None:
             raise ClusterError("a control plane alone has no S3 server")
         return self.record.s3
 
     def node(self, name: str) -> Node:
-        """The node with this name."""
+        """Returns the node with this name.
+
+        Raises:
+            ClusterError: there is none.
+        """
         for node in self.record.nodes:
             if node.name == name:
                 return node
         raise ClusterError(f"there is no node {name}")
 
     def runtime(self, node: str) -> Containerd:
-        """The container runtime of a node."""
+        """Returns the container runtime of a node."""
         return Containerd(self.home, self.node(node))
 
     def load_image(self, archive: Path) -> list[str]:
-        """Imports an image archive (docker or OCI) for every node; returns the images' names."""
+        """Imports an image archive (docker or OCI) into every node. Returns the images' names."""
         first, *others = [Containerd(self.home, node) for node in self.record.nodes]
         names = first.load(archive)
         for other in others:
@@ -96,14 +111,18 @@ class LocalCluster:
         return names
 
     def set_gpus(self, count: int, node: str | None = None) -> None:
-        """Makes one node, or all, offer `count` fake GPUs, and remembers it."""
+        """Sets the number of fake GPUs of one node, or of all, and records it."""
         for target in [self.node(node)] if node else self.record.nodes:
             set_gpus(self.kubectl, target.name, count)
             self.record.gpus[target.name] = count
         self.record.save(self.home.record)
 
     def add_node(self) -> Node:
-        """Adds a node with the images of the first one; returns when it is Ready."""
+        """Adds a node with the images of the first one. Returns when the node is Ready.
+
+        Raises:
+            ClusterError: there are as many nodes as possible, or the node does not become Ready.
+        """
         taken = {node.index for node in self.record.nodes}
         free = [index for index in range(1, control_plane.MAX_NODES + 1) if index not in taken]
         if not free:
@@ -114,13 +133,17 @@ class LocalCluster:
         return node
 
     def remove_node(self, name: str) -> None:
-        """Takes a node away that `add_node` has added, and its pods with it."""
+        """Removes a node and its pods.
+
+        Raises:
+            ClusterError: it is the first node, which only `down` removes.
+        """
         node = self.node(name)
         if node == self.nodes[0]:
             raise ClusterError(f"{name} carries the cluster's own servers: only `down` takes it away")
         with locked(self.home.lock, _LOCKED), step(f"removing {name}"):
             self.kubectl("cordon", name)
-            # By the kubelet while it runs: it also takes back what the pods' network has made.
+            # While the kubelet runs, because it also removes the network interfaces of the pods.
             on_it = ("--all-namespaces", f"--field-selector=spec.nodeName={name}")
             self.kubectl("delete", "pods", *on_it, f"--grace-period={_POD_SECONDS}", "--ignore-not-found", timeout=120)
             teardown.end_node(self.home, node)
@@ -130,7 +153,11 @@ class LocalCluster:
             self.record.save(self.home.record)
 
     def start_kubelet(self, node: Node) -> None:
-        """Starts a node's kubelet, waits for the node to be Ready, and sets its GPUs."""
+        """Starts a node's kubelet, waits until the node is Ready, and sets its GPUs.
+
+        Raises:
+            ClusterError: the kubelet ends, or the node is not Ready within 90 s.
+        """
         runtime = Containerd(self.home, node)
         process = processes.recorded(self.home, kubelet.component(node))
         if process is None or not process.is_running():
@@ -146,11 +173,11 @@ class LocalCluster:
             set_gpus(self.kubectl, node.name, count)
 
     def is_ready(self, node: str) -> bool:
-        """Whether the node's condition Ready is True now."""
+        """Returns True when the node's condition Ready is True."""
         return self._ready_condition(node).get("status") == "True"
 
     def components(self) -> list[Component]:
-        """All processes of the plane, and whether they run."""
+        """Returns all processes of the plane, and whether they run."""
         return components(self.home)
 
     def _why(self, node: str) -> str:
@@ -166,12 +193,12 @@ class LocalCluster:
 
 
 def home_of(*, control_plane_only: bool) -> Home:
-    """The folders of the cluster, or of the control plane that stands alone."""
+    """Returns the folders of the cluster, or of the control plane that stands alone."""
     return Home.of(CONTROL_PLANE if control_plane_only else CLUSTER)
 
 
 def find(*, control_plane_only: bool = False) -> LocalCluster | None:
-    """The plane that is up, or None."""
+    """Returns the plane that is up, or None."""
     home = home_of(control_plane_only=control_plane_only)
     record = Record.load(home.record)
     if record is None or not record.complete or broken(home, record):
@@ -188,12 +215,18 @@ def up(
     scheduler: bool = True,
     controller_qps: int | None = None,
 ) -> LocalCluster:
-    """Brings the cluster up, or extends the one that runs.
+    """Starts the cluster, or extends the one that runs.
 
-    `gpus` is the number of fake GPUs of each node. A second node that runs stays when one
-    is asked for. With `control_plane_only` there is no
-    node, no DNS and no S3, and no root is needed; `scheduler` and `controller_qps` are for
-    benchmarks.
+    Args:
+        nodes: number of nodes, 1 or 2. Further nodes that run already stay.
+        gpus: fake GPUs of each node; None leaves them as they are.
+        images: image archives to import.
+        control_plane_only: no node, no DNS and no S3. This needs no root.
+        scheduler: False starts no scheduler, for benchmarks.
+        controller_qps: requests per second of the controller manager's client, for benchmarks.
+
+    Raises:
+        ClusterError: something is missing on the machine, or a component does not start.
     """
     machine.require_linux()
     home = home_of(control_plane_only=control_plane_only)
@@ -223,7 +256,11 @@ def up(
 
 
 def down(*, control_plane_only: bool = False) -> None:
-    """Takes the plane down and checks that nothing of it is left on the machine."""
+    """Takes the plane down and checks that nothing of it is left on the machine.
+
+    Raises:
+        ClusterError: something is left, or another cluster's node runs.
+    """
     home = home_of(control_plane_only=control_plane_only)
     with locked(home.lock, _LOCKED):
         with_node = not control_plane_only
@@ -235,7 +272,7 @@ def down(*, control_plane_only: bool = False) -> None:
 
 def _start(home: Home, options: control_plane.Options, *, with_node: bool) -> LocalCluster:
     if with_node:
-        # Before anything is cleared: bridges and chains of this name may be another cluster's.
+        # Before anything is removed: a bridge or chain of this name may belong to another cluster.
         machine.require_no_other_node(ours=set(processes.marked(home)))
     if left := leftovers(home, with_node=with_node):
         title = f"clearing what an earlier run left ({len(left)} things)"
@@ -248,7 +285,7 @@ def _start(home: Home, options: control_plane.Options, *, with_node: bool) -> Lo
     if with_node:
         record.sysctls = network.read_sysctls()
         record.absent = [str(folder) for folder in FIXED_FOLDERS if not folder.exists()]
-        # Saved before anything is changed, so that a crash from here on can be undone.
+        # Saved before the first change, so that `down` can undo it after a crash.
         record.save(home.record)
         network.enable_forwarding()
         network.create_bridge(first)
@@ -280,7 +317,7 @@ def _ensure_node(cluster: LocalCluster, node: Node) -> None:
 
 
 def _finish(cluster: LocalCluster) -> None:
-    """Services, names and storage: what pods use, after the node itself."""
+    """Starts what pods use: Services, DNS and storage."""
     if cluster.record.complete:
         return
     with step("starting kube-proxy and DNS"):

@@ -1,4 +1,4 @@
-"""Runs a program to its end, and turns a failure into a message with the program's own words."""
+"""Runs a program to its end. A failure becomes an error with the program's own output."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ def run(
     timeout: float = 120,
     tick: Callable[[int], None] | None = None,
 ) -> str:
-    """Runs `argv` and returns its standard output; raises `ClusterError` when it fails.
+    """Runs `argv` and returns its standard output.
 
-    `tick` is called every second with the program's process id, to report how far it is.
+    `tick` is called every second with the program's process id, to report progress.
+
+    Raises:
+        ClusterError: the program is missing, fails, or exceeds its time limit.
     """
     pipe = subprocess.PIPE
     try:
@@ -45,7 +48,7 @@ def run(
 
 
 def try_run(argv: Sequence[str], *, timeout: float = 120) -> str | None:
-    """Like `run`, for questions whose failure is an answer: returns None then."""
+    """Like `run`, but returns None when the program fails."""
     try:
         return run(argv, timeout=timeout)
     except ClusterError:
@@ -64,5 +67,5 @@ def _communicate(
         except subprocess.TimeoutExpired:
             if time.monotonic() > end:
                 raise
-            stdin = None  # it takes the input once, and goes on with it by itself
+            stdin = None  # communicate() takes the input in the first call only, and keeps it for the next
             tick(program.pid)

@@ -1,8 +1,7 @@
-"""One containerd for each node, with its own data, socket and pod network.
+"""Runs one containerd per node, with its own data, socket and pod network.
 
-Two kubelets on one containerd would end each other's pods, so nothing but the files of image
-layers is shared. All of it lies in the node's folder, the pods' network namespaces included:
-taking the node down is a matter of that folder.
+Two kubelets on one containerd would end each other's pods. So the nodes share nothing but the files of image layers.
+All files are in the node's folder, also the pods' network namespaces. To remove a node is to remove its folder.
 """
 
 from __future__ import annotations
@@ -40,7 +39,11 @@ class Containerd:
         return f"containerd-{self.node.name}"
 
     def start(self) -> None:
-        """Starts containerd and waits until it answers."""
+        """Starts containerd and waits until it answers.
+
+        Raises:
+            ClusterError: it ends, or does not answer within 30 s.
+        """
         config = self.folder / "containerd.toml"
         network = self.folder / "cni"
         network.mkdir(parents=True, exist_ok=True)
@@ -57,10 +60,13 @@ class Containerd:
         self._import(pause_image.archive())
 
     def load(self, archive: Path) -> list[str]:
-        """Imports an image archive (docker or OCI), unless it is the one that was imported last under this path.
+        """Imports an image archive (docker or OCI), unless the same file was imported before.
 
         Returns:
             The images' names.
+
+        Raises:
+            ClusterError: there is no such archive, or the import fails.
         """
         if not archive.is_file():
             raise ClusterError(f"there is no image archive {archive}")
@@ -76,7 +82,7 @@ class Containerd:
         return names
 
     def _loaded(self) -> dict[str, list[str]]:
-        """For each archive's name: which file it was, and the images that came of it."""
+        """Returns for each archive's name the imported file's identity and the names of its images."""
         try:
             found: dict[str, list[str]] = json.loads((self.folder / "loaded.json").read_text())
         except FileNotFoundError:
@@ -84,18 +90,18 @@ class Containerd:
         return found
 
     def images(self) -> list[str]:
-        """The names of the images that the node has."""
+        """Returns the names of the node's images."""
         return self.ctr("images", "ls", "-q").split()
 
     def take_images_of(self, other: Containerd) -> None:
-        """Has the images of another node from now on: all nodes must be able to run the same pods."""
+        """Imports all images of another node, so that both nodes can run the same pods."""
         with step(f"sharing the images of {other.node.name} with {self.node.name}") as running:
             running.outcome = ", ".join(image_sharing.share(other, self)) or "it has them"
         if left := set(filter(image_sharing.is_proper, other.images())) - set(self.images()):
             self._copy(sorted(left), other)
 
     def _copy(self, names: list[str], other: Containerd) -> None:
-        """Takes what cannot be shared: images of several platforms."""
+        """Copies images that cannot be shared: those of several platforms."""
         with step(f"copying {', '.join(names)} to {self.node.name}") as running:
             archive = other.folder / "images.tar"
 
@@ -110,7 +116,11 @@ class Containerd:
                 archive.unlink(missing_ok=True)
 
     def container_pid(self, container: str) -> int:
-        """The process id, on this machine, of a container's first process."""
+        """Returns the process id, on this machine, of a container's first process.
+
+        Raises:
+            ClusterError: the container does not run on this node.
+        """
         for line in self.ctr("tasks", "ls").splitlines()[1:]:
             name, pid, *_ = line.split()
             if name == container:
@@ -118,7 +128,7 @@ class Containerd:
         raise ClusterError(f"container {container} does not run on {self.node.name}")
 
     def kill_tasks(self) -> None:
-        """Kills every container and removes it; the kubelet must not run any more."""
+        """Kills and removes every container. The kubelet must not run."""
         for kind in ("tasks", "containers"):
             names = (try_run(self._argv(kind, "ls", "-q"), timeout=20) or "").split()
             if names:
@@ -146,7 +156,7 @@ class Containerd:
         return re.findall(r"^unpacking (\S+)", words, re.MULTILINE)
 
     def ctr(self, *arguments: str) -> str:
-        """Runs containerd's client in the namespace of Kubernetes; returns what it prints."""
+        """Runs containerd's client in the namespace of Kubernetes. Returns its output."""
         return run(self._argv(*arguments), timeout=_CLIENT_SECONDS)
 
     def _argv(self, *arguments: str) -> list[str]:
@@ -188,7 +198,7 @@ disabled_plugins = [
 
 
 def _bytes_read(pid: int) -> int:
-    """How much a process has read so far."""
+    """Returns the number of bytes that a process has read so far."""
     try:
         counts = Path(f"/proc/{pid}/io").read_text()
     except OSError:
@@ -197,7 +207,7 @@ def _bytes_read(pid: int) -> int:
 
 
 def network_name(node: Node) -> str:
-    """The name of the node's pod network; the CNI plugins write it into their rules."""
+    """Returns the name of the node's pod network. The CNI plugins write it into their iptables rules."""
     return f"{node.bridge}-pods"
 
 

@@ -1,7 +1,7 @@
-"""etcd, the API server, the controllers and the scheduler.
+"""Runs etcd, the API server, the controller manager and the scheduler.
 
-Only loopback and the given address are listened on. etcd does not sync its writes to
-disk: the data lives no longer than the cluster.
+They listen on loopback and on the given address only. etcd does not sync its writes to disk, because its data lives no
+longer than the cluster.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SERVICE_ADDRESS = "10.96.0.1"
 MAX_NODES = 2
 _LOOPBACK = "127.0.0.1"
 _GRACE_SECONDS = 20
-"""How long a silent kubelet counts as ready: half of the default, so that tests are quick."""
+"""Seconds until a node whose kubelet is silent is NotReady. Half of the default, so that tests are quick."""
 
 ETCD = "etcd"
 API_SERVER = "kube-apiserver"
@@ -38,17 +38,17 @@ SCHEDULER = "kube-scheduler"
 
 @dataclass(frozen=True)
 class Options:
-    """What differs between a control plane for pods and one for benchmarks."""
+    """The settings in which a control plane for benchmarks differs."""
 
     scheduler: bool = True
     controller_qps: int | None = None
-    """Requests per second of the controller manager's client; None is what it ships with."""
+    """Requests per second of the controller manager's client. None is its default."""
 
 
 def choose_ports(address: str) -> dict[str, int]:
-    """The ports of the control plane."""
+    """Chooses the ports of the control plane."""
     ports: dict[str, int] = {}
-    # A port that is chosen is not listened on yet: the next choice must be told of it.
+    # Nothing listens on a chosen port yet, so the next choice must know it.
     for name, host, preferred in (
         ("api", address, 6443),
         ("etcd", _LOOPBACK, 12379),
@@ -61,10 +61,10 @@ def choose_ports(address: str) -> dict[str, int]:
 
 
 def start(home: Home, address: str, ports: dict[str, int], options: Options) -> None:
-    """Starts the control plane and returns when all of it serves.
+    """Starts the control plane. Returns when all components serve.
 
     Raises:
-        ClusterError: a component ended, with its last words, or does not come to serve.
+        ClusterError: a component ends or does not serve. The message has its last output.
     """
     pki = Pki(home.pki)
     pki.create(sorted({address, _LOOPBACK}), SERVICE_ADDRESS)
@@ -102,15 +102,15 @@ def start(home: Home, address: str, ports: dict[str, int], options: Options) -> 
         f"--proxy-client-key-file={pki.key(pki.proxy_client)}",
         f"--audit-policy-file={policy}",
         f"--audit-log-path={home.audit_log}",
-        # The log must not rotate, or a count would miss what was rotated away.
+        # The log must not rotate, or a count would miss writes.
         "--audit-log-maxsize=100000",
         "--profiling=false",
     ]
     if address == _LOOPBACK:
-        # Loopback cannot be the address of a Service's endpoint, and no pod asks for it.
+        # Loopback cannot be the address of a Service's endpoint, and no pod uses it.
         arguments.append("--endpoint-reconciler-type=none")
     api = processes.start(home, API_SERVER, [KUBERNETES.program(API_SERVER), *arguments])
-    # Before that the default roles do not exist, and the others may be refused and end.
+    # Before the API server is ready, the default roles do not exist, and the other components may be refused and end.
     wait_serving(home, api, f"{server.url}/readyz", server.ca)
     serving = [(_start_controllers(home, pki, ports, options), ports["controllers"])]
     if options.scheduler:
@@ -144,7 +144,7 @@ def _start_etcd(home: Home, ports: dict[str, int]) -> Process:
 
 def _start_controllers(home: Home, pki: Pki, ports: dict[str, int], options: Options) -> Process:
     config = identities.kubeconfig(home, identities.CONTROLLER_MANAGER)
-    # Addresses, routes and load balancers come from a cloud; certificates from `pki`.
+    # A cloud would give addresses, routes and load balancers. `pki` creates the certificates.
     off = (
         "node-ipam-controller",
         "node-route-controller",
@@ -195,17 +195,17 @@ def _start_scheduler(home: Home, ports: dict[str, int]) -> Process:
 
 
 def _certificates(home: Home, component: str) -> Path:
-    """Where a component keeps the certificate that it makes for itself."""
+    """Returns the folder of the certificate that a component creates for itself."""
     return home.root / "certs" / component
 
 
 def wait_serving(home: Home, process: Process, url: str, certificate: Path) -> None:
-    """Waits until the component answers well, with a certificate that this one vouches for.
+    """Waits until the component answers with its own certificate.
 
-    A component whose port another plane has would not be noticed otherwise: that plane's answers too.
+    If another plane has the component's port, the other plane answers. Only the certificate shows that.
 
     Raises:
-        ClusterError: the process has ended, with its last words; or it does not come to serve.
+        ClusterError: the process has ended, or does not serve in time. The message has its last output.
     """
     last = "it does not answer yet"
 

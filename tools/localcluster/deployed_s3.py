@@ -1,8 +1,7 @@
-"""An S3 server inside a cluster that was given without one: SeaweedFS in a namespace of its own.
+"""Deploys SeaweedFS as an S3 server in a cluster that has none.
 
-Pods reach it by its Service, this machine by `kubectl port-forward`. Its data is the pod's
-and goes with it: the namespace is deleted at the end of the block, and a namespace that a
-killed run left behind is deleted before the next.
+Pods reach it by its Service, this machine by `kubectl port-forward`. Its data is in the pod and is lost with it. The
+namespace is deleted at the end of the block. A namespace that a killed run left is deleted before the next one.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ _DELETE_SECONDS = 120
 
 @contextmanager
 def running(kubectl: Kubectl, image: str, namespace: str = NAMESPACE) -> Iterator[S3]:
-    """A server that keeps objects, gone after the block.
+    """Yields an S3 server that stores objects. Removes it at the end.
 
     Raises:
-        ClusterError: the image cannot be pulled, the pod does not start, or the namespace is somebody else's.
+        ClusterError: the image cannot be pulled, the pod does not start, or the namespace was not created by the tests.
     """
     admin, reader = seaweedfs.new_keys(), seaweedfs.new_keys()
     _remove_leftover(kubectl, namespace)
@@ -67,7 +66,7 @@ def _manifests(image: str, namespace: str, admin: Keys, reader: Keys) -> list[Ma
     labels = {"pod-security.kubernetes.io/enforce": "restricted", **OWNER}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}},
-        # Not the namespace's default account: a controller makes that one, and the pod would have to wait for it.
+        # Not the default account, because a controller creates that one later and the pod would have to wait.
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata, "automountServiceAccountToken": False},
         {
             "apiVersion": "v1",
@@ -90,7 +89,7 @@ def _pod(image: str) -> dict[str, Any]:
     return {
         "serviceAccountName": _NAME,
         "enableServiceLinks": False,
-        # Asked politely it would take half a minute, and nobody wants its data.
+        # After SIGTERM it would take half a minute, and its data is not needed.
         "terminationGracePeriodSeconds": 1,
         "securityContext": {
             "runAsNonRoot": True,

@@ -1,4 +1,4 @@
-"""CoreDNS, on the first node's address: the cluster's names, and the machine's for the rest."""
+"""Runs CoreDNS on the first node's address, for the cluster's names. Other names go to the machine's DNS server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def allow(kubectl: Kubectl) -> None:
-    """Lets CoreDNS read what it answers from."""
+    """Grants CoreDNS the right to read Services and endpoints."""
     group = "rbac.authorization.k8s.io"
     core = {"apiGroups": [""], "resources": ["services", "pods", "namespaces"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]}
@@ -64,7 +64,7 @@ def start(home: Home, address: str) -> Process:
 
 
 def wait_ready(home: Home, address: str) -> None:
-    """Returns once the name of the API server resolves."""
+    """Waits until the API server's name resolves."""
     server = processes.recorded(home, COMPONENT)
     assert server is not None
     question = _question("kubernetes.default.svc.cluster.local")
@@ -85,7 +85,7 @@ def wait_ready(home: Home, address: str) -> None:
 
 
 def _question(name: str) -> bytes:
-    """A DNS query for the address of a name, as RFC 1035 lays it out."""
+    """Returns a DNS query for the address of a name (RFC 1035, section 4.1)."""
     header = bytes([0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0])
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     return header + labels + bytes([0, 0, 1, 0, 1])

@@ -1,6 +1,6 @@
-"""Fake GPUs: capacity in the node's status, which is all that the scheduler looks at.
+"""Fake GPUs: capacity in the node's status. The scheduler looks at nothing else.
 
-The kubelet's heartbeats keep it, its restart loses it: `levers.return_node` sets it again.
+The kubelet's heartbeats keep the capacity, but its restart removes it. `levers.return_node` sets it again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ RESOURCE = "nvidia.com/gpu"
 
 
 def set_gpus(kubectl: Kubectl, node: str, count: int, *, resource: str = RESOURCE) -> None:
-    """Makes the node offer `count` GPUs; 0 takes them away."""
+    """Sets the node's number of GPUs. 0 removes them."""
     key = resource.replace("~", "~0").replace("/", "~1")
     patch = [
         {"op": "add", "path": f"/status/{field}/{key}", "value": str(count)} for field in ("capacity", "allocatable")

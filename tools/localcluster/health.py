@@ -1,4 +1,4 @@
-"""Which of a plane's processes run: the answer decides whether `up` extends or begins anew."""
+"""Tells which processes of a plane run. `up` extends a healthy plane and restarts a broken one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Component:
 
 
 def components(home: Home) -> list[Component]:
-    """All processes of the plane, and whether they run."""
+    """Returns all processes of the plane, and whether they run."""
     return [
         Component(process.name, process.pid, process.is_running(), _memory(process))
         for process in processes.all_recorded(home)
@@ -31,7 +31,7 @@ def components(home: Home) -> list[Component]:
 
 
 def broken(home: Home, record: Record) -> list[str]:
-    """The components that should run and do not. A lost kubelet is a test's doing: not broken."""
+    """Returns the components that should run and do not. A lost kubelet is not broken: a test has stopped it."""
     names = [control_plane.ETCD, control_plane.API_SERVER, control_plane.CONTROLLER_MANAGER]
     if record.nodes:
         names += [control_plane.SCHEDULER, service_proxy.COMPONENT, dns.COMPONENT]

@@ -1,8 +1,7 @@
-"""Where everything lies: one state folder for each plane, one cache of built programs.
+"""Places of all files: one state folder per plane, and one cache of built programs.
 
-Two kinds of plane may stand on one machine at the same time: the whole cluster, and a
-control plane alone (benchmarks, API tests). Each has its own folder, so neither can
-mistake the other's processes for its own.
+Two kinds of plane may run on one machine at the same time: the whole cluster, and a control plane alone (benchmarks,
+API tests). Each has its own folder, so neither can take the other's processes for its own.
 
 `LOCALCLUSTER_STATE` moves the state, `LOCALCLUSTER_CACHE` the built programs.
 """
@@ -18,7 +17,7 @@ CONTROL_PLANE = "control-plane"
 
 
 def cache_root() -> Path:
-    """The user's cache of built programs and images; survives every `down`."""
+    """Returns the user's cache of built programs and images. `down` leaves it."""
     if given := os.environ.get("LOCALCLUSTER_CACHE"):
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
@@ -26,9 +25,9 @@ def cache_root() -> Path:
 
 
 def state_root() -> Path:
-    """The folder that holds the planes' state.
+    """Returns the folder with the planes' state.
 
-    Root's is short on purpose: unix sockets lie in it, and their paths may have 107 bytes.
+    For root it is a short path, because it contains unix sockets, whose paths may have at most 107 bytes.
     """
     if given := os.environ.get("LOCALCLUSTER_STATE"):
         return Path(given)
@@ -45,42 +44,42 @@ class Home:
 
     @classmethod
     def of(cls, plane: str) -> Home:
-        """The folders of `CLUSTER` or `CONTROL_PLANE`."""
+        """Returns the folders of the plane `CLUSTER` or `CONTROL_PLANE`."""
         return cls(state_root() / plane)
 
     @property
     def record(self) -> Path:
-        """What `up` decided: addresses, ports, nodes, keys."""
+        """The file with addresses, ports, nodes and keys of the plane."""
         return self.root / "cluster.json"
 
     @property
     def lock(self) -> Path:
-        """Held while somebody brings the plane up or down. Beside the folder: it outlives it."""
+        """The lock that `up` and `down` hold. It is beside the folder, because `down` removes the folder."""
         return self.root.with_suffix(".lock")
 
     @property
     def pids(self) -> Path:
-        """One file for each process that was started."""
+        """The folder with one file for each started process."""
         return self.root / "pids"
 
     @property
     def logs(self) -> Path:
-        """One file for each component. Kept by `down`, so that a failed run can be read."""
+        """The folder with one log file per component. `down` keeps it, so that the logs of a failed run can be read."""
         return self.root / "logs"
 
     @property
     def audit_log(self) -> Path:
-        """Every write to the API server, one JSON object a line."""
+        """The log of every write to the API server, one JSON object per line."""
         return self.logs / "audit.log"
 
     @property
     def pki(self) -> Path:
-        """Keys and certificates."""
+        """The folder of keys and certificates."""
         return self.root / "pki"
 
     @property
     def identities(self) -> Path:
-        """The kubeconfig of each component."""
+        """The folder with the kubeconfig of each component."""
         return self.root / "kubeconfigs"
 
     @property
@@ -89,10 +88,10 @@ class Home:
         return self.root / "kubeconfig"
 
     def node(self, name: str) -> Path:
-        """Everything of one node: containerd, kubelet, CNI."""
+        """Returns the folder of a node: containerd, kubelet and CNI."""
         return self.root / name
 
     def create(self) -> None:
-        """Makes the folders; only their owner may read them, for they hold keys."""
+        """Creates the folders. Only their owner may read them, because they contain keys."""
         for folder in (self.root, self.pids, self.logs, self.pki, self.identities):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

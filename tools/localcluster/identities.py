@@ -1,7 +1,7 @@
-"""Who may talk to the API server: one token for each component, one kubeconfig for each token.
+"""The users of the API server: one token and one kubeconfig for each component.
 
-Each component is the user that a production cluster knows it as, so that RBAC and the
-node authorizer decide as they do there.
+Each component has the user name that it has in a production cluster. So RBAC and the node authorizer decide as they do
+there.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _USERS = {
 
 
 def kubelet(node: str) -> str:
-    """The component name of a node's kubelet."""
+    """Returns the component name of a node's kubelet."""
     return f"kubelet-{node}"
 
 
 @dataclass(frozen=True)
 class Server:
-    """How a client reaches the API server."""
+    """Address and certificate authority of the API server, for its clients."""
 
     url: str
     ca: Path
 
 
 def create(home: Home, server: Server, nodes: list[str]) -> Path:
-    """Writes the token file and the kubeconfigs; returns the token file."""
+    """Writes the token file and the kubeconfigs. Returns the token file."""
     users = dict(_USERS)
     users |= {kubelet(node): (f"system:node:{node}", "system:nodes") for node in nodes}
     lines = []
@@ -58,7 +58,7 @@ def create(home: Home, server: Server, nodes: list[str]) -> Path:
 
 
 def kubeconfig(home: Home, component: str) -> Path:
-    """The kubeconfig of a component."""
+    """Returns the kubeconfig of a component, as JSON."""
     return home.kubeconfig if component == ADMIN else home.identities / component
 
 
@@ -66,7 +66,7 @@ def _document(server: Server, user: str, token: str) -> str:
     authority = base64.b64encode(server.ca.read_bytes()).decode()
     cluster = {"server": server.url, "certificate-authority-data": authority}
     context = {"cluster": "localcluster", "user": user, "namespace": "default"}
-    # JSON is YAML, and needs no library.
+    # JSON is valid YAML and needs no library.
     return json.dumps(
         {
             "apiVersion": "v1",

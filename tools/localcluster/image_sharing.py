@@ -1,8 +1,8 @@
-"""Gives a node the images of another one without reading or writing their gigabytes.
+"""Shares the images of one node with another without reading or writing their gigabytes.
 
-A layer that is unpacked is a folder that nobody writes to: the other node's is made of hard links to its files. The
-runtime itself makes and commits the snapshots, under the names by which it looks for layers it has unpacked already;
-importing manifest and configuration is then all that makes them an image.
+Nobody writes to the folder of an unpacked layer. So the other node's layer is made of hard links to the same files.
+containerd itself prepares and commits the snapshots, under the names by which it finds unpacked layers. Then an import
+of manifest and configuration alone makes the image.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _INDEX_NAME = "io.containerd.image.name"
 
 
 class Runtime(Protocol):
-    """What is needed of a node's container runtime."""
+    """The part of a node's container runtime that is used here."""
 
     def ctr(self, *arguments: str) -> str:
-        """Runs containerd's client in the namespace of Kubernetes; returns what it prints."""
+        """Runs containerd's client in the namespace of Kubernetes. Returns its output."""
         ...
 
 
 @dataclass(frozen=True)
 class Image:
-    """A name and the manifest behind it."""
+    """A name and the digest of its manifest."""
 
     name: str
     media_type: str
@@ -45,13 +45,13 @@ class Image:
 
 
 def images(runtime: Runtime) -> list[Image]:
-    """The images of a node under each of their names; those of several platforms are left out."""
+    """Returns the images of a node by name, without images of several platforms."""
     rows = [line.split()[:3] for line in runtime.ctr("images", "ls").splitlines()[1:]]
     return [Image(*row) for row in rows if row[1] in _MANIFESTS]
 
 
 def share(source: Runtime, target: Runtime) -> list[str]:
-    """Makes the images of `source` those of `target` too; both must be on one file system.
+    """Gives the images of `source` to `target`. Both must be on one file system.
 
     Returns:
         The names of the images that the target lacked.
@@ -64,12 +64,15 @@ def share(source: Runtime, target: Runtime) -> list[str]:
 
 
 def is_proper(name: str) -> bool:
-    """Whether a name is one that a pod would use; digests and ids are further names of the same images."""
+    """Returns True for a name that a pod would use. Digests and ids are other names of the same images."""
     return "@" not in name and not name.startswith("sha256:")
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """The names of an image's layers as snapshots, each with all below it (OCI image specification, "ChainID")."""
+    """Returns the snapshot names of an image's layers (OCI image specification, "ChainID").
+
+    Each name covers the layer and all layers below it.
+    """
     chain: list[str] = []
     for diff_id in diff_ids:
         below = f"{chain[-1]} {diff_id}".encode() if chain else None
@@ -98,29 +101,29 @@ def _share(image: Image, source: Runtime, target: Runtime) -> None:
 
 
 def _layers(runtime: Runtime, top: str) -> list[str]:
-    """The folders of an image's layers, the lowest first."""
+    """Returns the folders of an image's layers, the lowest first."""
     key = f"look-{top}"
     try:
         [mount] = runtime.ctr("snapshots", "view", "--target=/", key, top).splitlines()
     finally:
         runtime.ctr("snapshots", "rm", key)
-    # A single layer is a bind mount of its folder.
+    # With a single layer, the mount is a bind mount of its folder.
     return _option(mount, "lowerdir").split(":")[::-1] if " overlay " in mount else [mount.split()[3]]
 
 
 def _upper(mount: str) -> str:
-    """The folder that a prepared snapshot's files go into."""
+    """Returns the folder for the files of a prepared snapshot."""
     return _option(mount, "upperdir") if " overlay " in mount else mount.split()[3]
 
 
 def _option(mount: str, name: str) -> str:
-    """An option of a printed `mount` command."""
+    """Returns an option of a printed `mount` command."""
     options = dict(option.partition("=")[::2] for option in mount.rsplit(maxsplit=1)[-1].split(","))
     return options[name]
 
 
 def _archive(image: Image, blobs: dict[str, bytes]) -> bytes:
-    """An OCI archive of an image, without its layers."""
+    """Returns an OCI archive of an image without its layers."""
     descriptor: dict[str, Any] = {
         "mediaType": image.media_type,
         "digest": image.digest,

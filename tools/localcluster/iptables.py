@@ -1,10 +1,10 @@
 """Removes the iptables chains of kube-proxy, the kubelet and the pod network.
 
-None of them has a clean-up of its own that is complete. Rules that jump into a chain go
-first, then the chains' own rules, then the chains: all of a table in one transaction.
+None of these programs removes all its chains itself. For each table, one transaction removes first the rules that jump
+into a chain, then the chains' own rules, then the chains.
 
-`KUBE-*` chains are ours because `up` refuses to start beside another node. `CNI-*` chains
-may belong to another container engine: those whose rules name a foreign network stay.
+All `KUBE-*` chains are removed, because `up` refuses to start beside another node. `CNI-*` chains may belong to another
+container engine: those whose rules name another network stay.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _JUMP = re.compile(r"(?:-j|-g) (\S+)")
 
 @dataclass
 class Table:
-    """One table as `iptables-save` prints it."""
+    """One table of the output of `iptables-save`."""
 
     name: str
     chains: list[str] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
-    """Without the leading `-A`: the chain, then the rule."""
+    """The rules without the leading `-A`: each is a chain's name and the rule."""
 
 
 def parse(saved: str) -> list[Table]:
-    """Reads the output of `iptables-save`."""
+    """Parses the output of `iptables-save`."""
     tables: list[Table] = []
     for line in saved.splitlines():
         if line.startswith("*"):
@@ -45,7 +45,7 @@ def parse(saved: str) -> list[Table]:
 
 
 def ours(table: Table, networks: Iterable[str]) -> list[str]:
-    """The chains of a table that a node of ours made."""
+    """Returns the chains of a table that a node of this plane created."""
     wanted = set(networks)
     foreign = {
         name
@@ -58,7 +58,7 @@ def ours(table: Table, networks: Iterable[str]) -> list[str]:
 
 
 def removal(table: Table, chains: list[str]) -> str:
-    """The `iptables-restore --noflush` script that removes the chains."""
+    """Returns the `iptables-restore --noflush` script that removes the chains."""
     gone = set(chains)
     lines = [f"*{table.name}"]
     for rule in table.rules:
@@ -71,7 +71,7 @@ def removal(table: Table, chains: list[str]) -> str:
 
 
 def leftovers(networks: Iterable[str]) -> list[str]:
-    """The chains of ours that exist now, as FAMILY/TABLE/CHAIN."""
+    """Returns the chains of this plane that exist, as FAMILY/TABLE/CHAIN."""
     names = list(networks)
     return [
         f"{family}/{table.name}/{chain}"
@@ -82,7 +82,7 @@ def leftovers(networks: Iterable[str]) -> list[str]:
 
 
 def clean(networks: Iterable[str]) -> None:
-    """Removes every chain of ours."""
+    """Removes every chain of this plane."""
     names = list(networks)
     for family in _FAMILIES:
         for table in _tables(family):

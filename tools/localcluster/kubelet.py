@@ -1,4 +1,4 @@
-"""The kubelet of one node."""
+"""Runs the kubelet of one node."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def component(node: Node) -> str:
-    """The name of the process."""
+    """Returns the name of the process."""
     return identities.kubelet(node.name)
 
 
 def start(home: Home, node: Node, runtime: Containerd, dns: str) -> Process:
-    """Starts the kubelet; the node is Ready some seconds later."""
+    """Starts the kubelet. The node is Ready some seconds later."""
     cgroups.create(node.cgroup)
     folder = home.node(node.name)
     config = folder / "kubelet.json"
@@ -60,20 +60,20 @@ def _config(home: Home, node: Node, runtime: Containerd, dns: str) -> dict[str, 
         "clusterDNS": [dns],
         "clusterDomain": "cluster.local",
         "resolvConf": str(_RESOLV_CONF) if _RESOLV_CONF.exists() else "",
-        # Not every machine has systemd or the second cgroup hierarchy.
+        # Not every machine has systemd or cgroup v2.
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{node.cgroup}",
         "failCgroupV1": False,
         "enforceNodeAllocatable": [],
         "failSwapOn": False,
-        # The machine is shared: its disk and memory may be nearly full without a pod's doing.
+        # Other programs may have nearly filled disk and memory, so the kubelet must not evict pods for that.
         "evictionHard": {
             "memory.available": "50Mi",
             "nodefs.available": "1%",
             "nodefs.inodesFree": "1%",
             "imagefs.available": "1%",
         },
-        # An image that was removed could not be pulled again.
+        # No garbage collection of images: a removed image could not be pulled again.
         "imageGCHighThresholdPercent": 99,
         "imageGCLowThresholdPercent": 98,
         "podLogsDir": str(folder / "pod-logs"),

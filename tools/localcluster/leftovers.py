@@ -1,4 +1,4 @@
-"""What of a plane is still on the machine. After `down` the answer must be: nothing."""
+"""Finds everything of a plane that is still on the machine. After `down` there must be nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CNI_RESULTS = Path("/var/lib/cni/results")
 _CONTAINER_LOGS = Path("/var/log/containers")
 RUNTIME_FOLDER = Path("/run/containerd")
 FIXED_FOLDERS = (Path("/var/lib/kubelet"), Path("/var/lib/cni"), _CONTAINER_LOGS, RUNTIME_FOLDER)
-"""Where the kubelet, CNI and containerd's shims put files whatever they are told."""
+"""Folders in which the kubelet, CNI and containerd's shims create files. No setting changes them."""
 
 
 def leftovers(home: Home, *, with_node: bool = True) -> list[str]:
-    """Every process, mount, bridge, cgroup, iptables chain and file that is still there."""
+    """Returns every process, mount, bridge, cgroup, iptables chain and file of the plane that still exists."""
     left = [f"process {process.name} (pid {process.pid})" for process in _recorded(home)]
     left += [f"process {pid} ({_command(pid)})" for pid in processes.marked(home)]
     left += [f"mount {point}" for point in mounts.below(home.root)]
@@ -38,7 +38,7 @@ def leftovers(home: Home, *, with_node: bool = True) -> list[str]:
 
 
 def stray_files(home: Home) -> list[Path]:
-    """Files of ours that the programs insist on keeping outside the plane's folder."""
+    """Returns files outside the plane's folder that its programs have created."""
     stray: list[Path] = []
     if _CNI_RESULTS.is_dir():
         stray += [path for path in _CNI_RESULTS.iterdir() if path.name.startswith(tuple(NETWORKS))]
