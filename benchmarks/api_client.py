@@ -1,6 +1,6 @@
-"""Requests and watches for load and measurement: as little CPU as Python allows, because it shares the machine.
+"""Requests and watches for load and measurement. They use little CPU, because the measured programs share the machine.
 
-The operator's own client is not used: what is measured should not measure itself.
+The operator's own client is not used, so that a benchmark does not measure with the code that it measures.
 """
 
 import base64
@@ -28,9 +28,9 @@ class Api:
     """A connection pool to one API server.
 
     Args:
-        kubeconfig: one whose first user has a token; written as JSON, as the local cluster writes them.
-        agent: user agent, by which the audit log tells programs apart.
-        connections: requests at a time.
+        kubeconfig: a kubeconfig whose first user has a token. It is JSON, as the local cluster writes it.
+        agent: user agent, by which the audit log distinguishes programs.
+        connections: largest number of concurrent requests.
     """
 
     def __init__(self, kubeconfig: Path, *, agent: str, connections: int = 32) -> None:
@@ -61,10 +61,10 @@ class Api:
     async def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = "application/json"
     ) -> dict[str, Any]:
-        """One request and its answer.
+        """Sends a request. Returns the parsed answer.
 
         Raises:
-            ApiError: the answer is no success.
+            ApiError: the answer is an error.
         """
         assert self._session is not None
         data = None if body is None else json.dumps(body).encode()
@@ -77,7 +77,7 @@ class Api:
             return found
 
     async def list(self, path: str) -> tuple[list[dict[str, Any]], str]:
-        """All objects of a collection, and the version to watch from."""
+        """Returns all objects of a collection, and the resourceVersion from which to watch."""
         join = "&" if "?" in path else "?"
         items: list[dict[str, Any]] = []
         token = ""
@@ -91,15 +91,15 @@ class Api:
     async def watch(
         self, path: str, version: str, opened: Callable[[], None] = lambda: None
     ) -> AsyncIterator[dict[str, Any]]:
-        """The events of a collection after a version, until the server ends the watch.
+        """Yields the events of a collection after a resourceVersion, until the server ends the watch.
 
         Args:
-            path: of the collection.
-            version: as a list gave it.
-            opened: called when the server has taken the watch: no event is missed from then on.
+            path: path of the collection.
+            version: the resourceVersion, as `list` returned it.
+            opened: called when the server has accepted the watch. From then on, no event is missed.
 
         Raises:
-            ApiError: the watch is refused, or ends because the version is too old.
+            ApiError: the watch is refused, or ends because the resourceVersion is too old.
         """
         assert self._session is not None
         join = "&" if "?" in path else "?"

@@ -1,4 +1,4 @@
-"""Many jobs applied at once: how long until all have a child Job and until all have ended, and what it costs."""
+"""Applies many jobs at once. Measures how long until all have a child Job and until all have ended, and the cost."""
 
 import asyncio
 import time
@@ -23,14 +23,14 @@ Measured earlier, on another run of the same kind of machine, when that was quie
 
 @dataclass(frozen=True)
 class Burst:
-    """What one row is about."""
+    """The parameters of one row."""
 
     jobs: int
     preflight: bool
 
 
 def measure(bursts: list[Burst]) -> Table:
-    """Runs each burst on a plane of its own."""
+    """Runs each burst on a new plane."""
     table = Table(
         "Jobs applied at once",
         (

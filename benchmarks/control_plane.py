@@ -1,10 +1,10 @@
-"""What the operator costs a cluster and how quick it is, on a real API server with etcd and controllers.
+"""Measures the operator's cost and speed, on a real API server with etcd and the controllers.
 
     python benchmarks/control_plane.py [--quick | --full] [--only SECTION ...]
 
-There is no node: a stand-in writes the pods' status (see standin_kubelet.py). Prints a table for each section, each
-measured on a plane of its own; docs/benchmarks.md says how to read them. Needs the programs of the local cluster:
-`PYTHONPATH=tools python -m localcluster build` makes them once.
+There is no node: a stand-in writes the pods' status (see standin_kubelet.py). Prints one table per section. Each
+section has its own plane. docs/benchmarks.md explains the tables. The programs of the local cluster are needed:
+`PYTHONPATH=tools python -m localcluster build` builds them once.
 """
 
 import argparse
@@ -26,7 +26,7 @@ SECTIONS = ("burst", "latency", "restart", "memory", "progress")
 
 
 def main() -> int:
-    """Measures and prints."""
+    """Measures and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="small numbers, under four minutes; the default")
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--waiting", type=int, help="jobs that wait while memory is read (10,000 with --full)")
     parser.add_argument("--reporting", type=int, help="jobs that report their progress (500 with --full)")
     arguments = parser.parse_args()
-    # Whatever ends this process takes the plane down with it: a plain SIGTERM would not.
+    # By default SIGTERM ends the process at once. As an exception, it takes the plane down.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     full: bool = arguments.full
     sections: dict[str, Callable[[], Table]] = {

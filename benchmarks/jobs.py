@@ -1,4 +1,4 @@
-"""The load: FineTuneJobs that are created, and watched as a user would."""
+"""The load: creates FineTuneJobs and watches them as a user would."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ LIMIT_SECONDS = 1800.0
 
 
 def a_job(name: str, *, preflight: bool) -> dict[str, Any]:
-    """The smallest FineTuneJob."""
+    """Returns the smallest FineTuneJob."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
@@ -31,7 +31,7 @@ def a_job(name: str, *, preflight: bool) -> dict[str, Any]:
 
 
 async def create(api: Api, namespace: str, count: int, *, preflight: bool, prefix: str = "job") -> None:
-    """Creates that many jobs, as fast as the API server takes them."""
+    """Creates a number of jobs as fast as the API server accepts them."""
     path = FINETUNEJOBS.replace("/finetunejobs", f"/namespaces/{namespace}/finetunejobs")
     numbers = iter(range(count))
 
@@ -43,13 +43,13 @@ async def create(api: Api, namespace: str, count: int, *, preflight: bool, prefi
 
 
 class JobWatch:
-    """When the FineTuneJobs of one namespace got their first child Job and when they ended, by `time.monotonic`.
+    """Watches the FineTuneJobs of one namespace. All times are of `time.monotonic`, in seconds.
 
     Attributes:
-        child: by name of the FineTuneJob.
-        running: by name, those that train.
-        ended: by name, those that succeeded.
-        heartbeat: by name, the heartbeat of the progress in the status.
+        child: FineTuneJob's name -> time of its first child Job.
+        running: name -> time at which it trained.
+        ended: name -> time at which it succeeded.
+        heartbeat: name -> heartbeat of the progress in the status.
     """
 
     def __init__(self, testbed: Testbed, api: Api, namespace: str) -> None:
@@ -84,11 +84,11 @@ class JobWatch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def until(self, what: str, seen: Mapping[str, float], count: int) -> float:
-        """Waits until one of the attributes holds that many, and returns when that was.
+        """Waits until one of the attributes has a number of entries. Returns the time at which it had.
 
         Raises:
             ClusterError: a program has ended.
-            TimeoutError: it takes too long.
+            TimeoutError: the time limit has passed.
         """
         deadline = time.monotonic() + LIMIT_SECONDS
         while len(seen) < count:
@@ -109,7 +109,7 @@ class JobWatch:
         self, path: str, version: str, take: Callable[[Mapping[str, Any]], None], opened: Callable[[], None]
     ) -> None:
         while True:
-            # The server ends the watch of a client that reads too slowly: then, as any client, list and watch again.
+            # The server ends the watch of a client that reads too slowly. Then the client lists and watches again.
             with contextlib.suppress(ApiError):
                 async for event in self._api.watch(path, version, opened):
                     take(event["object"])
@@ -138,7 +138,7 @@ class JobWatch:
 
 
 async def warm_up(testbed: Testbed) -> None:
-    """Sees one job through, so that operator and stand-in are known to work."""
+    """Runs one job to its end, to know that operator and stand-in work."""
     namespace = testbed.namespace()
     async with testbed.api() as api, JobWatch(testbed, api, namespace) as watch:
         await create(api, namespace, 1, preflight=True)

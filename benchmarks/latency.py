@@ -1,4 +1,4 @@
-"""How long a user waits on an idle plane: from applying a job to its child Job."""
+"""Measures how long a user of an idle plane waits from applying a job to its child Job."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from benchmarks.testbed import testbed
 
 
 def measure(samples: int) -> Table:
-    """Applies one job after the other, each when the one before has ended."""
+    """Applies jobs one after the other, each after the end of the one before."""
     table = Table(
         "From apply to child Job, one job at a time",
         ("jobs", "load", "p50, ms (bar 30)", "p99, ms (bar 100)", "slowest, ms"),

@@ -1,6 +1,7 @@
-"""Memory of an operator with many jobs that have not ended: each has its child Job and a pod that waits for a GPU.
+"""Measures the memory of an operator with many jobs that have not ended.
 
-Of jobs that have ended less is kept, so this is the worse case.
+Each job has its child Job and a pod that waits for a GPU. The operator keeps less of a job that has ended, so this is
+the worse case.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ _LOOKED_AT_SECONDS = 5.0
 
 
 def measure(jobs: int) -> Table:
-    """Creates that many jobs whose pods are never scheduled."""
+    """Creates a number of jobs whose pods are never scheduled. Measures the operator's memory."""
     table = Table(
         "Memory with jobs that wait for their pod",
         ("jobs", "load", "RSS, MiB (bar 300 with 10,000)", "highest RSS, MiB", "after a restart, MiB", "highest, MiB"),

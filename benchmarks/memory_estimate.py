@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 def cases(*, full: bool) -> Iterator[Case]:
-    """What is measured."""
+    """Yields the trainings to measure."""
     for tokens, quantization, gradient_checkpointing, packed in product(
         (512, 2048), ("nf4", "none"), (False, True), (True, False)
     ):
@@ -55,7 +55,7 @@ def cases(*, full: bool) -> Iterator[Case]:
 
 
 def row_of(case: Case, said: MemoryEstimate, found: Counted) -> list[str]:
-    """A line of the table."""
+    """Returns a row of the table."""
     extra = ", ".join(f"{name} {value if isinstance(value, str) else '…'}" for name, value in case.lora)
     kind = f"{case.shape}, {case.quantization}, {case.dtype}{', ' + extra if extra else ''}"
     way = f"{'packed' if case.packed else 'padded'}, {case.attention}"

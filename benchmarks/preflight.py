@@ -1,10 +1,10 @@
-"""How fast preflight looks through data, on one core, and how much memory it takes.
+"""Measures the speed and the memory of preflight's check of data, on one core.
 
     python benchmarks/preflight.py [--megabytes 200] [--large]
 
-Each kind of rows is written to a temporary folder and validated in a process of its own; `cpu` counts that process's
-CPU time, so other work on the machine disturbs it less than a clock would. `json.loads` is the standard library's bare
-parser on the same lines, as a yardstick of the machine.
+Rows of each kind are written to a temporary folder and checked in a new process. `cpu` is the CPU time of that process,
+which other work on the machine disturbs less than wall time. `json.loads`, the parser of the standard library, reads
+the same lines for comparison between machines.
 """
 
 import argparse
@@ -102,7 +102,7 @@ _LARGE_ROWS = 10_000_000
 
 
 def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes]:
-    """Lines of a kind, `size` bytes in all; a few thousand different ones, over and over."""
+    """Returns `size` bytes of lines of a kind. A few thousand different lines repeat."""
     dice = random.Random(0)
     block = b"".join(json.dumps(kind(dice), ensure_ascii=False).encode() + b"\n" for _ in range(4000))
     for _ in range(max(1, size // len(block))):
@@ -110,7 +110,7 @@ def _lines(kind: Callable[[random.Random], object], size: int) -> Iterator[bytes
 
 
 def _different(rows: int) -> Iterator[bytes]:
-    """Lines of alpaca, half a kilobyte each, no two of which are the same."""
+    """Returns lines of alpaca, half a kilobyte each, all different."""
     dice = random.Random(0)
     asked, generate_answers = [_text(dice, 20) for _ in range(1999)], [_text(dice, 80) for _ in range(1997)]
     for start in range(0, rows, 1000):
@@ -122,7 +122,7 @@ def _different(rows: int) -> Iterator[bytes]:
 
 
 def _prompts(size: int) -> Iterator[dict[str, str]]:
-    """Rows of a prompt and a completion, `size` bytes in all; a few thousand different ones, over and over."""
+    """Returns `size` bytes of rows with prompt and completion. A few thousand different rows repeat."""
     dice = random.Random(0)
     rows = [{"prompt": _text(dice, 60), "completion": " " + _text(dice, 120)} for _ in range(4000)]
     row_bytes = sum(len(text) for row in rows for text in row.values()) / len(rows)

@@ -1,7 +1,7 @@
-"""Many jobs that report their progress: how old what a user sees is, and what it costs.
+"""Many jobs report their progress. Measures how old the progress in the status is, and what it costs.
 
-The reporters speak to the operator's server as the trainer does: a connection for each report, and a real token that
-TokenRequest has bound to the job's real pod, so the operator's TokenReviews are real too.
+The reporters use the operator's server as the trainer does: one connection per report, and a real token that
+TokenRequest has bound to the job's real pod. So the operator's TokenReviews are real too.
 """
 
 import asyncio
@@ -32,36 +32,36 @@ _RAMP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Reporter:
-    """One pod."""
+    """The reporter of one pod."""
 
     url: str
     token: str
 
 
 class Answers:
-    """What the reporters heard."""
+    """The answers that the reporters got."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._statuses: Counter[str] = Counter()
 
     def take(self, status: str, seconds: float) -> None:
-        """One answer, or the name of the error there was instead."""
+        """Records one answer, or the name of the exception."""
         self.seconds.append(seconds)
         self._statuses[status] += 1
 
     def clear(self) -> None:
-        """Forgets all of them."""
+        """Forgets all answers."""
         self.seconds.clear()
         self._statuses.clear()
 
     def others(self) -> str:
-        """How many were not 200, by status."""
+        """Returns the number of answers other than 200, by status."""
         return ", ".join(f"{count} x {status}" for status, count in self._statuses.items() if status != "200") or "0"
 
 
 def measure(jobs: int, seconds: float) -> Table:
-    """Lets that many jobs report every five seconds."""
+    """Lets a number of jobs report every five seconds."""
     table = Table(
         f"Jobs that report every {INTERVAL_SECONDS:.0f} s, for {seconds:.0f} s",
         (
@@ -127,7 +127,7 @@ async def _measure(jobs: int, seconds: float) -> tuple[str, ...]:
 
 
 async def _reporters(bed: Testbed, api: Api, namespace: str) -> list[Reporter]:
-    """A reporter for each pod of the namespace."""
+    """Returns a reporter for each pod of the namespace."""
     pods, _ = await api.list(f"/api/v1/namespaces/{namespace}/pods")
     reporters: list[Reporter] = []
     left = iter(pods)
@@ -144,7 +144,7 @@ async def _reporters(bed: Testbed, api: Api, namespace: str) -> list[Reporter]:
 
 
 async def _token(api: Api, pod: Mapping[str, Any], audience: str) -> str:
-    """The token that the kubelet would project into the pod."""
+    """Returns a token like the one that the kubelet projects into the pod."""
     metadata = pod["metadata"]
     answer = await api.request(
         "POST",
@@ -164,7 +164,7 @@ async def _token(api: Api, pod: Mapping[str, Any], audience: str) -> str:
 
 
 async def _report(session: aiohttp.ClientSession, reporter: Reporter, generate_answers: Answers) -> None:
-    """Reports for ever, from a random moment on."""
+    """Reports every five seconds, from a random moment on, until it is cancelled."""
     loop = asyncio.get_running_loop()
     due = loop.time() + random.uniform(0, INTERVAL_SECONDS)
     headers = {"Authorization": f"Bearer {reporter.token}", "Content-Type": "application/json"}
@@ -197,7 +197,7 @@ async def _report(session: aiohttp.ClientSession, reporter: Reporter, generate_a
 
 
 async def _ages(watch: JobWatch, jobs: int, seconds: float) -> list[float]:
-    """The age of every job's record, once a second."""
+    """Returns the age of every job's progress in seconds, read once a second."""
     ages = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -210,7 +210,10 @@ async def _ages(watch: JobWatch, jobs: int, seconds: float) -> list[float]:
 
 
 def _progress_writes(log: Path, since: int) -> int:
-    """Writes of progress in the audit log after a place in it. The log never rests here, so it is read as it is."""
+    """Counts the writes of progress after a mark in the audit log.
+
+    Does not wait until the log is quiet, because here it never is.
+    """
     with log.open("rb") as lines:
         lines.seek(since)
         whole = (line.decode() for line in lines if line.endswith(b"\n"))

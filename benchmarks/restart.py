@@ -1,4 +1,4 @@
-"""An operator that starts on an old cluster: how long until it serves a new job, and its memory."""
+"""An operator starts on a cluster with many ended jobs. Measures how long until it serves a new job, and its memory."""
 
 import asyncio
 import time
@@ -10,13 +10,13 @@ from benchmarks.testbed import OPERATOR, Testbed, testbed
 _AT_ONCE = 500
 """Jobs in one namespace."""
 _REST_SECONDS = 15.0
-"""The controller manager clears up after the last jobs: an old cluster has done so long ago."""
+"""Wait until the controller manager has cleaned up after the last jobs, as it has in an old cluster."""
 _WATCHES_SECONDS = 10.0
-"""kopf lists everything once more, beside the first work: memory is read after that."""
+"""Wait until kopf has listed everything once more. The memory is read after that."""
 
 
 def measure(finished: int) -> Table:
-    """Sees that many jobs through, ends the operator, creates one more job and starts the operator again."""
+    """Runs a number of jobs to their end, ends the operator, creates one more job and starts the operator again."""
     table = Table(
         "Restart with jobs that have ended",
         (

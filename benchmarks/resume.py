@@ -1,10 +1,10 @@
-"""Kills trainings at random instants and compares what comes out, byte by byte, with one that was left alone.
+"""Kills trainings at random times, and compares the adapters byte by byte with that of an undisturbed training.
 
     python benchmarks/resume.py --kills 50
 
-Every process is the real trainer on the tiny random model, with dropout; SIGKILL or SIGTERM by chance. A row a
-training: how often it was killed, what the checkpoints saved, and whether the adapter is the same. Where the storage is
-S3, a process is killed at one of its writes: of a checkpoint, of the adapter, of the manifest, before it or after it.
+Every process is the real trainer on the tiny random model, with dropout. The signal is SIGKILL or SIGTERM at random.
+Each training prints one row: the number of kills, what the checkpoints saved, and whether the adapter is the same. With
+S3, a process is killed before or after one of its writes: of a checkpoint, the adapter or the manifest.
 """
 
 import argparse
@@ -39,13 +39,14 @@ _SECONDS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A kind of training: sections of its recipe, and how it is killed.
+    """A kind of training, and how it is killed.
 
     Attributes:
-        sections: of the recipe.
-        packed: whether the data is gzip.
-        writes: kills are bound to one of the first so many writes, and the storage is S3; None: to an instant.
-        workers: every second kill hits a worker, not the pod's first process.
+        sections: sections of the recipe.
+        packed: True when the data is compressed with gzip.
+        writes: with S3, the number of first writes of which one is the time of a kill. None means a random time,
+            without S3.
+        workers: True when every second kill hits a worker instead of the pod's first process.
     """
 
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +82,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the trainings and prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=10, help="kills in all (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the first training (default: 0)")
@@ -105,7 +106,7 @@ def main() -> None:
 
 
 class _Bench:
-    """The model, the server, and what undisturbed trainings have made."""
+    """The model, the S3 server, and the results of undisturbed trainings."""
 
     def __init__(self, folder: Path, server: s3server.S3Server) -> None:
         self._folder, self._server = folder, server
@@ -116,7 +117,7 @@ class _Bench:
         s3server.mount(self._keys, server.admin)
 
     def train(self, name: str, seed: int, count: int) -> tuple[str, list[Life]]:
-        """Trains through so many kills; says how the adapter compares, and what became of the processes."""
+        """Trains with a number of kills. Returns how the adapter compares, and how the processes ended."""
         if name not in self._whole:
             self._whole[name] = self._trained(name, f"whole-{seed}", [])[0]
         variant = VARIANTS[name]
@@ -155,7 +156,7 @@ class _Bench:
 
 
 def _digest(output: Path) -> str:
-    """SHA-256 of the committed adapter's weights; what else is wrong with the output, instead of it."""
+    """Returns the SHA-256 of the committed adapter's weights, or in words what else is wrong with the output."""
     manifests = list(output.rglob("manifest.json"))
     if len(manifests) != 1:
         return f"{len(manifests)} manifests"

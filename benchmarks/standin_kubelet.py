@@ -1,8 +1,8 @@
-"""An instant stand-in for scheduler and kubelet: the operator's pods end well at once, or run for ever.
+"""A stand-in for scheduler and kubelet: the operator's pods succeed at once, or run for ever.
 
-A real kubelet starts some ten pods a second and would be all that a benchmark of the operator shows. This one writes
-the pod's status as a kubelet does, in one request, with the container's state and the termination message of a trainer
-or a preflight that succeeded.
+A real kubelet starts some ten pods per second, which would limit every benchmark of the operator. The stand-in writes a
+pod's status as a kubelet does, in one request, with the container's state and the termination message of a successful
+trainer or preflight.
 
     python benchmarks/standin_kubelet.py --kubeconfig FILE [--leave-running]
 """
@@ -53,10 +53,10 @@ CHECKED = Termination(
 
 
 class StandinKubelet:
-    """Does to every pod of the operator what a node would do, without a node.
+    """Writes the status of every pod of the operator, as a kubelet would.
 
     Args:
-        leave_running: start containers and never end them.
+        leave_running: True starts containers and never ends them.
     """
 
     def __init__(self, api: Api, *, leave_running: bool) -> None:
@@ -66,7 +66,7 @@ class StandinKubelet:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Serves until cancelled."""
+        """Serves until it is cancelled."""
         while True:
             pods, version = await self._api.list(OURS)
             for pod in pods:
@@ -76,7 +76,7 @@ class StandinKubelet:
                     if event["type"] == "ADDED":
                         self._take(event["object"])
             except ApiError as error:
-                print(error, flush=True)  # the version is too old: list again
+                print(error, flush=True)  # the resourceVersion is too old: list again
 
     def _take(self, pod: Mapping[str, Any]) -> None:
         if pod["metadata"]["uid"] in self._seen or pod["status"]["phase"] != "Pending":
@@ -92,7 +92,7 @@ class StandinKubelet:
         try:
             await self._api.request("PATCH", path, {"status": self._status(pod)}, MERGE_PATCH)
         except ApiError as error:
-            print(error, flush=True)  # deleted meanwhile: nothing is lost
+            print(error, flush=True)  # the pod was deleted, so it needs no status
 
     def _status(self, pod: Mapping[str, Any]) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -122,13 +122,13 @@ class StandinKubelet:
 
 
 async def serve(kubeconfig: Path, *, leave_running: bool) -> None:
-    """Serves the pods of a cluster until cancelled."""
+    """Serves the pods of a cluster until it is cancelled."""
     async with Api(kubeconfig, agent=AGENT) as api:
         await StandinKubelet(api, leave_running=leave_running).run()
 
 
 def main() -> None:
-    """Serves until the process is ended."""
+    """Serves until the process ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--leave-running", action="store_true", help="start containers and never end them")

@@ -1,11 +1,11 @@
-"""Trains through storage that misbehaves by chance, and compares what comes out with an undisturbed training.
+"""Trains with storage that fails at random, and compares the adapter with that of an undisturbed training.
 
     python benchmarks/storage_faults.py --seeds 10
     python benchmarks/storage_faults.py --seeds 10 --hub
 
-Every row is the real preflight and the real trainer, each a process of its own, on the tiny random model; model, data,
+Every row runs the real preflight and the real trainer, each in a new process, on the tiny random model. Model, data,
 checkpoints and output are in S3, behind a proxy that injects faults (tests/httpfaults.py). With --hub the model is on a
-Hub (tests/hubserver.py) behind such proxies, and goes into a cache; S3 is in order.
+Hub (tests/hubserver.py) behind such proxies and is downloaded into a cache, and S3 has no faults.
 """
 
 import argparse
@@ -43,13 +43,13 @@ from trainer.tiny_model import make_tiny_model
 
 @dataclass(frozen=True, kw_only=True)
 class Weather:
-    """How a server misbehaves.
+    """How a server fails.
 
     Attributes:
-        rate: the chance that a fault begins.
-        burst: requests that it lasts for, at most.
+        rate: probability that a request begins a series of faults.
+        burst: largest number of requests in a series.
         kinds: the faults.
-        after: requests without any, at the beginning.
+        after: number of first requests without faults.
     """
 
     rate: float
@@ -58,7 +58,7 @@ class Weather:
     after: int = 0
 
     def plan(self, seed: int) -> Plan:
-        """The weather of a day."""
+        """Returns a random plan of faults."""
         chance = httpfaults.random_faults(seed, self.rate, self.kinds, self.burst)
         return lambda request: chance(request) if request.number >= self.after else None
 
@@ -99,7 +99,7 @@ HUB_WEATHERS = {
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the seeds and prints the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, help="trainings for each kind of weather (default: 2)")
     parser.add_argument("--hub", action="store_true", help="the Hub misbehaves, and not S3")
@@ -136,11 +136,11 @@ class End:
     """How preflight and training ended.
 
     Attributes:
-        seconds: both together.
-        digest: SHA-256 of the adapter's weights; None when there is none.
-        said: "Succeeded", or the reason and the message of the failure.
-        expected: it succeeded, or ended with the reason that storage is unavailable.
-        leftovers: what should not be there.
+        seconds: duration of both together.
+        digest: SHA-256 of the adapter's weights; None without an adapter.
+        said: "Succeeded", or reason and message of the failure.
+        expected: True when it succeeded, or failed because storage is unavailable.
+        leftovers: files that should not exist.
         log: standard error of both.
     """
 
@@ -153,7 +153,7 @@ class End:
 
 
 class _Bench:
-    """The server with model and data."""
+    """The S3 server with model and data."""
 
     def __init__(self, server: s3server.S3Server, folder: Path) -> None:
         self._server, self._folder = server, folder
@@ -165,14 +165,17 @@ class _Bench:
         s3server.mount(folder / "keys", server.admin)
 
     def weathered(self, name: str, plan: Plan) -> tuple[End, str]:
-        """Preflight and training of a job with an output of its own; and how many requests failed, in words."""
+        """Runs preflight and training with a new output prefix, while the server fails by the plan.
+
+        Returns their end, and the number of failed requests in words.
+        """
         with httpfaults.running(self._server.endpoint) as faults:
             faults.plan = plan
             end = self.train(name, faults.endpoint)
             return end, _happened(faults)
 
     def train(self, name: str, endpoint: str, **environment: str) -> End:
-        """Preflight and training, with S3 at this address."""
+        """Runs preflight and training, with S3 at this address."""
         folder = self._folder / name
         (folder / "work").mkdir(parents=True)
         recipe = self._recipe(name, endpoint)
@@ -220,7 +223,7 @@ class _Bench:
         if len(manifests) != committed:
             wrong.append(f"{len(manifests)} manifests")
         if not manifests:
-            # Checkpoints are for the next attempt, and may stay.
+            # Checkpoints may stay, because a next attempt uses them.
             return None, [*wrong, *(f"left: {key}" for key in sorted(keys) if "checkpoints/" not in key)]
         manifest = Manifest.model_validate_json(self._server.get(manifests[0]))
         place = manifests[0].removesuffix("manifest.json")
@@ -254,14 +257,14 @@ class _Bench:
 
 
 class _HubBench(_Bench):
-    """The server with the data, and a Hub with the model behind proxies: one for the Hub, one for its store."""
+    """The S3 server with the data, and a Hub with the model. Hub and file store are each behind a proxy."""
 
     def weathered(self, name: str, plan: Plan) -> tuple[End, str]:
         files = {path.name: path.read_bytes() for path in self._base.iterdir()}
         lock = threading.Lock()
 
         def locked(request: httpfaults.Request) -> Fault | None:
-            # Both proxies count for themselves; the weather is one.
+            # Each proxy numbers its own requests, but both share one plan.
             with lock:
                 return plan(replace(request, number=len(front.seen) + len(back.seen)))
 
@@ -276,7 +279,7 @@ class _HubBench(_Bench):
             return replace(end, leftovers=[*end.leftovers, *self._damage(name, files)]), _happened(front, back)
 
     def _damage(self, name: str, files: Mapping[str, bytes]) -> list[str]:
-        """What is in the cache and is not the model."""
+        """Returns the cached files that differ from the model's."""
         cache = self._folder / name / "cache"
         found = [path for path in cache.glob("*") if path.name.startswith(".")]
         wrong = [f"left in the cache: {path.name}" for path in found]

@@ -1,4 +1,4 @@
-"""Tables in Markdown, so that what is printed can stand in the documentation as it is."""
+"""Tables in Markdown, which docs/benchmarks.md can show as they are printed."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Table:
     note: str = ""
 
     def text(self) -> str:
-        """The table in Markdown."""
+        """Returns the table in Markdown."""
         lines = [f"### {self.title}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (self.heads, ["---"] * len(self.heads), *self.rows)]
         if self.note:
@@ -24,12 +24,12 @@ class Table:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least that share of the values does not exceed (nearest rank)."""
+    """Returns the smallest value that at least this share of the values does not exceed (nearest-rank method)."""
     ordered = sorted(values)
     rank = max(1, -(-len(ordered) * percent // 100))
     return ordered[int(rank) - 1]
 
 
 def load() -> str:
-    """How busy the machine was in the last minute."""
+    """Returns the machine's load average of the last minute, in words."""
     return f"{os.getloadavg()[0]:.1f}"

@@ -1,8 +1,7 @@
-"""What every section of the control plane's benchmark stands on: a plane of its own, the operator, the stand-in.
+"""The base of every section of the control plane's benchmark: a plane, the operator and the stand-in kubelet.
 
-The operator is the real process with the variables and the rights of the manifests. All processes are started through
-the local cluster, which remembers them by id and start time: taking the plane down ends them too, also those that a
-killed benchmark left.
+The operator is the real process with the variables and the rights of the manifests. The local cluster starts all
+processes and records them by id and start time. So taking the plane down also ends the processes of a killed benchmark.
 """
 
 import json
@@ -31,20 +30,20 @@ OPERATOR = "finetune-operator"
 OPERATOR_AGENT = USER_AGENT.split("/", 1)[0]
 STANDIN = "standin-kubelet"
 PLANE = (API_SERVER, ETCD, CONTROLLER_MANAGER, OPERATOR)
-"""Whose CPU is the control plane's. Load, stand-in and scheduler are not."""
+"""The programs whose CPU time is that of the control plane. Load, stand-in and scheduler do not count."""
 
 CONTROLLER_QPS = 500
-"""Requests per second that the controller manager may send: its own default of 20 would be all that is seen."""
+"""Requests per second that the controller manager may send. Its default of 20 would limit every benchmark."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Testbed:
-    """A running plane with the resource and the operator's rights on it.
+    """A running plane with the CRD and the operator's rights.
 
     Attributes:
         cluster: the plane.
-        url: the operator's HTTP, once it is started.
+        url: URL of the operator's HTTP server; empty before its start.
     """
 
     def __init__(self, cluster: LocalCluster) -> None:
@@ -65,7 +64,7 @@ class Testbed:
         self._operator_kubeconfig.write_text(json.dumps(config))
 
     def namespace(self) -> str:
-        """A new namespace, ready for pods."""
+        """Creates a namespace and waits until it is ready for pods. Returns its name."""
         self._namespaces += 1
         name = f"bench-{self._namespaces}"
         kubectl = self.cluster.kubectl
@@ -74,11 +73,11 @@ class Testbed:
         return name
 
     def api(self, *, connections: int = 32) -> Api:
-        """Requests as administrator."""
+        """Returns a client of the administrator."""
         return Api(self.cluster.kubeconfig, agent="benchmark", connections=connections)
 
     def start_operator(self) -> None:
-        """Starts the operator; returns at once."""
+        """Starts the operator. Does not wait until it is ready."""
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         processes.start(
@@ -99,7 +98,7 @@ class Testbed:
         )
 
     def wait_ready(self) -> None:
-        """Waits until the operator answers its probe."""
+        """Waits until the operator's readiness probe succeeds."""
         process = self._process(OPERATOR)
 
         def ready() -> bool:
@@ -113,7 +112,7 @@ class Testbed:
         wait_for("the operator to be ready", ready, timeout=60)
 
     def stop_operator(self) -> None:
-        """Ends the operator as Kubernetes does."""
+        """Ends the operator as Kubernetes does: SIGTERM, and SIGKILL after 30 s."""
         self._stop(OPERATOR, grace=30)
 
     def start_standin(self, *, leave_running: bool = False) -> None:
@@ -127,19 +126,23 @@ class Testbed:
         self._stop(STANDIN, grace=0)
 
     def check(self) -> None:
-        """Raises a ClusterError with a program's last words when any has ended that was not stopped."""
+        """Checks that no program has ended by itself.
+
+        Raises:
+            ClusterError: one has. The message has its last output.
+        """
         for process in processes.all_recorded(self.cluster.home):
             processes.must_run(self.cluster.home, process)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time of each program of the plane since its start, and of stand-in and load together as `load`."""
+        """Returns the CPU seconds of each program of the plane since its start. `load` is that of stand-in and load."""
         used = {name: _cpu_seconds(self._process(name).pid) for name in PLANE}
         standin = processes.recorded(self.cluster.home, STANDIN)
         used["load"] = time.process_time() + (_cpu_seconds(standin.pid) if standin else 0.0)
         return used
 
     def operator_memory_mib(self) -> tuple[float, float]:
-        """Resident memory of the operator now, and at its highest, in MiB."""
+        """Returns the operator's current and highest resident memory, in MiB."""
         fields = dict(
             line.split(":", 1)
             for line in Path(f"/proc/{self._process(OPERATOR).pid}/status").read_text().splitlines()
@@ -160,7 +163,7 @@ class Testbed:
 
 @contextmanager
 def testbed() -> Iterator[Testbed]:
-    """A plane of its own, taken down with all that was started on it."""
+    """Yields a testbed on a new plane. At the end, takes the plane down with all its processes."""
     state = cache_root() / "benchmark"
     os.environ["LOCALCLUSTER_STATE"] = str(state)
     with locked(state.with_suffix(".lock"), "measuring"):

@@ -1,7 +1,8 @@
-"""The trainer's speed: a ladder from the 2023 QLoRA recipe to our defaults, one change a row, and TRL's own defaults.
+"""The trainer's speed, from the 2023 QLoRA recipe to our defaults, one change per row, beside TRL's defaults.
 
-Every row is a process of its own (`trainer_row.py`) over the same rows of real chats, one after the other, so that the
-ratios of one run compare. On a CPU the seconds are CPU seconds of one thread, since the machine may be shared.
+Each row is a new process (`trainer_row.py`) over the same rows of real chats. The rows run one after the other, so that
+the ratios of one run are comparable. On a CPU, the seconds are CPU seconds of one thread, because the machine may be
+shared.
 
     python benchmarks/trainer.py [--rows N] [--only judged] [--device cuda --model-shape 8b]
 """
@@ -43,13 +44,13 @@ LADDER = (
 DEFAULTS = (
     Row(name="TRL's defaults: batch 8, checkpointing", trl={}),
     Row(name="our defaults, rows kept apart"),
-    # Last: it takes 9 GB, and once the row after it was a fifth slower than by itself.
+    # The last row, because it needs 9 GB: once, the row after it was a fifth slower than alone.
     Row(name="TRL's packing, rows see each other", trl={"packing": True}),
 )
 
 
 def main() -> None:
-    """Measures and prints; ends with an error when the judged row misses its bar."""
+    """Measures and prints. Exits with an error when the judged row is below its bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument(
         "--rows",
@@ -91,7 +92,7 @@ def _process(row: Row) -> Measured:
 
 
 def _speed(found: Measured, device: str) -> float:
-    """Useful tokens a second: of CPU time on a CPU, of wall time on a GPU."""
+    """Returns useful tokens per second: of CPU time on a CPU, of wall time on a GPU."""
     return found.tokens / (found.cpu_seconds if device == "cpu" else found.wall_seconds)
 
 

@@ -1,4 +1,4 @@
-"""Models and data of the trainer's benchmark: a real small model, or the shapes of a large one with random weights."""
+"""Models and data of the trainer's benchmark: a real small model, or large shapes with random weights."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -30,26 +30,26 @@ does not depend on what stands in them."""
 
 
 def conversations(rows: int) -> list[dict[str, Any]]:
-    """Real questions and answers of the whole English ChatterBot corpus, most short and some not, topics mixed.
+    """Returns real questions and answers of the whole English ChatterBot corpus in a fixed order, with topics mixed.
 
-    The order is fixed; rows begin anew when there are no more.
+    Most rows are short. When the corpus ends, it begins again.
     """
     from demo.smollm2 import chatterbot_rows
 
     folder = files("chatterbot_corpus").joinpath("data", "english")
     topics = sorted(path.name.removesuffix(".yml") for path in folder.iterdir())
     corpus = chatterbot_rows(topics)
-    # 761 has no factor in common with the number of rows, so that every row is taken once.
+    # 761 and the number of rows have no common factor, so that every row is taken once.
     return [corpus[(index * 761) % len(corpus)] for index in range(rows)]
 
 
 def load_model(shape: str, device: str, *, ours: bool, attention: str | None) -> tuple[Any, Any]:
-    """The quantised base model (NF4, double quantisation) and its tokenizer.
+    """Returns the quantised base model (NF4 with double quantisation) and its tokenizer.
 
     Args:
         shape: a name of `SHAPES`.
         device: `cpu` or `cuda`.
-        ours: load it as our trainer does; otherwise as transformers' documentation says.
+        ours: True loads as our trainer does, False as transformers' documentation says.
         attention: our recipe's `model.attention`; None is auto.
     """
     import torch
@@ -77,7 +77,7 @@ def load_model(shape: str, device: str, *, ours: bool, attention: str | None) ->
 
 
 def _random(shape: str, device: str, dtype: Any, attention: str | None) -> Any:
-    """A model of random weights, quantised where it is: no file of its size is read or written."""
+    """Returns a model with random weights, which are quantised in memory. No file of its size is read or written."""
     import torch
     from bitsandbytes.nn import Linear4bit, Params4bit
     from transformers import AutoModelForCausalLM, LlamaConfig
@@ -101,7 +101,7 @@ def _random(shape: str, device: str, dtype: Any, attention: str | None) -> Any:
         packed.weight = weight
         packed.support_avx512bf16_for_cpu = False
         model.set_submodule(key, packed.to(device))
-    # PEFT looks here for the kind of its layers.
+    # PEFT reads this attribute to choose the class of its layers.
     model.is_loaded_in_4bit = True
     for parameter in model.parameters():
         parameter.requires_grad = False
@@ -109,7 +109,10 @@ def _random(shape: str, device: str, dtype: Any, attention: str | None) -> Any:
 
 
 def matrix_parameters(model: Any) -> int:
-    """Parameters of the linear layers, the head among them; each takes 4 floating point operations a token trained."""
+    """Returns the number of parameters of the linear layers and the head.
+
+    A trained token needs 4 floating point operations for each of them.
+    """
     from bitsandbytes.nn import Linear4bit
     from torch.nn import Linear
 
@@ -118,7 +121,7 @@ def matrix_parameters(model: Any) -> int:
 
 
 def model_folder() -> Path:
-    """Where the real model is, made if it is not there: once, before the rows run."""
+    """Returns the folder of the real model. Converts the model first if needed."""
     from demo.smollm2 import prepare_smollm2
 
     return prepare_smollm2()

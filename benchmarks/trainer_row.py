@@ -1,7 +1,7 @@
-"""One row of the trainer's benchmark, measured in a process of its own: `trainer_row.py ROW` with a row as JSON.
+"""Measures one row of the trainer's benchmark in its own process: `trainer_row.py ROW`, where ROW is JSON.
 
-What counts is the training alone, from the first step to the last: CPU and wall time between the trainer's callbacks.
-The peak of memory is the process's, loading and importing with it. Prints one JSON object.
+CPU and wall time are those between the trainer's first and last step. The peak of memory is that of the whole process,
+with imports and loading. Prints one JSON object.
 """
 
 import json
@@ -23,16 +23,16 @@ LORA = {"rank": 16, "alpha": 32}
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What is measured.
+    """The parameters of one measurement.
 
     Attributes:
-        name: the row's head in the table.
-        trl: plain TRL with these settings of SFTConfig, nothing of ours; None for our trainer.
+        name: the row's name in the table.
+        trl: settings of TRL's SFTConfig for plain TRL; None measures our trainer.
         recipe: sections of our recipe.
-        dropout: of the adapter.
+        dropout: dropout of the adapter.
         device: `cpu` or `cuda`.
         shape: a name of `trainer_models.SHAPES`.
-        rows: how many rows of data are trained, once each.
+        rows: number of rows of data. Each is trained once.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What came out.
+    """The result of one measurement.
 
     Attributes:
-        tokens: useful tokens, those of the rows and no padding.
-        cpu_seconds: of all threads, in the training.
-        wall_seconds: of the training.
-        peak_bytes: of the process (VmHWM), or of the GPU.
-        parameters: of the base model's matrix products, the head among them.
-        peak_flops: floating point operations a second of a large matrix product on this device.
-        loss: mean loss of the steps, nats per trained token.
+        tokens: useful tokens: those of the rows, without padding.
+        cpu_seconds: CPU seconds of all threads in the training.
+        wall_seconds: wall time of the training in seconds.
+        peak_bytes: peak memory of the process (VmHWM), or of the GPU.
+        parameters: parameters in matrix products of the base model, with the head.
+        peak_flops: floating point operations per second of a large matrix product on this device.
+        loss: mean loss of the steps, in nats per trained token.
     """
 
     tokens: int
@@ -68,12 +68,12 @@ class Measured:
 
     @classmethod
     def parse(cls, text: str) -> "Measured":
-        """From what the process printed."""
+        """Parses the process's output."""
         return cls(**json.loads(text.splitlines()[-1]))
 
 
 def measure(row: Row, folder: Path) -> Measured:
-    """Trains `row.rows` rows and measures."""
+    """Trains `row.rows` rows and measures the training."""
     import torch
     from benchmarks.trainer_models import conversations, load_model, matrix_parameters
     from transformers import TrainerCallback
@@ -81,7 +81,7 @@ def measure(row: Row, folder: Path) -> Measured:
     from finetune_trainer.memory.process import peak_process_bytes
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        """Begins with the first step, when all is built."""
+        """A trainer callback that takes the time when the first step begins."""
 
         began: tuple[float, float] = (0.0, 0.0)
 
@@ -116,7 +116,7 @@ def measure(row: Row, folder: Path) -> Measured:
 
 
 def plain_trl(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder: Path, clock: Any) -> Any:
-    """TRL's SFTTrainer as its documentation shows it, with no setting but the row's and the epoch."""
+    """Trains with TRL's SFTTrainer as its documentation shows it. Only the row's settings and one epoch are set."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
@@ -151,7 +151,7 @@ def plain_trl(row: Row, model: Any, tokenizer: Any, conversations: list[Any], fo
 
 
 def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder: Path, clock: Any) -> Any:
-    """Our trainer, over the rows' tokens, with loss on all of them as TRL has it."""
+    """Trains the rows' tokens with our trainer. As in TRL, all tokens count in the loss."""
     from finetune_trainer.contract.recipe import Recipe
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
@@ -183,7 +183,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
 
 
 def product_speed(device: Any, dtype: Any) -> float:
-    """Floating point operations a second of a matrix product that is large for the device."""
+    """Returns the floating point operations per second of a matrix product that is large for the device."""
     import torch
 
     size = 1024 if device.type == "cpu" else 8192
@@ -200,7 +200,7 @@ def product_speed(device: Any, dtype: Any) -> float:
 
 
 def main() -> None:
-    """Measures the row that is given as JSON."""
+    """Measures the row of the command line."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from finetune_trainer.runtime.log import libraries_quiet

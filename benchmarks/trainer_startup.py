@@ -1,8 +1,8 @@
-"""What it costs to get from the start of the process to the first optimizer step, with a tiny model.
+"""Measures the cost from the start of the process to the first optimizer step, with a tiny model.
 
-Prints a table of CPU seconds: the whole process of a single step, what importing the libraries alone takes (the part
-that no code of ours can save), and how long a wrong recipe takes to be refused. CPU time rather than wall time, and
-the best of several runs, because the machine may be shared; a fixed loop's CPU time is printed to compare machines by.
+Prints CPU seconds: those of a process with a single step, those of importing the libraries alone, which our code cannot
+save, and those until an invalid recipe is refused. They are the best of several runs, because the machine may be
+shared. A fixed loop's CPU time is printed too, to compare machines.
 
     python benchmarks/trainer_startup.py [--runs N]
 """
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _prepare(folder: Path) -> tuple[Path, Path]:
-    """A model, data and two recipes: one of a single step, one that is wrong."""
+    """Writes a model, data and two recipes: one of a single step, and an invalid one."""
     from trainer.tiny_model import make_tiny_model
 
     make_tiny_model(folder / "model")
@@ -62,7 +62,7 @@ def _prepare(folder: Path) -> tuple[Path, Path]:
 
 
 def _process(folder: Path, recipe: Path) -> float:
-    """CPU seconds of a training process of a single step: publishing a few kilobytes adds next to nothing."""
+    """Returns the CPU seconds of a training process of a single step. Publishing a few kilobytes costs little."""
     environment = {"FINETUNE_RECIPE": str(recipe), "FINETUNE_WORK": str(folder)}
     return _cpu([sys.executable, "-m", "finetune_trainer"], environment)
 

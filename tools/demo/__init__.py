@@ -1,4 +1,4 @@
-"""The demo: one YAML to a tuned model, with every command that a user would type shown as it runs.
+"""The demo: from one YAML to a tuned model. It prints every command that a user would type.
 
-Its parts serve the cluster tests too: they install the operator, fetch what a job made, and prepare a real model.
+The cluster tests use its parts too: they install the operator, download a job's output, and prepare a real model.
 """

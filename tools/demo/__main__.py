@@ -1,6 +1,6 @@
-"""`make demo`: the operator installed, a real model and real conversations in S3, one YAML applied and followed.
+"""`make demo`: installs the operator, puts a real model and data into S3, applies one YAML and follows the job.
 
-Runs on the local cluster, or on the one that KUBECONFIG names (see docs/testing.md).
+It runs on the local cluster, or on that of KUBECONFIG (see docs/testing.md).
 """
 
 import json
@@ -29,7 +29,7 @@ QUESTIONS = (
 
 
 def main() -> int:
-    """Runs the demo; 0 when the job succeeded."""
+    """Runs the demo. Returns 0 when the job succeeded, else 1."""
     try:
         cluster = Target.current()
         with cluster.with_s3(installation.S3_IMAGE) as target:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def _run(target: Target) -> bool:
-    """Everything from the installation to the answers; whether the job succeeded."""
+    """Runs all steps from the installation to the answers. Returns whether the job succeeded."""
     _title("Installing the operator")
     _show(target, "apply", "-k", "manifests/default")
     installation.install(target)
@@ -66,7 +66,7 @@ def _run(target: Target) -> bool:
 
 
 def _fill_storage(target: Target) -> Path:
-    """A bucket with SmolLM2-135M-Instruct and conversations; returns the model's folder on this machine."""
+    """Creates a bucket with SmolLM2-135M-Instruct and conversations. Returns the model's folder on this machine."""
     from demo.smollm2 import chatterbot_rows, prepare_smollm2
 
     _title("Putting a model and conversations into S3")
@@ -87,7 +87,7 @@ def _fill_storage(target: Target) -> Path:
 
 
 def _train(target: Target) -> dict[str, object]:
-    """Applies the YAML and follows the job to its end; returns its status."""
+    """Applies the YAML and follows the job to its end. Returns its status."""
     _title("One YAML")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     target.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
@@ -124,7 +124,7 @@ def _train(target: Target) -> dict[str, object]:
 
 
 def _compare(target: Target, status: dict[str, object], model: Path) -> None:
-    """Fetches the adapter, checks it against its manifest, and asks both models."""
+    """Downloads the adapter, checks it against its manifest, and asks both models the same questions."""
     from demo.answers import ask
 
     _title("The adapter")

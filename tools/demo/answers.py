@@ -1,4 +1,4 @@
-"""The same questions to the base model and to the tuned one, which is the base model with the adapter switched on."""
+"""Asks the base model and the tuned model the same questions. The tuned model is the base model with the adapter."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class Answer:
-    """One question with both answers."""
+    """One question with the answers of both models."""
 
     question: str
     base: str
@@ -18,7 +18,7 @@ class Answer:
 
 
 def ask(model: Path, adapter: Path, questions: Sequence[str]) -> Iterator[Answer]:
-    """Greedy answers, so that they are the same every time."""
+    """Returns the answers of greedy decoding, which are the same every time."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

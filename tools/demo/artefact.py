@@ -1,4 +1,4 @@
-"""What came out of a job: fetching a run's output and checking it against its manifest, as a user would."""
+"""Downloads the output of a run and checks it against its manifest, as a user would."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from localcluster import Target
 
 
 def download(target: Target, status: dict[str, Any], folder: Path) -> Path:
-    """Fetches everything of the run that the status names; returns the folder with the manifest."""
+    """Downloads all files of the run that the status names. Returns the folder with the manifest."""
     client = s3_client(target.s3)
     run = status["output"]["manifestUri"].rsplit("/", 1)[0]
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
@@ -22,10 +22,12 @@ def download(target: Target, status: dict[str, Any], folder: Path) -> Path:
 
 
 def verified_manifest(run: Path, status: dict[str, Any]) -> dict[str, Any]:
-    """The manifest, after comparing its digest with the status, and size and SHA-256 of every file with it.
+    """Returns the manifest after checking it and every file.
+
+    The manifest's digest must be that of the status. The size and SHA-256 of every file must be those of the manifest.
 
     Raises:
-        AssertionError: something differs, or there is a file that the manifest does not know.
+        AssertionError: a value differs, or there is a file that the manifest does not name.
     """
     content = (run / "manifest.json").read_bytes()
     assert status["output"]["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"

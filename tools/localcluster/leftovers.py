@@ -38,7 +38,7 @@ def leftovers(home: Home, *, with_node: bool = True) -> list[str]:
 
 
 def stray_files(home: Home) -> list[Path]:
-    """Returns files outside the plane's folder that its programs have created."""
+    """Returns the CNI results and container log links that the plane's programs created outside its folder."""
     stray: list[Path] = []
     if _CNI_RESULTS.is_dir():
         stray += [path for path in _CNI_RESULTS.iterdir() if path.name.startswith(tuple(NETWORKS))]

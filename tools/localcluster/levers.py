@@ -1,9 +1,8 @@
-"""What a test does to a cluster: each disturbance that a training job must survive, as a function.
+"""The disturbances that a training job must survive, one function each, for tests.
 
-Those that take a `Kubectl` work on any cluster. Those that take the `LocalCluster` reach
-into the machine: processes, cgroups, a kubelet. They act on what they name and on nothing
-else, and return only when the disturbance has happened; the cluster's answer to it
-is for the test to wait for.
+A lever that takes a `Kubectl` works on any cluster. A lever that takes a `LocalCluster` acts on the machine: processes,
+cgroups, a kubelet. A lever affects only what its arguments name. It returns when the disturbance has happened. The test
+waits for the cluster's reaction.
 """
 
 from __future__ import annotations
@@ -39,11 +38,15 @@ class RunningContainer:
     node: str
     pid: int
     started: int
-    """The process's start time: together with `pid` it names no other process, ever."""
+    """The process's start time. `pid` and start time together identify one process."""
 
 
 def evict(kubectl: Kubectl, namespace: str, pod: str, *, grace_seconds: int | None = None) -> None:
-    """Evicts a pod by the eviction API, as a drain does; refused by a PodDisruptionBudget."""
+    """Evicts a pod by the eviction API, as `kubectl drain` does.
+
+    Raises:
+        ClusterError: the API server refuses it, because of a PodDisruptionBudget for example.
+    """
     body: dict[str, Any] = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
@@ -57,7 +60,11 @@ def evict(kubectl: Kubectl, namespace: str, pod: str, *, grace_seconds: int | No
 def running_container(
     cluster: LocalCluster, namespace: str, pod: str, container: str | None = None
 ) -> RunningContainer:
-    """The container (the pod's first by default) as a process of this machine."""
+    """Returns a container with its process on this machine. By default it is the pod's first container.
+
+    Raises:
+        ClusterError: the container does not run.
+    """
     found = cluster.kubectl.get("pod", pod, f"--namespace={namespace}")
     name = container or found["spec"]["containers"][0]["name"]
     for status in found["status"].get("containerStatuses", []):
@@ -66,14 +73,18 @@ def running_container(
             identity = status["containerID"].removeprefix("containerd://")
             pid = cluster.runtime(node).container_pid(identity)
             started = processes.start_time(pid)
-            # The id may have passed to another process since containerd named it.
+            # Another process may have this id now, because containerd's answer may be out of date.
             if started is not None and identity in Path(f"/proc/{pid}/cgroup").read_text():
                 return RunningContainer(pod, name, identity, node, pid, started)
     raise ClusterError(f"container {name} of pod {namespace}/{pod} does not run")
 
 
 def kill_container(cluster: LocalCluster, namespace: str, pod: str, container: str | None = None) -> RunningContainer:
-    """SIGKILLs a container's first process: exit code 137, no warning, no grace."""
+    """Sends SIGKILL to a container's first process. The container ends with exit code 137 without a grace period.
+
+    Raises:
+        ClusterError: the container does not run, or ended by itself.
+    """
     target = running_container(cluster, namespace, pod, container)
     if not processes.kill(target.pid, target.started):
         raise ClusterError(f"container {target.name} of {namespace}/{pod} ended by itself")
@@ -83,7 +94,11 @@ def kill_container(cluster: LocalCluster, namespace: str, pod: str, container: s
 def signal_container(
     cluster: LocalCluster, namespace: str, pod: str, number: signal.Signals, container: str | None = None
 ) -> RunningContainer:
-    """Sends a signal to a container's first process: SIGSTOP makes it hang, SIGCONT go on."""
+    """Sends a signal to a container's first process. SIGSTOP makes it hang, SIGCONT continues it.
+
+    Raises:
+        ClusterError: the container does not run, or ended by itself.
+    """
     target = running_container(cluster, namespace, pod, container)
     if not processes.send(target.pid, target.started, number):
         raise ClusterError(f"container {target.name} of {namespace}/{pod} ended by itself")
@@ -91,7 +106,11 @@ def signal_container(
 
 
 def kill_selected(cluster: LocalCluster, namespace: str, selector: str) -> list[RunningContainer]:
-    """SIGKILLs the first container of every running pod with these labels: an operator's crash."""
+    """Sends SIGKILL to the first container of every running pod with these labels, like a crash of the operator.
+
+    Raises:
+        ClusterError: no such pod runs.
+    """
     pods = cluster.kubectl.items("pods", f"--namespace={namespace}", f"--selector={selector}")
     names = [
         pod["metadata"]["name"]
@@ -104,10 +123,13 @@ def kill_selected(cluster: LocalCluster, namespace: str, selector: str) -> list[
 
 
 def out_of_memory(cluster: LocalCluster, namespace: str, pod: str, container: str | None = None) -> RunningContainer:
-    """Lets the kernel kill a container for its memory limit: reason OOMKilled, as in life.
+    """Makes the kernel kill a container for its memory limit. Its reason is OOMKilled.
 
-    A helper joins the container's cgroup and uses up its limit, in a file of memory so that
-    the helper itself stays small; the container's processes are marked as the ones to go.
+    A helper process joins the container's cgroup and uses up its memory limit with a file in memory, so that the
+    helper's own process stays small. The kernel prefers the container's processes, whose oom_score_adj is raised.
+
+    Raises:
+        ClusterError: the container does not run, has no memory limit, or is not killed in time.
     """
     target = running_container(cluster, namespace, pod, container)
     group = cgroups.memory_group(target.pid)
@@ -141,9 +163,12 @@ time.sleep(60)
 
 
 def lose_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> None:
-    """Silences a node: its kubelet dies, its containers go on (or die too, as with the power).
+    """Kills a node's kubelet. Its containers run on, or with `pods_too` die, as in a loss of power.
 
-    The cluster notices after the grace period of 20 s. `return_node` brings it back.
+    The cluster notices it after 20 s. `return_node` brings the node back.
+
+    Raises:
+        ClusterError: the node is lost already.
     """
     target = cluster.node(node)
     process = processes.recorded(cluster.home, kubelet.component(target))
@@ -155,13 +180,17 @@ def lose_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> No
 
 
 def return_node(cluster: LocalCluster, node: str) -> None:
-    """Brings a lost node back and waits until it is Ready again, with its fake GPUs."""
+    """Starts the kubelet of a lost node. Waits until the node is Ready and has its fake GPUs.
+
+    Raises:
+        ClusterError: the node does not become Ready.
+    """
     cluster.start_kubelet(cluster.node(node))
 
 
 @contextlib.contextmanager
 def second_node(cluster: LocalCluster) -> Iterator[None]:
-    """A cluster of two nodes inside the block; one that was added for it is gone after it."""
+    """Yields while the cluster has two nodes. A node that was added is removed at the end."""
     if len(cluster.nodes) > 1:
         yield
         return
@@ -174,7 +203,7 @@ def second_node(cluster: LocalCluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3_outage(cluster: LocalCluster) -> Iterator[None]:
-    """An S3 server that is gone inside the block and back, with its data, after it."""
+    """Kills the S3 server, and starts it again with its data at the end."""
     object_store.kill(cluster.home)
     try:
         yield
@@ -184,7 +213,7 @@ def s3_outage(cluster: LocalCluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lost_node(cluster: LocalCluster, node: str, *, pods_too: bool = False) -> Iterator[None]:
-    """A node that is lost inside the block, and returns whatever happens in it."""
+    """Loses a node, and brings it back at the end, also after an error."""
     lose_node(cluster, node, pods_too=pods_too)
     try:
         yield

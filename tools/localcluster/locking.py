@@ -1,4 +1,4 @@
-"""One builder, one starter at a time: a lock that the kernel releases whatever happens."""
+"""A lock for one builder or one starter at a time. The kernel releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from localcluster.progress import say
 
 @contextlib.contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock inside the block; says so when somebody else must finish first."""
+    """Holds the lock inside the block. Prints a line when it has to wait for another process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:

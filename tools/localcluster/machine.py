@@ -1,4 +1,4 @@
-"""What the machine must offer, and the Debian packages that are installed when they lack."""
+"""What the machine must have: Linux, root, programs. Missing Debian packages are installed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,16 @@ _FOREIGN = frozenset({"kubelet", "kube-proxy"})
 
 
 def cni_plugins() -> Path | None:
-    """The folder with the CNI plugins, or None when there is none."""
+    """Returns the folder of the CNI plugins, or None when there is none."""
     return next((folder for folder in CNI_PLUGINS if (folder / "bridge").exists()), None)
 
 
 def require_linux() -> None:
-    """Everything here needs Linux: pidfds, /proc and, with a node, cgroups."""
+    """Checks that this is Linux. The local cluster needs pidfds, /proc and, with a node, cgroups.
+
+    Raises:
+        ClusterError: it is another system.
+    """
     if platform.system() != "Linux":
         raise ClusterError(
             f"the local cluster runs on Linux, and this is {platform.system()}: "
@@ -44,7 +48,11 @@ def require_linux() -> None:
 
 
 def require_node_rights() -> None:
-    """A node makes bridges, mounts and cgroups, which only root may."""
+    """Checks that this process is root. A node creates bridges, mounts and cgroups.
+
+    Raises:
+        ClusterError: it is not root, or no cgroups are mounted.
+    """
     require_linux()
     if os.geteuid() != 0:
         raise ClusterError(
@@ -56,10 +64,16 @@ def require_node_rights() -> None:
 
 
 def require_no_other_node(ours: set[int]) -> None:
-    """Two Kubernetes nodes on one network namespace overwrite each other's iptables rules.
+    """Checks that no other Kubernetes node runs on this machine.
 
-    `ours` are the processes of the plane in hand; any other node is somebody's, and what
-    looks like a leftover may be in use there.
+    Two nodes in one network namespace overwrite each other's iptables rules.
+
+    Args:
+        ours: process ids of this plane. Any other node belongs to somebody else, and may use what looks like a
+            leftover.
+
+    Raises:
+        ClusterError: another node runs.
     """
     for pid, name in _programs():
         if name in _FOREIGN and pid not in ours:
@@ -70,12 +84,12 @@ def require_no_other_node(ours: set[int]) -> None:
 
 
 def runs(program: str) -> bool:
-    """Whether any process of the machine runs this program."""
+    """Returns True when any process of the machine runs this program."""
     return any(name == program for _, name in _programs())
 
 
 def _programs() -> Iterator[tuple[int, str]]:
-    """Process id and program name of everything that runs."""
+    """Yields process id and program name of every process."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and start_time(int(entry.name)) is not None:
             with contextlib.suppress(OSError):
@@ -83,7 +97,7 @@ def _programs() -> Iterator[tuple[int, str]]:
 
 
 def missing_packages() -> list[str]:
-    """The Debian packages whose programs are not on the machine."""
+    """Returns the Debian packages whose programs the machine lacks."""
     missing = {package for program, package in _PROGRAMS.items() if shutil.which(program, path=_search_path()) is None}
     if cni_plugins() is None:
         missing.add("containernetworking-plugins")
@@ -93,7 +107,11 @@ def missing_packages() -> list[str]:
 
 
 def install_packages() -> None:
-    """Installs what is missing with apt; does nothing on a machine that has it all."""
+    """Installs the missing packages with apt. Does nothing when none is missing.
+
+    Raises:
+        ClusterError: the installation fails, or a program is missing afterwards.
+    """
     if missing := missing_packages():
         apt_install(missing)
     if still := missing_packages():
@@ -101,7 +119,11 @@ def install_packages() -> None:
 
 
 def apt_install(packages: list[str]) -> None:
-    """Installs Debian packages."""
+    """Installs Debian packages.
+
+    Raises:
+        ClusterError: there is no apt-get, or it fails.
+    """
     if shutil.which("apt-get") is None:
         raise ClusterError(
             f"the node needs {', '.join(packages)} (Debian's names) and this machine has no "
@@ -116,7 +138,11 @@ def apt_install(packages: list[str]) -> None:
 
 
 def program(name: str) -> str:
-    """The full path of a program of the machine."""
+    """Returns the full path of a program.
+
+    Raises:
+        ClusterError: it is not installed.
+    """
     found = shutil.which(name, path=_search_path())
     if found is None:
         raise ClusterError(f"{name} is not installed")
@@ -124,7 +150,7 @@ def program(name: str) -> str:
 
 
 def _search_path() -> str:
-    # A root shell that was entered with plain `su` lacks the sbin folders.
+    # After plain `su`, a root shell's PATH lacks the sbin folders.
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 

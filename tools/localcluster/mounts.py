@@ -1,4 +1,4 @@
-"""Finds and removes the mounts below a folder: pods' volumes, root file systems, namespaces."""
+"""Finds and removes the mounts below a folder: volumes and root file systems of pods, network namespaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def below(folder: Path) -> list[Path]:
-    """The mount points below a folder, the deepest and latest first."""
+    """Returns the mount points below a folder, the deepest and latest first."""
     prefix = f"{folder}/"
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -25,11 +25,15 @@ def below(folder: Path) -> list[Path]:
 
 
 def unmount_below(folder: Path) -> None:
-    """Unmounts everything below the folder; raises when something stays."""
+    """Unmounts everything below a folder.
+
+    Raises:
+        ClusterError: a mount cannot be removed.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     for point in below(folder):
         if libc.umount2(os.fsencode(point), 0) != 0:
-            # Busy: it disappears with its last user.
+            # A busy mount: a lazy unmount removes it when its last user ends.
             libc.umount2(os.fsencode(point), _MNT_DETACH)
     if stay := below(folder):
         raise ClusterError(f"cannot unmount {', '.join(map(str, stay))}")

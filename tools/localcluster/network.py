@@ -1,4 +1,4 @@
-"""Bridges and kernel settings: what a node's pods need, and how it was before."""
+"""Creates the bridges and sets the kernel settings that a node's pods need. Restores the settings afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from localcluster.machine import program
 from localcluster.records import Node
 
 _CHANGED = (
-    # By us; by the kubelet; by kube-proxy.
+    # Set by this module, by the kubelet, by kube-proxy.
     "net/ipv4/ip_forward",
     "vm/overcommit_memory",
     "vm/panic_on_oom",
@@ -24,12 +24,12 @@ _PROC = Path("/proc/sys")
 
 
 def read_sysctls() -> dict[str, str]:
-    """The kernel settings that a node changes, as they are now."""
+    """Returns the current values of the kernel settings that a node changes."""
     return {name: (_PROC / name).read_text().strip() for name in _CHANGED if _exists(name)}
 
 
 def restore_sysctls(before: dict[str, str]) -> None:
-    """Puts the kernel settings back."""
+    """Restores the kernel settings."""
     for name, value in before.items():
         path = _PROC / name
         if _exists(name) and path.read_text().strip() != value:
@@ -39,7 +39,7 @@ def restore_sysctls(before: dict[str, str]) -> None:
 def enable_forwarding() -> None:
     """Lets packets pass between pods, nodes and the host."""
     (_PROC / "net/ipv4/ip_forward").write_text("1")
-    # A Service's answer that stays on one bridge must still pass iptables, or it is lost.
+    # An answer of a Service on the same bridge must pass iptables too, or its address is not translated back.
     if not _exists("net/bridge/bridge-nf-call-iptables"):
         try_run(["modprobe", "br_netfilter"])
     if _exists("net/bridge/bridge-nf-call-iptables"):
@@ -47,7 +47,7 @@ def enable_forwarding() -> None:
 
 
 def create_bridge(node: Node) -> None:
-    """Makes the node's bridge. Its address is the node's."""
+    """Creates the node's bridge with the node's address."""
     ip = program("ip")
     run([ip, "link", "add", node.bridge, "type", "bridge"])
     run([ip, "address", "add", f"{node.address}/24", "dev", node.bridge])
@@ -55,7 +55,7 @@ def create_bridge(node: Node) -> None:
 
 
 def remove_bridge(node: Node) -> None:
-    """Removes the node's bridge and whatever is still plugged into it."""
+    """Removes the node's bridge and all devices on it."""
     ip = program("ip")
     for port in bridge_ports(node):
         try_run([ip, "link", "delete", port])
@@ -64,12 +64,12 @@ def remove_bridge(node: Node) -> None:
 
 
 def has_bridge(node: Node) -> bool:
-    """Whether the node's bridge exists."""
+    """Returns True when the node's bridge exists."""
     return (Path("/sys/class/net") / node.bridge).exists()
 
 
 def bridge_ports(node: Node) -> list[str]:
-    """The devices that are plugged into the node's bridge, one for each pod."""
+    """Returns the devices on the node's bridge, one for each pod."""
     ports = Path("/sys/class/net") / node.bridge / "brif"
     return sorted(port.name for port in ports.iterdir()) if ports.exists() else []
 

@@ -1,6 +1,6 @@
 """The local cluster's S3 server: SeaweedFS as a process of this machine.
 
-S3 listens on the bridge's address, where pods reach it.
+It listens on the bridge's address, where pods reach it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ COMPONENT = "seaweedfs"
 
 
 def program() -> str:
-    """The `weed` program: of this Python's environment, or on PATH."""
+    """Returns the `weed` program, from this Python environment or from PATH.
+
+    Raises:
+        ClusterError: there is none.
+    """
     for folder in (Path(sysconfig.get_path("scripts")), Path(sys.executable).parent):
         if (folder / "weed").exists():
             return str(folder / "weed")
@@ -41,7 +45,7 @@ def program() -> str:
 
 
 def start(home: Home, address: str) -> S3:
-    """Starts the server; `wait_ready` follows when everything else is under way."""
+    """Starts the server. Call `wait_ready` before the first use."""
     admin, reader = seaweedfs.new_keys(), seaweedfs.new_keys()
     config = home.root / "s3.json"
     config.touch(mode=0o600)
@@ -54,7 +58,7 @@ def start(home: Home, address: str) -> S3:
         inner.append(choose(seaweedfs.LOOPBACK, preferred, taken=inner, gap=seaweedfs.GRPC_GAP))
     ports = seaweedfs.Ports(s3_port, choose(address, s3_port + seaweedfs.GRPC_GAP), *inner)
     arguments = seaweedfs.arguments(data=data, config=config, address=address, ports=ports)
-    # It leaves sockets in its temporary folder: give it one that goes with the cluster.
+    # It leaves sockets in its temporary folder, so that folder is in the cluster's own.
     temporary = tempfile.mkdtemp(prefix="t", dir=home.root)
     processes.start(home, COMPONENT, [program(), *arguments], {**seaweedfs.ENVIRONMENT, "TMPDIR": temporary})
     endpoint = f"http://{address}:{s3_port}"
@@ -62,19 +66,19 @@ def start(home: Home, address: str) -> S3:
 
 
 def wait_ready(home: Home, s3: S3) -> None:
-    """Returns once an object was written and read back."""
+    """Waits until an object was written and read back."""
     server = processes.recorded(home, COMPONENT)
     assert server is not None
     seaweedfs.wait_ready(s3, lambda: processes.must_run(home, server))
 
 
 def kill(home: Home) -> None:
-    """Ends the server at once, as a crash does. Asked politely it would take half a minute."""
+    """Kills the server at once, like a crash. After SIGTERM it would take half a minute."""
     if process := processes.recorded(home, COMPONENT):
         processes.stop(process, grace=0)
 
 
 def start_again(home: Home, s3: S3) -> None:
-    """Starts the server after `kill` with the data it had, and waits until it keeps objects."""
+    """Starts the server after `kill`, with its data. Waits until it stores objects."""
     processes.start_again(home, COMPONENT)
     wait_ready(home, s3)

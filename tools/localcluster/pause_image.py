@@ -1,7 +1,7 @@
-"""The image that holds a pod's namespaces open, made here because there is no registry.
+"""Builds the pause image, which holds a pod's namespaces open, because there is no registry to pull it from.
 
-A static C program and a few lines of archive: the process waits, reaps what is orphaned in
-a shared process namespace, and ends when it is asked to.
+It is a static C program in a small archive. The program waits, reaps orphans in a shared process namespace, and ends at
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ int main(void) {
 
 
 def archive() -> Path:
-    """The image as a docker archive, in the cache."""
+    """Returns the image as a docker archive in the cache."""
     name = hashlib.sha256(_SOURCE.encode()).hexdigest()[:16]
     path = cache_root() / f"pause-{name}.tar"
     if path.exists():
@@ -53,7 +53,7 @@ def archive() -> Path:
 
 
 def docker_archive(name: str, files: dict[str, bytes], *, entrypoint: str) -> bytes:
-    """Packs programs as an image of one layer in the format of `docker save`."""
+    """Returns an image of one layer with these programs, in the format of `docker save`."""
     layer = tar_archive(files, mode=0o755)
     config = {
         "architecture": _ARCHITECTURE.get(run(["uname", "-m"]).strip(), "amd64"),
@@ -85,7 +85,7 @@ def _compile() -> bytes:
 
 
 def tar_archive(files: dict[str, bytes], *, mode: int) -> bytes:
-    """Packs files, all with the same mode."""
+    """Returns a tar archive of files, all with the same mode."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive_:
         for name, content in files.items():

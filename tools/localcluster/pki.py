@@ -1,7 +1,7 @@
-"""The cluster's certificates: one authority, and what it signs.
+"""Creates the cluster's certificates: one certificate authority and the certificates that it signs.
 
-Made with the `openssl` program, because the standard library cannot make certificates.
-Elliptic keys: they take milliseconds. Tokens are signed with RSA, as on nearly every cluster.
+The standard library cannot create certificates, so `openssl` does. Elliptic-curve keys are used, because they take only
+milliseconds. The key that signs the tokens of service accounts is an RSA key, as on nearly every cluster.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _DAYS = "365"
 
 
 class Pki:
-    """The keys and certificates of one plane, as files."""
+    """The files with the keys and certificates of one plane."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class Pki:
         self.service_accounts = folder / "service-accounts.pub"
 
     def create(self, addresses: list[str], service_address: str) -> None:
-        """Makes everything; `addresses` are those at which the API server is reached."""
+        """Creates all keys and certificates. `addresses` are the addresses of the API server."""
         self._openssl(
             "req", "-x509", *_NEW_KEY, "-keyout", self._key(self.ca), "-out", str(self.ca),
             "-days", _DAYS, "-subj", "/CN=finetune-localcluster",
@@ -42,7 +42,7 @@ class Pki:
         self._openssl("rsa", "-in", private, "-pubout", "-out", str(self.service_accounts))
 
     def key(self, certificate: Path) -> Path:
-        """The private key that belongs to a certificate."""
+        """Returns the private key of a certificate."""
         return certificate.with_suffix(".key")
 
     def _key(self, certificate: Path) -> str:

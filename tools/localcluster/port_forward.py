@@ -1,7 +1,7 @@
-"""`kubectl port-forward` for the time of a block, started again whenever it ends.
+"""Runs `kubectl port-forward` inside a block, and starts it again whenever it ends.
 
-It ends by itself: when the server's pod goes, and when the server resets any connection
-(kubernetes/kubernetes#111825). The port stays the same, so that a client only tries again.
+kubectl ends when the server's pod is deleted, and when the server resets any connection (kubernetes/kubernetes#111825).
+The port stays the same, so a client only has to retry.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _WORDS = 300
 
 
 class PortForward:
-    """A forward that is kept up by a thread.
+    """A port-forward that a thread keeps running.
 
     Attributes:
-        port: where it listens on this machine's loopback.
-        words: what kubectl said when it last ended; empty while the first one runs.
+        port: port on this machine's loopback.
+        words: kubectl's last output when it last ended; empty before.
     """
 
     def __init__(self, kubectl: Kubectl, namespace: str, target: str, remote_port: int) -> None:
@@ -44,12 +44,12 @@ class PortForward:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the kubectl that runs now, or None in the pause between two."""
+        """Process id of the current kubectl, or None between two."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     def close(self) -> None:
-        """Ends it; returns when the process is gone."""
+        """Ends the port-forward. Returns when its process has ended."""
         with self._changing:
             self._closed.set()
             process = self._process
@@ -64,7 +64,7 @@ class PortForward:
             with self._changing:
                 if self._closed.is_set():
                     return
-                # A session of its own: Ctrl-C is for the caller, who needs the forward to clean up.
+                # Its own session, so that Ctrl-C does not end it: the caller needs the port-forward to clean up.
                 self._process = subprocess.Popen(
                     self._argv,
                     stdin=subprocess.DEVNULL,
@@ -80,7 +80,7 @@ class PortForward:
 
 @contextmanager
 def port_forward(kubectl: Kubectl, namespace: str, target: str, remote_port: int) -> Iterator[PortForward]:
-    """Forwards a port of this machine to one of a pod or Service, such as `service/s3`, inside the block."""
+    """Forwards a port of this machine to a port of a pod or Service, such as `service/s3`, inside the block."""
     forward = PortForward(kubectl, namespace, target, remote_port)
     try:
         yield forward

@@ -1,7 +1,7 @@
-"""Chooses ports, so that a plane never takes what somebody else on the machine uses.
+"""Chooses ports that no other program on the machine uses.
 
-A port is free until the program that it was chosen for listens, which takes seconds: of two planes that start at once,
-in two processes, both would take it. So a process reserves what it chooses, until it ends.
+A chosen port stays free until its program listens, which takes seconds. Two planes that start at once, in two
+processes, would choose the same port. So a process reserves each port that it chooses, until it ends.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ _reserved: set[tuple[str, int]] = set()
 
 
 def choose(address: str, preferred: int, *, taken: Iterable[int] = (), gap: int = 0) -> int:
-    """The first port from `preferred` on that is free, and whose neighbour at `gap` is too.
+    """Returns the first free port from `preferred` on whose neighbour `gap` above is free too.
 
-    SeaweedFS serves gRPC 10000 above each HTTP port, hence the gap.
+    SeaweedFS serves gRPC 10000 above each HTTP port. `gap` is for that.
+
+    Raises:
+        ClusterError: none of 500 ports is free.
     """
     used = set(taken)
     for port in range(preferred, preferred + 500):
@@ -38,7 +41,10 @@ def _is_free(address: str, port: int) -> bool:
 
 
 def _reserve(address: str, port: int) -> bool:
-    """Whether no other process has reserved it. A reservation is a name in the kernel that goes with its process."""
+    """Reserves a port. Returns False when another process has reserved it.
+
+    A reservation is an abstract Unix socket, which the kernel removes when the process ends.
+    """
     if (address, port) in _reserved:
         return True
     name = socket.socket(socket.AF_UNIX)
@@ -47,6 +53,6 @@ def _reserve(address: str, port: int) -> bool:
     except OSError:
         name.close()
         return False
-    name.detach()  # kept open to the end of the process
+    name.detach()  # stays open until the process ends
     _reserved.add((address, port))
     return True

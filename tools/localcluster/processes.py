@@ -1,12 +1,11 @@
-"""Starts the daemons, remembers them, and ends only those that were started here.
+"""Starts daemons, records them, and ends only the daemons that it started.
 
-A process is known by its id *and* the moment it started (and the boot), because ids are
-used again. Signals go through a pidfd that is opened before the start time is compared:
-between the check and the signal the id cannot pass to another process.
+Ids are used again, so a process is identified by its id, its start time and the boot. A signal goes through a pidfd
+that is opened before the start time is compared. So no other process can get the id between the comparison and the
+signal.
 
-Every daemon also carries an environment variable that names its plane. Children inherit
-it (containerd's shims do), so a process that outlives a crash between its start and its
-record is still found, by something that nobody else sets.
+Every daemon also has an environment variable that names its plane. Its children inherit it (containerd's shims for
+example). So a process is found even if a crash prevented its record. No other program sets this variable.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _LAST_LINES = 8
 
 @dataclass(frozen=True)
 class Process:
-    """One process: what was started, when, and as which id."""
+    """A started process: its name, command, id and start time."""
 
     name: str
     pid: int
@@ -40,7 +39,7 @@ class Process:
     env: dict[str, str]
 
     def is_running(self) -> bool:
-        """Whether this very process runs, not another one with its id, and not a zombie."""
+        """Returns True when this process runs. Another process with its id, or a zombie, does not count."""
         return self.boot == _boot_id() and start_time(self.pid) == self.started
 
 
@@ -49,19 +48,23 @@ def _boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks after boot; None when it has ended."""
+    """Returns when the process started, in clock ticks after boot, or None when it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the program's name in parentheses and may hold any character.
+    # The second field is the program's name in parentheses, with any characters.
     fields = stat.rpartition(")")[2].split()
     state, started = fields[0], fields[19]
     return None if state in "ZX" else int(started)
 
 
 def start(home: Home, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Process:
-    """Starts a daemon in its own session, its output in the logs folder."""
+    """Starts a daemon in its own session and records it. Its output goes to a file in the logs folder.
+
+    Raises:
+        ClusterError: the program does not exist.
+    """
     full_env = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(home.root),
@@ -93,7 +96,11 @@ def start(home: Home, name: str, argv: Sequence[str], env: Mapping[str, str] | N
 
 
 def start_again(home: Home, name: str) -> Process:
-    """Starts a daemon that was ended, as it was started before."""
+    """Starts a daemon that has ended with the same command as before.
+
+    Raises:
+        ClusterError: it was never started.
+    """
     before = recorded(home, name)
     if before is None:
         raise ClusterError(f"{name} was never started")
@@ -103,7 +110,7 @@ def start_again(home: Home, name: str) -> Process:
 
 
 def recorded(home: Home, name: str) -> Process | None:
-    """The process that was last started under this name, running or not."""
+    """Returns the process that was last started under this name, running or not."""
     try:
         text = (home.pids / f"{name}.json").read_text()
     except FileNotFoundError:
@@ -113,7 +120,7 @@ def recorded(home: Home, name: str) -> Process | None:
 
 
 def all_recorded(home: Home) -> list[Process]:
-    """Every process that was started and not yet forgotten, in no particular order."""
+    """Returns every recorded process, ordered by name."""
     names = [path.stem for path in sorted(home.pids.glob("*.json"))]
     return [process for name in names if (process := recorded(home, name))]
 
@@ -124,7 +131,7 @@ def forget(home: Home, name: str) -> None:
 
 
 def marked(home: Home) -> Iterator[int]:
-    """The ids of all running processes that carry this plane's marker."""
+    """Yields the ids of all running processes with this plane's marker."""
     wanted = f"{MARKER}={home.root}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -136,7 +143,11 @@ def marked(home: Home) -> Iterator[int]:
 
 
 def stop(process: Process, *, grace: float) -> None:
-    """Ends the process: SIGTERM and, after `grace` seconds, SIGKILL. 0 kills at once."""
+    """Ends the process: SIGTERM and, after `grace` seconds, SIGKILL. With 0, only SIGKILL.
+
+    Raises:
+        ClusterError: it does not end after SIGKILL.
+    """
     with _pidfd(process.pid) as fd:
         if fd is None or not process.is_running():
             return
@@ -152,7 +163,7 @@ def stop(process: Process, *, grace: float) -> None:
 
 
 def kill(pid: int, started: int | None) -> bool:
-    """SIGKILLs the process with this id and start time; False when it is gone already."""
+    """Sends SIGKILL to the process with this id and start time. Returns False when it has ended already."""
     with _pidfd(pid) as fd:
         if fd is None or started is None or start_time(pid) != started:
             return False
@@ -163,7 +174,7 @@ def kill(pid: int, started: int | None) -> bool:
 
 
 def send(pid: int, started: int, number: signal.Signals) -> bool:
-    """Sends a signal to the process with this id and start time; False when it is gone."""
+    """Sends a signal to the process with this id and start time. Returns False when it has ended already."""
     with _pidfd(pid) as fd:
         if fd is None or start_time(pid) != started:
             return False
@@ -191,18 +202,22 @@ def _ended(fd: int, seconds: float) -> bool:
 
 
 def _reap(pid: int) -> None:
-    """Takes the exit status when the process is this one's child, so that no zombie stays."""
+    """Collects the exit status if the process is a child, so that no zombie stays."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 def log_of(home: Home, name: str) -> Path:
-    """The file that holds the component's output."""
+    """Returns the log file of a component."""
     return home.logs / f"{name}.log"
 
 
 def must_run(home: Home, process: Process) -> None:
-    """Raises with the component's last words when it has ended."""
+    """Checks that the component runs.
+
+    Raises:
+        ClusterError: it has ended. The message has its last output.
+    """
     if process.is_running():
         return
     log = log_of(home, process.name)

@@ -1,7 +1,6 @@
-"""Says what each long step does, how far it is and how long it took.
+"""Prints what each long step does, its progress, and how long it took.
 
-Everything goes to standard error: standard output carries only what a shell evaluates
-(the `export` lines) or a program reads.
+All goes to standard error. Standard output has only what a shell evaluates (the `export` lines) or a program reads.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _QUIET_SECONDS = 10.0
 
 
 def say(line: str) -> None:
-    """Writes one line for the person who waits."""
+    """Prints one line for the user."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -28,7 +27,7 @@ class Step:
     title: str
     began: float = field(default_factory=time.monotonic)
     outcome: str = ""
-    """What the closing line says beside the time."""
+    """The result, which the last line prints beside the time."""
     _last_note: float = field(default_factory=time.monotonic)
 
     @property
@@ -37,7 +36,7 @@ class Step:
         return time.monotonic() - self.began
 
     def note(self, how_far: str) -> None:
-        """Reports how far the step is. May be called often: it is rate limited."""
+        """Reports the step's progress at most every 10 s."""
         if time.monotonic() - self._last_note >= _QUIET_SECONDS:
             self._last_note = time.monotonic()
             say(f"  … {self.title}: {how_far} ({self.seconds:.0f} s)")
@@ -45,7 +44,7 @@ class Step:
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
-    """Runs one step and says how long it took, also when it fails."""
+    """Runs one step and prints how long it took, also after an error."""
     running = Step(title)
     try:
         yield running

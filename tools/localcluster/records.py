@@ -1,4 +1,4 @@
-"""What `up` decided, kept in one file: the addresses, ports, nodes and keys of a plane."""
+"""The record of a plane in one file: its addresses, ports, nodes and keys."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its own bridge, containerd and kubelet."""
+    """One node, with its own bridge, containerd and kubelet."""
 
     name: str
     index: int
 
     @classmethod
     def number(cls, index: int) -> Node:
-        """The node with this number, counted from 1."""
+        """Returns the node with this number, counted from 1."""
         return cls(f"node-{index}", index)
 
     @property
     def bridge(self) -> str:
-        """The bridge device that carries the node's pods."""
+        """The bridge device of the node's pods."""
         return f"ftlc-{self.index}"
 
     @property
     def address(self) -> str:
-        """The node's address, on its bridge: pods and the host reach it, nobody else does."""
+        """The node's address, on its bridge. Only pods and the host reach it."""
         return f"10.244.{self.index - 1}.1"
 
     @property
     def pods(self) -> str:
-        """The addresses of the node's pods."""
+        """The subnet of the node's pods."""
         return f"10.244.{self.index - 1}.0/24"
 
     @property
     def cgroup(self) -> str:
-        """The cgroup that holds all of the node's pods."""
+        """The cgroup of all pods of the node."""
         return f"ftlc-{self.index}"
 
 
 @dataclass(frozen=True)
 class Keys:
-    """One S3 identity."""
+    """The access keys of one S3 identity."""
 
     access_key: str
     secret_key: str
@@ -52,7 +52,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class S3:
-    """An S3 server: how the host and the pods reach it, and who may do what."""
+    """An S3 server: its endpoints and identities."""
 
     endpoint: str
     """As seen from this machine."""
@@ -61,7 +61,7 @@ class S3:
     region: str
     admin: Keys
     reader: Keys | None
-    """May list and read, nothing else; None when the target offers no such identity."""
+    """The identity that may only list and read; None when the target has none."""
 
 
 @dataclass
@@ -73,17 +73,17 @@ class Record:
     ports: dict[str, int]
     nodes: list[Node] = field(default_factory=list)
     gpus: dict[str, int] = field(default_factory=dict)
-    """Fake GPUs of each node; they are lost with the kubelet, and set again from here."""
+    """Fake GPUs of each node. A node loses them with its kubelet, and gets them again from this record."""
     s3: S3 | None = None
     sysctls: dict[str, str] = field(default_factory=dict)
-    """Kernel settings as they were before; `down` restores them."""
+    """The earlier values of kernel settings, which `down` restores."""
     absent: list[str] = field(default_factory=list)
-    """Folders that programs make wherever they like and that were not there; `down` removes them."""
+    """Folders outside the plane's that did not exist before, which `down` removes."""
     complete: bool = False
-    """Whether `up` came to its end: a plane that did not is taken down by the next `up`."""
+    """True when `up` has succeeded. The next `up` takes an incomplete plane down first."""
 
     def save(self, path: Path) -> None:
-        """Writes the record; a reader sees the old one or the new one."""
+        """Writes the record. A reader sees the old or the new one, never a part."""
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(asdict(self), indent=2))
@@ -91,9 +91,9 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record | None:
-        """The record, or None when no plane was ever started here.
+        """Returns the record, or None when no plane was ever started here.
 
-        A plane that another version of this code has started is found too: what only that one knows is left out.
+        A record of another version of this code is read too: unknown fields are left out.
         """
         try:
             written: dict[str, Any] = json.loads(path.read_text())

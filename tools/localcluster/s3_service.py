@@ -1,7 +1,7 @@
-"""Gives the S3 server a name inside the cluster: a Service without selector and its endpoint.
+"""Gives the S3 server a name inside the cluster: a Service without a selector, and its endpoint.
 
-Pods of the namespace then reach it as `http://NAME:PORT`, others as
-`http://NAME.NAMESPACE.svc:PORT`, which is what a job's spec looks like in production.
+Pods of the namespace reach it as `http://NAME:PORT`, other pods as `http://NAME.NAMESPACE.svc:PORT`, as a job's spec
+has it in production.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from localcluster.records import S3
 
 
 def publish(kubectl: Kubectl, s3: S3, namespace: str, name: str = "s3") -> str:
-    """Makes the Service and its endpoint in a namespace that exists; returns the pods' URL."""
+    """Creates the Service and its endpoint in an existing namespace. Returns the URL for pods."""
     url = urlsplit(s3.pod_endpoint)
     address, port = url.hostname, url.port
     if not address or not port or not address.replace(".", "").isdigit():

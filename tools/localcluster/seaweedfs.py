@@ -1,9 +1,8 @@
-"""SeaweedFS as every cluster's S3 server: real keys, a read-only identity, no buckets out of thin air.
+"""SeaweedFS, the S3 server of every test: with access keys and a read-only identity, and without automatic buckets.
 
-One program is master, volume server, filer and S3 gateway. The first three listen on
-loopback, and S3 alone where its clients are. It counts as ready after a real PUT and GET:
-it answers long before its volumes accept anything, and after a crash it may answer 500
-for seconds.
+One program is master, volume server, filer and S3 gateway. The first three listen on loopback, and S3 where its clients
+are. The server counts as ready after a PUT and a GET of an object. It answers long before it can store one, and after a
+crash it may answer 500 for seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _PROBE_BUCKET = "localcluster-probe"
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the parts listen. The default is their own, for a network that nobody shares."""
+    """The ports of the parts. The defaults are SeaweedFS's own, for a network that nobody shares."""
 
     s3: int = 8333
     s3_grpc: int = 18333
@@ -42,9 +41,13 @@ class Ports:
 
 
 def arguments(*, data: PurePath, config: PurePath, address: str, ports: Ports) -> list[str]:
-    """The command line after the program's name.
+    """Returns the command line after the program's name.
 
-    `config` is a file with `identities`, and `address` the one that S3 listens on.
+    Args:
+        data: the folder of the data.
+        config: the file with `identities`.
+        ports: the ports of the parts.
+        address: the address on which S3 listens.
     """
     return [
         "-logtostderr=true",
@@ -75,7 +78,7 @@ def arguments(*, data: PurePath, config: PurePath, address: str, ports: Ports) -
 
 
 def identities(admin: Keys, reader: Keys, *others: Keys) -> str:
-    """The content of the configuration: who may do what. The others may do everything."""
+    """Returns the content of the configuration with the identities. All but the reader may do everything."""
     everything = _identity("admin", admin, "Admin", "Read", "Write", "List", "Tagging")
     identities = [everything, _identity("reader", reader, "Read", "List")]
     identities += [_identity(f"other-{number}", keys, "Admin") for number, keys in enumerate(others)]
@@ -83,14 +86,14 @@ def identities(admin: Keys, reader: Keys, *others: Keys) -> str:
 
 
 def new_keys() -> Keys:
-    """Fresh keys of one identity."""
+    """Returns new access keys for one identity."""
     return Keys(f"LC{secrets.token_hex(9).upper()}", secrets.token_hex(20))
 
 
 def wait_ready(s3: S3, must_run: Callable[[], None] = lambda: None) -> None:
-    """Returns once an object was written and read back from this machine.
+    """Waits until an object was written and read back from this machine.
 
-    `must_run` is called before each attempt, and raises when the server cannot answer any more.
+    `must_run` is called before each attempt. It raises when the server has ended.
     """
     connection = client(s3)
     last = ""
@@ -117,7 +120,7 @@ def wait_ready(s3: S3, must_run: Callable[[], None] = lambda: None) -> None:
 
 
 def client(s3: S3, keys: Keys | None = None) -> S3Client:
-    """A boto3 client of this machine for one identity; the administrator's by default."""
+    """Returns a boto3 client of this machine for one identity, by default the administrator."""
     try:
         import boto3
         from botocore.config import Config

@@ -1,7 +1,7 @@
-"""Tries everything that a test relies on, on the running cluster, by really doing it.
+"""Checks on the running cluster everything on which the tests rely.
 
-A lever that silently does nothing makes every test that pulls it worthless. Each check here
-acts through the public functions and looks at what Kubernetes says afterwards.
+If a lever silently did nothing, every test with this lever would be worthless. Each check acts through the public
+functions and then reads the result from Kubernetes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SLEEP = ("/busybox", "sleep", "3600")
 
 
 def check_pod_security_logs_exec(place: Bench) -> str:
-    """A restricted namespace, the kubelet's logs and exec, a projected token."""
+    """A restricted namespace accepts the pod. The kubelet's logs and exec work, and the projected token exists."""
     place.pod("basic", ["/busybox", "sh", "-c", "echo hello; exec /busybox sleep 3600"])
     place.wait_running("basic")
     where = f"--namespace={place.namespace}"
@@ -37,7 +37,7 @@ def check_pod_security_logs_exec(place: Bench) -> str:
 
 
 def check_dns(place: Bench) -> str:
-    """The cluster's names resolve in pods."""
+    """Pods resolve the cluster's names."""
     name = "kubernetes.default.svc.cluster.local"
     out = place.run_to_end("dns", ["/busybox", "nslookup", name])
     _expect("10.96.0.1" in out, out)
@@ -45,7 +45,7 @@ def check_dns(place: Bench) -> str:
 
 
 def check_pod_service(place: Bench) -> str:
-    """A Service of one node's pod answers a pod of another node (the same, when there is one)."""
+    """A pod reaches a Service whose pod is on another node, or on the same with one node."""
     names = [node.name for node in place.cluster.nodes]
     serve = "while /busybox true; do echo pong | /busybox nc -l -p 8080; done"
     place.pod("server", ["/busybox", "sh", "-c", serve], labels={"app": "server"}, nodeName=names[-1])
@@ -65,7 +65,7 @@ def check_s3_service(place: Bench) -> str:
     url = s3_service.publish(place.kubectl, place.cluster.s3, place.namespace)
     host, port = url.removeprefix("http://").split(":")
     address = place.kubectl.get("service", "s3", f"--namespace={place.namespace}")["spec"]["clusterIP"]
-    # The static busybox resolves names with nslookup alone, hence the two steps.
+    # Two steps, because in the static busybox only nslookup resolves names.
     script = (
         f"/busybox nslookup {host}.cluster.local | /busybox grep {address} &&"
         f" printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /busybox nc {address} {port}"
@@ -76,7 +76,7 @@ def check_s3_service(place: Bench) -> str:
 
 
 def check_s3_rights(place: Bench) -> str:
-    """Real keys, a read-only identity, no automatic buckets, conditional writes."""
+    """The S3 server checks keys, has a read-only identity and conditional writes, and creates no bucket by itself."""
     from botocore.exceptions import ClientError
 
     s3 = place.cluster.s3
@@ -119,7 +119,7 @@ def check_s3_rights(place: Bench) -> str:
 
 
 def check_s3_survives_a_crash(place: Bench) -> str:
-    """After SIGKILL and a new start the data is there."""
+    """After SIGKILL and a restart, the S3 server has its data."""
     cluster = place.cluster
     admin = seaweedfs.client(cluster.s3)
     admin.create_bucket(Bucket=place.namespace)
@@ -135,7 +135,7 @@ def check_s3_survives_a_crash(place: Bench) -> str:
 
 def check_eviction(place: Bench) -> str:
     """The eviction API marks the pod as disrupted and ends it."""
-    # A finalizer keeps the object, so that its last condition can be read.
+    # A finalizer keeps the pod, so that its last condition can be read.
     place.pod("evicted", _SLEEP, restartPolicy="Never")
     place.wait_running("evicted")
     where = f"--namespace={place.namespace}"
@@ -154,7 +154,7 @@ def check_eviction(place: Bench) -> str:
 
 
 def check_killed_container(place: Bench) -> str:
-    """A killed process is exit code 137, and the kubelet starts the container again."""
+    """A killed container has exit code 137, and the kubelet starts it again."""
     place.pod("killed", _SLEEP, labels={"app": "victim"})
     place.wait_running("killed")
     levers.kill_selected(place.cluster, place.namespace, "app=victim")
@@ -165,7 +165,7 @@ def check_killed_container(place: Bench) -> str:
 
 
 def check_out_of_memory(place: Bench) -> str:
-    """The kernel's kill for a memory limit is told from other kills."""
+    """A container that the kernel kills for its memory limit has the reason OOMKilled."""
     limits = {"limits": {"memory": "64Mi"}}
     place.pod("memory", _SLEEP, resources=limits, restartPolicy="Never")
     place.wait_running("memory")
@@ -178,7 +178,7 @@ def check_out_of_memory(place: Bench) -> str:
 
 
 def check_unpullable_image(place: Bench) -> str:
-    """An image that cannot be pulled is said so within seconds."""
+    """Within seconds, the status says that an image cannot be pulled."""
     place.pod("unpullable", _SLEEP, image=levers.UNPULLABLE_IMAGE)
 
     def reason() -> str | None:
@@ -189,7 +189,7 @@ def check_unpullable_image(place: Bench) -> str:
 
 
 def check_fake_gpus(place: Bench) -> str:
-    """A pod that asks for a GPU waits without one and runs with one."""
+    """A pod that requests a GPU waits while there is none, and runs when there is one."""
     cluster = place.cluster
     before = {node.name: cluster.record.gpus.get(node.name, 0) for node in cluster.nodes}
     cluster.set_gpus(0)
@@ -211,7 +211,7 @@ def check_fake_gpus(place: Bench) -> str:
 
 
 def check_write_count(place: Bench) -> str:
-    """The audit log counts every write of a program, and no read."""
+    """The audit log counts every write of a program and no read."""
     audit = place.cluster.audit
     mark = audit.mark()
     for number in range(5):
@@ -223,7 +223,7 @@ def check_write_count(place: Bench) -> str:
 
 
 def check_node_loss(place: Bench) -> str:
-    """A lost node becomes NotReady after the grace period, and returns with its GPUs."""
+    """A lost node becomes NotReady after the grace period, and comes back with its GPUs."""
     cluster = place.cluster
     node = cluster.nodes[-1].name
     before = cluster.record.gpus.get(node, 0)
@@ -241,7 +241,7 @@ def check_node_loss(place: Bench) -> str:
 
 
 def check_power_loss(place: Bench) -> str:
-    """A node whose containers died with it runs them anew when it returns."""
+    """A node whose containers were killed with its kubelet starts them again when it comes back."""
     cluster = place.cluster
     node = cluster.nodes[-1].name
     place.pod("power", _SLEEP, nodeName=node)
@@ -254,7 +254,7 @@ def check_power_loss(place: Bench) -> str:
 
 
 def check_joining_node(place: Bench) -> str:
-    """A node that joins runs pods of the images that are there, and leaves nothing when it goes."""
+    """A new node runs pods of the existing images, and leaves nothing when it is removed."""
     cluster = place.cluster
     if len(cluster.nodes) > 1:
         return "there are two nodes already"
@@ -273,7 +273,7 @@ def check_joining_node(place: Bench) -> str:
 
 
 def check_frozen_container(place: Bench) -> str:
-    """A stopped process hangs without ending, and goes on when it is let."""
+    """A stopped process hangs without ending, and continues after SIGCONT."""
     place.pod("frozen", ["/busybox", "sh", "-c", "while /busybox sleep 0.1; do echo tick; done"])
     place.wait_running("frozen")
 
@@ -297,7 +297,7 @@ CHECKS: dict[str, Callable[[Bench], str]] = {
 
 
 def run(cluster: LocalCluster, only: Sequence[str] = ()) -> int:
-    """Runs the checks, says each result, and returns 1 when one failed."""
+    """Runs the checks and prints each result. Returns 1 when one has failed, else 0."""
     if unknown := set(only) - set(CHECKS):
         raise ClusterError(f"no check {', '.join(sorted(unknown))}; there are: {', '.join(CHECKS)}")
     failed = []

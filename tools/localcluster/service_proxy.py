@@ -1,4 +1,4 @@
-"""kube-proxy: Services become iptables rules. One serves all nodes of the machine."""
+"""Runs kube-proxy, which turns Services into iptables rules. One kube-proxy serves all nodes of the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEALTH = "kube-proxy.health"
 
 
 def start(home: Home, node: Node) -> Process:
-    """Starts kube-proxy as the given node's."""
+    """Starts kube-proxy with the name of the given node."""
     health = choose(_LOOPBACK, 10256)
     (home.root / _HEALTH).write_text(f"http://{_LOOPBACK}:{health}/healthz")
     config = home.root / "kube-proxy.json"
@@ -38,7 +38,7 @@ def start(home: Home, node: Node) -> Process:
                 "healthzBindAddress": f"{_LOOPBACK}:{health}",
                 "metricsBindAddress": f"{_LOOPBACK}:{choose(_LOOPBACK, 10249, taken=[health])}",
                 "iptables": {"minSyncPeriod": "100ms"},
-                # The kernel's own limits stay: they may be read-only, and are not ours.
+                # The kernel's limits stay: they may be read-only, and other programs use them too.
                 "conntrack": {
                     "maxPerCore": 0,
                     "min": 0,
@@ -52,7 +52,11 @@ def start(home: Home, node: Node) -> Process:
 
 
 def wait_ready(home: Home, proxy: Process) -> None:
-    """Returns once the rules of all Services are in the kernel."""
+    """Waits until the rules of all Services are in the kernel.
+
+    Raises:
+        ClusterError: kube-proxy ends, or is not ready within 30 s.
+    """
     url = (home.root / _HEALTH).read_text()
 
     def synced() -> bool:

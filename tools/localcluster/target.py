@@ -1,11 +1,10 @@
-"""The cluster that demo and tests run on: the local one, or the one that KUBECONFIG names.
+"""The cluster on which demo and tests run: that of KUBECONFIG, or else the local one.
 
-Both have the same attributes. On somebody else's cluster the images come from
-`IMAGE_PREFIX` (a registry that the cluster pulls from) and S3 from `S3_ENDPOINT` with
-`S3_ACCESS_KEY` and `S3_SECRET_KEY` (`S3_POD_ENDPOINT` where pods see it elsewhere,
-`S3_READER_ACCESS_KEY` and `S3_READER_SECRET_KEY` for a read-only identity), or from a
-server that `with_s3` deploys there. The levers that reach into a machine are the local
-cluster's alone: `require_local` says so.
+Both have the same attributes. On the cluster of KUBECONFIG, the images come from `IMAGE_PREFIX`, a registry from which
+the cluster pulls. S3 is at `S3_ENDPOINT`, with `S3_ACCESS_KEY` and `S3_SECRET_KEY`. `S3_POD_ENDPOINT` is its address
+for pods when that differs. `S3_READER_ACCESS_KEY` and `S3_READER_SECRET_KEY` are a read-only identity. Without
+`S3_ENDPOINT`, `with_s3` deploys a server. The levers that act on a machine need the local cluster: `require_local`
+raises on any other.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from localcluster.kubectl import Kubectl
 from localcluster.records import S3, Keys
 
 LOCAL_PREFIX = "localhost/"
-"""What image builds without a registry call their images."""
+"""The prefix of images that were built without a registry."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,11 @@ class Target:
 
     @classmethod
     def current(cls, environment: Mapping[str, str] = os.environ) -> Target:
-        """The cluster of KUBECONFIG, or else the local one, which must be up."""
+        """Returns the cluster of KUBECONFIG, or else the local one.
+
+        Raises:
+            ClusterError: KUBECONFIG names no file, or the local cluster is not up.
+        """
         local = cluster.find()
         given = environment.get("KUBECONFIG", "")
         prefix = environment.get("IMAGE_PREFIX", LOCAL_PREFIX)
@@ -53,12 +56,12 @@ class Target:
 
     @property
     def kubeconfig(self) -> Path:
-        """The kubeconfig to use."""
+        """The kubeconfig file."""
         return self.kubectl.kubeconfig
 
     @contextmanager
     def with_s3(self, image: str) -> Iterator[Target]:
-        """The same cluster with an S3 server: the one it has, or one of `image` deployed for the time of the block."""
+        """Yields the same cluster with an S3 server: its own, or one of `image` that is deployed inside the block."""
         if self.given_s3 is not None:
             yield self
             return
@@ -67,27 +70,31 @@ class Target:
 
     @property
     def s3(self) -> S3:
-        """The S3 server, as this machine and as pods reach it."""
+        """The S3 server, with its endpoints for this machine and for pods."""
         if self.given_s3 is None:
             raise ClusterError("this cluster has no S3 server: set S3_ENDPOINT, or let `with_s3` deploy one")
         return self.given_s3
 
     def image(self, name: str) -> str:
-        """The full name of one of the project's images, such as `finetune-operator:dev`."""
+        """Returns the full name of one of the project's images, such as `finetune-operator:dev`."""
         return f"{self.image_prefix}{name}"
 
     def load_image(self, archive: Path) -> list[str]:
-        """Brings an image archive to the nodes; another cluster pulls from its registry instead."""
+        """Loads an image archive into the nodes. Does nothing on another cluster, which pulls from its registry."""
         return self.local.load_image(archive) if self.local else []
 
     def publish_s3(self, namespace: str) -> str:
-        """The S3 URL for pods of a namespace: a Service's name on the local cluster."""
+        """Returns the S3 URL for pods of a namespace. On the local cluster, a Service is created for it."""
         if self.local is None:
             return self.s3.pod_endpoint
         return s3_service.publish(self.kubectl, self.s3, namespace)
 
     def require_local(self) -> LocalCluster:
-        """The local cluster, for levers that need the machine."""
+        """Returns the local cluster, for levers that act on the machine.
+
+        Raises:
+            UnsupportedError: this is the cluster of KUBECONFIG.
+        """
         if self.local is None:
             raise UnsupportedError("this needs the local cluster: unset KUBECONFIG and run `make cluster`")
         return self.local
@@ -96,7 +103,7 @@ class Target:
 def _kubectl() -> str:
     if binaries.KUBERNETES.is_built():
         return binaries.KUBERNETES.program("kubectl")
-    # The second is the development requirements', for a machine that has none of its own.
+    # The second is that of the development requirements, for a machine without kubectl.
     if found := shutil.which("kubectl") or shutil.which("kubectl", path=sysconfig.get_path("scripts")):
         return found
     raise ClusterError("kubectl is not installed")

@@ -1,12 +1,11 @@
-"""Takes a plane down and leaves nothing, whatever state it is in.
+"""Takes a plane down and leaves nothing, whatever its state.
 
-Works from what is on the machine, not from what should be: the same code clears a
-running cluster, half a start, and what a crash or a reboot left.
+It removes what it finds on the machine, not what a record says. So the same code removes a running cluster, a half
+started one, and what a crash or a reboot left.
 
-The order matters. The kubelets first, or they would start again what is killed; the
-containers while containerd can still unmount them; etcd after the API server, which
-without etcd would never end. The folder goes last, and only when nothing is mounted in it:
-a volume that is still mounted may be somebody's data.
+The order matters. The kubelets end first, or they would restart killed containers. The containers end while containerd
+can still unmount them. etcd ends after the API server, which never ends without etcd. The folder is removed last, and
+only when nothing is mounted in it, because a mounted volume may have somebody's data.
 """
 
 from __future__ import annotations
@@ -24,7 +23,11 @@ from localcluster.records import Node, Record
 
 
 def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster down") -> None:
-    """Ends the plane and removes all it made, except its logs."""
+    """Ends the plane and removes everything except its logs.
+
+    Raises:
+        ClusterError: something is left.
+    """
     with step(title) as running:
         record = Record.load(home.record)
         if with_node:
@@ -39,7 +42,7 @@ def take_down(home: Home, *, with_node: bool, title: str = "taking the cluster d
 
 
 def end_node(home: Home, node: Node) -> None:
-    """Ends one node whose pods are gone, and removes all it made; the rest of the plane goes on."""
+    """Ends one node, whose pods have ended, and removes all its parts. The rest of the plane runs on."""
     _end(home, kubelet.component(node), grace=2)
     runtime = Containerd(home, node)
     runtime.kill_tasks()
@@ -65,11 +68,11 @@ def _end_pods(home: Home, running: Step) -> None:
 
 def _end_daemons(home: Home, running: Step) -> None:
     names = [process.name for process in processes.all_recorded(home)]
-    # Alphabetically etcd would go first.
+    # In alphabetical order, etcd would end before the API server.
     for name in sorted(names, key=lambda name: (name == "etcd", name)):
         running.note(f"ending {name}")
         _end(home, name, grace=0)
-    # Shims, and what a crash kept from being recorded.
+    # containerd's shims, and processes that a crash left without a record.
     for pid in list(processes.marked(home)):
         processes.kill(pid, processes.start_time(pid))
 
@@ -83,7 +86,7 @@ def _end(home: Home, name: str, *, grace: float) -> None:
 def _remove_node_state(home: Home, record: Record | None, running: Step) -> None:
     for node in NODES:
         running.note(f"removing what {node.name} made in the kernel")
-        # Containers of a containerd that had died.
+        # Containers whose containerd has died.
         cgroups.kill(node.cgroup)
     mounts.unmount_below(home.root)
     iptables.clean(NETWORKS)
@@ -114,6 +117,6 @@ def _remove_files(home: Home) -> None:
 
 
 def clear_logs(home: Home) -> None:
-    """Removes an earlier run's logs: a new run's must not be mistaken for them."""
+    """Removes the logs of an earlier run."""
     for path in home.logs.glob("*.log"):
         Path(path).unlink()

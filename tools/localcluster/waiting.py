@@ -1,4 +1,4 @@
-"""Waits for a fact with a limit, and says what it last saw when the fact never came."""
+"""Waits for a condition with a time limit. The error says what was last seen."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ def wait_for(
     interval: float = 0.1,
     seen: Callable[[], str] | None = None,
 ) -> T:
-    """Calls `probe` until it answers something true, and returns that.
+    """Calls `probe` until it returns a true value. Returns that value.
 
-    A `ClusterError` of the probe ends the wait at once: it means that the fact cannot come
-    any more (a component has died). `seen` describes the state for the message of a timeout.
+    A `ClusterError` of the probe ends the wait at once: the condition can no longer come true, because a component has
+    ended for example.
+
+    Args:
+        what: the condition, for the message.
+        probe: returns a true value when the condition holds.
+        timeout: time limit in seconds.
+        interval: seconds between two calls.
+        seen: returns the current state, for the message.
+
+    Raises:
+        ClusterError: the time limit has passed, or the probe raised it.
     """
     end = time.monotonic() + timeout
     while True:
