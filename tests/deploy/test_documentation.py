@@ -77,6 +77,13 @@ def test_every_link_leads_somewhere(name: str) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), f"{name}: {link}"
 
 
+def test_the_words_of_the_glossary_are_in_order() -> None:
+    for section in TEXTS["docs/glossary.md"].split("\n## ")[1:]:
+        words = [row.partition(" | ")[0].lower() for row in section.splitlines() if row.startswith("| ")][1:]
+        assert words == sorted(words)
+        assert len(words) == len(set(words))
+
+
 def test_the_index_leads_to_every_page() -> None:
     listed = {link.partition("#")[0] for link in links(TEXTS["docs/README.md"])}
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}

@@ -115,6 +115,8 @@ def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
         process.send_signal(signal.SIGINT)
         shown = process.communicate()[1]
     assert process.returncode == 30, shown
+    assert "another attempt" not in shown
+    assert "Run the same command again: it goes on from the newest checkpoint" in shown
     [stopped] = re.findall(r"stopped after step (\d+) of 5000", shown)
     with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
         line = wait_for(process, "resuming after step")

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
+from finetune_trainer.contract.failure import FAILURES, FailureReason, TrainerError, exit_code_of
 from finetune_trainer.contract.layout import (
     RECIPE_ENV,
     TERMINATION_ENV,
@@ -84,7 +84,7 @@ def train(recipe_file: str, environment: Mapping[str, str], world: World | None 
         sink.close()
     if path := environment.get(TERMINATION_ENV):
         _write(ended, Path(path))
-    return _exit_code(ended)
+    return exit_code_of(ended.reason)
 
 
 def _train(
@@ -148,13 +148,6 @@ def _failed(reason: FailureReason, message: str, progress: Progress) -> Terminat
     level = logging.WARNING if reason is FailureReason.PEER_FAILED else logging.ERROR
     log.event("failed", level=level, reason=reason, message=message, remedy=FAILURES[reason].remedy)
     return Termination(outcome=Outcome.FAILED, reason=reason, message=message, progress=progress)
-
-
-def _exit_code(ended: Termination) -> int:
-    if ended.reason is None:
-        return EXIT_OK
-    code = FAILURES[ended.reason].exit_code
-    return int(code if code is not None else ExitCode.INTERNAL)
 
 
 def _parser() -> argparse.ArgumentParser:

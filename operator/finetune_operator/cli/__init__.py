@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_operator.cli.jobfile import JobFile, JobFileError, read_job_file
+from finetune_operator.cli.remedies import local_remedy
 from finetune_operator.reconcile.refusal import unsupported_fields
-from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode, FailureReason, TrainerError
+from finetune_trainer.contract.failure import EXIT_OK, ExitCode, FailureReason, TrainerError
 from finetune_trainer.contract.version import __version__
 
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return int(ExitCode.INVALID_RECIPE)
     except TrainerError as error:
-        print(f"{error.reason}: {error.message}\n{FAILURES[error.reason].remedy}", file=sys.stderr)
+        print(f"{error.reason}: {error.message}\n{local_remedy(error.reason)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         # transformers gives no module name if one of its own modules cannot be imported.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from finetune_operator.cli.display import Display, how_to_load, print_line
 from finetune_operator.cli.jobfile import JobFile
+from finetune_operator.cli.remedies import local_remedy
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
 from finetune_trainer.contract.layout import WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
@@ -53,7 +54,7 @@ def preflight(job: JobFile, output: str) -> int:
     report = check_recipe(
         recipe_of(job), _stores(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
     )
-    print(report.to_json() if output == "json" else shown(report))
+    print(report.to_json() if output == "json" else shown(report, local_remedy))
     return exit_code(report)
 
 
@@ -75,7 +76,7 @@ def run(job: JobFile, work: Path | None) -> int:
             recipe_of(job), _stores(job, CHECKING.with_notifier(RetryNotifier(Display(job.name).waiting)))
         )
         if not report.passed:
-            print_line(shown(report))
+            print_line(shown(report, local_remedy))
             return exit_code(report)
     else:
         print_line(f"{job.name}: looking for data, model and an adapter of an identical run")

@@ -317,6 +317,14 @@ BY_EXIT_CODE: dict[int, FailureReason] = {
 }
 
 
+def exit_code_of(reason: FailureReason | None) -> int:
+    """The exit code of a process that ends with this reason: 0 without one, 1 for one that only the operator sees."""
+    if reason is None:
+        return EXIT_OK
+    code = FAILURES[reason].exit_code
+    return int(code if code is not None else ExitCode.INTERNAL)
+
+
 class TrainerError(Exception):
     """A failure with a reason. The process exits with the reason's code, and the user reads the message.
 
@@ -333,5 +341,4 @@ class TrainerError(Exception):
     @property
     def exit_code(self) -> int:
         """The process's exit code."""
-        code = FAILURES[self.reason].exit_code
-        return int(code if code is not None else ExitCode.INTERNAL)
+        return exit_code_of(self.reason)

@@ -54,7 +54,7 @@ class Progress(TolerantWire):
     eval_loss: Number = Field(None, description="Validation loss, nats per token.")
     learning_rate: Number = Field(None, description="Learning rate of the last step.")
     tokens_per_second: Number = Field(
-        None, ge=0, le=1e15, description="Trained tokens per second since the last record."
+        None, ge=0, le=1e15, description="Tokens per second of the recent steps, prompts included."
     )
     eta_seconds: Count | None = Field(None, description="Seconds until the last step, at the recent rate.")
     resumed_from_step: PositiveCount | None = Field(

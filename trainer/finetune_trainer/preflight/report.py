@@ -1,6 +1,8 @@
 """The report as text, as a termination message and as an exit code."""
 
-from finetune_trainer.contract.failure import EXIT_OK, FAILURES, ExitCode
+from collections.abc import Callable
+
+from finetune_trainer.contract.failure import EXIT_OK, FAILURES, FailureReason, exit_code_of
 from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.termination import Outcome, PreflightSummary, Termination
 from finetune_trainer.data.problems import KEPT, shorten
@@ -64,11 +66,7 @@ def _problem_count(context: PreflightContext) -> int:
 def exit_code(report: PreflightReport) -> int:
     """The exit code of the first check that failed; 0 when none did."""
     failed = _failed(report)
-    if not failed:
-        return EXIT_OK
-    reason = failed[0].reason
-    code = FAILURES[reason].exit_code if reason else None
-    return int(code if code is not None else ExitCode.INTERNAL)
+    return exit_code_of(failed[0].reason or FailureReason.INTERNAL) if failed else EXIT_OK
 
 
 def termination(report: PreflightReport) -> Termination:
@@ -89,8 +87,17 @@ def termination(report: PreflightReport) -> Termination:
     )
 
 
-def shown(report: PreflightReport) -> str:
-    """The report for a terminal: a line a check, all kept problems, and what to do."""
+def _remedy(reason: FailureReason) -> str:
+    return FAILURES[reason].remedy
+
+
+def shown(report: PreflightReport, remedy: Callable[[FailureReason], str] = _remedy) -> str:
+    """The report for a terminal: a line a check, all kept problems, and what to do.
+
+    Args:
+        report: the report.
+        remedy: what to do about a reason; by default what the contract's table says, for a job in a cluster.
+    """
     width = max(len(item.name) for item in report.checks)
     lines = [f"{_MARKS[item.verdict]:8}{item.name:{width}}  {_first_line(item)}".rstrip() for item in report.checks]
     lines += [f"  {line}" for line in histogram(report.tokens)] if report.tokens is not None else []
@@ -98,7 +105,7 @@ def shown(report: PreflightReport) -> str:
     if (more := report.problem_count - len(report.problems)) > 0:
         lines.append(f"  … and {more:,} more")
     for reason in dict.fromkeys(item.reason for item in _failed(report) if item.reason):
-        lines.append(f"{reason}: {FAILURES[reason].remedy}")
+        lines.append(f"{reason}: {remedy(reason)}")
     return "\n".join(lines)
 
 
