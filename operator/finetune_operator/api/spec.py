@@ -14,20 +14,9 @@ from finetune_operator.api.gpumemory import gpu_memory_bytes
 from finetune_operator.api.resources import PreflightResources, Resources
 from finetune_operator.api.scheduling import Scheduling
 from finetune_trainer.contract.profile import Profile, with_profile
-from finetune_trainer.contract.recipe import (
-    CheckpointSpec,
-    DatasetSpec,
-    EvaluationSpec,
-    JobIdentity,
-    LoraSpec,
-    ModelSpec,
-    OutputSpec,
-    Recipe,
-    StorageSpec,
-    TrainingSpec,
-)
+from finetune_trainer.contract.recipe import JobIdentity, ModelSpec, Recipe
 from finetune_trainer.contract.recipe.machine import MachineSpec
-from finetune_trainer.contract.recipe.recipe import RunToken
+from finetune_trainer.contract.recipe.recipe import RecipeSections, RunToken
 from finetune_trainer.contract.rule import with_rules
 from finetune_trainer.contract.rules import CLUSTER_RULES, RULES
 from finetune_trainer.contract.scalar import PLAIN
@@ -125,25 +114,11 @@ def _with_rules(schema: dict[str, Any]) -> None:
     schema.update(with_rules({**schema, "x-kubernetes-validations": changes}, (*RULES, *CLUSTER_RULES)))
 
 
-class FineTuneJobSpec(Wire):
+class FineTuneJobSpec(RecipeSections):
     """What the user asks for. Model, dataset and output are enough."""
 
     model_config = ConfigDict(json_schema_extra=_with_rules)
 
-    model: ModelSpec = Field(description="The base model.")
-    dataset: DatasetSpec = Field(description="The training data.")
-    lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter that is trained.")
-    training: TrainingSpec = Field(
-        default_factory=TrainingSpec, description="Length, learning rate, batch and optimizer."
-    )
-    evaluation: EvaluationSpec = Field(
-        default_factory=EvaluationSpec, description="How the adapter is measured on the rows of dataset.validation."
-    )
-    checkpoint: CheckpointSpec = Field(
-        default_factory=CheckpointSpec, description="How often the training state is saved."
-    )
-    output: OutputSpec = Field(description="Where the adapter goes.")
-    storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
     profile: Profile = Field(
         Profile.NONE,
         description="A named set of defaults: llama2-2023 (rank 64, alpha 16, dropout 0.1, batch 4 x accumulation "
@@ -197,14 +172,7 @@ class FineTuneJobSpec(Wire):
         """
         return Recipe(
             job=job,
-            model=self.model,
-            dataset=self.dataset,
-            lora=self.lora,
-            training=self.training,
-            evaluation=self.evaluation,
-            checkpoint=self.checkpoint,
-            output=self.output,
-            storage=self.storage,
+            **{name: getattr(self, name) for name in RecipeSections.model_fields},
             run_token=self.run_token,
             machine=MachineSpec(
                 gpus=self.resources.gpus,

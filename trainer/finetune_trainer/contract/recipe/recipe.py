@@ -29,17 +29,28 @@ class JobIdentity(Wire):
 RunToken = Annotated[str, Field(min_length=1, max_length=64), PLAIN]
 
 
-class Recipe(Wire):
+class RecipeSections(Wire):
+    """The sections that the spec of a FineTuneJob and a recipe share. A section that is added here is in both."""
+
+    model: ModelSpec = Field(description="The base model.")
+    dataset: DatasetSpec = Field(description="The training data.")
+    lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter that is trained.")
+    training: TrainingSpec = Field(
+        default_factory=TrainingSpec, description="Length, learning rate, batch and optimizer."
+    )
+    evaluation: EvaluationSpec = Field(
+        default_factory=EvaluationSpec, description="How the adapter is measured on the rows of dataset.validation."
+    )
+    checkpoint: CheckpointSpec = Field(
+        default_factory=CheckpointSpec, description="How often the training state is saved."
+    )
+    output: OutputSpec = Field(description="Where the adapter goes.")
+    storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
+
+
+class Recipe(RecipeSections):
     """The input of the trainer and of preflight."""
 
     job: JobIdentity
-    model: ModelSpec
-    dataset: DatasetSpec
-    lora: LoraSpec = Field(default_factory=LoraSpec)
-    training: TrainingSpec = Field(default_factory=TrainingSpec)
-    evaluation: EvaluationSpec = Field(default_factory=EvaluationSpec)
-    checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    output: OutputSpec
-    storage: StorageSpec = Field(default_factory=StorageSpec)
     run_token: RunToken | None = None
     machine: MachineSpec = Field(default_factory=MachineSpec)
