@@ -156,7 +156,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
     from finetune_trainer.data.tokenize import RowTokenizer
-    from finetune_trainer.train.assembly import build_trainer
+    from finetune_trainer.train.build_trainer import build_trainer
     from finetune_trainer.train.token_dataset import write_rows
 
     sections = {key: value for key, value in row.recipe.items() if key != "attention"}

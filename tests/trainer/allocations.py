@@ -19,7 +19,7 @@ from finetune_trainer.memory.activations import Masking, MicroBatchShape
 from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.model.load import load_base, load_tokenizer
 from finetune_trainer.model.sizes import loaded_shape
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.token_dataset import write_rows
 from trainer.tiny_model import make_tiny_model
 

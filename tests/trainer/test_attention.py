@@ -20,7 +20,7 @@ from finetune_trainer.model.attention import (
     varlen_kernel,
 )
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import packs_rows
+from finetune_trainer.train.build_trainer import packs_rows
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.micro_batches import packed_micro_batch
 from trainer.running import LocalRun

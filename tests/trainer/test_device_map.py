@@ -11,7 +11,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.token_dataset import write_rows
 from trainer.running import QUESTIONS, LocalRun, recipe_of
 

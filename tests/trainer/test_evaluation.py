@@ -20,7 +20,7 @@ from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.storage.registry import StoreRegistry
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import resolve_inputs
 from finetune_trainer.train.token_dataset import write_rows

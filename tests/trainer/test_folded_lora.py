@@ -16,7 +16,7 @@ from finetune_trainer.model import folded_lora
 from finetune_trainer.model.adapter import keep_in_float32, lora_config
 from finetune_trainer.model.folded_lora import FoldedLora
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.micro_batches import collate_rows
 from trainer.running import LocalRun, recipe_of
 

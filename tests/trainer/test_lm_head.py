@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.lm_head import FrozenHeadLogProbs, Tile, is_plain_lm_head, use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, collate_rows
 from finetune_trainer.train.trainer import StepTrainer

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.merged import write_merged
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 

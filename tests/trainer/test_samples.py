@@ -10,7 +10,7 @@ from finetune_trainer.data.prompt_encoder import PromptEncoder
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.samples import MOST_NEW_TOKENS, generate_answers, tokenize_prompts
 from finetune_trainer.train.token_dataset import write_rows

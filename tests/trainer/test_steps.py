@@ -12,7 +12,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.divergence import PATIENCE, Divergence
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.micro_batches import MicroBatches

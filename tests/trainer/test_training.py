@@ -21,8 +21,8 @@ from finetune_trainer.contract.recipe import ModelSpec, Recipe
 from finetune_trainer.contract.recipe.model import ComputeDtype
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.model.load import compute_dtype, load_base
-from finetune_trainer.train.assembly import build_trainer
-from finetune_trainer.train.failures import known_causes
+from finetune_trainer.train.build_trainer import build_trainer
+from finetune_trainer.train.known_causes import known_causes
 from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of

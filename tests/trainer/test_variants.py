@@ -14,7 +14,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.assembly import build_trainer
+from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import QUESTIONS, LocalRun, folder_of, recipe_of
 

@@ -95,8 +95,8 @@ def _train(
     world: World | None,
 ) -> Termination:
     from finetune_trainer.storage.retry import log_wait
-    from finetune_trainer.train.composition import training_context
     from finetune_trainer.train.run import refuse, run, run_worker
+    from finetune_trainer.train.training_context import training_context
 
     recipe = read_recipe(recipe_file)
     if world is None and (pod := Pod.of(recipe, environment)).size > 1:

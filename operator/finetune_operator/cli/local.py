@@ -93,9 +93,9 @@ def _train(job: JobFile, work: Path | None) -> "Result":
 
     log.quieten()
     from finetune_trainer.progress.reporter import Reporter
-    from finetune_trainer.train.composition import training_context
-    from finetune_trainer.train.failures import known_causes
+    from finetune_trainer.train.known_causes import known_causes
     from finetune_trainer.train.run import run as train
+    from finetune_trainer.train.training_context import training_context
 
     recipe = recipe_of(job)
     pod = Pod.of(recipe, {})

@@ -164,7 +164,7 @@ def train_adapter(
     """
     from transformers import TrainerCallback
 
-    from finetune_trainer.train.assembly import build_trainer
+    from finetune_trainer.train.build_trainer import build_trainer
     from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
     from finetune_trainer.train.divergence import Divergence
     from finetune_trainer.train.evaluation import Evaluation

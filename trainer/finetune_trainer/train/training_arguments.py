@@ -13,7 +13,7 @@ from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, DEFAULT_RE
 def training_arguments(
     spec: TrainingSpec, dtype: torch.dtype, folder: Path, *, gradient_checkpointing: bool
 ) -> SFTConfig:
-    """SFTConfig for a run; one batch is one optimizer step, which train/assembly.py splits.
+    """SFTConfig for a run; one batch is one optimizer step, which train/build_trainer.py splits.
 
     Args:
         spec: the training section.

@@ -16,7 +16,7 @@ from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import Listener, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.timing import TRAINING
 from finetune_trainer.train.context import Context
-from finetune_trainer.train.failures import known_causes
+from finetune_trainer.train.known_causes import known_causes
 
 
 @contextmanager
