@@ -120,7 +120,7 @@ class JobWatch:
             self._changed.set()
 
     def _job(self, raw: Mapping[str, Any]) -> None:
-        owner = raw["metadata"].get("labels", {}).get(names.JOB_NAME_LABEL)
+        owner = raw["metadata"].get("labels", {}).get(names.FINETUNEJOB_NAME_LABEL)
         if owner is not None:
             self.child.setdefault(owner, time.monotonic())
 

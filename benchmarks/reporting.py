@@ -135,8 +135,8 @@ async def _reporters(bed: Testbed, api: Api, namespace: str) -> list[Reporter]:
     async def worker() -> None:
         for pod in left:
             labels = pod["metadata"]["labels"]
-            uid = labels[names.JOB_UID_LABEL]
-            url = f"{bed.url}/v1/jobs/{namespace}/{labels[names.JOB_NAME_LABEL]}/{uid}/progress"
+            uid = labels[names.FINETUNEJOB_UID_LABEL]
+            url = f"{bed.url}/v1/jobs/{namespace}/{labels[names.FINETUNEJOB_NAME_LABEL]}/{uid}/progress"
             reporters.append(Reporter(url, await _token(api, pod, names.progress_audience(uid))))
 
     await asyncio.gather(*(worker() for _ in range(8)))

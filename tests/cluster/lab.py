@@ -80,7 +80,7 @@ class Lab:
         return self._labelled("pods", name, role)
 
     def _labelled(self, kind: str, name: str, role: str | None) -> list[dict[str, Any]]:
-        selector = f"{names.JOB_NAME_LABEL}={name}" + (f",{names.ROLE_LABEL}={role}" if role else "")
+        selector = f"{names.FINETUNEJOB_NAME_LABEL}={name}" + (f",{names.ROLE_LABEL}={role}" if role else "")
         return self.target.kubectl.items("-n", self.namespace, kind, "-l", selector)
 
     def until(self, what: str, test: Callable[[], Any], seconds: float = 60) -> Any:

@@ -66,7 +66,7 @@ def test_two_nodes_make_what_one_process_makes(lab: Lab, tmp_path: Path) -> None
     assert len([key for key in written if key.endswith("/manifest.json")]) == 1
 
     lab.kubectl("delete", "ftj", "together")
-    its_own = f"{names.JOB_NAME_LABEL}=together"
+    its_own = f"{names.FINETUNEJOB_NAME_LABEL}=together"
     lab.until(
         "no Service, Job or pod",
         lambda: not any(lab.target.kubectl.items("-n", lab.namespace, "services,jobs,pods", "-l", its_own)),

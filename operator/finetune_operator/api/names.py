@@ -17,8 +17,8 @@ CATEGORIES = ("all", "ml")
 
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
-JOB_NAME_LABEL = f"{GROUP}/job-name"
-JOB_UID_LABEL = f"{GROUP}/job-uid"
+FINETUNEJOB_NAME_LABEL = f"{GROUP}/job-name"
+FINETUNEJOB_UID_LABEL = f"{GROUP}/job-uid"
 ROLE_LABEL = f"{GROUP}/role"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"

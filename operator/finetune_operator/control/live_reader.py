@@ -54,7 +54,7 @@ class LiveReader:
                 return Observed()
         if plan is not None and plan.status.is_true(ConditionType.SUCCEEDED) and not plan.delete:
             return await self._proof(record, plan)
-        selector = f"{names.JOB_UID_LABEL}={record.uid}"
+        selector = f"{names.FINETUNEJOB_UID_LABEL}={record.uid}"
         # One after the other: pods that are read after their Job are never older than its status.
         jobs = await self._list(JOBS, JobView, record, selector)
         pods = await self._list(PODS, PodView, record, selector)

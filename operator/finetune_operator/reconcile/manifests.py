@@ -56,7 +56,7 @@ def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:
 
     One Service serves all attempts, because the pods of each attempt have different names.
     """
-    selector = {names.JOB_UID_LABEL: finetunejob.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
+    selector = {names.FINETUNEJOB_UID_LABEL: finetunejob.uid, names.ROLE_LABEL: names.TRAIN_ROLE}
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -65,8 +65,8 @@ def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:
             "namespace": finetunejob.namespace,
             "labels": {
                 names.MANAGED_BY_LABEL: names.MANAGED_BY,
-                names.JOB_NAME_LABEL: finetunejob.name,
-                names.JOB_UID_LABEL: finetunejob.uid,
+                names.FINETUNEJOB_NAME_LABEL: finetunejob.name,
+                names.FINETUNEJOB_UID_LABEL: finetunejob.uid,
             },
             "ownerReferences": [owner_reference(finetunejob)],
         },

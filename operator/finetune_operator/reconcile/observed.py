@@ -165,7 +165,7 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         uid=metadata["uid"],
         job_name=owner.get("name", ""),
         job_uid=owner.get("uid", ""),
-        owner_uid=labels.get(names.JOB_UID_LABEL, ""),
+        owner_uid=labels.get(names.FINETUNEJOB_UID_LABEL, ""),
         role=identity[0],
         attempt=identity[1],
         phase=status.get("phase", "Pending"),

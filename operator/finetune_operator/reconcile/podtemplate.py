@@ -22,15 +22,15 @@ TOKEN_SECONDS = 3600
 _MEMORY_REQUEST = "4Gi"
 _PREFLIGHT_MEMORY_REQUEST = "128Mi"
 
-_PODS_OF_AN_ATTEMPT = (names.JOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
+_PODS_OF_AN_ATTEMPT = (names.FINETUNEJOB_UID_LABEL, names.ROLE_LABEL, names.ATTEMPT_LABEL)
 
 
 def child_labels(finetunejob: FineTuneJob, role: str, attempt: int) -> dict[str, str]:
     """Labels by which children are watched and mapped to their FineTuneJob."""
     return {
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.JOB_NAME_LABEL: finetunejob.name,
-        names.JOB_UID_LABEL: finetunejob.uid,
+        names.FINETUNEJOB_NAME_LABEL: finetunejob.name,
+        names.FINETUNEJOB_UID_LABEL: finetunejob.uid,
         names.ROLE_LABEL: role,
         names.ATTEMPT_LABEL: str(attempt),
     }

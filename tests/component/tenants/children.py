@@ -136,7 +136,7 @@ async def _(site: Site) -> bool:
 async def _(site: Site) -> bool:
     manifest = await _suspended(site)
     labels = manifest["spec"]["template"]["metadata"]["labels"]
-    chosen = {names.JOB_UID_LABEL: labels[names.JOB_UID_LABEL]}
+    chosen = {names.FINETUNEJOB_UID_LABEL: labels[names.FINETUNEJOB_UID_LABEL]}
     manifest["spec"] |= {"manualSelector": True, "selector": {"matchLabels": chosen}}
     return await _squat(site, manifest)
 

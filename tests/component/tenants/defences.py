@@ -80,7 +80,7 @@ def _child_of_any_namespace(
     self: event_handler.EventHandler, type_: str | None, raw: Mapping[str, Any], view_of: Callable[..., Any]
 ) -> None:
     """A child belongs to the FineTuneJob with the UID of its label, wherever it is."""
-    key = self._cache._keys.get((raw["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
+    key = self._cache._keys.get((raw["metadata"].get("labels") or {}).get(names.FINETUNEJOB_UID_LABEL, ""))
     moved = raw if key is None else {**raw, "metadata": {**raw["metadata"], "namespace": key[0]}}
     _child(self, type_, moved, view_of)
 

@@ -94,7 +94,7 @@ def a_pod(
 def labels(owner: str) -> dict[str, str]:
     return {
         names.MANAGED_BY_LABEL: names.MANAGED_BY,
-        names.JOB_UID_LABEL: owner,
+        names.FINETUNEJOB_UID_LABEL: owner,
         names.ROLE_LABEL: names.TRAIN_ROLE,
         names.ATTEMPT_LABEL: "1",
     }

@@ -53,7 +53,7 @@ class EventFilter:
         version: str = metadata.get("resourceVersion", "")
         if self._view_of is None:
             return type_ == DELETED or not self._cache.holds_finetunejob(uid, version)
-        owner_uid = (metadata.get("labels") or {}).get(names.JOB_UID_LABEL)
+        owner_uid = (metadata.get("labels") or {}).get(names.FINETUNEJOB_UID_LABEL)
         if owner_uid is None or not self._cache.keeps_children(owner := (metadata["namespace"], owner_uid)):
             self._seen.pop(uid, None)
             return False

@@ -47,7 +47,7 @@ class EventHandler:
 
     def _child(self, type_: str | None, raw: Mapping[str, Any], view_of: _ViewOf) -> None:
         metadata = raw["metadata"]
-        uid = (metadata.get("labels") or {}).get(names.JOB_UID_LABEL)
+        uid = (metadata.get("labels") or {}).get(names.FINETUNEJOB_UID_LABEL)
         if uid is None or not self._cache.keeps_children(owner := (metadata["namespace"], uid)):
             return
         if type_ == DELETED:
