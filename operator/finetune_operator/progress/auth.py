@@ -59,7 +59,7 @@ class UnknownJob(Exception):  # noqa: N818 (an HTTP answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reporter:
+class ReportingPod:
     """A pod that may report.
 
     Attributes:
@@ -70,7 +70,7 @@ class Reporter:
     attempt: int
 
 
-Verdict = Reporter | Unauthenticated | Denied
+Verdict = ReportingPod | Unauthenticated | Denied
 
 
 class Authenticator:
@@ -101,7 +101,7 @@ class Authenticator:
         self._verdicts: OrderedDict[bytes, tuple[float, Verdict]] = OrderedDict()
         self._reviews = asyncio.Semaphore(REVIEWS_AT_ONCE)
 
-    async def authenticate(self, token: str, ref: FineTuneJobRef, *, peer: str = "") -> Reporter:
+    async def authenticate(self, token: str, ref: FineTuneJobRef, *, peer: str = "") -> ReportingPod:
         """The pod that a token was issued to.
 
         Args:
@@ -129,7 +129,7 @@ class Authenticator:
             async with self._reviews:
                 verdict = self._kept(key) or await self._judge(token, audience, ref)
             self._keep(key, verdict)
-        if isinstance(verdict, Reporter):
+        if isinstance(verdict, ReportingPod):
             return verdict
         raise type(verdict)(*verdict.args)
 
@@ -174,7 +174,7 @@ class Authenticator:
         attempt = await self._cluster.attempt_of(ref, pod)
         if attempt is None:
             return Denied(f"pod {pod.name} does not belong to FineTuneJob {ref.name}")
-        return Reporter(pod_name=pod.name, attempt=attempt)
+        return ReportingPod(pod_name=pod.name, attempt=attempt)
 
     def _kept(self, key: bytes) -> Verdict | None:
         entry = self._verdicts.get(key)
@@ -185,10 +185,10 @@ class Authenticator:
     def _has_passed(self, key: bytes) -> bool:
         """Whether this token passed some time ago: then it is no forged one."""
         entry = self._verdicts.get(key)
-        return entry is not None and isinstance(entry[1], Reporter)
+        return entry is not None and isinstance(entry[1], ReportingPod)
 
     def _keep(self, key: bytes, verdict: Verdict) -> None:
-        kept = KEPT_SECONDS if isinstance(verdict, Reporter) else KEPT_REFUSAL_SECONDS
+        kept = KEPT_SECONDS if isinstance(verdict, ReportingPod) else KEPT_REFUSAL_SECONDS
         self._verdicts[key] = self._clock() + kept, verdict
         self._verdicts.move_to_end(key)
         while len(self._verdicts) > KEPT_VERDICTS:
