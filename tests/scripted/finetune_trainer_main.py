@@ -35,7 +35,7 @@ def main() -> int:
         scenario = read_scenario(environment, recipe.job.attempt)
     except (OSError, ValueError) as error:
         print(f"no recipe or no scenario: {error}", file=sys.stderr)
-        return ExitCode.INVALID_RECIPE
+        return ExitCode.INVALID_SPEC
     message = Path(environment[TERMINATION_ENV]) if environment.get(TERMINATION_ENV) else None
     if command == "preflight":
         return preflight(recipe, scenario.preflight, termination=message, now=datetime.now(UTC))

@@ -247,5 +247,5 @@ def test_preflight_finds_the_adapter_of_this_run(pod: Pod) -> None:
 
 
 def test_a_misspelt_scenario_is_an_error(pod: Pod) -> None:
-    assert pod.run({"stepz": 3})[0] == ExitCode.INVALID_RECIPE
+    assert pod.run({"stepz": 3})[0] == ExitCode.INVALID_SPEC
     assert pod.run({}, "dance")[0] == ExitCode.USAGE

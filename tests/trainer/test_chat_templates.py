@@ -271,7 +271,7 @@ def test_template_that_is_not_for_this_tokenizer_is_refused(
     with pytest.raises(TrainerError) as caught:
         use_chat_template(tokenizer, template)
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message.startswith("spec.dataset.chatTemplate: ")
     assert message in caught.value.message
 
@@ -402,7 +402,7 @@ def test_run_is_refused_before_the_weights_are_read(
     with pytest.raises(TrainerError) as caught:
         run.changed(model={"uri": f"file://{model}"})()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message.startswith("spec.dataset.chatTemplate: ")
     assert message in caught.value.message
 

@@ -510,6 +510,6 @@ def test_a_prompt_that_the_template_refuses_ends_the_run_before_the_training(loc
     with pytest.raises(TrainerError) as caught:
         run()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message.startswith("spec.evaluation.samplePrompts[1]: a conversation that the chat template")
     assert Stage.TRAINING not in {p.stage for p in run.seen}

@@ -93,7 +93,7 @@ def test_a_recipe_for_another_kind_is_refused_by_the_field(
     with pytest.raises(TrainerError) as caught:
         _continued(local_run(QUESTIONS), adapter, lora=lora)()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message.startswith(f"spec.lora.initialAdapterUri: file://{adapter}: ")
     assert said in caught.value.message
 
@@ -105,7 +105,7 @@ def test_other_layers_than_all_linear_are_seen_when_the_weights_come(local_run: 
     with pytest.raises(TrainerError, match=r"lora_A\.weight the adapter has none") as caught:
         _continued(first, folder, lora={"targetModules": ["all-linear"]})()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
 
 
 def _cut(folder: Path) -> None:
@@ -159,12 +159,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], FailureReason, str]] = {
     ),
     "ranks by layer": (
         lambda folder: _reconfigured(folder, {"rank_pattern": {"q_proj": 2}}),
-        FailureReason.INVALID_RECIPE,
+        FailureReason.INVALID_SPEC,
         "PEFT's rank_pattern",
     ),
     "changed base": (
         lambda folder: _reconfigured(folder, {"init_lora_weights": "pissa_niter_16"}),
-        FailureReason.INVALID_RECIPE,
+        FailureReason.INVALID_SPEC,
         "changes the base weights",
     ),
 }

@@ -133,7 +133,7 @@ def test_wrong_target_modules_are_refused_with_the_models_own_names(wrong: str, 
     with pytest.raises(TrainerError) as caught:
         local_run(QUESTIONS, lora={"targetModules": ["q_proj", wrong, "wrong_too"]})()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message.startswith(f"spec.lora.targetModules: {wrong}, wrong_too: ")
     assert caught.value.message.endswith("it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")
 

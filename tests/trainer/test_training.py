@@ -340,7 +340,7 @@ def test_rows_longer_than_the_models_positions_are_refused(local_run: Runs, tiny
     with pytest.raises(TrainerError, match=r"^spec\.dataset\.maxLength: 2048: .* 64 positions") as caught:
         local_run(long, model=model)()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert local_run(QUESTIONS, model=model)().outcome is Outcome.SUCCEEDED, "its rows are short enough"
     assert local_run(long, model=model, dataset={"maxLength": 64})().outcome is Outcome.SUCCEEDED
 

@@ -126,7 +126,7 @@ def test_modules_that_cannot_be_trained_whole_are_named(local_run: Runs) -> None
     with pytest.raises(TrainerError) as caught:
         run()
 
-    assert caught.value.reason is FailureReason.INVALID_RECIPE
+    assert caught.value.reason is FailureReason.INVALID_SPEC
     assert caught.value.message == (
         "spec.lora.modulesToSave: mlp: its weights are quantised, and only plain ones can be trained whole; put it "
         "into lora.targetModules, or use none in model.quantization.type; lm_heads: no such module with weights in "

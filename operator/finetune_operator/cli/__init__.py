@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.run(job, options)
     except JobFileError as error:
         print(error, file=sys.stderr)
-        return int(ExitCode.INVALID_RECIPE)
+        return int(ExitCode.INVALID_SPEC)
     except TrainerError as error:
         print(f"{error.reason}: {error.message}\n{local_remedy(error.reason)}", file=sys.stderr)
         return error.exit_code

@@ -4,7 +4,7 @@ from finetune_trainer.contract.failure import FAILURES, FailureReason
 
 _LOCAL = {
     FailureReason.INTERNAL: "Report the error with the last lines above.",
-    FailureReason.INVALID_RECIPE: "Correct the named fields.",
+    FailureReason.INVALID_SPEC: "Correct the named fields.",
     FailureReason.NOT_SUPPORTED: "Remove the named fields, or use a later version.",
     FailureReason.MODEL_ACCESS_DENIED: "Accept the model's licence on the Hub, and give a token of that account in "
     "HF_TOKEN.",

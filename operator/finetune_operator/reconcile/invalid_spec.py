@@ -42,7 +42,7 @@ def reconcile_invalid(error: SpecError, builder: RunPlanBuilder) -> Plan:
     stages.begin_run(builder)
     if not completion.is_finished(builder) and not completion.complete_if_succeeded(builder):
         message = "; ".join(map(str, error.problems))
-        completion.fail(builder, Failed(reason=FailureReason.INVALID_RECIPE, message=message))
+        completion.fail(builder, Failed(reason=FailureReason.INVALID_SPEC, message=message))
     if completion.is_finished(builder):
         retention.expire(builder)
     return builder.build()

@@ -11,7 +11,7 @@ from finetune_trainer.contract.problem import Problem, shown
 def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
     """The failure of a job whose spec is refused, with every refused field; None if it may run."""
     if forbidden := _forbidden(finetunejob, config):
-        return Failed(reason=FailureReason.INVALID_RECIPE, message="; ".join(map(str, forbidden)))
+        return Failed(reason=FailureReason.INVALID_SPEC, message="; ".join(map(str, forbidden)))
     if missing := unsupported_fields(finetunejob.spec):
         return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
     return None

@@ -241,7 +241,7 @@ def test_tokens_on_a_terminal(bench: Bench, capsys: pytest.CaptureFixture[str]) 
         (
             json.dumps({"text": "t"}).encode(),
             {"dataset": {"loss": "assistant"}},
-            ExitCode.INVALID_RECIPE,
+            ExitCode.INVALID_SPEC,
             "spec.dataset.loss: assistant: the rows are running text",
         ),
     ],
@@ -327,7 +327,7 @@ def test_rows_for_validation_are_looked_at_as_the_others(bench: Bench, capsys: p
 
     bench.put("own.jsonl", ROW)
     code, _, ended = report_of(bench, capsys)
-    assert (code, ended.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
+    assert (code, ended.reason) == (ExitCode.INVALID_SPEC, FailureReason.INVALID_SPEC)
     assert "spec.dataset.chatTemplate" in ended.message
 
 
@@ -493,7 +493,7 @@ ADAPTER_CONFIG = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_module
     ("config", "code", "said"),
     [
         (ADAPTER_CONFIG, 0, "continues from s3://"),
-        (ADAPTER_CONFIG | {"r": 8}, ExitCode.INVALID_RECIPE, "its rank is 8, and spec.lora.rank is 16"),
+        (ADAPTER_CONFIG | {"r": 8}, ExitCode.INVALID_SPEC, "its rank is 8, and spec.lora.rank is 16"),
         (None, ExitCode.MODEL_NOT_FOUND, "spec.lora.initialAdapterUri: "),
         *(
             (ADAPTER_CONFIG | {field: value}, ExitCode.MODEL_INVALID, f"another type than PEFT's in {field}")
@@ -619,7 +619,7 @@ def test_a_tokenizer_that_panics_is_an_end_with_a_reason(bench: Bench) -> None:
 def test_every_wrong_field_is_named(bench: Bench) -> None:
     bench.sections = {"lora": {"rank": 0}, "model": {"uri": "hf:/x"}, "nonsense": {}}
     code, ended = bench.run()
-    assert code == ExitCode.INVALID_RECIPE
+    assert code == ExitCode.INVALID_SPEC
     for words in ("spec.lora.rank: should be", "spec.model.uri: must be hf://", "spec.nonsense: unknown field"):
         assert words in ended.message
 

@@ -137,7 +137,7 @@ def test_model_without_a_template_is_refused_before_a_gpu(folder: Folder) -> Non
 def test_template_that_cannot_be_used(folder: Folder, template: str, message: str) -> None:
     found = folder.template(chatTemplate=template)
 
-    assert found.reason is FailureReason.INVALID_RECIPE
+    assert found.reason is FailureReason.INVALID_SPEC
     assert found.message.startswith("spec.dataset.chatTemplate: ")
     assert message in found.message
     assert not (folder.folder / "out").exists()
@@ -156,7 +156,7 @@ def test_template_for_rows_that_are_no_conversations_is_refused(folder: Folder) 
 
     found = folder.template(chatTemplate="chatml")
 
-    assert found.reason is FailureReason.INVALID_RECIPE
+    assert found.reason is FailureReason.INVALID_SPEC
     assert "the rows are no conversations" in found.message
 
 
@@ -166,7 +166,7 @@ def test_loss_of_a_part_that_running_text_does_not_have_is_refused(folder: Folde
 
     (found,) = [item for item in folder.report(loss=loss).checks if item.verdict is Verdict.FAILED]
 
-    assert (found.name, found.reason) == ("dataset", FailureReason.INVALID_RECIPE)
+    assert (found.name, found.reason) == ("dataset", FailureReason.INVALID_SPEC)
     assert found.message.startswith(f"spec.dataset.loss: {loss}: the rows are running text")
 
 

@@ -96,7 +96,7 @@ def test_an_endpoint_whose_name_changes_its_address_gets_no_request(
     monkeypatch.setattr(endpoint, "_METADATA_ADDRESSES", {ipaddress.ip_address(METADATA)})
     with pytest.raises(TrainerError, match=rf"to {NAME} is refused: {METADATA} is a link-local, metadata") as raised:
         a_store(tmp_path, f"http://{NAME}:{both[0].port}").read(OBJECT)
-    assert raised.value.reason is FailureReason.INVALID_RECIPE
+    assert raised.value.reason is FailureReason.INVALID_SPEC
     assert both[1].requests == []
 
 

@@ -36,7 +36,7 @@ from finetune_trainer.storage.endpoint import check_endpoint
 def test_refused(endpoint: str) -> None:
     with pytest.raises(TrainerError, match=r"storage\.endpoint") as raised:
         check_endpoint(endpoint)
-    assert raised.value.reason is FailureReason.INVALID_RECIPE
+    assert raised.value.reason is FailureReason.INVALID_SPEC
     assert "secret" not in raised.value.message.replace("secretRef", "")
 
 

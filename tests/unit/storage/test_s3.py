@@ -365,7 +365,7 @@ def test_a_bundle_without_certificates_is_refused(tmp_path: Path) -> None:
     keys = s3server.mount(tmp_path, new_keys())
     with pytest.raises(TrainerError, match=r"storage\.caBundle") as raised:
         S3Store(StorageSpec(endpoint="https://127.0.0.1:1", ca_bundle="hello"), keys)
-    assert raised.value.reason is FailureReason.INVALID_RECIPE
+    assert raised.value.reason is FailureReason.INVALID_SPEC
 
 
 class _Answer(BaseHTTPRequestHandler):

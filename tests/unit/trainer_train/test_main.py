@@ -54,7 +54,7 @@ def test_every_wrong_field_is_named_and_nothing_heavy_is_loaded(tmp_path: Path) 
 
     done, message = _train(tmp_path, json.dumps(wrong))
 
-    assert (done.returncode, message.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
+    assert (done.returncode, message.reason) == (ExitCode.INVALID_SPEC, FailureReason.INVALID_SPEC)
     assert message.outcome is Outcome.FAILED
     for part in (
         "lora.rank: should",
@@ -74,13 +74,13 @@ def test_every_wrong_field_is_named_and_nothing_heavy_is_loaded(tmp_path: Path) 
 def test_recipe_that_is_none(tmp_path: Path, content: str | None) -> None:
     done, message = _train(tmp_path, content)
 
-    assert (done.returncode, message.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
+    assert (done.returncode, message.reason) == (ExitCode.INVALID_SPEC, FailureReason.INVALID_SPEC)
     assert "Traceback" not in done.stderr
 
 
 def test_contradicting_fields_are_refused(tmp_path: Path) -> None:
     done, message = _train(tmp_path, _local(tmp_path, training={"batchSize": 4, "microBatchSize": 3}))
-    assert (done.returncode, message.reason) == (ExitCode.INVALID_RECIPE, FailureReason.INVALID_RECIPE)
+    assert (done.returncode, message.reason) == (ExitCode.INVALID_SPEC, FailureReason.INVALID_SPEC)
 
 
 def test_missing_data_and_missing_model(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_termination_message_that_cannot_be_written_changes_nothing(tmp_path: Pa
         [sys.executable, "-m", "finetune_trainer"], env=environment, capture_output=True, text=True, check=False
     )
 
-    assert done.returncode == ExitCode.INVALID_RECIPE
+    assert done.returncode == ExitCode.INVALID_SPEC
     assert "Traceback" not in done.stderr
 
 

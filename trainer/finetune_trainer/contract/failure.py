@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
 
     INTERNAL = 1
     USAGE = 2
-    INVALID_RECIPE = 10
+    INVALID_SPEC = 10
     NOT_SUPPORTED = 11
     DATASET_NOT_FOUND = 12
     DATASET_INVALID = 13
@@ -54,7 +54,7 @@ class FailureReason(StrEnum):
     """The values of `status.failure.reason` and of conditions' reasons. They are part of the API."""
 
     INTERNAL = "InternalError"
-    INVALID_RECIPE = "InvalidSpec"
+    INVALID_SPEC = "InvalidSpec"
     NOT_SUPPORTED = "NotSupported"
     DATASET_NOT_FOUND = "DatasetNotFound"
     DATASET_INVALID = "DatasetInvalid"
@@ -114,9 +114,9 @@ FAILURES: dict[FailureReason, FailureClass] = {
             "Read the pod's log, and report the error with its last lines.",
         ),
         (
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             _F,
-            ExitCode.INVALID_RECIPE,
+            ExitCode.INVALID_SPEC,
             "Fields contradict each other, or ask for something that the administrator forbids.",
             "Correct the named fields. If they are immutable, create a new job; if not, set another runToken too.",
         ),

@@ -55,7 +55,7 @@ class ProcessGroup:
             raise_if_stopping: called during the wait. Raises when this process must stop.
 
         Raises:
-            TrainerError: PEER_FAILED, not all processes joined in time. INVALID_RECIPE, some processes have a GPU and
+            TrainerError: PEER_FAILED, not all processes joined in time. INVALID_SPEC, some processes have a GPU and
                 some have none.
             Exception: any exception of `raise_if_stopping`.
         """
@@ -67,7 +67,7 @@ class ProcessGroup:
                 f"spec.resources.gpus: {world.local_size} per pod, but only {gpus} of {world.size} processes found a "
                 "GPU: set it to the number of GPUs of each node"
             )
-            raise TrainerError(FailureReason.INVALID_RECIPE, message)
+            raise TrainerError(FailureReason.INVALID_SPEC, message)
         return process_group
 
     @property

@@ -71,7 +71,7 @@ def require_agreement(recipe: Recipe, objects: list[SourceObject], open_store: O
         open_store: opens the store of the objects.
 
     Raises:
-        TrainerError: INVALID_RECIPE, fields disagree; the message names all of them. MODEL_INVALID, the folder has no
+        TrainerError: INVALID_SPEC, fields disagree; the message names all of them. MODEL_INVALID, the folder has no
             LoRA adapter, or its configuration is invalid. Else the store's error.
     """
     if not objects:
@@ -87,7 +87,7 @@ def require_agreement(recipe: Recipe, objects: list[SourceObject], open_store: O
         fields = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_url=False)}))
         raise _invalid(f"{place}/{ADAPTER_CONFIG} has values of another type than PEFT's in {fields}") from None
     if wrong := [*_disagreements(recipe.lora, config), *_foreign(config)]:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"{_FIELD}: {place}: {'; '.join(wrong)}")
+        raise TrainerError(FailureReason.INVALID_SPEC, f"{_FIELD}: {place}: {'; '.join(wrong)}")
 
 
 _FIELD = "spec.lora.initialAdapterUri"

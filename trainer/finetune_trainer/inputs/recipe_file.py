@@ -15,15 +15,15 @@ def read_recipe(path: str) -> Recipe:
     """Reads a recipe from a JSON file and checks all rules.
 
     Raises:
-        TrainerError: INVALID_RECIPE. The file is missing, or a field is invalid. The message names every invalid field
+        TrainerError: INVALID_SPEC. The file is missing, or a field is invalid. The message names every invalid field
             with its value and the rule.
     """
     if not path:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")
+        raise TrainerError(FailureReason.INVALID_SPEC, f"no recipe: give --recipe FILE or set {RECIPE_ENV}")
     try:
         recipe = Recipe.model_validate_json(Path(path).read_bytes(), strict=True)
     except OSError as error:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"recipe {path}: {error.strerror}") from error
+        raise TrainerError(FailureReason.INVALID_SPEC, f"recipe {path}: {error.strerror}") from error
     except ValidationError as error:
         raise _refused(problems_of(error, "spec")) from error
     if broken := problems(recipe):
@@ -32,4 +32,4 @@ def read_recipe(path: str) -> Recipe:
 
 
 def _refused(problems: list[Problem]) -> TrainerError:
-    return TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, problems)))
+    return TrainerError(FailureReason.INVALID_SPEC, "; ".join(map(str, problems)))

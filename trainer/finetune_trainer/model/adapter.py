@@ -66,7 +66,7 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
         spec: the adapter.
 
     Raises:
-        TrainerError: INVALID_RECIPE; the message lists every wrong name, and the names of the model's linear layers.
+        TrainerError: INVALID_SPEC; the message lists every wrong name, and the names of the model's linear layers.
     """
     head = model.get_output_embeddings()
     layers = {name: part for name, part in model.named_modules() if isinstance(part, _ADAPTABLE) and part is not head}
@@ -82,7 +82,7 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
         asked_for = ", ".join(wrong or spec.target_modules)
         known = sorted({_last(name) for name, part in layers.items() if not isinstance(part, torch.nn.Embedding)})
         raise TrainerError(
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             f"spec.lora.targetModules: {asked_for}: no such linear layer in this model, or its output head; it has "
             f"{', '.join(known)}",
         )
@@ -98,7 +98,7 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
         spec: the adapter.
 
     Raises:
-        TrainerError: INVALID_RECIPE; the message lists every wrong name with its remedy.
+        TrainerError: INVALID_SPEC; the message lists every wrong name with its remedy.
     """
     wrong = []
     for asked in spec.modules_to_save or ():
@@ -112,7 +112,7 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
                 "lora.targetModules, or use none in model.quantization.type"
             )
     if wrong:
-        raise TrainerError(FailureReason.INVALID_RECIPE, f"spec.lora.modulesToSave: {'; '.join(wrong)}")
+        raise TrainerError(FailureReason.INVALID_SPEC, f"spec.lora.modulesToSave: {'; '.join(wrong)}")
 
 
 def adapted_modules(model: Any) -> list[str]:
@@ -144,7 +144,7 @@ def load_adapter_weights(model: Any, file: Path) -> None:
         file: the initial adapter's safetensors file. It must have the same layers and shapes as the new adapter.
 
     Raises:
-        TrainerError: MODEL_INVALID, the file is damaged or made for another base model; INVALID_RECIPE, the file has
+        TrainerError: MODEL_INVALID, the file is damaged or made for another base model; INVALID_SPEC, the file has
             other layers than the recipe.
     """
     try:
@@ -155,7 +155,7 @@ def load_adapter_weights(model: Any, file: Path) -> None:
     if different := sorted(own.keys() ^ weights.keys()):
         side = "the adapter has none" if different[0] in own else "the recipe asks for none"
         raise TrainerError(
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             f"{_START}: its layers are not those of spec.lora.targetModules and modulesToSave: {len(different)} weights"
             f" differ, for {different[0]} {side}; write the adapter's",
         )

@@ -15,13 +15,13 @@ def require_rows_fit(model: Any, *, longest: int, largest_id: int, max_length: i
         max_length: dataset.maxLength.
 
     Raises:
-        TrainerError: INVALID_RECIPE, a row has more tokens than the model has positions; MODEL_INVALID, the model has
+        TrainerError: INVALID_SPEC, a row has more tokens than the model has positions; MODEL_INVALID, the model has
             no embedding for a token id.
     """
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if isinstance(positions, int) and 0 < positions < longest:
         raise TrainerError(
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             f"spec.dataset.maxLength: {max_length}: the longest row has {longest} tokens, and this model has "
             f"{positions} positions; use {positions} or less, then longer rows are cut",
         )

@@ -162,14 +162,14 @@ def _run(recipe: Recipe, fingerprint: str) -> Uri:
     """Returns the run's prefix.
 
     Raises:
-        TrainerError: INVALID_RECIPE. A URI of the result would be longer than the status allows, so the run could not
+        TrainerError: INVALID_SPEC. A URI of the result would be longer than the status allows, so the run could not
             report its result.
     """
     place = run_prefix(recipe.output.uri, recipe.job.name, fingerprint)
     longest = len(str(place.child(merged_folder(recipe.job.attempt, "x" * MAX_TEXT))))
     if longest > MAX_TEXT:
         raise TrainerError(
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             f"spec.output.uri: with the folders of the run below it an address has {longest:,} characters, at most "
             f"{MAX_TEXT:,} are possible: shorten it",
         )

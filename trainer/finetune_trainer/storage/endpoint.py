@@ -40,7 +40,7 @@ def check_endpoint(endpoint: str) -> None:
     A name that does not resolve is accepted: the connection fails later with a clearer message.
 
     Raises:
-        TrainerError: INVALID_RECIPE. The endpoint is refused.
+        TrainerError: INVALID_SPEC. The endpoint is refused.
     """
     try:
         parts = urlsplit(endpoint)
@@ -94,4 +94,4 @@ def _embedded(address: ipaddress.IPv6Address) -> set[ipaddress.IPv4Address]:
 
 
 def _refused(endpoint: str, why: str) -> TrainerError:
-    return TrainerError(FailureReason.INVALID_RECIPE, f"storage.endpoint {endpoint} is refused: {why}")
+    return TrainerError(FailureReason.INVALID_SPEC, f"storage.endpoint {endpoint} is refused: {why}")

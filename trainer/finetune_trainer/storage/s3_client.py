@@ -214,7 +214,7 @@ def _ca_file(bundle: str | None) -> "tempfile._TemporaryFileWrapper[str] | None"
         ssl.create_default_context(cadata=bundle)
     except (ssl.SSLError, ValueError) as error:
         raise TrainerError(
-            FailureReason.INVALID_RECIPE, f"storage.caBundle holds no usable PEM certificates: {error}"
+            FailureReason.INVALID_SPEC, f"storage.caBundle holds no usable PEM certificates: {error}"
         ) from None
     # S3Connection's finalizer closes the file, which removes it.
     file = tempfile.NamedTemporaryFile(mode="w", prefix="ca-", suffix=".pem", encoding="utf-8")  # noqa: SIM115

@@ -179,7 +179,7 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
         giver = f" from {attempted.agent}" if attempted.agent else ""
         return TrainerError(reason, f"{attempted}: the identity was not obtained{giver}; {said}")
     if isinstance(error, ParamValidationError):
-        return TrainerError(FailureReason.INVALID_RECIPE, f"{attempted}: not a valid bucket or key; {said}")
+        return TrainerError(FailureReason.INVALID_SPEC, f"{attempted}: not a valid bucket or key; {said}")
     if isinstance(error, SSLError):
         return TrainerError(
             FailureReason.STORAGE_UNAVAILABLE,

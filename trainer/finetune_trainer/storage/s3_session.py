@@ -68,7 +68,7 @@ class _Guarded:
         """Connects, and sends nothing yet. urllib3 prescribes the name.
 
         Raises:
-            TrainerError: INVALID_RECIPE.
+            TrainerError: INVALID_SPEC.
         """
         self._require(why_host_refused(self.host, self.port))
         sock: socket.socket = super()._new_conn()  # type: ignore[misc]
@@ -82,7 +82,7 @@ class _Guarded:
     def _require(self, why_refused: str | None) -> None:
         if why_refused is not None:
             message = f"storage.endpoint: a connection to {self.host} is refused: {why_refused}"
-            raise TrainerError(FailureReason.INVALID_RECIPE, message)
+            raise TrainerError(FailureReason.INVALID_SPEC, message)
 
 
 class _Strict:

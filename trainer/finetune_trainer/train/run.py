@@ -134,7 +134,7 @@ def refuse(recipe: Recipe) -> None:
         TrainerError: at least one field.
     """
     if broken := problems(recipe):
-        raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
+        raise TrainerError(FailureReason.INVALID_SPEC, "; ".join(map(str, broken)))
     check_syntax(recipe.dataset.chat_template)
 
 

@@ -47,7 +47,7 @@ def tokenize_prompts(texts: Sequence[str], tokenizer: Any, *, conversations: boo
             ids.append(prompt_encoder(text))
         except FaultError as error:
             raise TrainerError(
-                FailureReason.INVALID_RECIPE,
+                FailureReason.INVALID_SPEC,
                 f"spec.evaluation.samplePrompts[{number}]: {error.fault.found}; remove it or change the template",
             ) from error
     return Prompts(texts=texts, ids=ids, stop_ids=prompt_encoder.stop_ids)

@@ -18,7 +18,7 @@ def use_chat_template(tokenizer: Tokenizer, chat_template: str | None) -> None:
         chat_template: the value of the field; None keeps the model's own template.
 
     Raises:
-        TrainerError: INVALID_RECIPE, the template does not compile or does not fit this tokenizer.
+        TrainerError: INVALID_SPEC, the template does not compile or does not fit this tokenizer.
     """
     if chat_template is None:
         return
@@ -36,7 +36,7 @@ def check_syntax(chat_template: str | None) -> None:
     """Checks the template's syntax only, because all other checks need the model's tokenizer.
 
     Raises:
-        TrainerError: INVALID_RECIPE, the template does not parse.
+        TrainerError: INVALID_SPEC, the template does not parse.
     """
     if chat_template is None:
         return
@@ -50,7 +50,7 @@ def only_conversations(examples: Iterable[Example], chat_template: str | None) -
     """The rows, unchanged. If the recipe has a chat template, every row must be a conversation.
 
     Raises:
-        TrainerError: INVALID_RECIPE, the recipe has a chat template and a row is not a conversation.
+        TrainerError: INVALID_SPEC, the recipe has a chat template and a row is not a conversation.
     """
     for example in examples:
         if chat_template is not None and not isinstance(example, Conversation):
@@ -61,7 +61,7 @@ def only_conversations(examples: Iterable[Example], chat_template: str | None) -
 def template_unused(chat_template: str) -> TrainerError:
     """The error of a recipe with a template whose rows are not conversations."""
     return TrainerError(
-        FailureReason.INVALID_RECIPE,
+        FailureReason.INVALID_SPEC,
         f"spec.dataset.chatTemplate: {template_label(chat_template)}: the rows are no conversations, and only to those "
         "a chat template is applied; remove the field, or use rows of messages",
     )
@@ -70,4 +70,4 @@ def template_unused(chat_template: str) -> TrainerError:
 def template_refused(chat_template: str, problem: str) -> TrainerError:
     """The error of a recipe whose template cannot be used."""
     label = template_label(chat_template)
-    return TrainerError(FailureReason.INVALID_RECIPE, f"spec.dataset.chatTemplate: {label}: the template {problem}")
+    return TrainerError(FailureReason.INVALID_SPEC, f"spec.dataset.chatTemplate: {label}: the template {problem}")

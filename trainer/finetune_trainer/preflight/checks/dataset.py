@@ -23,7 +23,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
     scan.findings.raise_if_any()
     if scan.schema is DatasetSchema.TEXT and dataset.loss in (Loss.ASSISTANT, Loss.COMPLETION):
         raise TrainerError(
-            FailureReason.INVALID_RECIPE,
+            FailureReason.INVALID_SPEC,
             f"spec.dataset.loss: {dataset.loss}: the rows are running text without such a part; use auto or all",
         )
     held_out = ""

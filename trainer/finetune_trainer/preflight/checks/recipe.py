@@ -8,7 +8,7 @@ from finetune_trainer.preflight.context import PreflightContext
 
 def _run(context: PreflightContext) -> CheckOutcome:
     if broken := problems(context.recipe):
-        raise TrainerError(FailureReason.INVALID_RECIPE, "; ".join(map(str, broken)))
+        raise TrainerError(FailureReason.INVALID_SPEC, "; ".join(map(str, broken)))
     return passed("every field is understood")
 
 

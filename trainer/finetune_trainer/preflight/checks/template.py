@@ -65,7 +65,7 @@ def render_first_rows(
         Which template it is, for the report.
 
     Raises:
-        TrainerError: INVALID_RECIPE or MODEL_INVALID, the template cannot be used; DATASET_INVALID, it refuses rows;
+        TrainerError: INVALID_SPEC or MODEL_INVALID, the template cannot be used; DATASET_INVALID, it refuses rows;
             or the storage's reason.
     """
     facts, chosen = tokenizer_facts(model, open_store), dataset.chat_template
