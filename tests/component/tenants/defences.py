@@ -141,7 +141,7 @@ async def _judge_any_namespace(
 ) -> auth.Verdict:
     pod = await self._cluster.review(token, audience)
     attempt = None if pod is None else await self._cluster.attempt_of(ref, pod)
-    return auth.Denied("") if pod is None or attempt is None else auth.Reporter(pod_name=pod.name, attempt=attempt)
+    return auth.Denied("") if pod is None or attempt is None else auth.ReportingPod(pod_name=pod.name, attempt=attempt)
 
 
 def _no_claims_checked(*_: object) -> None:
