@@ -1,6 +1,8 @@
 """Where templates run: the same text on every day, no way to Python, and an end to what would never end."""
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -119,14 +121,14 @@ def test_a_models_own_template(own: Any, found: str | None) -> None:
     assert template_of(own) == found
 
 
-def tried(source: str, *, rows: int = 3, **bounds: int) -> TrialResult:
+def tried(source: str, *, rows: Sequence[Messages] = (MESSAGES,) * 3, **bounds: int) -> TrialResult:
     trial = Trial(
         source=source,
         special_tokens=TOKENS,
         special=["<s>", "</s>"],
         known=["<s>", "</s>"],
         loss=Loss.AUTO,
-        rows=[MESSAGES] * rows,
+        rows=rows,
     )
     return try_template(trial, Bounds(**bounds))
 
@@ -142,9 +144,33 @@ def tried(source: str, *, rows: int = 3, **bounds: int) -> TrialResult:
 def test_template_without_end_is_ended(endless: str) -> None:
     found = tried(PLAIN + endless, cpu_seconds=2)
 
-    assert found.problem == (
-        "took more than 2 seconds or 512 MiB to render the first rows: it loops, or writes far too much"
-    )
+    assert found.problem is not None
+    assert re.search("took more than 2 seconds or 512 MiB|does not end to render: it loops", found.problem)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' | center(3000000000) }}",
+    ],
+)
+def test_the_row_that_takes_too_much_is_blamed_and_no_other(endless: str) -> None:
+    source = PLAIN + "{% if messages[0].content == 'row 2' %}" + endless + "{% endif %}"
+    rows = [Messages((Message(role="user", content=f"row {n}"), MESSAGES.turns[1])) for n in range(5)]
+
+    found = tried(source, rows=rows, cpu_seconds=1)
+
+    assert found.problem is None
+    assert (list(found.faults), found.rows) == ([2], 3)
+    assert re.search("more than 1 seconds or 512 MiB|does not end to render: it loops", found.faults[2].found)
+
+
+def test_many_rows_that_take_little_each_are_no_fault() -> None:
+    """The sample ends; nobody is blamed."""
+    found = tried(PLAIN, rows=[MESSAGES] * 50, sample_cpu_seconds=0)
+
+    assert (found.problem, found.rows, found.faults) == (None, 0, {})
 
 
 @pytest.mark.parametrize(
@@ -185,11 +211,12 @@ def test_a_template_that_loops_in_a_late_row_is_ended_there() -> None:
 
 
 def test_processor_that_never_comes_is_not_waited_for() -> None:
-    assert "took more than" in (tried(PLAIN, wall_seconds=0).problem or "")
+    asleep = PLAIN + "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    assert "took more than" in (tried(asleep, wall_seconds=1, cpu_seconds=9999).problem or "")
 
 
 def test_sound_template_passes() -> None:
-    assert tried(PLAIN) == TrialResult()
+    assert tried(PLAIN) == TrialResult(rows=3)
 
 
 def test_problem_of_the_template_and_of_rows() -> None:

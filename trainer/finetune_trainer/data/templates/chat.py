@@ -2,8 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from finetune_trainer.data.examples import Messages
@@ -53,7 +55,8 @@ class ChatTemplate:
             immediately.
 
     Attributes:
-        has_marks: whether the template marks the assistant's parts with `{% generation %}`.
+        has_marks: whether it marks the assistant's part with `{% generation %}`.
+        loops: whether a rendering has taken too long.
 
     Raises:
         ValueError: the text does not compile; the message says where and why.
@@ -69,7 +72,11 @@ class ChatTemplate:
         self._special_tokens = dict(special_tokens)
         self._refusals = REFUSALS
         self._seconds = seconds
-        self._loops = False
+        self.loops = False
+
+    def special_token(self, name: str) -> str:
+        """The text of a special token by the name that templates know (`bos_token`); empty where there is none."""
+        return str(self._special_tokens.get(name) or "")
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> Rendered:
         """Renders messages.
@@ -81,23 +88,13 @@ class ChatTemplate:
         Raises:
             FaultError: the template refuses the messages, or takes too long.
         """
-        if self._loops:
+        if self.loops:
             raise FaultError(_TOO_LONG)
         tools = list(messages.tools) or None
-        given = {
-            "tools": tools,
-            "documents": None,
-            "add_generation_prompt": add_generation_prompt,
-            **self._special_tokens,
-        }
         refusal: Exception | None = None
-        for turns in _forms(messages):
+        for turns in _forms(messages, self.roles_in_parts):
             try:
-                with CpuLimit(self._seconds):
-                    text = self._compiled.render(messages=turns, **given)
-            except CpuTimeoutError:
-                self._loops = True
-                raise FaultError(_TOO_LONG) from None
+                text = self._written(turns, tools=tools, add_generation_prompt=add_generation_prompt)
             except self._refusals as error:
                 refusal = refusal or error
             else:
@@ -111,9 +108,49 @@ class ChatTemplate:
             )
         ) from refusal
 
+    def _written(self, turns: list[dict[str, Any]], **given: object) -> str:
+        """The template's own text, with its marks.
 
-def _forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
-    """The turns in every form that templates expect. The caller tries them in order until the template takes one.
+        Raises:
+            FaultError: it takes too long.
+        """
+        try:
+            with CpuLimit(self._seconds):
+                return str(self._compiled.render(messages=turns, documents=None, **given, **self._special_tokens))
+        except CpuTimeoutError:
+            self.loops = True
+            raise FaultError(_TOO_LONG) from None
+
+    @cached_property
+    def roles_in_parts(self) -> frozenset[str]:
+        """The roles whose content the template takes as a list of parts, `[{"type": "text", "text": …}]`, only.
+
+        Templates of image-text models go through such a list. Of a text they write nothing, or letters. Servers look
+        at the template too, and send it what it takes (vLLM's `--chat-template-content-format auto`).
+        """
+        first, choices = None, (frozenset[str](), _EVERY_ROLE, _EVERY_ROLE - {"assistant"})
+        for roles in choices:
+            turns = [_as_parts(turn, roles) for turn in _PROBE]
+            with suppress(*self._refusals):
+                text = self._written(turns, tools=None, add_generation_prompt=False)
+                if all(turn["content"] in text for turn in _PROBE):
+                    first = roles
+                    break
+        return first or frozenset()
+
+
+_EVERY_ROLE = frozenset({"system", "user", "assistant", "tool"})
+_PROBE = ({"role": "user", "content": "asked7"}, {"role": "assistant", "content": "said8"})
+
+
+def _as_parts(turn: dict[str, Any], roles: Collection[str]) -> dict[str, Any]:
+    if turn["role"] not in roles or turn["content"] is None:
+        return turn
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+
+
+def _forms(messages: Messages, in_parts: Collection[str]) -> Iterator[list[dict[str, Any]]]:
+    """What a template is given, one form after the other until it takes one.
 
     Templates differ only in tool calls. The content of a turn with only calls is null for DeepSeek's templates and an
     empty text for Qwen-VL's. The arguments of a call are an object for most templates and JSON in a text for
@@ -122,6 +159,8 @@ def _forms(messages: Messages) -> Iterator[list[dict[str, Any]]]:
     turns = [
         under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in messages.turns
     ]
+    if in_parts:
+        turns = [_as_parts(turn, in_parts) for turn in turns]
     yield turns
     if not any(turn.calls for turn in messages.turns):
         return

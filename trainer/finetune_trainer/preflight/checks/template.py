@@ -100,7 +100,7 @@ def render_first_rows(
         place = rows[number].place
         findings.add(fault, place.file, place.line, unit=place.unit)
     findings.raise_if_any()
-    return f"{label}; {len(rows):,} row{'s' if len(rows) > 1 else ''} rendered"
+    return f"{label}; {result.rows:,} row{'s' if result.rows > 1 else ''} rendered"
 
 
 TEMPLATE = Check(name="template", run=_run, after=(FIRST_ROWS.name, MODEL.name), applies=_applies, asks=_asks)
