@@ -169,7 +169,7 @@ def test_every_template_that_trl_carries_renders_as_in_transformers(name: str, t
     source = (files("trl") / "chat_templates" / name).read_text(encoding="utf-8")
     tokenizer = family_tokenizer("llama-2", tiny_model)
     tokenizer.chat_template = source
-    messages = [{"role": role, "content": text} for role, text in (HI, YO, BYE, OK)]
+    messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in (HI, YO, BYE, OK)]
     if ChatTemplate(source, tokenizer.special_tokens_map).roles_in_parts:
         messages = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in messages]
     try:

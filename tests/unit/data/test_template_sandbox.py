@@ -145,7 +145,7 @@ def test_template_without_end_is_ended(endless: str) -> None:
     found = tried(PLAIN + endless, cpu_seconds=2)
 
     assert found.problem is not None
-    assert re.search("took more than 2 seconds or 512 MiB|does not end to render: it loops", found.problem)
+    assert re.search("took more than 2 seconds or 512 MiB|never finishes: it loops", found.problem)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_row_that_takes_too_much_is_blamed_and_no_other(endless: str) -> Non
 
     assert found.problem is None
     assert (list(found.faults), found.rows) == ([2], 3)
-    assert re.search("more than 1 seconds or 512 MiB|does not end to render: it loops", found.faults[2].found)
+    assert re.search("more than 1 seconds or 512 MiB|never finishes: it loops", found.faults[2].found)
 
 
 def test_many_rows_that_take_little_each_are_no_fault() -> None:
@@ -206,7 +206,7 @@ def test_a_template_that_loops_in_a_late_row_is_ended_there() -> None:
         except FaultError as error:
             refused.append((number, error.fault.found))
 
-    assert refused[0] == (1004, "a conversation that the chat template does not end to render: it loops")
+    assert refused[0] == (1004, "a conversation that the chat template never finishes: it loops")
     assert [number for number, _ in refused] == list(range(1004, 1010)), "the others are not waited for either"
 
 

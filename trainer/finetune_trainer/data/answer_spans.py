@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.reasoning import divided, reasoning_of
+from finetune_trainer.data.reasoning import reasoning_of, split_reasoning
 from finetune_trainer.data.templates.chat import ChatTemplate, Span
 from finetune_trainer.data.templates.skeleton import (
     PLACEHOLDER,
@@ -88,7 +88,10 @@ class AnswerSpans:
         answers = [turn for turn in self._messages.answers if not self._messages.turns[turn].calls]
         spoken = spoken_turns(self._messages)
         plain = {turn: ("", "", self._messages.turns[turn].content or "") for turn in spoken}
-        thought = {**plain, **{turn: divided(plain[turn][2]) for turn in self._messages.answers if turn in plain}}
+        thought = {
+            **plain,
+            **{turn: split_reasoning(plain[turn][2]) for turn in self._messages.answers if turn in plain},
+        }
         thinks = any(head for head, _, _ in thought.values())
         for turns in (spoken, answers):
             for contents in (plain, thought) if thinks else (plain,):
@@ -238,7 +241,7 @@ class AnswerSpans:
         if place < 0:
             raise FaultError(UNCERTAIN)
         end = place + last + end - first
-        _, thought, content = divided(messages.turns[turn].content or "")
+        _, thought, content = split_reasoning(messages.turns[turn].content or "")
         written = _squeezed(self._text[start:end])
         if _squeezed(content) not in written:
             raise FaultError(left_out("the assistant's text beside its tool calls"))

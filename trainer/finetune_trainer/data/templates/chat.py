@@ -17,7 +17,7 @@ RENDER_SECONDS = 20
 """Largest processor time of one rendering, in seconds. A conversation of a million tokens takes one second."""
 _TOO_LONG = Fault(
     kind=ProblemKind.TEMPLATE,
-    found="a conversation that the chat template does not end to render: it loops",
+    found="a conversation that the chat template never finishes: it loops",
     expected="one that it renders",
     remedy="change the row, or set another dataset.chatTemplate",
 )
