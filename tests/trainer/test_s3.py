@@ -26,6 +26,7 @@ from finetune_trainer.storage.timing import TRAINING, Timing
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.run import run
 from httpfaults import Fault, Plan
+from localcluster.seaweedfs import new_keys
 from sleeping import SleepingClock
 from trainer.running import QUESTIONS
 
@@ -134,6 +135,30 @@ def test_a_server_that_misbehaves_gets_the_same_bytes(server: s3server.S3Server,
     left = [key for key in server.keys("stormy/") if key.endswith("manifest.json") or "checkpoints" in key]
     assert left == [stormy.output.manifest_uri.removeprefix("s3://data/")]
     assert list((tmp_path / "stormy").rglob("*.part")) == []
+
+
+def test_keys_that_are_rotated_while_it_trains_do_not_disturb_it(server: s3server.S3Server, tmp_path: Path) -> None:
+    """The server withdraws the old keys after the first step. The mounted Secret changes when the run waits for it."""
+    old, new = new_keys(), new_keys()
+    server.let_in(old, new)
+    credentials = s3server.mount(tmp_path / "keys", old)
+    events: list[str] = []
+
+    def rotate(progress: Progress) -> None:
+        if progress.step and not events:
+            events.append("withdrawn")
+            server.let_in(new)
+        elif events == ["withdrawn"] and "does not accept" in (progress.waiting_for or ""):
+            events.append("changed")
+            s3server.mount(tmp_path / "keys", new)
+
+    recipe = _recipe(
+        server, "s3://data/rotated", training={"maxSteps": 3, "batchSize": 8}, checkpoint={"everySteps": 1}
+    )
+    result = _run(recipe, credentials, tmp_path / "work", "pod", sinks=[rotate])
+    assert events == ["withdrawn", "changed"]
+    assert result.outcome is Outcome.SUCCEEDED
+    assert server.keys("rotated/tiny/")
 
 
 HASTY = Timing(attempts=3, silence_seconds=1.0, repeat_seconds=1.5)

@@ -21,12 +21,12 @@ S3_IMAGE = f"finetune-test-s3:{__version__}"
 """The image that `Target.with_s3` deploys when no S3 server is given."""
 
 
-def install(target: Target) -> None:
-    """Applies the manifests and waits until the operator is ready."""
+def install(target: Target, overlay: str = "default") -> None:
+    """Applies an overlay of the manifests and waits until the operator is ready."""
     if target.image_prefix == LOCAL_PREFIX:
-        target.kubectl("apply", "-k", str(ROOT / "manifests/default"))
+        target.kubectl("apply", "-k", str(ROOT / "manifests" / overlay))
     else:
-        _apply_with_images_of(target)
+        _apply_with_images_of(target, overlay)
     wait_ready(target)
 
 
@@ -61,19 +61,19 @@ def operator_pods(target: Target) -> list[dict[str, Any]]:
     return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
-def _apply_with_images_of(target: Target) -> None:
+def _apply_with_images_of(target: Target, overlay: str) -> None:
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=build) as folder:
-        overlay = {
+        kustomization = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
-            "resources": ["../../manifests/default"],
+            "resources": [f"../../manifests/{overlay}"],
             "images": [
                 {"name": f"{LOCAL_PREFIX}finetune-operator", "newName": target.image("finetune-operator")},
             ],
         }
-        Path(folder, "kustomization.yaml").write_text(json.dumps(overlay))
+        Path(folder, "kustomization.yaml").write_text(json.dumps(kustomization))
         target.kubectl("apply", "-k", folder)
     set_environment(
         target,
