@@ -1,4 +1,4 @@
-"""Writes the generated files, or checks that they are current."""
+"""Writes the generated files, or checks that they are up to date."""
 
 import argparse
 import re
@@ -23,19 +23,19 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# To PyYAML 2e-4 is a string, to Go's parser a number: unquoted, the default of learningRate would change its type.
+# PyYAML reads 2e-4 as a string, Go's parser as a number. Without quotes, learningRate's default would change its type.
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?$"), list("-+.0123456789")
 )
 
 
 def to_yaml(value: Any) -> str:
-    """Deterministic YAML in the order of the keys."""
+    """Returns deterministic YAML. Keys keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def helm_template(crd: dict[str, Any]) -> str:
-    """The CRD as a chart template: in templates/ and not in crds/, which Helm would never upgrade."""
+    """Returns the CRD as a template of the chart. It is in templates/, because Helm never upgrades a CRD in crds/."""
     metadata, rest = to_yaml({"metadata": crd["metadata"]}), to_yaml({"spec": crd["spec"]})
     head = to_yaml({key: crd[key] for key in ("apiVersion", "kind")})
     name, _, labels = metadata.partition("  labels:\n")
@@ -57,7 +57,7 @@ def _literal(text: str) -> str:
 
 
 def generated_files() -> dict[Path, str]:
-    """Every generated file below the repository's root and what it should hold."""
+    """Returns the path below the repository's root and the content of every generated file."""
     crd = custom_resource_definition()
     return {
         Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
@@ -68,7 +68,7 @@ def generated_files() -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes or checks; returns the exit code."""
+    """Writes or checks the generated files. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository (default: this one)")

@@ -1,6 +1,6 @@
-"""The faults of real networks and servers, in front of a real one: a proxy that knows HTTP.
+"""An HTTP proxy before a real server that injects the faults of real networks and servers.
 
-A plan says for each request what becomes of it. `random_faults` makes plans from a seed.
+A plan chooses the fault of each request. `random_faults` makes a plan from a seed.
 """
 
 import http.client
@@ -21,7 +21,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 
 class Fault(StrEnum):
-    """What becomes of one request."""
+    """The fault of one request."""
 
     ERROR = "500"
     SLOW_DOWN = "503"
@@ -47,7 +47,7 @@ BRIEF = (
     Fault.RESET_ANSWER,
     Fault.SLOW_ANSWER,
 )
-"""Faults that cost no more than the request."""
+"""Faults after which the client need not wait for a time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +55,11 @@ class Request:
     """A request as a plan sees it.
 
     Attributes:
-        number: how many came before it.
-        method: GET, PUT …
-        path: with the query.
-        condition: the value of If-None-Match, or of If-Match; empty without.
-        first: the first byte that is asked for.
+        number: number of requests before it.
+        method: GET, PUT and so on.
+        path: path with the query.
+        condition: value of If-None-Match or If-Match; empty without.
+        first: offset of the first requested byte.
     """
 
     number: int
@@ -73,7 +73,7 @@ Plan = Callable[[Request], Fault | None]
 
 
 def first(*faults: Fault, method: str = "GET") -> Plan:
-    """The first requests of a method have these faults, and no other has any."""
+    """Returns a plan that gives these faults to the first requests of a method, and no fault to any other."""
     left, lock = list(faults), threading.Lock()
 
     def plan(request: Request) -> Fault | None:
@@ -84,7 +84,14 @@ def first(*faults: Fault, method: str = "GET") -> Plan:
 
 
 def random_faults(seed: int, rate: float, kinds: Sequence[Fault] = BRIEF, longest_burst: int = 1) -> Plan:
-    """A plan by chance: a fault begins with this probability, and lasts for up to so many requests in a row."""
+    """Returns a random plan.
+
+    Args:
+        seed: seed of the random numbers.
+        rate: probability that a request begins a series of faults.
+        kinds: the faults. All requests of a series have the same fault.
+        longest_burst: largest number of requests in a series.
+    """
     source, lock = random.Random(seed), threading.Lock()
     left, kind = 0, kinds[0]
 
@@ -106,11 +113,12 @@ class Faults:
     """The proxy of one server.
 
     Attributes:
-        target: the server's address.
-        plan: what becomes of requests; change it at any time.
-        seen: the requests in their order, with what became of them.
-        ended: the proxy is closed.
-        hung_up: set it, and whoever gets no answer loses the connection, now and from now on.
+        target: the server's URL.
+        plan: the plan of faults, which may be changed at any time.
+        endpoint: the proxy's URL.
+        seen: the requests in their order, with their faults.
+        ended: set when the proxy is closed.
+        hung_up: when it is set, every request without an answer loses its connection, also later ones.
     """
 
     target: str
@@ -122,11 +130,11 @@ class Faults:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def counts(self) -> Counter[Fault]:
-        """How often each fault happened."""
+        """Returns how often each fault happened."""
         return Counter(fault for _, fault in list(self.seen) if fault is not None)
 
     def calm(self) -> None:
-        """No faults from now on, and no memory of earlier ones."""
+        """Ends all faults and forgets the earlier requests."""
         self.plan = lambda _: None
         self.seen.clear()
 
@@ -206,7 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(content)
 
     def _asked(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        """The server's answer."""
+        """Sends the request to the server. Returns its answer."""
         place = urlsplit(self.faults.target)
         upstream = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
         try:
@@ -239,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except OSError:  # the client has gone
+        except OSError:  # the client has closed the connection
             self.close_connection = True
 
     def finish(self) -> None:
@@ -260,7 +268,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def running(target: str) -> Iterator[Faults]:
-    """A proxy of its own on loopback."""
+    """Runs a proxy on loopback."""
     faults = Faults(target)
     server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"faults": faults}))
     faults.endpoint = f"http://127.0.0.1:{server.server_port}"

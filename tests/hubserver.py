@@ -1,7 +1,8 @@
-"""A small Hugging Face Hub on loopback: what huggingface_hub asks of a model, answered as the real one does.
+"""A small Hugging Face Hub on loopback. It answers the requests of huggingface_hub as the real Hub does.
 
-Two servers: the Hub itself (descriptions, small files) and a store on another port that large files are redirected to,
-as the real Hub's CDN, which must never see a token. Every request is kept.
+It has two servers: the Hub itself (descriptions, small files), and a store on another port, to which requests for large
+files are redirected. The store is like the CDN of the real Hub, which must never get a token. Every request is
+recorded.
 
     GET       /api/models/ORG/NAME/revision/REV           commit, files with size and Git or LFS identity
     HEAD      /ORG/NAME/resolve/REV/FILE                  redirect: to the cache route, or to the store for LFS
@@ -29,7 +30,7 @@ _PAGE = b"<html>a login page</html>"
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One request as it came."""
+    """One recorded request."""
 
     host: str
     """`hub` or `store`."""
@@ -38,20 +39,22 @@ class Request:
     authorization: str | None
     user_agent: str
     first: int = 0
-    """The first byte that is asked for."""
+    """Offset of the first requested byte."""
 
 
 @dataclass(kw_only=True)
 class Fault:
-    """What happens instead of an answer to requests whose path holds `path`.
+    """An error instead of the right answer, for requests whose path contains `path`.
 
     Attributes:
-        status: the answer's status; 0: the announced length is never reached, the connection ends half-way.
-        times: how often; then the answer is the right one.
-        sent: with status 0, as many bytes of the file itself come before the connection ends; negative: all of them
-            but the last, which is another one, and the connection stays.
-        reset: with `sent`, the connection is reset (RST) rather than closed.
-        drips: after `sent` one byte comes now and then, for 20 s or until the client goes.
+        status: HTTP status of the answer. 0 means that the connection ends before the announced length.
+        times: number of requests that get the fault. Later ones get the right answer.
+        sent: with status 0, number of the file's bytes that are sent before the connection ends. Negative: the whole
+            file with a wrong last byte is sent, and the connection stays.
+        reset: with `sent`, True resets the connection (RST) instead of closing it.
+        drips: True sends one byte now and then after `sent` bytes, for 20 s or until the client closes.
+        headers: headers of the answer.
+        body: body of the answer.
     """
 
     path: str
@@ -66,50 +69,50 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Repository:
-    """A model: its commits with all their files, and its branches and tags."""
+    """A model with its commits, and its branches and tags."""
 
     name: str
     gated: bool = False
     private: bool = False
     xet: bool = False
-    """Offers large files through Xet too, without a server for that: a mirror that passes on the Hub's headers."""
+    """True offers large files through Xet without a Xet server, like a mirror that copies the Hub's headers."""
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
 
     def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
-        """Puts the files on a branch and returns the commit."""
+        """Creates a commit with these files on a branch. Returns the commit."""
         digest = hashlib.sha1(f"{self.name} {len(self.commits)}".encode()).hexdigest()
         self.commits[digest] = dict(files)
         self.refs[branch] = digest
         return digest
 
     def resolve(self, revision: str) -> str | None:
-        """The commit that a revision means."""
+        """Returns the commit of a revision, or None."""
         return revision if revision in self.commits else self.refs.get(revision)
 
 
 class Hub:
-    """The server's state: models, who may read what, faults, and what was asked."""
+    """The state of the servers: models, access rights, faults and recorded requests."""
 
     def __init__(self) -> None:
         self.models: dict[str, Repository] = {}
         self.readers: dict[str, set[str]] = {}
-        """Access tokens, each with the gated and private models that it opens."""
+        """Maps each access token to the gated and private models that it may read."""
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.left = 0
-        """How many clients have gone before an answer that dripped was at its end."""
+        """Number of clients that closed the connection before the end of a dripping answer."""
         self.endpoint = ""
         self.store = ""
 
     def add(self, name: str, files: dict[str, bytes], *, gated: bool = False, private: bool = False) -> Repository:
-        """A model with one commit, on `main`."""
+        """Adds a model with one commit on `main`."""
         model = self.models[name] = Repository(name=name, gated=gated, private=private)
         model.commit(files)
         return model
 
     def asked(self, name: str) -> list[Request]:
-        """The requests for one model, in their order."""
+        """Returns the requests for one model in their order."""
         return [item for item in list(self.requests) if f"/{name}/" in item.path]
 
     def may_read(self, model: Repository, token: str | None) -> bool:
@@ -118,7 +121,7 @@ class Hub:
 
 @contextmanager
 def running(tls: ssl.SSLContext | None = None) -> Iterator[Hub]:
-    """A Hub of its own; with `tls` it speaks https."""
+    """Runs a Hub. With `tls` it uses https."""
     hub = Hub()
     servers = [_serve(hub, handler) for handler in (_HubHandler, _StoreHandler)]
     if tls is not None:
@@ -143,7 +146,7 @@ def _serve(hub: Hub, handler: "type[_Handler]") -> ThreadingHTTPServer:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Notes the request, lets faults go first, and sends answers."""
+    """Records the request, applies faults, and sends answers."""
 
     hub: Hub
     host: str
@@ -220,7 +223,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.left += 1
 
     def send_file(self, content: bytes, **headers: str) -> None:
-        """A file, or the part of it that is asked for."""
+        """Sends a file, or the requested part of it."""
         start = self.first_byte
         if start:
             headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -231,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps({"error": message}).encode(), Content_Type="application/json", **headers)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: requests are kept instead."""
+        """Does nothing, because requests are recorded instead."""
 
 
 class _HubHandler(_Handler):
@@ -256,7 +259,7 @@ class _HubHandler(_Handler):
     def _find(self, name: str, revision: str, token: str | None) -> tuple[Repository, str] | None:
         model = self.hub.models.get(name)
         if model is None or (model.private and not self.hub.may_read(model, token)):
-            # A stranger is not told which models there are.
+            # Without the right token, the answer does not show whether the model exists.
             self.refuse(404 if token else 401, "Repository not found", "RepoNotFound")
             return None
         commit = model.resolve(revision)
@@ -266,7 +269,7 @@ class _HubHandler(_Handler):
         return model, commit
 
     def _describe(self, name: str, revision: str, token: str | None) -> None:
-        """Anyone may see what a gated model consists of."""
+        """Sends a model's description. Everybody may read that of a gated model."""
         if (found := self._find(name, revision, token)) is None:
             return
         model, commit = found
@@ -327,5 +330,5 @@ def _sibling(file: str, content: bytes) -> dict[str, object]:
 
 
 def _blob_id(content: bytes) -> str:
-    """Git's own name of a file's content."""
+    """Returns Git's object name of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,4 +1,4 @@
-"""A small agent that gives a pod its credentials over HTTP, as EKS Pod Identity's does on every node."""
+"""A small agent that gives a pod its credentials over HTTP, like the agent of EKS Pod Identity on every node."""
 
 import json
 import threading
@@ -12,12 +12,12 @@ from localcluster.records import Keys
 
 @dataclass
 class Agent:
-    """An agent on loopback; not listening before `start`.
+    """An agent on loopback. It does not listen before `start`.
 
     Attributes:
-        keys: what it gives.
-        refusals: the statuses of its first answers.
-        asked: requests so far.
+        keys: the credentials that it gives.
+        refusals: HTTP statuses of its first answers.
+        asked: number of requests so far.
     """
 
     keys: Keys
@@ -27,17 +27,17 @@ class Agent:
 
     def __post_init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self), bind_and_activate=False)
-        self._server.server_bind()  # holds the port, and refuses connections until it listens
+        self._server.server_bind()  # reserves the port, and refuses connections until `start`
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the node's webhook puts into a pod."""
+        """Returns the variables that the node's webhook sets in a pod."""
         assert self._server is not None
         address = f"http://127.0.0.1:{self._server.server_address[1]}/v1/credentials"
         return {"AWS_CONTAINER_CREDENTIALS_FULL_URI": address, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "pod-token"}
 
     def start(self) -> None:
-        """Listens and answers."""
+        """Starts to listen and answer."""
         assert self._server is not None
         self._server.server_activate()
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -48,7 +48,7 @@ class Agent:
         self._server.server_close()
 
     def answer(self, token: str | None) -> tuple[int, Mapping[str, str]]:
-        """The status and the body of the next answer."""
+        """Returns status and body of the next answer."""
         self.asked += 1
         if self.refusals:
             return self.refusals.pop(0), {"message": "not yet"}
@@ -64,7 +64,7 @@ class Agent:
 
 @contextmanager
 def agent(keys: Keys, *refusals: int) -> Iterator[Agent]:
-    """An agent that is closed in the end."""
+    """Yields an agent. Closes it at the end."""
     made = Agent(keys, list(refusals))
     try:
         yield made

@@ -1,7 +1,7 @@
-"""A real S3 server (SeaweedFS) for tests: real keys, a read-only identity, no buckets out of thin air.
+"""A real S3 server (SeaweedFS) for tests, with access keys and a read-only identity, and without automatic buckets.
 
-It counts as ready after a real PUT and GET, because it answers long before its volumes take anything. It is ended with
-SIGKILL, since SIGTERM takes it half a minute.
+It counts as ready after a PUT and a GET of an object, because it answers long before it can store one. It is ended with
+SIGKILL, because after SIGTERM it needs half a minute.
 """
 
 import json
@@ -51,7 +51,7 @@ class S3Server:
         return StorageSpec(endpoint=self.endpoint)
 
     def client(self, keys: Keys | None = None) -> "S3Client":
-        """A plain boto3 client, by default the administrator's, for arranging and looking."""
+        """Returns a plain boto3 client, by default the administrator's, for preparing and inspecting objects."""
         keys = keys or self.admin
         return boto3.client(
             "s3",
@@ -73,7 +73,7 @@ class S3Server:
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def let_in(self, *others: Keys) -> None:
-        """Lets these keys in, beside the administrator's and the reader's, and no others; returns when that is so."""
+        """Accepts these keys, those of the administrator and of the reader, and no others. Returns when this holds."""
         before = json.loads(self.config.read_text())["identities"]
         self.config.write_text(seaweedfs.identities(self.admin, self.reader, *others))
         self.process.send_signal(signal.SIGHUP)
@@ -94,7 +94,7 @@ class S3Server:
 
 
 def mount(directory: Path, keys: Keys) -> Credentials:
-    """The keys as Kubernetes would mount them."""
+    """Writes the keys to a folder as Kubernetes mounts a Secret."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "AWS_ACCESS_KEY_ID").write_text(keys.access_key)
     (directory / "AWS_SECRET_ACCESS_KEY").write_text(keys.secret_key + "\n")
@@ -103,7 +103,7 @@ def mount(directory: Path, keys: Keys) -> Credentials:
 
 @contextmanager
 def running() -> Iterator[S3Server]:
-    """A server of its own; killed and wiped at the end."""
+    """Runs a server. At the end, kills it and removes its data."""
     root = Path(tempfile.mkdtemp(prefix="s3-"))
     try:
         server = _start(root)
@@ -157,7 +157,7 @@ def _wait_ready(server: S3Server, log: Path) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, as are those above, where the server puts its gRPC."""
+    """Returns ports that are free, with free ports 10000 above them for gRPC."""
     ports: list[int] = []
     for port in range(20000 + secrets.randbelow(20000), 50000):
         if len(ports) < count and _is_free(port) and _is_free(port + seaweedfs.GRPC_GAP):

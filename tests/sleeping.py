@@ -1,4 +1,4 @@
-"""A clock for tests of retries: pauses cost nothing, and nothing depends on how long anything really takes."""
+"""A clock for tests of retries. Pauses cost no time, and nothing depends on real durations."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from finetune_trainer.storage.retry import RetryPolicy
 
 
 class SleepingClock:
-    """A clock that only sleeping moves.
+    """A clock that only `sleep` advances.
 
     Attributes:
         now: seconds slept so far.
@@ -16,9 +16,9 @@ class SleepingClock:
         self.now = 0.0
 
     def sleep(self, seconds: float) -> None:
-        """Moves the clock."""
+        """Advances the clock."""
         self.now += seconds
 
     def retry_policy(self, **settings: Any) -> RetryPolicy:
-        """A policy with these settings that goes by this clock."""
+        """Returns a policy with these settings that uses this clock."""
         return RetryPolicy(clock=lambda: self.now, sleep=self.sleep, **settings)

@@ -1,6 +1,6 @@
-"""Builds the images into archives, with Docker or without, with a registry or without.
+"""Builds the images into archives, with or without Docker, and with or without a registry.
 
-`catalog` says which images there are and what they are made of; `docker` and `buildah` are two ways to make one;
-`debian_base` makes a base image where none can be pulled; `archive` writes the result; `record` knows when nothing
-changed. Standard library only: this runs before any environment exists.
+`catalog` lists the images and their sources. `docker` and `buildah` are two ways to build an image. `debian_base` makes
+a base image when none can be pulled. `archive` writes the result. `record` tells whether an archive is up to date. Only
+the standard library is used, because this runs before any environment exists.
 """

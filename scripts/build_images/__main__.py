@@ -1,4 +1,4 @@
-"""The command: builds what is not current, one image after the other."""
+"""The command: builds every image that is not up to date, one after the other."""
 
 import argparse
 import fcntl
@@ -68,7 +68,7 @@ def _engine(home: Path, environment: Mapping[str, str]) -> Engine:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Two builds at once would share storage and archives: the second waits for the first."""
+    """Holds a lock, because two builds at once would use the same storage and archives. The second build waits."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         try:

@@ -1,12 +1,12 @@
-"""Image archives that are changed at their end instead of written anew.
+"""Changes the end of an image archive instead of writing the whole archive.
 
-The trainer's layers are almost 7 GB and change with the requirements; our code is 1 MB and changes all the time. In an
-archive of the format of `docker save` the layers stand first, in the image's order. A new build keeps those that are
-still right: the file is cut behind them, and only the rest is written.
+The trainer's layers have almost 7 GB and change with the requirements. Our code has 1 MB and changes all the time. In
+an archive in the format of `docker save`, the layers come first, in the image's order. A new build keeps the layers
+that have not changed: the file is cut after them, and only the rest is written.
 
-The exporting program (buildah) skips a blob whose file is already in the OCI layout it writes, and looks at no more
-than the file's presence and size. So the layout is first filled with sparse files in place of the layers that the
-archive holds; that costs no disk. Layers count by the digest of their uncompressed bytes (`diff_ids`).
+buildah, which exports the image, skips a blob whose file is in the OCI layout already. It looks only at the presence
+and the size of the file. So the layout first gets a sparse file for each layer that the archive holds, which takes no
+disk space. Layers are identified by the digest of their uncompressed bytes (`diff_ids`).
 """
 
 import gzip
@@ -32,7 +32,13 @@ Exporter = Callable[[Path], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer in an archive: its uncompressed bytes' digest (hexadecimal) and size, and where its last block ends."""
+    """A layer in an archive.
+
+    Attributes:
+        digest: SHA-256 of the uncompressed bytes, in hexadecimal.
+        size: number of uncompressed bytes.
+        end: offset after the layer's last block in the archive.
+    """
 
     digest: str
     size: int
@@ -40,17 +46,17 @@ class Layer:
 
 
 def write(archive: Path, name: str, *, save: Exporter, export: Exporter, scratch: Path) -> int:
-    """Makes `archive` hold an image. Returns the number of bytes written.
+    """Writes an image into `archive`. Returns the number of bytes written.
 
-    The archive is out of its place meanwhile: a reader finds the old one, none or the new one. An archive that cannot
-    be used is replaced.
+    During the change the archive has another name. So a reader finds the old archive, none or the new one. An archive
+    that cannot be used is replaced.
 
     Args:
-        archive: the file, present or not.
+        archive: the file, which may exist.
         name: the image's name.
-        save: writes the whole image as such an archive into a file.
+        save: writes the whole image as an archive into a file.
         export: writes the image as an OCI layout into a folder, without the blobs that are there.
-        scratch: folder for what changes.
+        scratch: folder for temporary files.
     """
     partial = archive.with_name(archive.name + ".partial")
     partial.unlink(missing_ok=True)
@@ -69,7 +75,7 @@ def write(archive: Path, name: str, *, save: Exporter, export: Exporter, scratch
 
 
 def leading_layers(archive: Path) -> list[Layer]:
-    """The layers at the start of an archive, or none when it is missing, broken or of another kind."""
+    """Returns the layers at the start of an archive. Empty when it is missing, damaged or in another format."""
     found: list[Layer] = []
     with suppress(OSError, tarfile.TarError, LookupError, ValueError), tarfile.open(archive, "r:") as tar:
         members = list(tar)
@@ -83,7 +89,7 @@ def leading_layers(archive: Path) -> list[Layer]:
 
 
 def _update(partial: Path, name: str, held: list[Layer], export: Exporter, layout: Path) -> int | None:
-    """Changes the archive. Returns the number of bytes written, or None when nothing can be kept."""
+    """Changes the end of the archive. Returns the number of bytes written, or None when no layer can be kept."""
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
     for layer in held:
@@ -97,12 +103,12 @@ def _update(partial: Path, name: str, held: list[Layer], export: Exporter, layou
     kept = [layer for layer, _ in same]
     moved = {layer.digest for layer in held[len(kept) :]} & set(wanted)
     if not kept or moved:
-        return None  # the bytes of a layer that stands elsewhere now are in the old archive only
+        return None  # the export lacks a layer whose position has changed: its bytes are only in the old archive
     start = kept[-1].end
     with partial.open("r+b") as file:
         file.truncate(start)
         file.seek(start)
-        # The constructor: tarfile.open takes no buffer size, and its 16 KiB are slow for gigabytes.
+        # tarfile.open has no argument for the buffer's size, and its 16 KiB are slow for gigabytes.
         with tarfile.TarFile(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, copybufsize=_COPY_BYTES) as tar:
             for digest, blob in list(zip(wanted, manifest["layers"], strict=True))[len(kept) :]:
                 _add_layer(tar, digest, blobs / _hex(blob["digest"]), scratch=layout)
@@ -115,7 +121,7 @@ def _update(partial: Path, name: str, held: list[Layer], export: Exporter, layou
 
 
 def _add_layer(tar: tarfile.TarFile, digest: str, blob: Path, *, scratch: Path) -> None:
-    """Adds a layer, unpacked, since whoever imports it does so on this machine."""
+    """Adds a layer without compression, because the archive is imported on the same machine."""
     with tempfile.TemporaryFile(dir=scratch) as plain:
         with blob.open("rb") as packed:
             compressed = packed.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC

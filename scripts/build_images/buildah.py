@@ -1,7 +1,7 @@
-"""Building without a daemon: buildah, with its storage in the user's cache.
+"""Builds images without a daemon: with buildah, whose storage is in the user's cache.
 
-Works where no registry, no user namespaces and no systemd are: RUN steps get a chroot (`--isolation chroot`). The
-host's CA bundle and package cache are mounted for the time of a step and are part of no layer.
+It works without a registry, user namespaces and systemd: RUN steps run in a chroot (`--isolation chroot`). The host's
+CA bundle and package cache are mounted during a step and are in no layer.
 """
 
 import os
@@ -21,15 +21,15 @@ _CA_INSIDE = "/run/build/ca-certificates.crt"
 
 
 def available() -> bool:
-    """Whether buildah is installed."""
+    """Returns True when buildah is installed."""
     return shutil.which("buildah") is not None
 
 
 class Buildah:
-    """The engine.
+    """The buildah engine.
 
     Args:
-        home: folder for storage, run state and temporary files; on a disk, not in memory.
+        home: folder for storage, state and temporary files. It must be on a disk, not in memory.
         environment: the caller's environment.
     """
 
@@ -43,8 +43,8 @@ class Buildah:
         self._mounts = _Mounts.of(environment)
 
     def base(self, wanted: str | None) -> str:
-        """`wanted`; or the Dockerfiles' own base from a registry; or a Debian made here."""
-        self._run("rm", "--all")  # a build that was killed leaves containers, which keep layers mounted and in use
+        """Returns `wanted`, or the Dockerfiles' base image from a registry, or else a Debian that is made here."""
+        self._run("rm", "--all")  # A killed build leaves containers, which keep layers mounted.
         if wanted:
             return wanted
         made = debian_base.name()
@@ -62,7 +62,7 @@ class Buildah:
         return made
 
     def build(self, image: Image, *, base: str) -> None:
-        """`buildah build` with its layer cache."""
+        """Runs `buildah build` with its layer cache."""
         self._run(
             "build", "--quiet", "--layers", "--force-rm", "--isolation", "chroot", "--format", "oci",
             "--tag", image.tag, "--build-arg", f"BASE={base}", "--build-arg", f"VERSION={version()}",
@@ -70,7 +70,7 @@ class Buildah:
         )  # fmt: skip
 
     def export(self, image: Image, archive: Path) -> int:
-        """An archive with uncompressed layers, changed at its end where that is enough."""
+        """Writes an archive with uncompressed layers. Changes only the end of an existing archive where possible."""
 
         def save(path: Path) -> str:
             return self._run("push", "--quiet", image.tag, f"docker-archive:{path}:{image.tag}")
@@ -81,7 +81,7 @@ class Buildah:
         return image_archive.write(archive, image.tag, save=save, export=export, scratch=self._scratch)
 
     def prune(self) -> None:
-        """Removes images without a name that no named one is built on."""
+        """Removes images without a name on which no named image is based."""
         self._run("rmi", "--prune")
 
     def _run(self, *arguments: str | Path) -> str:
@@ -91,7 +91,7 @@ class Buildah:
         return answers([*map(str, self._command), "inspect", "--type", "image", name], seconds=30)
 
     def _pulls(self, name: str) -> bool:
-        # The transport in front: without it buildah asks its configuration which registry a short name means.
+        # With the transport, because for a short name buildah would search the registries of its configuration.
         return answers([*map(str, self._command), "pull", "--quiet", f"docker://{name}"], seconds=_PULL_SECONDS)
 
 
@@ -113,12 +113,12 @@ class _Mounts:
 
 
 def user_cache(environment: Mapping[str, str]) -> Path:
-    """The user's cache folder."""
+    """Returns the user's cache folder."""
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def can_install() -> bool:
-    """Whether this is a Debian whose root we are."""
+    """Returns True on a Debian where this process is root."""
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 

@@ -1,4 +1,4 @@
-"""The images: their names, Dockerfiles and what they are made of."""
+"""The images: their names, Dockerfiles and source files."""
 
 import hashlib
 import re
@@ -15,9 +15,9 @@ class Image:
     """One image.
 
     Attributes:
-        name: without registry and tag; also the archive's file name.
-        dockerfile: relative to the root of the repository, like all paths here.
-        stack: files that decide the third-party layers, besides the Dockerfile.
+        name: name without registry and tag. The archive's file has the same name.
+        dockerfile: path relative to the root of the repository, like all paths here.
+        stack: files that determine the third-party layers, besides the Dockerfile.
         code: files and folders of the last layer.
     """
 
@@ -28,15 +28,15 @@ class Image:
 
     @property
     def tag(self) -> str:
-        """Full name of this version, of no registry."""
+        """Full name with this version, without a registry."""
         return f"localhost/{self.name}:{version()}"
 
     def stack_digest(self, base: str) -> str:
-        """What the large layers are made of, as a hash. `base` names the base image."""
+        """Returns a hash of everything that determines the large layers. `base` is the name of the base image."""
         return _digest([self.dockerfile, ".dockerignore", *self.stack], seed=base)
 
     def digest(self, base: str) -> str:
-        """All that the image is made of, as a hash."""
+        """Returns a hash of everything that determines the image."""
         return _digest(self.code, seed=self.stack_digest(base) + version())
 
 
@@ -73,7 +73,7 @@ ALL = (*SHIPPED, *FOR_TESTS)
 
 
 def version() -> str:
-    """The one version of everything, read without importing the package."""
+    """Returns the project's version, without importing the package."""
     found = re.search(r'^__version__ = "([^"]+)"$', _VERSION_FILE.read_text(), re.MULTILINE)
     assert found, f"{_VERSION_FILE} has no __version__"
     return found[1]
@@ -89,7 +89,7 @@ def _digest(paths: tuple[str, ...] | list[str], *, seed: str) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The file, or all files under the folder, in a fixed order; bytecode is no part of an image."""
+    """Returns the file, or all files in the folder in a fixed order, without bytecode."""
     if path.is_file():
         yield path
     else:

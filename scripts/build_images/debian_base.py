@@ -1,7 +1,7 @@
-"""A base image from Debian's packages, for a machine that reaches no image registry.
+"""Makes a base image from Debian's packages, on a machine that reaches no image registry.
 
-mmdebstrap rather than debootstrap: the same packages in a quarter of the time, because it unpacks them in one go and
-without a sync after each.
+It uses mmdebstrap and not debootstrap. mmdebstrap installs the same packages in a quarter of the time, because it
+unpacks all at once and does not sync after each.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ _DOCKERFILE = 'FROM scratch\nADD base.tar /\nCMD ["/bin/sh"]\n'
 
 
 def available() -> bool:
-    """Whether mmdebstrap is installed."""
+    """Returns True when mmdebstrap is installed."""
     return shutil.which("mmdebstrap") is not None
 
 
 def name() -> str:
-    """The image's name; it changes with the way it is made."""
+    """Returns the image's name. It changes when the way to make the image changes."""
     recipe = hashlib.sha256("\n".join([_SUITE, *_OPTIONS, _DOCKERFILE]).encode()).hexdigest()
     return f"localhost/finetune-base:{_SUITE}-{recipe[:12]}"
 
@@ -41,7 +41,7 @@ def make(tag: str, *, scratch: Path, buildah: Callable[..., str]) -> None:
     """Makes the image.
 
     Args:
-        tag: its name.
+        tag: the image's name.
         scratch: folder for the unpacked system (200 MB).
         buildah: runs buildah with the given arguments.
     """

@@ -1,4 +1,4 @@
-"""Building with a Docker daemon: the usual case on a developer's machine."""
+"""Builds images with a Docker daemon, the usual case on a developer's machine."""
 
 from pathlib import Path
 
@@ -6,23 +6,23 @@ from scripts.build_images.catalog import ROOT, Image, version
 from scripts.build_images.steps import answers, run
 
 DEFAULT_BASE = "python:3.12-slim-bookworm"
-"""The Dockerfiles' own base."""
+"""The base image that the Dockerfiles name."""
 
 
 def available() -> bool:
-    """Whether there is a daemon; the command alone says nothing."""
+    """Returns True when a daemon answers. The command may exist without a daemon."""
     return answers(["docker", "version", "--format", "{{.Server.Version}}"], seconds=10)
 
 
 class Docker:
-    """The engine."""
+    """The Docker engine."""
 
     def base(self, wanted: str | None) -> str:
-        """Docker pulls what the Dockerfile names."""
+        """Returns `wanted`, or the Dockerfiles' base image, which Docker pulls."""
         return wanted or DEFAULT_BASE
 
     def build(self, image: Image, *, base: str) -> None:
-        """`docker build` (BuildKit, for the cache mounts)."""
+        """Runs `docker build` with BuildKit, which has cache mounts."""
         run(
             [
                 "docker", "build", "--quiet", "--tag", image.tag, "--file", ROOT / image.dockerfile,
@@ -31,11 +31,11 @@ class Docker:
         )  # fmt: skip
 
     def export(self, image: Image, archive: Path) -> int:
-        """`docker save`, which has no way to leave out what the archive holds already."""
+        """Runs `docker save`, which always writes the whole image."""
         partial = archive.with_name(archive.name + ".partial")
         run(["docker", "save", "--output", partial, image.tag])
         partial.replace(archive)
         return archive.stat().st_size
 
     def prune(self) -> None:
-        """Left to the user: the daemon's cache is not ours alone."""
+        """Does nothing: other projects use the daemon's cache too."""

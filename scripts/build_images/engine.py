@@ -1,4 +1,4 @@
-"""What a program that builds images must do. Docker and buildah fit it."""
+"""The Protocol of a program that builds images. Docker and buildah implement it."""
 
 from pathlib import Path
 from typing import Protocol
@@ -10,15 +10,15 @@ class Engine(Protocol):
     """Builds images and writes them into archives."""
 
     def base(self, wanted: str | None) -> str:
-        """The base image to build on: `wanted`, or one that this engine can have. Its name changes with its content.
+        """Returns the base image: `wanted`, or one that this engine can get. Its name changes with its content.
 
         Raises:
-            BuildError: none can be had.
+            BuildError: there is none.
         """
         ...
 
     def build(self, image: Image, *, base: str) -> None:
-        """Builds and tags an image; layers that did not change are taken from the cache."""
+        """Builds and tags an image. Unchanged layers come from the cache."""
         ...
 
     def export(self, image: Image, archive: Path) -> int:
@@ -26,5 +26,5 @@ class Engine(Protocol):
         ...
 
     def prune(self) -> None:
-        """Removes what earlier builds of these images left."""
+        """Removes the layers of earlier builds of these images."""
         ...

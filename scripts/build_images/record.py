@@ -1,4 +1,4 @@
-"""What an archive was made of, kept beside it, so that an archive that is current is not made again."""
+"""The record beside an archive. It says what the archive was made of, so that nothing is built twice."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,12 +7,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """How an archive was made.
+    """What an archive was made of.
 
     Attributes:
-        image: digest of all that went into the image.
-        stack: digest of what its large layers are made of.
-        size, modified: the archive's bytes and time (nanoseconds), so that a replaced archive is noticed.
+        image: digest of everything that determines the image.
+        stack: digest of everything that determines its large layers.
+        size: size of the archive in bytes.
+        modified: the archive's time of change in nanoseconds. Size and time show that an archive was replaced.
     """
 
     image: str
@@ -22,12 +23,12 @@ class Record:
 
 
 def path_of(archive: Path) -> Path:
-    """The record's place."""
+    """Returns the path of an archive's record."""
     return archive.with_suffix(".json")
 
 
 def read(archive: Path) -> Record | None:
-    """The record of an archive that is still the one recorded, else None."""
+    """Returns the record of an archive, or None when the archive is missing or has changed since."""
     try:
         record = Record(**json.loads(path_of(archive).read_text()))
         state = archive.stat()
@@ -44,5 +45,5 @@ def write(archive: Path, *, image: str, stack: str) -> None:
 
 
 def forget(archive: Path) -> None:
-    """Removes the record before the archive changes: an interrupted build is never taken for a finished one."""
+    """Removes the record. Called before the archive changes, so that an interrupted build does not look finished."""
     path_of(archive).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A long step says what it does when it starts and how long it took when it ends."""
+"""Prints the start and the duration of each long step."""
 
 import subprocess
 import sys
@@ -11,12 +11,12 @@ _SHOWN_LINES = 30
 
 
 class BuildError(Exception):
-    """A build that cannot go on; the message is for the user."""
+    """A build cannot continue. The message is for the user."""
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Prints `what`, and the seconds it took once it is done."""
+    """Prints `what`, and at the end the seconds that it took."""
     print(f"{what} ...", flush=True)
     start = time.monotonic()
     yield
@@ -24,14 +24,14 @@ def step(what: str) -> Iterator[None]:
 
 
 def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> str:
-    """Runs a program to its end and returns what it printed.
+    """Runs a program to its end. Returns its output.
 
     Args:
         command: program and arguments.
         environment: the whole environment; None is the caller's.
 
     Raises:
-        BuildError: it failed; the message has its last lines.
+        BuildError: the program failed. The message has its last lines.
     """
     done = subprocess.run(
         [str(part) for part in command],
@@ -50,7 +50,7 @@ def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None 
 
 
 def answers(command: Sequence[str], *, seconds: float) -> bool:
-    """Whether a program exists and succeeds within the time."""
+    """Returns True when a program exists and succeeds within the time limit."""
     try:
         done = subprocess.run(
             command,
@@ -66,6 +66,6 @@ def answers(command: Sequence[str], *, seconds: float) -> bool:
 
 
 def fail(message: str) -> int:
-    """Prints the message as an error and returns the exit status for it."""
+    """Prints the message as an error. Returns the exit status."""
     print(f"build-images: {message}", file=sys.stderr)
     return 1

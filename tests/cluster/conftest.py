@@ -1,4 +1,4 @@
-"""The cluster that these tests run on: the one of KUBECONFIG, or a local one that is brought up here."""
+"""The cluster of these tests: that of KUBECONFIG, or a local one that is started here."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, None, None]:
-    """On a cluster that was given, a test that must reach into the machine is skipped with the reason."""
+    """Skips a test that must act on the machine when the cluster is that of KUBECONFIG."""
     try:
         yield
     except UnsupportedError as error:
@@ -37,7 +37,7 @@ def pytest_runtest_call() -> Generator[None, None, None]:
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    """The cluster with S3 and the operator. `make cluster-down`, or the test script, takes a local one away."""
+    """The cluster with S3 and the operator. `make cluster-down`, or the test script, takes a local cluster down."""
     if not os.environ.get("KUBECONFIG"):
         names = ("finetune-operator", "finetune-trainer", "finetune-scripted-trainer", "finetune-test-s3")
         archives = [IMAGES / f"{name}.tar" for name in names]
@@ -69,21 +69,21 @@ def bucket(target: Target, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def lab(target: Target, bucket: str) -> Iterator[Lab]:
-    """A namespace of its own."""
+    """A new namespace."""
     with namespace(target, f"lab-{uuid.uuid4().hex[:6]}", bucket) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def shared_lab(target: Target, bucket: str) -> Iterator[Lab]:
-    """A namespace that a module's tests share."""
+    """A namespace for all tests of a module."""
     with namespace(target, f"lab-{uuid.uuid4().hex[:6]}", bucket) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def scripted(target: Target) -> Iterator[None]:
-    """The operator starts the scripted trainer instead of the real one, for a module's tests."""
+    """Makes the operator start the scripted trainer instead of the real one, for all tests of a module."""
     installation.set_environment(
         target,
         FINETUNE_TRAINER_IMAGE=target.image(f"finetune-scripted-trainer:{__version__}"),

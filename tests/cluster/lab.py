@@ -1,4 +1,4 @@
-"""A namespace to try jobs in: restricted, with the S3 keys that a user would make, and the questions a test asks."""
+"""A restricted namespace for jobs, with the Secret of S3 keys that a user would create, and helpers to observe jobs."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from localcluster import Keys, Target
 Job = dict[str, Any]
 
 CPU_ONLY: dict[str, Any] = {"gpus": 0, "cpu": "500m"}
-"""No GPU is asked for, and little CPU, so that several fit on a small node."""
+"""Requests no GPU and little CPU, so that several pods fit on a small node."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Lab:
     bucket: str
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
-        """kubectl in the namespace."""
+        """Runs kubectl in the namespace."""
         return self.target.kubectl("-n", self.namespace, *arguments, stdin=stdin, timeout=timeout)
 
     def secret(self, name: str, keys: Keys) -> None:
-        """A Secret with S3 keys, as the documentation tells a user to make it."""
+        """Creates a Secret with S3 keys, as the documentation tells a user."""
         self.kubectl(
             "create", "secret", "generic", name,
             f"--from-literal=AWS_ACCESS_KEY_ID={keys.access_key}",
@@ -38,7 +38,7 @@ class Lab:
         )  # fmt: skip
 
     def manifest(self, name: str, **spec: Any) -> Job:
-        """A FineTuneJob; keyword arguments replace sections of a small spec."""
+        """Returns a FineTuneJob. Keyword arguments replace sections of a small spec."""
         return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,
@@ -55,7 +55,7 @@ class Lab:
         }
 
     def apply(self, name: str, **spec: Any) -> None:
-        """Applies a FineTuneJob, again if it is there."""
+        """Creates or updates a FineTuneJob."""
         self.kubectl("apply", "-f", "-", stdin=json.dumps(self.manifest(name, **spec)))
 
     def patch(self, name: str, **spec: Any) -> None:
@@ -63,20 +63,20 @@ class Lab:
         self.kubectl("patch", "ftj", name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def job(self, name: str) -> Job:
-        """The FineTuneJob."""
+        """Returns the FineTuneJob."""
         return self.target.kubectl.get("-n", self.namespace, "ftj", name)
 
     def status(self, name: str) -> dict[str, Any]:
-        """Its status."""
+        """Returns the FineTuneJob's status."""
         status: dict[str, Any] = self.job(name).get("status") or {}
         return status
 
     def children(self, name: str, role: str | None = None) -> list[dict[str, Any]]:
-        """Its Jobs, of one role or of both."""
+        """Returns the FineTuneJob's Jobs, of one role or of both."""
         return self._labelled("jobs", name, role)
 
     def pods(self, name: str, role: str | None = None) -> list[dict[str, Any]]:
-        """Its pods, of one role or of both."""
+        """Returns the FineTuneJob's pods, of one role or of both."""
         return self._labelled("pods", name, role)
 
     def _labelled(self, kind: str, name: str, role: str | None) -> list[dict[str, Any]]:
@@ -84,10 +84,10 @@ class Lab:
         return self.target.kubectl.items("-n", self.namespace, kind, "-l", selector)
 
     def until(self, what: str, test: Callable[[], Any], seconds: float = 60) -> Any:
-        """What `test` returns once it is true.
+        """Calls `test` until it returns a true value. Returns the value.
 
         Raises:
-            AssertionError: it never was; the message tells what the namespace looked like.
+            AssertionError: it stays false. The message describes the namespace.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -97,7 +97,7 @@ class Lab:
         raise AssertionError(f"waited {seconds:.0f} s for {what}\n{self.picture()}")
 
     def until_phase(self, name: str, phase: str, seconds: float = 60) -> dict[str, Any]:
-        """The status once it shows that phase."""
+        """Waits for a phase. Returns the status."""
 
         def shown() -> dict[str, Any] | None:
             status = self.status(name)
@@ -107,7 +107,7 @@ class Lab:
         return found
 
     def until_finished(self, name: str, seconds: float = 120) -> dict[str, Any]:
-        """The status at the end, by the command that a user would type."""
+        """Waits for the end of the job by the command that a user would type. Returns the status."""
         try:
             self.kubectl(
                 "wait", "--for=condition=Finished", f"ftj/{name}", f"--timeout={seconds:.0f}s", timeout=seconds + 10
@@ -117,7 +117,7 @@ class Lab:
         return self.status(name)
 
     def picture(self) -> str:
-        """Everything in the namespace that explains a failed test."""
+        """Returns everything in the namespace that may explain a failed test."""
         shown = []
         for command in (
             ("get", "ftj,jobs,pods", "-o", "wide"),
@@ -133,13 +133,13 @@ class Lab:
 
 
 def condition(status: dict[str, Any], type_: str) -> dict[str, Any]:
-    """A condition of the status; empty when it is not there."""
+    """Returns a condition of the status. Empty when it is absent."""
     return next((item for item in status.get("conditions", []) if item["type"] == type_), {})
 
 
 @contextmanager
 def namespace(target: Target, name: str, bucket: str) -> Iterator[Lab]:
-    """A restricted namespace with the Secret `s3-credentials`, gone afterwards."""
+    """Yields a restricted namespace with the Secret `s3-credentials`. Deletes it at the end."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     target.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     try:

@@ -1,7 +1,7 @@
 """A real API server with etcd and the controllers, and the operator's service account on it.
 
-There is no node and no scheduler: tests play the kubelet by writing pod status. The plane that LOCALCLUSTER_STATE
-names is used when it runs; otherwise one is started and taken down.
+There is no node and no scheduler. The tests write pod status in place of a kubelet. If LOCALCLUSTER_STATE names a
+running plane, that one is used. Otherwise a plane is started and taken down.
 """
 
 import os
@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    """The control plane, with CRD and RBAC as they are shipped."""
+    """The control plane, with the shipped CRD and RBAC."""
     with pytest.MonkeyPatch.context() as patch:
         running = cluster.find(control_plane_only=True) if "LOCALCLUSTER_STATE" in os.environ else None
         reused = running is not None
@@ -46,7 +46,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture
 def namespace(plane: Plane) -> Iterator[str]:
-    """A namespace of its own."""
+    """A new namespace."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     plane.kubectl("create", "namespace", name)
     yield name
@@ -55,13 +55,13 @@ def namespace(plane: Plane) -> Iterator[str]:
 
 @pytest.fixture
 async def kube(plane: Plane) -> AsyncIterator[ClientKube]:
-    """The operator's client, with the rights of its service account and nothing more."""
+    """The operator's client, with only the rights of its service account."""
     async with connect({"KUBECONFIG": str(plane.operator_kubeconfig())}, page_size=3) as client:
         yield client
 
 
 @pytest.fixture
 async def admin(plane: Plane) -> AsyncIterator[ClientKube]:
-    """The same client with all rights: the user, the kubelet, the administrator."""
+    """The same client with all rights, in the role of user, kubelet and administrator."""
     async with connect({"KUBECONFIG": str(plane.kubeconfig)}) as client:
         yield client

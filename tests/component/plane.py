@@ -1,4 +1,4 @@
-"""The control plane as tests use it: kubectl, the operator's identity and process, the part of a kubelet."""
+"""The control plane for tests: kubectl, the operator's identity and process, and writes that a kubelet would make."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class Plane:
         self._operator_kubeconfig: Path | None = None
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
-        """Runs kubectl as administrator and returns what it prints."""
+        """Runs kubectl as administrator. Returns its output."""
         result = self._run(*arguments, stdin=stdin)
         assert result.returncode == 0, f"kubectl {' '.join(map(str, arguments))}: {result.stderr}"
         return result.stdout
@@ -68,29 +68,29 @@ class Plane:
         )
 
     def may(self, user: str, verb: str, resource: str, namespace: str) -> bool:
-        """Whether a user, given as kubectl's `--as=NAME`, has a right in a namespace."""
+        """Returns whether a user has a right in a namespace. `user` is kubectl's option, `--as=NAME`."""
         command = [self._cluster.kubectl.program, "--kubeconfig", str(self.kubeconfig), "auth", "can-i", "--quiet"]
         command += [verb, resource, "-n", namespace, user]
         return subprocess.run(command, check=False, timeout=120).returncode == 0
 
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
-        """One object."""
+        """Returns one object."""
         found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-n", namespace, "-o", "json"))
         return found
 
     def items(self, kind: str, namespace: str) -> list[dict[str, Any]]:
-        """All objects of a kind."""
+        """Returns all objects of a kind."""
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json"))["items"]
         return found
 
     def operator_token(self) -> str:
-        """A token of the operator's service account."""
+        """Returns a token of the operator's service account."""
         config = json.loads(self.operator_kubeconfig().read_text())
         token: str = config["users"][0]["user"]["token"]
         return token
 
     def operator_kubeconfig(self) -> Path:
-        """A kubeconfig with a token of the operator's service account."""
+        """Returns a kubeconfig with a token of the operator's service account."""
         if self._operator_kubeconfig is None:
             token = self.kubectl("create", "token", "finetune-operator", "-n", SYSTEM, "--duration=24h").strip()
             config = json.loads(self.kubectl("config", "view", "--raw", "-o", "json"))
@@ -106,12 +106,12 @@ class Plane:
         self._cluster.kubectl.wait_established("finetunejobs.finetune.dev")
 
     def grant(self) -> None:
-        """Gives the operator its rights, as they are shipped."""
+        """Gives the operator the rights of the shipped manifests."""
         self.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/rbac")
 
     @contextmanager
     def without_rules(self) -> Iterator[None]:
-        """Takes the rules over several fields out of the CRD, as if it were of an earlier version, until the end."""
+        """Removes the CRD's rules over several fields inside the block, as in an earlier version."""
         rules = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations"
         patch = json.dumps([{"op": "remove", "path": rules}])
         self.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", f"--patch={patch}")
@@ -123,7 +123,7 @@ class Plane:
 
     @contextmanager
     def newer_crd(self) -> Iterator[None]:
-        """Adds a section with a default to the CRD, as if it were of a later version, until the end."""
+        """Adds a section with a default to the CRD inside the block, as in a later version."""
         path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/later"
         section = {"type": "object", "default": {}, "properties": {"field": {"type": "integer", "default": 1}}}
         patch = json.dumps([{"op": "add", "path": path, "value": section}])
@@ -136,7 +136,7 @@ class Plane:
 
     @contextmanager
     def may_only_list(self, namespace: str) -> Iterator[None]:
-        """Takes the operator's rights away but for get and list, until `grant` or the end."""
+        """Takes all rights but get and list from the operator, until `grant` or the end of the block."""
         role = f"reader-{namespace}"
         kinds = "--resource=finetunejobs.finetune.dev,jobs.batch,pods"
         self.kubectl("create", "clusterrole", role, "--verb=get,list", kinds)
@@ -151,7 +151,7 @@ class Plane:
 
     @contextmanager
     def serves_only(self, namespace: str) -> Iterator[None]:
-        """Gives the operator its rights in one namespace alone, as the chart does, until the end."""
+        """Gives the operator its rights in one namespace only inside the block, as the chart does."""
         account = f"--serviceaccount={SYSTEM}:finetune-operator"
         binding = f"serves-{namespace}"
         self.kubectl("create", "rolebinding", binding, "--clusterrole=finetune-operator", account, "-n", namespace)
@@ -162,11 +162,11 @@ class Plane:
             self.grant()
 
     def mark(self) -> int:
-        """Now, as a place in the audit log."""
+        """Returns a mark in the audit log."""
         return self._cluster.audit.mark()
 
     def operator_writes(self, since: int, namespace: str) -> list[str]:
-        """What the operator wrote to a namespace after a mark; events and leases are not counted."""
+        """Returns the operator's writes to a namespace after a mark, without events and leases."""
         return [
             f"{write.verb} {write.resource} {write.name}"
             for write in self._cluster.audit.writes(since, namespace=namespace)
@@ -184,24 +184,24 @@ class Process:
 
     @property
     def url(self) -> str:
-        """Its HTTP."""
+        """URL of the operator's HTTP server."""
         return f"http://127.0.0.1:{self.port}"
 
     def terminate(self, within: float = 20.0) -> int:
-        """SIGTERM, and the exit code; fails when it has not ended in time."""
+        """Sends SIGTERM. Returns the exit code. Fails when the process does not end in time."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(timeout=within)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log."""
+        """Returns the lines of the log."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @contextmanager
 def operator(plane: Plane, folder: Path, namespace: str, **environment: str) -> Iterator[Process]:
-    """The operator as a process with the rights of its service account, serving one namespace.
+    """Starts the operator as a process with the rights of its service account. It serves one namespace.
 
-    Its Lease is in that namespace too, where the administrator has let it.
+    Its Lease is in this namespace too.
     """
     port = free_port()
     path = os.pathsep.join(str(REPOSITORY / part) for part in ("operator", "trainer"))
@@ -233,7 +233,7 @@ def operator(plane: Plane, folder: Path, namespace: str, **environment: str) -> 
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
+    """Returns a free TCP port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -241,7 +241,7 @@ def free_port() -> int:
 
 
 async def eventually(what: str, look: Callable[[], T | None], timeout: float = 90.0) -> T:  # noqa: ASYNC109
-    """Looks until it finds something; fails, naming `what`, when there is nothing for too long."""
+    """Calls a function until it returns a true value. Returns the value. Fails with `what` after the time limit."""
 
     async def awaited() -> T | None:
         return look()
@@ -254,7 +254,7 @@ async def eventually_seen(
     look: Callable[[], Awaitable[T | None]],
     timeout: float = 90.0,  # noqa: ASYNC109
 ) -> T:
-    """The same for a look that takes time itself."""
+    """Like `eventually`, for an asynchronous function."""
     deadline = time.monotonic() + timeout
     while not (found := await look()):
         assert time.monotonic() < deadline, f"not seen in {timeout:.0f} s: {what}"
@@ -263,7 +263,7 @@ async def eventually_seen(
 
 
 def a_finetunejob(namespace: str, name: str = "job", **spec: Any) -> dict[str, Any]:
-    """A FineTuneJob; keyword arguments are sections of its spec. There is no preflight unless asked for."""
+    """Returns a FineTuneJob. Keyword arguments are sections of its spec. Preflight is off unless they turn it on."""
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -279,12 +279,12 @@ def a_finetunejob(namespace: str, name: str = "job", **spec: Any) -> dict[str, A
 
 
 async def run_pod(kube: Kube, pod: dict[str, Any]) -> None:
-    """Does to a pod's status what a kubelet does when the container starts."""
+    """Writes the pod status that a kubelet writes when the container starts."""
     await _set_state(kube, pod, "Running", {"running": {"startedAt": _now()}})
 
 
 async def end_pod(kube: Kube, pod: dict[str, Any], *, exit_code: int = 0, termination: str | None = None) -> None:
-    """What a kubelet does when the container ends, by default with the message of a trainer that succeeded."""
+    """Writes the pod status that a kubelet writes when the container ends, by default after a success."""
     if termination is None:
         message = Termination(
             outcome=Outcome.SUCCEEDED,

@@ -1,6 +1,6 @@
-"""A real API server for the CRD, the manifests and the chart: control planes of these tests' own.
+"""Real API servers for the tests of the CRD, the manifests and the chart.
 
-It never is the cluster of KUBECONFIG, since these tests install and remove the CRD and with it every FineTuneJob.
+They are never the cluster of KUBECONFIG, because these tests install and remove the CRD, and with it every FineTuneJob.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ CRD = Path(__file__).parents[2] / "manifests/crd/finetunejobs.yaml"
 
 @pytest.fixture(scope="module")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The API server, without the CRD; each module its own, so that one may install what another removes."""
+    """The API server without the CRD. Each module has its own, so that one may install what another removes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALCLUSTER_STATE", str(tmp_path_factory.mktemp("control-plane")))
         try:
@@ -27,7 +27,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def _with_controllers(tries: int = 3) -> Server:
-    """A plane whose controllers work: one that starts beside another may lose the race for a port, and dies of it."""
+    """Returns an API server whose controllers run.
+
+    A plane that starts beside another may lose a port, and its controllers end. Then a new plane is started.
+    """
     plane = cluster.up(control_plane_only=True)
     server = Server(plane.kubectl.program, plane.kubeconfig)
     try:
@@ -50,6 +53,6 @@ def installed(control_plane: Server) -> Server:
 
 @pytest.fixture
 def server(installed: Server) -> Iterator[Server]:
-    """The API server with the CRD and no FineTuneJob."""
+    """The API server with the CRD and without FineTuneJobs."""
     yield installed
     installed.kubectl("delete", "ftj", "--all", "--namespace=default")

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for specs, made from the CRD's schema: any field may be there, with any value of its bounds."""
+"""Hypothesis strategies for specs, made from the CRD's schema: any fields, with any values within the bounds."""
 
 import copy
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=0x1FFF, exclude_ca
 
 
 def _strings(place: str, schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Texts that a field of that place may hold, and now and then such as another field holds."""
+    """Returns a strategy for texts that a field may hold, and sometimes for texts of another field."""
     examples = [value_of(spec, path) for spec in FULL if (path := found(spec, place)) is not None]
     messages = " ".join(rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
     options: list[st.SearchStrategy[Any]] = [st.sampled_from(examples)]
@@ -74,24 +74,27 @@ SPECS = _sections("spec")
 
 
 def mended(spec: Spec) -> Spec:
-    """The spec without what its parser has against it: a field that is named goes, or gets its minimal value."""
+    """Returns the spec without the fields that the parser refuses. A required field gets its minimal value instead."""
     spec = copy.deepcopy(spec)
     while True:
         try:
             parse_spec(spec)
         except SpecError as error:
-            # One by one: what goes from a list moves the others.
+            # One at a time, because a removal from a list changes the other indices.
             _take_out(spec, error.problems[0].path)
         else:
             return spec
 
 
 def _take_out(spec: Spec, path: str) -> None:
-    """Takes the place out of a spec; what is required gets the value of the minimal spec, or goes with its section."""
+    """Removes a field from a spec.
+
+    A required field gets the value of the minimal spec, or is removed with its section.
+    """
     keys: list[str | int] = []
     value: Any = spec
     for part in path.replace("[", ".[").split(".")[1:]:
-        # A map's key may have dots: then the whole map goes.
+        # A map's key may have dots. Then the whole map is removed.
         key: str | int = int(part[1:-1]) if part.startswith("[") else part
         if isinstance(value, dict) and key not in value:
             break

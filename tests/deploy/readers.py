@@ -1,4 +1,4 @@
-"""The three who read a spec, each asked what it has against it: the API server, the operator's parser, `finetune`."""
+"""The three readers of a spec: the API server, the operator's parser and `finetune validate`."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ Spec = dict[str, Any]
 
 
 def manifest(spec: Spec, name: str = "support-bot") -> dict[str, Any]:
-    """The FineTuneJob of a spec."""
+    """Returns the FineTuneJob with a spec."""
     return {
         "apiVersion": "finetune.dev/v1alpha1",
         "kind": "FineTuneJob",
@@ -28,7 +28,7 @@ def manifest(spec: Spec, name: str = "support-bot") -> dict[str, Any]:
 
 
 class Readers:
-    """Asks all three; over one connection, since a kubectl for each of thousands of specs would take an hour."""
+    """Asks all three readers. It uses one connection to the server, because one kubectl per spec would take an hour."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         config = json.loads(server.kubectl("config", "view", "--raw", "--flatten", "-o", "json"))
@@ -44,7 +44,7 @@ class Readers:
         self._connection.close()
 
     def server(self, spec: Spec, name: str = "support-bot") -> str:
-        """What the API server says to a new object with that spec; empty when it would take it."""
+        """Returns the API server's error for a new object with that spec. Empty when the server accepts it."""
         path = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs?dryRun=All&fieldValidation=Strict"
         body = json.dumps(manifest(spec, name)).encode()
         self._connection.request("POST", path, body, self._headers)
@@ -53,7 +53,7 @@ class Readers:
         return "" if response.status == http.HTTPStatus.CREATED else str(answer["message"])
 
     def parser(self, spec: Spec) -> list[tuple[str, str]]:
-        """Path and message of each problem that the operator's parser has."""
+        """Returns path and message of each problem that the operator's parser finds."""
         try:
             parse_spec(spec)
         except SpecError as error:
@@ -61,9 +61,9 @@ class Readers:
         return []
 
     def command_line(self, spec: Spec, name: str = "support-bot") -> str:
-        """What `finetune validate` says; empty when the file is valid."""
+        """Returns the output of `finetune validate`. Empty when the file is valid."""
         file = self._folder / "job.yaml"
-        # JSON is YAML; written with escapes, so that every character arrives.
+        # JSON is valid YAML. Escapes keep every character.
         file.write_text(json.dumps(manifest(spec, name)))
         said = io.StringIO()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""The objects that a user gets: of `kubectl apply -k` and of the chart."""
+"""The objects that a user installs: those of `kubectl apply -k` and those of the chart."""
 
 import subprocess
 import sysconfig
@@ -20,7 +20,7 @@ RELEASE = "finetune-operator"
 
 
 def kustomize(folder: str) -> dict[Key, Manifest]:
-    """The objects of a kustomization below manifests/."""
+    """Returns the objects of a kustomization below manifests/."""
     argv = [str(Path(sysconfig.get_path("scripts")) / "kubectl"), "kustomize", str(ROOT / "manifests" / folder)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return _by_key(yaml.safe_load_all(done.stdout))
@@ -29,7 +29,7 @@ def kustomize(folder: str) -> dict[Key, Manifest]:
 def render(
     values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE
 ) -> dict[Key, Manifest]:
-    """The chart's objects."""
+    """Returns the chart's objects."""
     return _by_key(
         document
         for path, text in render_text(values, name=name, namespace=namespace).items()
@@ -41,7 +41,7 @@ def render(
 def render_text(
     values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE
 ) -> dict[str, str]:
-    """The chart's templates, rendered.
+    """Returns the rendered templates of the chart.
 
     Raises:
         helm_python.HelmError: the values are refused.

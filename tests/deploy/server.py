@@ -24,11 +24,11 @@ MINIMAL: Manifest = {
 }
 
 ABSENT = object()
-"""As a changed value: the field is taken out."""
+"""A value for `job` that removes the field."""
 
 
 class RefusedError(Exception):
-    """What kubectl said when it failed."""
+    """kubectl failed. The message is its output."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Server:
     kubeconfig: Path
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Runs kubectl and returns what it printed.
+        """Runs kubectl. Returns its output.
 
         Raises:
-            RefusedError: it failed; the text is what the user reads.
+            RefusedError: it failed. The message is what the user reads.
         """
         argv = [self.program, f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=60)
@@ -51,11 +51,11 @@ class Server:
         return done.stdout
 
     def apply(self, manifest: Mapping[str, Any], *arguments: str) -> str:
-        """`kubectl apply`."""
+        """Runs `kubectl apply`."""
         return self.kubectl("apply", "-f", "-", *arguments, stdin=json.dumps(manifest))
 
     def refusal(self, manifest: Mapping[str, Any]) -> str:
-        """What the server would say to a new object; empty when it would take it."""
+        """Returns the server's error for a new object. Empty when the server accepts it."""
         try:
             self.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))
         except RefusedError as error:
@@ -67,7 +67,7 @@ class Server:
         Kubectl(self.program, self.kubeconfig).wait_established("finetunejobs.finetune.dev")
 
     def has(self, *arguments: str) -> bool:
-        """Whether `kubectl get` finds it."""
+        """Returns whether `kubectl get` finds the object."""
         try:
             self.kubectl("get", *arguments)
         except RefusedError:
@@ -75,13 +75,13 @@ class Server:
         return True
 
     def get(self, *arguments: str) -> Manifest:
-        """`kubectl get`, read."""
+        """Returns the parsed output of `kubectl get`."""
         found: Manifest = json.loads(self.kubectl("get", *arguments, "-o", "json"))
         return found
 
 
 def job(changes: Mapping[str, Any] | None = None, **metadata: str) -> Manifest:
-    """The minimal object with fields of its spec changed, by dotted path."""
+    """Returns the minimal object with changed fields of its spec, by dotted path."""
     manifest = copy.deepcopy(MINIMAL)
     manifest["metadata"].update(metadata)
     for path, value in (changes or {}).items():

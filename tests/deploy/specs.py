@@ -1,7 +1,7 @@
-"""Specs made from the CRD's schema: valid ones that have every field, and such as break one bound of it.
+"""Specs made from the CRD's schema: valid specs that have every field, and specs that break one bound.
 
-What breaks a bound is generated. What breaks a rule cannot be read from its expression, so it is written down here, by
-the rule's message; a rule without an entry fails the test that counts them.
+Specs that break a bound are generated. A spec that breaks a rule cannot be derived from the rule's expression, so it is
+written here under the rule's message. A rule without an entry fails the test that counts the rules.
 """
 
 import copy
@@ -18,11 +18,11 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Break:
-    """A spec that breaks one thing.
+    """A spec that breaks one bound or rule.
 
     Attributes:
-        path: the place that is named, as Kubernetes writes it.
-        words: what all who read it must say.
+        path: the field's path, as Kubernetes writes it.
+        words: text that every reader's error must have.
         spec: the spec.
     """
 
@@ -179,7 +179,7 @@ FULL: tuple[Spec, ...] = (
 
 
 def places(schema: Mapping[str, Any], path: str = "spec") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every schema with its path; `[]` stands for an element of a list and `{}` for a value of a map."""
+    """Yields every schema with its path. `[]` means an element of a list and `{}` a value of a map."""
     yield path, schema
     for name, field in schema.get("properties", {}).items():
         yield from places(field, f"{path}.{name}")
@@ -193,7 +193,7 @@ PLACES = dict(places(spec_schema()))
 
 
 def found(spec: Spec, place: str) -> Path | None:
-    """Where a spec has that place first, as keys; None where it has it not."""
+    """Returns the keys of the first field with that path in a spec, or None when the spec has none."""
     keys: list[str | int] = []
     value: Any = spec
     for part in place.replace("[]", ".[]").replace("{}", ".{}").split(".")[1:]:
@@ -206,7 +206,7 @@ def found(spec: Spec, place: str) -> Path | None:
 
 
 def at(place: str) -> tuple[Spec, Path]:
-    """A valid spec that has the place, and where."""
+    """Returns a valid spec that has the field, and the field's keys."""
     for spec in FULL:
         if (path := found(spec, place)) is not None:
             return copy.deepcopy(spec), path
@@ -214,12 +214,12 @@ def at(place: str) -> tuple[Spec, Path]:
 
 
 def written(path: Path) -> str:
-    """Keys as Kubernetes writes them."""
+    """Returns keys as a path, as Kubernetes writes it."""
     return "spec" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
 
 
 def value_of(spec: Spec, path: Path) -> Any:
-    """What stands there."""
+    """Returns the value at a path."""
     value: Any = spec
     for key in path:
         value = value[key]
@@ -227,7 +227,7 @@ def value_of(spec: Spec, path: Path) -> Any:
 
 
 def changed(place: str, value: Any) -> tuple[Spec, str]:
-    """A spec with another value at a place, and how the place is written."""
+    """Returns a spec with another value of a field, and the field's path."""
     spec, path = at(place)
     value_of(spec, path[:-1])[path[-1]] = value
     return spec, written(path)
@@ -238,7 +238,7 @@ _TYPE_OF = {int: "integer", str: "string"}
 
 
 def bounds() -> Iterator[Break]:
-    """For each bound of the schema a spec that breaks it."""
+    """Yields for each bound of the schema a spec that breaks it."""
     for place, schema in PLACES.items():
         if place == "spec":
             continue
@@ -279,7 +279,7 @@ def _breaking(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[Any, str]
 
 
 def _missing(place: str, schema: Mapping[str, Any]) -> Iterator[Break]:
-    """Required fields that are left out, and one that does not exist."""
+    """Yields specs without a required field, and one with an unknown field."""
     if "properties" not in schema:
         return
     for name in schema.get("required", ()):
@@ -340,7 +340,7 @@ valid text, for the two of plain text."""
 
 
 def values() -> Iterator[Break]:
-    """For each rule about one value a spec that breaks it."""
+    """Yields for each rule about one value a spec that breaks it."""
     for place, schema in PLACES.items():
         if place == "spec":
             continue
@@ -430,13 +430,16 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
 
 
 def over_several() -> Iterator[Spec]:
-    """Specs that break rules over several fields."""
+    """Returns specs that break rules over several fields."""
     for changes in OVER_SEVERAL:
         yield job(changes)["spec"]
 
 
 def rules_over_several() -> set[tuple[str, str]]:
-    """Each rule over several fields by path and message; those about old and new are the server's alone."""
+    """Returns each rule over several fields by path and message.
+
+    Rules that compare the old object with the new one are left out, because only the server checks them.
+    """
     return {
         (f"spec{rule.get('fieldPath', '')}", rule["message"])
         for rule in PLACES["spec"]["x-kubernetes-validations"]

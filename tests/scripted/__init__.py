@@ -1,5 +1,5 @@
-"""A trainer that trains nothing: it plays a scenario, so that cluster tests see every end of a pod in seconds.
+"""A trainer that trains nothing and plays a scenario, so that cluster tests see every end of a pod within seconds.
 
-It speaks the real wire formats by the real `finetune_trainer.contract` and stands in for both images. The scenario is
-the variable FINETUNE_SCENARIO (`scenario` says what it may hold), which a FineTuneJob sets by `scheduling.env`.
+It writes the real wire formats with the real `finetune_trainer.contract`, and replaces both images. The variable
+FINETUNE_SCENARIO has the scenario (see `scenario`). A FineTuneJob sets it by `scheduling.env`.
 """

@@ -1,4 +1,4 @@
-"""`python -m finetune_trainer` in the scripted image: same commands, same exit codes, other content."""
+"""`python -m finetune_trainer` of the scripted image. It has the commands and exit codes of the real one."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ from scripted.scenario import read_scenario
 
 
 def main() -> int:
-    """Plays what the command line and the environment ask for; returns the exit code."""
+    """Plays the scenario of the environment. Returns the exit code."""
     terminated = threading.Event()
-    # As the first process of a container it gets no default action for SIGTERM.
+    # For the first process of a container, SIGTERM has no default action.
     signal.signal(signal.SIGTERM, lambda _number, _frame: terminated.set())
     command = sys.argv[1] if len(sys.argv) > 1 else "train"
     if command not in ("train", "preflight"):

@@ -1,4 +1,4 @@
-"""Plays a scenario as a trainer pod or as a preflight pod."""
+"""Plays a scenario as a training pod or as a preflight pod."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ _OOM_CHUNK = 16 << 20
 
 
 class _Preempted(Exception):  # noqa: N818 (no error: the cluster wants the node back)
-    """SIGTERM came and the scenario lets it end the training."""
+    """SIGTERM came, and the scenario ends the training then."""
 
 
 class Trainer:
@@ -33,11 +33,11 @@ class Trainer:
 
     Args:
         recipe: the recipe.
-        scenario: what happens.
-        reporter: where progress goes.
+        scenario: the scenario.
+        reporter: sends progress.
         termination: path of the termination message; None writes none.
         writer: identity of the pod.
-        now: the clock.
+        now: returns the current time.
         terminated: set when SIGTERM has come.
     """
 
@@ -58,7 +58,7 @@ class Trainer:
         self._progress = Progress(step=scenario.from_step, total_steps=scenario.steps)
 
     def play(self) -> int:
-        """Plays to the end and returns the exit code."""
+        """Plays the scenario to its end. Returns the exit code."""
         try:
             return self._attempt()
         except _Preempted:
@@ -161,7 +161,7 @@ class Trainer:
 
 
 def preflight(recipe: Recipe, scenario: PreflightScenario, *, termination: Path | None, now: datetime) -> int:
-    """Plays preflight: the report on stdout, the summary as termination message. Returns the exit code."""
+    """Plays preflight: prints the report and writes the summary as the termination message. Returns the exit code."""
     threading.Event().wait(scenario.seconds)
     if scenario.exit_code is not None:
         return scenario.exit_code
@@ -186,7 +186,7 @@ def preflight(recipe: Recipe, scenario: PreflightScenario, *, termination: Path 
 
 
 def write_termination(path: Path | None, message: Termination | None, *, instead: str | None = None) -> None:
-    """Writes the termination message, or `instead` as it stands, or nothing."""
+    """Writes the termination message, or the text `instead`, or nothing."""
     if path is None:
         return
     if instead is not None:
@@ -196,13 +196,13 @@ def write_termination(path: Path | None, message: Termination | None, *, instead
 
 
 def scripted_fingerprint(recipe: Recipe) -> str:
-    """The fingerprint of the recipe, its data taken for empty."""
+    """Returns the fingerprint of the recipe, with empty data."""
     objects = [SourceObject(uri=uri, size=0) for uri in _dataset_uris(recipe)]
     return fingerprint(recipe, objects, [SourceObject(uri=str(recipe.model.uri), size=0)])
 
 
 def scripted_output(recipe: Recipe, mark: str, writer: str, loss: float | None) -> OutputRecord:
-    """The record of an adapter that is not there."""
+    """Returns the record of an adapter that does not exist."""
     place = run_prefix(recipe.output.uri, recipe.job.name, mark)
     return OutputRecord(
         uri=str(place.child(writer_folder(recipe.job.attempt, writer))),

@@ -1,4 +1,4 @@
-"""Sends progress reports as transformers' KubeflowCallback does: POST, bearer token from a file, errors only logged."""
+"""Sends progress reports as transformers' KubeflowCallback does: by POST, with a token from a file. It logs errors."""
 
 import ssl
 import sys
@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 5
 
 
 class Reporter:
-    """Reports to the place that the environment names, or nowhere."""
+    """Reports to the URL in the environment. Without a URL it does nothing."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._url = environment.get(PROGRESS_URL_ENV)
@@ -23,7 +23,7 @@ class Reporter:
         self._ca_path = environment.get(_CA_ENV)
 
     def send(self, progress: Progress) -> None:
-        """Sends one record; a failure is a line in the log, as a report must never end a training."""
+        """Sends one record. Logs an error, because a report must never end a training."""
         if not self._url:
             return
         body = ProgressReport(trainer_status=_kubeflow(progress), progress=progress).to_json().encode()
@@ -40,7 +40,7 @@ class Reporter:
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
-        # Read each time: the kubelet replaces the token while the pod runs.
+        # Read for each report, because the kubelet rotates the token.
         if self._token_path and (path := Path(self._token_path)).exists():
             headers["Authorization"] = f"Bearer {path.read_text().strip()}"
         return headers

@@ -1,7 +1,7 @@
-"""What a scripted pod does: JSON in FINETUNE_SCENARIO.
+"""The scenario of a scripted pod: JSON in FINETUNE_SCENARIO.
 
-An object is played by every attempt; of a list, the first attempt plays the first entry and so on, and the last entry
-is played by all that follow. Nothing set is a quick success:
+Every attempt plays an object. Of a list, the first attempt plays the first entry and so on. All attempts after the last
+entry play the last entry. The default is a quick success:
 
     {"steps": 5, "stepSeconds": 0.2, "end": "succeed"}
     [{"end": "fail", "reason": "GpuOutOfMemory"}, {"fromStep": 3}]
@@ -25,21 +25,21 @@ class End(StrEnum):
 
     SUCCEED = "succeed"
     REUSE = "reuse"
-    """Success without training: the adapter of this run was there already."""
+    """Success without training, because the adapter of this run exists."""
     FAIL = "fail"
-    """A failure that says its reason, as the trainer's own failures do."""
+    """A failure with a reason, like the failures of the real trainer."""
     CRASH = "crash"
-    """An exit that says nothing but its code."""
+    """An exit with a code and without a termination message."""
     KILL = "kill"
-    """SIGKILL by its own hand: exit code 137 without OOMKilled."""
+    """The process sends SIGKILL to itself: exit code 137 without OOMKilled."""
     OUT_OF_MEMORY = "oom"
-    """Takes memory until the kernel ends it."""
+    """Allocates memory until the kernel kills the process."""
     HANG = "hang"
-    """No more reports, no end."""
+    """Sends no more reports and does not end."""
 
 
 class OnSigterm(StrEnum):
-    """What SIGTERM does."""
+    """The reaction to SIGTERM."""
 
     SAVE = "save"
     """Ends as preempted, as the trainer does after its checkpoint."""
@@ -49,7 +49,7 @@ class OnSigterm(StrEnum):
 
 
 class PreflightScenario(Wire):
-    """What preflight finds."""
+    """The result of preflight."""
 
     seconds: float = Field(0, ge=0, description="How long it takes.")
     reason: FailureReason | None = Field(None, description="Why it fails; absent: it passes.")
@@ -60,7 +60,7 @@ class PreflightScenario(Wire):
 
 
 class Scenario(Wire):
-    """One attempt."""
+    """The scenario of one attempt."""
 
     start_seconds: float = Field(0, ge=0, description="Time before the first step, spent in the stage Loading.")
     from_step: int = Field(0, ge=0, description="Step of the checkpoint that the attempt goes on from.")
@@ -87,10 +87,10 @@ _SCRIPT: TypeAdapter[list[Scenario]] = TypeAdapter(list[Scenario])
 
 
 def read_scenario(environment: Mapping[str, str], attempt: int) -> Scenario:
-    """The scenario of an attempt, numbered from 1.
+    """Returns the scenario of an attempt, numbered from 1.
 
     Raises:
-        ValueError: the variable holds no scenario (json's and pydantic's errors are ValueErrors).
+        ValueError: the variable has no valid scenario (the errors of json and pydantic are ValueErrors).
     """
     given = json.loads(environment.get(SCENARIO_ENV) or "{}")
     script = _SCRIPT.validate_python(given if isinstance(given, list) else [given])

@@ -1,7 +1,7 @@
-"""A real training whose allocations are counted, to hold the memory estimate against.
+"""Counts the allocations of a real training, for comparison with the memory estimate.
 
-No GPU: torch's CPU allocator is counted, allocation by allocation, over the second step (real trainer, random weights).
-The model, the adapter and the optimizer are counted by their tensors.
+No GPU is needed: the allocations of torch's CPU allocator are counted during the second step, with the real trainer and
+random weights. The memory of model, adapter and optimizer is that of their tensors.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One training."""
+    """The parameters of one training."""
 
     shape: str
     tokens: int
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def recipe(self) -> Recipe:
-        """As a recipe; the places in it are never looked at."""
+        """Returns the case as a recipe. Nothing reads its URIs."""
         switch = {True: "enabled", False: "disabled"}
         return Recipe.model_validate(
             {
@@ -89,7 +89,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """Bytes that were there: of the model, of all that is trained with its optimizer, and at most on top in a step."""
+    """Measured bytes: of the model, of trained parameters with their optimizer, and the peak of a step beside these."""
 
     model: int
     trained: int
@@ -97,7 +97,7 @@ class Counted:
 
 
 def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
-    """Trains two steps of the case; returns the estimate and what was counted."""
+    """Trains two steps. Returns the estimate and the measured bytes."""
     torch.manual_seed(0)
     make_tiny_model(folder / "model")
     config = LlamaConfig(bos_token_id=1, eos_token_id=2, max_position_embeddings=16384, **SHAPES[case.shape])
@@ -108,7 +108,7 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     assert shape is not None
     model_bytes = sum(_bytes(tensor) for tensor in _model_tensors(base))
     length = case.tokens // ROWS_A_PASS
-    # Padded rows differ in length, as in life: equal ones need no mask.
+    # Padded rows differ in length as real rows do, because rows of equal length need no mask.
     lengths = [length, length - 1, length - 2, length - 3] * 2
     rows = write_rows((_row(length) for length in lengths), folder / "rows.arrow")
     trainer = build_trainer(recipe, base, load_tokenizer(folder / "model"), rows, dtype, folder / "trainer", [])
@@ -125,7 +125,7 @@ def measure(case: Case, folder: Path) -> tuple[MemoryEstimate, Counted]:
     trainer.train()
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     state = [value for kept in trainer.optimizer.state.values() for value in kept.values() if torch.is_tensor(value)]
-    # Gradients are made in the first pass of a step, so they are in the step's own count.
+    # Gradients are allocated in the first backward pass of a step, so the count of the step includes them.
     gradients = sum(map(_bytes, trained))
     tokens = length * ROWS_A_PASS
     masking = (
@@ -168,7 +168,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def _highest(profile: Any) -> int:
-    """The highest sum of the allocations since the start, in bytes."""
+    """Returns the largest sum of the allocations since the start, in bytes."""
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = highest = 0
     for event in sorted(events, key=lambda event: event.start_ns()):

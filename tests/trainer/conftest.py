@@ -1,4 +1,4 @@
-"""Fixtures of the training tests: one tiny model for the session, and runs in this process."""
+"""Fixtures of the training tests: one tiny model per session, and runs in this process."""
 
 import os
 
@@ -24,14 +24,14 @@ def _libraries_load_quietly() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _libraries_quiet() -> Iterator[None]:
-    """What the libraries warn about each other is not this project's; its own warnings stay errors."""
+    """Ignores the libraries' warnings about each other. The project's own warnings stay errors."""
     with log.libraries_quiet():
         yield
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny base model's folder; read only."""
+    """The folder of the tiny base model, which is only read."""
     folder = tmp_path_factory.mktemp("tiny-model")
     make_tiny_model(folder)
     return folder
@@ -47,7 +47,10 @@ def tokenizer(tiny_model: Path) -> Any:
 
 @pytest.fixture
 def local_run(tiny_model: Path, tmp_path: Path) -> Callable[..., LocalRun]:
-    """Makes a run with the tiny model and file:// places; sections of the recipe are keyword arguments."""
+    """Returns a function that makes a run with the tiny model and file:// URIs.
+
+    Its keyword arguments are sections of the recipe.
+    """
 
     def make(rows: list[dict[str, Any]], **sections: Any) -> LocalRun:
         return LocalRun.make(tiny_model, tmp_path, rows, **sections)

@@ -1,4 +1,4 @@
-"""Tokenizers with the special tokens of the families that have a built-in chat template. Tiny, but otherwise real."""
+"""Small but real tokenizers with the special tokens of the model families that have a built-in chat template."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The special tokens of a family's models."""
+    """The special tokens of a model family."""
 
     bos: str | None
     eos: str
@@ -28,7 +28,7 @@ FAMILIES = {
 
 
 def family_tokenizer(name: str, tiny_model: Path) -> Any:
-    """The tiny model's byte-pair tokenizer with a family's special tokens, and no chat template."""
+    """Returns the tiny model's byte-pair tokenizer with a family's special tokens and without a chat template."""
     from transformers import PreTrainedTokenizerFast
 
     family = FAMILIES[name]
@@ -40,7 +40,10 @@ def family_tokenizer(name: str, tiny_model: Path) -> Any:
 
 
 def llama_2_tokenizer() -> Any:
-    """A tokenizer of Llama 2's kind: SentencePiece's blanks, one before every piece of text, bytes for what is rare."""
+    """Returns a tokenizer like that of Llama 2.
+
+    It is SentencePiece's: a blank comes before every piece of text, and rare characters are bytes.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,7 +54,7 @@ def llama_2_tokenizer() -> Any:
     )
     special = ["<unk>", "<s>", "</s>"]
     plain = [f"<0x{byte:02X}>" for byte in range(256)]
-    # A word at a time: SentencePiece merges nothing across blanks.
+    # Word by word, because SentencePiece merges nothing across blanks.
     corpus = [
         "[INST]",
         "Name",

@@ -1,6 +1,6 @@
-"""A job with an hf:// model, as a pod runs it: preflight and training in processes of their own.
+"""A job with an hf:// model, as a pod runs it: preflight and training, each in a new process.
 
-The Hub's client reads its switches when it is imported, so a test process can speak to one Hub at most.
+The Hub's client reads its variables when it is imported. So one test process could use only one Hub.
 """
 
 import json
@@ -26,7 +26,7 @@ class End:
     stderr: str
     message: Termination
     everything: str
-    """All that it said, in all its ways."""
+    """Its output, log and termination message together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""A training that is killed again and again until it is done: each process goes on from what the last one has left.
+"""A training that is killed again and again until it ends. Each process resumes from what the one before has left.
 
-A process is killed at a random instant, or at a certain request to its storage, where most of the instants that matter
-are: before the server has got it, or when it has been carried out and the answer is not yet there.
+A process is killed at a random time, or at a certain request to its storage. Most critical moments are at such a
+request: before the server receives it, or when the server has carried it out and the answer has not arrived.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ from trainer.pods import pod_environment, workers_of
 
 @dataclass(frozen=True, kw_only=True)
 class Kill:
-    """When and how a process is ended.
+    """When and how a process is killed.
 
     Attributes:
         number: SIGKILL or SIGTERM.
-        seconds: after its first line of a training, or of its start if `early`.
-        early: whether it may not have begun to train.
-        write: instead, with which of its writes to the storage (1: the first).
-        carried_out: whether the server gets that one.
-        worker: of several processes not the first one is ended, but the last that it has started.
+        seconds: time since the first log line of the training, or since the process's start with `early`.
+        early: True when the training may not have begun.
+        write: instead of a time, the number of the write to storage, from 1.
+        carried_out: True when the server receives that write.
+        worker: True kills the worker that was started last, instead of the pod's first process.
     """
 
     number: signal.Signals
@@ -47,13 +47,13 @@ class Kill:
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """What became of one process.
+    """The end of one process.
 
     Attributes:
-        kill: what was planned; None for one that was left alone.
-        code: its exit code, negative for a signal's number.
-        resumed_from: step of the checkpoint that it went on from; None at the beginning.
-        message: its termination message, absent where it had no time for one.
+        kill: the planned kill; None for a process that was not killed.
+        code: exit code; a signal's number is negative.
+        resumed_from: step of the checkpoint from which it resumed; None for a start from the beginning.
+        message: termination message; None when the process could not write one.
     """
 
     kill: Kill | None
@@ -63,9 +63,9 @@ class Life:
 
 
 def random_kills(seed: int, count: int, seconds: float, *, workers: bool = False) -> list[Kill]:
-    """Kills at random instants of up to `seconds` of training, SIGKILL or SIGTERM; a tenth are early.
+    """Returns kills at random times within `seconds` of training, with SIGKILL or SIGTERM. A tenth of them are early.
 
-    With `workers` every second one is a SIGKILL of a worker.
+    With `workers`, every second kill is a SIGKILL of a worker.
     """
     source = random.Random(seed)
     kills = [
@@ -82,7 +82,7 @@ def random_kills(seed: int, count: int, seconds: float, *, workers: bool = False
 
 
 def kills_at_writes(seed: int, count: int, writes: int) -> list[Kill]:
-    """SIGKILLs at random ones of the first `writes` writes, half of which are carried out."""
+    """Returns SIGKILLs at random writes of the first `writes`. Half of these writes are carried out."""
     source = random.Random(seed)
     return [
         Kill(number=signal.SIGKILL, write=source.randint(1, writes), carried_out=source.random() < 0.5)
@@ -93,13 +93,13 @@ def kills_at_writes(seed: int, count: int, writes: int) -> list[Kill]:
 def train_through(
     recipe: Recipe, folder: Path, kills: Sequence[Kill], faults: Faults | None = None, keys: Path | None = None
 ) -> list[Life]:
-    """Starts the trainer, kills it as planned, starts it again, and so on until it ends by itself.
+    """Starts the trainer, kills it as planned, and starts it again until it ends by itself.
 
     Args:
         recipe: the recipe.
-        folder: for the files of the processes.
-        kills: one for each process; after the last, processes are left alone.
-        faults: the proxy of the storage, where a kill is bound to a write.
+        folder: folder for the files of the processes.
+        kills: one kill for each process. Later processes are not killed.
+        faults: the proxy of the storage, for kills at a write.
         keys: the mounted Secret of the storage.
     """
     lives: list[Life] = []
@@ -160,7 +160,7 @@ def _end(pid: int, kill: Kill) -> None:
 
 
 def _kill_at(pid: int, kill: Kill) -> Plan:
-    """Kills the process with one of its writes."""
+    """Kills the process at one of its writes."""
     writes = itertools.count(1)
 
     def plan(request: Request) -> Fault | None:

@@ -1,4 +1,4 @@
-"""The trainer as a pod runs it: in a process of its own, which starts one a GPU."""
+"""Runs the trainer as a pod does: in a new process, which starts one process per GPU."""
 
 import os
 import socket
@@ -17,11 +17,11 @@ _INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH")
 
 
 def pod_environment(recipe: Path, work: Path, message: Path, **more: str) -> dict[str, str]:
-    """A pod's environment: nothing of the test's own settings for the libraries.
+    """Returns the environment of a pod, without the test's own settings of the libraries.
 
     Args:
         recipe: the mounted recipe.
-        work: where the trainer may write.
+        work: the folder in which the trainer may write.
         message: the termination message's file.
         **more: further variables.
     """
@@ -36,7 +36,7 @@ def pod_environment(recipe: Path, work: Path, message: Path, **more: str) -> dic
 
 
 def environment_of(run: LocalRun, **more: str) -> dict[str, str]:
-    """The environment of a pod of a run, whose recipe is written; `more` are further variables."""
+    """Writes a run's recipe. Returns the environment of its pod. `more` are further variables."""
     recipe, work = run.folder / "recipe.json", run.folder / "work"
     recipe.write_text(run.recipe.to_json())
     work.mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def environment_of(run: LocalRun, **more: str) -> dict[str, str]:
 
 
 def start_pod(run: LocalRun, **more: str) -> subprocess.Popen[str]:
-    """Starts the trainer's process as a pod would; `more` are variables."""
+    """Starts the trainer's process as a pod would. `more` are further variables."""
     return subprocess.Popen(
         [sys.executable, "-m", "finetune_trainer"],
         env=environment_of(run, **more),
@@ -55,14 +55,14 @@ def start_pod(run: LocalRun, **more: str) -> subprocess.Popen[str]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has now."""
+    """Returns a free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port
 
 
 def end_of(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tuple[int, str, Termination]:
-    """Exit code, log and termination message of a pod (its index, where there are several), once it has ended."""
+    """Waits for the end of a pod. Returns its exit code, log and termination message."""
     assert process.stderr is not None
     log = process.stderr.read()
     process.stderr.close()
@@ -73,25 +73,25 @@ def end_of(process: subprocess.Popen[str], run: LocalRun, pod: str = "") -> tupl
 
 
 def adapter_of(message: Termination) -> dict[str, torch.Tensor]:
-    """The weights that a pod has committed."""
+    """Returns the weights that a pod has committed."""
     assert message.output is not None
     return load_file(Path(message.output.uri.removeprefix("file://")) / "adapter_model.safetensors")
 
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """The largest difference of two numbers of the same place."""
+    """Returns the largest absolute difference of two sets of weights."""
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
 def workers_of(pod: int) -> list[int]:
-    """Process ids of the workers of a pod's process, by rank."""
+    """Returns the process ids of a pod's workers, ordered by rank."""
     children = Path(f"/proc/{pod}/task/{pod}/children").read_text().split()
     return [int(child) for child in children]
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> str:
-    """Reads the log up to the first line with the text, and returns that line."""
+    """Reads the log up to the first line that contains the text. Returns this line."""
     assert process.stderr is not None
     seen = []
     for line in process.stderr:

@@ -1,4 +1,4 @@
-"""Running the trainer in the test's own process, with local places and real parts."""
+"""Runs the trainer in the test's own process, with local files and real parts."""
 
 import json
 import tempfile
@@ -20,11 +20,11 @@ QUESTIONS = [
     {"prompt": f"Question: what is {number}? Answer:", "completion": f" it is {number * 7}" + " very" * (number % 9)}
     for number in range(24)
 ]
-"""Rows of several lengths."""
+"""Rows of different lengths."""
 
 
 def recipe_of(base: Path, data: Path, output: Path, /, **sections: Any) -> Recipe:
-    """A recipe with file:// places: two short steps unless `training` says otherwise."""
+    """Returns a recipe with file:// URIs. It trains two short steps unless `training` says otherwise."""
     training = {"maxSteps": 2, "batchSize": 8, "learningRate": "2e-3", "warmup": "0"} | sections.pop("training", {})
     return Recipe.model_validate(
         {
@@ -41,7 +41,7 @@ def recipe_of(base: Path, data: Path, output: Path, /, **sections: Any) -> Recip
 
 @dataclass(kw_only=True)
 class LocalRun:
-    """A recipe and where its run happens."""
+    """A recipe and the folder of its run."""
 
     recipe: Recipe
     folder: Path
@@ -58,7 +58,7 @@ class LocalRun:
         return cls(recipe=recipe_of(base, data, folder / "out", **sections), folder=folder)
 
     def changed(self, **sections: Any) -> "LocalRun":
-        """The same run with sections of the recipe changed."""
+        """Returns the same run with changed sections of the recipe."""
         values = self.recipe.to_dict()
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
@@ -68,7 +68,7 @@ class LocalRun:
         self.on_progress(progress)
 
     def __call__(self) -> Result:
-        """Runs."""
+        """Runs the training."""
         with tempfile.TemporaryDirectory(dir=self.folder) as work:
             return run(
                 self.recipe,
@@ -84,16 +84,19 @@ class LocalRun:
 
 
 def folder_of(result: Result) -> Path:
-    """The adapter's folder of a run with a file:// output."""
+    """Returns the adapter's folder of a run with a file:// output."""
     return Path(result.output.uri.removeprefix("file://"))
 
 
 def manifest_of(result: Result) -> Manifest:
-    """The manifest of a run with a file:// output."""
+    """Returns the manifest of a run with a file:// output."""
     return Manifest.model_validate_json(Path(result.output.manifest_uri.removeprefix("file://")).read_bytes())
 
 
 def adapter_files(folder: Path) -> dict[str, bytes]:
-    """The files that equal runs make equal byte for byte: all but the run's record, which holds times."""
+    """Returns the files that are equal byte for byte between equal runs.
+
+    The run's record, which contains times, is left out.
+    """
     record = {"README.md", "loss.svg", "report.html"}
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name not in record}

@@ -1,4 +1,4 @@
-"""Two processes with a divided base model, and what is looked at in each of them."""
+"""Runs a function in two processes that share a sharded base model."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def in_two_processes(look: Look, folder: Path) -> list[Any]:
-    """What `look`, a function of a module, returns in each of two processes that know each other."""
+    """Runs `look`, a function of a module, in two connected processes. Returns both results."""
     port = free_port()
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_run, args=(look, folder, rank, port)) for rank in range(2)]
@@ -30,7 +30,7 @@ def in_two_processes(look: Look, folder: Path) -> list[Any]:
 
 
 def alone() -> ProcessGroup:
-    """A world of this process only."""
+    """Returns a world with this process only."""
     return ProcessGroup.join(
         World(rank=0, size=1, local_rank=0, local_size=1, host=LOOPBACK, port=free_port(), progress=-1), lambda: None
     )
@@ -44,7 +44,10 @@ def _run(look: Look, folder: Path, rank: int, port: int) -> None:
 
 
 def base_bytes(model: Any, sharded_weights: ShardedWeights | None = None) -> int:
-    """Bytes of memory behind the base model's weights and their scales, and behind this process's parts of them."""
+    """Returns the bytes of memory of the base model's weights and scales and of this process's shards of them.
+
+    Memory that several tensors share counts once.
+    """
     base = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     states = [weight.quant_state for weight in base if hasattr(weight, "quant_state")]
     scales = [state.absmax for state in states] + [state.state2.absmax for state in states if state.nested]

@@ -1,7 +1,7 @@
 """A real, tiny, deterministic base model: a random Llama with its own byte-pair tokenizer and chat template.
 
-Every test that trains uses it: it loads in milliseconds, all of it is real (safetensors, tokenizer.json, a chat
-template of the Llama-2 kind without `{% generation %}` markers), and the same bytes come out on every call.
+Every test that trains uses it. It loads in milliseconds. All parts are real (safetensors, tokenizer.json, a chat
+template of the Llama 2 kind without `{% generation %}` markers). Every call writes the same bytes.
 """
 
 from pathlib import Path
@@ -61,7 +61,7 @@ def make_tiny_model(folder: Path) -> None:
         max_position_embeddings=2048,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        # The default spread (0.02) leaves attention without influence on the logits: no test could see a leak.
+        # With the default standard deviation (0.02), attention hardly changes the logits, and no test could see a leak.
         initializer_range=0.2,
     )
     with torch.random.fork_rng():

@@ -1,8 +1,8 @@
-"""What unit tests share: a real S3 server, started for the first test that asks, and the mark `extras`.
+"""Fixtures of the unit tests: a real S3 server, started by the first test that uses it, and the mark `extras`.
 
 `pytestmark = pytest.mark.extras` says that a module needs packages beyond requirements/unit.txt. With `-m "not extras"`
-it is not even imported, so that the others run where those packages are not. A module without the mark is imported, and
-fails there if it needs more.
+such a module is not imported, so that the other modules run without these packages. A module that needs them without
+the mark fails at its import.
 """
 
 import ast
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves out the modules that are marked, before they are imported."""
+    """Skips modules with the mark before they are imported."""
     if config.option.markexpr != "not extras" or collection_path.suffix != ".py":
         return None
     return True if _is_marked(ast.parse(collection_path.read_text(encoding="utf-8"))) else None
 
 
 def _is_marked(module: ast.Module) -> bool:
-    """Whether the whole module has the mark."""
+    """Returns whether the whole module has the mark."""
     marks = [
         ast.unparse(statement.value)
         for statement in module.body
@@ -35,7 +35,7 @@ def _is_marked(module: ast.Module) -> bool:
 
 @pytest.fixture(scope="session")
 def s3() -> "Iterator[s3server.S3Server]":
-    """A running S3 server; tests keep apart by their keys' prefixes."""
+    """A running S3 server. Tests use different prefixes of keys."""
     import s3server
 
     with s3server.running() as server:

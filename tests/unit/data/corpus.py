@@ -1,7 +1,7 @@
-"""Files as users really upload them, each with its verdict.
+"""Files as real users upload them, each with its expected problems.
 
-Every case is made by a function, so that large ones take no place in the repository. `Case.problems` is what the pass
-must report: (line, kind, a word of the message).
+A function makes each file, so that large files need no space in the repository. `Case.problems` are the problems that
+the check of the data must report: (line, kind, a word of the message).
 """
 
 import bz2
@@ -22,7 +22,7 @@ GOOD = b'{"prompt": "2 + 2?", "completion": " 4"}\n'
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One file."""
+    """One file with its expected problems."""
 
     name: str
     content: bytes
@@ -44,7 +44,7 @@ def _chat(*turns: tuple[str, object], **more: object) -> bytes:
 
 
 def _bad(name: str, line: bytes, kind: ProblemKind, word: str, **options: Any) -> Case:
-    """A bad third line between good ones."""
+    """Returns a case with a bad third line between good lines."""
     content = GOOD * 2 + line + (b"" if line.endswith(b"\n") else b"\n") + GOOD
     rows = options.pop("rows", 3 if kind in _UNPARSED else 4)
     return Case(name=name, content=content, rows=rows, problems=((3, kind, word),), **options)
@@ -61,7 +61,7 @@ K = ProblemKind
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Returns all cases."""
     yield from _whole()
     yield from _files()
     yield from _lines()
@@ -73,7 +73,7 @@ def cases() -> Iterator[Case]:
 
 
 def _whole() -> Iterator[Case]:
-    """Files that are right."""
+    """Files without a problem."""
     yield Case(name="plain", content=GOOD * 3, rows=3, schema="promptCompletion")
     yield Case(name="one row", content=GOOD, rows=1)
     yield Case(name="no final newline", content=GOOD + GOOD[:-1], rows=2)
@@ -100,7 +100,7 @@ def _whole() -> Iterator[Case]:
 
 
 def _files() -> Iterator[Case]:
-    """Files that are something else as a whole: one problem, not one a line."""
+    """Files of another kind: one problem for the file, not one per line."""
     yield Case(name="empty", content=b"", problems=((1, K.NO_ROWS, "holds no rows"),))
     yield Case(name="only blanks", content=b"\n \n\n", problems=((1, K.NO_ROWS, "3 blank lines"),), blank=3)
     empty = gzip.compress(b"")
@@ -231,7 +231,7 @@ def _conversations() -> Iterator[Case]:
 
 
 def _shapes() -> Iterator[Case]:
-    """Which columns are which."""
+    """Columns, and which schema they mean."""
     alpaca = _line({"instruction": "i", "input": "", "output": "o"})
     yield Case(name="alpaca", content=alpaca * 2, rows=2, schema="alpaca")
     no_output = alpaca + _line({"instruction": "i", "input": 3, "output": "o"})
@@ -243,7 +243,7 @@ def _shapes() -> Iterator[Case]:
     fields = {"prompt": "question", "completion": "answer"}
     mapped = {"fields": fields}
     yield Case(name="mapped columns", content=unknown, rows=1, schema="promptCompletion", spec=mapped)
-    # The columns of two schemas: the one whose column is named is meant.
+    # A row with the columns of two schemas has the schema whose column dataset.fields names.
     body = _line({"prompt": "p", "completion": "c", "body": "b"})
     yield Case(name="mapped text", content=body, rows=1, schema="text", spec={"fields": {"text": "body"}})
     yield Case(
@@ -274,7 +274,7 @@ def _shapes() -> Iterator[Case]:
 
 
 def _likely() -> Iterator[Case]:
-    """Mistakes whose remedy is known: the message says it."""
+    """Mistakes with a known remedy, which the message names."""
 
     def one(name: str, row: object, kind: K, word: str, **spec: Any) -> Case:
         return Case(name=name, content=_line(row), rows=1, problems=((1, kind, word),), spec=spec)
@@ -306,7 +306,7 @@ def _likely() -> Iterator[Case]:
 
 
 def _limits() -> Iterator[Case]:
-    """dataset.limits and dataset.sha256."""
+    """Files beyond dataset.limits, or with another dataset.sha256."""
     long_line = GOOD + _line({"prompt": "x" * 5000, "completion": "c"}) + GOOD
     spec = {"limits": {"maxLineBytes": 1024}}
     yield Case(name="line over the limit", content=long_line, rows=2, problems=((2, K.TOO_LONG, "1,024"),), spec=spec)

@@ -1,4 +1,4 @@
-"""Files of the other formats as users really upload them, each with its verdict; see `corpus`."""
+"""Files of the other formats as real users upload them, each with its expected problems. See `corpus`."""
 
 import gzip
 import io
@@ -29,7 +29,7 @@ def parquet(columns: dict[str, Any] | Any, **options: Any) -> bytes:
 
 
 def format_cases() -> Iterator[Case]:
-    """All of them."""
+    """Returns all cases."""
     yield from _zstd()
     yield from _json()
     yield from _delimited()

@@ -1,4 +1,4 @@
-"""More files of lines: places after odd beginnings, borders of what is read at once, and hostile text; see `corpus`."""
+"""More files of lines: unusual beginnings, boundaries of read buffers, and hostile text. See `corpus`."""
 
 import gzip
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _MIB = 1 << 20
 
 
 def line_cases() -> Iterator[Case]:
-    """All of them."""
+    """Returns all cases."""
     yield from _places()
     yield from _borders()
     yield from _hostile()
@@ -19,7 +19,7 @@ def line_cases() -> Iterator[Case]:
 
 
 def _places() -> Iterator[Case]:
-    """The bad line is named right, whatever stands before it."""
+    """The number of the bad line is right, whatever comes before it."""
     bad = ((3, K.TYPE, _BAD_TEXT),)
     yield Case(name="bad line after crlf", content=GOOD.replace(b"\n", b"\r\n") * 2 + _BAD, rows=3, problems=bad)
     yield Case(name="bad line after a bom", content=b"\xef\xbb\xbf" + GOOD * 2 + _BAD, rows=3, problems=bad)
@@ -43,7 +43,7 @@ def _places() -> Iterator[Case]:
 
 
 def _borders() -> Iterator[Case]:
-    """Files are read a mebibyte at a time; a border changes nothing."""
+    """Files are read in blocks of one mebibyte. A boundary of blocks changes nothing."""
     for shift in (-1, 0, 1):
         text = "x" * (_MIB - len(b'{"text": ""}\n') + shift)
         rest = _line({"text": "b"}) + b'{"text": 5}\n'
@@ -70,7 +70,7 @@ def _borders() -> Iterator[Case]:
 
 
 def _hostile() -> Iterator[Case]:
-    """Text that would do something to a terminal, a log or a message."""
+    """Text that could change a terminal, a log or a message."""
 
     def bad(name: str, line: bytes, kind: K, word: str, rows: int = 2) -> Case:
         return Case(name=name, content=GOOD + line + b"\n", rows=rows, problems=((2, kind, word),))
@@ -114,7 +114,7 @@ def _hostile() -> Iterator[Case]:
 
 
 def _many() -> Iterator[Case]:
-    """Several problems at once, and rows that repeat."""
+    """Several problems in one file, and duplicate rows."""
     turns = [("user", "u"), ("assistant", "")]
     bad = _chat(*turns, ("critic", "c"), ("assistant", None))
     good = _chat(("user", "u"), ("assistant", "a"))

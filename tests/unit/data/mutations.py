@@ -1,10 +1,10 @@
-"""Damaged lines by the million: the pass over the data must name each of them, and nothing else may happen.
+"""Millions of damaged lines: the check of the data must report every damage, and nothing else may happen.
 
     .venv/bin/python tests/unit/data/mutations.py [--lines 1000000] [--seed 0]
 
-Rows of every shape are damaged as files are in the wild and as an attacker would: bytes flipped, cut, inserted; deep
-nesting, huge numbers, half surrogate pairs, byte order marks, NUL, CR, repeated keys, another type at any key path.
-What the pass says is held against an oracle of a page: the standard library's parser, made strict, and the words of
+Rows of every schema are damaged as real files are, and as an attacker would damage them: bytes flipped, cut, inserted;
+deep nesting, huge numbers, lone surrogates, byte order marks, NUL, CR, duplicate keys, another type at any key path.
+The result of the check is compared with a short oracle: the standard library's parser, made strict, and the rules of
 docs/data.md. The same seed makes the same lines on every machine.
 """
 
@@ -41,13 +41,13 @@ _PLACES = StoreRegistry(StorageSpec(), None)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Rows of one shape.
+    """Rows of one schema.
 
     Attributes:
-        schema: its name in the recipe.
-        row: a sound row.
-        texts: columns of text that must be there and not be blank.
-        optional: columns of text that may be missing, null or blank.
+        schema: the schema's name in the recipe.
+        row: a valid row.
+        texts: text columns that must exist and not be blank.
+        optional: text columns that may be missing, null or blank.
         turns: the column of turns, with the keys of role and content.
         fields: `dataset.fields`.
     """
@@ -180,7 +180,7 @@ def _repeat_key(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
 
 
 def _retype(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
-    """Another value, or none, at any key path."""
+    """Puts another value at any key path, or removes the key."""
     changed = copy.deepcopy(row)
     holder, key = dice.choice(list(_paths(changed)))
     if dice.random() < 0.1:
@@ -200,7 +200,7 @@ def _rename(dice: random.Random, line: bytes, row: dict[str, Any]) -> bytes:
 
 
 def _whole(dice: random.Random, *_: object) -> bytes:
-    """Something else altogether."""
+    """Replaces the whole line by something else."""
     other = (
         b"",
         b" \t\r",
@@ -226,7 +226,7 @@ DAMAGES: tuple[Damage, ...] = (
 
 
 def _paths(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a value as the holder and its key."""
+    """Yields every place in a value, as its container and its key."""
     places = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
     for key in places:
         yield value, key
@@ -234,12 +234,12 @@ def _paths(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def damaged_lines(dice: random.Random, kind: Kind, count: int) -> list[bytes]:
-    """Lines of a kind: sound ones, and such with one to three damages."""
+    """Yields lines of a kind. Some are valid, and the others have one to three damages."""
     sound = json.dumps(kind.row, ensure_ascii=False).encode()
     lines = []
     for number in range(count):
         line = sound
-        # The first ones decide the shape.
+        # The first rows decide the schema.
         for _ in range(0 if number < 20 else dice.choice((0, 1, 1, 1, 1, 2, 3))):
             line = dice.choice(DAMAGES)(dice, line or sound, kind.row).replace(b"\n", b" ")
         lines.append(line)
@@ -247,7 +247,7 @@ def damaged_lines(dice: random.Random, kind: Kind, count: int) -> list[bytes]:
 
 
 def is_blank(line: bytes) -> bool:
-    """Whether a line counts as blank."""
+    """Returns whether a line counts as blank."""
     return not line.strip(b" \t\r")
 
 
@@ -264,7 +264,7 @@ def _strictly(text: str) -> Any:
 
 
 def is_good(line: bytes, kind: Kind) -> bool:
-    """The oracle: whether a line is a sound row of its kind."""
+    """The oracle: returns whether a line is a valid row of its kind."""
 
     try:
         row = _strictly(line.strip(b" \t\r").decode())
@@ -318,7 +318,7 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _joined(content: Any) -> Any:
-    """The text of a list of parts that are all text."""
+    """Returns the text of a list of parts that are all text."""
     if not isinstance(content, list) or not content:
         return content
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
@@ -326,7 +326,7 @@ def _joined(content: Any) -> Any:
 
 
 def _are_functions(value: Any, *, called: bool = False) -> bool:
-    """Whether these are functions, or calls of them: objects with a name, in a list or alone, or as JSON in a text."""
+    """Returns whether a value is a list of functions or calls, a single one, or JSON text of these."""
     try:
         if not value or _is_nothing(value):
             # {} is an object without a name; "0" and "false" are nothing at all.
@@ -359,7 +359,7 @@ def _is_text(value: object, *, blank: bool = False) -> bool:
 
 
 class AllFindings(Findings):
-    """Keeps every problem."""
+    """Collects every problem."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -373,17 +373,17 @@ class AllFindings(Findings):
 
 
 def check_file(folder: Path, kind: Kind, lines: list[bytes], *, mark: bytes, cut: bool) -> Counter[str]:
-    """Puts lines into a file, runs the pass over it and holds what it says against the oracle.
+    """Writes lines to a file, checks the file, and compares the result with the oracle.
 
     Args:
-        folder: where the file goes.
-        kind: what the lines were.
+        folder: folder of the file.
+        kind: the kind of the lines.
         lines: the lines.
-        mark: what stands before them: a byte order mark or nothing.
-        cut: whether the last one ends without LF.
+        mark: bytes before the lines: a byte order mark or nothing.
+        cut: True when the last line has no LF.
 
     Raises:
-        AssertionError: the pass is wrong; with the line.
+        AssertionError: the check is wrong. The message has the line.
     """
     path = folder / "damaged.jsonl"
     path.write_bytes(mark + b"\n".join(lines) + (b"" if cut else b"\n"))
@@ -435,7 +435,7 @@ def _check_problem(problem: DataProblem, line: bytes, start: int) -> None:
 
 
 def _is_row(line: bytes) -> bool:
-    """Whether the line is JSON with an object, so that what is wrong stands at a key path."""
+    """Returns whether the line is a JSON object, so that its problem has a key path."""
     try:
         return isinstance(json.loads(line.decode(), parse_constant=lambda _: 1 / 0), dict)
     except (ValueError, RecursionError, ZeroDivisionError):
@@ -443,7 +443,7 @@ def _is_row(line: bytes) -> bool:
 
 
 def main() -> None:
-    """Prints what became of the lines."""
+    """Checks the lines and prints the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=1_000_000, help="how many (default: a million)")
     parser.add_argument("--seed", type=int, default=0)
@@ -458,7 +458,7 @@ def main() -> None:
 
 
 def check_part(folder: Path, seed: int, number: int) -> Counter[str]:
-    """Makes and checks one file; the number says which of a seed's."""
+    """Makes and checks one file. Its number and the seed determine its lines."""
     dice = random.Random(f"{seed}/{number}")
     kind = KINDS[number % len(KINDS)]
     try:

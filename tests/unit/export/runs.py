@@ -1,4 +1,4 @@
-"""Facts of a run for the tests of what is made from them."""
+"""The facts of a run, for the tests of the report and the card."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ HISTORY = [
 
 
 def facts(**changed: Any) -> RunFacts:
-    """A run of four steps with two evaluations; sections of the recipe under `recipe`."""
+    """Returns the facts of a run of four steps with two evaluations. `recipe` has sections of the recipe."""
     values: dict[str, Any] = {
         "recipe": recipe(**changed.pop("recipe", {})),
         "fingerprint": "0123456789abcdef" * 4,

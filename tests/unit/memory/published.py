@@ -1,4 +1,4 @@
-"""Published models, by their config.json."""
+"""Configurations (config.json) of published models."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ LLAMA_3_8B: dict[str, Any] = {
     "torch_dtype": "bfloat16",
 }
 LLAMA_3_8B_BYTES = 2 * 8_030_261_248
-"""Of its safetensors files, headers apart."""
+"""Bytes of its safetensors files without their headers."""
 
 LLAMA_3_2_1B: dict[str, Any] = {
     **LLAMA_3_8B,

@@ -1,4 +1,4 @@
-"""Tokenizer files for models that are made in tests."""
+"""Makes tokenizer files for models of tests."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 
 def tokenizer_json(special: Sequence[str] = ("<s>", "</s>"), plain: Sequence[str] = ()) -> bytes:
-    """A byte-level tokenizer without merges: a token a byte, after <s> where that is among the special tokens."""
+    """Returns a byte-level tokenizer without merges. Each byte is a token. <s> comes first if it is a special token."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     made = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,6 +1,6 @@
-"""Builders and a small world for tests of the policy: what a plan does to it, and what kubelets do to its Jobs.
+"""A FineTuneJob and its children for tests of the policy. It carries plans out, and tests change Jobs and pods.
 
-It has no logic of the operator: it applies manifests by name, deletes by UID, and lets a test move time and pods.
+It has no logic of the operator: it applies manifests by name and deletes by UID. Tests advance the time and the pods.
 """
 
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ OUTPUT = OutputRecord(
 
 
 def raw_job(**spec: Any) -> dict[str, Any]:
-    """A FineTuneJob as the API server stores it; keyword arguments replace sections of the spec."""
+    """Returns a FineTuneJob as the API server stores it. Keyword arguments replace sections of the spec."""
     return {
         "metadata": {
             "name": "support-bot",
@@ -58,28 +58,28 @@ def raw_job(**spec: Any) -> dict[str, Any]:
 
 
 def a_job(**spec: Any) -> FineTuneJob:
-    """The same, parsed."""
+    """Returns the parsed FineTuneJob of `raw_job`."""
     return parse_job(raw_job(**spec))
 
 
 def succeeded(**fields: Any) -> str:
-    """A termination message of a training that went well."""
+    """Returns the termination message of a successful training."""
     return Termination(outcome=Outcome.SUCCEEDED, fingerprint="f" * 64, output=OUTPUT, **fields).to_json()
 
 
 def reused() -> str:
-    """A termination message of a preflight that found the adapter."""
+    """Returns the termination message of a preflight that found the adapter."""
     return Termination(outcome=Outcome.REUSED, fingerprint="f" * 64, output=OUTPUT).to_json()
 
 
 def checked(rows: int = 42, model_revision: str | None = None) -> str:
-    """A termination message of a preflight that passed."""
+    """Returns the termination message of a successful preflight."""
     summary = PreflightSummary(rows=rows, bytes=1000, schema="text", model_revision=model_revision)
     return Termination(outcome=Outcome.SUCCEEDED, fingerprint="f" * 64, preflight=summary).to_json()
 
 
 def failed(reason: FailureReason, message: str = "facts") -> str:
-    """A termination message of a failure."""
+    """Returns the termination message of a failure."""
     return Termination(outcome=Outcome.FAILED, reason=reason, message=message).to_json()
 
 
@@ -108,7 +108,7 @@ class World:
         return reconcile(self.job, observed, self.config, self.now)
 
     def step(self) -> Plan:
-        """One reconcile, carried out."""
+        """Reconciles once and carries the plan out."""
         plan = self.plan()
         carried_out = plan
         for manifest in plan.apply:
@@ -143,17 +143,17 @@ class World:
         self.made.append(name)
 
     def remove(self, name: str) -> None:
-        """The Job and its pods go."""
+        """Removes the Job and its pods."""
         self.jobs.pop(name)
         self.pods = {uid: pod for uid, pod in self.pods.items() if pod.job_name != name}
 
     def recipe(self, name: str) -> Recipe:
-        """What the pods of a Job were given."""
+        """Returns the recipe in a Job's annotation."""
         annotations = self.manifests[name]["spec"]["template"]["metadata"]["annotations"]
         return Recipe.model_validate_json(annotations[names.RECIPE_ANNOTATION])
 
     def edit(self, **spec: Any) -> None:
-        """The user changes the spec."""
+        """Changes the spec as a user does. The generation grows."""
         raw = raw_job(**spec)
         raw["metadata"]["generation"] = self.job.generation + 1
         self.job = replace(parse_job(raw), status=self.job.status)
@@ -162,11 +162,11 @@ class World:
         self.now += timedelta(seconds=seconds)
 
     def child(self) -> JobView:
-        """The newest Job that is not over."""
+        """Returns the newest Job that has not ended."""
         return next(job for job in reversed(self.jobs.values()) if not (job.complete or job.failed))
 
     def pod(self, **fields: Any) -> PodView:
-        """The newest Job's pod appears or changes."""
+        """Creates or changes the pod of the newest Job."""
         job = self.child()
         uid = f"pod-{job.name}"
         values: dict[str, Any] = {
@@ -195,11 +195,11 @@ class World:
         return self.pods[uid]
 
     def run(self) -> None:
-        """The newest Job's container runs."""
+        """Starts the container of the newest Job."""
         self.pod(phase="Running", running_since=self.now)
 
     def finish(self, message: str, exit_code: int = 0, reason: str = "", **fields: Any) -> None:
-        """The newest Job's container ends, and its Job with it."""
+        """Ends the container of the newest Job, and the Job."""
         job = self.child()
         ok = exit_code == 0
         terminated = Terminated(

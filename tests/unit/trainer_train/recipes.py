@@ -1,4 +1,4 @@
-"""Recipes for the tests."""
+"""Recipes for tests."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from finetune_trainer.contract.recipe import Recipe
 
 
 def recipe(**sections: Any) -> Recipe:
-    """A recipe with three facts; sections of it are keyword arguments."""
+    """Returns a recipe with the three required facts. Keyword arguments are sections of it."""
     base: dict[str, Any] = {
         "job": {"name": "support-bot"},
         "model": {"uri": "hf://meta-llama/Llama-2-7b-chat-hf"},
