@@ -29,7 +29,7 @@ OBJECTS = [
 
 
 def cache(root: Path, *, later: timedelta = timedelta(0), leave: Callable[[], object] = lambda: None) -> ModelCache:
-    return ModelCache(root=root, now=lambda: datetime.now(UTC) + later, leave=leave)
+    return ModelCache(root=root, now=lambda: datetime.now(UTC) + later, raise_if_stopping=leave)
 
 
 def fill(folder: Path) -> None:

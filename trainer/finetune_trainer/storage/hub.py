@@ -106,9 +106,9 @@ class HubStore:
         """See `Store.stat`. Sends one request for the whole model. Offline, lists the files of the cached snapshot."""
         repo, file = _split(uri)
         objects = (
-            self._cached(repo)
+            self._cached_files(repo)
             if is_offline_mode()
-            else self._retry.call(lambda: self._listed(repo), retryable=_retryable)
+            else self._retry.call(lambda: self._request_files(repo), retryable=_retryable)
         )
         wanted = f"hf://{repo}/{file}".rstrip("/")
         objects = [item for item in objects if item.uri == wanted or item.uri.startswith(wanted + "/")]
@@ -118,18 +118,18 @@ class HubStore:
 
     def open(self, source: SourceObject) -> BinaryIO:
         """See `Store.open`. Downloads the whole file into the cache first."""
-        return cast("BinaryIO", self._checked(source, _uncounted, None).open("rb"))
+        return cast("BinaryIO", self._verified(source, _uncounted, None).open("rb"))
 
     def download(self, source: SourceObject, target: Path, on_bytes: ByteCount, *, link: bool = True) -> None:
         """See `Store.download`. With `link`, `target` links to the file in the client's cache and takes no space."""
         if link:
             with partial_file(target) as partial:
-                partial.symlink_to(self._checked(source, on_bytes, None))
+                partial.symlink_to(self._verified(source, on_bytes, None))
             return
-        folder = _made(target.parent)
+        folder = _created(target.parent)
         with tempfile.TemporaryDirectory(prefix=".hub-", dir=folder) as own, partial_file(target) as partial:
             # Offline, a client with local_dir does not look into its cache.
-            file = self._checked(source, on_bytes, None if is_offline_mode() else Path(own))
+            file = self._verified(source, on_bytes, None if is_offline_mode() else Path(own))
             if file.is_relative_to(Path(own).resolve()):
                 file.replace(partial)
             else:
@@ -138,7 +138,7 @@ class HubStore:
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
         try:
-            return self._retry.call(lambda: self._fetched(uri, self._revision), retryable=_retryable).read_bytes()
+            return self._retry.call(lambda: self._download(uri, self._revision), retryable=_retryable).read_bytes()
         except ObjectNotFoundError:
             return None
 
@@ -162,7 +162,7 @@ class HubStore:
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
-    def _listed(self, repo: str) -> list[SourceObject]:
+    def _request_files(self, repo: str) -> list[SourceObject]:
         """Asks the Hub for the files of a model.
 
         HfApi.model_info sends the same request, but only once and without a time limit.
@@ -191,7 +191,7 @@ class HubStore:
             for item in info.siblings
         ]
 
-    def _checked(self, source: SourceObject, on_bytes: ByteCount, folder: Path | None) -> Path:
+    def _verified(self, source: SourceObject, on_bytes: ByteCount, folder: Path | None) -> Path:
         """Downloads a file and compares it with size and checksum of `stat`. Downloads a damaged file once more.
 
         When a connection ends or is silent, the client continues at the same byte. When a connection is reset, or the
@@ -203,7 +203,7 @@ class HubStore:
         """
         uri, wrong = source.location, None
         for _ in range(2):
-            file = self._fetched_with_retries(uri, source.revision, on_bytes, folder, anew=wrong is not None)
+            file = self._download_with_retries(uri, source.revision, on_bytes, folder, force=wrong is not None)
             wrong = damage(file, source)
             if wrong is None:
                 return file
@@ -216,29 +216,29 @@ class HubStore:
             "it; check HF_ENDPOINT and the proxy",
         )
 
-    def _fetched_with_retries(
-        self, uri: Uri, revision: str | None, on_bytes: ByteCount, folder: Path | None, *, anew: bool
+    def _download_with_retries(
+        self, uri: Uri, revision: str | None, on_bytes: ByteCount, folder: Path | None, *, force: bool
     ) -> Path:
         last = time.monotonic()
 
-        def came(count: int) -> None:
+        def count_bytes(count: int) -> None:
             nonlocal last
             last = time.monotonic()
             on_bytes(count)
 
         def fetch() -> Path:
-            return self._fetched(uri, revision, came, folder=folder, anew=anew).resolve()
+            return self._download(uri, revision, count_bytes, folder=folder, force=force).resolve()
 
         return self._retry.call(fetch, retryable=_retryable, last_progress=lambda: last)
 
-    def _fetched(
+    def _download(
         self,
         uri: Uri,
         revision: str | None,
         on_bytes: ByteCount | None = None,
         *,
         folder: Path | None = None,
-        anew: bool = False,
+        force: bool = False,
     ) -> Path:
         """Downloads a file into the cache, or into `folder`. `on_bytes` gets the bytes that come over the network."""
         repo, file = _split(uri)
@@ -252,12 +252,12 @@ class HubStore:
                     token=token,
                     cache_dir=self._cache,
                     local_dir=folder,
-                    force_download=anew,
+                    force_download=force,
                     tqdm_class=counter(on_bytes) if on_bytes else None,
                 )
             )
 
-    def _cached(self, repo: str) -> list[SourceObject]:
+    def _cached_files(self, repo: str) -> list[SourceObject]:
         """Returns the files of the cached snapshot."""
         with known_reasons(_what(repo, "", self._revision), token=self._token is not None):
             folder = snapshot_download(repo, revision=self._revision, cache_dir=self._cache, local_files_only=True)
@@ -290,7 +290,7 @@ def _retryable(error: Exception) -> Retryable | None:
     """Returns the failure when the same request may succeed later, else None."""
     if not isinstance(error, HubUnavailableError):
         return None
-    return Retryable(error.message, error.retry_after, unreachable=not error.is_there)
+    return Retryable(error.message, error.retry_after, unreachable=not error.reached)
 
 
 def _uncounted(_: int) -> None:
@@ -304,7 +304,7 @@ def _split(uri: Uri) -> tuple[str, str]:
     return f"{organisation}/{name}", "/".join(rest)
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

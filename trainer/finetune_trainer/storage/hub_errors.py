@@ -26,14 +26,14 @@ class HubUnavailableError(TrainerError):
     """The Hub does not answer, or answers with an error that may pass. The same request may succeed later.
 
     Attributes:
-        is_there: True when the Hub was reached. False when no connection was made, or another server answered at its
+        reached: True when the Hub was reached. False when no connection was made, or another server answered at its
             address.
         retry_after: seconds of the Hub's Retry-After; None without one.
     """
 
-    def __init__(self, message: str, *, is_there: bool, retry_after: int | None = None) -> None:
+    def __init__(self, message: str, *, reached: bool, retry_after: int | None = None) -> None:
         super().__init__(FailureReason.STORAGE_UNAVAILABLE, message)
-        self.is_there = is_there
+        self.reached = reached
         self.retry_after = retry_after
 
 
@@ -88,7 +88,7 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
             return None  # an error of this machine's file system
         case errors.FileMetadataError():
             why = f"what answers is no Hub: check HF_ENDPOINT and the proxy ({_said(error)})"
-            return _unavailable(what, why, is_there=False)
+            return _unavailable(what, why, reached=False)
         case _:
             return _unreachable(error, what)
 
@@ -143,18 +143,18 @@ def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
 
 def _unreachable(error: BaseException | None, what: str) -> TrainerError:
     # These exceptions mean that no connection was made. Any other means a connection without an answer.
-    is_there = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
+    reached = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | socket.gaierror)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         why = (
             f"the Hub's certificate is not trusted ({_said(error)}): name its authority in the chart's hub.caBundle "
             "(SSL_CERT_FILE in a local run)"
         )
-        return _unavailable(what, why, is_there=False)
-    return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})", is_there=is_there)
+        return _unavailable(what, why, reached=False)
+    return _unavailable(what, f"the Hub cannot be reached ({type(error).__name__}: {_said(error)})", reached=reached)
 
 
-def _unavailable(what: str, why: str, *, is_there: bool) -> TrainerError:
-    return HubUnavailableError(f"{what}: {why}", is_there=is_there)
+def _unavailable(what: str, why: str, *, reached: bool) -> TrainerError:
+    return HubUnavailableError(f"{what}: {why}", reached=reached)
 
 
 def _busy(error: errors.HfHubHTTPError, what: str, answers: str, advice: str = "") -> TrainerError:
@@ -162,7 +162,7 @@ def _busy(error: errors.HfHubHTTPError, what: str, answers: str, advice: str = "
     retry_after = int(seconds) if seconds.isdigit() else None
     wait = "" if retry_after is None else f", try again in {retry_after} s"
     return HubUnavailableError(
-        f"{what}: the Hub answers {answers}{wait}{advice}", is_there=True, retry_after=retry_after
+        f"{what}: the Hub answers {answers}{wait}{advice}", reached=True, retry_after=retry_after
     )
 
 

@@ -24,11 +24,11 @@ _CONTAINER_FULL, _CONTAINER_RELATIVE = "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AW
 _ROLE, _CLUSTER = "AWS_ROLE_ARN", "KUBERNETES_SERVICE_HOST"
 _UNNAMED_SECONDS = 10.0
 """Deadline when the environment names no agent. Usually there is no agent and storage.secretRef is missing."""
-_PASSING = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
+_TRANSIENT_CODES = {"IDPCommunicationError", "Throttling", "ThrottlingException", "RequestThrottled"}
 """Error codes of the token service after which a retry may succeed."""
 
 
-class NoIdentityYetError(TrainerError):
+class NoCredentialsFoundError(TrainerError):
     """The credential chain found no credentials. An agent that is still starting may give some later."""
 
 
@@ -58,12 +58,12 @@ def obtain(environment: Mapping[str, str], retry: RetryPolicy) -> boto3.Session:
         retry = replace(retry, seconds=min(retry.seconds, _UNNAMED_SECONDS) if _CLUSTER in environment else 0)
     try:
         return retry.call(lambda: _ask(agent))
-    except NoIdentityYetError as error:
+    except NoCredentialsFoundError as error:
         raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, error.message) from error
 
 
 def _ask(agent: str | None) -> boto3.Session:
-    giver = agent or "the SDK's chain"
+    source = agent or "the SDK's chain"
     session = boto3.Session()  # A new one for each try: a session does not search again for missing credentials.
     try:
         credentials = session.get_credentials()
@@ -71,20 +71,20 @@ def _ask(agent: str | None) -> boto3.Session:
             credentials.get_frozen_credentials()
             return session
     except ClientError as error:
-        passing = error_code(error) in _PASSING or http_status(error) >= 500
-        raise _not_obtained(giver, error, passing=passing) from error
+        transient = error_code(error) in _TRANSIENT_CODES or http_status(error) >= 500
+        raise _not_obtained(source, error, transient=transient) from error
     except (ConnectionError, HTTPClientError) as error:
-        raise _not_obtained(giver, error, passing=True) from error
+        raise _not_obtained(source, error, transient=True) from error
     except (CredentialRetrievalError, KeyError) as error:
-        raise _not_obtained(giver, error, passing=agent is not None) from error
+        raise _not_obtained(source, error, transient=agent is not None) from error
     except (BotoCoreError, OSError, ValueError) as error:
-        raise _not_obtained(giver, error, passing=False) from error
-    raise NoIdentityYetError(
+        raise _not_obtained(source, error, transient=False) from error
+    raise NoCredentialsFoundError(
         FailureReason.STORAGE_UNAVAILABLE,
         "no credentials were found; set storage.secretRef, or give the pod's ServiceAccount an identity",
     )
 
 
-def _not_obtained(giver: str, error: Exception, *, passing: bool) -> TrainerError:
-    reason = FailureReason.STORAGE_UNAVAILABLE if passing else FailureReason.STORAGE_ACCESS_DENIED
-    return TrainerError(reason, f"the identity was not obtained from {giver}: {in_words(error)}")
+def _not_obtained(source: str, error: Exception, *, transient: bool) -> TrainerError:
+    reason = FailureReason.STORAGE_UNAVAILABLE if transient else FailureReason.STORAGE_ACCESS_DENIED
+    return TrainerError(reason, f"the identity was not obtained from {source}: {in_words(error)}")

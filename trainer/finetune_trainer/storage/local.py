@@ -105,7 +105,7 @@ class LocalStore:
         target = self._path(uri)
         with _reasons("writing", uri):
             self._make_parents(target)
-            with _alone_in(target.parent):
+            with _locked(target.parent):
                 if expected is not None and self.read(uri) not in (expected, content):
                     raise ObjectChangedError(str(uri))
                 with partial_file(target) as partial:
@@ -146,7 +146,7 @@ class LocalStore:
                 FailureReason.STORAGE_ACCESS_DENIED, f"{uri} leads out of its claim through a symbolic link"
             )
 
-    def _files(self, folder: Path, uri: Uri, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    def _files(self, folder: Path, uri: Uri, parents: frozenset[str] = frozenset()) -> Iterator[Path]:
         """Yields the files in a folder and its subfolders.
 
         Symbolic links are followed, because data often lies on another disk and is linked. A broken link whose name
@@ -155,13 +155,13 @@ class LocalStore:
         Args:
             folder: the folder.
             uri: the folder's URI.
-            above: real paths of the parent folders. A link to one of them is not followed, because it makes a loop.
+            parents: real paths of the parent folders. A link to one of them is not followed, because it makes a loop.
 
         Raises:
             ObjectNotFoundError: a link is broken.
             TrainerError: STORAGE_ACCESS_DENIED. A link leads out of the claim.
         """
-        above |= {os.path.realpath(folder)}
+        parents |= {os.path.realpath(folder)}
         with os.scandir(folder) as scan:
             entries = list(scan)
         for entry in entries:
@@ -169,8 +169,8 @@ class LocalStore:
             if entry.is_symlink():
                 self._require_inside(path, place)
             if entry.is_dir():
-                if not entry.is_symlink() or os.path.realpath(path) not in above:
-                    yield from self._files(path, place, above)
+                if not entry.is_symlink() or os.path.realpath(path) not in parents:
+                    yield from self._files(path, place, parents)
             elif entry.is_file():
                 yield path
             elif entry.is_symlink() and not entry.name.startswith("."):
@@ -223,7 +223,7 @@ class _GuardedFile(io.FileIO):
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Holds an exclusive lock of the folder. On a file system without locks, does nothing."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -53,12 +53,12 @@ class ModelCache:
     Attributes:
         root: the folder. It is created when it is missing.
         now: returns the current time, which is compared with the age of abandoned folders.
-        leave: called between files. Raises when the process must stop.
+        raise_if_stopping: called between files. Raises when the process must stop.
     """
 
     root: Path
     now: Callable[[], datetime]
-    leave: Callable[[], object]
+    raise_if_stopping: Callable[[], object]
 
     def view(self, uri: Uri, objects: Sequence[SourceObject], fill: Fill, folder: Path) -> Path:
         """Makes `folder`, on this pod's own disk, a view of the model: the files that its source has, and no others.
@@ -105,7 +105,7 @@ class ModelCache:
             return False
 
         def wrong(item: SourceObject) -> str | None:
-            self.leave()
+            self.raise_if_stopping()
             file = entry / _name(item)
             return damage(file, item) if file.is_file() and not file.is_symlink() else "is missing"
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-east-1"
 CONNECTIONS = 32
-_PASSING = (429, 500, 502, 503, 504)
+_TRANSIENT_STATUSES = (429, 500, 502, 503, 504)
 
 
 class S3Connection:
@@ -155,7 +155,7 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
     def begin(context: dict[str, Any], **_: object) -> None:
         context["finetune_began"] = policy.clock()
 
-    def look(
+    def next_pause(
         attempts: int,
         response: tuple[Any, Any] | None,
         caught_exception: Exception | None,
@@ -164,7 +164,7 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
     ) -> float | bool | None:
         if refused_connection(caught_exception) is not None:
             return False
-        if caught_exception is None and (response is None or response[0].status_code not in _PASSING):
+        if caught_exception is None and (response is None or response[0].status_code not in _TRANSIENT_STATUSES):
             return None  # Success, or an error that the SDK's own rules decide about.
         never_sent = isinstance(caught_exception, EndpointConnectionError | ConnectTimeoutError)
         server = "{0.scheme}://{0.netloc}".format(urlsplit(request_dict["url"]))
@@ -176,14 +176,14 @@ def _retry_requests(client: "S3Client", policy: RetryPolicy) -> None:
         policy.notifier.begin(message)
         return pause
 
-    def look_and_tell(**asked: Any) -> float | bool | None:
-        pause: float | bool | None = look(**asked)
+    def pause_and_notify(**asked: Any) -> float | bool | None:
+        pause: float | bool | None = next_pause(**asked)
         if not pause:
             policy.notifier.end()
         return pause
 
     client.meta.events.register_first("before-call.s3", begin)
-    client.meta.events.register_first("needs-retry.s3", look_and_tell)  # type: ignore[arg-type]  # stubs: no result
+    client.meta.events.register_first("needs-retry.s3", pause_and_notify)  # type: ignore[arg-type]  # stubs: no result
 
 
 def _bound_redirects(client: "S3Client") -> None:

@@ -174,8 +174,8 @@ def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
         )
     if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
         # The agent worked when the run began. It is being replaced, or its node is busy, so a retry may succeed.
-        passing = attempted.agent is not None
-        reason = FailureReason.STORAGE_UNAVAILABLE if passing else FailureReason.STORAGE_ACCESS_DENIED
+        transient = attempted.agent is not None
+        reason = FailureReason.STORAGE_UNAVAILABLE if transient else FailureReason.STORAGE_ACCESS_DENIED
         giver = f" from {attempted.agent}" if attempted.agent else ""
         return TrainerError(reason, f"{attempted}: the identity was not obtained{giver}; {said}")
     if isinstance(error, ParamValidationError):

@@ -108,7 +108,7 @@ def _download(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
 
         try:
             root = _cache_root(recipe.model.cache, context)
-            cache = ModelCache(root=root, now=context.now, leave=context.raise_if_stopping)
+            cache = ModelCache(root=root, now=context.now, raise_if_stopping=context.raise_if_stopping)
             return cache.view(uri, objects, fill, folder)
         except CacheUnusableError as error:
             message = f"{error}; the model is fetched to the pod's own disk"
