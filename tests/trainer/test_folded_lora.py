@@ -136,7 +136,6 @@ def test_a_step_unpacks_a_weight_once_where_all_are_in_memory_anyway(
     model = load_base(tiny_model, run.recipe.model, torch.float32)
     rows = [{"input_ids": list(range(300)), "labels": list(range(300))}] * 2
     trainer = build_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
-    trainer.create_optimizer_and_scheduler(num_training_steps=1)
     unpacked.clear()
 
     step = collate_rows(rows)

@@ -166,7 +166,6 @@ def test_logits_are_never_whole(packing: str, local_run: Callable[..., LocalRun]
     data = Dataset.from_list(rows)
     trainer = build_trainer(run.recipe, model, tokenizer, data, torch.float32, tmp_path, [])
     assert isinstance(trainer, StepTrainer)
-    trainer.create_optimizer_and_scheduler(num_training_steps=1)
     tile = 2**14
     monkeypatch.setitem(_tiles(), "cpu", tile)
 

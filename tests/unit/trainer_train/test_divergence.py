@@ -26,20 +26,20 @@ GUESS = math.log(VOCABULARY)
 def test_model_that_was_good_and_is_lost(losses: list[float], certain: bool) -> None:
     divergence = Divergence()
     for loss in losses[:-1]:
-        divergence.take(loss, VOCABULARY, "at step 1")
+        divergence.take(loss, VOCABULARY, lambda: "at step 1")
 
     if certain:
         with pytest.raises(TrainerError, match=r"at step 12, and has been so high for 10 steps") as caught:
-            divergence.take(losses[-1], VOCABULARY, "at step 12")
+            divergence.take(losses[-1], VOCABULARY, lambda: "at step 12")
         assert caught.value.reason is FailureReason.LOSS_DIVERGED
     else:
-        divergence.take(losses[-1], VOCABULARY, "at step 12")
+        divergence.take(losses[-1], VOCABULARY, lambda: "at step 12")
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_loss_that_is_no_number(loss: float) -> None:
     with pytest.raises(TrainerError, match=rf"^the loss is {loss} at step 3$") as caught:
-        Divergence().take(loss, VOCABULARY, "at step 3")
+        Divergence().take(loss, VOCABULARY, lambda: "at step 3")
     assert caught.value.reason is FailureReason.LOSS_DIVERGED
 
 
@@ -47,7 +47,7 @@ def test_checkpoint_is_not_worth_it_from_the_first_bad_step_on() -> None:
     divergence = Divergence()
     suspected = []
     for loss in (2.5, 8.0, 2.6):
-        divergence.take(loss, VOCABULARY, "at step 1")
+        divergence.take(loss, VOCABULARY, lambda: "at step 1")
         suspected.append(divergence.suspected)
 
     assert suspected == [False, True, False]

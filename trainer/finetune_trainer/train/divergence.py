@@ -7,6 +7,7 @@ above 0.6 has forgotten its language. No further step brings that back, and the 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -17,19 +18,19 @@ _READS, _LOST = 0.4, 0.6
 """Loss as a part of a guess's: below the first a model reads its rows, above the second it is lost on them."""
 
 
-def require_finite(what: str, value: float, where: str) -> None:
+def require_finite(what: str, value: float, where: Callable[[], str]) -> None:
     """Checks a loss or a gradient norm.
 
     Args:
         what: its name, for the message.
         value: the number.
-        where: the step, for the message.
+        where: gives the step, for the message.
 
     Raises:
         TrainerError: LOSS_DIVERGED, it is NaN or infinite.
     """
     if not math.isfinite(value):
-        raise TrainerError(FailureReason.LOSS_DIVERGED, f"{what} is {value} {where}")
+        raise TrainerError(FailureReason.LOSS_DIVERGED, f"{what} is {value} {where()}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,13 +49,13 @@ class Divergence:
         """Goes on from what a checkpoint holds."""
         self.has_read, self.steps = other.has_read, other.steps
 
-    def take(self, loss: float, vocabulary: int, where: str) -> None:
+    def take(self, loss: float, vocabulary: int, where: Callable[[], str]) -> None:
         """Takes the loss of a step.
 
         Args:
             loss: nats per trained token.
             vocabulary: tokens that the model knows.
-            where: the step, for messages.
+            where: gives the step, for messages.
 
         Raises:
             TrainerError: LOSS_DIVERGED, the loss is NaN or infinite, or the model is destroyed.
@@ -66,7 +67,7 @@ class Divergence:
         if self.steps >= PATIENCE:
             raise TrainerError(
                 FailureReason.LOSS_DIVERGED,
-                f"the loss is {loss:.4g} {where}, and has been so high for {self.steps} steps: the training "
+                f"the loss is {loss:.4g} {where()}, and has been so high for {self.steps} steps: the training "
                 f"has destroyed what the model knew (a guess among all {vocabulary:,} tokens has "
                 f"{math.log(vocabulary):.4g})",
             )

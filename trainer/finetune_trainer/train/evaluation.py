@@ -79,7 +79,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         step = trainer.state.global_step
         self._reporter.stage(Stage.EVALUATING)
         loss = mean_loss(trainer, self._rows)
-        require_finite("the validation loss", loss, f"after step {step}")
+        require_finite("the validation loss", loss, lambda: f"after step {step}")
         trainer.log({EVAL_LOSS: loss})
         if self._every is not None and (self.best is None or loss < self.best.loss):
             self.best = BestAdapter.of(trainer.model, step, loss)

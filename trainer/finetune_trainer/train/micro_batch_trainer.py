@@ -134,7 +134,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
             raise
         self.last_loss = total.item()
         vocabulary = self.model.config.get_text_config().vocab_size
-        self.hooks.divergence.take(self.last_loss, vocabulary, self._where())
+        self.hooks.divergence.take(self.last_loss, vocabulary, self._where)
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
         self._after_step = RngState.capture()
@@ -214,7 +214,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         """
         norm = super()._get_grad_norm(model, grad_norm)
         if self.accelerator.scaler is None:
-            require_finite("the gradient norm", float(norm), self._where())
+            require_finite("the gradient norm", float(norm), self._where)
         return norm
 
     def _where(self) -> str:
