@@ -2,17 +2,33 @@
 
 aiohttp limits neither the connections in all nor those of one peer. If the headers of a request do not arrive within
 `HEAD_SECONDS`, the connection is closed. That is aiohttp's keep-alive timeout, which starts with the connection.
+
+For every malformed request aiohttp logs a traceback, which quotes the request: anybody could fill the log, and tokens
+would be in it. Such a request is answered and not logged. Bodies are not decompressed: no report is compressed.
 """
 
 import asyncio
+import logging
 from typing import cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 HEAD_SECONDS = 15.0
 MAX_CONNECTIONS = 2048
 MAX_OF_PEER = MAX_CONNECTIONS // 2
 """Connections of one address. Some networks give all pods of a node the node's address, hence so many."""
+
+
+def _is_no_fault_of_the_peer(record: logging.LogRecord) -> bool:
+    """Whether an error is the operator's own: the request was well-formed, and the connection is not broken."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
+
+
+_requests = logging.getLogger("finetune_operator.requests")
+"""aiohttp's log of requests that failed."""
+_requests.addFilter(_is_no_fault_of_the_peer)
 
 
 class Listener:
@@ -33,7 +49,14 @@ class Listener:
         max_of_peer: int = MAX_OF_PEER,
         head_seconds: float = HEAD_SECONDS,
     ) -> None:
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0, keepalive_timeout=head_seconds)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            shutdown_timeout=2.0,
+            keepalive_timeout=head_seconds,
+            logger=_requests,
+            auto_decompress=False,
+        )
         self._max_connections = max_connections
         self._max_of_peer = max_of_peer
         self._server: asyncio.Server | None = None
