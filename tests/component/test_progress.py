@@ -245,6 +245,8 @@ async def test_what_is_no_report(site: Site) -> None:
     future = ProgressReport(progress=Progress(stage=Stage.TRAINING, heartbeat_time=NOW + timedelta(days=1)))
     status, body = await site.post(token, future)
     assert (status, "is in the future" in body["error"]) == (400, True)
+    status, body = await site.post(token, b'{"progress": {"heartbeatTime": "2026-01-01T00:00:00"}}')
+    assert (status, "should have timezone info" in body["error"]) == (400, True)
     assert (await site.post(token, b"[" * 60_000))[0] == 400
     assert (await site.post(token, b" " * (MAX_BODY_BYTES + 1)))[0] == 413
 

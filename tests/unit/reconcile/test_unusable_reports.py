@@ -36,6 +36,7 @@ PROGRESS: dict[str, dict[str, Any]] = {
     "a rate over 2^63": {"tokensPerSecond": 1e300},
     "checkpoint 0": {"checkpointStep": 0},
     "percent 101": {"percent": 101},
+    "a time without a zone": {"heartbeatTime": "2026-01-01T00:00:00"},
 }
 PREFLIGHT: dict[str, dict[str, Any]] = {
     **{

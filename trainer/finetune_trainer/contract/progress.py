@@ -5,11 +5,10 @@ reports of an unmodified TRL image. This trainer adds its own record under `prog
 """
 
 import math
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from finetune_trainer.contract.text import Count, PositiveCount, Words
 from finetune_trainer.contract.wire import TolerantWire
@@ -76,7 +75,7 @@ class Progress(TolerantWire):
     waiting_for: Words | None = Field(
         None, description="Storage that does not answer and is asked again. Absent when the pod waits for nothing."
     )
-    heartbeat_time: datetime | None = Field(None, description="When the pod made this record.")
+    heartbeat_time: AwareDatetime | None = Field(None, description="When the pod made this record.")
 
 
 class Metric(TolerantWire):
@@ -92,7 +91,7 @@ class TrainerStatus(TolerantWire):
     progress_percentage: int | None = None
     estimated_remaining_seconds: int | None = None
     metrics: list[Metric] = Field(default_factory=list)
-    last_updated_time: datetime | None = None
+    last_updated_time: AwareDatetime | None = None
 
 
 _METRICS = {
