@@ -7,6 +7,7 @@ import asyncio
 import base64
 import importlib
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,6 +19,7 @@ import pytest
 
 from component.plane import REPOSITORY, a_finetunejob, eventually_seen
 from component.tenants.site import Object, Site
+from finetune_operator import listener
 from finetune_operator.api import finetunejob, names
 from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.control import apply_child, controller, progress_cluster
@@ -218,6 +220,7 @@ async def _read_unchecked(self: KubeProgressCluster, ref: FineTuneJobRef) -> rec
     return self._keep(await self._kube.get(FINETUNEJOBS, ref.namespace, ref.name))
 
 
+LOG_OF_REQUESTS = _replaced((listener, "_requests", logging.getLogger("aiohttp.server")))
 NAMES_IN_PATHS = _replaced(
     (server, "_LABEL", "[^{}/]+"),
     (api, "_segment", lambda name: name),

@@ -1,7 +1,9 @@
 """Attacks on the progress server."""
 
 import base64
+import io
 import json
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +15,7 @@ from component.tenants.defences import (
     CLOCK,
     END_IS_FINAL,
     JOB_OF_POD,
+    LOG_OF_REQUESTS,
     NAMES_IN_PATHS,
     NAMESPACE_OF_REPORTER,
     OWNER_OF_POD,
@@ -23,6 +26,7 @@ from component.tenants.defences import (
 from component.tenants.site import FORGED_SUCCESS, Object, Site
 from finetune_operator.api import names
 from finetune_operator.kube.api import FINETUNEJOBS, PODS
+from finetune_operator.logs import JsonFormatter
 
 ATTACKS = Table()
 
@@ -144,3 +148,18 @@ async def _(site: Site) -> bool:
         forged = _unsigned(own, pod["metadata"]["name"], pod["metadata"]["uid"]) + str(number)
         await site.post(forged, own)
     return site.progress.reviews > 0
+
+
+@ATTACKS.row("a request that brings a token into the operator's log", LOG_OF_REQUESTS)
+async def _(site: Site) -> bool:
+    own, pod = await _own(site)
+    token = await site.token(pod, own)
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(JsonFormatter())
+    logging.getLogger().addHandler(handler)
+    try:
+        await site.post(token + "a" * 9000, own)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    return token[:40] in log.getvalue()

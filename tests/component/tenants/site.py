@@ -28,6 +28,7 @@ from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Forbidden, Invalid, NotFound
 from finetune_operator.kube.events import EventRecorder
+from finetune_operator.listener import Listener
 from finetune_operator.progress.ports import PodIdentity
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
@@ -123,7 +124,7 @@ class Site:
         )
         self._writer = ProgressWriter(self.progress, clock=clock)
         self._writing: asyncio.Task[None] | None = None
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self._url = ""
 
     # What the operator does.
@@ -157,8 +158,9 @@ class Site:
     async def close(self) -> None:
         """Ends the progress server."""
         await self.flush()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
 
     # What a user, a kubelet and the tenant do.
 
@@ -281,16 +283,13 @@ class Site:
             path: the job's part of the path, instead of NAMESPACE/NAME/UID.
             at: time of the report; now, if it is None.
         """
-        if self._runner is None:
+        if self._listener is None:
             application = web.Application()
             own_token = self.ground.plane.operator_token
             server = ProgressServer(self.progress, self._writer, own_token=own_token, clock=self._clock, now=_now)
             server.add_to(application)
-            self._runner = web.AppRunner(application, access_log=None)
-            await self._runner.setup()
-            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-            host, port = self._runner.addresses[0]
-            self._url = f"http://{host}:{port}/v1/jobs"
+            self._listener = Listener(application)
+            self._url = f"http://127.0.0.1:{await self._listener.start('127.0.0.1', 0)}/v1/jobs"
         self._writing = self._writing or asyncio.create_task(self._writer.run())
         metadata = finetunejob["metadata"]
         path = path or "/".join(metadata[key] for key in ("namespace", "name", "uid"))
