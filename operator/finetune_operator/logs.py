@@ -1,10 +1,15 @@
-"""Logs: one JSON object per line, for log collectors. A traceback is a field, never lines of its own."""
+"""Logs: one JSON object per line, for log collectors. A traceback is a field, never lines of its own.
+
+JSON escapes some control characters, but not those of C1 and of writing direction. So every text is made readable.
+"""
 
 import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import TextIO
+
+from finetune_trainer.contract.text import readable
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -27,7 +32,8 @@ class JsonFormatter(logging.Formatter):
         )
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        cleaned = {key: readable(value) if isinstance(value, str) else value for key, value in fields.items()}
+        return json.dumps(cleaned, ensure_ascii=False)
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:

@@ -15,6 +15,7 @@ from finetune_operator.cli.jobfile import JobFile, JobFileError, read_job_file
 from finetune_operator.cli.remedies import local_remedy
 from finetune_operator.reconcile.refusal import unsupported_fields
 from finetune_trainer.contract.failure import EXIT_OK, ExitCode, FailureReason, TrainerError
+from finetune_trainer.contract.text import readable
 from finetune_trainer.contract.version import __version__
 
 
@@ -25,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job = read_job_file(options.file, local=options.local)
         code: int = options.run(job, options)
     except JobFileError as error:
-        print(error, file=sys.stderr)
+        print(readable(str(error)), file=sys.stderr)
         return int(ExitCode.INVALID_SPEC)
     except TrainerError as error:
-        print(f"{error.reason}: {error.message}\n{local_remedy(error.reason)}", file=sys.stderr)
+        print(f"{error.reason}: {readable(error.message)}\n{local_remedy(error.reason)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         # transformers gives no module name if one of its own modules cannot be imported.

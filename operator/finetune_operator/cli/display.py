@@ -1,5 +1,6 @@
 """The output of a local run: its stages, a progress bar while it trains, and how to load the adapter."""
 
+import shlex
 import sys
 from types import TracebackType
 from typing import Self
@@ -8,6 +9,7 @@ from tqdm import tqdm
 
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import OutputRecord
+from finetune_trainer.contract.text import readable
 from finetune_trainer.contract.uri import Scheme, parse_uri
 from finetune_trainer.export.base_model import loading_code
 
@@ -70,7 +72,7 @@ class Display:
 
 def print_line(text: str) -> None:
     """Prints a line for people to standard error, above a progress bar. Output for programs goes to standard output."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(readable(text), file=sys.stderr)
 
 
 def _bar() -> "tqdm":  # type: ignore[type-arg]
@@ -91,6 +93,6 @@ def how_to_load(output: OutputRecord) -> str:
         folder, first = uri.path, []
     else:
         folder = uri.path.rsplit("/", 1)[-1]
-        first = [f"# first: aws s3 cp --recursive {output.uri} {folder}"]
+        first = [f"# first: aws s3 cp --recursive {shlex.quote(output.uri)} {shlex.quote(folder)}"]
     lines = loading_code(output.base_model, folder).splitlines()
     return "\n".join(["load it with", *(f"    {line}".rstrip() for line in [*first, *lines])])

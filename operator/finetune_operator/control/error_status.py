@@ -10,7 +10,7 @@ from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.reconcile.conditions import with_conditions
 from finetune_operator.reconcile.plan import Event, EventType
-from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.text import message_of
 
 
 def child_refused(
@@ -44,8 +44,6 @@ def child_refused(
 def refusal_event(child: str, error: KubeError) -> Event:
     """The refusal as an event, for `kubectl describe`."""
     text = f"Kubernetes refuses the {child}: {error.message} The operator tries again; the quota, policy or right "
-    return Event(type=EventType.WARNING, reason=Reason.CHILD_REFUSED, message=_cut(f"{text}named here must change."))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
+    return Event(
+        type=EventType.WARNING, reason=Reason.CHILD_REFUSED, message=message_of(f"{text}named here must change.")
+    )

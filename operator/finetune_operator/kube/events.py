@@ -16,6 +16,7 @@ from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.kube.api import EVENTS, Kube
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.reconcile.plan import Event
+from finetune_trainer.contract.text import readable
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class EventRecorder:
 
 
 def _cut(text: str) -> str:
+    text = readable(text)
     encoded = text.encode()
     if len(encoded) <= MAX_NOTE_BYTES:
         return text

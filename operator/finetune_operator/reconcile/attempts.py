@@ -8,7 +8,7 @@ from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, Attempt
 from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.plan_builder import PlanBuilder, RunPlanBuilder
 from finetune_trainer.contract.failure import FAILURES, Policy
-from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.text import message_of
 
 
 def current(builder: RunPlanBuilder) -> Attempt | None:
@@ -55,7 +55,7 @@ def _close(builder: RunPlanBuilder, reason: str, message: str, exit_code: int | 
         update={
             "end_time": builder.now,
             "reason": reason,
-            "message": message[:MAX_MESSAGE] or None,
+            "message": message_of(message) or None,
             "exit_code": exit_code,
             "counted": counted,
         }

@@ -15,7 +15,7 @@ from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 from finetune_trainer.contract.failure import FAILURES, FailureReason
 from finetune_trainer.contract.termination import Outcome, Termination
-from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.text import message_of
 
 WARNING = EventType.WARNING
 
@@ -76,7 +76,7 @@ def fail(builder: RunPlanBuilder, failure: Failed) -> None:
     message = f"{failure.message.rstrip('. ')}. {remedy}" if remedy else failure.message
     if builder.status.restarts:
         message += f" Gave up at attempt {builder.status.attempt}."
-    message = message[:MAX_MESSAGE]
+    message = message_of(message)
     preflight = builder.status.condition(ConditionType.PREFLIGHT_PASSED)
     if preflight is not None and preflight.reason == Reason.PREFLIGHT_RUNNING:
         set_condition(builder, ConditionType.PREFLIGHT_PASSED, ConditionStatus.FALSE, failure.reason, message)

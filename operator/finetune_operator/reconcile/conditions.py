@@ -10,7 +10,7 @@ from datetime import datetime
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import Condition, ConditionStatus, FineTuneJobStatus
 from finetune_operator.reconcile.plan_builder import RunPlanBuilder
-from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.text import message_of
 
 _TRUE, _FALSE, _UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 
@@ -106,7 +106,7 @@ def with_conditions(
                 type=type_,
                 status=value,
                 reason=reason,
-                message=message[:MAX_MESSAGE],
+                message=message_of(message),
                 observed_generation=generation,
                 last_transition_time=previous.last_transition_time if previous and unchanged else now,
             )

@@ -12,7 +12,7 @@ from finetune_operator.reconcile.conditions import with_conditions
 from finetune_operator.reconcile.plan import EventType, Plan
 from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 from finetune_trainer.contract.failure import FailureReason
-from finetune_trainer.contract.text import MAX_MESSAGE
+from finetune_trainer.contract.text import message_of
 from finetune_trainer.contract.version import __version__
 
 _HELD = {
@@ -57,10 +57,10 @@ def _hold(builder: RunPlanBuilder, error: UnknownFieldError) -> None:
     if completion.is_finished(builder):
         return  # only its runToken has changed: the newer operator starts the run
     reason, problems = Reason.OPERATOR_OUTDATED, "; ".join(map(str, error.problems))
-    message = (
+    message = message_of(
         f"the CRD is newer than this operator ({__version__}): upgrade the operator. Until then it leaves this job and "
         f"its pods as they are. {problems}"
-    )[:MAX_MESSAGE]
+    )
     builder.update(
         # Not observedGeneration: this operator has not understood the spec.
         phase=builder.status.phase or Phase.PENDING,

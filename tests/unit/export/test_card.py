@@ -1,11 +1,15 @@
 """The model card says what happened, loads by its own snippet, and takes nothing from the data for markup."""
 
 import ast
+import html
+import re
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.text import CONTROL, printable
 from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.data.tokens import TokenCounts
 from finetune_trainer.export.base_model import base_licence, licence_in, loading_code
@@ -86,12 +90,66 @@ def test_what_happened_on_the_way_is_told() -> None:
     assert "loss.svg" not in card
 
 
-def test_hostile_names_stay_text() -> None:
-    name = "s3://data/a|b`` ](x) <img src=x>\n# heading"
-    card = model_card(facts(dataset=[SourceObject(uri=name, size=1)]))
+HOSTILE = [
+    "a|b`` ](x) <img src=x>\n# heading",
+    "a\\|<img src=x>|[x](http://evil)",
+    "`|`<script>alert(1)</script>",
+    "\n---\nlicense: evil\n---\n# heading",
+    "https://evil.example **bold** [x](http://evil) <b>",
+    "\x1b]0;evil\x07\u202e\u2066\x9b2J",
+    "```\n~~~\n<img src=x>",
+    "| | |\n|---|---|\n",
+    " ",
+    "no",
+]
 
-    assert "# heading" not in card.splitlines()
-    assert code(name) == "```s3://data/a\\|b`` ](x) <img src=x> # heading```"
+
+def _elements(card: str) -> list[str]:
+    """Tags of the card as HTML, but code, of which hostile text may be another kind; and the front matter's keys."""
+    front, body = card.removeprefix("---\n").split("---\n", 1)
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    return [
+        *yaml.safe_load(front),
+        *(tag for tag in re.findall(r"<(/?[a-z]+\d?)", rendered) if tag.strip("/") != "code"),
+    ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_stay_text(text: str) -> None:
+    def card(text: str) -> str:
+        return model_card(
+            facts(
+                recipe={"model": {"uri": "hf://org/base"}},
+                base_revision=text,
+                base_licence=text,
+                dataset=[SourceObject(uri=text, size=1, etag=text)],
+                target_modules=[text],
+                device=text,
+                versions={"torch": text},
+            )
+        )
+
+    assert _elements(card(text)) == _elements(card("plain"))
+    assert not CONTROL.search(card(text).replace("\n", ""))
+    front = _front_matter(card(text))
+    assert front["license"] == printable(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_code_shows_the_text(text: str) -> None:
+    rendered = MarkdownIt("commonmark").enable("table").render(f"| | |\n|---|---|\n| a | {code(text)} |")
+    if "<code>" not in code(text):
+        shown = re.search("<code>(.*)</code>", rendered)
+        assert shown is not None
+        assert html.unescape(shown[1]).strip() == printable(" ".join(text.split()))
+    assert rendered.count("<td>") == 2
+
+
+def test_snippet_is_one_literal_whatever_the_name() -> None:
+    name = 'a"\n\u202e\x7f```'
+    snippet = loading_code(name, "adapter")
+    assert not CONTROL.search(snippet.replace("\n", ""))
+    assert name in [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
 
 
 def test_licence_comes_from_the_front_matter_of_the_base_models_card(tmp_path: object) -> None:

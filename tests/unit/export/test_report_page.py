@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.contract.text import CONTROL
 from finetune_trainer.export.facts import Sample
 from finetune_trainer.export.record import write_record
 from finetune_trainer.export.report_page import duration, report_page
@@ -69,10 +70,12 @@ def test_hostile_rows_stay_text() -> None:
         "fingerprint": HOSTILE,
     }
 
-    page = Page(report_page(facts(**changed)))
+    shown = report_page(facts(**changed))
+    page = Page(shown)
 
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements], "no element more"
-    assert page.texts["pre"] == [HOSTILE, HOSTILE, HOSTILE]
+    assert page.texts["pre"] == [HOSTILE.replace("\u202e\x00", r"\u202e\x00")] * 3
+    assert not CONTROL.search(shown.replace("\n", ""))
     assert len(page.texts["script"]) == 1
 
 
@@ -112,4 +115,4 @@ def test_record_is_written_whatever_the_text(tmp_path: object) -> None:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     assert found == ["README.md", "loss.svg", "report.html",
                      "runs/support-bot-1/events.out.tfevents.1795521600.0123456789ab.0"]  # fmt: skip
-    assert ">?</pre>" in (folder / "report.html").read_text(encoding="utf-8")
+    assert r">\ud800</pre>" in (folder / "report.html").read_text(encoding="utf-8")

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from finetune_operator import logs
+from finetune_trainer.contract.text import CONTROL
+
+ESCAPES, SHOWN = "\x1b[2J\x9b\u202e\u2028", r"\x1b[2J\x9b\u202e\u2028"
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +43,17 @@ def test_kopf_logs_only_warnings() -> None:
     logs.configure("DEBUG", stream)
     logging.getLogger("kopf.objects").info("Handler 'x' succeeded.")
     assert stream.getvalue() == ""
+
+
+def test_texts_of_others_are_readable() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream)
+    try:
+        int(ESCAPES)
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("of a %s", ESCAPES, extra={"reason": ESCAPES})
+    line = json.loads(stream.getvalue())
+    assert line["message"] == rf"of a {SHOWN}"
+    assert line["reason"] == SHOWN
+    assert "ValueError: invalid literal" in line["traceback"]
+    assert not CONTROL.search(stream.getvalue().rstrip("\n"))

@@ -27,6 +27,15 @@ def test_event_is_one_line_with_its_fields_in_order(stream: io.StringIO, monkeyp
     assert rest == 'warn step step=1/8 loss=0.123457 note="two | lines\\x1b[2J\\r"'
 
 
+def test_a_traceback_is_readable(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    log.set_up(stream)
+
+    log.failure("crashed", ValueError("\x1b[2J\u202e"))
+
+    assert stream.getvalue().endswith("error crashed\nValueError: \\x1b[2J\\u202e\n")
+
+
 def test_environment_of_the_libraries_is_quiet_but_can_still_fetch() -> None:
     environment = {"HF_HUB_DISABLE_TELEMETRY": "0"}
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
+from finetune_trainer.contract.text import Printable, Readable
 from finetune_trainer.contract.wire import TolerantWire
 
 
@@ -23,7 +24,7 @@ class CheckResult(TolerantWire):
     name: str = Field(description="Name of the check: storage.read, storage.write, dataset, model …")
     verdict: Verdict
     reason: FailureReason | None = None
-    message: str = ""
+    message: Readable = ""
 
 
 class Unit(StrEnum):
@@ -41,14 +42,14 @@ class Unit(StrEnum):
 class DataProblem(TolerantWire):
     """One problem of one row."""
 
-    file: str
+    file: Printable
     line: int = Field(ge=1, description="Number of the line or row, from 1.")
     unit: Unit = Field(Unit.LINE, description="What `line` counts: lines, or rows in formats without lines.")
     byte_offset: int | None = Field(None, ge=0, description="Byte offset of the line in the decompressed file.")
-    path: str = Field("", description="Key path inside the row, for example messages[2].role.")
-    found: str = Field(description="The value in the data, shortened.")
-    expected: str
-    remedy: str = ""
+    path: Printable = Field("", description="Key path inside the row, for example messages[2].role.")
+    found: Printable = Field(description="The value in the data, shortened.")
+    expected: Printable
+    remedy: Printable = ""
 
     def __str__(self) -> str:
         place = self.unit.place(self.file, self.line) + (f" {self.path}" if self.path else "")

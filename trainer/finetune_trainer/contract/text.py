@@ -1,12 +1,13 @@
 """Types of text and numbers that cross a process boundary, with limits on length and on characters.
 
 File names, keys of user data and messages of libraries may have control characters, which can move a terminal's cursor.
-From here the texts go to logs, the status and events, so control characters are escaped or refused in this module. The
-FineTuneJob's status uses the same limits, so a value that fits a record fits the status.
+Every text that is shown passes this module, which escapes or refuses them: log, status, events, reports, model card.
+The FineTuneJob's status uses the same limits, so a value that fits a record fits the status.
 """
 
 import re
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -40,16 +41,14 @@ def readable(text: str) -> str:
     return "\n".join(printable(line) for line in text.replace("\r\n", "\n").split("\n"))
 
 
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"
+def message_of(text: str) -> str:
+    """The text as a message: made `readable`, and cut to `MAX_MESSAGE` characters."""
+    text = readable(text)
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "…"
 
 
-def _message(value: Any) -> Any:
-    return _cut(readable(value), MAX_MESSAGE) if isinstance(value, str) else value
-
-
-def _words(value: Any) -> Any:
-    return printable(value)[:MAX_TEXT] if isinstance(value, str) else value
+def _cleaned(clean: Callable[[str], str]) -> BeforeValidator:
+    return BeforeValidator(lambda value: clean(value) if isinstance(value, str) else value)
 
 
 def one_line(value: str) -> str:
@@ -71,9 +70,13 @@ def _below(value: str) -> str:
 
 Line = Annotated[str, Field(max_length=MAX_TEXT), AfterValidator(one_line)]
 """A name or an address on one line, of at most `MAX_TEXT` characters. Others are refused."""
-Message = Annotated[str, BeforeValidator(_message)]
+Message = Annotated[str, _cleaned(message_of)]
 """A message. Control characters are escaped, and it is cut to `MAX_MESSAGE` characters."""
-Words = Annotated[str, BeforeValidator(_words), Field(max_length=MAX_TEXT)]
+Readable = Annotated[str, _cleaned(readable)]
+"""A text of any length, with its line breaks. Control characters are escaped."""
+Printable = Annotated[str, _cleaned(printable)]
+"""A text of any length on one line. Control characters are escaped."""
+Words = Annotated[str, _cleaned(lambda text: printable(text)[:MAX_TEXT]), Field(max_length=MAX_TEXT)]
 """A short text on one line. Control characters are escaped, and it is cut to `MAX_TEXT` characters."""
 RelativePath = Annotated[Line, AfterValidator(_below)]
 """A relative path with '/', without `..`: it is always below its base."""

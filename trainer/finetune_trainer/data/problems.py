@@ -11,7 +11,6 @@ from enum import StrEnum
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.preflight_report import DataProblem, Unit
-from finetune_trainer.contract.text import printable
 
 KEPT = 20
 """Number of problems that are kept with their place."""
@@ -98,14 +97,14 @@ class Findings:
         if len(self.problems) < KEPT:
             self.problems.append(
                 DataProblem(
-                    file=printable(file),
+                    file=file,
                     line=line,
                     unit=unit,
                     byte_offset=byte_offset,
-                    path=printable(fault.path),
-                    found=printable(fault.found),
-                    expected=printable(fault.expected),
-                    remedy=printable(fault.remedy),
+                    path=fault.path,
+                    found=fault.found,
+                    expected=fault.expected,
+                    remedy=fault.remedy,
                 )
             )
 

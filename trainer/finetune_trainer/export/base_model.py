@@ -5,6 +5,7 @@ import re
 import shlex
 
 from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Scheme, Uri, parse_uri
 from finetune_trainer.storage.base import OpenStore
 
@@ -68,7 +69,7 @@ def _fetching(base: str) -> tuple[str, str]:
     if base.startswith("s3://"):
         folder = base.rstrip("/").rsplit("/", 1)[-1]
         source, target = shlex.quote(f"{base.rstrip('/')}/"), shlex.quote(f"{folder}/")
-        return f"# first: aws s3 cp --recursive {source} {target}\n", folder
+        return f"# first: aws s3 cp --recursive {printable(source)} {printable(target)}\n", folder
     if base.startswith("pvc://"):
         place = parse_uri(base)
         return (
@@ -79,4 +80,5 @@ def _fetching(base: str) -> tuple[str, str]:
 
 
 def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    """The text as a Python literal. A control character is escaped, and an escape is part of a literal."""
+    return printable(json.dumps(text, ensure_ascii=False))

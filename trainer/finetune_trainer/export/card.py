@@ -1,6 +1,7 @@
 """The model card: README.md of the adapter's folder, with the front matter that the Hub reads.
 
-Names of objects and prompts come from outside. They are code spans, so they are not parsed as Markdown or HTML.
+Names of objects, models and licences come from outside. `code` shows them so that they are not parsed as Markdown or
+HTML, and the front matter has them as JSON strings.
 """
 
 import json
@@ -8,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from finetune_trainer.contract.history import LossSummary
+from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Scheme
 from finetune_trainer.data.templates.builtin import template_label
 from finetune_trainer.export.base_model import loading_code
@@ -19,6 +21,7 @@ _ELSEWHERE = (
     "The whole recipe and the checksums of all files are in `manifest.json` beside this folder, the curves in "
     "`report.html`, and for TensorBoard in `runs`."
 )
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 _HYPERPARAMETERS = ("dataset.maxLength", "dataset.packing", "dataset.loss")
 
 
@@ -28,7 +31,11 @@ def model_card(facts: RunFacts) -> str:
     revision = f" at commit {code(facts.base_revision)}" if facts.base_revision else ""
     trusting = facts.recipe.model.trust_remote_code
     code_to_load = loading_code(base, "path/of/this/folder", facts.base_revision, remote_code=trusting)
-    licence = facts.base_licence or "not named by its card; look it up before you pass the adapter on"
+    licence = (
+        code(facts.base_licence)
+        if facts.base_licence
+        else "not named by its card; look it up before you pass the adapter on"
+    )
     sections = [
         _front_matter(facts),
         f"# {name}",
@@ -53,20 +60,29 @@ def model_card(facts: RunFacts) -> str:
 
 
 def code(text: str) -> str:
-    """The text as a code span in a table cell: one line, with a fence longer than any run of backticks in the text."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or " "
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    padded = f" {line} " if line.startswith("`") or line.endswith("`") else line
-    return f"{fence}{padded}{fence}".replace("|", "\\|")
+    """The text as one line of code, in a table cell too, whatever its characters mean in Markdown or HTML.
+
+    A backtick would end a code span, and a pipe the cell around it. Then the text is HTML, with a reference for every
+    punctuation mark of ASCII.
+    """
+    line = printable(" ".join(text.split())) or " "
+    if not re.search("[`|]", line):
+        return f"`{line}`"
+    return f"<code>{_PUNCTUATION.sub(lambda found: f'&#{ord(found[0])};', line)}</code>"
+
+
+def _yaml(text: str) -> str:
+    """The text as a JSON string, which is YAML too: it is never a number, a list, or the end of the front matter."""
+    return json.dumps(printable(text), ensure_ascii=False)
 
 
 def _front_matter(facts: RunFacts) -> str:
     lines = ["library_name: peft", "pipeline_tag: text-generation", "tags: [lora, sft]"]
     # The Hub refuses a card whose base_model is none of its own.
     if facts.recipe.model.uri.scheme is Scheme.HF:
-        lines.insert(0, f"base_model: {json.dumps(facts.base_model)}")
+        lines.insert(0, f"base_model: {_yaml(facts.base_model)}")
     if facts.base_licence:
-        lines.append(f"license: {facts.base_licence}")
+        lines.append(f"license: {_yaml(facts.base_licence)}")
     return "\n".join(["---", *lines, "---"])
 
 

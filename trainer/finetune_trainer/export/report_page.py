@@ -1,15 +1,16 @@
 """report.html: the run on one page that needs nothing but itself.
 
-It is opened from a disk, a bucket or a mail, and it shows untrusted rows and prompts. So every text is escaped. The
-page's policy allows no request and no script but its own (by hash). The charts are readable without the script.
+It is opened from a disk, a bucket or a mail, and it shows untrusted rows and prompts. So `_text` escapes every text.
+The page's policy allows no request and no script but its own (by hash). The charts are readable without the script.
 """
 
 import base64
 import hashlib
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from finetune_trainer.contract.history import HistoryEntry, LossSummary
+from finetune_trainer.contract.text import readable
 from finetune_trainer.export.chart import STYLE as CHART_STYLE
 from finetune_trainer.export.chart import Series, bar_chart, line_chart, number
 from finetune_trainer.export.facts import LengthBin, RunFacts, Sample
@@ -72,11 +73,11 @@ _LINES = (
 def report_page(facts: RunFacts) -> str:
     """The page's HTML."""
     name = facts.recipe.job.name
-    made, run = facts.created.isoformat(sep=" ", timespec="seconds"), escape(facts.fingerprint[:12])
+    made, run = facts.created.isoformat(sep=" ", timespec="seconds"), _text(facts.fingerprint[:12])
     body = [
-        f"<h1>{escape(name)}</h1>",
-        f'<p class="soft">LoRA adapter for <b>{escape(facts.base_model)}</b>, made {made}, run {run}</p>',
-        *(f'<p class="warning">{escape(warning)}</p>' for warning in facts.warnings),
+        f"<h1>{_text(name)}</h1>",
+        f'<p class="soft">LoRA adapter for <b>{_text(facts.base_model)}</b>, made {made}, run {run}</p>',
+        *(f'<p class="warning">{_text(warning)}</p>' for warning in facts.warnings),
         _tiles(facts),
         _charts(facts),
         _samples(facts.samples),
@@ -87,10 +88,10 @@ def report_page(facts: RunFacts) -> str:
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_policy())}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(_policy())}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="referrer" content="no-referrer">'
-        f"<title>{escape(name)}: training report</title><style>{_STYLE}{CHART_STYLE}</style></head>\n"
+        f"<title>{_text(name)}: training report</title><style>{_STYLE}{CHART_STYLE}</style></head>\n"
         f"<body>{chr(10).join(body)}\n<script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -101,6 +102,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _text(text: str) -> str:
+    """A text as HTML that shows it: markup and control characters are escaped. A tab becomes blanks."""
+    return html.escape(readable(text.expandtabs(4)))
 
 
 def _policy() -> str:
@@ -167,9 +173,9 @@ def _samples(samples: Sequence[Sample]) -> str:
         return ""
     shown = [
         '<div class="answers">'
-        f'<div class="prompt"><span class="soft">prompt</span><pre>{escape(item.prompt)}</pre></div>'
-        f'<div><span class="soft">base</span><pre>{escape(item.base)}</pre></div>'
-        f'<div><span class="soft">tuned</span><pre>{escape(item.tuned)}</pre></div></div>'
+        f'<div class="prompt"><span class="soft">prompt</span><pre>{_text(item.prompt)}</pre></div>'
+        f'<div><span class="soft">base</span><pre>{_text(item.base)}</pre></div>'
+        f'<div><span class="soft">tuned</span><pre>{_text(item.tuned)}</pre></div></div>'
         for item in samples
     ]
     return f"<h2>Samples</h2>{''.join(shown)}"
@@ -192,7 +198,7 @@ def _data(facts: RunFacts) -> dict[str, str]:
 
 
 def _table(title: str, rows: Mapping[str, str]) -> str:
-    cells = [f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows.items()]
+    cells = [f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in rows.items()]
     return f"<h2>{title}</h2><table>{''.join(cells)}</table>" if rows else ""
 
 

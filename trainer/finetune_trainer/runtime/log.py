@@ -13,7 +13,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TextIO
 
-from finetune_trainer.contract.text import printable
+from finetune_trainer.contract.text import printable, readable
 
 _NAME = "finetune"
 _LEVELS = {logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
@@ -109,7 +109,8 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         line = f"{when} {_LEVELS.get(record.levelno, record.levelname.lower())} {record.getMessage()}{self._suffix}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        # A traceback quotes what a library says of somebody's file.
+        return readable(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 def failure(name: str, error: BaseException) -> None:

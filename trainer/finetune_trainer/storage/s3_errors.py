@@ -31,6 +31,7 @@ from urllib3.exceptions import NameResolutionError, NewConnectionError, Protocol
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.text import printable
 from finetune_trainer.storage.base import ObjectNotFoundError, ObjectReplacedError
 
 _WRAPPERS = (Boto3Error, RetriesExceededError, S3DownloadFailedError, S3UploadFailedError)
@@ -224,10 +225,10 @@ def in_words(text: object, secrets: Sequence[str] = (), longest: int = 200) -> s
         secrets: strings that are replaced by ***.
         longest: the largest number of characters. A longer text is cut.
     """
-    words = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    words = str(text)
     for secret in secrets:
         words = words.replace(secret, "***")
-    words = " ".join(words.split())
+    words = printable(" ".join(words.split()))
     return words if len(words) <= longest else words[: longest - 1] + "…"
 
 
