@@ -11,13 +11,13 @@ from benchmarks.testbed import OPERATOR, OPERATOR_AGENT, PLANE, testbed
 from localcluster.control_plane import API_SERVER, CONTROLLER_MANAGER
 
 _SETTLE_SECONDS = 2.0
-"""After the last job has ended the controller manager still takes finalizers from pods: that is part of the cost."""
+"""Wait after the last job's end: the controller manager still removes finalizers of pods, which is part of the cost."""
 
 KUBEFLOW = (
     ("Kubeflow Trainer, 500", "", "1.4", "32.4", "35.8", "7.2", "7.0", "19.4", "78", "122", "154"),
     ("Kubeflow Trainer, 1,000", "", "2.7", "74.1", "82.6", "7.1", "7.0", "19.3", "87", "136", "206"),
 )
-"""Kubeflow Trainer v2.3.0 with JobSet 0.12.0 as shipped (client 50/100), its pods ended by such a stand-in too.
+"""Kubeflow Trainer v2.3.0 with JobSet 0.12.0 as shipped (client 50/100). Its pods had such a stand-in too.
 Measured earlier, on another run of the same kind of machine, when that was quiet: see docs/benchmarks.md."""
 
 

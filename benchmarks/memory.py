@@ -11,7 +11,7 @@ from benchmarks.tables import Table, load
 from benchmarks.testbed import testbed
 
 _AT_ONCE = 1000
-"""Jobs in one namespace."""
+"""Number of jobs in one namespace."""
 _LOOKED_AT_SECONDS = 5.0
 
 

@@ -27,7 +27,7 @@ from localcluster.control_plane import API_SERVER
 
 INTERVAL_SECONDS = 5.0
 _RAMP_SECONDS = 20.0
-"""Reports before the measurement: each job's first two writes."""
+"""Seconds of reports before the measurement, in which each job has its first two writes."""
 
 
 @dataclass(frozen=True)

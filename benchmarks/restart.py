@@ -8,7 +8,7 @@ from benchmarks.tables import Table, load
 from benchmarks.testbed import OPERATOR, Testbed, testbed
 
 _AT_ONCE = 500
-"""Jobs in one namespace."""
+"""Number of jobs in one namespace."""
 _REST_SECONDS = 15.0
 """Wait until the controller manager has cleaned up after the last jobs, as it has in an old cluster."""
 _WATCHES_SECONDS = 10.0

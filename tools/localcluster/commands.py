@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from localcluster.errors import ClusterError
 
 _WORDS = 2000
-"""Characters of a failed program's output that its error quotes."""
+"""Number of characters of a failed program's output in its error."""
 _TICK_SECONDS = 1.0
 
 

@@ -18,7 +18,7 @@ _LOOPBACK = "127.0.0.1"
 _PAUSE_SECONDS = 0.2
 _END_SECONDS = 5
 _WORDS = 300
-"""Characters of a forward's last words that are kept."""
+"""Number of characters of kubectl's last output that are kept."""
 
 
 class PortForward:
