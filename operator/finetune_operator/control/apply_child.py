@@ -24,7 +24,7 @@ _ASSIGNED_LABELS = (
 )
 """Labels of the template that the server takes from the Job's name and UID."""
 
-_FOREIGN = "the operator did not create the object that has this name."
+_FOREIGN = "an object that the operator did not create has this name."
 
 
 async def apply_job(kube: Kube, manifest: Mapping[str, Any]) -> dict[str, Any]:

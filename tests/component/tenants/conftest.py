@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from component.plane import REPOSITORY, Plane, a_finetunejob
-from component.tenants.defences import CRD
-from component.tenants.site import Ground, Site
+from component.tenants.ground import Ground
+from component.tenants.server_defences import CRD
+from component.tenants.site import Site
 from finetune_operator.kube.client import ClientKube, connect
 from localcluster.waiting import wait_for
 

@@ -3,12 +3,10 @@
 What stands in for a piece of the operator here is that piece without its check, and nothing else.
 """
 
-import asyncio
 import base64
 import importlib
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -17,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from component.plane import REPOSITORY, a_finetunejob, eventually_seen
 from component.tenants.site import Object, Site
 from finetune_operator import listener
 from finetune_operator.api import finetunejob, names
@@ -39,7 +36,6 @@ from finetune_trainer.contract.rule import Rule
 from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.storage import s3_client
 
-CRD = "finetunejobs.finetune.dev"
 Defence = Callable[[Site], AbstractAsyncContextManager[None]]
 
 
@@ -243,89 +239,3 @@ def _parse_climbing(written: str) -> Uri:
 CLIMBING = _replaced((uri, "parse_uri", _parse_climbing))
 ENDPOINT = _replaced((s3_client, "check_endpoint", lambda _: None))
 READABLE = _replaced(*((module, "readable", str) for module in (text, child_state, observed)))
-
-# What the API server lets the tenant do.
-
-
-def granted(where: Callable[[Site], str], group: str, resource: str, *verbs: str) -> Defence:
-    """RBAC that gives the tenant more."""
-
-    @asynccontextmanager
-    async def without(site: Site) -> AsyncIterator[None]:
-        plane, namespace, name = site.ground.plane, where(site), f"too-much-{site.name}"
-        rule = {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
-        metadata = {"name": name, "namespace": namespace}
-        role = {"apiVersion": _RBAC, "kind": "Role", "metadata": metadata, "rules": [rule]}
-        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": site.ground.user}
-        role_ref = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
-        binding = {
-            "apiVersion": _RBAC,
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": role_ref,
-            "subjects": [subject],
-        }
-        plane.kubectl(
-            "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [role, binding]})
-        )
-        plural, _, subresource = resource.partition("/")
-        asked = {
-            "namespace": namespace,
-            "group": group,
-            "resource": plural,
-            "subresource": subresource,
-            "verb": verbs[0],
-        }
-        try:
-            await _until(site, asked, allowed=True)
-            yield
-        finally:
-            plane.kubectl("delete", f"role/{name}", f"rolebinding/{name}", "-n", namespace)
-            await _until(site, asked, allowed=False)
-
-    return without
-
-
-_RBAC = "rbac.authorization.k8s.io/v1"
-_REVIEWS = Resource(group="authorization.k8s.io", version="v1", plural="selfsubjectaccessreviews")
-
-
-async def _until(site: Site, asked: Object, *, allowed: bool) -> None:
-    """Waits until the API server's authorizer knows."""
-    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}}
-    deadline = time.monotonic() + 30
-    while True:
-        answer = await site.tenant.create(_REVIEWS, None, {**review, "spec": {"resourceAttributes": asked}})
-        if answer["status"]["allowed"] is allowed:
-            return
-        assert time.monotonic() < deadline, f"the tenant's right stays {not allowed}: {asked}"
-        await asyncio.sleep(0.05)
-
-
-@asynccontextmanager
-async def _without_status_subresource(site: Site) -> AsyncIterator[None]:
-    """The CRD without `subresources`: the status is a field as any other."""
-    plane = site.ground.plane
-    patch = json.dumps([{"op": "remove", "path": "/spec/versions/0/subresources"}])
-    plane.kubectl("patch", "crd", CRD, "--type=json", f"--patch={patch}")
-    probe = {**a_finetunejob(site.attacker, "probe"), "status": {"phase": "Succeeded"}}
-
-    async def written() -> bool:
-        answer = await site.tenant.create(FINETUNEJOBS, site.attacker, probe, dry_run=True)
-        return "phase" in answer.get("status", {})
-
-    try:
-        await eventually_seen("a CRD without a subresource", written)
-        yield
-    finally:
-        plane.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", REPOSITORY / "manifests/crd/finetunejobs.yaml"
-        )
-
-        async def dropped() -> bool:
-            return not await written()
-
-        await eventually_seen("the CRD as it is shipped", dropped)
-
-
-STATUS_SUBRESOURCE: Defence = _without_status_subresource

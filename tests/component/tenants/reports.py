@@ -80,6 +80,18 @@ async def _(site: Site) -> bool:
     return await site.shows_evil_step(site.attacker)
 
 
+@ATTACKS.row("a pod of one job with the labels of another", OWNER_OF_POD)
+async def _(site: Site) -> bool:
+    _, pod = await _own(site)
+    name = f"{site.name}-other"
+    await site.tenant.create(FINETUNEJOBS, site.attacker, a_finetunejob(site.attacker, name))
+    await site.look()
+    other = await site.admin.get(FINETUNEJOBS, site.attacker, name)
+    await site.patch(PODS, pod["metadata"]["name"], {"metadata": {"labels": site.child(other)["metadata"]["labels"]}})
+    await site.post(await site.token(pod, other), other)
+    return await site.shows_evil_step(site.attacker, name)
+
+
 @ATTACKS.row("a token that the tenant wrote itself, with the claims of the victim's pod", SIGNATURE, TOKEN_REVIEW)
 async def _(site: Site) -> bool:
     victim = await site.begin(site.victim)

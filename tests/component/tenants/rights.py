@@ -2,7 +2,7 @@
 
 from component.plane import SYSTEM, a_finetunejob
 from component.tenants.attack import Table
-from component.tenants.defences import STATUS_SUBRESOURCE, granted
+from component.tenants.server_defences import STATUS_SUBRESOURCE, granted
 from component.tenants.site import SERVICE_ACCOUNTS, Site
 from finetune_operator.api import names
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, LEASES

@@ -6,7 +6,6 @@ talks to a real API server. There is no watch: so a test knows what the operator
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from component.plane import Plane, a_finetunejob, end_pod, eventually_seen
+from component.plane import a_finetunejob, end_pod, eventually_seen
+from component.tenants.ground import CountingCluster, Ground
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import parse_job
 from finetune_operator.control import Key
@@ -22,14 +22,12 @@ from finetune_operator.control.controller import Controller
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
-from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Forbidden, Invalid, NotFound
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.listener import Listener
-from finetune_operator.progress.ports import PodIdentity
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -54,34 +52,6 @@ EVIL_OUTPUT = OutputRecord(
 FORGED_SUCCESS = Termination(outcome=Outcome.SUCCEEDED, fingerprint="0" * 12, output=EVIL_OUTPUT)
 EVIL_STEP = 666
 SERVICE_ACCOUNTS = Resource(group="", version="v1", plural="serviceaccounts")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What all attacks share.
-
-    Attributes:
-        attacker: the namespace where the tenant may edit.
-        victim: the namespace that the tenant may view.
-        user: the tenant, as the API server knows it.
-        kubeconfig: path of the tenant's kubeconfig.
-    """
-
-    plane: Plane
-    attacker: str
-    victim: str
-    user: str
-    kubeconfig: str
-
-
-class _CountingCluster(KubeProgressCluster):
-    """Counts the TokenReviews."""
-
-    reviews = 0
-
-    async def review(self, token: str, audience: str) -> PodIdentity | None:
-        self.reviews += 1
-        return await super().review(token, audience)
 
 
 class Site:
@@ -119,9 +89,7 @@ class Site:
             events=EventRecorder(kube, instance="test", now=_now),
             now=_now,
         )
-        self.progress = _CountingCluster(
-            kube, self.cache, self._event_handler, is_watching=lambda _: False, clock=clock
-        )
+        self.progress = CountingCluster(kube, self.cache, self._event_handler, is_watching=lambda _: False, clock=clock)
         self._writer = ProgressWriter(self.progress, clock=clock)
         self._writing: asyncio.Task[None] | None = None
         self._listener: Listener | None = None

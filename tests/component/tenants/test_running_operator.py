@@ -7,7 +7,8 @@ from typing import Any
 
 from component.plane import Plane, a_finetunejob, eventually_seen, operator, run_pod
 from component.tenants import children
-from component.tenants.site import Ground, Object, Site
+from component.tenants.ground import Ground
+from component.tenants.site import Object, Site
 from finetune_operator.api import names
 from finetune_operator.kube.api import FINETUNEJOBS
 from finetune_operator.kube.client import ClientKube, connect
