@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -71,6 +71,7 @@ class Operator:
     policy: Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan] = one_job
     cache: Cache = field(default_factory=Cache)
     just_started: bool = False
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def __post_init__(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -91,8 +92,8 @@ class Operator:
             queue=self.queue,
             policy=self.policy,
             config=CONFIG,
-            events=EventRecorder(self.kube, instance="test", now=lambda: datetime.now(UTC)),
-            now=lambda: datetime.now(UTC),
+            events=EventRecorder(self.kube, instance="test", now=self.now),
+            now=self.now,
             has_synced=self.resync.has_synced if self.just_started else lambda _: True,
         )
 
@@ -313,6 +314,31 @@ async def test_a_deletion_hits_only_the_child_that_was_seen(
     with pytest.raises(NotFound):
         await admin.get(JOBS, namespace, "job-train-1")
     assert (await operator.status())["phase"] == "Suspended"
+
+
+async def test_a_pod_that_a_quota_refuses_is_told_in_the_words_of_the_quota(
+    kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    plane.kubectl("create", "quota", "limits", "-n", namespace, "--hard=limits.cpu=4")
+    plane.kubectl("wait", "quota/limits", "-n", namespace, "--for=jsonpath={.status.hard}", "--timeout=30s")
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
+    later = timedelta()
+    operator = Operator(kube, namespace, policy=reconcile, now=lambda: datetime.now(UTC) + later)
+    await operator.resync.once()
+    await operator.reconcile()
+
+    async def event() -> bool:
+        return any(item["reason"] == "FailedCreate" for item in plane.items("events", namespace))
+
+    await eventually_seen("the event of the Job controller", event)
+    later = timedelta(seconds=31)
+    mark = plane.mark()
+    for _ in range(2):
+        await operator.reconcile()
+    [condition] = [item for item in (await operator.status())["conditions"] if item["type"] == "Reconciling"]
+    assert condition["reason"] == "PodNotCreated"
+    assert condition["message"].endswith("failed quota: limits: must specify limits.cpu for: trainer")
+    assert len(plane.operator_writes(mark, namespace)) == 1, "the same words are written once"
 
 
 async def test_a_refused_child_sets_a_condition_and_is_created_when_allowed(

@@ -36,7 +36,7 @@ def test_the_operator_s_rights_are_these_and_no_other() -> None:
         *(("batch/jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
         *(("/services", verb) for verb in ("create", "patch")),
         *(("/pods", verb) for verb in ("get", "list", "watch")),
-        *(("events.k8s.io/events", verb) for verb in ("create", "patch")),
+        *(("events.k8s.io/events", verb) for verb in ("list", "create", "patch")),
     }
     assert rules("ClusterRole", "", "finetune-operator-token-review") == {
         ("authentication.k8s.io/tokenreviews", "create")

@@ -67,7 +67,7 @@ app.kubernetes.io/component: operator
   verbs: [get, list, watch]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [list, create, patch]
 {{- end }}
 
 {{- define "finetune-operator.subjects" -}}

@@ -9,6 +9,7 @@ the resourceVersion that the decision was made on.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder
+from finetune_operator.reconcile.child_state import lacks_pods
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.invalid_spec import reconcile_invalid
 from finetune_operator.reconcile.observed import Observed, job_view
@@ -148,7 +150,7 @@ class Controller:
         observed = self._cache.observed(record.owner)
         plan = None
         if observed is not None:
-            plan = self._policy(finetunejob, observed, self._config, self._now())
+            plan = await self._plan(finetunejob, observed)
             if not _needs_live_read(finetunejob, plan):
                 return record, finetunejob, plan
         live = await self._live.finetunejob(record)
@@ -158,7 +160,15 @@ class Controller:
         if plan is not None and (live, children) == (record, observed):
             return live, finetunejob, plan  # the cache was current: the same arguments give the same plan
         finetunejob = live.finetunejob()
-        return live, finetunejob, self._policy(finetunejob, children, self._config, self._now())
+        return live, finetunejob, await self._plan(finetunejob, children)
+
+    async def _plan(self, finetunejob: FineTuneJob, observed: Observed) -> Plan:
+        now = self._now()
+        jobs = [
+            replace(job, refusal=await self._live.refusal(job)) if lacks_pods(job, observed.pods_of(job), now) else job
+            for job in observed.jobs
+        ]
+        return self._policy(finetunejob, replace(observed, jobs=tuple(jobs)), self._config, now)
 
     async def _reconcile_invalid(self, record: FineTuneJobRecord) -> float | None:
         """Ends or holds a FineTuneJob whose spec is invalid, after a live read: it may have been corrected since.

@@ -9,15 +9,15 @@ deterministic name is proof enough: no attempt was ever recorded, and this child
 that list. For a success a GET of the Job and of its first pod reads all that the plan depends on.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.control.informer.cache import Cache, own_children
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Resource
-from finetune_operator.kube.errors import NotFound
-from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view
+from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Resource
+from finetune_operator.kube.errors import KubeError, NotFound
+from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view, refusal_in
 from finetune_operator.reconcile.plan import Plan
 
 V = TypeVar("V", JobView, PodView)
@@ -59,6 +59,21 @@ class LiveReader:
         jobs = await self._list(JOBS, JobView, record, selector)
         pods = await self._list(PODS, PodView, record, selector)
         return own_children(record.owner, jobs, pods)
+
+    async def refusal(self, job: JobView) -> str:
+        """Why Kubernetes does not create the Job's pods, by its newest event; empty if no event says it.
+
+        It is for people. So an API server that refuses or does not answer costs the words and nothing else.
+        """
+        selector = f"regarding.uid={job.uid},reason=FailedCreate"
+        events: list[dict[str, Any]] = []
+        try:
+            async for page in self._kube.pages(EVENTS, job.namespace, field_selector=selector):
+                events.extend(page.items)
+        except KubeError:
+            return ""
+        newest = max(events, key=lambda event: event.get("deprecatedLastTimestamp") or "", default=None)
+        return refusal_in(newest) if newest is not None else ""
 
     async def _none_exists(self, namespace: str, job_names: list[str]) -> bool:
         for name in job_names:

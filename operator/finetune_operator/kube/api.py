@@ -84,7 +84,9 @@ class Kube(Protocol):
         """One object, read from etcd (not from the API server's watch cache)."""
         ...
 
-    def pages(self, resource: Resource, namespace: str | None, *, label_selector: str = "") -> AsyncIterator[Page]:
+    def pages(
+        self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
+    ) -> AsyncIterator[Page]:
         """All objects of a namespace, or of the cluster, in pages."""
         ...
 

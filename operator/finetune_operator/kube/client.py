@@ -49,12 +49,14 @@ class ClientKube:
         return await self._request("GET", resource.path(namespace, name))
 
     async def pages(
-        self, resource: Resource, namespace: str | None, *, label_selector: str = ""
+        self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
     ) -> AsyncIterator[Page]:
         """See `Kube.pages`."""
         query = {"limit": str(self._page_size)}
         if label_selector:
             query["labelSelector"] = label_selector
+        if field_selector:
+            query["fieldSelector"] = field_selector
         while True:
             answer = await self._request("GET", resource.path(namespace), query=query)
             metadata = answer["metadata"]

@@ -143,6 +143,13 @@ def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None
     return job.created + NO_POD_AFTER if _created(pods) < job.size else None
 
 
+def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime) -> bool:
+    """Whether the Job has lacked pods for so long that it is reported."""
+    deadline = missing_deadline(job, pods)
+    ended = job.complete or job.failed or job.deleting or job.suspended
+    return deadline is not None and now >= deadline and not ended
+
+
 def _created(pods: tuple[PodView, ...]) -> int:
     """How many pods have been created, without replacements."""
     return len({pod.index for pod in pods})
@@ -152,10 +159,17 @@ def _without_pods(job: JobView, created: int, now: datetime) -> Waiting:
     if now < job.created + NO_POD_AFTER:
         return Waiting(reason="", message="", since=job.created)
     number = f"only {created} of {job.size} pods" if created else "no pod"
+    cause = (
+        f": {job.refusal}"
+        if job.refusal
+        else (
+            ", perhaps because of a quota, a missing ServiceAccount or PriorityClass, or an admission policy: "
+            f"kubectl describe job {job.name}"
+        )
+    )
     return Waiting(
         reason=Reason.NO_POD,
-        message=f"Kubernetes has created {number} for Job {job.name}, perhaps because of a quota, a missing "
-        f"ServiceAccount or PriorityClass, or an admission policy: kubectl describe job {job.name}",
+        message=f"Kubernetes has created {number} for Job {job.name}{cause}",
         since=job.created,
     )
 

@@ -19,6 +19,8 @@ class JobView:
 
     Attributes:
         size: its parallelism, the number of pods.
+        refusal: why Kubernetes does not create its pods, in the words of the Job's newest event. It is read only while
+            pods are missing; otherwise empty.
     """
 
     namespace: str
@@ -35,6 +37,7 @@ class JobView:
     suspended: bool
     deleting: bool
     size: int = 1
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,12 @@ class Observed:
     def pods_of(self, job: JobView) -> tuple[PodView, ...]:
         """The pods that a Job controls, oldest first."""
         return tuple(sorted((pod for pod in self.pods if pod.job_uid == job.uid), key=lambda pod: pod.created))
+
+
+def refusal_in(event: Mapping[str, Any]) -> str:
+    """The reason in an event of a Job whose pod was not created. The pod's name is left out: each try has a new one."""
+    note = _text(event, "note")
+    return note.partition(" is forbidden: ")[2] or note
 
 
 def job_view(raw: Mapping[str, Any]) -> JobView | None:

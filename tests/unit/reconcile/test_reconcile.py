@@ -397,6 +397,24 @@ def test_a_job_without_a_pod_says_so_and_its_start_deadline_holds() -> None:
     assert "quota" in world.status.failure.message
 
 
+def test_a_job_without_a_pod_says_why_in_the_words_of_its_event() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    child = world.child()
+    world.jobs[child.name] = replace(child, refusal="failed quota: compute: must specify limits.cpu for: trainer")
+    world.later(31)
+    world.step()
+    reconciling = world.status.condition(ConditionType.RECONCILING)
+    assert reconciling is not None
+    assert reconciling.message.endswith(
+        "support-bot-train-1: failed quota: compute: must specify limits.cpu for: trainer"
+    )
+    world.later(30)
+    world.step()
+    assert world.status.failure is not None
+    assert "must specify limits.cpu" in world.status.failure.message
+
+
 def test_a_pod_that_the_node_refuses_is_counted_with_the_kubelets_message() -> None:
     world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
     world.step()
