@@ -56,6 +56,7 @@ FULL: tuple[Spec, ...] = (
             "format": "jsonl",
             "schema": "messages",
             "fields": {"messages": "turns", "role": "from", "content": "value", "system": "preamble"},
+            "ignoredColumns": ["rejected"],
             "chatTemplate": "llama-2",
             "loss": "assistant",
             "maxLength": 512,

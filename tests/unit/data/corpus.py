@@ -95,7 +95,7 @@ def _whole() -> Iterator[Case]:
     yield Case(name="jsonl called txt", content=GOOD, file="train.txt", rows=1)
     yield Case(name="extra columns", content=_line({"id": 7, "text": "a", "meta": {"x": [None]}}), rows=1)
     yield Case(name="prompt that ends in a blank", content=_line({"prompt": "Q: ", "completion": "A"}), rows=1)
-    huge = _line({"text": "x" * 3_000_000}) + GOOD.replace(b"prompt", b"text")
+    huge = _line({"text": "x" * 3_000_000}) + _line({"text": "2 + 2? 4"})
     yield Case(name="a line of 3 MB", content=huge, rows=2)
 
 

@@ -99,7 +99,10 @@ def _json() -> Iterator[Case]:
     latin = f"[{good}, ".encode() + b'{"prompt": "caf\xe9"}]'
     yield bad("latin-1", latin, (1, K.ENCODING, f"0xe9 at byte {latin.index(0xE9) + 1}"), rows=0)
     yield bad("deep nesting", f"[{good}, {'[' * 9999}", (2, K.JSON, "nested too deeply"), rows=1)
-    yield bad("one object", good, (1, K.FILE, "its keys: prompt, completion"), rows=0)
+    yield bad("one object that is no row", '{"a": 1}', (1, K.FILE, "its keys: a"), rows=0)
+    for indent in (None, 1):
+        one = json.dumps(ROWS[0], indent=indent).encode()
+        yield Case(name=f"json: one row, indent {indent}", content=one, file="t.json", rows=1, spec=named)
     yield bad("two lists", f'{{"a": [{good}], "b": [{good}]}}', (2, K.FILE, "two lists of rows, 'a' and 'b'"), rows=1)
     yield bad("text", '"hello"', (1, K.JSON, "a JSON array of rows"), rows=0)
     long_row = Case(

@@ -24,7 +24,7 @@ from finetune_trainer.data.examples import Conversation, Example, PromptCompleti
 from finetune_trainer.data.json_document import JsonRecords
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.read_examples import read_examples
-from finetune_trainer.data.records import Records
+from finetune_trainer.data.records import Records, Row
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.registry import StoreRegistry
@@ -55,6 +55,10 @@ def cut(content: bytes, cuts: list[int]) -> list[bytes]:
     return [content[start:end] for start, end in pairwise(edges) if end > start]
 
 
+def no_row(row: Row) -> bool:
+    return not isinstance(row, dict)
+
+
 def rows_of(records: Records) -> list[object]:
     rows = [row for _, _, row in records]
     assert not [row for row in rows if isinstance(row, Fault)]
@@ -66,7 +70,7 @@ def test_an_array_is_read_however_it_is_cut(
     rows: list[object], cuts: list[int], indent: int | None, ascii_only: bool
 ) -> None:
     content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    records = JsonRecords(cut(content, cuts), 1 << 20)
+    records = JsonRecords(cut(content, cuts), 1 << 20, no_row)
     seen = []
     for number, offset, row in records:
         seen.append(row)
@@ -85,7 +89,7 @@ def test_rows_under_a_key_are_read_however_it_is_cut(
         return {"value": value}
 
     document = {"before": plain(before), "rows": rows, "after": plain(after)}
-    records = JsonRecords(cut(json.dumps(document).encode(), cuts), 1 << 20)
+    records = JsonRecords(cut(json.dumps(document).encode(), cuts), 1 << 20, no_row)
     assert rows_of(records) == rows
 
 

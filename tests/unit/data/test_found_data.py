@@ -82,7 +82,7 @@ def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
     dataset = DatasetSpec(uri=f"file://{tmp_path / 'd.jsonl'}")
     scan = DatasetScan(dataset, dataset_objects(dataset, PLACES), PLACES)
     list(scan)
-    assert scan.ignored == ["system", "id"]
+    assert scan.unread == ["system", "id"]
 
 
 @pytest.mark.parametrize(

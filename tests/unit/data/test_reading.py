@@ -8,6 +8,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,41 @@ def test_a_prefix_is_read_in_the_order_of_names_without_markers(tmp_path: Path) 
         (tmp_path / marker).write_bytes(b"\0\1")
     places = [(example.place.file, example.place.line) for example in read(uri=f"file://{tmp_path}/")]
     assert places == [("a/1.jsonl", 1), ("a/2.jsonl", 1), ("b.jsonl", 1)]
+
+
+def test_a_repository_copied_to_a_prefix_has_files_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines({"text": "t"}))
+    for name in (
+        "README.md",
+        "LICENSE",
+        "dataset_info.json",
+        "state.json",
+        "load.py",
+        "data.yaml",
+        "train.jsonl.sha256",
+    ):
+        (tmp_path / name).write_bytes(b"not a row")
+    assert len(read(uri=f"file://{tmp_path}/")) == 1
+
+
+@pytest.mark.parametrize("held_out", ["test.jsonl", "data/validation-00000-of-00001.jsonl", "dev/part.jsonl"])
+def test_splits_side_by_side_are_not_trained_together(held_out: str, tmp_path: Path) -> None:
+    for name in ("data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", held_out):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(lines({"text": name}))
+
+    with pytest.raises(TrainerError, match=f"found the splits of a data set side by side.*{held_out}.*dataset.uris"):
+        read(uri=f"file://{tmp_path}/")
+    assert len(read(uri=f"file://{tmp_path}/{held_out}")) == 1
+
+
+def test_what_save_to_disk_wrote_is_one_problem(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([{"text": "a"}]).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(TrainerError) as caught:
+        read(uri=f"file://{tmp_path}/saved/")
+    assert caught.value.message.startswith("1 problem")
+    assert "an Arrow stream, as Dataset.save_to_disk writes it" in caught.value.message
+    assert "Dataset.to_parquet" in caught.value.message
 
 
 def test_a_prefix_may_lie_in_a_hidden_folder(tmp_path: Path) -> None:

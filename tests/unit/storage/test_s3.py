@@ -435,6 +435,15 @@ def test_answers_of_other_servers(status: int, body: str, reason: FailureReason,
         assert raised.value.reason is reason
 
 
+def test_a_page_in_place_of_an_object_is_no_s3(tmp_path: Path) -> None:
+    """A console or a proxy's login page answers every request with 200 and no ETag."""
+    for endpoint, _ in answering(200, "<html>log in</html>"):
+        credentials = s3server.mount(tmp_path, Keys("AKIATEST0001", "the-secret-value"))
+        store = S3Store(StorageSpec(endpoint=endpoint), credentials, timing=ONCE)
+        with pytest.raises(TrainerError, match=r"not as S3 does; is storage\.endpoint the address of a web console"):
+            store.stat(parse_uri("s3://data/train.jsonl"))
+
+
 def test_the_servers_words_never_carry_the_secret(tmp_path: Path) -> None:
     for endpoint, _ in answering(400, _code("Strange", "you sent the-secret-value&#10;and more")):
         credentials = s3server.mount(tmp_path, Keys("AKIATEST0001", "the-secret-value"))

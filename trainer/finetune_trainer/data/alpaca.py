@@ -4,7 +4,7 @@ The rows become conversations, so training and serving use the same chat templat
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -49,6 +49,11 @@ class AlpacaSchema:
     def reads(self) -> frozenset[str]:
         """See `RowSchema`."""
         return frozenset({self.instruction, self.input, self.output, self.system, HISTORY, *TOOLS})
+
+    @property
+    def unread(self) -> Collection[str]:
+        """See `RowSchema`."""
+        return ()
 
     def fits(self, row: Row) -> bool:
         """See `RowSchema`."""

@@ -11,27 +11,30 @@ from typing import Final
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
+from finetune_trainer.data.alpaca import HISTORY
 from finetune_trainer.data.open_records import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.row_schemas import RowSchema, columns_read, row_schemas
+from finetune_trainer.data.row_meaning import columns_read
+from finetune_trainer.data.row_schemas import RowSchema, row_schemas
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
 _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
     {"messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns", "data")},
     {
-        "system": ("system_prompt", "system_message"),
-        "instruction": ("question", "query", "prompt", "instruction"),
-        "output": ("response", "answer", "output", "completion"),
-    },
-    {"instruction": ("instruction",), "input": ("input", "context"), "output": ("output", "response", "answer")},
-    {
         "prompt": ("prompt", "question", "query", "input", "instruction"),
         "completion": ("completion", "response", "answer", "output", "target", "chosen"),
     },
+    {
+        "system": ("system", "system_prompt", "system_message"),
+        "instruction": ("question", "query", "prompt", "instruction"),
+        "input": ("input", "context"),
+        "output": ("response", "answer", "output", "completion"),
+    },
     {"text": ("text", "content", "body", "document")},
 )
+_OPTIONAL: Final = frozenset({"system", "input"})
 """Names of columns in other data sets, by the part of a row, for the remedy of an unknown schema."""
 
 
@@ -42,12 +45,10 @@ class DetectedSchema:
     Attributes:
         row_schema: the schema of the first rows; None if no known schema fits any of them.
         first: the first row; None if there are no rows.
-        ignored: columns of the first rows that the schema does not read, in order.
     """
 
     row_schema: RowSchema | None
     first: Row | None
-    ignored: Sequence[str] = ()
 
 
 def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> DetectedSchema:
@@ -64,17 +65,15 @@ def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_st
     candidates = row_schemas(dataset.schema_, dataset.fields)
     fitting = [0] * len(candidates)
     first: Row | None = None
-    columns: dict[str, None] = {}
     for row in islice(_rows(dataset, objects, open_store), LOOKED_AT_ROWS):
         first = row if first is None else first
-        columns |= dict.fromkeys(row)
         for index, row_schema in enumerate(candidates):
             fitting[index] += row_schema.fits(row)
     if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
         return DetectedSchema(None, first)
     # A schema that the user names is used even if it fits no row. The pass then reports what every row lacks.
     best = candidates[fitting.index(max(fitting))]
-    return DetectedSchema(best, first, [name for name in columns if name not in best.reads])
+    return DetectedSchema(best, first)
 
 
 def unknown_schema(row: Row, fields: Fields | None) -> Fault:
@@ -104,16 +103,24 @@ def _remedy(row: Row, fields: Fields | None) -> str:
         return 'a turn stands where a row should: put the list of turns under a key, {"messages": […]}'
     if {"columns", "data"} <= row.keys() or (len(row) > 1 and all(isinstance(value, dict) for value in row.values())):
         return "if pandas wrote the table: DataFrame.to_json(path, orient='records', lines=True)"
-    for wanted in _LIKELY:
-        fitting = {key: value for key, value in row.items() if isinstance(value, list) == ("messages" in wanted)}
-        columns = {part: next((key for key in fitting if key.lower() in names), None) for part, names in wanted.items()}
-        if not all(columns.values()):
-            continue
-        if "messages" in wanted:
-            return _turns_remedy(str(columns["messages"]), row)
-        pairs = ", ".join(f"{part}: {name}" for part, name in columns.items())
-        return f"rename the columns, or map them, perhaps with dataset.fields: {{{pairs}}}"
-    return "rename the columns, or map them with dataset.fields"
+    likely = [pairs for wanted in _LIKELY if (pairs := _mapped(wanted, row))]
+    if not likely:
+        return "rename the columns, or map them with dataset.fields"
+    # The most parts: a mapping to prompt and completion would drop a system message, an input and a history.
+    pairs = max(likely, key=lambda pairs: len(pairs) + ("instruction" in pairs and HISTORY in row))
+    if "messages" in pairs:
+        return _turns_remedy(pairs["messages"], row)
+    named = ", ".join(f"{part}: {name}" for part, name in pairs.items())
+    return f"rename the columns, or map them, perhaps with dataset.fields: {{{named}}}"
+
+
+def _mapped(wanted: Mapping[str, Collection[str]], row: Row) -> dict[str, str]:
+    """The row's column for each part that it has; empty if a part is missing that is not optional."""
+    fitting = [key for key, value in row.items() if isinstance(value, list) == ("messages" in wanted)]
+    columns = {part: next((key for key in fitting if key.lower() in names), None) for part, names in wanted.items()}
+    if any(name is None for part, name in columns.items() if part not in _OPTIONAL):
+        return {}
+    return {part: name for part, name in columns.items() if name is not None}
 
 
 def _turns_remedy(column: str, row: Row) -> str:

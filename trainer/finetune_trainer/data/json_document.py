@@ -1,4 +1,4 @@
-"""The reader of a JSON document: an array of rows, or one object with such an array under one of its keys.
+"""The reader of a JSON document: an array of rows, one row, or an object with an array of rows under one of its keys.
 
 `json.load` needs several times the file's size in memory. This reader reads the text in pieces. It parses each element
 with the scanner of jsonl lines, so both formats are equally strict.
@@ -13,7 +13,8 @@ from typing import Any, Final
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.data.json_line import not_json, not_object, scan_value, too_much
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
-from finetune_trainer.data.records import Record
+from finetune_trainer.data.records import Record, Row
+from finetune_trainer.data.tool_calls import TOOLS
 
 _BLANKS = " \t\r\n"
 _LONGEST_TOKEN = len("-Infinity")
@@ -26,12 +27,15 @@ class JsonRecords:
     Args:
         pieces: the file's bytes, decompressed, without a byte order mark.
         longest: most bytes of a row, or of any other value in the document.
+        is_row: whether an object has the columns of a row.
     """
 
     unit: Final = Unit.ROW
 
-    def __init__(self, pieces: Iterable[bytes], longest: int) -> None:
+    def __init__(self, pieces: Iterable[bytes], longest: int, is_row: Callable[[Row], bool]) -> None:
         self._text = _Text(pieces, longest)
+        self._longest = longest
+        self._is_row = is_row
         self.number = 0
 
     @property
@@ -54,12 +58,18 @@ class JsonRecords:
         if text.peek():
             raise text.fault("nothing after the end of the document", "one object a line is jsonl: dataset.format")
 
-    def _rows(self) -> Iterator[Record]:
+    def _rows(self, first: Record | None = None) -> Iterator[Record]:
+        """The rows of a list; `first` is the first one if it was read already."""
         text = self._text
-        text.take("[")
-        if text.peek() == "]":
-            text.take("]")
-            return
+        if first is None:
+            text.take("[")
+            if text.peek() == "]":
+                text.take("]")
+                return
+        else:
+            yield first
+            if not self._goes_on():
+                return
         while True:
             text.peek()
             offset = text.offset
@@ -72,41 +82,103 @@ class JsonRecords:
                 yield self.number, offset, error.fault
             else:
                 yield self.number, offset, value if isinstance(value, dict) else not_object(value)
-            if text.peek() == "]":
-                text.take("]")
+            if not self._goes_on():
                 return
-            text.take(",", "a comma or the array's end after a row")
-            if text.peek() == "]":
-                raise text.fault("a row after the comma", "remove the comma")
+
+    def _goes_on(self) -> bool:
+        """Moves behind the comma after an element, or behind the array's end; whether there is another element."""
+        text = self._text
+        if text.peek() == "]":
+            text.take("]")
+            return False
+        text.take(",", "a comma or the array's end after a row")
+        if text.peek() == "]":
+            raise text.fault("a row after the comma", "remove the comma")
+        return True
 
     def _members(self) -> Iterator[Record]:
-        """The rows in an object: the elements of the only list of objects among its values."""
+        """The row that the object is, or the rows in it: the elements of the only list of objects among its values.
+
+        A list of turns is a list of objects too. It belongs to the object when the object is a row with it and its
+        first element is none.
+        """
         text = self._text
+        offset = text.offset
         text.take("{")
         list_key: str | None = None
-        keys: list[str] = []
+        members: Row = {}
         while text.peek() != "}":
-            if keys:
+            if members or list_key is not None:
                 text.take(",", "a comma or the object's end after a value")
             if text.peek() != '"':
                 raise text.fault("a key in double quotes")
             key = text.value()
-            keys.append(key)
+            if key in members or key == list_key:
+                raise _document_fault(f"the key {shorten(key)!r} twice", "write each key once")
             text.peek()
             text.take(":", "a colon after a key")
             if text.peek() != "[" or not text.begins_list_of_objects():
-                text.value()
+                value = text.value()
+                # An object of many long values is no row. It is read on for the list of rows, and not kept.
+                members[key] = value if text.offset - offset <= self._longest else None
+                continue
+            first_offset, first = self._first_element()
+            if key in TOOLS or self._belongs_to_row(key, first):
+                members[key] = [first, *self._elements(offset)] if self._goes_on() else [first]
                 continue
             if list_key is not None:
                 names = f"{shorten(list_key)!r} and {shorten(key)!r}"
                 raise _document_fault(f"two lists of rows, {names}", "write each list to a file of its own")
             list_key = key
-            yield from self._rows()
+            self.number += 1
+            content = first if isinstance(first, dict | Fault) else not_object(first)
+            yield from self._rows((self.number, first_offset, content))
         text.take("}")
-        if list_key is None:
-            names = ", ".join(shorten(key, 24) for key in keys[:8]) or "none"
+        if list_key is None and self._is_row(members):
+            self.number = 1
+            yield 1, offset, members
+        elif list_key is None:
+            names = ", ".join(shorten(key, 24) for key in [*members][:8]) or "none"
             remedy = "write an array [{…}, …], or one object a line: jq -c . FILE"
             raise _document_fault(f"one object without a list of objects; its keys: {names}", remedy)
+
+    def _first_element(self) -> tuple[int, object]:
+        """The offset and the first element of a list that is not empty; its fault if reading can go on behind it.
+
+        Raises:
+            FaultError: it cannot.
+        """
+        text = self._text
+        text.take("[")
+        text.peek()
+        offset = text.offset
+        try:
+            return offset, text.value()
+        except FaultError as error:
+            if not text.passed:
+                raise
+            return offset, error.fault
+
+    def _elements(self, begin: int) -> Iterator[object]:
+        """The further elements of a list that belongs to a row.
+
+        Args:
+            begin: offset of the row.
+
+        Raises:
+            FaultError: an element cannot be read, or the row is too long.
+        """
+        text = self._text
+        while True:
+            text.peek()
+            yield text.value()
+            if text.offset - begin > self._longest:
+                raise text.too_long()
+            if not self._goes_on():
+                return
+
+    def _belongs_to_row(self, key: str, first: object) -> bool:
+        return isinstance(first, dict) and self._is_row({key: [first]}) and not self._is_row(first)
 
 
 class _Text:
@@ -185,7 +257,7 @@ class _Text:
         self._go(end)
         if self.offset - start > self._longest:
             self.passed = True
-            raise self._too_long()
+            raise self.too_long()
         return value
 
     def fault(self, expected: str, remedy: str = "write the document with a JSON library: json.dump") -> FaultError:
@@ -215,7 +287,7 @@ class _Text:
             # An error near the end of the text in memory may only mean that more text must be read.
             if open_string or position >= len(self._text) - _LONGEST_TOKEN:
                 if len(self._text) - self._at > self._longest:
-                    raise self._too_long()
+                    raise self.too_long()
                 if self._more():
                     continue
                 if open_string or self._at + stopped >= len(self._text):
@@ -264,7 +336,8 @@ class _Text:
             )
         )
 
-    def _too_long(self) -> FaultError:
+    def too_long(self) -> FaultError:
+        """The fault of a value, or a row, that is too long."""
         return FaultError(
             Fault(
                 kind=ProblemKind.TOO_LONG,

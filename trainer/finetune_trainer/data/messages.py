@@ -1,7 +1,7 @@
 """The schema of rows of messages: a column with a list of turns, and optionally tools and a system message."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
@@ -10,7 +10,7 @@ from finetune_trainer.data.examples import Conversation, Example, Message, Messa
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
 from finetune_trainer.data.records import Row
 from finetune_trainer.data.text_check import text_fault, text_key
-from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of
+from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of, without_padded_arguments
 from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys, system_turn
 
 _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
@@ -33,6 +33,7 @@ class MessagesSchema:
     content: str
     schema: DatasetSchema
     system: str = "system"
+    unread: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def columns(self) -> str:
@@ -113,8 +114,9 @@ class MessagesSchema:
         """The messages of a row without faults, for a chat template."""
         content = row[self.column]
         assert isinstance(content, list)
-        turns = (self._message(turn, index) for index, turn in enumerate(content))
-        return Messages((*system_turn(row, self.system), *turns), tuple(tools_of(row)[0]))
+        turns = [self._message(turn, index) for index, turn in enumerate(content)]
+        tools = tuple(tools_of(row)[0])
+        return Messages((*system_turn(row, self.system), *without_padded_arguments(turns, tools)), tools)
 
     def _message(self, turn: dict[str, Any], index: int) -> Message:
         """The message of a turn without faults. The common case is fast: a turn with only role and content."""
@@ -147,7 +149,7 @@ class MessagesSchema:
         roles = "system, user, assistant or tool"
         if self.schema is DatasetSchema.SHAREGPT:
             roles = "system, human, gpt, function_call or observation"
-        return TurnKeys(self.role, self.content, roles)
+        return TurnKeys(self.role, self.content, roles, self.unread)
 
     def _no_turns(self, turns: object) -> Fault:
         remedy = f'write [{{"{self.role}": …, "{self.content}": …}}, …], or remove the row'

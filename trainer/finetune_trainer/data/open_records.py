@@ -18,7 +18,7 @@ from finetune_trainer.data.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.plain_text import TextRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.records import Records
-from finetune_trainer.data.sniff import UTF8_BOM, format_of, sniff
+from finetune_trainer.data.sniff import UTF8_BOM, format_of, is_row, sniff
 from finetune_trainer.storage.base import ByteCount
 
 PIECE_BYTES = 1 << 20
@@ -48,7 +48,7 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
     content = _counted(chain((first[stored.mark_bytes :],), pieces), unpacked)
     match format_:
         case DatasetFormat.JSON:
-            return JsonRecords(content, longest)
+            return JsonRecords(content, longest, lambda row: is_row(row, dataset))
         case DatasetFormat.CSV:
             return DelimitedRecords(content, longest, ",")
         case DatasetFormat.TSV:

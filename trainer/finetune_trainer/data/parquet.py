@@ -16,7 +16,7 @@ from finetune_trainer.data.columns import Columns, ColumnType
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten
 from finetune_trainer.data.ratio import require_ratio
 from finetune_trainer.data.records import Record, Row
-from finetune_trainer.data.row_schemas import columns_read
+from finetune_trainer.data.row_meaning import columns_read
 from finetune_trainer.data.tool_calls import as_in_json
 from finetune_trainer.storage.base import ByteCount
 

@@ -26,7 +26,7 @@ from finetune_trainer.data.pickled_array import (
 )
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten, shown
 from finetune_trainer.data.records import Record, Row
-from finetune_trainer.data.row_schemas import columns_read
+from finetune_trainer.data.row_meaning import columns_read
 from finetune_trainer.data.tool_calls import as_in_json
 from finetune_trainer.storage.base import ByteCount
 

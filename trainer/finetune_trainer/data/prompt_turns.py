@@ -4,7 +4,7 @@ Such a row is one conversation. Only the completion is trained; the assistant's 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
 from finetune_trainer.data.columns import Columns, turns_misdeclared
@@ -12,7 +12,7 @@ from finetune_trainer.data.examples import Conversation, Example, Messages, RowL
 from finetune_trainer.data.messages import MessagesSchema
 from finetune_trainer.data.problems import Fault, ProblemKind
 from finetune_trainer.data.records import Row
-from finetune_trainer.data.tool_calls import TOOLS
+from finetune_trainer.data.tool_calls import TOOLS, without_padded_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class PromptTurnsSchema:
     content: str
     system: str = "system"
     schema: DatasetSchema = DatasetSchema.PROMPT_COMPLETION
+    unread: dict[str, None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def columns(self) -> str:
@@ -70,7 +71,8 @@ class PromptTurnsSchema:
     def _messages(self, row: Row) -> Messages:
         asked = self._prompt.messages(row)
         prompt = (replace(turn, trained=False) if turn.role == "assistant" else turn for turn in asked.turns)
-        return Messages((*prompt, *self._completion.messages(self._answers(row)).turns), asked.tools)
+        answered = self._completion.messages(self._answers(row)).turns
+        return Messages((*prompt, *without_padded_arguments(answered, asked.tools)), asked.tools)
 
     def _answers(self, row: Row) -> Row:
         """The row without tools and system message: they belong to the prompt."""
@@ -78,8 +80,8 @@ class PromptTurnsSchema:
 
     @property
     def _prompt(self) -> MessagesSchema:
-        return MessagesSchema(self.prompt, self.role, self.content, self.schema, self.system)
+        return MessagesSchema(self.prompt, self.role, self.content, self.schema, self.system, self.unread)
 
     @property
     def _completion(self) -> MessagesSchema:
-        return MessagesSchema(self.completion, self.role, self.content, self.schema, self.system)
+        return MessagesSchema(self.completion, self.role, self.content, self.schema, self.system, self.unread)

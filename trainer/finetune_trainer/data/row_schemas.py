@@ -4,7 +4,7 @@
 only for a row that has no key, to describe what is wrong. `build` is called only for rows without faults.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,12 @@ class RowSchema(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """The columns that the schema may read; others are ignored."""
+        """The columns that the schema may read."""
+        ...
+
+    @property
+    def unread(self) -> Collection[str]:
+        """Key paths inside those columns that rows had so far and that are not read: `messages[].id`."""
         ...
 
     def fits(self, row: Row) -> bool:
@@ -83,6 +88,11 @@ class TextSchema:
         """See `RowSchema`."""
         return frozenset({self.column})
 
+    @property
+    def unread(self) -> Collection[str]:
+        """See `RowSchema`."""
+        return ()
+
     def fits(self, row: Row) -> bool:
         """See `RowSchema`."""
         return row.get(self.column) is not None
@@ -122,6 +132,11 @@ class PromptSchema:
     def reads(self) -> frozenset[str]:
         """See `RowSchema`."""
         return frozenset({self.prompt, self.completion})
+
+    @property
+    def unread(self) -> Collection[str]:
+        """See `RowSchema`."""
+        return ()
 
     def fits(self, row: Row) -> bool:
         """See `RowSchema`. Lists of turns belong to `PromptTurnsSchema`."""
@@ -174,9 +189,3 @@ def row_schemas(schema: DatasetSchema, fields: Fields | None) -> list[RowSchema]
     if schema is DatasetSchema.AUTO:
         return [row_schema for row_schema in every if names.named <= FIELDS_OF[row_schema.schema]]
     return [row_schema for row_schema in every if row_schema.schema is schema]
-
-
-def columns_read(fields: Fields | None) -> frozenset[str]:
-    """The columns that any schema may read, for formats in which columns are read separately."""
-    every = {*row_schemas(DatasetSchema.AUTO, fields), *row_schemas(DatasetSchema.AUTO, None)}
-    return frozenset(column for row_schema in every for column in row_schema.reads)

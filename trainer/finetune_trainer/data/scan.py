@@ -15,6 +15,7 @@ from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.open_records import StoredBytes, open_records
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.records import Records, Row, TypedRecords
+from finetune_trainer.data.row_meaning import UnreadColumns
 from finetune_trainer.data.row_schemas import RowSchema
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
@@ -46,7 +47,7 @@ class DatasetScan:
         blank_lines: number of lines without content.
         bytes: number of bytes read, after decompression.
         schema: the rows' schema; None until it is detected.
-        ignored: columns of the first rows that are not read; empty until the schema is detected.
+        unread: columns, and keys of turns, that are not read, as far as the rows were read.
         unit: what the line numbers of the current object count.
         duplicates: counts valid rows that repeat an earlier row in all columns that are trained.
     """
@@ -67,7 +68,8 @@ class DatasetScan:
         self.findings = Findings()
         self.rows = self.blank_lines = self.bytes = 0
         self.schema: DatasetSchema | None = None
-        self.ignored: Sequence[str] = ()
+        self._columns: UnreadColumns | None = None
+        self._known: RowSchema | None = None
         self.unit = Unit.LINE
         self.duplicates = duplicates or DuplicateCounter()
 
@@ -78,7 +80,8 @@ class DatasetScan:
             TrainerError: NOT_SUPPORTED, a package that reads the format is not installed; or the storage's reason.
         """
         detected = detect_schema(self._dataset, self._objects, self._open_store)
-        self.ignored = detected.ignored
+        self._known = detected.row_schema
+        self._columns = UnreadColumns(self._dataset, self._known) if self._known is not None else None
         self._check_object_count()
         try:
             for source, name in zip(self._objects, self._names, strict=True):
@@ -89,6 +92,12 @@ class DatasetScan:
             content = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
             fault = Fault(kind=ProblemKind.NO_ROWS, found=content, expected="rows", remedy="the dataset holds no rows")
             self.findings.add(fault, self._names[0] if self._names else "dataset", 1, 0)
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """See the class."""
+        columns = self._columns.names if self._columns is not None else ()
+        return [*columns, *(self._known.unread if self._known is not None else ())]
 
     def _object(self, source: SourceObject, name: str, known: RowSchema | None) -> Iterator[ScannedRow]:
         expected = self._dataset.sha256
@@ -140,6 +149,7 @@ class DatasetScan:
             if faults:
                 return
         seen, keys = self.duplicates.add, list[int]()
+        changes_meaning = self._columns.fault if self._columns is not None else lambda _: None
         try:
             for number, offset, row in records:
                 if not isinstance(row, dict):
@@ -153,6 +163,9 @@ class DatasetScan:
                     raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number, offset)
                 if known is None:
                     raise _EndOfPassError(unknown_schema(row, self._dataset.fields), number, offset)
+                if (changed := changes_meaning(row)) is not None:
+                    add(changed, name, number, _moved_by(mark_bytes, offset), unit)
+                    continue
                 key = known.key(row)
                 if key is None:
                     for fault in known.faults(row):

@@ -50,6 +50,7 @@ _BINARY: Final = (
     (b"\x1f\x8b", "gzip data inside compressed data", "compress it once"),
     (b"\x28\xb5\x2f\xfd", "zstd data inside compressed data", "compress it once"),
     (b"ARROW1", "an Arrow file", "write it as Parquet: pyarrow.parquet.write_table"),
+    (b"\xff\xff\xff\xff", "an Arrow stream, as Dataset.save_to_disk writes it", "write Parquet: Dataset.to_parquet"),
     (b"SQLite format 3", "an SQLite database", "export the rows as jsonl"),
     (b"%PDF", "a PDF", "extract its text"),
     (b"Obj\x01", "an Avro file", "write it as Parquet or jsonl"),
@@ -142,13 +143,14 @@ def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
     except FaultError:
         if newline:
             return is_cut_short(line)  # the object goes on in the next line
-        return _LIST_OF_OBJECTS.match(line) is not None and not _is_row(_first_key(line), dataset)
-    if row is None or rest.strip() or _is_row(row, dataset):
+        return _LIST_OF_OBJECTS.match(line) is not None and not is_row(_first_key(line), dataset)
+    if row is None or rest.strip() or is_row(row, dataset):
         return False
     return any(isinstance(value, list) and value and isinstance(value[0], dict) for value in row.values())
 
 
-def _is_row(row: Row, dataset: DatasetSpec) -> bool:
+def is_row(row: Row, dataset: DatasetSpec) -> bool:
+    """Whether an object has the columns of a row."""
     return any(row_schema.fits(row) for row_schema in row_schemas(DatasetSchema.AUTO, dataset.fields))
 
 

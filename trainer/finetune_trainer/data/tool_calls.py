@@ -10,10 +10,11 @@ training and serving agree.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from finetune_trainer.data.examples import Message
 from finetune_trainer.data.json_line import parse_value
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shown
 from finetune_trainer.data.text_check import is_clean
@@ -52,7 +53,8 @@ def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
         if fault := _name_fault(function, place):
             faults.append(fault)
         faults += unclean(item, place)
-        tools.append(item if function is not item else {"type": "function", "function": item})
+        tool = _without_padding(item)
+        tools.append(tool if function is not item else {"type": "function", "function": tool})
     return tools, faults
 
 
@@ -71,6 +73,37 @@ def as_in_json(row: dict[str, object]) -> dict[str, object]:
                 if isinstance(turn, dict) and turn.get(key):
                     turn[key] = _without_nulls(turn[key])
     return row
+
+
+def without_padded_arguments(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The turns without the arguments that are null and that the called tool does not have.
+
+    `datasets` gives all objects of a column the same keys, and `Dataset.to_json` writes the added ones as null. A tool
+    that the row does not list keeps its arguments.
+    """
+    parameters = {}
+    for tool in tools:
+        function = _function_of(dict(tool))
+        properties = (function.get("parameters") or {}).get("properties") if function.get("parameters") else None
+        if isinstance(properties, Mapping):
+            parameters[function.get("name")] = properties
+    if not parameters:
+        return tuple(turns)
+
+    def cleaned(call: Mapping[str, Any]) -> dict[str, Any]:
+        function = call["function"]
+        known = parameters.get(function["name"])
+        if known is None:
+            return dict(call)
+        arguments = {key: value for key, value in function["arguments"].items() if value is not None or key in known}
+        return {**call, "function": {**function, "arguments": arguments}}
+
+    return tuple(
+        replace(turn, more={**(turn.more or {}), "tool_calls": [cleaned(call) for call in turn.calls]})
+        if turn.calls
+        else turn
+        for turn in turns
+    )
 
 
 def tools_of(row: Mapping[str, object]) -> tuple[Tools, list[Fault]]:
@@ -163,7 +196,9 @@ def _call(item: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Fault]]
     if arguments is None:
         arguments = {}
     if not isinstance(arguments, dict):
-        faults.append(_wrong_type(arguments, place, _ARGUMENTS, "write {} where there are none"))
+        twice = isinstance(arguments, str)
+        remedy = "they are encoded twice: decode them once, json.loads" if twice else "write {} where there are none"
+        faults.append(_wrong_type(arguments, place, _ARGUMENTS, remedy))
     faults += unclean(item, path) or unclean(arguments, place)
     named = {"name": function.get("name"), "arguments": arguments}
     return {**({"id": item["id"]} if item.get("id") else {}), "type": "function", "function": named}, faults
@@ -241,6 +276,27 @@ def _too_deep(path: str) -> Fault:
 _FUNCTION = '{"type": "function", "function": {"name": …}}'
 _LIST = f"a list of objects, [{_FUNCTION}]"
 _ARGUMENTS = "an object of arguments by name, or such an object as JSON in a text"
+
+
+def _without_padding(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool's schema without its nulls; a null is only a value where JSON Schema takes any value."""
+    return {
+        key: inner if key in _ANY_VALUE else _part_without_padding(inner)
+        for key, inner in tool.items()
+        if inner is not None or key in _ANY_VALUE
+    }
+
+
+def _part_without_padding(value: Any) -> Any:
+    match value:
+        case dict():
+            return _without_padding(value)
+        case list():
+            return [_part_without_padding(inner) for inner in value if inner is not None]
+    return value
+
+
+_ANY_VALUE: Final = ("default", "const", "enum", "examples")
 
 
 def _without_nulls(value: object) -> object:

@@ -28,9 +28,15 @@ ROLES: Final = {
 CALLING: Final = "function_call"
 """LLaMA-Factory's role for an assistant's turn whose text is the tool call as JSON."""
 _TEXTS: Final = ("tool_call_id", "name", *NAMES)
-"""Further keys that templates read; each is a text. Any other key is ignored."""
-_WEIGHT: Final = "weight"
-"""OpenAI's key of an assistant's turn. With the value 0 the turn is not trained."""
+"""Further keys that templates read; each is a text. Any other key is not read, and named."""
+_WEIGHTS: Final = ("weight", "loss_weight", "loss_scale")
+"""Keys of an assistant's turn: OpenAI's and ms-swift's. With the value 0 the turn is not trained."""
+_SWITCHES: Final = ("train", "training", "trainable", "loss")
+"""Keys that say whether a turn is trained: axolotl's, torchtune's, LLaMA-Factory's and ms-swift's."""
+_DETAIL: Final = "train_detail"
+"""axolotl's key of the parts of a turn that are trained apart."""
+_KNOWN: Final = frozenset({*CALLS, *_TEXTS, *_WEIGHTS, *_SWITCHES, _DETAIL})
+_MOST_UNREAD = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +47,13 @@ class TurnKeys:
         role: the key of the role.
         content: the key of the text.
         roles: the names of the valid roles, for messages.
+        unread: takes the key paths that are not read, without the numbers of lists.
     """
 
     role: str
     content: str
     roles: str
+    unread: dict[str, None]
 
     def read(self, turn: object, path: str) -> tuple[Message | None, list[Fault]]:
         """The message of a turn, and its faults.
@@ -85,9 +93,28 @@ class TurnKeys:
             # The result of a tool may be empty, and a turn with a call needs no text.
             wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
             faults += [wrong_text] if wrong_text else []
+        trained, wrong_switches = _trained(turn, path, role)
+        faults += wrong_switches
+        faults += _part_faults(turn.get(self.content), content)
+        self._note_unread(turn, path)
         if role is None or (text is not None and not isinstance(text, str)):
             return None, faults
-        return Message(role=role, content=text, more=more or None, trained=turn.get(_WEIGHT) != 0), faults
+        return Message(role=role, content=text, more=more or None, trained=trained), faults
+
+    def _note_unread(self, turn: Mapping[str, Any], path: str) -> None:
+        """Notes the keys of a turn and of its parts that are not read; null counts as absent."""
+        if len(self.unread) >= _MOST_UNREAD:
+            return
+        column = path.partition("[")[0]
+        known = {self.role, self.content}
+        for key in turn.keys() - _KNOWN - known:
+            if turn[key] is not None:
+                self.unread[f"{column}[].{key}"] = None
+        parts = turn.get(self.content)
+        for part in parts if isinstance(parts, list) else ():
+            for key in part.keys() - {"type", "text", *_SWITCHES, *_WEIGHTS} if isinstance(part, dict) else ():
+                if part[key] is not None:
+                    self.unread[f"{column}[].{self.content}[].{key}"] = None
 
     def _no_role(self, turn: dict[str, Any], path: str) -> Fault:
         role, there = turn.get(self.role), self.role in turn
@@ -115,17 +142,60 @@ def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Faul
         more[KEY] = next(iter(reasons.values()))
         if any(reason != more[KEY] for reason in reasons.values()):
             faults.append(_two_reasons(reasons, path))
-    if turn.get(_WEIGHT) not in (None, 0, 1):
-        faults.append(
-            Fault(
-                kind=ProblemKind.TYPE,
-                path=f"{path}.{_WEIGHT}",
-                found=shown(turn[_WEIGHT]),
-                expected="0 (the turn is not trained) or 1",
-                remedy="write 0 or 1, or remove the key",
-            )
-        )
     return more, faults
+
+
+def _trained(turn: Mapping[str, Any], path: str, role: str | None) -> tuple[bool, list[Fault]]:
+    """Whether the turn is trained if it is the assistant's, and what is wrong with the keys that say so."""
+    trained, faults = True, []
+    for key in (*_WEIGHTS, *_SWITCHES):
+        value = turn.get(key)
+        if value is None:
+            continue
+        if value not in (0, 1):
+            faults.append(
+                Fault(
+                    kind=ProblemKind.TYPE,
+                    path=f"{path}.{key}",
+                    found=shown(value),
+                    expected="0 or false (the turn is not trained), 1 or true",
+                    remedy="write 0 or 1, or remove the key",
+                )
+            )
+        elif not value:
+            trained = False
+        elif key in _SWITCHES and role not in (None, "assistant"):
+            faults.append(
+                Fault(
+                    kind=ProblemKind.ROLE,
+                    path=f"{path}.{key}",
+                    found=f"{shown(value)} in a turn of the role {role}",
+                    expected="only turns of the assistant that are to be trained",
+                    remedy="remove the key, or use dataset.loss: all",
+                )
+            )
+    if turn.get(_DETAIL):
+        faults.append(_parts_apart(f"{path}.{_DETAIL}", turn[_DETAIL]))
+    return trained, faults
+
+
+def _part_faults(content: object, path: str) -> list[Fault]:
+    """The fault of a content of which a part is not to be trained; at most one."""
+    for number, part in enumerate(content) if isinstance(content, list) else ():
+        for key in (*_WEIGHTS, *_SWITCHES) if isinstance(part, dict) else ():
+            if part.get(key) is not None and part[key] not in (1, True):
+                return [_parts_apart(f"{path}[{number}].{key}", part[key])]
+    return []
+
+
+def _parts_apart(path: str, value: object) -> Fault:
+    return Fault(
+        kind=ProblemKind.TYPE,
+        path=path,
+        found=shown(value),
+        expected="a turn that is trained whole, or not at all",
+        remedy="write the parts as turns of their own, or remove the key",
+    )
 
 
 def _two_reasons(reasons: Mapping[str, object], path: str) -> Fault:

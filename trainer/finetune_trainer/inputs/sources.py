@@ -12,6 +12,7 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
 from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.inputs.data_folder import data_files
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -25,11 +26,11 @@ _CHUNK = 1 << 20
 def dataset_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
     """Returns the objects of the training data in reading order: URIs as listed, the objects of each sorted by name.
 
-    Under a prefix, a file whose name begins with '.' or '_' is skipped (`_SUCCESS`, `.DS_Store`). So are all files in a
-    folder with such a name (`_temporary`, `.ipynb_checkpoints`). Tools leave such files as markers.
+    Under a prefix, files that hold no rows are left out: see `data_files`.
 
     Raises:
-        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable. Else the store's error.
+        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable, or splits stand side by side. Else
+            the store's error.
     """
     return _data_objects([dataset.uri] if dataset.uri else list(dataset.uris or []), open_store)
 
@@ -118,10 +119,7 @@ def _data_objects(uris: Sequence[Uri], open_store: OpenStore) -> list[SourceObje
         except ObjectNotFoundError as error:
             raise error.meant(FailureReason.DATASET_NOT_FOUND) from error
         if len(listed) > 1 or listed[0].uri != str(uri):
-            top = str(uri).rstrip("/") + "/"
-            listed = [item for item in listed if not _hidden(item.uri.removeprefix(top))]
-        if not listed:
-            raise TrainerError(FailureReason.DATASET_NOT_FOUND, f"{uri} holds only marker files, no data")
+            listed = data_files(uri, listed)
         objects += [with_content(_nameable(item), open_store, whole=True) for item in listed]
     return objects
 
@@ -142,10 +140,6 @@ def _nameable(item: SourceObject) -> SourceObject:
             "another; rename the file",
         ) from error
     return item
-
-
-def _hidden(path: str) -> bool:
-    return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def with_content(item: SourceObject, open_store: OpenStore, *, whole: bool = False) -> SourceObject:

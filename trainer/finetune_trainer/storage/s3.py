@@ -206,6 +206,8 @@ class S3Store:
         def ask(client: "S3Client") -> SourceObject:
             try:
                 answer = client.head_object(Bucket=uri.authority, Key=uri.path)
+                if "ETag" not in answer:
+                    raise self._no_s3("reading", uri)
                 return _source(uri, answer["ContentLength"], answer["ETag"])
             except ClientError as error:
                 if http_status(error) not in (400, 401, 403, 404):
@@ -213,20 +215,26 @@ class S3Store:
             # The answer to HEAD has no body and so no error code. GET tells a wrong key from a wrong policy.
             whole = client.get_object(Bucket=uri.authority, Key=uri.path)
             whole["Body"].close()
+            if "ETag" not in whole:
+                raise self._no_s3("reading", uri)
             return _source(uri, whole["ContentLength"], whole["ETag"])
 
         return self._call("reading", uri, ask)
+
+    def _no_s3(self, what: str, uri: Uri) -> TrainerError:
+        """The error of an answer that no S3 server gives: that of a web console, or a proxy's login page."""
+        return TrainerError(
+            FailureReason.STORAGE_UNAVAILABLE,
+            f"{self._attempted(what, uri)}: something answers, but not as S3 does; is storage.endpoint the address of "
+            "a web console?",
+        )
 
     def _list(self, uri: Uri, prefix: str) -> list[SourceObject]:
         def ask(client: "S3Client") -> list[SourceObject]:
             objects = []
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=uri.authority, Prefix=prefix):
                 if "Name" not in page:
-                    raise TrainerError(
-                        FailureReason.STORAGE_UNAVAILABLE,
-                        f"{self._attempted('listing', uri)}: something answers, but not as S3 does; is "
-                        "storage.endpoint the address of a web console?",
-                    )
+                    raise self._no_s3("listing", uri)
                 for item in page.get("Contents", []):
                     if not item["Key"].endswith("/"):  # a web console makes such an object for an empty "folder"
                         place = Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"])

@@ -177,6 +177,11 @@ class DatasetSpec(Wire):
     fields: Fields | None = Field(
         None, description="Names of columns, where they are not the usual ones. Default: the usual names."
     )
+    ignored_columns: Annotated[list[Column], Field(max_length=64)] | None = Field(
+        None,
+        description="Columns that are not read although they change what a row means: chosen, rejected, label, images "
+        "and the like. Without this such rows are refused. Example: [rejected].",
+    )
     chat_template: ChatTemplateText | None = Field(
         None,
         description="Chat template, which turns a conversation into text: a built-in name (llama-2, llama-3, "

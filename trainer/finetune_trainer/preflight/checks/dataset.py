@@ -35,7 +35,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
     repeated = scan.duplicates
     least = "" if repeated.complete else "at least "
     twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
-    unread = f"; not read: {keys_shown(dict.fromkeys(scan.ignored))}" if scan.ignored else ""
+    unread = f"; not read: {keys_shown(dict.fromkeys(scan.unread))}" if scan.unread else ""
     return passed(f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{held_out}{unread}")
 
 
