@@ -12,6 +12,9 @@ _TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_p
 _HEADS = ("lm_head", "embed_out", "output")
 _HEAD_TRICKS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_LARGEST_SIZE = 1 << 24
+"""Largest size that a model can have: of a vocabulary, a width, a number of positions. Others count as missing."""
+_MOST_LAYERS = 4096
 _TOLERANCE = 0.03
 """Largest relative difference between the size of files and of tensors: headers, and buffers of older checkpoints."""
 
@@ -141,7 +144,7 @@ class _Sizes:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self.hidden = self._of("hidden_size", "n_embd", "d_model")
-        self.layers = self._of("num_hidden_layers", "n_layer", "num_layers")
+        self.layers = self._of("num_hidden_layers", "n_layer", "num_layers", largest=_MOST_LAYERS)
         self.heads = self._of("num_attention_heads", "n_head")
         self.vocabulary = self._of("vocab_size")
         self.positions = self._of("max_position_embeddings", "n_positions", "n_ctx")
@@ -180,9 +183,9 @@ class _Sizes:
     def has(self, name: str) -> bool:
         return self._config.get(name) is not None
 
-    def _of(self, *names: str) -> int:
+    def _of(self, *names: str, largest: int = _LARGEST_SIZE) -> int:
         values = (self._config.get(name) for name in names)
-        return next((value for value in values if type(value) is int and value > 0), 0)
+        return next((value for value in values if type(value) is int and 0 < value <= largest), 0)
 
 
 def named(weight: Weight, names: Iterable[str]) -> bool:

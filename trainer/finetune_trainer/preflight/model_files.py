@@ -109,8 +109,11 @@ def _tensors(source: SourceObject, open_store: OpenStore) -> dict[str, tuple[int
         tensors = {name: value for name, value in header.items() if name != "__metadata__"}
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
         shapes = {name: tuple(map(int, tensor["shape"])) for name, tensor in tensors.items()}
-    except (TypeError, KeyError, IndexError, ValueError):
+    except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         raise _invalid(source.uri, "has a damaged safetensors header: upload it again") from None
+    # No element of a tensor takes less than a bit.
+    if any(min(shape, default=1) < 0 or prod(shape) > 8 * source.size for shape in shapes.values()):
+        raise _invalid(source.uri, "has a damaged safetensors header: upload it again")
     if source.size != 8 + length + end:
         raise _invalid(
             source.uri,

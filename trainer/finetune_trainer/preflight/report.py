@@ -5,6 +5,7 @@ from collections.abc import Callable
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, FailureReason, exit_code_of
 from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
 from finetune_trainer.contract.termination import Outcome, PreflightSummary, Termination
+from finetune_trainer.contract.text import MAX_INTEGER
 from finetune_trainer.data.problems import KEPT, shorten
 from finetune_trainer.preflight.context import PreflightContext
 from finetune_trainer.preflight.token_text import histogram
@@ -55,7 +56,7 @@ def _summary(context: PreflightContext) -> PreflightSummary:
         model_parameters=model.facts.parameters if model else None,
         model_bytes=model.facts.size if model else None,
         model_revision=model.folder[0].revision if model else None,
-        memory_estimate_bytes=context.memory.total if context.memory else None,
+        memory_estimate_bytes=context.memory.total if context.memory and context.memory.total <= MAX_INTEGER else None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.inputs.sources import read_json
-from finetune_trainer.preflight.tokenizer_files import TokenizerFacts
+from finetune_trainer.preflight.tokenizer_files import TokenizerFacts, stated_tokens
 from finetune_trainer.storage.base import OpenStore
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def _as_transformers(backend: "Backend", facts: TokenizerFacts, config: Mapping[
     byte_level = any(
         part is not None and b'"ByteLevel"' in part.__getstate__() for part in (backend.pre_tokenizer, backend.decoder)
     )
-    if config.get("tokenizer_class") in _SENTENCEPIECE_CLASSES and not byte_level:
+    if str(config.get("tokenizer_class")) in _SENTENCEPIECE_CLASSES and not byte_level:
         _as_sentencepiece(backend, config)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    stated = [_added_token(item) for _, item in sorted((config.get("added_tokens_decoder") or {}).items(), key=_number)]
+    stated = [_added_token(item) for item in stated_tokens(config)]
     named = [_added_token({"content": text, "special": True}) for text in facts.special_tokens.values()]
     missing = {token.content: token for token in [*reversed(named), *reversed(stated)] if token.content not in known}
     backend.add_tokens(list(reversed(missing.values())))
@@ -115,7 +115,3 @@ def _added_token(item: Mapping[str, Any]) -> "AddedToken":
 
     flags = {key: bool(item[key]) for key in ("lstrip", "rstrip", "normalized", "single_word") if key in item}
     return AddedToken(str(item["content"]), special=bool(item.get("special")), **flags)
-
-
-def _number(item: tuple[str, object]) -> int:
-    return int(item[0])

@@ -13,6 +13,7 @@ from finetune_trainer.storage.base import OpenStore
 
 _LONGEST_FILE = 64 << 20
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_ID = re.compile("[0-9]{1,10}")
 _ADDED = re.compile(r'"added_tokens"\s*:\s*(?=\[)')
 
 
@@ -61,25 +62,45 @@ def _added_tokens(
 
     The array stands at the head of tokenizer.json; the vocabulary after it, tens of megabytes, is not parsed.
     """
-    listed: list[Any] = list((config.get("added_tokens_decoder") or {}).values())
+    listed: list[Any] = stated_tokens(config)
     if file is not None:
         text = _read(file, open_store)
         if match := _ADDED.search(text):
             try:
                 listed += json.JSONDecoder().raw_decode(text, match.end())[0]
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise TrainerError(FailureReason.MODEL_INVALID, f"{file.uri} is not JSON: {error}") from error
     elif not listed:
         return None
     return {
-        item["content"]: bool(item.get("special")) for item in listed if isinstance(item, dict) and "content" in item
+        item["content"]: bool(item.get("special"))
+        for item in listed
+        if isinstance(item, dict) and isinstance(item.get("content"), str)
     }
+
+
+def stated_tokens(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The added tokens that tokenizer_config.json lists, in the order of their ids.
+
+    Raises:
+        TrainerError: MODEL_INVALID. They are of another form than transformers', which fails on them too.
+    """
+    stated = config.get("added_tokens_decoder") or {}
+    if isinstance(stated, dict) and all(
+        _ID.fullmatch(number) and isinstance(token, dict) and isinstance(token.get("content"), str)
+        for number, token in stated.items()
+    ):
+        return [token for _, token in sorted(stated.items(), key=lambda item: int(item[0]))]
+    raise TrainerError(
+        FailureReason.MODEL_INVALID, "added_tokens_decoder in tokenizer_config.json is no map of ids to tokens"
+    )
 
 
 def _template(value: object) -> str | None:
     """`chat_template` of tokenizer_config.json: a text, or a list of named ones, of which the default counts."""
     if isinstance(value, list):
-        value = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}.get("default")
+        named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
+        value = named[-1].get("template") if named else None
     return value if isinstance(value, str) and value else None
 
 
