@@ -46,7 +46,7 @@ def report(folder: Path, *, weights: bytes = b"", **files: dict[str, Any]) -> Pr
     (model / "model.safetensors").write_bytes(weights or safetensors([4, 4]))
     (model / "config.json").write_text(json.dumps(files.get("config", CONFIG)))
     (model / "tokenizer_config.json").write_text(json.dumps(files.get("tokenizer", TOKENIZER)))
-    (folder / "rows.jsonl").write_text('{"text": "a row"}\n' * 3)
+    (folder / "rows.jsonl").write_text(json.dumps({"text": "a row" * 100}) + "\n")
     asked = recipe(
         model={"uri": f"file://{model}"},
         dataset={"uri": f"file://{folder}/rows.jsonl", "chatTemplate": None},
@@ -86,8 +86,9 @@ def test_odd_shapes_in_a_safetensors_header(tmp_path: Path, shape: Any) -> None:
 
 
 def test_sizes_that_no_model_has(tmp_path: Path) -> None:
-    sizes = [key for key in CONFIG if key not in ("model_type", "num_hidden_layers")]
-    largest = report(tmp_path, config={**CONFIG, **dict.fromkeys(sizes, 1 << 24), "num_hidden_layers": 4096})
+    sizes = [key for key in CONFIG if key not in ("model_type", "num_hidden_layers")] + ["num_experts"]
+    sizes += ["num_experts_per_tok", "moe_intermediate_size"]
+    largest = report(tmp_path, config={**CONFIG, **dict.fromkeys(sizes, 1 << 24)})
     assert largest.summary is not None
     assert largest.summary.memory_estimate_bytes is None, "more than the API server's integers hold"
     assert sum(largest.memory.values()) > MAX_INTEGER
