@@ -38,7 +38,8 @@ def _answer_loss(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> floa
 def test_real_model_learns_real_conversations(tmp_path: Path) -> None:
     from peft import PeftModel
 
-    from finetune_trainer.model.load import load_base, load_tokenizer
+    from finetune_trainer.model.load import load_base
+    from finetune_trainer.model.tokenizer import load_tokenizer
     from trainer.running import LocalRun, folder_of
 
     with log.libraries_quiet():

@@ -17,8 +17,9 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.memory.activations import Masking, MicroBatchShape
 from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
-from finetune_trainer.model.load import load_base, load_tokenizer
+from finetune_trainer.model.load import load_base
 from finetune_trainer.model.sizes import loaded_shape
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.token_dataset import write_rows
 from trainer.tiny_model import make_tiny_model

@@ -40,7 +40,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path) -> Any:
     """The tiny model's tokenizer."""
-    from finetune_trainer.model.load import load_tokenizer
+    from finetune_trainer.model.tokenizer import load_tokenizer
 
     return load_tokenizer(tiny_model)
 

@@ -239,7 +239,7 @@ def test_llama_2_with_sentencepiece_trains_the_answer_with_its_blank_and_eos() -
 
 def test_real_tokenizer_with_its_own_and_with_a_built_in_template() -> None:
     from demo.smollm2 import prepare_smollm2
-    from finetune_trainer.model.load import load_tokenizer
+    from finetune_trainer.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(prepare_smollm2())
     turns = (SYSTEM, ("user", "What is 2+2?"), ("assistant", "4, naïvely 🙂"), BYE, OK)

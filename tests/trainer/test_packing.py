@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.memory.step_plan import StepPlan
 from finetune_trainer.model.load import load_base
+from finetune_trainer.model.tokenizer import load_tokenizer
+from finetune_trainer.train.build_trainer import micro_batches_of
 from finetune_trainer.train.isolation import rows_are_isolated
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, collate_rows, packed_micro_batch
 from trainer.running import QUESTIONS, LocalRun, folder_of
@@ -135,3 +138,13 @@ def test_varlen_is_refused_where_there_is_nothing_to_pack(local_run: Runs) -> No
         run()
 
     assert caught.value.reason is FailureReason.NOT_SUPPORTED
+
+
+def test_a_padding_token_without_an_embedding_is_not_used(tiny_model: Path) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    base = _base(tiny_model, quantization={"type": "none"})
+    assert tokenizer.pad_token_id >= base.get_input_embeddings().num_embeddings
+
+    plan = StepPlan(micro_batch_tokens=64, max_rows=4, gradient_checkpointing=False)
+    assert micro_batches_of(plan, base, tokenizer, packed=False).pad_id == 0

@@ -2,10 +2,12 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from finetune_trainer.contract.recipe import StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
@@ -13,10 +15,12 @@ from finetune_trainer.contract.uri import parse_uri
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.templates.builtin import template_source
+from finetune_trainer.data.templates.chat import for_servers
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.data.tokenize import RowTokenizer, token_rows
 from finetune_trainer.data.tokens import TokenCounts
-from finetune_trainer.model.load import load_tokenizer
+from finetune_trainer.export.tokenizer import write_tokenizer
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.preflight.token_pass import TokenPass
 from finetune_trainer.preflight.tokenizer import FileTokenizer, file_tokenizer
 from finetune_trainer.preflight.tokenizer_files import tokenizer_facts
@@ -113,6 +117,55 @@ def test_what_the_config_changes(changes: dict[str, Any], tiny_model: Path, tmp_
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **changes}))
     assert_equal_rows(tmp_path, None)
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer"])
+def test_the_ids_are_those_of_the_file_whatever_the_class(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """transformers 5 builds these classes anew, with a pre-tokenizer of their own."""
+    inner = Tokenizer(models.BPE())
+    inner.decoder = decoders.ByteLevel()
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\p{N}{1,3}| ?\p{L}+|\s+|[^\s\p{L}\p{N}]+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(["in 2023 and 650841823 and 12345"] * 5, trainer)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": name, "bos_token": "<s>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+
+    large, text = load_tokenizer(tmp_path), "650841823 in 2023"
+
+    assert large(text, add_special_tokens=False)["input_ids"] == inner.encode(text, add_special_tokens=False).ids
+    small = small_tokenizer(tmp_path)
+    assert small(text, add_special_tokens=False)["input_ids"] == inner.encode(text, add_special_tokens=False).ids
+
+
+def test_the_written_tokenizer_has_the_base_models_files(tiny_model: Path, tmp_path: Path) -> None:
+    """So it loads where the base model's does: with its class and its names of special tokens."""
+    base, written = tmp_path / "base", tmp_path / "written"
+    shutil.copytree(tiny_model, base)
+    written.mkdir()
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "LlamaTokenizerFast", "additional_special_tokens": ["<|x|>"], "chat_template": "old"}
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    (base / "special_tokens_map.json").write_text("{}")
+    tokenizer = load_tokenizer(base)
+    use_chat_template(tokenizer, "llama-2")
+
+    write_tokenizer(tokenizer, written)
+
+    assert (written / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    del config["chat_template"]
+    assert json.loads((written / "tokenizer_config.json").read_text()) == config
+    assert (written / "special_tokens_map.json").read_text() == "{}"
+    assert load_tokenizer(written).chat_template == for_servers(template_source("llama-2"))
 
 
 def test_a_length_set_in_the_file_cuts_nothing(tiny_model: Path, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from finetune_trainer.contract.termination import Termination
 from finetune_trainer.data.tokens import TokenRow
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
-from finetune_trainer.model.load import load_base, load_tokenizer
+from finetune_trainer.model.load import load_base
 from finetune_trainer.model.sharded_weights import ShardedWeights
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.micro_batches import MicroBatches

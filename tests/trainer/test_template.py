@@ -10,7 +10,7 @@ from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
 from finetune_trainer.data.tokenize import RowTokenizer
 from finetune_trainer.data.tokens import TokenRow
-from finetune_trainer.model.load import load_tokenizer
+from finetune_trainer.model.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.trainer
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|end|>", "<|eot|>", "<|head|>"]

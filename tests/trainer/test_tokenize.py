@@ -93,7 +93,7 @@ def test_text_has_no_part_to_train_alone(loss: Loss, tokenizer: Any) -> None:
 
 
 def test_tokenizer_without_eos_is_refused(tiny_model: Any) -> None:
-    from finetune_trainer.model.load import load_tokenizer
+    from finetune_trainer.model.tokenizer import load_tokenizer
 
     endless = load_tokenizer(tiny_model)
     endless.eos_token = None

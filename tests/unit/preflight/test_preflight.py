@@ -29,10 +29,10 @@ pytestmark = pytest.mark.extras
 ROW = b'{"prompt": "2 + 2?", "completion": " 4"}\n'
 
 
-def weights(parameters: int) -> bytes:
+def weights(parameters: int, name: str = "w", dtype: str = "F32") -> bytes:
     """A safetensors file of one tensor."""
-    tensor = {"dtype": "F32", "shape": [parameters], "data_offsets": [0, 4 * parameters]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, "w": tensor}).encode()
+    tensor = {"dtype": dtype, "shape": [parameters], "data_offsets": [0, 4 * parameters]}
+    header = json.dumps({"__metadata__": {"format": "pt"}, name: tensor}).encode()
     return struct.pack("<Q", len(header)) + header + b"\0" * 4 * parameters
 
 
@@ -262,6 +262,31 @@ def test_rows_that_cannot_be_trained(
     assert verdicts(report)["storage.write"] is Verdict.SKIPPED
 
 
+@pytest.mark.parametrize(
+    ("sizes", "code", "words"),
+    [
+        (
+            {"max_position_embeddings": 30},
+            ExitCode.INVALID_SPEC,
+            "row has 40 tokens, and this model has 30",
+        ),
+        ({"vocab_size": 100}, ExitCode.MODEL_INVALID, "the model has embeddings for 100 ids only"),
+        ({"text_config": {"vocab_size": 100}}, ExitCode.MODEL_INVALID, "the model has embeddings for 100 ids only"),
+        ({"max_position_embeddings": 40, "vocab_size": 1000}, 0, ""),
+    ],
+)
+def test_rows_that_do_not_fit_the_model(
+    bench: Bench, capsys: pytest.CaptureFixture[str], sizes: dict[str, Any], code: int, words: str
+) -> None:
+    bench.put("train.jsonl", prompts(20, 40, 20))
+    bench.put("model/config.json", json.dumps({"model_type": "llama", **sizes}).encode())
+
+    found, _, ended = report_of(bench, capsys)
+
+    assert found == code, ended.message
+    assert words in ended.message
+
+
 def test_a_template_that_refuses_a_late_row(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     template = "{% for m in messages %}{% if m.content == 'no' %}{{ raise_exception('not this') }}{% endif %}"
     bench.put("model/chat_template.jinja", f"{template}{{{{ m.content }}}}</s>{{% endfor %}}".encode())
@@ -460,6 +485,36 @@ def test_memory_that_runs_out_has_a_reason(tmp_path: Path) -> None:
             {"config.json": b'{"model_type": "llama", "attn_implementation": "kernels-community/flash-attn2"}'},
             ExitCode.NOT_SUPPORTED,
             "attn_implementation: kernels-community/flash-attn2",
+        ),
+        (
+            {"config.json": b'{"model_type": "kimi", "text_config": {"quantization_config": {"quant_method": "fp8"}}}'},
+            ExitCode.NOT_SUPPORTED,
+            "are quantised already (fp8)",
+        ),
+        ({"config.json": b'{"model_type": "t5"}'}, ExitCode.NOT_SUPPORTED, "model_type t5 is an encoder-decoder"),
+        ({"config.json": b'{"model_type": "bert"}'}, ExitCode.NOT_SUPPORTED, "bert is an encoder: in it a token sees"),
+        (
+            {"config.json": b'{"model_type": "qwen2_5_vl"}'},
+            ExitCode.NOT_SUPPORTED,
+            "use the text model of the family (Qwen 2.5)",
+        ),
+        (
+            {"config.json": b'{"model_type": "own", "auto_map": {"AutoModelForCausalLM": "modeling.Own"}}'},
+            ExitCode.NOT_SUPPORTED,
+            "runs only with model.trustRemoteCode",
+        ),
+        (
+            {
+                "config.json": b'{"model_type": "llama", "num_hidden_layers": 1}',
+                "model.safetensors": weights(10, "model.layers.1.mlp.up_proj.weight"),
+            },
+            ExitCode.MODEL_INVALID,
+            "the files have 2 layers, and config.json says 1",
+        ),
+        (
+            {"model.safetensors": weights(10, dtype="F8_E4M3")},
+            ExitCode.NOT_SUPPORTED,
+            "in 8 bits (F8_E4M3), and only plain weights",
         ),
         (dict.fromkeys(MODEL), ExitCode.MODEL_NOT_FOUND, "no such object or prefix"),
     ],

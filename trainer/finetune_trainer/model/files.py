@@ -55,7 +55,7 @@ def require_unquantised(place: Uri, config: Mapping[str, object]) -> None:
     Raises:
         TrainerError: NOT_SUPPORTED, the weights are quantised.
     """
-    quantization = config.get("quantization_config") or config.get("compression_config")
+    quantization = _quantization(config)
     if not quantization:
         return
     method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
@@ -64,6 +64,13 @@ def require_unquantised(place: Uri, config: Mapping[str, object]) -> None:
         f"spec.model.quantization: the weights of {place} are quantised already ({method}), and only plain ones can be "
         "quantised as the recipe says; use the model's unquantised repository",
     )
+
+
+def _quantization(config: Mapping[str, object]) -> object:
+    """What a config.json says of quantised weights, at its top or in the config of a part (`text_config`)."""
+    own = config.get("quantization_config") or config.get("compression_config")
+    parts = (part for name, part in config.items() if isinstance(part, Mapping) and name.endswith("_config"))
+    return own or next((found for part in parts if (found := _quantization(part))), None)
 
 
 def needed_files(objects: Sequence[SourceObject]) -> list[SourceObject]:

@@ -1,4 +1,4 @@
-"""Loads the base model and its tokenizer from a folder, and quantises the model.
+"""Loads the base model from a folder, and quantises it.
 
 BitsAndBytesConfig's own defaults are fp4 and float32 as the compute type, so both are always set. Weights are read only
 from safetensors. Nothing is downloaded. Code in the folder runs only if the recipe says so, and the operator refuses
@@ -19,7 +19,6 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     BitsAndBytesConfig,
 )
 from transformers.utils import logging as transformers_logging
@@ -37,6 +36,7 @@ from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
+from finetune_trainer.model.model_types import require_language_model
 from finetune_trainer.runtime.machine_errors import is_machine_error
 
 if TYPE_CHECKING:
@@ -65,32 +65,6 @@ def compute_dtype(chosen: ComputeDtype) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def load_tokenizer(folder: Path, *, remote_code: bool = False) -> Any:
-    """The model's tokenizer.
-
-    Args:
-        folder: the model's files.
-        remote_code: whether code in the folder may run (model.trustRemoteCode).
-
-    Raises:
-        TrainerError: MODEL_INVALID, the files are damaged, need code of the model's repository, or give no token
-            offsets.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=remote_code)
-    except Exception as error:
-        if is_machine_error(error):
-            raise
-        raise _unusable("the model's tokenizer cannot be read", error) from error
-    if not tokenizer.is_fast:
-        raise TrainerError(
-            FailureReason.MODEL_INVALID,
-            f"the model's tokenizer ({type(tokenizer).__name__}) gives no token offsets, which the label masks need; "
-            "add a tokenizer.json to the model folder",
-        )
-    return tokenizer
-
-
 def load_base(
     folder: Path, spec: ModelSpec, dtype: torch.dtype, sharded_weights: "ShardedWeights | None" = None
 ) -> Any:
@@ -112,7 +86,9 @@ def load_base(
     config = _config(folder, remote_code=spec.trust_remote_code)
     require_unquantised(spec.uri, config.to_dict())
     # config.to_dict() leaves the implementations out.
-    require_no_hub_kernels(spec.uri, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    require_no_hub_kernels(spec.uri, stated)
+    require_language_model(spec.uri, stated, remote_code=spec.trust_remote_code)
     attention = _attention(spec.attention, config)
     placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
     if sharded_weights is not None and torch.cuda.is_available():
@@ -136,7 +112,7 @@ def load_base(
             raise
         if "dispatched on the CPU or the disk" in str(error):  # transformers:quantizers/quantizer_bnb_4bit.py
             raise _too_large() from error
-        raise _unusable("the base model cannot be loaded", error) from error
+        raise unusable("the base model cannot be loaded", error) from error
     # transformers initialises weights that the files lack at random, and only logs a warning.
     if absent := sorted(loaded["missing_keys"]):
         raise TrainerError(
@@ -198,10 +174,10 @@ def _config(folder: Path, *, remote_code: bool) -> Any:
     except Exception as error:
         if is_machine_error(error):
             raise
-        raise _unusable("the model's config.json cannot be used", error) from error
+        raise unusable("the model's config.json cannot be used", error) from error
 
 
-def _unusable(what: str, error: Exception) -> TrainerError:
+def unusable(what: str, error: Exception) -> TrainerError:
     """The error of unusable model files.
 
     transformers' message for a model that needs its own code names an argument of transformers. It is replaced.

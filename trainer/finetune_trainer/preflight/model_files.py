@@ -17,6 +17,8 @@ from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX, pickl
 from finetune_trainer.memory.shape import TensorShapes
 from finetune_trainer.model.files import has_weights, needed_files, require_complete, require_unquantised
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
+from finetune_trainer.model.layers import require_layers_of_config
+from finetune_trainer.model.model_types import require_language_model
 from finetune_trainer.storage.base import OpenStore
 
 _LONGEST_HEADER = 100_000_000
@@ -45,13 +47,14 @@ class ModelFacts:
         return None if self.tensors is None else sum(map(prod, self.tensors.values()))
 
 
-def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStore) -> ModelFacts:
+def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStore, *, remote_code: bool) -> ModelFacts:
     """Checks a model's files.
 
     Args:
         place: model.uri, for messages.
         folder: all files of the model's folder (`inputs.sources.model_folder`).
         open_store: where they are opened.
+        remote_code: whether code of the model's repository may run (model.trustRemoteCode).
 
     Raises:
         TrainerError: MODEL_INVALID, NOT_SUPPORTED, or the storage's reason.
@@ -71,6 +74,7 @@ def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStor
         raise _invalid(f"{place}/config.json", "names no model_type")
     require_unquantised(place, config)
     require_no_hub_kernels(place, config)
+    require_language_model(place, config, remote_code=remote_code)
     if WEIGHTS_INDEX in files:
         _check_index(place, files, open_store)
     used = needed_files(folder)
@@ -78,6 +82,7 @@ def check_model(place: Uri, folder: Sequence[SourceObject], open_store: OpenStor
     tensors: dict[str, tuple[int, ...]] | None = None
     if place.scheme is not Scheme.HF:  # the Hub's client would fetch every file whole
         tensors = {name: shape for item in weights for name, shape in _tensors(item, open_store).items()}
+        require_layers_of_config(place, config, tensors)
     return ModelFacts(
         size=sum(item.size for item in used),
         weights_size=sum(item.size for item in weights),
@@ -109,11 +114,18 @@ def _tensors(source: SourceObject, open_store: OpenStore) -> dict[str, tuple[int
         tensors = {name: value for name, value in header.items() if name != "__metadata__"}
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
         shapes = {name: tuple(map(int, tensor["shape"])) for name, tensor in tensors.items()}
+        float8 = next((name for name, tensor in tensors.items() if str(tensor["dtype"]).startswith("F8")), None)
     except (TypeError, KeyError, IndexError, ValueError, OverflowError):
         raise _invalid(source.uri, "has a damaged safetensors header: upload it again") from None
     # No element of a tensor takes less than a bit.
     if any(min(shape, default=1) < 0 or prod(shape) > 8 * source.size for shape in shapes.values()):
         raise _invalid(source.uri, "has a damaged safetensors header: upload it again")
+    if float8 is not None:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"{source.uri} holds {float8} in 8 bits ({tensors[float8]['dtype']}), and only plain weights can be "
+            "quantised as the recipe says; use the model's repository in bfloat16",
+        )
     if source.size != 8 + length + end:
         raise _invalid(
             source.uri,

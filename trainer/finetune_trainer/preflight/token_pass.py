@@ -23,6 +23,9 @@ class TokenPass:
         tokenizer: the model's tokenizer with the chat template to use.
         findings: collects rows that cannot be tokenised.
         level_characters: see `data.sample`.
+
+    Attributes:
+        largest_id: the largest token id of the rows so far, after they were cut.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class TokenPass:
         self._batch: list[tuple[Example, int]] = []
         self._batch_characters = 0
         self._rows = self._sampled = 0
+        self.largest_id = 0
         self._histogram = LengthHistogram()
         self._counts = TokenCounts()
         self._error: TrainerError | None = None
@@ -110,6 +114,7 @@ class TokenPass:
                 self._findings.add(row, place.file, place.line, unit=place.unit)
             else:
                 self._histogram.add(len(row.ids), weight)
+                self.largest_id = max(self.largest_id, *row.ids[: self._length])
                 self._counts.take(row, self._length, weight)
 
 

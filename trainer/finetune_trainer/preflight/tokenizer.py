@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 _LONGEST_FILE = 256 << 20
-_SENTENCEPIECE_CLASSES = frozenset({"LlamaTokenizer", "LlamaTokenizerFast"})
 
 
 class FileTokenizer:
@@ -89,25 +88,11 @@ def _as_transformers(backend: "Backend", facts: TokenizerFacts, config: Mapping[
     """
     backend.no_truncation()
     backend.no_padding()
-    byte_level = any(
-        part is not None and b'"ByteLevel"' in part.__getstate__() for part in (backend.pre_tokenizer, backend.decoder)
-    )
-    if str(config.get("tokenizer_class")) in _SENTENCEPIECE_CLASSES and not byte_level:
-        _as_sentencepiece(backend, config)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     stated = [_added_token(item) for item in stated_tokens(config)]
     named = [_added_token({"content": text, "special": True}) for text in facts.special_tokens.values()]
     missing = {token.content: token for token in [*reversed(named), *reversed(stated)] if token.content not in known}
     backend.add_tokens(list(reversed(missing.values())))
-
-
-def _as_sentencepiece(backend: "Backend", config: Mapping[str, Any]) -> None:
-    """Llama 2's kind: transformers ignores the file's normalizer and makes its own (models/llama)."""
-    from tokenizers import pre_tokenizers
-
-    scheme = "never" if config.get("add_prefix_space") is False else "always" if config.get("legacy") else "first"
-    backend.normalizer = None
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
 
 
 def _added_token(item: Mapping[str, Any]) -> "AddedToken":

@@ -135,6 +135,9 @@ def packs_rows(recipe: Recipe, model: Any) -> bool:
 def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
     """The plan with what the tensors need besides."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # A padding token may have been added without an embedding. Any id does, because padding is masked.
+    if pad is not None and pad >= model.get_input_embeddings().num_embeddings:
+        pad = 0
     return MicroBatches(
         packed=packed,
         varlen=packed and is_varlen(model),

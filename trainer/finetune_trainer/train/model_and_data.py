@@ -10,8 +10,9 @@ import torch
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Sharding
 from finetune_trainer.data.templates.choose import use_chat_template
-from finetune_trainer.model.load import compute_dtype, load_base, load_tokenizer
+from finetune_trainer.model.load import compute_dtype, load_base
 from finetune_trainer.model.row_limits import require_rows_fit
+from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.samples import Prompts, tokenize_prompts
@@ -67,8 +68,13 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
     context.raise_if_stopping()
     base = loading.result()
     for rows in (data.rows, *([data.validation] if data.validation is not None else [])):
-        length = recipe.dataset.max_length
-        require_rows_fit(base, longest=longest_row(rows), largest_id=largest_id(rows), max_length=length)
+        require_rows_fit(
+            base.config.get_text_config().to_dict(),
+            base.get_input_embeddings().num_embeddings,
+            longest=longest_row(rows),
+            largest_id=largest_id(rows),
+            max_length=recipe.dataset.max_length,
+        )
     context.raise_if_stopping()
     return ModelAndData(
         tokenizer=tokenizer,

@@ -9,7 +9,8 @@ from finetune_trainer.preflight.model_files import check_model
 def _run(context: PreflightContext) -> CheckOutcome:
     recipe = context.recipe
     folder = model_folder(recipe, context.open_store)
-    facts = check_model(recipe.model.uri, folder, context.open_store)
+    remote_code = recipe.model.trust_remote_code
+    facts = check_model(recipe.model.uri, folder, context.open_store, remote_code=remote_code)
     context.model = CheckedModel(folder=folder, files=model_files(recipe, folder), facts=facts)
     revision = folder[0].revision
     parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""

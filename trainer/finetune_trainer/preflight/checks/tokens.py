@@ -1,6 +1,7 @@
-"""How long the rows are, and that there is something to train in them."""
+"""How long the rows are, that there is something to train in them, and that they fit the model."""
 
 from finetune_trainer.contract.failure import TrainerError
+from finetune_trainer.model.row_limits import require_rows_fit
 from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed
 from finetune_trainer.preflight.checks.dataset import DATASET
 from finetune_trainer.preflight.checks.tokenizer import TOKENIZER
@@ -13,6 +14,15 @@ def _run(context: PreflightContext) -> CheckOutcome:
     if isinstance(context.token_pass, TrainerError):
         raise context.token_pass
     context.tokens = statistics = context.token_pass.statistics()
+    max_length = context.recipe.dataset.max_length
+    if context.model is not None:
+        require_rows_fit(
+            context.model.facts.config,
+            None,
+            longest=min(statistics.longest, max_length),
+            largest_id=context.token_pass.largest_id,
+            max_length=max_length,
+        )
     return passed(in_words(statistics))
 
 
