@@ -94,6 +94,10 @@ class Manifest(TolerantWire):
     data: DataFacts | None = None
     rank: PositiveCount
     target_modules: list[Line]
+    modules_without_adapter: list[Line] = Field(
+        default_factory=list,
+        description="Linear layers and experts without an adapter, the output head left out; * is a layer's number.",
+    )
     metrics: dict[Line, float] = Field(default_factory=dict)
     memory: MemoryFacts | None = None
     losses: LossSummary = Field(default_factory=LossSummary, description="Summary of the loss history.")

@@ -50,10 +50,10 @@ def _scrub_adapter_config(file: Path, recipe: Recipe, revision: str | None) -> N
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = model_id(recipe.model.uri)
     config["revision"] = revision
-    # PEFT keeps them in a set, whose order changes from process to process.
-    config["target_modules"] = sorted(config["target_modules"])
-    if config.get("modules_to_save"):
-        config["modules_to_save"] = sorted(config["modules_to_save"])
+    # PEFT keeps them in sets, whose order changes from process to process.
+    for key in ("target_modules", "target_parameters", "modules_to_save"):
+        if config.get(key):
+            config[key] = sorted(config[key])
     _write_json(file, config)
 
 

@@ -107,6 +107,11 @@ def _adapter(facts: RunFacts) -> dict[str, str]:
     return {
         **_settings(facts, "lora."),
         "layers": code(", ".join(facts.target_modules)),
+        **(
+            {"linear layers without an adapter": code(", ".join(facts.modules_without_adapter))}
+            if facts.modules_without_adapter
+            else {}
+        ),
         **_settings(facts, "model.quantization."),
     }
 

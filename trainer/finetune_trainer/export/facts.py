@@ -60,6 +60,7 @@ class RunFacts:
         counts: what became of the rows.
         lengths: the trained rows by length, shortest first.
         target_modules: names of the layers that carry the adapter.
+        modules_without_adapter: names of the linear layers and experts that carry none, `*` for a layer's number.
         metrics: final figures.
         history: the losses, in the order of steps.
         samples: answers before and after.
@@ -82,6 +83,7 @@ class RunFacts:
     counts: TokenCounts
     lengths: Sequence[LengthBin]
     target_modules: Sequence[str]
+    modules_without_adapter: Sequence[str] = ()
     metrics: Mapping[str, float]
     history: Sequence[HistoryEntry]
     samples: Sequence[Sample] = ()

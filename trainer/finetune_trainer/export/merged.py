@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.export.tokenizer import write_tokenizer
 
@@ -91,17 +93,22 @@ def _tensors(model: torch.nn.Module, unshard: NeedWhole | None) -> Tensors:
     for prefix, module in _modules(model, ""):
         if unshard is not None:
             unshard(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module)
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, ParamWrapper):
+            merged = _merged_parameters(module)
+            module = module.get_base_layer()  # noqa: PLW2901
+            yield from ((f"{prefix}{name}", value) for name, value in merged.items())
+            named: Any = [(name, value) for name, value in module.named_parameters(recurse=False) if name not in merged]
+        elif isinstance(module, BaseTunerLayer):
             yield f"{prefix}weight", _merged_weight(module)
             module = module.get_base_layer()  # noqa: PLW2901
-            named: Any = [(name, value) for name, value in module.named_parameters(recurse=False) if name != "weight"]
+            named = [(name, value) for name, value in module.named_parameters(recurse=False) if name != "weight"]
         else:
             named = module.named_parameters(recurse=False)
         kept = [(name, value) for name, value in module.named_buffers(recurse=False) if _is_saved(module, name)]
         for name, value in [*named, *kept]:
             if id(value) not in seen:
                 seen.add(id(value))
-                plain = dequantize_module_weight(module) if name == "weight" else value
+                plain = _plain_weight(module) if name == "weight" else value
                 yield f"{prefix}{name}", plain.detach() if unshard is None else plain.detach().clone()
 
 
@@ -116,6 +123,17 @@ def _modules(module: torch.nn.Module, prefix: str) -> Iterator[tuple[str, torch.
             yield from _modules(child, f"{prefix}{name}.")
 
 
+def _merged_parameters(wrapper: Any) -> dict[str, torch.Tensor]:
+    """The adapted parameters of a module with the adapter in them, in float32; PEFT nests a wrapper for each."""
+    merged: dict[str, torch.Tensor] = {}
+    while isinstance(wrapper, ParamWrapper):
+        (adapter,) = wrapper.active_adapters
+        with torch.no_grad():
+            merged[wrapper.parameter_name] = wrapper.get_param().float() + wrapper.get_delta_weight(adapter).float()
+        wrapper = wrapper.base_layer
+    return merged
+
+
 def _merged_weight(layer: Any) -> torch.Tensor:
     """The unpacked weight of an adapted layer with the adapter in it, in float32."""
     (adapter,) = layer.active_adapters
@@ -126,7 +144,17 @@ def _merged_weight(layer: Any) -> torch.Tensor:
             merged = variant.merge_safe(layer, adapter, base)
         else:
             merged = base + layer.get_delta_weight(adapter).float()
-    return merged
+    return _as_in_files(layer.get_base_layer(), merged)
+
+
+def _plain_weight(module: Any) -> torch.Tensor:
+    """The unpacked weight of a layer without an adapter."""
+    return _as_in_files(module, dequantize_module_weight(module))
+
+
+def _as_in_files(module: Any, weight: torch.Tensor) -> torch.Tensor:
+    """The weight in the shape that checkpoints have: bitsandbytes holds GPT-2's layers transposed, as linear ones."""
+    return weight.t() if getattr(module, "source_cls", None) is Conv1D else weight
 
 
 def _is_saved(module: torch.nn.Module, buffer: str) -> bool:

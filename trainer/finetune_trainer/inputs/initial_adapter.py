@@ -26,7 +26,6 @@ _NOT_IN_RECIPES = (
     "layers_to_transform",
     "layer_replication",
     "trainable_token_indices",
-    "target_parameters",
     "exclude_modules",
     "lora_bias",
     "use_qalora",
@@ -145,6 +144,9 @@ def _vouched(item: SourceObject, place: Uri, manifest: tuple[str, dict[str, Mani
 
 def _disagreements(spec: LoraSpec, config: dict[str, Any]) -> Iterator[str]:
     modules = config.get("target_modules") or []
+    if isinstance(modules, list):
+        # Experts, and layers that PEFT adapts by their weight.
+        modules = [*modules, *(str(name).removesuffix(".weight") for name in config.get("target_parameters") or ())]
     for field, asked, there in (
         ("rank", spec.rank, config.get("r")),
         ("alpha", spec.alpha, config.get("lora_alpha")),

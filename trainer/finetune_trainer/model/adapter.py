@@ -1,42 +1,52 @@
 """The LoRA adapter: its configuration from the recipe, its target layers, and the number type of its weights."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Int8Params, Params4bit
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraSpec, LoraVariant
+from finetune_trainer.model.lora_targets import (
+    LINEAR,
+    adaptable_layers,
+    expert_parameters,
+    lora_targets,
+    shortest_names,
+    shortest_parameter_names,
+)
 
-_ADAPTABLE = (torch.nn.Linear, torch.nn.Embedding, Conv1D)
-"""Types of layers in language models to which PEFT can apply LoRA; bitsandbytes' layers are subclasses of Linear."""
+_NUMBER = re.compile(r"\.\d+\.")
 _START = "spec.lora.initialAdapterUri"
 
 
 def lora_config(spec: LoraSpec, model: Any) -> LoraConfig:
     """PEFT's configuration of the adapter.
 
-    The default of the recipe, `all-linear`, is every linear layer except the head. PEFT's own default for Llama is only
-    q_proj and v_proj.
+    The layers are those of `lora_targets`, by their names: PEFT's own `all-linear` would also adapt routers and vision
+    towers.
 
     Args:
         spec: the adapter.
         model: the base model, before PEFT has changed it.
     """
     saved = list(spec.modules_to_save) if spec.modules_to_save else None
-    modules: Any = ALL_LINEAR if spec.target_modules == [ALL_LINEAR] else list(spec.target_modules)
+    targets = lora_targets(model, spec)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=float(spec.dropout),
-        target_modules=modules,
+        target_modules=shortest_names(model, targets.modules),
+        target_parameters=shortest_parameter_names(model, targets.parameters) or None,
         bias=str(spec.bias),
         use_rslora=spec.variant is LoraVariant.RSLORA,
         use_dora=spec.variant is LoraVariant.DORA,
@@ -68,23 +78,23 @@ def require_targets(model: Any, spec: LoraSpec) -> None:
     Raises:
         TrainerError: INVALID_SPEC; the message lists every wrong name, and the names of the model's linear layers.
     """
-    head = model.get_output_embeddings()
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, _ADAPTABLE) and part is not head}
-    modules = dict(model.named_modules())
+    targets = lora_targets(model, spec)
+    chosen = {*targets.modules, *(name.removesuffix(".weight") for name in targets.parameters)}
+    every = [*dict(model.named_modules()), *expert_parameters(model)]
     wrong = []
     for asked in spec.target_modules:
         # By PEFT's rule a name matches a module's name or its end (peft:tuners/tuners_utils.py,
         # check_target_module_exists).
-        matching = [name for name in modules if name == asked or name.endswith(f".{asked}")]
-        if asked != ALL_LINEAR and not (matching and layers.keys() >= set(matching)):
+        matching = {name for name in every if name == asked or name.endswith(f".{asked}")}
+        if asked != ALL_LINEAR and not (matching and chosen >= matching):
             wrong.append(asked)
-    if wrong or not layers:
+    if wrong or not chosen:
         asked_for = ", ".join(wrong or spec.target_modules)
-        known = sorted({_last(name) for name, part in layers.items() if not isinstance(part, torch.nn.Embedding)})
+        known = sorted({_last(name) for name in adaptable_layers(model)})
         raise TrainerError(
             FailureReason.INVALID_SPEC,
-            f"spec.lora.targetModules: {asked_for}: no such linear layer in this model, or its output head; it has "
-            f"{', '.join(known)}",
+            f"spec.lora.targetModules: {asked_for}: no such linear layer in this model, its output head, or a layer "
+            f"that cannot have an adapter; it has {', '.join(known)}",
         )
 
 
@@ -116,8 +126,34 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
 
 
 def adapted_modules(model: Any) -> list[str]:
-    """Names of a PEFT model's layers with an adapter: the last part of each name, unique and sorted."""
-    return sorted({_last(name) for name, part in model.named_modules() if isinstance(part, BaseTunerLayer)})
+    """Names of a PEFT model's layers and expert parameters with an adapter: the last parts, unique and sorted."""
+    return sorted({_last(name) for name in _adapted(model)})
+
+
+def modules_without_adapter(model: Any) -> list[str]:
+    """Names of a PEFT model's linear layers and experts that have no adapter, sorted, with `*` for a layer's number.
+
+    The output head is not among them: it never has one.
+    """
+    base = model.get_base_model()
+    head, adapted = base.get_output_embeddings(), set(_adapted(model))
+    plain = [
+        name.replace(".base_layer", "")
+        for name, part in base.named_modules()
+        if isinstance(part, LINEAR) and part is not head and ".lora_" not in name
+    ]
+    experts = [name.replace(".base_layer", "") for name in expert_parameters(base)]
+    return sorted({_NUMBER.sub(".*.", name) for name in (*plain, *experts) if name not in adapted})
+
+
+def _adapted(model: Any) -> Iterator[str]:
+    """Full names of the base model's layers and parameters with an adapter."""
+    for name, part in model.get_base_model().named_modules():
+        if isinstance(part, ParamWrapper):
+            layer = name.replace(".base_layer", "")
+            yield layer if part.parameter_name == "weight" else f"{layer}.{part.parameter_name}"
+        elif isinstance(part, BaseTunerLayer):
+            yield name
 
 
 def _last(name: str) -> str:

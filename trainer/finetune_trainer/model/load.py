@@ -8,6 +8,7 @@ For damaged files the libraries raise errors of any class (tokenizers raises pla
 reported as an error of the model, except the known errors of the machine.
 """
 
+import copy
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
 )
+from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.utils import logging as transformers_logging
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
@@ -29,13 +31,13 @@ from finetune_trainer.contract.recipe.model import (
     ComputeDtype,
     DeviceMap,
     ModelSpec,
-    Quantization,
     QuantizationType,
 )
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
+from finetune_trainer.model.lora_targets import layers_never_quantised
 from finetune_trainer.model.model_types import require_language_model
 from finetune_trainer.runtime.machine_errors import is_machine_error
 
@@ -100,7 +102,7 @@ def load_base(
                 folder,
                 output_loading_info=True,
                 dtype=dtype,
-                quantization_config=_quantization(spec.quantization, dtype),
+                quantization_config=_quantization(spec, config, dtype),
                 attn_implementation=attention,
                 device_map=placed,
                 use_safetensors=True,
@@ -223,19 +225,28 @@ def _attention(requested: Attention, config: Any) -> str | None:
     )
 
 
-def _quantization(spec: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    match spec.type:
-        case QuantizationType.NF4 | QuantizationType.FP4:
-            return BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type=str(spec.type),
-                bnb_4bit_use_double_quant=spec.double_quant,
-                bnb_4bit_compute_dtype=dtype,
-            )
-        case QuantizationType.INT8:
-            return BitsAndBytesConfig(load_in_8bit=True)
-        case QuantizationType.NONE:
-            return None
+def _quantization(spec: ModelSpec, config: Any, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if spec.quantization.type is QuantizationType.NONE:
+        return None
+    skipped = _never_quantised(config, remote_code=spec.trust_remote_code)
+    if spec.quantization.type is QuantizationType.INT8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=str(spec.quantization.type),
+        bnb_4bit_use_double_quant=spec.quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def _never_quantised(config: Any, *, remote_code: bool) -> list[str] | None:
+    """Names of the layers that bitsandbytes must leave as they are; None for transformers' own choice."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), trust_remote_code=remote_code)
+    names = layers_never_quantised(model)
+    # A list takes the place of transformers' own choice (head and tied weights), which is added again.
+    return [*names, *get_keys_to_not_convert(model)] if names else None
 
 
 def _require_shapes(model: torch.nn.Module) -> None:

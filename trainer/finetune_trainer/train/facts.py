@@ -8,7 +8,7 @@ from finetune_trainer.contract.history import history_of
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.export.facts import RunFacts
 from finetune_trainer.memory.process import peak_process_bytes
-from finetune_trainer.model.adapter import adapted_modules
+from finetune_trainer.model.adapter import adapted_modules, modules_without_adapter
 from finetune_trainer.runtime.versions import shaping_versions
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
@@ -40,6 +40,7 @@ def run_facts(
         counts=model_and_data.data.counts,
         lengths=rows_by_length(model_and_data.data.rows),
         target_modules=adapted_modules(trainer.model),
+        modules_without_adapter=modules_without_adapter(trainer.model),
         metrics={**final_metrics(trainer), **quality.metrics},
         samples=quality.samples,
         history=history_of(trainer.state.log_history),

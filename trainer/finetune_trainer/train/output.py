@@ -83,6 +83,7 @@ def publish_output(
             ),
             rank=recipe.lora.rank,
             target_modules=adapter.target_modules,
+            modules_without_adapter=list(facts.modules_without_adapter),
             metrics=dict(facts.metrics),
             memory=MemoryFacts(
                 estimate_bytes=facts.memory_estimate_bytes,

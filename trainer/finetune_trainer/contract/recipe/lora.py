@@ -11,7 +11,7 @@ from finetune_trainer.contract.uri import HubRevision, ModelUri
 from finetune_trainer.contract.wire import Wire
 
 ALL_LINEAR = "all-linear"
-"""PEFT's name for all linear layers except the output head."""
+"""The language model's linear layers except the output head, and its experts. PEFT's word, which also means others."""
 
 
 class LoraBias(StrEnum):
@@ -53,8 +53,8 @@ class LoraSpec(Wire):
     dropout: Dropout = Field("0", description='Dropout on the adapter\'s input, from "0" to below "1". Default: "0".')
     target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] = Field(
         [ALL_LINEAR],
-        description="Names of the modules that get an adapter. Default: [all-linear] (every linear layer except the "
-        "output head). Example: [q_proj, v_proj].",
+        description="Names of the modules that get an adapter. Default: [all-linear] (every linear layer of the "
+        "language model except the output head, and its experts). Example: [q_proj, v_proj].",
     )
     bias: LoraBias = Field(
         LoraBias.NONE,
