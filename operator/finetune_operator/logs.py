@@ -36,6 +36,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(cleaned, ensure_ascii=False)
 
 
+class ExpectedByWatches(logging.Filter):
+    """Makes kopf's errors about its requests and watches warnings: the watches are started again, and say so.
+
+    An error is what somebody must look at. An API server that is away for a moment, or a token that has expired, is
+    none. What kopf says about an event that it could not handle stays an error.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every record through, with its level."""
+        handling = record.name == "kopf._core.reactor.queueing"
+        if record.levelno == logging.ERROR and record.name.startswith("kopf.") and not handling:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
     """Makes every logger of the process write JSON lines to the stream.
 
@@ -44,6 +59,7 @@ def configure(level: str, stream: TextIO = sys.stderr) -> None:
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(ExpectedByWatches())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -208,6 +208,32 @@ async def test_an_unrecorded_child_of_another_template_is_replaced(
     assert (await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"] == uid
 
 
+async def test_an_orphan_with_a_childs_name_is_replaced_and_a_foreign_job_is_named(
+    operator: Operator, admin: ClientKube, namespace: str
+) -> None:
+    foreign = child_job(parse_job(await admin.get(FINETUNEJOBS, namespace, "job")), CONFIG, names.TRAIN_ROLE, 1)
+    del foreign["metadata"]["ownerReferences"]
+    foreign["spec"]["template"]["spec"]["containers"][0]["image"] = "trainer:0"
+    orphan = await admin.create(JOBS, namespace, foreign)
+    with pytest.raises(Conflict, match="is deleted"):
+        await operator.reconcile()
+    await eventually_seen("the orphan to be gone", lambda: _gone(admin, namespace, orphan["metadata"]["uid"]))
+    foreign["metadata"]["labels"] = {"app": "another"}
+    other = await admin.create(JOBS, namespace, foreign)
+    with pytest.raises(Exception, match="not this FineTuneJob's"):
+        await operator.reconcile()
+    ready = next(item for item in (await operator.status())["conditions"] if item["type"] == "Ready")
+    assert ready["message"].startswith("Kubernetes refuses the Job job-train-1: there is a Job job-train-1 that is not")
+    assert (await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"] == other["metadata"]["uid"]
+
+
+async def _gone(admin: ClientKube, namespace: str, uid: str) -> bool:
+    try:
+        return bool((await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"] != uid)
+    except NotFound:
+        return True
+
+
 async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(
     operator: Operator, kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:

@@ -23,6 +23,7 @@ from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.status_patch import status_patch
+from finetune_operator.control.taken_name import free_name
 from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
@@ -31,7 +32,7 @@ from finetune_operator.reconcile.child_state import lacks_pods
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.invalid_spec import reconcile_invalid
 from finetune_operator.reconcile.observed import Observed, job_view
-from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.plan import Deletion, Plan
 from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 
 logger = logging.getLogger(__name__)
@@ -206,37 +207,41 @@ class Controller:
             try:
                 raw = await _APPLY[manifest["kind"]](self._kube, manifest)
             except (Forbidden, Invalid) as error:
+                refusal: KubeError = error
                 if manifest["kind"] == "Job" and isinstance(error, Invalid):
-                    await self._delete_unrecorded(record, name)
+                    refusal = await free_name(self._kube, record, name) or error
                 child = f"{manifest['kind']} {name}"
-                refused = error_status.child_refused(plan.status, record.generation, child, error, self._now())
+                refused = error_status.child_refused(plan.status, record.generation, child, refusal, self._now())
                 if await self._write_status(record, status, refused):
-                    await self._events.post(_ref(record), [error_status.refusal_event(child, error)])
-                raise _ChildRefused(name, error) from None
+                    await self._events.post(_ref(record), [error_status.refusal_event(child, refusal)])
+                raise _ChildRefused(name, refusal) from None
             if manifest["kind"] == "Job":
                 plan = plan.with_job_uid(name, raw["metadata"]["uid"])
                 self._cache_child(record, raw)
         for deletion in plan.delete:
-            try:
-                await self._kube.delete(JOBS, record.namespace, deletion.name, uid=deletion.uid)
-            except (NotFound, Conflict):
-                continue  # already deleted, or replaced by a Job with another UID
+            await self._delete(record.namespace, deletion)
         if await self._write_status(record, status, plan.status):
             _log(record, plan)
             await self._events.post(_ref(record), plan.events)
 
-    async def _delete_unrecorded(self, record: FineTuneJobRecord, name: str) -> None:
-        """Deletes a Job with that name that the FineTuneJob controls but that is not the one of the plan.
+    async def _delete(self, namespace: str, deletion: Deletion) -> None:
+        """Deletes a child.
 
-        Another version of the operator created it and stopped before it wrote the UID into the status, or another
-        client created it. A Job's template is immutable, so it must be replaced. The next reconcile creates it.
+        Raises:
+            KubeError: the child is still there. Its attempt must not be recorded as ended, or two could train.
         """
         try:
-            view = job_view(await self._kube.get(JOBS, record.namespace, name))
-            if view is not None and view.owner_uid == record.uid:
-                await self._kube.delete(JOBS, record.namespace, name, uid=view.uid)
-        except (NotFound, Conflict):
+            await self._kube.delete(JOBS, namespace, deletion.name, uid=deletion.uid)
+        except NotFound:
             return
+        except Conflict:
+            # A Job with another UID has the name, or the server could not delete this one now.
+            try:
+                child = job_view(await self._kube.get(JOBS, namespace, deletion.name))
+            except NotFound:
+                return
+            if child is not None and child.uid == deletion.uid and not child.deleting:
+                raise
 
     def _cache_child(self, record: FineTuneJobRecord, raw: Mapping[str, Any]) -> None:
         """Puts the applied child into the cache, so that its watch event changes nothing and enqueues nothing."""

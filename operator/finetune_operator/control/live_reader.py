@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
-from finetune_operator.control.informer.cache import Cache, own_children
+from finetune_operator.control.informer.cache import Cache, is_older, own_children
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Resource
-from finetune_operator.kube.errors import KubeError, NotFound
+from finetune_operator.kube.errors import KubeError, NotFound, Unavailable
 from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view, refusal_in
 from finetune_operator.reconcile.plan import Plan
 
@@ -107,6 +107,7 @@ class LiveReader:
 
     async def _list(self, resource: Resource, kind: type[V], record: FineTuneJobRecord, selector: str) -> list[V]:
         self._cache.keep_children(record.owner)
+        known = self._cache.newest_version(kind, record.owner)
         views: list[V] = []
         version = ""
         async for page in self._kube.pages(resource, record.namespace, label_selector=selector):
@@ -116,6 +117,9 @@ class LiveReader:
                 if isinstance(view, kind):
                     self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
                     views.append(view)
+        if is_older(version, known):
+            # A child that is missing there would count as deleted, and a second one would start.
+            raise Unavailable(f"the API server's list of {resource.plural} is older than what is known already")
         seen = {view.uid for view in views}
         self._cache.prune_children(kind, seen, version, record.namespace, owner=record.owner)
         return views

@@ -6,10 +6,11 @@ All are a `KubeError`:
 - NotFound: 404: the object does not exist; usually nothing is left to do
 - Conflict: 409: another client wrote first, or the object has another UID
 - Expired: 410: a page of a list is too old; list again
-- Forbidden: 401, 403: rights, quota or an admission policy; a person must act
+- Forbidden: 403: rights, quota or an admission policy; a person must act
 - Invalid: 400, 405, 413, 415, 422: the server rejects the object; a retry does not help
 - Throttled: 429: retry after `retry_after` seconds
-- Unavailable: 5xx, timeouts, broken connections: retry later
+- Unavailable: 401, 5xx, timeouts, broken connections: retry later. A token that expires is renewed, and says nothing
+  about what was asked for.
 """
 
 import json
@@ -64,7 +65,7 @@ class Unavailable(KubeError):
 
 _BY_STATUS: dict[int, type[KubeError]] = {
     400: Invalid,
-    401: Forbidden,
+    401: Unavailable,
     403: Forbidden,
     404: NotFound,
     405: Invalid,

@@ -9,7 +9,9 @@ kopf takes an aiohttp session from its login handler, and aiohttp takes a respon
 documented.
 """
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -17,6 +19,9 @@ import aiohttp
 import kopf
 from aiohttp.connector import Connection
 from pydantic_core import from_json
+
+SHORTEST_SECONDS = 1.0
+"""From the begin of a watch to the begin of the next one, at least."""
 
 
 class EventFilter(Protocol):
@@ -94,14 +99,18 @@ class _FilteredContent:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        """Whole lines, as they arrive."""
+        """Whole lines, as they arrive. A line that was cut is left out: the next watch brings it again."""
+        began = time.monotonic()
         rest = b""
-        async for chunk in self._content.iter_chunked(size):
-            *lines, rest = (rest + chunk).split(b"\n")
-            if passed := self._filter(lines):
-                yield passed
-        if rest:
-            yield rest
+        try:
+            async for chunk in self._content.iter_chunked(size):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if passed := self._filter(lines):
+                    yield passed
+        except (aiohttp.ClientError, TimeoutError):
+            await _wait_since(began)
+            raise
+        await _wait_since(began)
 
     def _filter(self, lines: list[bytes]) -> bytes:
         passed: list[bytes] = []
@@ -124,6 +133,14 @@ class _FilteredContent:
         raw = event["object"]
         version: str | None = raw["metadata"].get("resourceVersion")
         return None if self._event_filter.is_new(event["type"], raw) else version
+
+
+async def _wait_since(began: float) -> None:
+    """Waits before kopf opens the next watch, if this one was short.
+
+    kopf opens it at once (1.45, `continuous_watch`). A server that ends every watch would be asked without a pause.
+    """
+    await asyncio.sleep(max(0.0, began + SHORTEST_SECONDS - time.monotonic()))
 
 
 def _bookmark(version: str) -> bytes:

@@ -84,6 +84,7 @@ class Watches:
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = loop.create_future()
         kopf_loop = asyncio.new_event_loop()
+        kopf_loop.set_exception_handler(_warn)
         stop = asyncio.Event()
 
         def report(error: BaseException | None) -> None:
@@ -197,6 +198,11 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arg
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
         logger.debug("an event arrived after the loop had ended")
+
+
+def _warn(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what nobody awaits. When kopf ends, its callbacks look for a task where there is none (1.45, api.stream)."""
+    logger.warning("in kopf's loop: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _set(future: "asyncio.Future[BaseException | None]", value: BaseException | None) -> None:

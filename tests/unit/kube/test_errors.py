@@ -11,7 +11,7 @@ from finetune_operator.kube import errors
     ("status", "kind"),
     [
         (400, errors.Invalid),
-        (401, errors.Forbidden),
+        (401, errors.Unavailable),
         (403, errors.Forbidden),
         (404, errors.NotFound),
         (409, errors.Conflict),

@@ -136,3 +136,8 @@ async def test_a_refusal_is_read_as_it_is(server: Server, client: aiohttp.Client
     server.status, server.items = 403, [an_object(1)]
     async with client.get(f"{server.url}/api/v1/pods") as response:
         assert len((await response.json())["items"]) == 1
+
+
+async def test_a_line_that_is_cut_is_left_out(server: Server, client: aiohttp.ClientSession) -> None:
+    server.chunks = [a_line(2), a_line(4)[:20]]
+    assert await watch(client, f"{server.url}/api/v1/pods") == [("MODIFIED", "2")]

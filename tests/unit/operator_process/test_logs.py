@@ -57,3 +57,13 @@ def test_texts_of_others_are_readable() -> None:
     assert line["reason"] == SHOWN
     assert "ValueError: invalid literal" in line["traceback"]
     assert not CONTROL.search(stream.getvalue().rstrip("\n"))
+
+
+def test_what_kopf_says_of_its_watches_is_a_warning_and_of_an_event_an_error() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", stream)
+    logging.getLogger("kopf._core.reactor.orchestration").error("Watcher for pods has failed")
+    logging.getLogger("kopf._core.reactor.queueing").error("Event processing has failed")
+    logging.getLogger("finetune_operator.test").error("unexpected")
+    levels = [json.loads(line)["level"] for line in stream.getvalue().splitlines()]
+    assert levels == ["WARNING", "ERROR", "ERROR"]

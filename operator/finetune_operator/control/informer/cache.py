@@ -89,10 +89,10 @@ class Cache:
         """
         earlier = self._jobs.get(record.key)
         if earlier is not None:
-            if earlier.uid == record.uid and _older(record.resource_version, earlier.resource_version):
+            if earlier.uid == record.uid and is_older(record.resource_version, earlier.resource_version):
                 return False
             if earlier.uid != record.uid:
-                if _older(record.resource_version, earlier.resource_version):
+                if is_older(record.resource_version, earlier.resource_version):
                     return False  # a late event of a deleted object, whose name another one has now
                 self._forget(earlier)
         self._jobs[record.key] = record
@@ -173,7 +173,7 @@ class Cache:
             for record in self._jobs.values()
             if record.uid not in seen
             and namespace in (None, record.namespace)
-            and not _older(version, record.resource_version)
+            and not is_older(version, record.resource_version)
         ]
         for record in gone:
             self.remove_finetunejob(record.key, record.uid)
@@ -198,11 +198,16 @@ class Cache:
             (each, uid)
             for each in owners
             for uid, (known_version, view) in self._entries(each, kind)
-            if uid not in seen and namespace in (None, view.namespace) and not _older(version, known_version)
+            if uid not in seen and namespace in (None, view.namespace) and not is_older(version, known_version)
         ]
         for each, uid in gone:
             self.remove_child(each, uid)
         return {each for each, _ in gone}
+
+    def newest_version(self, kind: type[JobView] | type[PodView], owner: Owner) -> str:
+        """The latest resourceVersion among the known Jobs or pods of a FineTuneJob; empty if there are none."""
+        versions = [version for _, (version, _) in self._entries(owner, kind) if version.isdecimal()]
+        return max(versions, key=int, default="")
 
     def _entries(
         self, owner: Owner, kind: type[JobView] | type[PodView]
@@ -233,7 +238,7 @@ def own_children(owner: Owner, jobs: Iterable[JobView], pods: Iterable[PodView])
 
 def _put(entries: dict[str, tuple[str, V]], version: str, view: V) -> bool:
     earlier = entries.get(view.uid)
-    if earlier is not None and _older(version, earlier[0]):
+    if earlier is not None and is_older(version, earlier[0]):
         return False
     entries[view.uid] = version, view
     return earlier is None or earlier[1] != view
@@ -244,6 +249,6 @@ def _at_least(version: str, other: str) -> bool:
     return version.isdecimal() and other.isdecimal() and int(version) >= int(other)
 
 
-def _older(version: str, other: str) -> bool:
+def is_older(version: str, other: str) -> bool:
     """Whether `version` is certainly older than `other`. Kubernetes orders resourceVersions as numbers."""
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)
