@@ -8,7 +8,7 @@ IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar b
   build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate format check test test-unit images cluster cluster-down demo bench clean
+.PHONY: help venv generate format check test test-unit images cluster cluster-down demo bench faults clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,3 +45,6 @@ test: venv ## everything: check, images, a local cluster, all tests, and away ag
 
 bench: venv ## the tables of docs/benchmarks
 	@scripts/bench
+
+faults: venv ## the tables of docs/reliability: kills, faults of the API server, GitOps verbs; an hour
+	@scripts/faults kills api gitops

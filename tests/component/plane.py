@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 from finetune_operator.kube.api import PODS, Kube
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome, OutputRecord, Termination
-from localcluster import LocalCluster
+from localcluster import LocalCluster, Target
+from localcluster.audit import AuditLog
 
 SYSTEM = "finetune-system"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:finetune-operator"
@@ -40,11 +42,18 @@ T = TypeVar("T")
 
 
 class Plane:
-    """A running control plane."""
+    """A running control plane, or a cluster that was given.
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    Attributes:
+        kubeconfig: the administrator's.
+        job_defaults: sections that every FineTuneJob needs there.
+    """
+
+    def __init__(self, cluster: LocalCluster | Target) -> None:
         self._cluster = cluster
         self.kubeconfig = cluster.kubeconfig
+        self.job_defaults: dict[str, Any] = {}
+        self._operator_token = ""
         self._operator_kubeconfig: Path | None = None
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None) -> str:
@@ -85,14 +94,15 @@ class Plane:
 
     def operator_token(self) -> str:
         """Returns a token of the operator's service account."""
-        config = json.loads(self.operator_kubeconfig().read_text())
-        token: str = config["users"][0]["user"]["token"]
-        return token
+        if not self._operator_token:
+            command = ("create", "token", "finetune-operator", "-n", SYSTEM, "--duration=24h")
+            self._operator_token = self.kubectl(*command).strip()
+        return self._operator_token
 
     def operator_kubeconfig(self) -> Path:
-        """Returns a kubeconfig with a token of the operator's service account."""
+        """Returns a kubeconfig with that token."""
         if self._operator_kubeconfig is None:
-            token = self.kubectl("create", "token", "finetune-operator", "-n", SYSTEM, "--duration=24h").strip()
+            token = self.operator_token()
             config = json.loads(self.kubectl("config", "view", "--raw", "-o", "json"))
             config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
             path = self.kubeconfig.with_name("operator-kubeconfig")
@@ -163,15 +173,20 @@ class Plane:
 
     def mark(self) -> int:
         """Returns a mark in the audit log."""
-        return self._cluster.audit.mark()
+        return self._audit.mark()
 
     def operator_writes(self, since: int, namespace: str) -> list[str]:
         """Returns the operator's writes to a namespace after a mark, without events and leases."""
         return [
             f"{write.verb} {write.resource} {write.name}"
-            for write in self._cluster.audit.writes(since, namespace=namespace)
+            for write in self._audit.writes(since, namespace=namespace)
             if write.user == ACCOUNT
         ]
+
+    @property
+    def _audit(self) -> AuditLog:
+        assert isinstance(self._cluster, LocalCluster), "a cluster that was given has no audit log to read"
+        return self._cluster.audit
 
 
 @dataclass
@@ -233,11 +248,12 @@ def operator(plane: Plane, folder: Path, namespace: str, **environment: str) -> 
 
 
 def free_port() -> int:
-    """Returns a free TCP port of loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that nobody listens on. No outgoing connection takes it meanwhile: theirs are higher."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(what: str, look: Callable[[], T | None], timeout: float = 90.0) -> T:  # noqa: ASYNC109
