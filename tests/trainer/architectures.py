@@ -238,8 +238,8 @@ _ALL = [
     _translating("t5", d_model=64, d_ff=128, num_layers=2, num_heads=4, d_kv=16),
     _translating("bart", d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64, decoder_ffn_dim=64,
                  encoder_attention_heads=2, decoder_attention_heads=2),
-    _text("bert", is_decoder=True),
-    _text("roberta", is_decoder=True),
+    _text("bert"),
+    _text("roberta"),
 ]  # fmt: skip
 
 ARCHITECTURES = {architecture.model_type: architecture for architecture in _ALL}

@@ -52,7 +52,7 @@ class ModelShape:
         vocabulary: number of token ids.
         positions: largest number of tokens in a row; 0 if there is no limit.
         plain_head: whether the logits are only the head applied to the last hidden states. False if the model scales or
-            caps the logits, or has experts with a loss of their own.
+            caps the logits.
         linears: weights of all linear layers except the output head. They are quantised, and `all-linear` adapts them.
         others: all other weights (embeddings, norms, biases, the head unless it is tied, experts). They are never
             quantised.
@@ -106,7 +106,7 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
         routed=sizes.routed,
         vocabulary=sizes.vocabulary,
         positions=sizes.positions,
-        plain_head=not sizes.experts and not any(sizes.has(name) for name in _HEAD_TRICKS),
+        plain_head=not any(sizes.has(name) for name in _HEAD_TRICKS),
         linears=linears,
         others=tuple(weight for _, weight in weights if weight not in chosen),
     )

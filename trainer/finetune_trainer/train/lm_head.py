@@ -150,7 +150,7 @@ def use_frozen_lm_head(model: Any, before: Callable[[], object] = lambda: None) 
         head = self.get_output_embeddings()
         # With the layers spread over several devices, the last may be on another than the head.
         place = head.weight.device
-        hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1].to(place)
+        hidden = backbone(self)(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1].to(place)
         ids = labels[:, 1:].to(place)
         mask = ids != IGNORED
         tile, dtype = Tile.on(place, len(head.weight)), head.weight.dtype
@@ -161,6 +161,14 @@ def use_frozen_lm_head(model: Any, before: Callable[[], object] = lambda: None) 
 
     model.forward = MethodType(forward, model)
     return True
+
+
+def backbone(model: Any) -> Any:
+    """The causal language model without its head.
+
+    transformers' `base_model` is the model itself where the class names the attribute wrongly (Llama 4's text model).
+    """
+    return model.model if model.base_model is model else model.base_model
 
 
 def is_plain_lm_head(model: Any) -> bool:
@@ -180,7 +188,7 @@ def is_plain_lm_head(model: Any) -> bool:
         with torch.no_grad():
             ids = torch.arange(_PROBE_IDS, device=model.device)[None]
             logits = model(input_ids=ids, use_cache=False).logits
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
             return torch.equal(head(hidden), logits)
     finally:
         model.train(was_training)

@@ -8,7 +8,7 @@ weight in the loss however the step is split.
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.lm_head import use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
+from finetune_trainer.train.router_loss import RouterLoss
 
 
 class StopRequested(Exception):  # noqa: N818 (no error: the run goes on in the next pod)
@@ -62,13 +63,17 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         **named: Any,
     ) -> None:
         self.plan, self.micro_batches, self.hooks = plan, micro_batches, hooks
+        self._router_loss = RouterLoss.of(named["model"])
+        if self._router_loss is not None:
+            # TRL's own depends on the division into micro-batches, and knows the names of some configurations only.
+            named["args"].router_aux_loss_coef = 0.0
         super().__init__(*arguments, **named)
         # It prints every log entry to standard output.
         self.remove_callback(PrinterCallback)
         prepared = prepare_adapter(self.model, plan, initial_adapter)
         self.base_weights, self._cached_lora_weights = prepared.base_weights, prepared.cached_weights
         base = self.model.get_base_model()
-        self.head_is_frozen = not self.aux_loss_enabled and use_frozen_lm_head(base, self.before_lm_head)
+        self.head_is_frozen = use_frozen_lm_head(base, self.before_lm_head)
         self._after_step = RngState.capture()
 
     def stop_requested(self) -> bool:
@@ -193,13 +198,16 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         """The loss of a micro-batch: its trained tokens' sum over `num_items_in_batch`, or over their own number.
 
         As TRL's, but without its entropy and accuracy, which nobody reads: they cost a third of the head's time, and
-        three waits for the GPU a micro-batch. Mixtures of experts have a loss of their own besides, which is TRL's.
+        three waits for the GPU a micro-batch. Mixtures of experts have a loss of their own besides (`router_loss`).
         """
-        if self.aux_loss_enabled:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        router_loss = self._router_loss
+        with nullcontext() if router_loss is None else router_loss.recorded() as router_logits:
+            outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        total = -outputs.log_probs.sum()
+        if router_loss is not None:
+            total = total + router_loss.sum_over_trained_tokens(router_logits or [], inputs)
         trained = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = -outputs.log_probs.sum() / torch.as_tensor(trained, device=outputs.log_probs.device).clamp(min=1)
+        loss = total / torch.as_tensor(trained, device=total.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, and DDP takes the mean of their gradients.
             loss = loss * self.accelerator.num_processes
