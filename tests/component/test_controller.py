@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,10 +19,11 @@ from finetune_operator.control.controller import Controller
 from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
+from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.work_queue import WorkQueue
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Page
 from finetune_operator.kube.client import ClientKube
-from finetune_operator.kube.errors import Conflict, NotFound
+from finetune_operator.kube.errors import Conflict, NotFound, Unavailable
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.manifests import child_job
@@ -232,6 +233,23 @@ async def _gone(admin: ClientKube, namespace: str, uid: str) -> bool:
         return bool((await admin.get(JOBS, namespace, "job-train-1"))["metadata"]["uid"] != uid)
     except NotFound:
         return True
+
+
+class _OfThePast(ClientKube):
+    """Lists answer from before anything was there, as those of an API server that has fallen behind."""
+
+    async def pages(self, *_: Any, **__: Any) -> AsyncIterator[Page]:
+        yield Page(items=(), resource_version="1")
+
+
+async def test_a_stale_list_is_not_taken_for_the_deletion_of_a_child(
+    operator: Operator, kube: ClientKube, namespace: str
+) -> None:
+    await operator.reconcile()
+    record = operator.cache.finetunejob((namespace, "job"))
+    assert record is not None
+    with pytest.raises(Unavailable, match="list of jobs is older"):
+        await LiveReader(_OfThePast(kube._client), operator.cache).children(record)
 
 
 async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(

@@ -23,6 +23,8 @@ from faults.calls import Call, call
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "host", "content-length"})
 SLOW_SECONDS = 3.0
 """How long a slow answer takes, and each event of a slow watch."""
+SILENT_SECONDS = 5.0
+"""How long there is no answer, before the connection is reset."""
 RETRY_AFTER_SECONDS = 1
 
 
@@ -165,7 +167,7 @@ class Proxy:
         if fault in (Fault.KILLED_BEFORE, Fault.RESET):
             return _reset(request)
         if fault is Fault.SILENT:
-            return await self._stay_silent(request, asked)
+            return await self._stay_silent(request)
         if fault is Fault.GONE and asked.verb == "watch":
             return await _gone(request)
         if fault in STATUS_CODES:
@@ -255,12 +257,9 @@ class Proxy:
             await response.write(line + before)
         return True
 
-    async def _stay_silent(self, request: web.Request, asked: Call) -> web.StreamResponse:
-        """Gives no answer until the fault is over or the client has hung up."""
-        while request.transport is not None and not request.transport.is_closing():
-            await asyncio.sleep(0.2)
-            if self.plan(asked) is not Fault.SILENT:
-                break
+    async def _stay_silent(self, request: web.Request) -> web.StreamResponse:
+        """Gives no answer for a while; the client may hang up meanwhile."""
+        await asyncio.sleep(SILENT_SECONDS)
         return _reset(request)
 
 
