@@ -190,7 +190,7 @@ _ALL = [
     _text("minimax", _HEADS, num_local_experts=2, num_experts_per_tok=1, layer_types=_MIXED_LAYERS),
     _text("minimax_m2", _HEADS, _LOCAL_EXPERTS, rotary_dim=16),
     _text("dbrx", base={**_IDS, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 512,
-                        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0},
+                        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
                         "ffn_config": {"ffn_hidden_size": 128, "moe_num_experts": 4, "moe_top_k": 2,
                                        "hidden_size": 64}}),
     _text("jetmoe", num_local_experts=4, num_experts_per_tok=2, kv_channels=16),

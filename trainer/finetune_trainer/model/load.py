@@ -34,12 +34,12 @@ from finetune_trainer.contract.recipe.model import (
     QuantizationType,
 )
 from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
+from finetune_trainer.model.deterministic_forward import make_forward_deterministic
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.lora_targets import layers_never_quantised
 from finetune_trainer.model.model_types import require_language_model
-from finetune_trainer.model.router_jitter import route_without_jitter
 from finetune_trainer.runtime.machine_errors import is_machine_error
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def load_base(
     _require_on_gpus(model)
     _require_shapes(model)
     _keep_weights_as_packed(model)
-    route_without_jitter(model)
+    make_forward_deterministic(model)
     if sharded_weights is not None:
         sharded_weights.require_all_layers(model)
     return model
