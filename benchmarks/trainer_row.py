@@ -155,7 +155,7 @@ def ours(row: Row, model: Any, tokenizer: Any, conversations: list[Any], folder:
     from finetune_trainer.contract.recipe import Recipe
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
-    from finetune_trainer.data.tokenize import RowTokenizer
+    from finetune_trainer.data.tokenization.tokenize import RowTokenizer
     from finetune_trainer.train.build_trainer import build_trainer
     from finetune_trainer.train.token_dataset import write_rows
 

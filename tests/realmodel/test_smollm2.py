@@ -20,7 +20,7 @@ def _answer_loss(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> floa
     """Mean loss of the held-out answers, nats per token, one row at a time."""
     from finetune_trainer.contract.recipe.dataset import Loss
     from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
-    from finetune_trainer.data.tokenize import RowTokenizer
+    from finetune_trainer.data.tokenization.tokenize import RowTokenizer
 
     tokenize, total, count = RowTokenizer(tokenizer, Loss.AUTO), 0.0, 0
     for line, row in enumerate(rows, 1):

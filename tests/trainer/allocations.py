@@ -14,7 +14,7 @@ from bitsandbytes.functional import QuantState
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.memory.activations import Masking, MicroBatchShape
 from finetune_trainer.memory.estimate import MemoryEstimate, TrainingSetup, estimate
 from finetune_trainer.model.load import load_base

@@ -16,8 +16,8 @@ from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation, Text
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.choose import use_chat_template
-from finetune_trainer.data.tokenize import RowTokenizer
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.train.context import Result
 from trainer.families import FAMILIES, family_tokenizer, llama_2_tokenizer
 from trainer.running import LocalRun, folder_of, manifest_of

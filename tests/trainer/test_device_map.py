@@ -9,7 +9,7 @@ import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import DeviceMap
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.token_dataset import write_rows

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Progress, Stage
 from finetune_trainer.contract.termination import Outcome
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.storage.registry import StoreRegistry

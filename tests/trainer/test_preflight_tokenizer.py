@@ -17,8 +17,8 @@ from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import for_servers
 from finetune_trainer.data.templates.choose import use_chat_template
-from finetune_trainer.data.tokenize import RowTokenizer, token_rows
-from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer, token_rows
+from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.tokenizer import write_tokenizer
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.preflight.token_pass import TokenPass

@@ -11,10 +11,10 @@ from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Message, Messages
-from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.templates.chat import ChatTemplate
+from finetune_trainer.data.tokenization.loss_mask import LossMask
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.registry import StoreRegistry
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from finetune_trainer.data.prompt_encoder import PromptEncoder
 from finetune_trainer.data.templates.builtin import template_source
+from finetune_trainer.data.tokenization.prompt_encoder import PromptEncoder
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.build_trainer import build_trainer

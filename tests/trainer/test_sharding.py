@@ -16,7 +16,7 @@ from finetune_trainer.contract.failure import ExitCode, FailureReason
 from finetune_trainer.contract.layout import MASTER_ENV, NODE_ENV, NODES_ENV
 from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.contract.termination import Termination
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.load import load_base

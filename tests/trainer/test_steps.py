@@ -10,7 +10,7 @@ import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.divergence import PATIENCE, Divergence

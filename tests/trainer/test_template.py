@@ -8,8 +8,8 @@ import pytest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
-from finetune_trainer.data.tokenize import RowTokenizer
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.trainer

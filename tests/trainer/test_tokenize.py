@@ -7,8 +7,8 @@ import pytest
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
-from finetune_trainer.data.tokenize import RowTokenizer, token_rows
-from finetune_trainer.data.tokens import TokenCounts, TokenRow
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer, token_rows
+from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenRow
 
 pytestmark = pytest.mark.trainer
 PLACE = RowLocation(file="train.jsonl", line=7)

@@ -11,12 +11,12 @@ import pytest
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
-from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.builtin import template_source
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.choose import use_chat_template
-from finetune_trainer.data.tokenize import RowTokenizer
+from finetune_trainer.data.tokenization.loss_mask import LossMask
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer
 from trainer.families import family_tokenizer
 from trainer.running import LocalRun, manifest_of
 

@@ -37,7 +37,7 @@ def _base(folder: Path) -> Any:
 
 
 def _trainer(recipe: Recipe, tiny_model: Path, tokenizer: Any, tmp_path: Path) -> StepTrainer:
-    from finetune_trainer.data.tokens import TokenRow
+    from finetune_trainer.data.tokenization.tokens import TokenRow
 
     rows = write_rows((TokenRow(ids=(1, 5, 6 + n), trained=(True,) * 3) for n in range(8)), tmp_path / "rows.arrow")
     return build_trainer(recipe, _base(tiny_model), tokenizer, rows, torch.float32, tmp_path, [])

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 import s3server
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data.delimited import DelimitedRecords
 from finetune_trainer.data.examples import Conversation, Example, PromptCompletion, Text
-from finetune_trainer.data.json_document import JsonRecords
+from finetune_trainer.data.formats.delimited import DelimitedRecords
+from finetune_trainer.data.formats.json_document import JsonRecords
+from finetune_trainer.data.formats.records import ExpectedRows, Records
 from finetune_trainer.data.problems import Fault
 from finetune_trainer.data.read_examples import read_examples
-from finetune_trainer.data.records import Records, Row
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.base import ObjectReplacedError
 from finetune_trainer.storage.registry import StoreRegistry
@@ -55,8 +55,7 @@ def cut(content: bytes, cuts: list[int]) -> list[bytes]:
     return [content[start:end] for start, end in pairwise(edges) if end > start]
 
 
-def no_row(row: Row) -> bool:
-    return not isinstance(row, dict)
+NO_ROWS = ExpectedRows(frozenset(), lambda _: False)
 
 
 def rows_of(records: Records) -> list[object]:
@@ -70,7 +69,7 @@ def test_an_array_is_read_however_it_is_cut(
     rows: list[object], cuts: list[int], indent: int | None, ascii_only: bool
 ) -> None:
     content = json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    records = JsonRecords(cut(content, cuts), 1 << 20, no_row)
+    records = JsonRecords(cut(content, cuts), 1 << 20, NO_ROWS)
     seen = []
     for number, offset, row in records:
         seen.append(row)
@@ -89,7 +88,7 @@ def test_rows_under_a_key_are_read_however_it_is_cut(
         return {"value": value}
 
     document = {"before": plain(before), "rows": rows, "after": plain(after)}
-    records = JsonRecords(cut(json.dumps(document).encode(), cuts), 1 << 20, no_row)
+    records = JsonRecords(cut(json.dumps(document).encode(), cuts), 1 << 20, NO_ROWS)
     assert rows_of(records) == rows
 
 

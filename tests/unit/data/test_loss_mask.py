@@ -7,9 +7,9 @@ import pytest
 
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Message, Messages
-from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered
+from finetune_trainer.data.tokenization.loss_mask import LossMask
 
 pytestmark = pytest.mark.extras
 

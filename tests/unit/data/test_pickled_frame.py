@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
-from finetune_trainer.data import pickled_frame
-from finetune_trainer.data.pickled_array import Opaque
-from finetune_trainer.data.pickled_frame import PickledFrameRecords
+from finetune_trainer.data.formats import pickled_frame
+from finetune_trainer.data.formats.pickled_array import Opaque
+from finetune_trainer.data.formats.pickled_frame import PickledFrameRecords
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.read_examples import read_examples
+from finetune_trainer.data.schemas.row_meaning import expected_rows
 from finetune_trainer.inputs.sources import dataset_objects
 from finetune_trainer.storage.registry import StoreRegistry
 
@@ -60,7 +61,10 @@ def frame_of_every_kind() -> Any:
 
 def rows_of(content: bytes, **spec: Any) -> list[Any]:
     dataset = DatasetSpec.model_validate({"uri": "file:///t.pkl", "format": "pandas", **spec})
-    return [row for _, _, row in PickledFrameRecords(iter([content]), dataset, lambda _: None)]
+    return [
+        row
+        for _, _, row in PickledFrameRecords(iter([content]), dataset.limits, expected_rows(dataset), lambda _: None)
+    ]
 
 
 def column(content: bytes, name: str) -> list[object]:
@@ -173,7 +177,9 @@ ATTACKS = {
     "functools.partial": call("functools", "partial", "CANARY"),
     "operator.methodcaller": call("operator", "methodcaller", "CANARY"),
     "_io.FileIO": call("_io", "FileIO", "CANARY", "w"),
-    "finetune_trainer.data.pickle_guard.read_inert": call("finetune_trainer.data.pickle_guard", "read_inert"),
+    "finetune_trainer.data.formats.pickle_guard.read_inert": call(
+        "finetune_trainer.data.formats.pickle_guard", "read_inert"
+    ),
 }
 
 
@@ -324,7 +330,7 @@ def test_a_claim_of_more_rows_than_a_file_can_hold_is_refused() -> None:
     content = content.replace(shape, b"K\x01J" + (1 << 30).to_bytes(4, "little") + b"\x86")
     dataset = DatasetSpec.model_validate({"uri": "file:///t.pkl", "format": "pandas"})
     with pytest.raises(FaultError):
-        next(iter(PickledFrameRecords(iter([content]), dataset, lambda _: None)))
+        next(iter(PickledFrameRecords(iter([content]), dataset.limits, expected_rows(dataset), lambda _: None)))
 
 
 def test_a_pickle_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,5 +406,7 @@ def test_an_odd_escape_in_a_text_is_no_warning() -> None:
 def test_the_file_is_read_as_a_stream() -> None:
     content = io.BytesIO(GOOD[5])
     dataset = DatasetSpec.model_validate({"uri": "file:///t.pkl", "format": "pandas"})
-    records = PickledFrameRecords(iter(lambda: content.read(7), b""), dataset, lambda _: None)
+    records = PickledFrameRecords(
+        iter(lambda: content.read(7), b""), dataset.limits, expected_rows(dataset), lambda _: None
+    )
     assert [number for number, _, _ in records] == [1, 2, 3]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.recipe import DatasetSpec, StorageSpec
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
-from finetune_trainer.data.json_line import parse_carefully, parse_row
-from finetune_trainer.data.lines import LineSplitter
+from finetune_trainer.data.formats.json_line import parse_carefully, parse_row
+from finetune_trainer.data.formats.lines import LineSplitter
 from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.read_examples import read_examples
 from finetune_trainer.data.scan import DatasetScan

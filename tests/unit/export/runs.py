@@ -5,7 +5,7 @@ from typing import Any
 
 from finetune_trainer.contract.history import HistoryEntry
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.facts import LengthBin, RunFacts
 from unit.trainer_train.recipes import recipe
 

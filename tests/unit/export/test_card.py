@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.text import CONTROL, printable
 from finetune_trainer.contract.uri import Scheme, Uri
-from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.base_model import base_licence, licence_in, loading_code
 from finetune_trainer.export.card import code, model_card
 from finetune_trainer.storage.local import LocalStore

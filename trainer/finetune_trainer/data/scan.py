@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import Unit
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
-from finetune_trainer.data.detect import detect_schema, unknown_schema
 from finetune_trainer.data.duplicates import DuplicateCounter
-from finetune_trainer.data.open_records import StoredBytes, open_records
+from finetune_trainer.data.formats.open_records import StoredBytes, open_records
+from finetune_trainer.data.formats.records import Records, Row, TypedRecords
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
-from finetune_trainer.data.records import Records, Row, TypedRecords
-from finetune_trainer.data.row_meaning import UnreadColumns
-from finetune_trainer.data.row_schemas import RowSchema
+from finetune_trainer.data.schemas.detect import detect_schema, unknown_schema
+from finetune_trainer.data.schemas.row_meaning import UnreadColumns, expected_rows
+from finetune_trainer.data.schemas.row_schemas import RowSchema
 from finetune_trainer.storage.base import ByteCount, OpenStore
 
 ScannedRow = tuple[RowSchema, str, int, Row]
@@ -61,6 +61,7 @@ class DatasetScan:
         duplicates: DuplicateCounter | None = None,
     ) -> None:
         self._dataset = dataset
+        self._expected = expected_rows(dataset)
         self._objects = objects
         self._names = display_names(objects)
         self._open_store = open_store
@@ -105,7 +106,7 @@ class DatasetScan:
             stored = StoredBytes(stream, self._on_bytes, hashed=expected is not None)
             records: Records | None = None
             try:
-                records = open_records(stored, source, self._dataset, self._unpacked)
+                records = open_records(stored, source, self._dataset, self._expected, self._unpacked)
                 yield from self._rows(records, name, known, stored.mark_bytes)
             except FaultError as error:
                 number, offset = error.line, error.offset

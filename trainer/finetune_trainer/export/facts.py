@@ -11,7 +11,7 @@ from typing import Any
 from finetune_trainer.contract.history import HistoryEntry, LossSummary
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.data.tokens import TokenCounts
+from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.base_model import model_id
 
 _NOT_SHOWN = ("job", "storage")

@@ -8,8 +8,8 @@ from finetune_trainer.data.examples import Example
 from finetune_trainer.data.histogram import LengthHistogram
 from finetune_trainer.data.problems import Fault, Findings
 from finetune_trainer.data.row_sampler import LEVEL_CHARACTERS, RowSampler
-from finetune_trainer.data.tokenize import RowTokenizer, characters
-from finetune_trainer.data.tokens import TokenCounts, Tokenizer
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer, characters
+from finetune_trainer.data.tokenization.tokens import TokenCounts, Tokenizer
 
 _ROWS_A_BATCH = 256
 _CHARACTERS_A_BATCH = 1 << 20

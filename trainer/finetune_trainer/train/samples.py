@@ -9,7 +9,7 @@ import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.prompt_encoder import PromptEncoder
+from finetune_trainer.data.tokenization.prompt_encoder import PromptEncoder
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer

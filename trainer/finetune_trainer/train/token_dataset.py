@@ -10,7 +10,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from finetune_trainer.data.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.export.facts import LengthBin
 from finetune_trainer.train.micro_batches import IGNORED
 

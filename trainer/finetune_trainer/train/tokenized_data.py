@@ -21,8 +21,8 @@ from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.read_examples import for_validation, read_examples
 from finetune_trainer.data.split import Keys, also_in, held_out, row_key
 from finetune_trainer.data.templates.choose import only_conversations
-from finetune_trainer.data.tokenize import token_rows
-from finetune_trainer.data.tokens import TokenCounts, TokenRow
+from finetune_trainer.data.tokenization.tokenize import token_rows
+from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenRow
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs

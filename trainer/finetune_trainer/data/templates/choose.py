@@ -7,7 +7,7 @@ from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.templates.builtin import template_label, template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, require_syntax
 from finetune_trainer.data.templates.probe import template_problem
-from finetune_trainer.data.tokens import Tokenizer, added_texts
+from finetune_trainer.data.tokenization.tokens import Tokenizer, added_texts
 
 
 def use_chat_template(tokenizer: Tokenizer, chat_template: str | None) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Message, Messages
-from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.probe import template_problem
+from finetune_trainer.data.tokenization.loss_mask import LossMask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.data.examples import Conversation, Example, RowLocation
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
-from finetune_trainer.data.tokenize import characters
+from finetune_trainer.data.tokenization.tokenize import characters
 from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed, skipped
 from finetune_trainer.preflight.checks.existing_output import EXISTING_OUTPUT
 from finetune_trainer.preflight.checks.storage_read import STORAGE_READ

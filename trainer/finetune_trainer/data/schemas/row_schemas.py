@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Fields
-from finetune_trainer.data.alpaca import AlpacaSchema
-from finetune_trainer.data.columns import Columns, texts_misdeclared
 from finetune_trainer.data.examples import Example, PromptCompletion, RowLocation, Text
-from finetune_trainer.data.messages import MessagesSchema
+from finetune_trainer.data.formats.columns import Columns, texts_misdeclared
+from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault
-from finetune_trainer.data.prompt_turns import PromptTurnsSchema
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import as_text, column_faults, text_key
+from finetune_trainer.data.schemas.alpaca import AlpacaSchema
+from finetune_trainer.data.schemas.messages import MessagesSchema
+from finetune_trainer.data.schemas.prompt_turns import PromptTurnsSchema
+from finetune_trainer.data.schemas.text_check import as_text, column_faults, text_key
 
 
 class RowSchema(Protocol):

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
-from finetune_trainer.data.columns import Columns, turns_misdeclared
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
+from finetune_trainer.data.formats.columns import Columns, turns_misdeclared
+from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import text_fault, text_key
-from finetune_trainer.data.tool_calls import TOOLS, Tools, tools_of, without_padded_arguments
-from finetune_trainer.data.turn import CALLING, ROLES, TurnKeys, system_turn
+from finetune_trainer.data.schemas.text_check import text_fault, text_key
+from finetune_trainer.data.schemas.tool_calls import Tools, tools_of, without_padded_arguments
+from finetune_trainer.data.schemas.turn import CALLING, ROLES, TurnKeys, system_turn
+from finetune_trainer.data.tool_columns import TOOLS
 
 _ANSWERS: Final = {word: role == "assistant" for word, role in ROLES.items()}
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Final
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.contract.recipe.dataset import DatasetSpec
-from finetune_trainer.data.pickle_guard import Made, read_inert
-from finetune_trainer.data.pickled_array import (
+from finetune_trainer.contract.recipe.dataset import Limits
+from finetune_trainer.data.formats.pickle_guard import Made, read_inert
+from finetune_trainer.data.formats.pickled_array import (
     NumpyArray,
     column_of,
     integer,
@@ -24,10 +24,9 @@ from finetune_trainer.data.pickled_array import (
     shape_of,
     state_of,
 )
+from finetune_trainer.data.formats.records import ExpectedRows, Record, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten, shown
-from finetune_trainer.data.records import Record, Row
-from finetune_trainer.data.row_meaning import columns_read
-from finetune_trainer.data.tool_calls import as_in_json
+from finetune_trainer.data.tool_columns import as_in_json
 from finetune_trainer.storage.base import ByteCount
 
 MOST_BYTES: Final = 256 << 20
@@ -45,17 +44,18 @@ class PickledFrameRecords:
 
     Args:
         pieces: the file's bytes, decompressed.
-        dataset: columns and limits.
+        limits: the limits of the data.
+        expected: what is known of rows.
         unpacked: called with the size of every row in bytes.
     """
 
     unit: Final = Unit.ROW
     offset: Final = None
 
-    def __init__(self, pieces: Iterator[bytes], dataset: DatasetSpec, unpacked: ByteCount) -> None:
+    def __init__(self, pieces: Iterator[bytes], limits: Limits, expected: ExpectedRows, unpacked: ByteCount) -> None:
         self._pieces = pieces
-        self._longest = dataset.limits.max_line_bytes
-        self._columns = columns_read(dataset.fields)
+        self._longest = limits.max_line_bytes
+        self._columns = expected.columns
         self._unpacked = unpacked
         self.number = 0
 

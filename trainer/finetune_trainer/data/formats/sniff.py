@@ -7,11 +7,10 @@ is helps more.
 import re
 from typing import Final
 
-from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSchema, DatasetSpec
-from finetune_trainer.data.json_line import is_cut_short, parse_row
+from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSpec
+from finetune_trainer.data.formats.json_line import is_cut_short, parse_row
+from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.row_schemas import row_schemas
 
 UTF8_BOM = b"\xef\xbb\xbf"
 PARQUET_MAGIC = (b"PAR1", b"PARE")
@@ -64,7 +63,7 @@ _LFS = b"version https://git-lfs"
 _LIST_OF_OBJECTS = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\[\s*\{')
 
 
-def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
+def format_of(dataset: DatasetSpec, name: str, first: bytes, expected: ExpectedRows) -> DatasetFormat:
     """The format of a file.
 
     It is the format in the recipe; else the format of the content, where the content is unambiguous; else the format of
@@ -74,6 +73,7 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
         dataset: the recipe's section.
         name: the object's name; `.gz` and `.zst` at its end are ignored.
         first: its first bytes, decompressed. With more bytes JSON and jsonl are told apart more reliably.
+        expected: what is known of rows.
     """
     if dataset.format is not DatasetFormat.AUTO:
         return dataset.format
@@ -84,7 +84,7 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes) -> DatasetFormat:
     text = first.removeprefix(UTF8_BOM).lstrip()
     if text.startswith(b"{"):
         named = by_name is DatasetFormat.JSONL
-        return DatasetFormat.JSON if not named and _is_document(text, dataset) else DatasetFormat.JSONL
+        return DatasetFormat.JSON if not named and _is_document(text, expected) else DatasetFormat.JSONL
     if text.startswith(b"[") and text[1:_HEAD_BYTES].lstrip()[:1] in (b"{", b"]"):
         return DatasetFormat.JSON
     return by_name or DatasetFormat.JSONL
@@ -135,7 +135,7 @@ def _wide_encoding(head: bytes) -> str | None:
     return "UTF-16" if begin.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in begin else None
 
 
-def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
+def _is_document(text: bytes, expected: ExpectedRows) -> bool:
     """Whether content that begins with an object is one JSON document with a list of rows, and not jsonl."""
     line, newline, rest = text.partition(b"\n")
     try:
@@ -143,15 +143,10 @@ def _is_document(text: bytes, dataset: DatasetSpec) -> bool:
     except FaultError:
         if newline:
             return is_cut_short(line)  # the object goes on in the next line
-        return _LIST_OF_OBJECTS.match(line) is not None and not is_row(_first_key(line), dataset)
-    if row is None or rest.strip() or is_row(row, dataset):
+        return _LIST_OF_OBJECTS.match(line) is not None and not expected.is_row(_first_key(line))
+    if row is None or rest.strip() or expected.is_row(row):
         return False
     return any(isinstance(value, list) and value and isinstance(value[0], dict) for value in row.values())
-
-
-def is_row(row: Row, dataset: DatasetSpec) -> bool:
-    """Whether an object has the columns of a row."""
-    return any(row_schema.fits(row) for row_schema in row_schemas(DatasetSchema.AUTO, dataset.fields))
 
 
 def _first_key(line: bytes) -> Row:

@@ -11,10 +11,9 @@ from json.scanner import make_scanner
 from typing import Any, Final
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.data.json_line import not_json, not_object, scan_value, too_much
+from finetune_trainer.data.formats.json_line import not_json, not_object, scan_value, too_much
+from finetune_trainer.data.formats.records import ExpectedRows, Record, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
-from finetune_trainer.data.records import Record, Row
-from finetune_trainer.data.tool_calls import TOOLS
 
 _BLANKS = " \t\r\n"
 _LONGEST_TOKEN = len("-Infinity")
@@ -27,15 +26,15 @@ class JsonRecords:
     Args:
         pieces: the file's bytes, decompressed, without a byte order mark.
         longest: most bytes of a row, or of any other value in the document.
-        is_row: whether an object has the columns of a row.
+        expected: what is known of rows.
     """
 
     unit: Final = Unit.ROW
 
-    def __init__(self, pieces: Iterable[bytes], longest: int, is_row: Callable[[Row], bool]) -> None:
+    def __init__(self, pieces: Iterable[bytes], longest: int, expected: ExpectedRows) -> None:
         self._text = _Text(pieces, longest)
         self._longest = longest
-        self._is_row = is_row
+        self._expected = expected
         self.number = 0
 
     @property
@@ -99,8 +98,8 @@ class JsonRecords:
     def _members(self) -> Iterator[Record]:
         """The row that the object is, or the rows in it: the elements of the only list of objects among its values.
 
-        A list of turns is a list of objects too. It belongs to the object when the object is a row with it and its
-        first element is none.
+        A list of turns, or of tools, is a list of objects too. It belongs to the object when its key is a column of
+        rows and its first element is no row.
         """
         text = self._text
         offset = text.offset
@@ -123,7 +122,7 @@ class JsonRecords:
                 members[key] = value if text.offset - offset <= self._longest else None
                 continue
             first_offset, first = self._first_element()
-            if key in TOOLS or self._belongs_to_row(key, first):
+            if key in self._expected.columns and isinstance(first, dict) and not self._expected.is_row(first):
                 members[key] = [first, *self._elements(offset)] if self._goes_on() else [first]
                 continue
             if list_key is not None:
@@ -134,7 +133,7 @@ class JsonRecords:
             content = first if isinstance(first, dict | Fault) else not_object(first)
             yield from self._rows((self.number, first_offset, content))
         text.take("}")
-        if list_key is None and self._is_row(members):
+        if list_key is None and self._expected.is_row(members):
             self.number = 1
             yield 1, offset, members
         elif list_key is None:
@@ -176,9 +175,6 @@ class JsonRecords:
                 raise text.too_long()
             if not self._goes_on():
                 return
-
-    def _belongs_to_row(self, key: str, first: object) -> bool:
-        return isinstance(first, dict) and self._is_row({key: [first]}) and not self._is_row(first)
 
 
 class _Text:

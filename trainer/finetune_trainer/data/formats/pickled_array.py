@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import Final
 
-from finetune_trainer.data.pickle_guard import Made
+from finetune_trainer.data.formats.pickle_guard import Made
 
 _FORMATS: Final = {
     "i1": "b",

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
-from finetune_trainer.data.columns import Columns, turns_misdeclared
 from finetune_trainer.data.examples import Conversation, Example, Messages, RowLocation
-from finetune_trainer.data.messages import MessagesSchema
+from finetune_trainer.data.formats.columns import Columns, turns_misdeclared
+from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, ProblemKind
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.tool_calls import TOOLS, without_padded_arguments
+from finetune_trainer.data.schemas.messages import MessagesSchema
+from finetune_trainer.data.schemas.tool_calls import without_padded_arguments
+from finetune_trainer.data.tool_columns import TOOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ parts. The end of turn after each part is trained too, because a model that neve
 from collections.abc import Collection
 
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.answer_spans import ENDLESS, UNCERTAIN, AnswerSpans
 from finetune_trainer.data.examples import Messages
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 from finetune_trainer.data.templates.chat import ChatTemplate, Rendered, Span
 from finetune_trainer.data.templates.skeleton import Skeleton, spoken_turns
 from finetune_trainer.data.templates.turn_ending import TurnEnding
 from finetune_trainer.data.templates.written import require_written
+from finetune_trainer.data.tokenization.answer_spans import ENDLESS, UNCERTAIN, AnswerSpans
 
 _MOST_SKELETONS = 1000
 """Shapes of conversations whose skeleton is kept: data has few shapes, or too many to keep."""

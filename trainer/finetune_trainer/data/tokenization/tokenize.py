@@ -17,10 +17,10 @@ from functools import cached_property
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, Text
-from finetune_trainer.data.loss_mask import LossMask
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
-from finetune_trainer.data.tokens import TokenCounts, Tokenizer, TokenRow, special_texts
+from finetune_trainer.data.tokenization.loss_mask import LossMask
+from finetune_trainer.data.tokenization.tokens import TokenCounts, Tokenizer, TokenRow, special_texts
 
 _ROWS_A_BATCH = 256
 _CHARACTERS_A_BATCH = 1 << 20

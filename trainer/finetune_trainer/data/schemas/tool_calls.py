@@ -15,15 +15,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from finetune_trainer.data.examples import Message
-from finetune_trainer.data.json_line import parse_value
+from finetune_trainer.data.formats.json_line import parse_value
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shown
-from finetune_trainer.data.text_check import is_clean
+from finetune_trainer.data.schemas.text_check import is_clean
+from finetune_trainer.data.tool_columns import TOOLS
 
 Tools = list[dict[str, Any]]
-CALLS: Final = ("tool_calls", "function_call")
-"""The keys of a turn's calls; the second is OpenAI's key of 2023."""
-TOOLS: Final = ("tools", "functions")
-"""The columns of a row's tools; the second is OpenAI's name of 2023."""
 _DEEPEST = 100
 """Largest number of nested objects and lists. Templates write them by recursion, whose depth Python limits."""
 
@@ -56,23 +53,6 @@ def read_tools(value: object, path: str) -> tuple[Tools, list[Fault]]:
         tool = _without_padding(item)
         tools.append(tool if function is not item else {"type": "function", "function": tool})
     return tools, faults
-
-
-def as_in_json(row: dict[str, object]) -> dict[str, object]:
-    """A row of a format with typed columns, without the nulls in its tools and calls.
-
-    All objects of a typed column have the same keys, and a key that an object lacks is null. In JSON such a null would
-    be a value.
-    """
-    for column in TOOLS:
-        if row.get(column):
-            row[column] = _without_nulls(row[column])
-    for turns in row.values():
-        for turn in turns if isinstance(turns, list) else ():
-            for key in CALLS:
-                if isinstance(turn, dict) and turn.get(key):
-                    turn[key] = _without_nulls(turn[key])
-    return row
 
 
 def without_padded_arguments(turns: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -297,12 +277,3 @@ def _part_without_padding(value: Any) -> Any:
 
 
 _ANY_VALUE: Final = ("default", "const", "enum", "examples")
-
-
-def _without_nulls(value: object) -> object:
-    match value:
-        case dict():
-            return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-        case list():
-            return [_without_nulls(inner) for inner in value]
-    return value

@@ -7,9 +7,9 @@ it needs, and reports data that end inside a frame. The compression ratio is lim
 import io
 from collections.abc import Iterator
 
-from finetune_trainer.data.arrow import pyarrow
+from finetune_trainer.data.formats.arrow import pyarrow
+from finetune_trainer.data.formats.ratio import require_ratio
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.ratio import require_ratio
 
 MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes((byte,)) + b"\x2a\x4d\x18" for byte in range(0x50, 0x60)))
 """The first bytes of a file: those of a data frame, or of a skippable frame as pzstd and the seekable format write."""

@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
+from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.row_schemas import RowSchema, row_schemas
+from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
 
 _PREFERENCE: Final = re.compile(r"(chosen|rejected)(_\w+)?|\w+_(chosen|rejected)|kto_tag", re.IGNORECASE)
 _LABEL: Final = "label"
@@ -108,6 +108,14 @@ def columns_read(fields: Fields | None) -> frozenset[str]:
     """The columns whose values are looked at, for formats in which columns are read separately."""
     every = {*row_schemas(DatasetSchema.AUTO, fields), *row_schemas(DatasetSchema.AUTO, None)}
     return _MEANINGFUL | {column for row_schema in every for column in row_schema.reads}
+
+
+def expected_rows(dataset: DatasetSpec) -> ExpectedRows:
+    """What the readers of formats know of the rows of a data set."""
+    schemas = row_schemas(DatasetSchema.AUTO, dataset.fields)
+    return ExpectedRows(
+        columns=columns_read(dataset.fields), is_row=lambda row: any(schema.fits(row) for schema in schemas)
+    )
 
 
 def _fault(name: str, value: object, expected: str, remedy: str) -> Fault:

@@ -9,28 +9,31 @@ from typing import BinaryIO, cast
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSpec
-from finetune_trainer.data import gunzip, unzstd
-from finetune_trainer.data.delimited import DelimitedRecords
-from finetune_trainer.data.json_document import JsonRecords
-from finetune_trainer.data.jsonl import JsonlRecords
-from finetune_trainer.data.parquet import ParquetRecords
-from finetune_trainer.data.pickled_frame import PickledFrameRecords
-from finetune_trainer.data.plain_text import TextRecords
+from finetune_trainer.data.formats import gunzip, unzstd
+from finetune_trainer.data.formats.delimited import DelimitedRecords
+from finetune_trainer.data.formats.json_document import JsonRecords
+from finetune_trainer.data.formats.jsonl import JsonlRecords
+from finetune_trainer.data.formats.parquet import ParquetRecords
+from finetune_trainer.data.formats.pickled_frame import PickledFrameRecords
+from finetune_trainer.data.formats.plain_text import TextRecords
+from finetune_trainer.data.formats.records import ExpectedRows, Records
+from finetune_trainer.data.formats.sniff import UTF8_BOM, format_of, sniff
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.records import Records
-from finetune_trainer.data.sniff import UTF8_BOM, format_of, is_row, sniff
 from finetune_trainer.storage.base import ByteCount
 
 PIECE_BYTES = 1 << 20
 
 
-def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSpec, unpacked: ByteCount) -> Records:
+def open_records(
+    stored: "StoredBytes", source: SourceObject, dataset: DatasetSpec, expected: ExpectedRows, unpacked: ByteCount
+) -> Records:
     """The object's records.
 
     Args:
         stored: the stored bytes of the object.
         source: the object. Its name is used to find the format.
         dataset: format and limits.
+        expected: what is known of rows.
         unpacked: called with the number of decompressed bytes as they are read. An error that it raises ends the
             reading.
 
@@ -40,7 +43,7 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
     """
     pieces, packed = _unpack(stored, dataset.limits.max_compression_ratio)
     first = next(pieces, b"")
-    format_ = format_of(dataset, posixpath.basename(source.uri), first)
+    format_ = format_of(dataset, posixpath.basename(source.uri), first, expected)
     if fault := sniff(first, format_):
         raise FaultError(fault)
     longest = dataset.limits.max_line_bytes
@@ -48,7 +51,7 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
     content = _counted(chain((first[stored.mark_bytes :],), pieces), unpacked)
     match format_:
         case DatasetFormat.JSON:
-            return JsonRecords(content, longest, lambda row: is_row(row, dataset))
+            return JsonRecords(content, longest, expected)
         case DatasetFormat.CSV:
             return DelimitedRecords(content, longest, ",")
         case DatasetFormat.TSV:
@@ -59,9 +62,9 @@ def open_records(stored: "StoredBytes", source: SourceObject, dataset: DatasetSp
         case DatasetFormat.PARQUET:
             if packed:
                 raise FaultError(_packed_parquet())
-            return ParquetRecords(stored.random_access(), source.size, dataset, unpacked)
+            return ParquetRecords(stored.random_access(), source.size, dataset.limits, expected, unpacked)
         case DatasetFormat.PANDAS:
-            return PickledFrameRecords(chain((first,), pieces), dataset, unpacked)
+            return PickledFrameRecords(chain((first,), pieces), dataset.limits, expected, unpacked)
         case _:
             return JsonlRecords(content, longest)
 

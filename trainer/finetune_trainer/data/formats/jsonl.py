@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.data.json_line import is_cut_short, parse_row
-from finetune_trainer.data.lines import LineSplitter, line_too_long
+from finetune_trainer.data.formats.json_line import is_cut_short, parse_row
+from finetune_trainer.data.formats.lines import LineSplitter, line_too_long
+from finetune_trainer.data.formats.records import Record, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.records import Record, Row
 
 
 class JsonlRecords:

@@ -10,13 +10,14 @@ from itertools import chain
 from typing import Final
 
 from finetune_trainer.contract.recipe.dataset import DatasetSchema
-from finetune_trainer.data.columns import Columns, texts_misdeclared
 from finetune_trainer.data.examples import Conversation, Example, Message, Messages, RowLocation
+from finetune_trainer.data.formats.columns import Columns, texts_misdeclared
+from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.text_check import as_text, column_faults, text_fault, text_key
-from finetune_trainer.data.tool_calls import TOOLS, tools_of
-from finetune_trainer.data.turn import system_turn
+from finetune_trainer.data.schemas.text_check import as_text, column_faults, text_fault, text_key
+from finetune_trainer.data.schemas.tool_calls import tools_of
+from finetune_trainer.data.schemas.turn import system_turn
+from finetune_trainer.data.tool_columns import TOOLS
 
 HISTORY: Final = "history"
 """The column of earlier turns: a list of pairs of texts, a question and its answer."""

@@ -7,8 +7,8 @@ beginning of a text, tokenised like the rows.
 from finetune_trainer.contract.recipe.dataset import Loss
 from finetune_trainer.data.examples import Conversation, Message, Messages, RowLocation
 from finetune_trainer.data.problems import Fault
-from finetune_trainer.data.tokenize import RowTokenizer
-from finetune_trainer.data.tokens import Tokenizer
+from finetune_trainer.data.tokenization.tokenize import RowTokenizer
+from finetune_trainer.data.tokenization.tokens import Tokenizer
 
 
 class PromptEncoder:

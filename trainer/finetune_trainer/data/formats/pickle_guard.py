@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from typing import IO, ClassVar, Self
 
-from finetune_trainer.data.pickle_hashing import HashCost
+from finetune_trainer.data.formats.pickle_hashing import HashCost
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
 
 _PARQUET = "write Parquet instead: DataFrame.to_parquet"

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.contract.recipe.dataset import DatasetSpec
-from finetune_trainer.data.arrow import pyarrow
-from finetune_trainer.data.columns import Columns, ColumnType
+from finetune_trainer.contract.recipe.dataset import Limits
+from finetune_trainer.data.formats.arrow import pyarrow
+from finetune_trainer.data.formats.columns import Columns, ColumnType
+from finetune_trainer.data.formats.ratio import require_ratio
+from finetune_trainer.data.formats.records import ExpectedRows, Record, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, column_twice, shorten
-from finetune_trainer.data.ratio import require_ratio
-from finetune_trainer.data.records import Record, Row
-from finetune_trainer.data.row_meaning import columns_read
-from finetune_trainer.data.tool_calls import as_in_json
+from finetune_trainer.data.tool_columns import as_in_json
 from finetune_trainer.storage.base import ByteCount
 
 _ROWS_A_BATCH = 64
@@ -31,18 +30,19 @@ class ParquetRecords:
     Args:
         file: the file, with random access.
         size: size of the file in bytes.
-        dataset: columns and limits.
+        limits: the limits of the data.
+        expected: what is known of rows.
         unpacked: called with the number of decompressed bytes of the columns as they are read.
     """
 
     unit: Final = Unit.ROW
     offset: Final = None
 
-    def __init__(self, file: BinaryIO, size: int, dataset: DatasetSpec, unpacked: ByteCount) -> None:
+    def __init__(self, file: BinaryIO, size: int, limits: Limits, expected: ExpectedRows, unpacked: ByteCount) -> None:
         self._file = file
         self._size = size
-        self._limits = dataset.limits
-        self._columns = columns_read(dataset.fields)
+        self._limits = limits
+        self._columns = expected.columns
         self._unpacked = unpacked
         self._opened: Any = None
         self.number = 0

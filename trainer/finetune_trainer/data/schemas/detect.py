@@ -11,12 +11,12 @@ from typing import Final
 
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
-from finetune_trainer.data.alpaca import HISTORY
-from finetune_trainer.data.open_records import StoredBytes, open_records
+from finetune_trainer.data.formats.open_records import StoredBytes, open_records
+from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
-from finetune_trainer.data.records import Row
-from finetune_trainer.data.row_meaning import columns_read
-from finetune_trainer.data.row_schemas import RowSchema, row_schemas
+from finetune_trainer.data.schemas.alpaca import HISTORY
+from finetune_trainer.data.schemas.row_meaning import columns_read, expected_rows
+from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
@@ -140,11 +140,12 @@ def _turns_remedy(column: str, row: Row) -> str:
 
 def _rows(dataset: DatasetSpec, objects: Sequence[SourceObject], open_store: OpenStore) -> Iterator[Row]:
     """The rows that can be parsed. Other records are skipped here, and the pass over the data reports them."""
+    expected = expected_rows(dataset)
     for source in objects:
         with open_store(source.location).open(source) as stream:
             try:
                 stored = StoredBytes(stream, lambda _: None, hashed=False)
-                for _, _, row in open_records(stored, source, dataset, lambda _: None):
+                for _, _, row in open_records(stored, source, dataset, expected, lambda _: None):
                     if isinstance(row, dict):
                         yield row
             except FaultError:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from zlib_ng import zlib_ng
 
+from finetune_trainer.data.formats.ratio import require_ratio
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
-from finetune_trainer.data.ratio import require_ratio
 
 MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.data.columns import Columns, ColumnType
-from finetune_trainer.data.json_line import not_utf8
-from finetune_trainer.data.lines import LineSplitter, line_too_long
+from finetune_trainer.data.formats.columns import Columns, ColumnType
+from finetune_trainer.data.formats.json_line import not_utf8
+from finetune_trainer.data.formats.lines import LineSplitter, line_too_long
+from finetune_trainer.data.formats.records import Record
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, shorten
-from finetune_trainer.data.records import Record
 
 _NAMES = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 _NOT_CLOSED = "a quoted field of this row is never closed"

@@ -3,11 +3,12 @@
 A reader knows its format but no schemas. The pass over the data (`scan`) knows schemas but no formats.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from finetune_trainer.contract.preflight_report import Unit
-from finetune_trainer.data.columns import Columns
+from finetune_trainer.data.formats.columns import Columns
 from finetune_trainer.data.problems import Fault
 
 Row = dict[str, object]
@@ -18,6 +19,19 @@ Record = tuple[int, int | None, Row | Fault | None]
 The number counts from 1 in the reader's unit. The offset is that of the record's first byte, None where the format has
 none. The content is the row, or the record's fault, or None when the record is blank.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedRows:
+    """What the readers of formats know of rows.
+
+    Attributes:
+        columns: the columns whose values are looked at. Typed formats read only these.
+        is_row: whether an object has the columns of a row.
+    """
+
+    columns: frozenset[str]
+    is_row: Callable[[Row], bool]
 
 
 class Records(Protocol):

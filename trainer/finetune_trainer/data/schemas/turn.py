@@ -7,8 +7,9 @@ from typing import Any, Final
 from finetune_trainer.data.examples import Message
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_shown, shown
 from finetune_trainer.data.reasoning import KEY, NAMES
-from finetune_trainer.data.text_check import joined_parts, text_fault
-from finetune_trainer.data.tool_calls import CALLS, read_calls
+from finetune_trainer.data.schemas.text_check import joined_parts, text_fault
+from finetune_trainer.data.schemas.tool_calls import read_calls
+from finetune_trainer.data.tool_columns import CALLS
 
 ROLES: Final = {
     "system": "system",

@@ -1,0 +1,1 @@
+"""Bytes to records: file formats, compression, and the files that are refused as a whole."""

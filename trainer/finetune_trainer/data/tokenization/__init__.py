@@ -1,0 +1,1 @@
+"""Examples to tokens, and which of them are trained."""
