@@ -124,6 +124,27 @@ def test_all_is_well(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.outputs() == []
 
 
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        ({}, None),
+        ({"variant": "rslora", "rank": 512}, None),
+        ({"variant": "dora"}, "lora.variant: dora"),
+        ({"bias": "all", "modulesToSave": ["lm_head"]}, "lora.bias: all, lora.modulesToSave: serve"),
+        ({"rank": 1024}, "lora.rank: 1024 is above 512"),
+    ],
+)
+def test_an_adapter_that_vllm_does_not_load_is_said_to_be_one(
+    bench: Bench, capsys: pytest.CaptureFixture[str], lora: dict[str, Any], said: str | None
+) -> None:
+    bench.sections = {"lora": lora}
+    code, report, _ = report_of(bench, capsys)
+    lines = [item.message for item in report.checks if item.name == "serving"]
+    assert code == 0
+    assert [said in line for line in lines if said] == [True] * len(lines)
+    assert bool(lines) is (said is not None)
+
+
 def put_llama(bench: Bench) -> None:
     """A model with Llama's sizes in its config and the weights of one layer."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 352}

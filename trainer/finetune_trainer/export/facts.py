@@ -11,6 +11,7 @@ from typing import Any
 from finetune_trainer.contract.history import HistoryEntry, LossSummary
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.serving import serving_warning
 from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.base_model import model_id
 
@@ -114,6 +115,8 @@ class RunFacts:
         counts, loss = self.counts, LossSummary.of(self.history)
         length = self.recipe.dataset.max_length
         warnings = []
+        if serving := serving_warning(self.recipe.lora):
+            warnings.append(serving)
         if counts.truncated:
             warnings.append(
                 f"{counts.truncated} of {counts.rows + counts.validation + counts.dropped} rows were longer than "

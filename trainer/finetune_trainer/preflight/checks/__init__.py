@@ -10,6 +10,7 @@ from finetune_trainer.preflight.checks.initial_adapter import INITIAL_ADAPTER
 from finetune_trainer.preflight.checks.memory import MEMORY
 from finetune_trainer.preflight.checks.model import MODEL
 from finetune_trainer.preflight.checks.recipe import RECIPE
+from finetune_trainer.preflight.checks.serving import SERVING
 from finetune_trainer.preflight.checks.storage_read import STORAGE_READ
 from finetune_trainer.preflight.checks.storage_write import STORAGE_WRITE
 from finetune_trainer.preflight.checks.template import TEMPLATE
@@ -29,6 +30,7 @@ CHECKS = (
     DATASET,
     TOKENS,
     STORAGE_WRITE,
+    SERVING,
 )
 
 __all__ = ["CHECKS"]
