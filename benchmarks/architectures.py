@@ -28,9 +28,9 @@ from trainer.tiny_model import make_tiny_model  # noqa: E402
 PAGE = _ROOT / "docs" / "models.md"
 _HEAD = """# Models
 
-<!-- Written by benchmarks/architectures.py. -->
+<!-- Generated, see docs/testing.md. -->
 
-The table says which architectures train. An architecture is the `model_type` in a model's config.json. Each was
+This table says which architectures train. An architecture is the `model_type` in a model's config.json. Each was
 measured with a tiny random model, unquantised and on a CPU, with the defaults of a job. "Trained" means:
 
 - the loss is the same whether rows are packed, padded, or alone in a pass;
@@ -75,7 +75,8 @@ def rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield f"| `{name}` | refused | | | |"
         elif not result["faults"]:
             adapted, plain = (", ".join(f"`{part}`" for part in result[key]) for key in ("adapted", "plain"))
-            yield f"| `{name}` | trained | {'yes' if result['packs'] else 'no'} | {adapted} | {plain or 'none'} |"
+            verdict = "trained" if result["merged_error"] is not None else "trained; `output.merged` refused"
+            yield f"| `{name}` | {verdict} | {'yes' if result['packs'] else 'no'} | {adapted} | {plain or 'none'} |"
         else:
             yield f"| `{name}` | fails | | | |"
 

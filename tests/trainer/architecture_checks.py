@@ -9,7 +9,7 @@ import torch
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
-from finetune_trainer.model.model_types import require_language_model
+from finetune_trainer.model.model_types import REPEATED_LAYERS, require_language_model
 from trainer.architectures import Architecture
 from trainer.running import QUESTIONS, recipe_of
 
@@ -30,7 +30,9 @@ class Measured:
         losses: division of the steps -> loss of the last of two steps.
         effect: mean distance of the logits with and without the adapter.
         adapter_error: largest distance of the logits of the adapter loaded by PEFT from those after training.
-        merged_error: mean distance of the logits of the merged model from those after training.
+        merged_error: distance of the logits of the merged model from those after training: the median over the tokens
+            of the mean over the vocabulary. Rounding to bfloat16 sends a token to other experts now and then. None
+            where preflight refuses output.merged.
         magnitude: mean size of the logits.
         adapted: names of the layers with an adapter.
         plain: names of the linear layers without one.
@@ -42,7 +44,7 @@ class Measured:
     losses: dict[str, float]
     effect: float = 0.0
     adapter_error: float = 0.0
-    merged_error: float = 0.0
+    merged_error: float | None = 0.0
     magnitude: float = 0.0
     adapted: list[str]
     plain: list[str]
@@ -61,7 +63,8 @@ class Measured:
                 self.adapter_error > 1e-4 * self.magnitude
             ),
             f"the merged model says something else ({self.merged_error} of {self.magnitude})": (
-                self.merged_error > 0.03 * self.magnitude or self.merged_error > 0.15 * self.effect
+                self.merged_error is not None
+                and (self.merged_error > 0.03 * self.magnitude or self.merged_error > 0.15 * self.effect)
             ),
         }
         return [text for text, is_wrong in wrong.items() if is_wrong]
@@ -106,17 +109,20 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
     adapter = write_adapter(first.model, tokenizer, recipe, folder / "adapter")
     served = PeftModel.from_pretrained(load_base(base, recipe.model, torch.float32), adapter.folder)
     adapter_error = float((_logits(served, ids) - tuned).abs().max())
-    write_merged(first.model, tokenizer, base, folder / "merged")
-    merged, told = getattr(transformers, architecture.head).from_pretrained(
-        folder / "merged", dtype=torch.float32, output_loading_info=True
-    )
-    assert not any(told.values()), told
+    merged_error = None
+    if architecture.model_type not in REPEATED_LAYERS:
+        write_merged(first.model, tokenizer, base, folder / "merged")
+        merged, told = getattr(transformers, architecture.head).from_pretrained(
+            folder / "merged", dtype=torch.float32, output_loading_info=True
+        )
+        assert not any(told.values()), told
+        merged_error = float((_logits(merged, ids) - tuned).abs().mean(dim=-1).median())
     return Measured(
         packs=first.micro_batches.packed,
         losses=losses,
         effect=effect,
         adapter_error=adapter_error,
-        merged_error=float((_logits(merged, ids) - tuned).abs().mean()),
+        merged_error=merged_error,
         magnitude=float(tuned.abs().mean()),
         adapted=adapted_modules(first.model),
         plain=modules_without_adapter(first.model),

@@ -89,7 +89,12 @@ class Architecture:
         config = transformers.AutoConfig.for_model(self.model_type, **self.config)
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            getattr(transformers, self.head).from_config(config).save_pretrained(folder)
+            model = getattr(transformers, self.head).from_config(config)
+            for parameter in model.parameters():
+                if not parameter.any():
+                    # Biases and scales that begin at zero would hide what is behind them.
+                    parameter.data.normal_(std=0.1)
+            model.save_pretrained(folder)
         for name in _TOKENIZER:
             shutil.copyfile(tiny_model / name, folder / name)
         return folder
@@ -203,10 +208,9 @@ _ALL = [
           expert_layer_period=2, expert_layer_offset=1, mamba_d_state=8, use_mamba_kernels=False),
     _text("granitemoehybrid", _LOCAL_EXPERTS, _MAMBA_2, layer_types=["mamba", "attention"],
           shared_intermediate_size=64),
-    _text("zamba", base={**_DECODER, "num_key_value_heads": 4}, num_hidden_layers=3,
-          layers_block_type=["mamba", "hybrid", "mamba"], mamba_d_state=8, n_mamba_heads=2, use_mamba_kernels=False,
-          attn_layer_period=3, attn_layer_offset=1),
-    _text("zamba2", num_hidden_layers=3, num_key_value_heads=4, layer_types=["mamba", "hybrid", "mamba"],
+    _text("zamba", num_hidden_layers=4, num_key_value_heads=4, layers_block_type=["linear_attention", "hybrid"] * 2,
+          mamba_d_state=8, n_mamba_heads=2, use_mamba_kernels=False),
+    _text("zamba2", num_hidden_layers=4, num_key_value_heads=4, layers_block_type=["linear_attention", "hybrid"] * 2,
           mamba_d_state=16, n_mamba_heads=8, mamba_headdim=16, mamba_ngroups=1, use_mem_rope=False),
     _text("nemotron_h", num_hidden_layers=3, hybrid_override_pattern="M*-", mamba_num_heads=8, mamba_head_dim=16,
           ssm_state_size=16, n_groups=1, head_dim=16),

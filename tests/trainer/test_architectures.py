@@ -6,7 +6,10 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Progress, Stage
-from finetune_trainer.model.model_types import DECODERS
+from finetune_trainer.model.model_types import DECODERS, REPEATED_LAYERS
+from finetune_trainer.preflight.checks.model import MODEL
+from finetune_trainer.preflight.context import PreflightContext
+from finetune_trainer.storage.registry import StoreRegistry
 from trainer.architecture_checks import measure
 from trainer.architectures import ARCHITECTURES
 from trainer.running import QUESTIONS, LocalRun, folder_of
@@ -66,3 +69,22 @@ def test_resumed_training_ends_with_the_same_bytes(model_type: str, tiny_model: 
     assert {progress.resumed_from_step for progress in resumed.seen if progress.stage is Stage.TRAINING} == {1}
     whole = run.changed(output={"uri": f"file://{tmp_path}/whole"})()
     assert weights == (folder_of(whole) / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("model_type", sorted(REPEATED_LAYERS))
+def test_merged_model_of_repeated_layers_is_refused_before_training(
+    model_type: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Its layers share weights, and each has an adapter of its own."""
+    base = ARCHITECTURES[model_type].write(tmp_path / "base", tiny_model)
+    run = LocalRun.make(base, tmp_path, QUESTIONS, output={"merged": "bf16"})
+    context = PreflightContext(run.recipe, StoreRegistry(run.recipe.storage, None), lambda _: None, "token")
+
+    with pytest.raises(TrainerError) as by_preflight:
+        MODEL.run(context)
+    with pytest.raises(TrainerError) as by_training:
+        run()
+
+    assert by_preflight.value.message.startswith("spec.output.merged: bf16: ")
+    assert by_training.value.message == by_preflight.value.message
+    assert run.changed(output={"merged": "none"})().output.merged_uri is None

@@ -1,13 +1,22 @@
 """Which layers get an adapter, mostly decided on models without weights."""
 
+import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
+from finetune_trainer.contract.recipe import ModelSpec
 from finetune_trainer.contract.recipe.lora import LoraSpec
+from finetune_trainer.memory.shape import model_shape
+from finetune_trainer.memory.trainable import trained_tensors
+from finetune_trainer.model.adapter import lora_config
+from finetune_trainer.model.load import load_base
 from finetune_trainer.model.lora_targets import lora_targets
+from finetune_trainer.model.sizes import loaded_shape
 from trainer.architectures import ARCHITECTURES
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of
 
@@ -116,3 +125,30 @@ def test_run_names_the_layers_with_and_without_an_adapter(tiny_model: Path, tmp_
 
     more = run.changed(lora={"initialAdapterUri": f"file://{folder_of(result)}"}, output={"onExisting": "Replace"})
     assert more().output.digest != result.output.digest
+
+
+def test_weights_that_gemma_3n_reads_itself_get_none() -> None:
+    assert not [name for name in lora_targets(_model("gemma3n_text"), LoraSpec()).modules if "altup." in name]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"])
+def test_estimate_knows_the_size_of_the_adapter(model_type: str, tiny_model: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    base = ARCHITECTURES[model_type].write(tmp_path / "base", tiny_model)
+    model = load_base(base, ModelSpec.model_validate({"uri": f"file://{base}"}), torch.float32)
+    loaded = loaded_shape(model)
+    stored = model_shape(json.loads((base / "config.json").read_text()), tensor_shapes(base))
+    assert loaded is not None
+    assert stored is not None
+
+    tuned = get_peft_model(model, lora_config(LoraSpec(), model))
+
+    actual = sum(weight.numel() for name, weight in tuned.named_parameters() if "lora_" in name)
+    for shape in (loaded, stored):
+        assert sum(prod(tensor) for tensor in trained_tensors(shape, LoraSpec())) == actual
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -11,7 +11,7 @@ from enum import StrEnum
 from finetune_trainer.contract.recipe.lora import LoraSpec, LoraVariant
 from finetune_trainer.contract.recipe.model import Attention, QuantizationType
 from finetune_trainer.memory.shape import ModelShape
-from finetune_trainer.memory.trainable import FLOAT32, adapted
+from finetune_trainer.memory.trainable import FLOAT32, adapted, adapts_experts
 
 _HEAD_TILE = {False: 2**20, True: 2**26}
 """Largest number of logits in memory at a time, by whether the head is on a GPU (train/lm_head.py)."""
@@ -117,6 +117,7 @@ def saved_bytes(
     mask = 0 if masking is Masking.VARLEN else micro_batch.tokens * micro_batch.span
     weights = FLOAT32 * sum(weight.size for weight in adapted(shape, lora)) if micro_batch.keep_dequantized else 0
     ends = micro_batch.tokens * shape.hidden * precision.width
+    weights += _merged_experts(shape, lora, precision)
     if micro_batch.gradient_checkpointing:
         return (
             mask + ends + shape.layers * micro_batch.tokens * shape.hidden * precision.width + weights // shape.layers
@@ -136,6 +137,15 @@ def transient_bytes(
         _head(shape, lora, precision, micro_batch),
         again + _layer_backward(shape, lora, precision, masking, micro_batch),
     )
+
+
+def _merged_experts(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
+    """Bytes of all experts with their adapter in them: PEFT computes these weights in every forward pass.
+
+    They are saved for the backward pass, and have a gradient of the same size there (peft:tuners/lora/layer.py,
+    ParamWrapper).
+    """
+    return precision.width * sum(weight.size for weight in shape.experts) if adapts_experts(lora) else 0
 
 
 def _attention(shape: ModelShape, masking: Masking) -> int:
@@ -187,6 +197,8 @@ def _layer_backward(
     size = micro_batch.tokens * (2 * shape.intermediate + shape.hidden) * precision.width
     if precision.quantization is not QuantizationType.NONE:
         size += shape.largest_linear * precision.width
+    # The gradient of a layer's merged experts.
+    size += _merged_experts(shape, lora, precision) // shape.layers
     if not precision.inputs_shared:
         # Inputs and gradients in float32, before autocast casts them back.
         size += micro_batch.tokens * (2 * shape.intermediate + 4 * shape.hidden) * FLOAT32

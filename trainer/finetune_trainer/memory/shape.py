@@ -72,6 +72,11 @@ class ModelShape:
     others: tuple[Weight, ...]
 
     @property
+    def experts(self) -> tuple[Weight, ...]:
+        """The weights of a mixture's experts: of one expert each (in files), or of all experts of a layer (loaded)."""
+        return tuple(weight for weight in self.others if _is_expert(weight))
+
+    @property
     def largest_linear(self) -> int:
         """Number of elements in the largest linear layer's weight."""
         return max((weight.size for weight in self.linears), default=0)
@@ -203,6 +208,11 @@ def _is_linear(name: str, weight: Weight, *, experts: bool) -> bool:
     if len(weight.shape) != 2 or not name.endswith(".weight") or last in (*_TABLES, *_HEADS):
         return False
     return not experts or not (last in _ROUTERS or ".experts." in f".{weight.module}.")
+
+
+def _is_expert(weight: Weight) -> bool:
+    _, inside, rest = f".{weight.module}.".rpartition(".experts.")
+    return bool(inside) and len(weight.shape) == (2 if rest else 3)
 
 
 def _module(name: str) -> str:

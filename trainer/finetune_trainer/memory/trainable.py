@@ -11,6 +11,8 @@ _SMALLEST_IN_8_BIT = 4096
 """Elements of the smallest tensor with an 8-bit optimizer state (bitsandbytes:optim/optimizer.py, min_8bit_size)."""
 _BLOCK = 256
 """Elements of an 8-bit state that share a float32 scale (bitsandbytes:optim/optimizer.py, blockwise)."""
+_UP = ("up_proj", "w3")
+"""Names of an expert's second input layer in files."""
 _STATES = {
     Optimizer.ADAMW_TORCH: 2,
     Optimizer.ADAMW_TORCH_FUSED: 2,
@@ -31,6 +33,11 @@ def adapted(shape: ModelShape, spec: LoraSpec) -> list[Weight]:
         return list(shape.linears)
     tables = [weight for weight in shape.others if len(weight.shape) == 2]
     return [weight for weight in (*shape.linears, *tables) if named(weight, spec.target_modules)]
+
+
+def adapts_experts(spec: LoraSpec) -> bool:
+    """Whether the experts of a mixture get an adapter. PEFT has no dropout and no DoRA for them."""
+    return spec.target_modules == [ALL_LINEAR] and spec.variant is not LoraVariant.DORA and float(spec.dropout) == 0
 
 
 def trained_tensors(shape: ModelShape, spec: LoraSpec) -> list[tuple[int, ...]]:
@@ -55,9 +62,24 @@ def _trained(shape: ModelShape, spec: LoraSpec) -> Iterator[tuple[int, ...]]:
         yield (outputs, spec.rank)
         if spec.variant is LoraVariant.DORA:
             yield (outputs,)
+    if adapts_experts(spec):
+        for weight in shape.experts:
+            yield from _of_expert(weight, spec.rank)
     for weight in (*shape.linears, *shape.others):
         if named(weight, spec.modules_to_save or []):
             yield weight.shape
+
+
+def _of_expert(weight: Weight, rank: int) -> Iterator[tuple[int, ...]]:
+    """A and B of an expert's weight, or of the weights of all experts of a layer.
+
+    PEFT adapts gate and up as the one weight that they are in memory: they share an A.
+    """
+    *experts, outputs, inputs = weight.shape
+    ranks = rank * (experts[0] if experts else 1)
+    if weight.module.rpartition(".")[2] not in _UP:
+        yield (ranks, inputs)
+    yield (outputs, ranks)
 
 
 def _state(tensor: tuple[int, ...], optimizer: Optimizer) -> int:

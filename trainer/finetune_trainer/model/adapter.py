@@ -19,6 +19,7 @@ from finetune_trainer.model.lora_targets import (
     LINEAR,
     adaptable_layers,
     expert_parameters,
+    expert_weights,
     lora_targets,
     shortest_names,
     shortest_parameter_names,
@@ -126,8 +127,11 @@ def require_saveable(model: Any, spec: LoraSpec) -> None:
 
 
 def adapted_modules(model: Any) -> list[str]:
-    """Names of a PEFT model's layers and expert parameters with an adapter: the last parts, unique and sorted."""
-    return sorted({_last(name) for name in _adapted(model)})
+    """Names of a PEFT model's layers and expert parameters with an adapter, unique and sorted.
+
+    A name is the last part of the full name that is no number.
+    """
+    return sorted({_last(re.sub(r"(\.\d+)+$", "", name)) for name in _adapted(model)})
 
 
 def modules_without_adapter(model: Any) -> list[str]:
@@ -142,7 +146,9 @@ def modules_without_adapter(model: Any) -> list[str]:
         for name, part in base.named_modules()
         if isinstance(part, LINEAR) and part is not head and ".lora_" not in name
     ]
-    experts = [name.replace(".base_layer", "") for name in expert_parameters(base)]
+    experts = [
+        name.replace(".base_layer", "").removesuffix(".weight") for name in expert_weights(base) if ".lora_" not in name
+    ]
     return sorted({_NUMBER.sub(".*.", name) for name in (*plain, *experts) if name not in adapted})
 
 

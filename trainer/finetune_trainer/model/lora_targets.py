@@ -4,7 +4,9 @@
 
 - the output head, and routers and gates of a mixture;
 - a vision or audio tower, and the projector between it and the language model;
-- layers of a Mamba mixer whose weight the mixer reads itself: an adapter beside such a weight does nothing (peft#2556).
+- low-rank adapters that the base model has of its own (Zamba 2);
+- layers whose weight another module reads itself, in Mamba mixers and in Gemma 3n: an adapter beside such a weight does
+  nothing (peft#2556).
 """
 
 import re
@@ -28,6 +30,9 @@ _OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_pro
 """Finds parts of other senses inside the language model's own module (Phi 4 multimodal has its towers there)."""
 _IN_MAMBA = frozenset({"out_proj", "x_proj", "dt_proj"})
 """Layers of a Mamba mixer whose weight the mixer's kernels take; `in_proj` is always called as a layer."""
+_OWN_ADAPTERS = "_adapter_list."
+_ALTUP = "altup"
+"""Gemma 3n's module whose weights are clamped in every forward pass of a training."""
 _WEIGHT = ".weight"
 
 
@@ -72,7 +77,7 @@ def adaptable_layers(model: Any) -> list[str]:
     """Names of all that `all-linear` stands for: linear layers, and parameters that hold experts."""
     head, text = model.get_output_embeddings(), _language_model(model)
     inside = {id(part) for part in text.modules()}
-    mixers = [name for name, part in model.named_modules() if _is_mamba_mixer(part)]
+    read_directly = _layers_read_directly(model)
     return [
         name
         for name, part in model.named_modules()
@@ -81,7 +86,8 @@ def adaptable_layers(model: Any) -> list[str]:
         and id(part) in inside
         and not _is_router(name, part)
         and not _OTHER_SENSES.search(name)
-        and not (_last(name) in _IN_MAMBA and any(name.startswith(f"{mixer}.") for mixer in mixers))
+        and name not in read_directly
+        and _OWN_ADAPTERS not in name
     ] + expert_parameters(model)
 
 
@@ -97,24 +103,34 @@ def expert_parameters(model: Any) -> list[str]:
     ]
 
 
+def expert_weights(model: Any) -> list[str]:
+    """Names of all parameters with weights of experts, those in a form that PEFT does not adapt among them (DBRX)."""
+    plain = (*LINEAR, torch.nn.Embedding, torch.nn.modules.conv._ConvNd)  # noqa: SLF001 (no public base class)
+    return [
+        f"{name}.{own}"
+        for name, part in model.named_modules()
+        if not isinstance(part, plain)
+        for own, weight in part.named_parameters(recurse=False)
+        if not own.endswith("bias")
+        and min(weight.shape, default=1) > 1
+        and (weight.dim() == 3 or (weight.dim() == 2 and "experts" in name.split(".")))
+    ]
+
+
 def layers_never_quantised(model: Any) -> list[str]:
     """Names of the linear layers that bitsandbytes must leave as they are, besides those that transformers leaves.
 
-    - A layer of a Mamba mixer whose weight the mixer reads itself: it would read the packed bytes.
+    - A layer whose weight another module reads itself: it would read the packed bytes.
     - A layer that PEFT takes for an expert. It can only have an adapter on its parameter, which must be plain.
 
     Args:
         model: the base model; its weights are not read.
     """
-    taken = _taken_for_experts(model)
-    mixers = [name for name, part in model.named_modules() if _is_mamba_mixer(part)]
+    taken, read_directly = _taken_for_experts(model), _layers_read_directly(model)
     return [
         name
         for name, part in model.named_modules()
-        if isinstance(part, LINEAR)
-        and (
-            _last(name) in taken or (_last(name) in _IN_MAMBA and any(name.startswith(f"{mixer}.") for mixer in mixers))
-        )
+        if isinstance(part, LINEAR) and (_last(name) in taken or name in read_directly)
     ]
 
 
@@ -179,6 +195,17 @@ def _language_model(model: Any) -> torch.nn.Module:
 
 def _is_router(name: str, part: torch.nn.Module) -> bool:
     return not _ROUTERS.isdisjoint(name.split(".")) or "Router" in type(part).__name__
+
+
+def _layers_read_directly(model: Any) -> set[str]:
+    """Names of the linear layers whose weight another module reads."""
+    mixers = tuple(f"{name}." for name, part in model.named_modules() if _is_mamba_mixer(part))
+    return {
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, LINEAR)
+        and (_ALTUP in name.split(".") or (_last(name) in _IN_MAMBA and name.startswith(mixers)))
+    }
 
 
 def _is_mamba_mixer(part: torch.nn.Module) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.uri import Uri
 
 _DECODERS_NAMES = """
@@ -58,6 +59,8 @@ vision-encoder-decoder
 """
 IMAGE_TEXT = frozenset(_IMAGE_TEXT_NAMES.split())
 """Models of images and text whose language model does not load alone."""
+REPEATED_LAYERS = frozenset({"zamba", "zamba2"})
+"""Models that use the weights of one layer in several places. Each place gets an adapter of its own."""
 _SIBLINGS = {
     "qwen2_vl": "Qwen 2",
     "qwen2_5_vl": "Qwen 2.5",
@@ -100,10 +103,29 @@ def require_language_model(place: Uri, config: Mapping[str, Any], *, remote_code
         what = "an image-text model, whose language model is not trained alone"
         raise _refused(place, kind, what, f"use the text model of the family{sibling}")
     what = "not a language model that this version trains"
-    remedy = "use a decoder model that transformers has; docs/training.md names families"
+    remedy = "use a decoder model that transformers has; docs/models.md lists them"
     if own_class:
         remedy = "its class is code of the model's repository, which runs only with model.trustRemoteCode"
     raise _refused(place, kind, what, remedy)
+
+
+def require_mergeable(merged: Merged, config: Mapping[str, Any]) -> None:
+    """Requires that the adapter can be merged, if the recipe asks for a merged model.
+
+    Args:
+        merged: output.merged.
+        config: the model's config.json.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED, layers with adapters of their own share one weight, which can hold only one.
+    """
+    kind = config.get("model_type")
+    if merged is not Merged.NONE and kind in REPEATED_LAYERS:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"spec.output.merged: {merged}: models of type {kind} use one layer's weights in several places, each with "
+            "an adapter of its own, so they have no merged weights; use none, and serve the adapter",
+        )
 
 
 def _refused(place: Uri, kind: str, what: str, remedy: str) -> TrainerError:

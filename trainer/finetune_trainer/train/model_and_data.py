@@ -1,5 +1,6 @@
 """Loads what a training is made of: tokenizer, rows as tokens, prompts, base model."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Sharding
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.model.load import compute_dtype, load_base
+from finetune_trainer.model.model_types import require_mergeable
 from finetune_trainer.model.row_limits import require_rows_fit
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.context import Context
@@ -57,6 +59,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
         TrainerError: a row is wrong, or none is left; the model's files are damaged or do not fit the rows; or the
             process was asked to stop. It comes once the base model is read, which nothing can interrupt.
     """
+    require_mergeable(recipe.output.merged, json.loads((model / "config.json").read_text(encoding="utf-8")))
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)

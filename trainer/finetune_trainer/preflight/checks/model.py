@@ -1,6 +1,7 @@
 """The base model is complete."""
 
 from finetune_trainer.inputs.sources import model_files, model_folder
+from finetune_trainer.model.model_types import require_mergeable
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import CheckedModel, PreflightContext
 from finetune_trainer.preflight.model_files import check_model
@@ -11,6 +12,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
     folder = model_folder(recipe, context.open_store)
     remote_code = recipe.model.trust_remote_code
     facts = check_model(recipe.model.uri, folder, context.open_store, remote_code=remote_code)
+    require_mergeable(recipe.output.merged, facts.config)
     context.model = CheckedModel(folder=folder, files=model_files(recipe, folder), facts=facts)
     revision = folder[0].revision
     parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
