@@ -5,8 +5,9 @@ from typing import Any
 
 from finetune_trainer.contract.history import HistoryEntry
 from finetune_trainer.contract.manifest import SourceObject
+from finetune_trainer.data.histogram import LengthBin
 from finetune_trainer.data.tokenization.tokens import TokenCounts
-from finetune_trainer.export.facts import LengthBin, RunFacts
+from finetune_trainer.export.facts import RunFacts
 from unit.trainer_train.recipes import recipe
 
 CREATED = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

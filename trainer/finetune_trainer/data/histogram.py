@@ -2,9 +2,24 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 FIRST_BUCKET = 32
 """Largest length in the first bucket, in tokens. Each further bucket ends at twice the length of the one before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthBin:
+    """Rows of similar length.
+
+    Attributes:
+        low, high: tokens of the shortest and the longest row that belongs here.
+        rows: how many there are.
+    """
+
+    low: int
+    high: int
+    rows: int
 
 
 class LengthHistogram:

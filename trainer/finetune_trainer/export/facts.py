@@ -12,25 +12,12 @@ from finetune_trainer.contract.history import HistoryEntry, LossSummary
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.serving import serving_warning
+from finetune_trainer.data.histogram import LengthBin
 from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.base_model import model_id
 
 _NOT_SHOWN = ("job", "storage")
 """Sections of the recipe that shape nothing: who asked, and how storage is reached."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LengthBin:
-    """Rows of similar length.
-
-    Attributes:
-        low, high: tokens of the shortest and the longest row that belongs here.
-        rows: how many there are.
-    """
-
-    low: int
-    high: int
-    rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from finetune_trainer.contract.history import HistoryEntry, LossSummary
 from finetune_trainer.contract.text import readable
+from finetune_trainer.data.histogram import LengthBin
 from finetune_trainer.export.chart import STYLE as CHART_STYLE
 from finetune_trainer.export.chart import Series, bar_chart, line_chart, number
-from finetune_trainer.export.facts import LengthBin, RunFacts, Sample
+from finetune_trainer.export.facts import RunFacts, Sample
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2328;--soft:#57606a;--line:#d0d7de;--paper:#fff;--box:#f6f8fa;--warn:#fff8c5}

@@ -10,8 +10,8 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from finetune_trainer.data.histogram import LengthBin
 from finetune_trainer.data.tokenization.tokens import TokenRow
-from finetune_trainer.export.facts import LengthBin
 from finetune_trainer.train.micro_batches import IGNORED
 
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
