@@ -208,9 +208,9 @@ class Proxy:
 
     async def _watch(self, request: web.Request, asked: Call, fault: Fault | None) -> web.StreamResponse:
         assert self._session is not None
-        assert request.transport is not None
         response = web.StreamResponse()
-        transport = request.transport
+        if (transport := request.transport) is None:
+            return response  # the operator has gone meanwhile
         self._watches[transport] = asked
         try:
             async with self._session.get(
