@@ -43,11 +43,12 @@ def test_a_quota_lets_a_job_with_limits_through_and_ends_others_with_its_words(l
     fits = {"gpus": 0, **SMALL, "cpuLimit": "1"}
     checked = {**SMALL, "cpuLimit": "500m"}
     apply(limited, "fits", resources=fits, preflight={"resources": checked})
+    apply(limited, "waits", resources=fits, preflight={"resources": SMALL})
     apply(limited, "no-limit", resources=fits, preflight={"resources": SMALL}, startDeadlineSeconds=35)
     too_large = {"resources": {**checked, "memory": "3Gi"}}
     apply(limited, "too-large", resources=fits, preflight=too_large, startDeadlineSeconds=35)
 
-    waiting = limited.until("the words of the quota", lambda: _waiting(limited, "no-limit"))
+    waiting = limited.until("the words of the quota", lambda: _waiting(limited, "waits"))
     assert "must specify limits.cpu for: preflight" in waiting["message"]
     fitting = limited.until_finished("fits")
     assert fitting["phase"] == "Succeeded", limited.picture()
