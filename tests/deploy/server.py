@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from localcluster.kubectl import Kubectl
+from localcluster.waiting import wait_for
 
 Manifest = dict[str, Any]
 
@@ -65,6 +66,20 @@ class Server:
     def wait_established(self) -> None:
         """Waits until the API server serves FineTuneJobs."""
         Kubectl(self.program, self.kubeconfig).wait_established("finetunejobs.finetune.dev")
+
+    def explain(self, field: str) -> str:
+        """Returns the output of `kubectl explain`, on one line.
+
+        The API server publishes the schema of a CRD some time after it serves the resource, so this waits for it.
+        """
+
+        def said() -> str:
+            try:
+                return self.kubectl("explain", field)
+            except RefusedError:
+                return ""
+
+        return " ".join(wait_for(f"the schema of {field}", said, timeout=60).split())
 
     def has(self, *arguments: str) -> bool:
         """Returns whether `kubectl get` finds the object."""

@@ -202,8 +202,8 @@ def test_columns_short_name_and_categories(server: Server) -> None:
 
 
 def test_explain_says_meaning_and_default(server: Server) -> None:
-    said = " ".join(server.kubectl("explain", "ftj.spec.lora").split())
-    assert "Rank (r): the size of the adapter's matrices. Default: 16." in said
+    said = server.explain("ftj.spec.lora")
+    assert "Rank (r): inner dimension of the adapter's matrices. Default: 16." in said
     assert "enum: lora, rslora, dora" in said
 
 
