@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.tables import Table
 
 from component.plane import Plane
+from faults.api_faults import ON_ALL
 from faults.calls import Call
 from faults.kubelet import Kubelet
 from faults.proxy import Fault
@@ -26,18 +27,7 @@ RATE = 0.03
 """The chance that a request meets a fault, or that an event of a watch is lost or doubled."""
 SEED = 14
 ACTIONS_PER_SECOND = 4
-_ON_REQUESTS = (
-    Fault.CONFLICT,
-    Fault.TOO_MANY,
-    Fault.ERROR,
-    Fault.UNAVAILABLE,
-    Fault.TIMEOUT,
-    Fault.EXPIRED,
-    Fault.RESET,
-    Fault.LOST,
-    Fault.TRUNCATED,
-    Fault.SLOW,
-)
+_ON_REQUESTS = tuple(fault for fault in ON_ALL if fault is not Fault.SILENT)
 _ON_WATCHES = (*_ON_REQUESTS, Fault.GONE, Fault.DUPLICATED, Fault.DROPPED)
 _ENDINGS = (None, None, None, None, FailureReason.STORAGE_UNAVAILABLE, FailureReason.PREEMPTED, FailureReason.KILLED)
 
