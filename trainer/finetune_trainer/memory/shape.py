@@ -82,6 +82,12 @@ class ModelShape:
         return max((weight.size for weight in self.linears), default=0)
 
 
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the language model: a section of its own in an image-text model."""
+    text = config.get("text_config")
+    return text if text and isinstance(text, Mapping) else config
+
+
 def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape | None:
     """The sizes of a model; None if the config lacks a size.
 
@@ -92,8 +98,7 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
         config: the model's config.json.
         tensors: the shapes of its tensors.
     """
-    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
-    sizes = _Sizes(text or config)
+    sizes = _Sizes(text_config(config))
     if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary):
         return None
     tied = bool(config.get("tie_word_embeddings"))

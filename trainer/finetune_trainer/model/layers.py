@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.uri import Uri
+from finetune_trainer.memory.shape import text_config
 
 _LAYER = re.compile(
     r"(?:model\.|language_model\.|transformer\.|backbone\.|gpt_neox\.|text_model\.)*(?:layers|h)\.(\d+)\."
@@ -26,12 +27,12 @@ def require_layers_of_config(place: Uri, config: Mapping[str, Any], tensors: Ite
     Raises:
         TrainerError: MODEL_INVALID, the files have more layers.
     """
-    text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else config
-    stated = next((count for name in _COUNTS if isinstance(count := (text or config).get(name), int)), None)
+    text = text_config(config)
+    stated = next((count for name in _COUNTS if isinstance(count := text.get(name), int)), None)
     if stated is None:
         return
     # Layers that predict further tokens stand behind the others, and are not loaded (DeepSeek V3, GLM 4.5).
-    predicting = (text or config).get("num_nextn_predict_layers")
+    predicting = text.get("num_nextn_predict_layers")
     most = stated + (predicting if isinstance(predicting, int) else 0)
     found = max((int(match[1]) + 1 for name in tensors if (match := _LAYER.match(name))), default=0)
     if found > most:

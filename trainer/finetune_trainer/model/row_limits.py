@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.memory.shape import text_config
 
 
 def require_rows_fit(
@@ -24,8 +25,7 @@ def require_rows_fit(
         TrainerError: INVALID_SPEC, a row has more tokens than the model has positions; MODEL_INVALID, the model has
             no embedding for a token id.
     """
-    text = config.get("text_config")
-    sizes = text if isinstance(text, Mapping) else config
+    sizes = text_config(config)
     positions = sizes.get("max_position_embeddings")
     if isinstance(positions, int) and 0 < positions < longest:
         raise TrainerError(
