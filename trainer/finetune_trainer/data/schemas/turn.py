@@ -36,7 +36,9 @@ _SWITCHES: Final = ("train", "training", "trainable", "loss")
 """Keys that say whether a turn is trained: axolotl's, torchtune's, LLaMA-Factory's and ms-swift's."""
 _DETAIL: Final = "train_detail"
 """axolotl's key of the parts of a turn that are trained apart."""
-_KNOWN: Final = frozenset({*CALLS, *_TEXTS, *_WEIGHTS, *_SWITCHES, _DETAIL})
+_FLAGS: Final = (*_WEIGHTS, *_SWITCHES)
+_KNOWN: Final = frozenset({*CALLS, *_TEXTS, *_FLAGS, _DETAIL})
+_KNOWN_OF_PART: Final = frozenset({"type", "text", *_FLAGS})
 _MOST_UNREAD = 1000
 
 
@@ -113,7 +115,7 @@ class TurnKeys:
                 self.unread[f"{column}[].{key}"] = None
         parts = turn.get(self.content)
         for part in parts if isinstance(parts, list) else ():
-            for key in part.keys() - {"type", "text", *_SWITCHES, *_WEIGHTS} if isinstance(part, dict) else ():
+            for key in part.keys() - _KNOWN_OF_PART if isinstance(part, dict) else ():
                 if part[key] is not None:
                     self.unread[f"{column}[].{self.content}[].{key}"] = None
 
@@ -149,7 +151,7 @@ def _more(turn: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[Faul
 def _trained(turn: Mapping[str, Any], path: str, role: str | None) -> tuple[bool, list[Fault]]:
     """Whether the turn is trained if it is the assistant's, and what is wrong with the keys that say so."""
     trained, faults = True, []
-    for key in (*_WEIGHTS, *_SWITCHES):
+    for key in _FLAGS:
         value = turn.get(key)
         if value is None:
             continue
@@ -183,7 +185,7 @@ def _trained(turn: Mapping[str, Any], path: str, role: str | None) -> tuple[bool
 def _part_faults(content: object, path: str) -> list[Fault]:
     """The fault of a content of which a part is not to be trained; at most one."""
     for number, part in enumerate(content) if isinstance(content, list) else ():
-        for key in (*_WEIGHTS, *_SWITCHES) if isinstance(part, dict) else ():
+        for key in _FLAGS if isinstance(part, dict) else ():
             if part.get(key) is not None and part[key] not in (1, True):
                 return [_parts_apart(f"{path}[{number}].{key}", part[key])]
     return []

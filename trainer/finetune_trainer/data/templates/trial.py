@@ -121,8 +121,10 @@ def _answers(trial: Trial, bounds: Bounds) -> Iterator[object]:
         yield str(error)
         return
     # Without the tokens it is looked at only whether rendering ends.
-    yield problem if trial.known is not None else None
-    if problem is not None and trial.known is not None:
+    if trial.known is None:
+        problem = None
+    yield problem
+    if problem is not None:
         return
     loss_mask = LossMask(template, trial.special, trial.loss)
     for row in trial.rows:
