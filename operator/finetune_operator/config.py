@@ -6,11 +6,13 @@ default, as in Helm.
 
 import ssl
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from finetune_operator.api.gpuprice import amount
 from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT
 from finetune_operator.reconcile.config import Platform, ReconcileConfig
 
@@ -74,6 +76,18 @@ def _certificates(text: str) -> str:
     return text
 
 
+def _prices(text: str) -> dict[str, Decimal]:
+    prices: dict[str, Decimal] = {}
+    for item in _comma_separated(text):
+        # A node label has an equals sign of its own.
+        key, _, price = item.rpartition("=")
+        value = amount(price.strip())
+        if not key or value is None:
+            raise ValueError("must be RESOURCE=PRICE or LABEL=VALUE=PRICE, such as nvidia.com/gpu=2.50")
+        prices[key.strip()] = value
+    return prices
+
+
 def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
@@ -101,12 +115,17 @@ class Config(BaseModel):
             in `*` allows every name with that prefix.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
         hub_ca_bundle: CA certificates for the Hub, in PEM; empty for those of the images.
+        gpu_prices: price of one GPU for one hour, by extended resource or by node label and its value.
         watch_namespaces: namespaces to watch; empty for all.
         workers: how many FineTuneJobs are reconciled concurrently.
         resync_seconds: seconds between two resyncs.
         lease_namespace, lease_name: the Lease for the leader election.
         identity: name of this replica in the Lease.
         http_host, http_port: address for progress reports and probes; without a host every address, IPv4 and IPv6.
+        metrics_port: port for metrics, on the same host; 0 serves none.
+        metrics_tls: folder with tls.crt and tls.key for the metrics port, and with ca.crt if clients must have a
+            certificate; empty for plain HTTP.
+        metrics_per_job: whether each unfinished job has series of its own.
         log_level: the lowest level that is logged.
     """
 
@@ -125,6 +144,9 @@ class Config(BaseModel):
     job_annotations: CommaSeparated = Field((), alias="FINETUNE_JOB_ANNOTATIONS")
     hub_endpoint: Url = Field("", alias="FINETUNE_HUB_ENDPOINT")
     hub_ca_bundle: Annotated[str, _parsed(_certificates)] = Field("", alias="FINETUNE_HUB_CA_BUNDLE")
+    gpu_prices: Annotated[dict[str, Decimal], _parsed(_prices)] = Field(
+        default_factory=dict, alias="FINETUNE_GPU_PRICES"
+    )
     watch_namespaces: CommaSeparated = Field((), alias="FINETUNE_WATCH_NAMESPACES")
     workers: Annotated[int, _whole(1, 256)] = Field(32, alias="FINETUNE_WORKERS")
     resync_seconds: Annotated[float, _whole(10, 86_400)] = Field(300.0, alias="FINETUNE_RESYNC_SECONDS")
@@ -133,6 +155,9 @@ class Config(BaseModel):
     identity: Text = Field(alias="POD_NAME")
     http_host: Text = Field("", alias="FINETUNE_HTTP_HOST")
     http_port: Annotated[int, _whole(1, 65_535)] = Field(8080, alias="FINETUNE_HTTP_PORT")
+    metrics_port: Annotated[int, _whole(0, 65_535)] = Field(0, alias="FINETUNE_METRICS_PORT")
+    metrics_tls: Text = Field("", alias="FINETUNE_METRICS_TLS")
+    metrics_per_job: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_METRICS_PER_JOB")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _one_of("DEBUG", "INFO", "WARNING", "ERROR")] = (
         Field("INFO", alias="FINETUNE_LOG_LEVEL")
     )
@@ -152,6 +177,7 @@ class Config(BaseModel):
             annotations=ANNOTATIONS.plus(self.job_annotations),
             hub_endpoint=self.hub_endpoint,
             hub_ca_bundle=self.hub_ca_bundle,
+            gpu_prices=self.gpu_prices,
         )
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 from deploy.rendering import CHART, NAMESPACE, RELEASE, Key, Manifest, kustomize, render, render_text
 from deploy.server import RefusedError, Server
+from finetune_operator.config import read_config
 from finetune_trainer.contract.version import __version__
 
 OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
@@ -105,6 +107,8 @@ def test_versions() -> None:
         {"resources": {"request": {}}},
         {"platform": "OpenShift"},
         {"fullnameOverride": "Tuner"},
+        {"gpuPrices": {"nvidia.com/gpu": 2.5}},
+        {"gpuPrices": {"nvidia.com/gpu": "2,50"}},
     ],
     ids=json.dumps,
 )
@@ -168,6 +172,13 @@ def test_a_mirror_of_the_hub_reaches_the_operator() -> None:
     assert environment["FINETUNE_HUB_ENDPOINT"] == "https://hub.example.com"
     assert environment["FINETUNE_HUB_CA_BUNDLE"] == bundle
     assert not any("HUB" in item["name"] for item in _container(render({}))["env"])
+
+
+def test_the_price_list_reaches_the_operator() -> None:
+    prices = {"nvidia.com/gpu": "2.50", "nvidia.com/gpu.product=NVIDIA-L4": "0.80"}
+    environment = {item["name"]: item.get("value", "x") for item in _container(render({"gpuPrices": prices}))["env"]}
+    config = read_config(environment, fallback_identity="x")
+    assert config.reconcile.gpu_prices == {key: Decimal(price) for key, price in prices.items()}
 
 
 def test_placement_reaches_the_pod() -> None:

@@ -80,6 +80,9 @@ def test_checkpoints_come_every_so_many_steps_and_only_the_newest_stay_until_the
 
     assert [path.name for path in _checkpoints(run)] == ["00000006-writer-o", "00000007-writer-o"]
     assert [progress.checkpoint_step for progress in run.seen][-1] == 7
+    uploaded = {progress.checkpoint_time for progress in run.seen if progress.checkpoint_step == 7}
+    assert len(uploaded) == 1, "the time is that of the upload, not of the record"
+    assert None not in uploaded
 
     result = run()
 

@@ -47,7 +47,7 @@ def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None
         return whole(resources.gpu_memory)
     if slice_ := _MIG.search(resources.gpu_resource.lower()):
         return int(slice_[1]) * 1024 * _MIB
-    for label, values in _labels(scheduling):
+    for label, values in node_labels(scheduling):
         sizes = [_bytes_of(label, value) for value in values]
         known = [size for size in sizes if size is not None]
         if known and len(known) == len(sizes):
@@ -55,7 +55,7 @@ def gpu_memory_bytes(resources: Resources, scheduling: Scheduling) -> int | None
     return None
 
 
-def _labels(scheduling: Scheduling) -> Iterator[tuple[str, list[str]]]:
+def node_labels(scheduling: Scheduling) -> Iterator[tuple[str, list[str]]]:
     """Labels that a node must have, each with the allowed values."""
     for label, value in (scheduling.node_selector or {}).items():
         yield label, [value]

@@ -55,6 +55,7 @@ class ProgressStatus(Progress):
 
     stage: ShortText | None = _as_in(Progress, "stage")  # type: ignore[assignment]
     """Text, so that a stage of a later trainer can be read."""
+    steps_per_second: ShortText | None = _as_in(Progress, "steps_per_second")  # type: ignore[assignment]
     epoch: ShortText | None = _as_in(Progress, "epoch")  # type: ignore[assignment]
     loss: ShortText | None = _as_in(Progress, "loss")  # type: ignore[assignment]
     eval_loss: ShortText | None = _as_in(Progress, "eval_loss")  # type: ignore[assignment]
@@ -80,6 +81,7 @@ class ProgressStatus(Progress):
             "loss": _decimal(record.loss, ".4f"),
             "eval_loss": _decimal(record.eval_loss, ".4f"),
             "learning_rate": _decimal(record.learning_rate, ".3g"),
+            "steps_per_second": _decimal(record.steps_per_second, ".4g"),
             "tokens_per_second": None if rate is None else int(rate),
         }
         return cls.model_validate({**dict(record), **own_form})
@@ -129,6 +131,7 @@ class FineTuneJobStatus(TolerantWire):
         "Default: -1.",
     )
     phase: Phase | None = Field(None, description="Summary for people. Programs should read the conditions.")
+    last_phase_transition_time: datetime | None = Field(None, description="When the phase last changed.")
     conditions: Annotated[list[Condition], Field(max_length=16)] = Field(
         default_factory=list, description="Conditions, one for each type.", json_schema_extra=map_list("type")
     )
@@ -155,6 +158,16 @@ class FineTuneJobStatus(TolerantWire):
     )
     gpus: int | None = Field(None, ge=0, description="GPUs of all training pods together.")
     gpu_seconds: int = Field(0, ge=0, description="GPUs times seconds, over all training pods of ended attempts.")
+    gpu_price: ShortText | None = Field(
+        None,
+        description="Price of one GPU for one hour, from the administrator's price list when the attempt started. "
+        "Absent without a price.",
+    )
+    cost: ShortText | None = Field(
+        None,
+        description="Price of gpuSeconds, each attempt at its own gpuPrice. Absent while there is no price. "
+        'Example: "12.5000".',
+    )
     start_time: datetime | None = Field(
         None, description="When the operator first saw this run, or when it was last resumed."
     )

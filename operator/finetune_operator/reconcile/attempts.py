@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from finetune_operator.api import names
+from finetune_operator.api.gpuprice import gpu_price, with_cost
 from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.status import MAX_ATTEMPTS_KEPT, Attempt
 from finetune_operator.reconcile.child_state import Failed
@@ -27,6 +28,7 @@ def start(builder: PlanBuilder) -> Attempt:
         attempt=attempt.number,
         attempts=[*status.attempts, attempt][-MAX_ATTEMPTS_KEPT:],
         gpus=builder.finetunejob.spec.resources.gpus * builder.finetunejob.spec.resources.nodes,
+        gpu_price=_gpu_price(builder),
         restarts=status.restarts + 1 if status.attempts else 0,
         progress=None,
         failure=None,
@@ -60,11 +62,19 @@ def _close(builder: RunPlanBuilder, reason: str, message: str, exit_code: int | 
             "counted": counted,
         }
     )
+    status, gpu_seconds = builder.status, _gpu_seconds(builder, attempt.number)
     builder.update(
-        attempts=[*builder.status.attempts[:-1], ended],
-        gpu_seconds=builder.status.gpu_seconds + _gpu_seconds(builder, attempt.number),
+        attempts=[*status.attempts[:-1], ended],
+        gpu_seconds=status.gpu_seconds + gpu_seconds,
+        cost=with_cost(status.cost, status.gpu_price, gpu_seconds),
     )
     return True
+
+
+def _gpu_price(builder: PlanBuilder) -> str | None:
+    spec = builder.finetunejob.spec
+    price = gpu_price(builder.config.gpu_prices, spec.resources, spec.scheduling)
+    return None if price is None else str(price)
 
 
 def needs_preflight(builder: PlanBuilder) -> bool:

@@ -62,6 +62,8 @@ def set_phase(builder: RunPlanBuilder, phase: Phase, reason: str, message: str) 
     desired = dict(_STATES.get(phase, _ACTIVE))
     if phase is not Phase.SUSPENDED and builder.status.condition(ConditionType.SUSPENDED) is not None:
         desired[ConditionType.SUSPENDED] = _FALSE
+    if phase is not builder.status.phase:
+        builder.update(last_phase_transition_time=builder.now)
     builder.update(phase=phase, conditions=_conditions(builder, desired, reason, message))
 
 

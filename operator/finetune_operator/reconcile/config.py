@@ -1,6 +1,8 @@
 """The administrator's settings for every job. Reconcile takes them as an argument."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 
 from finetune_operator.reconcile.allowlist import ANNOTATIONS, ENVIRONMENT, AllowList
@@ -31,6 +33,7 @@ class ReconcileConfig:
         annotations: annotations that spec.scheduling.annotations may set.
         hub_endpoint: base URL of a mirror of the Hugging Face Hub; empty for the Hub itself.
         hub_ca_bundle: CA certificates for the Hub, in PEM; empty for those of the images.
+        gpu_prices: price of one GPU for one hour, by extended resource or by node label (`api.gpuprice`).
     """
 
     preflight_image: str
@@ -44,3 +47,4 @@ class ReconcileConfig:
     annotations: AllowList = ANNOTATIONS
     hub_endpoint: str = ""
     hub_ca_bundle: str = ""
+    gpu_prices: Mapping[str, Decimal] = field(default_factory=dict)

@@ -35,6 +35,7 @@ def begin_run(builder: RunPlanBuilder) -> None:
             run_token=token,
             attempt=status.attempt,
             gpu_seconds=status.gpu_seconds,
+            cost=status.cost,
             conditions=[item for item in builder.status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
         )
         builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs again")

@@ -1,5 +1,7 @@
 """The configuration from the environment: defaults, and every mistake at once."""
 
+from decimal import Decimal
+
 import pytest
 
 from finetune_operator.config import ConfigError, read_config
@@ -38,6 +40,10 @@ def test_everything_can_be_set() -> None:
             "FINETUNE_HTTP_PORT": "9090",
             "FINETUNE_JOB_ENV": "TEAM_*",
             "FINETUNE_JOB_ANNOTATIONS": "example.com/team",
+            "FINETUNE_GPU_PRICES": "nvidia.com/gpu=2.50, gpu.product=L4=0.8",
+            "FINETUNE_METRICS_PORT": "8081",
+            "FINETUNE_METRICS_TLS": "/etc/metrics-tls",
+            "FINETUNE_METRICS_PER_JOB": "true",
         },
         fallback_identity="me",
     )
@@ -49,6 +55,8 @@ def test_everything_can_be_set() -> None:
     assert "TEAM_NAME" in config.reconcile.environment
     assert "example.com/team" in config.reconcile.annotations
     assert config.reconcile.hub_endpoint == "https://hub.example.com/mirror"
+    assert config.reconcile.gpu_prices == {"nvidia.com/gpu": Decimal("2.50"), "gpu.product=L4": Decimal("0.8")}
+    assert (config.metrics_port, config.metrics_tls, config.metrics_per_job) == (8081, "/etc/metrics-tls", True)
     assert config.watch_namespaces == ("a", "b")
     assert (config.workers, config.resync_seconds, config.http_port) == (4, 60.0, 9090)
     assert (config.lease_namespace, config.identity, config.log_level) == ("system", "operator-0", "WARNING")
@@ -71,6 +79,8 @@ def test_every_mistake_is_reported_at_once_with_its_variable() -> None:
         "FINETUNE_RESYNC_SECONDS": "1.5",
         "FINETUNE_LOG_LEVEL": "info",
         "FINETUNE_HTTP_PORT": "99999",
+        "FINETUNE_METRICS_PORT": "-1",
+        "FINETUNE_GPU_PRICES": "nvidia.com/gpu=free",
     }
     with pytest.raises(ConfigError) as caught:
         read_config(environment, fallback_identity="me")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import Condition, ConditionStatus
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
-from unit.reconcile.world import CONFIG, OUTPUT, World, a_job, checked, failed, reused, succeeded
+from unit.reconcile.world import CONFIG, OUTPUT, START, World, a_job, checked, failed, reused, succeeded
 
 
 def phase_of(world: World) -> Phase | None:
@@ -49,6 +50,43 @@ def test_a_job_is_checked_then_trained_then_succeeds() -> None:
         "PreflightPassed": "True",
     }
     assert world.status_writes + len(world.made) <= 6
+
+
+def test_the_cost_adds_up_over_attempts_and_runs_each_at_the_price_of_its_start() -> None:
+    dear = replace(CONFIG, gpu_prices={"nvidia.com/gpu": Decimal("3.60")})
+    world = World(a_job(preflight={"enabled": False}, retry={"limit": 1, "backoffSeconds": 0}), config=dear)
+    world.step()
+    assert (world.status.gpu_price, world.status.cost) == ("3.60", None)
+    world.run()
+    world.step()
+    world.config = replace(CONFIG, gpu_prices={"nvidia.com/gpu": Decimal("7.20")})
+    world.later(100)
+    world.finish(failed(FailureReason.STORAGE_UNAVAILABLE), exit_code=20)
+    world.step()
+    assert world.status.cost == "0.1000", "a new price is for new attempts"
+    world.step()
+    world.run()
+    world.later(50)
+    world.finish(succeeded())
+    world.step()
+    assert (world.status.gpu_seconds, world.status.cost) == (150, "0.2000")
+    world.edit(preflight={"enabled": False}, runToken="again")
+    world.step()
+    assert (world.status.gpu_seconds, world.status.cost) == (150, "0.2000")
+
+
+def test_the_status_says_since_when_the_phase_lasts() -> None:
+    world = World(a_job(preflight={"enabled": False}))
+    world.step()
+    assert (world.status.phase, world.status.last_phase_transition_time) == (Phase.STARTING, START)
+    world.later(5)
+    world.pod(unschedulable="0/3 nodes")
+    world.step()
+    assert (world.status.phase, world.status.last_phase_transition_time) == (Phase.STARTING, START)
+    world.later(5)
+    world.run()
+    world.step()
+    assert (world.status.phase, world.status.last_phase_transition_time) == (Phase.RUNNING, world.now)
 
 
 def test_every_attempt_trains_on_the_commit_that_preflight_saw() -> None:

@@ -204,6 +204,7 @@ def test_estimate_goes_by_the_recent_steps() -> None:
 
     assert rate.eta_seconds(139) == 200
     assert rate.tokens_per_second() == pytest.approx(50)
+    assert rate.steps_per_second() == pytest.approx(0.5)
 
 
 def test_no_estimate_before_the_first_step() -> None:

@@ -78,5 +78,5 @@ class Checkpointer:
         finally:
             shutil.rmtree(folder)
         self.uploaded_step, self.failure = step, None
-        self._reporter.update(checkpoint_step=step)
+        self._reporter.checkpoint(step)
         event("checkpoint", step=step, uri=uri)

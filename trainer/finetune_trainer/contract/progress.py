@@ -55,11 +55,15 @@ class Progress(TolerantWire):
     tokens_per_second: Number = Field(
         None, ge=0, le=1e15, description="Tokens per second of the recent steps, prompts included."
     )
+    steps_per_second: Number = Field(None, ge=0, le=1e9, description="Optimizer steps per second of the recent steps.")
     eta_seconds: Count | None = Field(None, description="Seconds until the last step, at the recent rate.")
     resumed_from_step: PositiveCount | None = Field(
         None, description="Step of the checkpoint from which the attempt resumed."
     )
     checkpoint_step: PositiveCount | None = Field(None, description="Step of the newest checkpoint in storage.")
+    checkpoint_time: AwareDatetime | None = Field(
+        None, description="When that checkpoint was uploaded. Absent when an earlier attempt has made it."
+    )
     pass_tokens: PositiveCount | None = Field(
         None,
         description="Largest number of tokens in a forward pass, after GPU memory ran out and the pass was halved.",

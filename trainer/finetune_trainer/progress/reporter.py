@@ -49,6 +49,10 @@ class Reporter:
         with self._changing:
             self.update(bytes_uploaded=(self.progress.bytes_uploaded or 0) + count)
 
+    def checkpoint(self, step: int) -> None:
+        """Reports that the checkpoint of a step is in storage."""
+        self.update(checkpoint_step=step, checkpoint_time=self._clock())
+
     def waiting(self, message: str | None) -> None:
         """Reports that the run waits for storage. `message` gives the cause. None means that the wait has ended."""
         self.update(waiting_for=message)

@@ -26,6 +26,11 @@ class StepRate:
         elapsed, _, tokens = self._recent()
         return tokens / elapsed if elapsed > 0 else None
 
+    def steps_per_second(self) -> float | None:
+        """Returns the steps per second of the recent steps, or None before the second step."""
+        elapsed, steps, _ = self._recent()
+        return steps / elapsed if elapsed > 0 else None
+
     def eta_seconds(self, total_steps: int) -> int | None:
         """Returns the estimated seconds until step `total_steps`, or None before the second step."""
         elapsed, steps, _ = self._recent()

@@ -46,6 +46,7 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
             percent=100 * state.global_step // state.max_steps,
             epoch=state.epoch,
             tokens_per_second=self._rate.tokens_per_second(),
+            steps_per_second=self._rate.steps_per_second(),
             eta_seconds=self._rate.eta_seconds(state.max_steps),
             peak_gpu_memory_bytes=_peak_gpu_memory(),
             peak_memory_bytes=peak_process_bytes(),
