@@ -8,7 +8,6 @@ section has its own plane. docs/benchmarks.md explains the tables. The programs 
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from benchmarks.burst import Burst
 from benchmarks.tables import Table
 
 from localcluster import ClusterError
+from localcluster.interrupts import interrupt_on_signals
 
 SECTIONS = ("burst", "latency", "restart", "memory", "progress")
 
@@ -36,8 +36,7 @@ def main() -> int:
     parser.add_argument("--waiting", type=int, help="jobs that wait while memory is read (10,000 with --full)")
     parser.add_argument("--reporting", type=int, help="jobs that report their progress (500 with --full)")
     arguments = parser.parse_args()
-    # By default SIGTERM ends the process at once. As an exception, it takes the plane down.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_signals()
     full: bool = arguments.full
     sections: dict[str, Callable[[], Table]] = {
         "burst": lambda: burst.measure(FULL if full else QUICK),
