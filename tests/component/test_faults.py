@@ -1,15 +1,28 @@
 """A few cases of each table that `scripts/faults` prints: kills, faults of the API server, what GitOps tools do."""
 
+import json
 from pathlib import Path
 
 from component.plane import Plane
 from faults import api_faults, gitops, kills
 from faults.api_faults import Case
+from faults.calls import call
 from faults.cases import each
 from faults.lives import LIVES
-from faults.proxy import Fault
+from faults.proxy import Fault, without_scheduler
 
 AT_A_TIME = 4
+
+
+def test_lives_are_the_same_with_a_scheduler_and_without() -> None:
+    conditions = [{"type": "PodScheduled", "status": "False"}, {"type": "DisruptionTarget", "status": "True"}]
+    pod = {"metadata": {"name": "a"}, "status": {"phase": "Pending", "conditions": conditions}}
+    kept = {"metadata": {"name": "a"}, "status": {"phase": "Pending", "conditions": conditions[1:]}}
+    of_pods = call("GET", "/api/v1/namespaces/a/pods", {})
+    for wrap in (lambda item: item, lambda item: {"items": [item]}, lambda item: {"type": "ADDED", "object": item}):
+        assert json.loads(without_scheduler(of_pods, json.dumps(wrap(pod)).encode())) == wrap(kept)
+    of_jobs = call("GET", "/apis/batch/v1/namespaces/a/jobs", {})
+    assert json.loads(without_scheduler(of_jobs, json.dumps(pod).encode())) == pod
 
 
 async def test_a_kill_before_or_after_the_first_writes_changes_nothing(plane: Plane, tmp_path: Path) -> None:
