@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.work_queue import WorkQueue
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Kube, Page
+from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Page
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound, Unavailable
 from finetune_operator.kube.events import EventRecorder
@@ -108,18 +108,23 @@ class Operator:
 
     async def complete_child(self, admin: ClientKube) -> None:
         """Plays the kubelet; the Job controller does the rest."""
-
-        async def pod() -> dict[str, Any] | None:
-            pages = [page async for page in admin.pages(PODS, self.namespace)]
-            return pages[0].items[0] if pages[0].items else None
-
-        await end_pod(admin, await eventually_seen("the pod", pod))
+        await end_pod(admin, await training_pod(admin, self.namespace))
 
         async def complete() -> bool | None:
             raw = await admin.get(JOBS, self.namespace, names.child_name("job", names.TRAIN_ROLE, 1))
             return any(item["type"] == "Complete" for item in raw["status"].get("conditions", ()))
 
         await eventually_seen("the Job to be complete", complete)
+
+
+async def training_pod(admin: ClientKube, namespace: str) -> dict[str, Any]:
+    """The only pod, when the Job controller has made it."""
+
+    async def pod() -> dict[str, Any] | None:
+        pages = [page async for page in admin.pages(PODS, namespace)]
+        return pages[0].items[0] if pages[0].items else None
+
+    return await eventually_seen("the pod", pod)
 
 
 @pytest.fixture
@@ -383,6 +388,69 @@ async def test_a_pod_that_a_quota_refuses_is_told_in_the_words_of_the_quota(
     assert condition["reason"] == "PodNotCreated"
     assert condition["message"].endswith("failed quota: limits: must specify limits.cpu for: trainer")
     assert len(plane.operator_writes(mark, namespace)) == 1, "the same words are written once"
+
+
+async def test_a_start_deadline_of_seconds_fails_the_job_in_the_words_of_the_quota(
+    kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
+) -> None:
+    plane.kubectl("create", "quota", "limits", "-n", namespace, "--hard=limits.cpu=4")
+    plane.kubectl("wait", "quota/limits", "-n", namespace, "--for=jsonpath={.status.hard}", "--timeout=30s")
+    operator, wait = await _waits_for_seconds(kube, admin, namespace)
+
+    async def event() -> bool:
+        return any(item["reason"] == "FailedCreate" for item in plane.items("events", namespace))
+
+    await eventually_seen("the event of the Job controller", event)
+    await wait()
+    failure = (await operator.status())["failure"]
+    assert failure["reason"] == "StartDeadlineExceeded"
+    assert "failed quota: limits: must specify limits.cpu for: trainer" in failure["message"]
+
+
+async def test_a_start_deadline_fails_the_job_in_the_words_of_the_pods_last_warning(
+    kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    operator, wait = await _waits_for_seconds(kube, admin, namespace)
+    pod = await training_pod(admin, namespace)
+    at = datetime.now(UTC)
+    metadata = pod["metadata"]
+    regarding = {"kind": "Pod", "namespace": namespace, "name": metadata["name"], "uid": metadata["uid"]}
+    for type_, reason, seconds in (("Warning", "Old", -9), ("Warning", "FailedMount", 0), ("Normal", "Scheduled", 9)):
+        event = {
+            "metadata": {"name": reason.lower()},
+            "regarding": regarding,
+            "eventTime": (at + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": type_,
+            "reason": reason,
+            "note": "volume data",
+            "action": "Mount",
+            "reportingController": "kubelet",
+            "reportingInstance": "node",
+        }
+        await admin.create(EVENTS, namespace, event)
+    await wait()
+    failure = (await operator.status())["failure"]
+    assert failure["reason"] == "StartDeadlineExceeded"
+    assert "within startDeadlineSeconds, 5 s; FailedMount: volume data" in failure["message"]
+
+
+async def _waits_for_seconds(
+    kube: ClientKube, admin: ClientKube, namespace: str
+) -> tuple[Operator, Callable[[], Awaitable[None]]]:
+    """An operator whose job may wait for five seconds, and what lets them pass."""
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, startDeadlineSeconds=5))
+    later = timedelta()
+    operator = Operator(kube, namespace, policy=reconcile, now=lambda: datetime.now(UTC) + later)
+    await operator.resync.once()
+    await operator.reconcile()
+
+    async def wait() -> None:
+        nonlocal later
+        later = timedelta(seconds=6)
+        await operator.resync.once()
+        await operator.reconcile()
+
+    return operator, wait
 
 
 async def test_a_refused_child_sets_a_condition_and_is_created_when_allowed(

@@ -9,7 +9,6 @@ the resourceVersion that the decision was made on.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +27,6 @@ from finetune_operator.control.work_queue import QueueClosed, WorkQueue
 from finetune_operator.kube.api import FINETUNEJOBS, JOBS, Kube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.kube.events import EventRecorder
-from finetune_operator.reconcile.child_state import lacks_pods
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.invalid_spec import reconcile_invalid
 from finetune_operator.reconcile.observed import Observed, job_view
@@ -165,11 +163,8 @@ class Controller:
 
     async def _plan(self, finetunejob: FineTuneJob, observed: Observed) -> Plan:
         now = self._now()
-        jobs = [
-            replace(job, refusal=await self._live.refusal(job)) if lacks_pods(job, observed.pods_of(job), now) else job
-            for job in observed.jobs
-        ]
-        return self._policy(finetunejob, replace(observed, jobs=tuple(jobs)), self._config, now)
+        explained = await self._live.explained(observed, finetunejob.spec, now)
+        return self._policy(finetunejob, explained, self._config, now)
 
     async def _reconcile_invalid(self, record: FineTuneJobRecord) -> float | None:
         """Ends or holds a FineTuneJob whose spec is invalid, after a live read: it may have been corrected since.

@@ -9,15 +9,29 @@ deterministic name is proof enough: no attempt was ever recorded, and this child
 that list. For a success a GET of the Job and of its first pod reads all that the plan depends on.
 """
 
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType
+from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.control.informer.cache import Cache, is_older, own_children
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import KubeError, NotFound, Unavailable
-from finetune_operator.reconcile.observed import JobView, Observed, PodView, job_view, pod_view, refusal_in
+from finetune_operator.reconcile import deadlines
+from finetune_operator.reconcile.child_state import lacks_pods, waits_unexplained
+from finetune_operator.reconcile.observed import (
+    JobView,
+    Observed,
+    PodView,
+    event_time,
+    job_view,
+    last_event,
+    pod_view,
+    refusal_in,
+)
 from finetune_operator.reconcile.plan import Plan
 
 V = TypeVar("V", JobView, PodView)
@@ -60,20 +74,39 @@ class LiveReader:
         pods = await self._list(PODS, PodView, record, selector)
         return own_children(record.owner, jobs, pods)
 
-    async def refusal(self, job: JobView) -> str:
-        """Why Kubernetes does not create the Job's pods, by its newest event; empty if no event says it.
+    async def explained(self, observed: Observed, spec: FineTuneJobSpec, now: datetime) -> Observed:
+        """The children, with the words of events where a pod is missing or waits, and no status says why."""
+        no_pod_after = deadlines.no_pod_after(spec)
+        start_deadline = timedelta(seconds=spec.start_deadline_seconds)
+        jobs = [
+            replace(job, refusal=await self._refusal(job))
+            if lacks_pods(job, observed.pods_of(job), now, no_pod_after)
+            else job
+            for job in observed.jobs
+        ]
+        pods = [
+            replace(pod, last_event=last_event(await self._events(pod.namespace, f"regarding.uid={pod.uid}")))
+            if waits_unexplained(pod, now, start_deadline)
+            else pod
+            for pod in observed.pods
+        ]
+        return Observed(jobs=tuple(jobs), pods=tuple(pods))
 
-        It is for people. So an API server that refuses or does not answer costs the words and nothing else.
-        """
-        selector = f"regarding.uid={job.uid},reason=FailedCreate"
+    async def _refusal(self, job: JobView) -> str:
+        """Why Kubernetes does not create the Job's pods, by its newest event; empty if no event says it."""
+        events = await self._events(job.namespace, f"regarding.uid={job.uid},reason=FailedCreate")
+        newest = max(events, key=event_time, default=None)
+        return refusal_in(newest) if newest is not None else ""
+
+    async def _events(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """Events. They are for people, so an API server that does not answer costs the words and nothing else."""
         events: list[dict[str, Any]] = []
         try:
-            async for page in self._kube.pages(EVENTS, job.namespace, field_selector=selector):
+            async for page in self._kube.pages(EVENTS, namespace, field_selector=selector):
                 events.extend(page.items)
         except KubeError:
-            return ""
-        newest = max(events, key=lambda event: event.get("deprecatedLastTimestamp") or "", default=None)
-        return refusal_in(newest) if newest is not None else ""
+            return []
+        return events
 
     async def _none_exists(self, namespace: str, job_names: list[str]) -> bool:
         for name in job_names:

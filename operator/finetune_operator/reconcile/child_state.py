@@ -17,7 +17,7 @@ LOST_AFTER = timedelta(seconds=30)
 """How long after its grace period a deleted pod may still exist before its node counts as unreachable."""
 
 NO_POD_AFTER = timedelta(seconds=30)
-"""How long a Job may lack a pod before `PodNotCreated` is reported."""
+"""How long a Job may lack a pod before `PodNotCreated` is reported, if startDeadlineSeconds is not shorter."""
 
 _SIGNAL_BASE = 128
 _IMAGE_REASONS = {
@@ -33,7 +33,12 @@ _QUIET_WAITING = {"", "ContainerCreating", "PodInitializing"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """No container runs yet. `reason` is empty if nothing is wrong."""
+    """No container runs yet.
+
+    Attributes:
+        reason: one CamelCase word; empty if nothing is wrong.
+        message: text for people. Without a reason it says what the pod has done last, if that is known.
+    """
 
     reason: str
     message: str
@@ -79,8 +84,17 @@ class AwaitingJob:
 ChildState = Waiting | Running | AwaitingJob | Succeeded | Failed
 
 
-def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> ChildState:
-    """The state of one child Job and its pods, oldest first."""
+def child_state(
+    job: JobView, pods: tuple[PodView, ...], now: datetime, no_pod_after: timedelta = NO_POD_AFTER
+) -> ChildState:
+    """The state of one child Job and its pods, oldest first.
+
+    Args:
+        job: the Job.
+        pods: its pods.
+        now: the current time.
+        no_pod_after: how long it may lack a pod before that is a reason.
+    """
     for pod in reversed(pods):
         if pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0:
             return Succeeded(termination=Termination.read(pod.terminated.message))
@@ -101,7 +115,7 @@ def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Child
             since=job.created,
         )
     if not live:
-        return AwaitingJob() if pods else _without_pods(job, 0, now)
+        return AwaitingJob() if pods else _without_pods(job, 0, now, no_pod_after)
     newest = _newest(live)
     for pod in newest:
         if pod.deletion_time is not None and now > pod.deletion_time + LOST_AFTER:
@@ -114,7 +128,7 @@ def child_state(job: JobView, pods: tuple[PodView, ...], now: datetime) -> Child
     if waiting:
         return next((one for one in waiting if one.reason), waiting[0])
     if _created(pods) < job.size:
-        return _without_pods(job, _created(pods), now)
+        return _without_pods(job, _created(pods), now, no_pod_after)
     since = max(pod.running_since for pod in newest if pod.running_since is not None)
     return Running(pod=newest[0], since=since)
 
@@ -138,16 +152,22 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
     return min(times, default=None)
 
 
-def missing_deadline(job: JobView, pods: tuple[PodView, ...]) -> datetime | None:
+def missing_deadline(job: JobView, pods: tuple[PodView, ...], no_pod_after: timedelta) -> datetime | None:
     """When missing pods are reported as `PodNotCreated`; None if all have been created."""
-    return job.created + NO_POD_AFTER if _created(pods) < job.size else None
+    return job.created + no_pod_after if _created(pods) < job.size else None
 
 
-def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime) -> bool:
+def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime, no_pod_after: timedelta) -> bool:
     """Whether the Job has lacked pods for so long that it is reported."""
-    deadline = missing_deadline(job, pods)
+    deadline = missing_deadline(job, pods, no_pod_after)
     ended = job.complete or job.failed or job.deleting or job.suspended
     return deadline is not None and now >= deadline and not ended
+
+
+def waits_unexplained(pod: PodView, now: datetime, start_deadline: timedelta) -> bool:
+    """Whether a pod has waited for longer than it may, and its status gives no reason."""
+    waits = pod.terminated is None and pod.running_since is None and pod.phase == "Pending"
+    return waits and now >= pod.created + start_deadline and not _waiting(pod).reason
 
 
 def _created(pods: tuple[PodView, ...]) -> int:
@@ -155,8 +175,8 @@ def _created(pods: tuple[PodView, ...]) -> int:
     return len({pod.index for pod in pods})
 
 
-def _without_pods(job: JobView, created: int, now: datetime) -> Waiting:
-    if now < job.created + NO_POD_AFTER:
+def _without_pods(job: JobView, created: int, now: datetime, no_pod_after: timedelta) -> Waiting:
+    if now < job.created + no_pod_after:
         return Waiting(reason="", message="", since=job.created)
     number = f"only {created} of {job.size} pods" if created else "no pod"
     cause = (
@@ -182,7 +202,7 @@ def _waiting(pod: PodView) -> Waiting:
         return Waiting(reason=FailureReason.UNSCHEDULABLE, message=pod.unschedulable, since=pod.created)
     if pod.waiting_reason not in _QUIET_WAITING:
         return Waiting(reason=pod.waiting_reason, message=pod.waiting_message, since=pod.created)
-    return Waiting(reason="", message="", since=pod.created)
+    return Waiting(reason="", message=pod.last_event, since=pod.created)
 
 
 def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:

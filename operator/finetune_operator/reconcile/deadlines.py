@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.reconcile.child_state import Failed, Running, Waiting
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.reconcile.child_state import NO_POD_AFTER, Failed, Running, Waiting
 from finetune_operator.reconcile.plan_builder import PlanBuilder
 from finetune_trainer.contract.failure import FailureReason
 
@@ -16,13 +17,18 @@ def job_overdue(builder: PlanBuilder) -> Failed | None:
     return Failed(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
 
 
+def no_pod_after(spec: FineTuneJobSpec) -> timedelta:
+    """How long a Job may lack a pod before that is reported: not longer than it may wait, or nobody learns why."""
+    return min(NO_POD_AFTER, timedelta(seconds=spec.start_deadline_seconds))
+
+
 def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
     """The failure of a job whose pod has waited too long for its node, image or volumes."""
     limit = builder.finetunejob.spec.start_deadline_seconds
     queued = waiting.reason == Reason.CHILD_SUSPENDED
     if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
         return None
-    cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else "no reason is known"
+    cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else waiting.message or "no reason is known"
     return Failed(
         reason=FailureReason.START_DEADLINE,
         message=f"the pod did not start within startDeadlineSeconds, {limit} s; {cause}",

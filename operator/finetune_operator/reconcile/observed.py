@@ -4,7 +4,7 @@ The cache keeps views, so a pod of several kilobytes takes a few hundred bytes. 
 made readable here: it may quote what a container wrote, and goes to the status, events and the log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -66,6 +66,8 @@ class PodView:
         index: completion index of a pod of an Indexed Job; None for other pods.
         terminated: how its own container ended; None until it has.
         sidecar_running: whether an injected container runs.
+        last_event: what happened to it last, by its events. It is read only when the pod has waited for too long and
+            its status does not say why; otherwise empty.
         deletion_time: end of the grace period of a deleted pod; None if it is not deleted.
     """
 
@@ -90,6 +92,7 @@ class PodView:
     deletion_time: datetime | None
     index: int | None = None
     sidecar_running: bool = False
+    last_event: str = ""
 
     @property
     def kept_by_sidecar(self) -> bool:
@@ -126,6 +129,19 @@ def refusal_in(event: Mapping[str, Any]) -> str:
     """The reason in an event of a Job whose pod was not created. The pod's name is left out: each try has a new one."""
     note = _text(event, "note")
     return note.partition(" is forbidden: ")[2] or note
+
+
+def last_event(events: Iterable[Mapping[str, Any]]) -> str:
+    """Reason and text of a pod's newest warning, or of its newest event if there is no warning; empty without any."""
+    newest = max(events, key=lambda event: (event.get("type") == "Warning", event_time(event)), default=None)
+    return f"{_text(newest, 'reason')}: {_text(newest, 'note')}" if newest is not None else ""
+
+
+def event_time(event: Mapping[str, Any]) -> str:
+    """When an event happened last, for comparing. Components write it into different fields."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("deprecatedLastTimestamp"), event.get("eventTime"))
+    return next((time for time in times if time), "")
 
 
 def job_view(raw: Mapping[str, Any]) -> JobView | None:

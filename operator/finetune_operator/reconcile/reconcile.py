@@ -75,10 +75,11 @@ def _advance(builder: PlanBuilder) -> None:
         return
     builder.update(job_name=child.name)
     pods = builder.observed.pods_of(child)
-    state = child_state(child, pods, builder.now)
+    no_pod_after = deadlines.no_pod_after(builder.finetunejob.spec)
+    state = child_state(child, pods, builder.now, no_pod_after)
     if (lost := lost_deadline(pods)) is not None:
         builder.requeue_at(lost)
-    if (missing := missing_deadline(child, pods)) is not None and builder.now < missing:
+    if (missing := missing_deadline(child, pods, no_pod_after)) is not None and builder.now < missing:
         builder.requeue_at(missing)
     match state:
         case Waiting():

@@ -453,6 +453,28 @@ def test_a_job_without_a_pod_says_why_in_the_words_of_its_event() -> None:
     assert "must specify limits.cpu" in world.status.failure.message
 
 
+def test_a_start_deadline_of_seconds_says_why_there_is_no_pod() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=10))
+    world.step()
+    world.later(9)
+    assert world.step().requeue_after == 1
+    world.later(1)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+    assert "PodNotCreated: Kubernetes has created no pod" in world.status.failure.message
+
+
+def test_a_start_deadline_says_what_the_pod_did_last() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    world.pod(phase="Pending", last_event="FailedMount: volume data is attached to another node")
+    world.later(61)
+    world.step()
+    assert world.status.failure is not None
+    assert "60 s; FailedMount: volume data is attached to another node" in world.status.failure.message
+
+
 def test_a_pod_that_the_node_refuses_is_counted_with_the_kubelets_message() -> None:
     world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
     world.step()
