@@ -46,5 +46,5 @@ test: venv ## everything: check, images, a local cluster, all tests, and away ag
 bench: venv ## the tables of docs/benchmarks
 	@scripts/bench
 
-faults: venv ## the tables of docs/reliability: kills, faults of the API server, GitOps verbs; an hour
-	@scripts/faults kills api gitops
+faults: venv ## the tables of docs/reliability: kills, faults of the API server and of TLS, GitOps verbs; an hour
+	@scripts/faults kills api tls gitops

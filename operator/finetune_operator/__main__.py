@@ -31,6 +31,7 @@ from finetune_operator.control.work_queue import WorkQueue
 from finetune_operator.health import Health
 from finetune_operator.kube.api import Kube
 from finetune_operator.kube.client import connect, own_token
+from finetune_operator.kube.contact import Contact
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.kube.lease import Lease
@@ -49,7 +50,12 @@ EXIT_FAILED = 1
 
 
 async def run(
-    config: Config, kube: Kube, environment: Mapping[str, str], stop: asyncio.Event, policy: Policy = reconcile
+    config: Config,
+    kube: Kube,
+    contact: Contact,
+    environment: Mapping[str, str],
+    stop: asyncio.Event,
+    policy: Policy = reconcile,
 ) -> None:
     """Wires the parts and runs them until `stop` is set.
 
@@ -80,6 +86,7 @@ async def run(
             event_filter_for=lambda plural: EventFilter(cache, plural) if plural in WATCHED else None,
             namespace=namespace,
             environment=environment,
+            contact=contact,
         )
         return Informer(resync, watches.run)
 
@@ -150,8 +157,9 @@ async def _main(config: Config, environment: Mapping[str, str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with connect(environment) as kube:
-        await run(config, kube, environment, stop)
+    contact = Contact()
+    async with connect(environment, contact=contact) as kube:
+        await run(config, kube, contact, environment, stop)
 
 
 def main() -> int:

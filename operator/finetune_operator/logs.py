@@ -36,15 +36,22 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(cleaned, ensure_ascii=False)
 
 
+_NO_CONNECTION = ("ClientConnector", "ConnectionTimeoutError")
+
+
 class ExpectedByWatches(logging.Filter):
     """Makes kopf's errors about its requests and watches warnings: the watches are started again, and say so.
+
+    What it says about each request that gets no connection is left out: `kube.contact` says it once.
 
     An error is what somebody must look at. An API server that is away for a moment, or a token that has expired, is
     none. What kopf says about an event that it could not handle stays an error.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets every record through, with its level."""
+        """Whether a record is logged; it has its level afterwards."""
+        if record.name.startswith("kopf.") and any(name in record.getMessage() for name in _NO_CONNECTION):
+            return False
         handling = record.name == "kopf._core.reactor.queueing"
         if record.levelno == logging.ERROR and record.name.startswith("kopf.") and not handling:
             record.levelno, record.levelname = logging.WARNING, "WARNING"

@@ -1,22 +1,23 @@
 """Prints the tables.
 
-scripts/faults [kills | api | gitops | soak] … [--at-a-time 4] [--minutes 60]
+scripts/faults [kills | api | tls | gitops | soak] … [--at-a-time 4] [--minutes 60]
 """
 
 import argparse
 import asyncio
-import signal
 import sys
 import tempfile
 from pathlib import Path
 
 from component.plane import Plane
-from faults import api_faults, gitops, kills, soak
+from faults import api_faults, gitops, kills, soak, tls_faults
 from faults.cluster import plane
+from faults.door import TlsFault
 from faults.lives import LIVES
 from localcluster import ClusterError
+from localcluster.interrupts import interrupt_on_signals
 
-TABLES = ("kills", "api", "gitops", "soak")
+TABLES = ("kills", "api", "tls", "gitops", "soak")
 
 
 def main() -> int:
@@ -27,9 +28,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="WORDS", help="cases whose name has these words")
     parser.add_argument("--minutes", type=float, default=60, help="how long the soak takes (default: 60)")
     arguments = parser.parse_args()
-    # Whatever ends this process takes the plane down with it: a plain SIGTERM would not.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         with plane() as found, tempfile.TemporaryDirectory() as folder:
             return asyncio.run(_print(found, Path(folder), arguments))
@@ -39,10 +38,6 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 async def _print(found: Plane, folder: Path, arguments: argparse.Namespace) -> int:
@@ -56,6 +51,9 @@ async def _print(found: Plane, folder: Path, arguments: argparse.Namespace) -> i
         if name == "kills":
             lives = [life for life in LIVES if chosen(life.name)]
             table, good = await kills.table(found, folder, lives, at_a_time=at_a_time)
+        elif name == "tls":
+            faults = [fault for fault in TlsFault if chosen(fault)]
+            table, good = await tls_faults.table(found, folder, faults, at_a_time=at_a_time)
         elif name == "gitops":
             rows = [row for row in gitops.ROWS if chosen(str(row))]
             table, good = await gitops.table(found, folder, rows, at_a_time=at_a_time)

@@ -7,7 +7,7 @@ import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from component.plane import SYSTEM, Plane, Process, a_finetunejob, end_pod, operator, run_pod
+from faults.door import Certificates, Door
 from faults.proxy import Entry, Proxy
 from finetune_operator.api import names
 from finetune_operator.api.reasons import Phase, Reason
@@ -41,7 +42,10 @@ class DidNotConverge(Exception):  # noqa: N818 (an outcome)
 class Site:
     """One case's namespace and operator. Made by `site`."""
 
-    def __init__(self, plane: Plane, admin: ClientKube, proxy: Proxy, namespace: str, folder: Path) -> None:
+    def __init__(
+        self, plane: Plane, admin: ClientKube, proxy: Proxy, door: Door | None, namespace: str, folder: Path
+    ) -> None:
+        self.door = door
         self.plane = plane
         self.admin = admin
         self.proxy = proxy
@@ -62,7 +66,7 @@ class Site:
         """Starts the operator. It has the name of the one before, as a container that is started again."""
         config = self._folder / "kubeconfig"
         if not config.exists():
-            config.write_text(json.dumps(_kubeconfig(self.proxy.url, self.plane.operator_token())))
+            config.write_text(json.dumps(_kubeconfig(self.door or self.proxy, self.plane.operator_token())))
         self._process = self._stack.enter_context(
             operator(
                 self.plane,
@@ -378,8 +382,14 @@ class OneAtATime:
 
 
 @asynccontextmanager
-async def site(plane: Plane, folder: Path) -> AsyncIterator[Site]:
-    """A namespace with a proxy; the operator is not started yet."""
+async def site(plane: Plane, folder: Path, certificates: Certificates | None = None) -> AsyncIterator[Site]:
+    """A namespace with a proxy; the operator is not started yet.
+
+    Args:
+        plane: the cluster.
+        folder: for its files.
+        certificates: of the proxy's door. Without them there is no door, and the operator speaks plain HTTP.
+    """
     namespace = f"faults-{uuid.uuid4().hex[:8]}"
     own = folder / namespace
     own.mkdir(parents=True)
@@ -387,9 +397,12 @@ async def site(plane: Plane, folder: Path) -> AsyncIterator[Site]:
     proxy = Proxy(server, context)
     async with connect({"KUBECONFIG": str(plane.kubeconfig)}) as admin, proxy.running():
         await admin.create(_NAMESPACES, None, {"metadata": {"name": namespace}})
-        place = Site(plane, admin, proxy, namespace, own)
+        door = None if certificates is None else Door(certificates, proxy.url)
+        place = Site(plane, admin, proxy, door, namespace, own)
         try:
-            yield place
+            async with door.running() if door is not None else nullcontext():
+                yield place
+                await asyncio.to_thread(place.close)
         finally:
             await asyncio.to_thread(place.close)
             await _delete(admin, _NAMESPACES.path(None, namespace))
@@ -420,13 +433,16 @@ def _api_server(plane: Plane) -> tuple[str, ssl.SSLContext]:
     )
 
 
-def _kubeconfig(url: str, token: str) -> dict[str, Any]:
+def _kubeconfig(entrance: Proxy | Door, token: str) -> dict[str, Any]:
+    cluster = {"server": entrance.url}
+    if isinstance(entrance, Door):
+        cluster["certificate-authority"] = str(entrance.authority)
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "faults",
         "contexts": [{"name": "faults", "context": {"cluster": "faults", "user": "faults"}}],
-        "clusters": [{"name": "faults", "cluster": {"server": url}}],
+        "clusters": [{"name": "faults", "cluster": cluster}],
         "users": [{"name": "faults", "user": {"token": token}}],
     }
 

@@ -107,7 +107,7 @@ class Controller:
             logger.info("conflict: %s; requeued in %.0f s", error.message, delay, extra=context)
         except KubeError as error:
             delay = self._queue.retry(key, at_least=error.retry_after)
-            logger.warning("reconcile failed: %s; requeued in %.0f s", error.message, delay, extra=context)
+            logger.log(error.level, "reconcile failed: %s; requeued in %.0f s", error.message, delay, extra=context)
         except _ChildRefused as refusal:
             delay = self._queue.retry(key)
             logger.warning("child refused: %s; requeued in %.0f s", refusal, delay, extra=context)

@@ -62,7 +62,7 @@ class KubeProgressCluster:
         try:
             answer = await self._kube.create(TOKEN_REVIEWS, None, body)
         except KubeError as error:
-            raise Unavailable(error.message) from None
+            raise Unavailable(error.message, level=error.level) from None
         status = answer.get("status") or {}
         if not status.get("authenticated") or audience not in (status.get("audiences") or ()):
             return None
@@ -73,7 +73,7 @@ class KubeProgressCluster:
         try:
             return await self._kube.signing_keys()
         except KubeError as error:
-            raise Unavailable(error.message) from None
+            raise Unavailable(error.message, level=error.level) from None
 
     async def finetunejob(self, ref: FineTuneJobRef) -> FineTuneJobState | None:
         """See `Cluster.finetunejob`."""
@@ -99,7 +99,7 @@ class KubeProgressCluster:
         except NotFound:
             return None
         except KubeError as error:
-            raise Unavailable(error.message) from None
+            raise Unavailable(error.message, level=error.level) from None
         return None if job is None else _attempt(own_children((ref.namespace, ref.uid), [job], [view]), pod)
 
     async def write(self, ref: FineTuneJobRef, attempt: int, progress: ProgressStatus) -> None:
@@ -127,7 +127,7 @@ class KubeProgressCluster:
             except NotFound:
                 return
             except KubeError as error:
-                raise Unavailable(error.message) from None
+                raise Unavailable(error.message, level=error.level) from None
             self._keep(raw)
             return
         raise Unavailable("the status changes faster than it can be written")
@@ -147,7 +147,7 @@ class KubeProgressCluster:
         except NotFound:
             return None
         except KubeError as error:
-            raise Unavailable(error.message) from None
+            raise Unavailable(error.message, level=error.level) from None
         metadata = raw["metadata"]
         if FineTuneJobRef(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]) != ref:
             return None

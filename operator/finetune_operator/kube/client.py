@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from finetune_operator.api import names
 from finetune_operator.kube.api import Applied, Page, Resource
+from finetune_operator.kube.contact import CONNECT_SECONDS, FAILURES, Contact, unreachable
 from finetune_operator.kube.errors import KubeError, Unavailable, from_response
 from finetune_trainer.contract.version import __version__
 
@@ -42,7 +43,7 @@ class ClientKube:
         self._client = client
         self._page_size = page_size
         # The client itself would pass a plain number, which aiohttp deprecates.
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=10.0)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         """See `Kube.get`."""
@@ -149,6 +150,8 @@ class ClientKube:
                 method, url, header_params=headers, body=body, _request_timeout=self._timeout
             )
             text = await response.read()
+        except FAILURES as error:
+            raise unreachable(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
             raise Unavailable(f"{method} {path}: {type(error).__name__}: {error}".rstrip(": ")) from None
         if not 200 <= response.status < 300:
@@ -165,9 +168,15 @@ _MANAGER = {"fieldManager": names.FIELD_MANAGER}
 
 @asynccontextmanager
 async def connect(
-    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 100
+    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 100, contact: Contact | None = None
 ) -> AsyncIterator[ClientKube]:
     """A client for the cluster of KUBECONFIG if it is set, otherwise for the cluster that this process runs in.
+
+    Args:
+        environment: the process's.
+        connections: open at the same time.
+        page_size: objects in a page of a list.
+        contact: what is told whether the API server can be reached; by default nobody is.
 
     Raises:
         KubeError: there are no usable credentials.
@@ -184,7 +193,10 @@ async def connect(
         raise KubeError(f"no cluster: {error}") from None
     configuration.connection_pool_maxsize = connections
     # The client turns this on. Then aiohttp searches for ~/.netrc in a thread, twice for each request.
-    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.client_session_kwargs = {
+        "trust_env": False,
+        "trace_configs": [contact.trace()] if contact is not None else [],
+    }
     client = ApiClient(configuration)
     client.user_agent = USER_AGENT
     try:

@@ -11,9 +11,11 @@ All are a `KubeError`:
 - Throttled: 429: retry after `retry_after` seconds
 - Unavailable: 401, 5xx, timeouts, broken connections: retry later. A token that expires is renewed, and says nothing
   about what was asked for.
+- Unreachable: the same, and there was no connection at all
 """
 
 import json
+import logging
 from collections.abc import Mapping
 
 from finetune_trainer.contract.text import readable
@@ -26,7 +28,10 @@ class KubeError(Exception):
         status: HTTP status; 0 if there was no response.
         message: the server's message, made readable, or the error of the connection.
         retry_after: seconds of the Retry-After header; 0 without one.
+        level: with which it is logged if it is retried.
     """
+
+    level = logging.WARNING
 
     def __init__(self, message: str, *, status: int = 0, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -61,6 +66,12 @@ class Throttled(KubeError):
 
 class Unavailable(KubeError):
     """There was no response, or one that cannot be used."""
+
+
+class Unreachable(Unavailable):
+    """There was no connection. `kube.contact` has said so, so nobody else does."""
+
+    level = logging.DEBUG
 
 
 _BY_STATUS: dict[int, type[KubeError]] = {

@@ -52,7 +52,8 @@ class EventRecorder:
             try:
                 await self._post(regarding, event)
             except KubeError as error:
-                logger.warning(
+                logger.log(
+                    error.level,
                     "event %s not posted: %s",
                     event.reason,
                     error.message,

@@ -67,6 +67,7 @@ class Lease:
         self._held: dict[str, Any] | None = None  # the Lease as we last wrote it
         self._seen: tuple[object, ...] = ()
         self._seen_since = clock()
+        self._silent = False  # the last try had no response, and the log says so
         self.last_contact: float | None = None
         """When the API server last answered a try, by `clock`; None if never."""
 
@@ -123,12 +124,14 @@ class Lease:
             async with asyncio.timeout(limit):
                 succeeded = await attempt()
         except KubeError as error:
-            logger.warning("lease: %s", error.message)
+            logger.log(error.level, "lease: %s", error.message)
             return False
         except TimeoutError:
-            logger.warning("lease: no response within %.1f s", limit)
+            logger.log(logging.DEBUG if self._silent else logging.WARNING, "lease: no response within %.1f s", limit)
+            self._silent = True
             return False
         self.last_contact = self._clock()
+        self._silent = False
         return succeeded
 
     async def _claim(self) -> bool:

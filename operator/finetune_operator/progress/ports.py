@@ -1,5 +1,6 @@
 """The Protocol of the cluster that progress reporting needs."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,15 @@ from finetune_operator.api.status import ProgressStatus
 
 
 class Unavailable(Exception):  # noqa: N818 (a state)
-    """The cluster does not answer now. The pod should send the report again later."""
+    """The cluster does not answer now. The pod should send the report again later.
+
+    Attributes:
+        level: with which it is logged.
+    """
+
+    def __init__(self, message: str, *, level: int = logging.WARNING) -> None:
+        super().__init__(message)
+        self.level = level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,8 @@ class ProgressServer:
         except TooManyReviews as error:
             return _answer(429, str(error), {"Retry-After": str(int(error.retry_after) + 1)})
         except Unavailable as error:
-            logger.warning("report answered with 503: %s", error, extra={"job": f"{ref.namespace}/{ref.name}"})
+            context = {"job": f"{ref.namespace}/{ref.name}"}
+            logger.log(error.level, "report answered with 503: %s", error, extra=context)
             return _answer(503, "the API server does not answer now", {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     async def _report(self, request: web.Request, ref: FineTuneJobRef) -> web.Response:

@@ -78,7 +78,7 @@ class ProgressWriter:
             await self._cluster.write(report.ref, report.attempt, ProgressStatus.of(report.record))
             self._remember(report)
         except Unavailable as error:
-            logger.warning("progress not written: %s; retrying in %.0f s", error, RETRY_SECONDS, extra=context)
+            logger.log(error.level, "progress not written: %s; retrying in %.0f s", error, RETRY_SECONDS, extra=context)
             self._requeue(report, RETRY_SECONDS)
         except asyncio.CancelledError:
             self._requeue(report, 0.0)

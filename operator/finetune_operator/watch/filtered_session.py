@@ -20,6 +20,8 @@ import kopf
 from aiohttp.connector import Connection
 from pydantic_core import from_json
 
+from finetune_operator.kube.contact import Contact
+
 SHORTEST_SECONDS = 1.0
 """From the begin of a watch to the begin of the next one, at least."""
 
@@ -36,8 +38,16 @@ EventFilterFor = Callable[[str], EventFilter | None]
 """Makes an `EventFilter` for a kind, by its plural; None to let everything through."""
 
 
-def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf.AiohttpSession:
-    """A session with kopf's own settings, whose lists and watches are filtered."""
+def session(
+    info: kopf.ConnectionInfo, event_filter_for: EventFilterFor, contact: Contact | None = None
+) -> kopf.AiohttpSession:
+    """A session with kopf's own settings, whose lists and watches are filtered.
+
+    Args:
+        info: the cluster.
+        event_filter_for: makes the filter for a kind.
+        contact: what is told whether the API server can be reached; by default nobody is.
+    """
 
     class Response(_Response):
         _event_filter_for = staticmethod(event_filter_for)
@@ -54,6 +64,7 @@ def session(info: kopf.ConnectionInfo, event_filter_for: EventFilterFor) -> kopf
             proxy=info.proxy_url,
             trust_env=info.trust_env,
             response_class=Response,
+            trace_configs=[contact.trace()] if contact is not None else [],
         ),
     )
 

@@ -20,6 +20,7 @@ import kopf
 from finetune_operator.api import names
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.kube.client import in_cluster
+from finetune_operator.kube.contact import Contact
 from finetune_operator.watch.filtered_session import EventFilterFor, session
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Watches:
         event_filter_for: makes the filter for a kind; called on kopf's thread. By default nothing is filtered.
         namespace: the namespace to watch; None for all.
         environment: decides where kopf finds its credentials.
+        contact: what is told whether the API server can be reached; by default nobody is.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Watches:
         event_filter_for: EventFilterFor = lambda _: None,
         namespace: str | None,
         environment: Mapping[str, str],
+        contact: Contact | None = None,
     ) -> None:
         self._event_handler = event_handler
         self._on_restart = on_restart
@@ -63,6 +66,7 @@ class Watches:
         self._event_filter_for = event_filter_for
         self._namespaces = () if namespace is None else (namespace,)
         self._environment = environment
+        self._contact = contact
 
     async def run(self) -> None:
         """Watches until cancelled. kopf's thread ends a few seconds later."""
@@ -146,7 +150,7 @@ class Watches:
             # One session per credentials: by the session kopf knows that these credentials were refused already.
             if info not in logins:
                 logins.clear()
-                logins[info] = session(info, self._event_filter_for)
+                logins[info] = session(info, self._event_filter_for, self._contact)
             return logins[info]
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)

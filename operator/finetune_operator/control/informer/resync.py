@@ -82,7 +82,7 @@ class Resync:
             except KubeError as error:
                 self.error = error.message
                 context = {"namespace": self.namespace or "*"}
-                logger.warning("resync failed: %s; retrying in %.0f s", error.message, retry, extra=context)
+                logger.log(error.level, "resync failed: %s; retrying in %.0f s", error.message, retry, extra=context)
                 await asyncio.sleep(retry)
                 retry = min(self._period, 2 * retry)
                 continue
