@@ -1,12 +1,13 @@
 """The client against a real API server: what Kubernetes promises and the operator builds on."""
 
 import asyncio
+import json
 
 import pytest
 
 from component.plane import Plane, a_finetunejob
 from finetune_operator.api import names
-from finetune_operator.kube.api import FINETUNEJOBS, JOBS, PODS, Resource
+from finetune_operator.kube.api import FINETUNEJOBS, JOBS, MAX_PAGE_BYTES, PODS, Resource
 from finetune_operator.kube.client import USER_AGENT, ClientKube
 from finetune_operator.kube.errors import Conflict, Forbidden, Invalid, NotFound
 
@@ -43,6 +44,17 @@ async def test_lists_come_in_pages_and_by_label(kube: ClientKube, admin: ClientK
     pages = [page async for page in kube.pages(JOBS, namespace, label_selector=selector)]
     assert [len(page.items) for page in pages] == [3, 3, 1]
     assert len({page.resource_version for page in pages}) == 1, "pages show one version of the collection"
+
+
+async def test_large_objects_come_in_smaller_pages(admin: ClientKube, namespace: str) -> None:
+    config_maps = Resource(group="", version="v1", plural="configmaps")
+    large = {"text": "x" * (MAX_PAGE_BYTES // 10)}
+    for number in range(12):
+        await admin.create(config_maps, namespace, {"metadata": {"name": f"large-{number}"}, "data": large})
+    pages = [page async for page in admin.pages(config_maps, namespace)]
+    found = [item["metadata"]["name"] for page in pages for item in page.items]
+    assert sorted(name for name in found if name.startswith("large-")) == sorted(f"large-{n}" for n in range(12))
+    assert max(len(json.dumps(page.items)) for page in pages) <= MAX_PAGE_BYTES
 
 
 async def test_a_deletion_is_of_that_very_object(kube: ClientKube, namespace: str) -> None:

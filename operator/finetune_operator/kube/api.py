@@ -52,6 +52,17 @@ LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases")
 TOKEN_REVIEWS = Resource(group="authentication.k8s.io", version="v1", plural="tokenreviews")
 
 
+MAX_PAGE_BYTES = 8 << 20
+"""Limit for one page of a list. An object may have 1.5 MB, and several times as much in memory: text with one emoji
+takes four bytes a character. A tenant can make a hundred such objects with our labels. So a page that is larger is
+asked for again with fewer objects."""
+
+
+def fewer(limit: int) -> int:
+    """How many objects to ask for when a page of `limit` was too large."""
+    return max(1, limit // 4)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """One page of a list.

@@ -19,7 +19,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from pydantic_core import from_json
 
 from finetune_operator.api import names
-from finetune_operator.kube.api import Applied, Page, Resource
+from finetune_operator.kube.api import MAX_PAGE_BYTES, Applied, Page, Resource, fewer
 from finetune_operator.kube.contact import CONNECT_SECONDS, FAILURES, Contact, unreachable
 from finetune_operator.kube.errors import KubeError, Unavailable, from_response
 from finetune_trainer.contract.version import __version__
@@ -36,7 +36,7 @@ class ClientKube:
 
     Args:
         timeout_seconds: limit for a request, or for one page of a list.
-        page_size: objects in a page. An object may have 1.5 MB, and the whole page is in memory.
+        page_size: objects in a page, at most. The whole page is in memory, so large objects come in smaller pages.
     """
 
     def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 100) -> None:
@@ -53,13 +53,21 @@ class ClientKube:
         self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
     ) -> AsyncIterator[Page]:
         """See `Kube.pages`."""
-        query = {"limit": str(self._page_size)}
+        limit = self._page_size
+        query: dict[str, str] = {}
         if label_selector:
             query["labelSelector"] = label_selector
         if field_selector:
             query["fieldSelector"] = field_selector
         while True:
-            answer = await self._request("GET", resource.path(namespace), query=query)
+            query["limit"] = str(limit)
+            path = resource.path(namespace)
+            try:
+                _, answer = await self._send("GET", path, query=query, most=MAX_PAGE_BYTES if limit > 1 else None)
+            except _TooLarge:
+                limit = fewer(limit)
+                continue
+            limit = min(self._page_size, 2 * limit)
             metadata = answer["metadata"]
             yield Page(items=tuple(answer.get("items") or ()), resource_version=metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
@@ -136,8 +144,14 @@ class ClientKube:
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
         accept: str = _JSON,
+        most: int | None = None,
     ) -> tuple[int, dict[str, Any]]:
-        """The status, which is one of success, and the body."""
+        """The status, which is one of success, and the body.
+
+        Raises:
+            _TooLarge: the body has more than `most` bytes; the rest of it is not read.
+            KubeError: the request failed.
+        """
         # Within a cluster it takes longer to compress and decompress a list than to send it.
         headers = {"Accept": accept, "Accept-Encoding": "identity", "Content-Type": content_type}
         if query:
@@ -149,7 +163,7 @@ class ClientKube:
             response = await self._client.call_api(
                 method, url, header_params=headers, body=body, _request_timeout=self._timeout
             )
-            text = await response.read()
+            text = await (response.read() if most is None else _read(response.response, most))
         except FAILURES as error:
             raise unreachable(error) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
@@ -161,6 +175,20 @@ class ClientKube:
         except ValueError:
             raise Unavailable(f"{method} {path}: the response is not JSON", status=response.status) from None
         return response.status, answer
+
+
+class _TooLarge(Exception):  # noqa: N818 (an outcome)
+    """A page of a list is larger than it may be."""
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            response.close()
+            raise _TooLarge
+    return bytes(body)
 
 
 _MANAGER = {"fieldManager": names.FIELD_MANAGER}

@@ -20,6 +20,7 @@ import kopf
 from aiohttp.connector import Connection
 from pydantic_core import from_json
 
+from finetune_operator.kube.api import MAX_PAGE_BYTES, fewer
 from finetune_operator.kube.contact import Contact
 
 SHORTEST_SECONDS = 1.0
@@ -52,20 +53,22 @@ def session(
     class Response(_Response):
         _event_filter_for = staticmethod(event_filter_for)
 
+    http = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+        # To decompress a list takes longer than to read it from a server in the same cluster.
+        headers={**info.as_http_headers(), "Accept-Encoding": "identity"},
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+        response_class=Response,
+        trace_configs=[contact.trace()] if contact is not None else [],
+    )
+    Response.http = http
     return kopf.AiohttpSession(
         server=info.server,
         default_namespace=info.default_namespace,
         priority=info.priority,
         expiration=info.expiration,
-        aiohttp_session=aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
-            # To decompress a list takes longer than to read it from a server in the same cluster.
-            headers={**info.as_http_headers(), "Accept-Encoding": "identity"},
-            proxy=info.proxy_url,
-            trust_env=info.trust_env,
-            response_class=Response,
-            trace_configs=[contact.trace()] if contact is not None else [],
-        ),
+        aiohttp_session=http,
     )
 
 
@@ -73,6 +76,7 @@ class _Response(aiohttp.ClientResponse):
     """A response of the API server."""
 
     _event_filter_for: EventFilterFor
+    http: aiohttp.ClientSession
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Called by aiohttp when the headers are read; the body of a watch comes later."""
@@ -82,14 +86,33 @@ class _Response(aiohttp.ClientResponse):
         return self
 
     async def json(self, **options: Any) -> Any:
-        """The parsed body; a list is without the known objects."""
+        """The parsed body. A list is without the known objects, and a page that is too large becomes a smaller one.
+
+        kopf goes on after it.
+        """
         event_filter = self._event_filter() if self.ok else None
         if event_filter is None:
             return await super().json(**options)
-        answer = await super().json(**options, loads=from_json)
+        limit = int(self.url.query.get("limit", 0))
+        body = await self._read(MAX_PAGE_BYTES if limit > 1 else None)
+        if body is None:
+            async with self.http.get(self.url.update_query(limit=str(fewer(limit)))) as smaller:
+                smaller.raise_for_status()
+                return await smaller.json(**options)
+        answer = from_json(body)
         if isinstance(answer, dict) and "items" in answer:
             answer["items"] = [item for item in answer["items"] or () if event_filter.is_new(None, item)]
         return answer
+
+    async def _read(self, most: int | None) -> bytes | None:
+        """The body; None if it has more than `most` bytes, and the rest of it is not read."""
+        body = bytearray()
+        async for chunk in self.content.iter_any():
+            body += chunk
+            if most is not None and len(body) > most:
+                self.close()
+                return None
+        return bytes(body)
 
     def _event_filter(self) -> EventFilter | None:
         return self._event_filter_for(self.url.name)

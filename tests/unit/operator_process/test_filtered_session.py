@@ -10,6 +10,7 @@ import kopf
 import pytest
 from aiohttp import web
 
+from finetune_operator.kube.api import MAX_PAGE_BYTES
 from finetune_operator.watch.filtered_session import EventFilter, session
 
 pytestmark = pytest.mark.extras
@@ -42,10 +43,22 @@ class Server:
         self.items: list[dict[str, Any]] | None = []
         self.status = 200
         self.url = ""
+        self.paged = False
+        self.limits: list[int] = []
+
+    def _page(self, request: web.Request) -> web.Response:
+        first, limit = int(request.query.get("continue", 0)), int(request.query["limit"])
+        items = (self.items or [])[first : first + limit]
+        end = first + len(items)
+        more = {"continue": str(end)} if end < len(self.items or ()) else {}
+        return web.json_response({"kind": "PodList", "metadata": more, "items": items})
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         assert request.headers["Accept-Encoding"] == "identity"
         assert request.headers["Authorization"] == "Bearer secret"
+        self.limits.append(int(request.query.get("limit", 0)))
+        if self.paged:
+            return self._page(request)
         if "watch" not in request.query:
             return web.json_response({"kind": "PodList", "metadata": {}, "items": self.items}, status=self.status)
         response = web.StreamResponse(status=self.status, headers={"Content-Type": "application/json"})
@@ -130,6 +143,21 @@ async def test_known_objects_are_removed_from_a_list(server: Server, client: aio
     server.items = None  # as Go writes an empty list
     async with client.get(f"{server.url}/api/v1/pods?limit=500") as response:
         assert (await response.json())["items"] == []
+
+
+async def test_a_page_that_is_too_large_becomes_a_smaller_one(server: Server, client: aiohttp.ClientSession) -> None:
+    """A tenant makes a hundred objects of a megabyte with our labels: together they would fill the memory."""
+    large = {"annotations": {"a": "x" * (MAX_PAGE_BYTES // 8)}}
+    server.items = [an_object(2)] + [{"metadata": {**an_object(2)["metadata"], **large}} for _ in range(20)]
+    server.paged = True
+    seen, token = 0, "0"
+    while token:
+        async with client.get(f"{server.url}/api/v1/pods?limit=100&continue={token}") as response:
+            answer = await response.json()
+        assert len(json.dumps(answer)) <= MAX_PAGE_BYTES
+        seen, token = seen + len(answer["items"]), answer["metadata"].get("continue")
+    assert seen == len(server.items)
+    assert server.limits[:3] == [100, 25, 6]
 
 
 async def test_a_refusal_is_read_as_it_is(server: Server, client: aiohttp.ClientSession) -> None:
