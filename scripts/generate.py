@@ -11,6 +11,7 @@ import yaml
 
 from finetune_operator.api.crd import custom_resource_definition
 from finetune_operator.api.reference import failure_reference, field_reference
+from finetune_operator.metrics.reference import with_reference
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = "# Generated from operator/finetune_operator/api by scripts/generate: change it there.\n"
@@ -64,6 +65,7 @@ def generated_files() -> dict[Path, str]:
         Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
         Path("docs/reference.md"): field_reference(),
         Path("docs/failures.md"): failure_reference(),
+        Path("docs/metrics.md"): with_reference((ROOT / "docs/metrics.md").read_text()),
     }
 
 

@@ -11,10 +11,12 @@ import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from finetune_operator import logs
 from finetune_operator.config import Config, ConfigError, read_config
@@ -24,6 +26,7 @@ from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.informer import Informer, Informers
+from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import LeaderTask
 from finetune_operator.control.progress_cluster import KubeProgressCluster
@@ -36,6 +39,10 @@ from finetune_operator.kube.errors import KubeError
 from finetune_operator.kube.events import EventRecorder
 from finetune_operator.kube.lease import Lease
 from finetune_operator.listener import Listener
+from finetune_operator.metrics.endpoint import Endpoint
+from finetune_operator.metrics.instruments import Instruments
+from finetune_operator.metrics.jobs import JobCollector
+from finetune_operator.metrics.process import ProcessCollector, QueueState, WatchState, process_metrics
 from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.writer import ProgressWriter
 from finetune_operator.reconcile.reconcile import reconcile
@@ -45,6 +52,8 @@ from finetune_trainer.contract.version import __version__
 
 logger = logging.getLogger("finetune_operator")
 
+ALL_NAMESPACES = "*"
+"""Stands for all namespaces in a label."""
 EXIT_USAGE = 2
 EXIT_FAILED = 1
 
@@ -56,18 +65,38 @@ async def run(
     environment: Mapping[str, str],
     stop: asyncio.Event,
     policy: Policy = reconcile,
+    registry: CollectorRegistry | None = None,
+    instruments: Instruments | None = None,
 ) -> None:
     """Wires the parts and runs them until `stop` is set.
 
+    Args:
+        config: the configuration.
+        kube: the Kubernetes client.
+        contact: knows whether the API server can be reached.
+        environment: the environment variables.
+        stop: set when the process must end.
+        policy: makes plans.
+        registry: the registry of `instruments`, which gets the other metrics too; by default a new one.
+        instruments: those that `kube` tells of its requests; by default new ones.
+
     Raises:
-        OSError: cannot listen on the HTTP port.
+        OSError: cannot listen on a port, or cannot read the certificate of the metrics port.
     """
     clock = asyncio.get_running_loop().time
+    registry = registry or CollectorRegistry()
+    instruments = instruments or Instruments(registry)
     cache = Cache()
-    queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random)
+    queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random, observer=instruments)
     event_handler = EventHandler(cache, queue)
 
     def informer(namespace: str | None) -> Informer:
+        instruments.know_watch(namespace or ALL_NAMESPACES)
+
+        def restarted() -> None:
+            instruments.watch_restarted(namespace or ALL_NAMESPACES)
+            resync.request()
+
         resync = Resync(
             kube=kube,
             cache=cache,
@@ -79,7 +108,7 @@ async def run(
         )
         watches = Watches(
             event_handler,
-            on_restart=resync.request,
+            on_restart=restarted,
             settings=lambda: kopf_settings(children=CHILDREN),
             memories=NoMemories,
             backoffs=lambda: iter(Backoffs()),
@@ -100,6 +129,7 @@ async def run(
         events=EventRecorder(kube, instance=config.identity, now=_now),
         now=_now,
         has_synced=informers.has_synced,
+        observer=instruments,
     )
     leader_task = LeaderTask(
         informers=informers,
@@ -128,7 +158,41 @@ async def run(
     )
     cluster = KubeProgressCluster(kube, cache, event_handler, is_watching=informers.is_watching, clock=clock)
     writer = ProgressWriter(cluster, clock=clock)
-    server = ProgressServer(cluster, writer, own_token=lambda: own_token(environment), clock=clock, now=_now)
+    server = ProgressServer(
+        cluster,
+        writer,
+        own_token=lambda: own_token(environment),
+        clock=clock,
+        now=_now,
+        on_answer=instruments.report_answered,
+    )
+
+    def known_jobs() -> list[FineTuneJobRecord] | None:
+        if leader_task.since is None:
+            return None
+        return [record for record in cache.finetunejobs() if informers.has_listed(record.namespace)]
+
+    def watch_states() -> dict[str, WatchState]:
+        epoch = time.time() - clock()
+        return {
+            each.resync.namespace or ALL_NAMESPACES: WatchState(
+                watching=each.is_watching,
+                last_resync=None if each.resync.last_success is None else epoch + each.resync.last_success,
+            )
+            for each in informers
+        }
+
+    process_metrics(registry)
+    registry.register(
+        ProcessCollector(
+            lease_name=config.lease_name,
+            leading=lambda: leader_task.since is not None,
+            queue=lambda: QueueState(depth=queue.depth, running=queue.running_seconds()),
+            watches=watch_states,
+        )
+    )
+    registry.register(JobCollector(known_jobs, per_job=config.metrics_per_job, on_namespace=instruments.know_namespace))
+    endpoint = Endpoint(registry, config)
 
     application = web.Application()
     server.add_to(application)
@@ -136,14 +200,17 @@ async def run(
     listener = Listener(application)
     try:
         await listener.start(config.http_host or None, config.http_port)
+        await endpoint.start()
         logger.info("started", extra={"version": __version__, "identity": config.identity, "port": config.http_port})
         async with asyncio.TaskGroup() as group:
             writing = group.create_task(writer.run())
             await lease.run(leader_task.lead, stop)
             await listener.close()
+            await endpoint.close()
             writing.cancel()
     finally:
         await listener.close()
+        await endpoint.close()
     logger.info("ended")
 
 
@@ -158,8 +225,10 @@ async def _main(config: Config, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     contact = Contact()
-    async with connect(environment, contact=contact) as kube:
-        await run(config, kube, contact, environment, stop)
+    registry = CollectorRegistry()
+    instruments = Instruments(registry)
+    async with connect(environment, contact=contact, observer=instruments.request_ended) as kube:
+        await run(config, kube, contact, environment, stop, registry=registry, instruments=instruments)
 
 
 def main() -> int:

@@ -123,8 +123,9 @@ class Config(BaseModel):
         identity: name of this replica in the Lease.
         http_host, http_port: address for progress reports and probes; without a host every address, IPv4 and IPv6.
         metrics_port: port for metrics, on the same host; 0 serves none.
-        metrics_tls: folder with tls.crt and tls.key for the metrics port, and with ca.crt if clients must have a
-            certificate; empty for plain HTTP.
+        metrics_tls: folder with tls.crt and tls.key for the metrics port; empty for plain HTTP.
+        metrics_client_certificates: whether who reads metrics must have a certificate that chains to that folder's
+            ca.crt.
         metrics_per_job: whether each unfinished job has series of its own.
         log_level: the lowest level that is logged.
     """
@@ -157,6 +158,9 @@ class Config(BaseModel):
     http_port: Annotated[int, _whole(1, 65_535)] = Field(8080, alias="FINETUNE_HTTP_PORT")
     metrics_port: Annotated[int, _whole(0, 65_535)] = Field(0, alias="FINETUNE_METRICS_PORT")
     metrics_tls: Text = Field("", alias="FINETUNE_METRICS_TLS")
+    metrics_client_certificates: Annotated[bool, _parsed(_boolean)] = Field(
+        default=False, alias="FINETUNE_METRICS_CLIENT_CERTIFICATES"
+    )
     metrics_per_job: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_METRICS_PER_JOB")
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _one_of("DEBUG", "INFO", "WARNING", "ERROR")] = (
         Field("INFO", alias="FINETUNE_LOG_LEVEL")

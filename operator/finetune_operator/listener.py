@@ -9,6 +9,7 @@ would be in it. Such a request is answered and not logged. Bodies are not decomp
 
 import asyncio
 import logging
+import ssl
 from typing import cast
 
 from aiohttp import web
@@ -39,6 +40,7 @@ class Listener:
         max_connections: limit of open connections; a further one is closed at once.
         max_of_peer: limit of open connections of one address.
         head_seconds: seconds until the headers of a request must have arrived.
+        tls: the TLS settings; None for plain HTTP.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Listener:
         max_connections: int = MAX_CONNECTIONS,
         max_of_peer: int = MAX_OF_PEER,
         head_seconds: float = HEAD_SECONDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._tls = tls
         self._runner = web.AppRunner(
             application,
             access_log=None,
@@ -69,7 +73,7 @@ class Listener:
         """
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Gate(self), host, port)
+        self._server = await loop.create_server(lambda: _Gate(self), host, port, ssl=self._tls)
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

@@ -109,6 +109,8 @@ def test_versions() -> None:
         {"fullnameOverride": "Tuner"},
         {"gpuPrices": {"nvidia.com/gpu": 2.5}},
         {"gpuPrices": {"nvidia.com/gpu": "2,50"}},
+        {"metrics": {"serviceMonitor": {"enable": True}}},
+        {"metrics": {"prometheusRule": {"disabled": ["CheckpointOld"]}}},
     ],
     ids=json.dumps,
 )
@@ -179,6 +181,63 @@ def test_the_price_list_reaches_the_operator() -> None:
     environment = {item["name"]: item.get("value", "x") for item in _container(render({"gpuPrices": prices}))["env"]}
     config = read_config(environment, fallback_identity="x")
     assert config.reconcile.gpu_prices == {key: Decimal(price) for key, price in prices.items()}
+
+
+def test_metrics_are_served_to_the_namespace_of_prometheus_and_nothing_else_is_installed() -> None:
+    objects = render()
+    policy = objects["NetworkPolicy", NAMESPACE, "finetune-operator"]["spec"]["ingress"]
+    assert policy[1] == {
+        "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "ports": [{"protocol": "TCP", "port": "metrics"}],
+    }
+    assert not {kind for kind, _, _ in objects} & {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap"}
+    without = render({"metrics": {"enabled": False, "serviceMonitor": {"enabled": True}}})
+    assert "metrics" not in json.dumps([value for key, value in without.items() if key[0] != CRD[0]])
+    closed = render({"metrics": {"from": []}})["NetworkPolicy", NAMESPACE, "finetune-operator"]["spec"]["ingress"]
+    assert closed == policy[:1]
+
+
+def test_monitors_scrape_the_port_that_the_operator_serves() -> None:
+    monitor = {"enabled": True, "labels": {"release": "kube-prometheus-stack"}, "interval": "15s"}
+    tls = {"secretName": "metrics-tls", "clientCertificates": True}
+    config = {"serverName": "finetune-operator"}
+    values = {"metrics": {"serviceMonitor": {**monitor, "tlsConfig": config}, "podMonitor": monitor, "tls": tls}}
+    objects = render(values)
+    service, pod = (objects[kind, NAMESPACE, "finetune-operator"] for kind in ("ServiceMonitor", "PodMonitor"))
+    assert service["spec"]["endpoints"] == [
+        {"port": "metrics", "interval": "15s", "honorLabels": True, "scheme": "https", "tlsConfig": config}
+    ]
+    assert service["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    labels = objects["Service", NAMESPACE, "finetune-operator"]["metadata"]["labels"]
+    assert service["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    template = objects[OPERATOR]["spec"]["template"]
+    assert pod["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    container = _container(objects)
+    environment = {item["name"]: item.get("value", "x") for item in container["env"]}
+    config_read = read_config(environment, fallback_identity="x")
+    assert {"name": "metrics", "containerPort": config_read.metrics_port} in container["ports"]
+    assert config_read.metrics_client_certificates
+    [mount] = [item for item in container["volumeMounts"] if item["mountPath"] == config_read.metrics_tls]
+    assert {"name": mount["name"], "secret": {"secretName": "metrics-tls"}} in template["spec"]["volumes"]
+
+
+def test_alerts_can_be_left_out_and_keep_their_own_templates() -> None:
+    values = {"metrics": {"prometheusRule": {"enabled": True, "disabled": ["FinetuneCheckpointOld"]}}}
+    groups = render(values)["PrometheusRule", NAMESPACE, "finetune-operator"]["spec"]["groups"]
+    whole = yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]
+    for group in whole:
+        group["rules"] = [rule for rule in group["rules"] if rule["alert"] != "FinetuneCheckpointOld"]
+    assert groups == whole
+    assert "{{ $labels.namespace }}" in groups[0]["rules"][0]["annotations"]["summary"]
+
+
+def test_the_dashboard_is_a_config_map_that_grafana_s_sidecar_finds() -> None:
+    values = {"metrics": {"dashboard": {"enabled": True, "annotations": {"folder": "ml"}}}}
+    config_map = render(values)["ConfigMap", NAMESPACE, "finetune-operator-dashboard"]
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert config_map["metadata"]["annotations"] == {"folder": "ml"}
+    [text] = config_map["data"].values()
+    assert json.loads(text) == json.loads((CHART / "files/dashboard.json").read_text())
 
 
 def test_placement_reaches_the_pod() -> None:

@@ -89,7 +89,7 @@ def test_pods_report_where_the_service_is() -> None:
     pod = objects[OPERATOR]["spec"]["template"]
     [container] = pod["spec"]["containers"]
     environment = {item["name"]: item.get("value") for item in container["env"]}
-    [port] = service["spec"]["ports"]
+    [port] = [item for item in service["spec"]["ports"] if item["name"] == "http"]
     assert environment["FINETUNE_PROGRESS_URL"] == f"http://finetune-operator.{NAMESPACE}.svc:{port['port']}"
     assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
     assert port["targetPort"] in [item["name"] for item in container["ports"]]

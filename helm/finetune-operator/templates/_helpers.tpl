@@ -75,3 +75,18 @@ app.kubernetes.io/component: operator
   name: {{ include "finetune-operator.fullname" . }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
+
+{{/* How a monitor scrapes. Takes (list .Values.metrics MONITOR). Metrics about jobs have the job's namespace as a label. */}}
+{{- define "finetune-operator.scrape" -}}
+{{- $metrics := index . 0 }}
+{{- $monitor := index . 1 -}}
+port: metrics
+interval: {{ $monitor.interval }}
+honorLabels: true
+{{- if $metrics.tls.secretName }}
+scheme: https
+{{- with $monitor.tlsConfig }}
+tlsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}

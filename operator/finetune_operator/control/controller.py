@@ -8,9 +8,10 @@ the resourceVersion that the decision was made on.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob, FineTuneJobRef, SpecError
@@ -39,6 +40,20 @@ Policy = Callable[[FineTuneJob, Observed, ReconcileConfig, datetime], Plan]
 """`reconcile.reconcile`, or a simpler function in a test."""
 
 
+RECONCILE_ERRORS = ("Conflict", "ApiError", "ChildRefused", "Unexpected")
+"""The kinds of errors that end a reconcile."""
+
+
+class ControllerObserver(Protocol):
+    """Is told what the controller has done, for metrics."""
+
+    def reconciled(self, seconds: float, error: str | None) -> None:
+        """A reconcile has ended, with one of `RECONCILE_ERRORS` if it failed."""
+
+    def status_written(self, record: FineTuneJobRecord, known: FineTuneJobStatus, written: FineTuneJobStatus) -> None:
+        """The status was changed from `known` to `written`. No other write can have made that change too."""
+
+
 _APPLY = {"Job": apply_job, "Service": apply_service}
 
 
@@ -62,6 +77,8 @@ class Controller:
         policy: makes the plan for a FineTuneJob and its observed children.
         has_synced: whether the cache knows enough to reconcile a FineTuneJob. One that has not synced is skipped.
         now: the current time, with a time zone.
+        observer: is told what was done.
+        clock: seconds, monotonic, for the durations that the observer is told.
     """
 
     def __init__(
@@ -75,7 +92,11 @@ class Controller:
         events: EventRecorder,
         now: Callable[[], datetime],
         has_synced: Callable[[FineTuneJobRecord], bool] = lambda _: True,
+        observer: ControllerObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._observer = observer
+        self._clock = clock
         self._kube = kube
         self._cache = cache
         self._queue = queue
@@ -97,25 +118,33 @@ class Controller:
 
     async def _handle(self, key: Key) -> None:
         context = {"job": "/".join(key)}
+        began = self._clock()
+        error_kind = None
         try:
             requeue_after = await self.reconcile(key)
         except asyncio.CancelledError:
             self._queue.retry(key)
             raise
         except Conflict as error:
+            error_kind = "Conflict"
             delay = self._queue.retry(key)
             logger.info("conflict: %s; requeued in %.0f s", error.message, delay, extra=context)
         except KubeError as error:
+            error_kind = "ApiError"
             delay = self._queue.retry(key, at_least=error.retry_after)
             logger.log(error.level, "reconcile failed: %s; requeued in %.0f s", error.message, delay, extra=context)
         except _ChildRefused as refusal:
+            error_kind = "ChildRefused"
             delay = self._queue.retry(key)
             logger.warning("child refused: %s; requeued in %.0f s", refusal, delay, extra=context)
         except Exception:  # an unexpected error with one job must not stop the others
+            error_kind = "Unexpected"
             delay = self._queue.retry(key)
             logger.exception("unexpected error; requeued in %.0f s", delay, extra=context)
         else:
             self._queue.done(key, requeue_after)
+        if self._observer is not None:
+            self._observer.reconciled(self._clock() - began, error_kind)
 
     async def reconcile(self, key: Key) -> float | None:
         """Reconciles one FineTuneJob once.
@@ -266,6 +295,8 @@ class Controller:
         except NotFound:
             self._cache.remove_finetunejob(record.key, record.uid)
             raise _NothingToReconcile from None
+        if self._observer is not None:
+            self._observer.status_written(record, known, desired)
         written = finetunejob_record(raw)
         self._cache.put_finetunejob(written)
         due = desired.is_true(ConditionType.FINISHED) and not written.finished

@@ -12,7 +12,7 @@ import heapq
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -25,16 +25,33 @@ class QueueClosed(Exception):  # noqa: N818 (an end, not an error)
     """The queue hands out no more keys."""
 
 
+class QueueObserver(Protocol):
+    """Is told what happens in a queue, for metrics."""
+
+    def key_added(self) -> None:
+        """A key became ready."""
+
+    def key_taken(self, waited: float) -> None:
+        """A worker took a key, which had been ready for that many seconds."""
+
+    def key_released(self, worked: float, *, retry: bool) -> None:
+        """A worker had the key for that many seconds; `retry` if the reconcile failed."""
+
+
 class WorkQueue(Generic[K]):
     """A queue of keys for one event loop.
 
     Args:
         clock: seconds, monotonic: the event loop's time, or a test's.
         random: uniform in [0, 1), for the jitter of back-offs.
+        observer: is told what happens.
     """
 
-    def __init__(self, *, clock: Callable[[], float], random: Callable[[], float]) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float], random: Callable[[], float], observer: QueueObserver | None = None
+    ) -> None:
         self._clock = clock
+        self._observer = observer
         self._random = random
         self._ready: OrderedDict[K, float] = OrderedDict()  # key -> time it became ready
         self._high_priority: OrderedDict[K, float] = OrderedDict()  # the same, with high priority
@@ -63,6 +80,8 @@ class WorkQueue(Generic[K]):
         self._due.pop(key, None)
         if not self._is_ready(key):
             (self._high_priority if high_priority else self._ready)[key] = self._clock()
+            if self._observer is not None:
+                self._observer.key_added()
             self._wake_one()
 
     def add_after(self, key: K, delay: float) -> None:
@@ -80,14 +99,16 @@ class WorkQueue(Generic[K]):
         self._promote()
         if self._high_priority and (not self._ready or self._high_priority_in_a_row < HIGH_PRIORITY_IN_A_ROW):
             self._high_priority_in_a_row += 1
-            key, _ = self._high_priority.popitem(last=False)
+            key, since = self._high_priority.popitem(last=False)
         elif self._ready:
             self._high_priority_in_a_row = 0
-            key, _ = self._ready.popitem(last=False)
+            key, since = self._ready.popitem(last=False)
         else:
             return None
         now = self._clock()
         self._running[key] = self._last_taken = now
+        if self._observer is not None:
+            self._observer.key_taken(now - since)
         return key
 
     async def get(self) -> K:
@@ -105,7 +126,7 @@ class WorkQueue(Generic[K]):
     def done(self, key: K, requeue_after: float | None = None) -> None:
         """The key was reconciled: resets its back-off, and requeues it after `requeue_after` seconds."""
         self._failures.pop(key, None)
-        self._release(key, requeue_after)
+        self._release(key, requeue_after, retry=False)
 
     def retry(self, key: K, at_least: float = 0.0) -> float:
         """The reconcile failed: requeues the key after a back-off that doubles with each failure.
@@ -117,7 +138,7 @@ class WorkQueue(Generic[K]):
         self._failures[key] = failures + 1
         backoff = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 30))
         delay = max(at_least, min(MAX_BACKOFF_SECONDS, backoff * (1 + self._random() / 2)))
-        self._release(key, delay)
+        self._release(key, delay, retry=True)
         return delay
 
     def close(self) -> None:
@@ -133,6 +154,16 @@ class WorkQueue(Generic[K]):
         """Keys that are ready or running."""
         return len(self._ready) + len(self._high_priority) + len(self._running)
 
+    @property
+    def depth(self) -> int:
+        """Keys that are ready."""
+        return len(self._ready) + len(self._high_priority)
+
+    def running_seconds(self) -> tuple[float, ...]:
+        """Seconds that each running key has been running."""
+        now = self._clock()
+        return tuple(now - since for since in self._running.values())
+
     def stuck_seconds(self) -> float:
         """Seconds without progress: the longest that a key has been running, or ready while no key was taken."""
         now = self._clock()
@@ -146,8 +177,10 @@ class WorkQueue(Generic[K]):
     def _is_ready(self, key: K) -> bool:
         return key in self._ready or key in self._high_priority
 
-    def _release(self, key: K, delay: float | None) -> None:
-        del self._running[key]
+    def _release(self, key: K, delay: float | None, *, retry: bool) -> None:
+        started = self._running.pop(key)
+        if self._observer is not None:
+            self._observer.key_released(self._clock() - started, retry=retry)
         if key in self._added_while_running:
             self._added_while_running.discard(key)
             self.add(key)

@@ -4,7 +4,8 @@ Only the client's transport and credentials are used. Its generated methods pars
 unknown fields, and copy every body before they send it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +14,6 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from pydantic_core import from_json
@@ -31,15 +31,29 @@ _MERGE_PATCH = "application/merge-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 
 
+RequestObserver = Callable[[str, str, float], None]
+"""Is told of each request, for metrics: its method, the HTTP status or `<error>`, and its duration in seconds."""
+NO_RESPONSE = "<error>"
+
+
 class ClientKube:
     """`Kube` over an ApiClient.
 
     Args:
         timeout_seconds: limit for a request, or for one page of a list.
         page_size: objects in a page, at most. The whole page is in memory, so large objects come in smaller pages.
+        observer: is told of each request.
     """
 
-    def __init__(self, client: ApiClient, *, timeout_seconds: float = 30.0, page_size: int = 100) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        timeout_seconds: float = 30.0,
+        page_size: int = 100,
+        observer: RequestObserver = lambda *_: None,
+    ) -> None:
+        self._observer = observer
         self._client = client
         self._page_size = page_size
         # The client itself would pass a plain number, which aiohttp deprecates.
@@ -156,6 +170,7 @@ class ClientKube:
         headers = {"Accept": accept, "Accept-Encoding": "identity", "Content-Type": content_type}
         if query:
             path += "?" + urlencode(query)
+        began, code = time.monotonic(), NO_RESPONSE
         try:
             _, url, headers, _, _ = await self._client.param_serialize(
                 method, path, header_params=headers, auth_settings=["BearerToken"]
@@ -163,11 +178,13 @@ class ClientKube:
             response = await self._client.call_api(
                 method, url, header_params=headers, body=body, _request_timeout=self._timeout
             )
+            code = str(response.status)
             text = await (response.read() if most is None else _read(response.response, most))
         except FAILURES as error:
+            code = NO_RESPONSE
             raise unreachable(error) from None
-        except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
-            raise Unavailable(f"{method} {path}: {type(error).__name__}: {error}".rstrip(": ")) from None
+        finally:
+            self._observer(method, code, time.monotonic() - began)
         if not 200 <= response.status < 300:
             raise from_response(response.status, response.headers, text)
         try:
@@ -196,7 +213,12 @@ _MANAGER = {"fieldManager": names.FIELD_MANAGER}
 
 @asynccontextmanager
 async def connect(
-    environment: Mapping[str, str], *, connections: int = 64, page_size: int = 100, contact: Contact | None = None
+    environment: Mapping[str, str],
+    *,
+    connections: int = 64,
+    page_size: int = 100,
+    contact: Contact | None = None,
+    observer: RequestObserver = lambda *_: None,
 ) -> AsyncIterator[ClientKube]:
     """A client for the cluster of KUBECONFIG if it is set, otherwise for the cluster that this process runs in.
 
@@ -205,6 +227,7 @@ async def connect(
         connections: open at the same time.
         page_size: objects in a page of a list.
         contact: what is told whether the API server can be reached; by default nobody is.
+        observer: is told of each request.
 
     Raises:
         KubeError: there are no usable credentials.
@@ -228,7 +251,7 @@ async def connect(
     client = ApiClient(configuration)
     client.user_agent = USER_AGENT
     try:
-        yield ClientKube(client, page_size=page_size)
+        yield ClientKube(client, page_size=page_size, observer=observer)
     finally:
         await client.close()
 

@@ -43,6 +43,7 @@ class ProgressServer:
         own_token: reads the operator's own token; None outside of a cluster.
         clock: seconds, monotonic.
         now: the current time, with a time zone.
+        on_answer: is told the HTTP status of each answer, for metrics.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ProgressServer:
         own_token: Callable[[], str | None],
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        on_answer: Callable[[int], None] = lambda _: None,
     ) -> None:
+        self._on_answer = on_answer
         self._cluster = cluster
         self._writer = writer
         self._authenticator = Authenticator(cluster, own_token=own_token, clock=clock, now=now)
@@ -69,7 +72,13 @@ class ProgressServer:
     async def report(self, request: web.Request) -> web.Response:
         """Handles one report."""
         path = request.match_info
-        ref = FineTuneJobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
+        answer = await self._respond(
+            request, FineTuneJobRef(namespace=path["namespace"], name=path["name"], uid=path["uid"])
+        )
+        self._on_answer(answer.status)
+        return answer
+
+    async def _respond(self, request: web.Request, ref: FineTuneJobRef) -> web.Response:
         try:
             return await self._report(request, ref)
         except Unauthenticated as error:

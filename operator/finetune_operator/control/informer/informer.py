@@ -52,6 +52,11 @@ class Informers:
         informer = self._of(record.namespace)
         return informer is not None and informer.resync.has_synced(record)
 
+    def has_listed(self, namespace: str) -> bool:
+        """Whether everything in a namespace has been listed since this replica became the leader."""
+        informer = self._of(namespace)
+        return informer is not None and informer.resync.children_listed
+
     def is_watching(self, namespace: str) -> bool:
         """Whether a watch feeds the cache for a namespace."""
         informer = self._of(namespace)

@@ -19,6 +19,7 @@ from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.spec import FineTuneJobSpec, Retention
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, Owner
+from finetune_operator.control.informer.summary import Summary, summary_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class FineTuneJobRecord:
         spec, status, progress: JSON; status is without progress. Empty when the record is settled.
         run_token: spec.runToken, also of a spec that is invalid or too large to be kept.
         oversize: size in bytes of a spec that is too large to be kept; otherwise 0.
+        summary: what metrics need, also of a settled record.
     """
 
     namespace: str
@@ -51,6 +53,7 @@ class FineTuneJobRecord:
     progress: bytes
     run_token: str | None = None
     oversize: int = 0
+    summary: Summary
 
     @property
     def key(self) -> Key:
@@ -91,11 +94,16 @@ class FineTuneJobRecord:
             namespace=self.namespace,
             uid=self.uid,
             generation=self.generation,
-            creation_time=datetime.fromisoformat(self.created),
+            creation_time=self.creation_time,
             deleting=False,  # otherwise it is ignored
             spec=_parsed(self.spec),
             status=FineTuneJobStatus.model_validate(self.raw_status()),
         )
+
+    @property
+    def creation_time(self) -> datetime:
+        """When it was created."""
+        return datetime.fromisoformat(self.created)
 
     def raw_status(self) -> dict[str, Any]:
         """The status with its progress."""
@@ -151,6 +159,7 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         oversize=oversize,
         status=b"" if settled else compact_json({key: value for key, value in status.items() if key != "progress"}),
         progress=b"" if settled or not progress else compact_json(progress),
+        summary=summary_of(raw),
     )
 
 

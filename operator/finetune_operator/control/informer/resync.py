@@ -64,6 +64,11 @@ class Resync:
         self.error: str | None = None
         """Why the last run failed; None if it succeeded."""
 
+    @property
+    def children_listed(self) -> bool:
+        """Whether everything has been listed since this replica became the leader."""
+        return self._children_listed
+
     def has_synced(self, record: FineTuneJobRecord) -> bool:
         """Whether a FineTuneJob can be reconciled: its children have been listed, or it never had any.
 
