@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scripts.chart_readme import chart_readme
 
 from finetune_operator.api.crd import custom_resource_definition
 from finetune_operator.api.reference import failure_reference, field_reference
 from finetune_operator.metrics.reference import with_reference
 
 ROOT = Path(__file__).resolve().parent.parent
+CHART = Path("helm/finetune-operator")
 HEADER = "# Generated from operator/finetune_operator/api by scripts/generate: change it there.\n"
 
 
@@ -62,10 +64,11 @@ def generated_files() -> dict[Path, str]:
     crd = custom_resource_definition()
     return {
         Path("manifests/crd/finetunejobs.yaml"): HEADER + to_yaml(crd),
-        Path("helm/finetune-operator/templates/crd.yaml"): helm_template(crd),
+        CHART / "templates/crd.yaml": helm_template(crd),
         Path("docs/reference.md"): field_reference(),
         Path("docs/failures.md"): failure_reference(),
         Path("docs/metrics.md"): with_reference((ROOT / "docs/metrics.md").read_text()),
+        CHART / "README.md": chart_readme(ROOT / CHART),
     }
 
 

@@ -31,6 +31,7 @@ from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import LeaderTask
 from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.control.work_queue import WorkQueue
+from finetune_operator.flags import with_flags
 from finetune_operator.health import Health
 from finetune_operator.kube.api import Kube
 from finetune_operator.kube.client import connect, own_token
@@ -233,7 +234,7 @@ async def _main(config: Config, environment: Mapping[str, str]) -> None:
 
 def main() -> int:
     """Runs the operator and returns the exit code."""
-    environment = os.environ
+    environment = with_flags(os.environ, sys.argv[1:])
     identity = f"{socket.gethostname()}-{random.randbytes(4).hex()}"  # noqa: S311 (a name, no secret)
     try:
         config = read_config(environment, fallback_identity=identity)

@@ -108,6 +108,7 @@ class Config(BaseModel):
         trainer_image: the image that trains.
         platform: `openshift` leaves the user and groups of the pods to the platform.
         image_pull_policy: pull policy of both images; empty for Kubernetes' default.
+        image_pull_secrets: names of pull Secrets for the pods of jobs, in addition to those of the job.
         progress_url: base URL of the progress server for pods; empty turns reports off.
         service_accounts: allowed values of spec.scheduling.serviceAccountName; an empty list allows none.
         allow_remote_code: whether model.trustRemoteCode may be true.
@@ -138,6 +139,7 @@ class Config(BaseModel):
     image_pull_policy: Annotated[str, _one_of("Always", "IfNotPresent", "Never")] = Field(
         "", alias="FINETUNE_IMAGE_PULL_POLICY"
     )
+    image_pull_secrets: CommaSeparated = Field((), alias="FINETUNE_IMAGE_PULL_SECRETS")
     progress_url: Url = Field("", alias="FINETUNE_PROGRESS_URL")
     service_accounts: CommaSeparated = Field(("default",), alias="FINETUNE_SERVICE_ACCOUNTS")
     allow_remote_code: Annotated[bool, _parsed(_boolean)] = Field(default=False, alias="FINETUNE_ALLOW_REMOTE_CODE")
@@ -174,6 +176,7 @@ class Config(BaseModel):
             trainer_image=self.trainer_image,
             platform=self.platform,
             image_pull_policy=self.image_pull_policy,
+            image_pull_secrets=self.image_pull_secrets,
             progress_url=self.progress_url,
             service_accounts=frozenset(self.service_accounts),
             allow_remote_code=self.allow_remote_code,

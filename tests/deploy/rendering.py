@@ -23,19 +23,36 @@ def kustomize(folder: str) -> dict[Key, Manifest]:
     """Returns the objects of a kustomization below manifests/."""
     argv = [str(Path(sysconfig.get_path("scripts")) / "kubectl"), "kustomize", str(ROOT / "manifests" / folder)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    return _by_key(yaml.safe_load_all(done.stdout))
+    return _by_key(_load(done.stdout))
 
 
 def render(
     values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE
 ) -> dict[Key, Manifest]:
-    """Returns the chart's objects."""
-    return _by_key(
-        document
-        for path, text in render_text(values, name=name, namespace=namespace).items()
-        if path.endswith(".yaml")
-        for document in yaml.safe_load_all(text)
-    )
+    """Returns the chart's objects, without those of `helm test`."""
+    documents = _documents(values, name=name, namespace=namespace)
+    return _by_key(document for document in documents if not _is_test(document))
+
+
+def objects_of_helm_test(values: Mapping[str, Any] | None = None) -> dict[Key, Manifest]:
+    """Returns the objects that only `helm test` makes."""
+    documents = _documents(values, name=RELEASE, namespace=NAMESPACE)
+    return _by_key(document for document in documents if _is_test(document))
+
+
+def _documents(values: Mapping[str, Any] | None, *, name: str, namespace: str) -> list[Manifest]:
+    texts = render_text(values, name=name, namespace=namespace)
+    found = [item for path, text in texts.items() if path.endswith(".yaml") for item in _load(text)]
+    return [item for item in found if item is not None]
+
+
+def _load(text: str) -> list[Manifest | None]:
+    # libyaml: in Python alone the CRD takes half a second.
+    return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+
+
+def _is_test(document: Manifest) -> bool:
+    return (document["metadata"].get("annotations") or {}).get("helm.sh/hook") == "test"
 
 
 def render_text(

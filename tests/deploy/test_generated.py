@@ -4,18 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+from scripts.chart_readme import values_table
 
 from finetune_operator.api.crd import custom_resource_definition
 from finetune_trainer.contract.failure import FAILURES
 
 ROOT = Path(__file__).parents[2]
 FILES = ("manifests/crd/finetunejobs.yaml", "helm/finetune-operator/templates/crd.yaml", "docs/reference.md")
+README = ROOT / "helm/finetune-operator/README.md"
 
 
 def generate(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    argv = [sys.executable, str(ROOT / "scripts/generate.py"), *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-m", "scripts.generate", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def test_what_is_committed_is_current() -> None:
@@ -61,3 +64,19 @@ def test_every_failure_has_its_row() -> None:
         code = "" if failure.exit_code is None else int(failure.exit_code)
         assert f"| `{reason}` | {code} | {failure.policy} |" in text
         assert failure.remedy in text
+
+
+def test_the_readme_of_the_chart_has_every_value_with_its_default_and_its_comment() -> None:
+    text = README.read_text(encoding="utf-8")
+    for row in (
+        "| `images.operator.digest` |  | `sha256:…`; it wins over the tag. |",
+        "| `replicaCount` | `1` | With more than one, one replica works and the others wait to take over. |",
+        "| `resources.requests` | `{cpu: 50m, memory: 128Mi}` | What it asks for. |",
+    ):
+        assert row in text
+
+
+def test_a_value_without_a_comment_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a\.b has no comment"):
+        values_table("# A.\na:\n  b: 1\n")
+    assert "| `a.b` | `[x, y]` | One two. |" in values_table("a:\n  # One\n  # two.\n  b: [x, y] # no\n")

@@ -26,6 +26,7 @@ class ReconcileConfig:
         trainer_image: the image with the training stack.
         platform: who chooses the user of the pods.
         image_pull_policy: pull policy of both images; empty for Kubernetes' default.
+        image_pull_secrets: names of Secrets in the namespaces of jobs, in addition to those that a job names.
         progress_url: base URL of the progress server for pods, without a trailing slash; empty turns reports off.
         service_accounts: allowed values of spec.scheduling.serviceAccountName.
         allow_remote_code: whether model.trustRemoteCode may be true.
@@ -40,6 +41,7 @@ class ReconcileConfig:
     trainer_image: str
     platform: Platform = Platform.KUBERNETES
     image_pull_policy: str = ""
+    image_pull_secrets: tuple[str, ...] = ()
     progress_url: str = ""
     service_accounts: frozenset[str] = frozenset({"default"})
     allow_remote_code: bool = False

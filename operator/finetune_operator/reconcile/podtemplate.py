@@ -62,8 +62,9 @@ def pod_template(
     }
     if scheduling.service_account_name is not None:
         spec["serviceAccountName"] = scheduling.service_account_name
-    if scheduling.image_pull_secrets:
-        spec["imagePullSecrets"] = [secret.to_dict() for secret in scheduling.image_pull_secrets]
+    own = [secret.name for secret in scheduling.image_pull_secrets or ()]
+    if pull_secrets := list(dict.fromkeys([*own, *config.image_pull_secrets])):
+        spec["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     if training or finetunejob.spec.preflight.scheduling is PreflightScheduling.INHERIT:
         spec.update(_placement(finetunejob))
     if training and finetunejob.spec.resources.nodes > 1:

@@ -27,6 +27,7 @@ def test_everything_can_be_set() -> None:
             **REQUIRED,
             "FINETUNE_PLATFORM": "openshift",
             "FINETUNE_IMAGE_PULL_POLICY": "Never",
+            "FINETUNE_IMAGE_PULL_SECRETS": "registry, mirror",
             "FINETUNE_PROGRESS_URL": "http://operator.svc:8080/",
             "FINETUNE_SERVICE_ACCOUNTS": "trainer, default,trainer",
             "FINETUNE_ALLOW_REMOTE_CODE": "true",
@@ -49,6 +50,7 @@ def test_everything_can_be_set() -> None:
     )
     assert config.reconcile.platform is Platform.OPENSHIFT
     assert config.reconcile.image_pull_policy == "Never"
+    assert config.reconcile.image_pull_secrets == ("registry", "mirror")
     assert config.reconcile.progress_url == "http://operator.svc:8080"
     assert config.reconcile.service_accounts == {"trainer", "default"}
     assert config.reconcile.allow_remote_code

@@ -147,6 +147,16 @@ def test_the_user_adds_but_never_replaces() -> None:
     assert terms["nodeSelectorTerms"][0]["matchExpressions"][0]["key"] == "nvidia.com/gpu.memory"
 
 
+@pytest.mark.parametrize("role", [names.PREFLIGHT_ROLE, names.TRAIN_ROLE])
+def test_pull_secrets_of_the_job_and_of_the_administrator(role: str) -> None:
+    config = replace(CONFIG, image_pull_secrets=("registry", "mirror"))
+    own = {"imagePullSecrets": [{"name": "mine"}, {"name": "mirror"}]}
+    for spec, found in (({"scheduling": own}, ["mine", "mirror", "registry"]), ({}, ["registry", "mirror"])):
+        pod = child_job(a_job(**spec), config, role, 1)["spec"]["template"]["spec"]
+        assert [secret["name"] for secret in pod["imagePullSecrets"]] == found
+    assert "imagePullSecrets" not in pod_of(role)
+
+
 def test_preflight_has_the_same_proxy_variables() -> None:
     scheduling = {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}]}
     assert environment(pod_of(names.PREFLIGHT_ROLE, scheduling=scheduling))["HTTPS_PROXY"] == "http://proxy:3128"
