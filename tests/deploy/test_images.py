@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -186,6 +187,12 @@ def test_common_stages_are_the_same_in_every_dockerfile() -> None:
     assert operator.stage("code") == trainer.stage("code")
 
 
+def _defaults(path: str) -> dict[str, str]:
+    """The arguments of a build that have a default."""
+    arguments = [item.text for item in Dockerfile(path).instructions if item.word == "ARG" and "=" in item.text]
+    return dict(argument.split("=", 1) for argument in arguments)
+
+
 def test_the_build_context_has_what_the_dockerfiles_copy() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line.removeprefix("!") for line in ignore if line.startswith("!")]
@@ -194,7 +201,7 @@ def test_the_build_context_has_what_the_dockerfiles_copy() -> None:
         for item in Dockerfile(path).instructions:
             if item.word != "COPY" or "--from=" in item.text:
                 continue
-            for source in item.text.split()[:-1]:
+            for source in Template(item.text).substitute(_defaults(path)).split()[:-1]:
                 assert (ROOT / source).exists(), f"{path}: {source}"
                 assert any(Path(source).match(rule) or rule.startswith(f"{source}/") or source.startswith(f"{rule}/")
                            for rule in allowed), f"{path}: {source} is left out by .dockerignore"  # fmt: skip
@@ -208,3 +215,21 @@ def test_the_s3_server_is_the_program_alone() -> None:
 
 def _packages(requirements: str) -> set[str]:
     return {match[1] for match in re.finditer(r"^([a-z0-9][a-z0-9-]*)==", requirements, re.MULTILINE)}
+
+
+def test_the_trainer_finds_the_driver_where_gke_mounts_it() -> None:
+    """A job may not set the variable itself."""
+    assert Dockerfile("images/trainer/Dockerfile").environment()["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64"
+
+
+@pytest.mark.parametrize("backend", ["", "cu126"])
+def test_another_cuda_comes_from_the_index_that_has_its_wheels(backend: str) -> None:
+    installs = [
+        item.text for item in Dockerfile("images/trainer/Dockerfile").last_stage if "uv pip install" in item.text
+    ]
+    assert len(installs) == 3
+    for text in installs:
+        [option] = re.findall(r"--require-hashes (.*) --requirement", text)
+        command = ["sh", "-c", f"TORCH_BACKEND={backend}; echo {option}"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        assert said == (f"--torch-backend {backend}" if backend else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from finetune_trainer.contract.layout import NODE_ENV, POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
+from finetune_trainer.contract.layout import ALLOW_CPU_ENV, NODE_ENV, POD_UID_ENV, RECIPE_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.termination import Termination
 from trainer.running import LocalRun
 
@@ -28,6 +28,7 @@ def pod_environment(recipe: Path, work: Path, message: Path, **more: str) -> dic
     return {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
         "OMP_NUM_THREADS": "1",
+        ALLOW_CPU_ENV: "1",
         RECIPE_ENV: str(recipe),
         WORK_ENV: str(work),
         TERMINATION_ENV: str(message),

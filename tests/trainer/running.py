@@ -79,6 +79,7 @@ class LocalRun:
                     pvc_root=self.folder,
                     reporter=Reporter([self.seen.append, self._tell]),
                     stop=self.stop,
+                    allow_cpu=True,
                 ),
             )
 

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from finetune_trainer.contract.failure import ExitCode
+from finetune_trainer.contract.layout import ALLOW_CPU_ENV
 from trainer.pods import wait_for
 from trainer.tiny_model import make_tiny_model
 
@@ -34,15 +37,16 @@ spec:
   dataset: {{uri: "file://{tmp_path}/train.jsonl"}}
   output: {{uri: "file://{tmp_path}/out"}}
   training: {{maxSteps: 2, batchSize: 4}}
+  resources: {{gpus: 0}}
 """
     )
     return path
 
 
-def finetune(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, found beside the interpreter."""
+def finetune(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """The command, found beside the interpreter. `more` are further variables."""
     program = Path(sys.executable).with_name("finetune")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -92,15 +96,29 @@ def test_the_report_of_preflight_is_json_on_demand(job: Path) -> None:
 
 
 def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapter_is_there(job: Path) -> None:
-    """Without any GPU they share the CPU."""
-    job.write_text(job.read_text() + "  preflight: {enabled: false}\n  resources: {gpus: 2}\n")
+    """With the developer's setting they share the CPU."""
+    job.write_text(job.read_text().replace("gpus: 0", "gpus: 2") + "  preflight: {enabled: false}\n")
     looks = "looking for data, model and an adapter of an identical run"
-    done = finetune("run", str(job))
+    done = finetune("run", str(job), **{ALLOW_CPU_ENV: "1"})
     assert done.returncode == 0, done.stderr
     assert said(done) == [looks, "training in 2 processes", "the adapter is at"]
     assert len(list((job.parent / "out").rglob("adapter_model.safetensors"))) == 1
-    again = said(finetune("run", str(job)))
+    again = said(finetune("run", str(job), **{ALLOW_CPU_ENV: "1"}))
     assert again == [looks, "an identical run already exists; nothing is trained", "the adapter is at"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_job_that_asks_for_a_gpu_is_refused_where_there_is_none(job: Path, gpus: int) -> None:
+    job.write_text(job.read_text().replace("gpus: 0", f"gpus: {gpus}") + "  preflight: {enabled: false}\n")
+    done = finetune("run", str(job))
+    assert done.returncode == ExitCode.GPU_UNAVAILABLE
+    last = done.stderr.splitlines()[-1]
+    assert f"spec.resources.gpus: {gpus}, but no GPU can be used on this machine: " in done.stderr
+    assert "580 or later" in done.stderr
+    assert "torch says: Found no NVIDIA driver" in done.stderr
+    assert "resources.gpus: 0 trains on the CPU" in last
+    assert not (job.parent / "out").exists()
 
 
 def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:

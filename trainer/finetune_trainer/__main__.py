@@ -22,6 +22,7 @@ from finetune_trainer.contract.layout import (
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.distributed.launch import launch
+from finetune_trainer.distributed.visible_gpus import visible_gpus
 from finetune_trainer.distributed.worker import PipeSink, exit_with_launcher
 from finetune_trainer.distributed.world import Pod, World, is_first_pod
 from finetune_trainer.inputs.recipe_file import read_recipe
@@ -99,11 +100,15 @@ def _train(
     from finetune_trainer.train.training_context import training_context
 
     recipe = read_recipe(recipe_file)
-    if world is None and (pod := Pod.of(recipe, environment)).size > 1:
-        refuse(recipe)
-        ended = launch(Path(recipe_file), pod, environment, stop, reporter.take)
-        # Any process may have failed, but only the first process knows the progress of the training.
-        return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
+    if world is None:
+        pod = Pod.of(recipe, environment)
+        if pod.size > 1:
+            refuse(recipe)
+            ended = launch(Path(recipe_file), pod, environment, stop, reporter.take)
+            # Any process may have failed, but only the first process knows the progress of the training.
+            return ended.model_copy(update={"progress": reporter.progress}) if ended.reason else ended
+        # torch reads the variable when it initialises CUDA.
+        os.environ.update(visible_gpus(pod, 0, environment))
     work = environment.get(WORK_ENV)
     with training_context(
         recipe, environment, reporter, stop, work=Path(work) if work else None, listeners=[log_wait], world=world

@@ -14,7 +14,7 @@ from finetune_operator.api.scheduling import NodeSelectorOperator, Scheduling
 _MIB = 1 << 20
 _MEBIBYTES = ("nvidia.com/gpu.memory", "karpenter.k8s.aws/instance-gpu-memory")
 """Labels whose value is the memory of one GPU in MiB (NVIDIA's GPU feature discovery; Karpenter on AWS)."""
-_NAMES = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name")
+GPU_NAMES = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name")
 """Labels whose value is the name of the GPU."""
 _GIB_BY_NAME: tuple[tuple[str, int], ...] = (
     # The first pattern that matches the name counts. Products with a size in their name come before those without.
@@ -68,7 +68,7 @@ def node_labels(scheduling: Scheduling) -> Iterator[tuple[str, list[str]]]:
 def _bytes_of(label: str, value: str) -> int | None:
     if label in _MEBIBYTES:
         return int(value) * _MIB if value.isascii() and value.isdigit() else None
-    if label not in _NAMES:
+    if label not in GPU_NAMES:
         return None
     name = value.lower()
     if slice_ := _MIG.search(name):

@@ -185,7 +185,7 @@ class EnvVar(Wire):
         _reserved("CUDA_VISIBLE|NVIDIA_", "resources.gpus sets it"),
         _reserved("FINETUNE_(NODES|MASTER)|JOB_COMPLETION", "resources.nodes sets it"),
         _reserved(
-            "KUBEFLOW_|KUBERNETES_|PYTHON|LD_|FINETUNE_(RECIPE|WORK|TERMINATION|POD)|(PATH|HOME|TMPDIR|USER)$",
+            "KUBEFLOW_|KUBERNETES_|PYTHON|LD_|FINETUNE_(RECIPE|WORK|TERMINATION|POD|NODE_NAME|ALLOW)|(PATH|HOME|TMPDIR|USER)$",
             "no field sets it, remove it",
         ),
     ] = Field(description="Name, one that the administrator allows (docs/security.md). Example: NCCL_DEBUG.")

@@ -16,9 +16,10 @@ from finetune_operator.cli.display import Display, how_to_load, print_line
 from finetune_operator.cli.jobfile import JobFile
 from finetune_operator.cli.remedies import local_remedy
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
-from finetune_trainer.contract.layout import WORK_ENV
+from finetune_trainer.contract.layout import ALLOW_CPU_ENV, WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.termination import Outcome
+from finetune_trainer.distributed.visible_gpus import visible_gpus
 from finetune_trainer.distributed.world import Pod
 from finetune_trainer.storage.registry import StoreRegistry
 from finetune_trainer.storage.retry import RetryNotifier
@@ -107,8 +108,11 @@ def _train(job: JobFile, work: Path | None) -> "Result":
             if pod.size > 1:
                 with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
                     return _train_in_processes(recipe, pod, Path(folder), reporter, stop)
+            # torch reads the variable when it initialises CUDA.
+            os.environ.update(visible_gpus(pod, 0, os.environ))
             # No Secret is mounted here: the SDK's and the Hub client's own chains give the credentials.
-            with training_context(recipe, {}, reporter, stop, work=work) as context:
+            developers = {name: os.environ[name] for name in (ALLOW_CPU_ENV,) if name in os.environ}
+            with training_context(recipe, developers, reporter, stop, work=work) as context:
                 return train(recipe, context)
     finally:
         signal.signal(signal.SIGINT, before)

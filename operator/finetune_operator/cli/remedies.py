@@ -12,6 +12,8 @@ _LOCAL = {
     "policy.",
     FailureReason.STORAGE_UNAVAILABLE: "Check that storage.endpoint or the Hub can be reached from this machine, and "
     "run the command again.",
+    FailureReason.GPU_UNAVAILABLE: "Repair the GPU's driver, or change the YAML: resources.gpus: 0 trains on the CPU.",
+    FailureReason.GPU_NOT_SUPPORTED: "Use a newer GPU, or change the YAML: resources.gpus: 0 trains on the CPU.",
     FailureReason.HOST_OUT_OF_MEMORY: "Use a machine with more memory, or a smaller model.",
     FailureReason.DISK_FULL: "Free some space, or name another folder with --work.",
     FailureReason.QUALITY_GATE_MISSED: "Train longer, with other data or settings, or lower the gate.",

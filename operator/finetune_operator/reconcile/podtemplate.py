@@ -140,10 +140,12 @@ def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, a
     # For the preflight pod too: without a proxy's variables it could not reach storage or the Hub, and the job would
     # fail.
     added = finetunejob.spec.scheduling.env or []
-    pod_uid = {"name": layout.POD_UID_ENV, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
+    fields = {layout.POD_UID_ENV: "metadata.uid"}
+    if role == names.TRAIN_ROLE:
+        fields[layout.NODE_NAME_ENV] = "spec.nodeName"
     return [
         *({"name": name, "value": value} for name, value in values.items()),
-        pod_uid,
+        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
         *({"name": variable.name, "value": variable.value} for variable in added if variable.name not in values),
     ]
 

@@ -1,6 +1,7 @@
-"""Specs that are refused before a pod is created: unsupported fields, and fields that the administrator forbids."""
+"""Specs that are refused before a pod is created: for fields that are unsupported or forbidden, or for an old GPU."""
 
 from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.gpu_capability import unsupported_gpu
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.config import ReconcileConfig
@@ -14,6 +15,8 @@ def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
         return Failed(reason=FailureReason.INVALID_SPEC, message="; ".join(map(str, forbidden)))
     if missing := unsupported_fields(finetunejob.spec):
         return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
+    if (old := unsupported_gpu(finetunejob.spec.resources, finetunejob.spec.scheduling)) is not None:
+        return Failed(reason=FailureReason.GPU_NOT_SUPPORTED, message=f"spec.scheduling: {old}")
     return None
 
 

@@ -72,6 +72,15 @@ def test_only_training_asks_for_a_gpu() -> None:
     assert "nvidia.com/gpu" not in json.dumps(pod_of(names.TRAIN_ROLE, resources={"gpus": 0}))
 
 
+def test_only_the_training_pod_knows_its_node_and_none_may_use_the_cpu_instead() -> None:
+    for role in ROLES:
+        variables = {item["name"]: item for item in pod_of(role)["spec"]["containers"][0]["env"]}
+        assert layout.ALLOW_CPU_ENV not in variables
+        assert (layout.NODE_NAME_ENV in variables) is (role == names.TRAIN_ROLE)
+    source = {item["name"]: item for item in pod_of(names.TRAIN_ROLE)["spec"]["containers"][0]["env"]}
+    assert source[layout.NODE_NAME_ENV]["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+
+
 PLACEMENT = {
     "priorityClassName": "batch-low",
     "nodeSelector": {"pool": "gpu"},

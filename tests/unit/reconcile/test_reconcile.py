@@ -623,6 +623,17 @@ def test_what_the_administrator_allows_may_run() -> None:
     assert world.made == ["support-bot-preflight-1"]
 
 
+def test_a_gpu_without_kernels_is_refused_before_a_pod_is_made() -> None:
+    world = World(a_job(scheduling={"nodeSelector": {"nvidia.com/gpu.product": "Tesla-V100-SXM2-16GB"}}))
+    world.step()
+    assert world.made == []
+    assert world.status.failure is not None
+    assert world.status.failure.reason == FailureReason.GPU_NOT_SUPPORTED
+    assert (
+        "spec.scheduling: the node label nvidia.com/gpu.product: Tesla-V100-SXM2-16GB" in world.status.failure.message
+    )
+
+
 def test_a_model_may_be_spread_over_the_gpus_of_its_pod() -> None:
     spec = {"model": {"uri": "hf://a/b", "deviceMap": "balanced"}, "resources": {"gpus": 4}}
     world = World(a_job(**spec, preflight={"enabled": False}))

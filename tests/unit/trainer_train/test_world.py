@@ -9,7 +9,7 @@ from unit.trainer_train.recipes import recipe
 
 @pytest.mark.parametrize(("gpus", "processes"), [(None, 1), (0, 1), (1, 1), (4, 4)])
 def test_one_process_a_gpu(gpus: int | None, processes: int) -> None:
-    assert Pod.of(recipe(machine={"gpus": gpus}), {}) == Pod(processes=processes)
+    assert Pod.of(recipe(machine={"gpus": gpus}), {}) == Pod(processes=processes, gpus=gpus)
 
 
 def test_a_model_that_is_spread_has_one_process() -> None:

@@ -45,6 +45,8 @@ class ExitCode(IntEnum):
     HOST_OUT_OF_MEMORY = 25
     GPU_TOO_SMALL = 26
     QUALITY_GATE_MISSED = 27
+    GPU_UNAVAILABLE = 28
+    GPU_NOT_SUPPORTED = 29
     PREEMPTED = 30
     SUPERSEDED = 31
     PEER_FAILED = 32
@@ -66,6 +68,8 @@ class FailureReason(StrEnum):
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     OUTPUT_CONFLICT = "OutputConflict"
     GPU_TOO_SMALL = "GpuTooSmall"
+    GPU_UNAVAILABLE = "GpuUnavailable"
+    GPU_NOT_SUPPORTED = "GpuNotSupported"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     DISK_FULL = "DiskFull"
@@ -196,6 +200,20 @@ FAILURES: dict[FailureReason, FailureClass] = {
             ExitCode.GPU_TOO_SMALL,
             "By preflight's estimate, not even the smallest forward pass fits the GPU that the job asks for.",
             "Ask for a GPU with more memory, lower dataset.maxLength or lora.rank, or quantise to nf4.",
+        ),
+        (
+            FailureReason.GPU_UNAVAILABLE,
+            _C,
+            ExitCode.GPU_UNAVAILABLE,
+            "The job asks for a GPU, and its pod finds none that works: no driver, an old driver, or a broken GPU.",
+            "Look at the node's GPU driver; docs/resources-and-gpus.md has the versions.",
+        ),
+        (
+            FailureReason.GPU_NOT_SUPPORTED,
+            _F,
+            ExitCode.GPU_NOT_SUPPORTED,
+            "The trainer has no kernels for the GPU: its compute capability is below 7.5.",
+            "Ask for a Turing GPU (T4) or a newer one, with scheduling.nodeSelector for example.",
         ),
         (
             FailureReason.GPU_OUT_OF_MEMORY,

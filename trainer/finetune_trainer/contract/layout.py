@@ -37,6 +37,11 @@ CACHE_ROOT = "/mnt/cache"
 """Directory in a training pod, writable, for the model cache: model.cache's pvc://claim/path is path below it."""
 POD_UID_ENV = "FINETUNE_POD_UID"
 """UID of the pod. It identifies a writer, because one attempt may have several pods."""
+NODE_NAME_ENV = "FINETUNE_NODE_NAME"
+"""Name of the pod's node, for messages about the node."""
+ALLOW_CPU_ENV = "FINETUNE_ALLOW_CPU"
+"""Set to 1, a job that asks for GPUs trains on the CPU where there is none. It is for development and tests. The
+operator never sets it, and a job may not."""
 
 NODES_ENV = "FINETUNE_NODES"
 """Number of pods that train together; unset for one."""

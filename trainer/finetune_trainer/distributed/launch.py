@@ -24,6 +24,7 @@ from finetune_trainer.contract.failure import FailureReason
 from finetune_trainer.contract.layout import PROGRESS_URL_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.distributed.visible_gpus import visible_gpus
 from finetune_trainer.distributed.world import LOOPBACK, Pod, World
 from finetune_trainer.runtime.log import event
 
@@ -32,7 +33,6 @@ _GRACE_SECONDS = 10.0
 """Time for the other processes to end by themselves after one has failed. They only have to write their message."""
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _THREADS_ENV = "OMP_NUM_THREADS"
-_GPUS_ENV = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def _start(
         termination_file = work / f"end-{rank}.json"
         process = subprocess.Popen(
             [sys.executable, "-m", "finetune_trainer", "--recipe", str(recipe_file)],
-            env=_environment(environment, world, work, termination_file),
+            env=_environment(environment, pod, world, work, termination_file),
             # The process exits when this pipe closes, that is when the launcher has ended.
             stdin=subprocess.PIPE,
             pass_fds=[write_end, *([listener.fileno()] if world.listener is not None and listener is not None else [])],
@@ -155,17 +155,17 @@ def _listen(pod: Pod) -> socket.socket | None:
     return socket.create_server((LOOPBACK if pod.host == LOOPBACK else "", pod.port), backlog=pod.size)
 
 
-def _environment(environment: Mapping[str, str], world: World, work: Path, termination_file: Path) -> dict[str, str]:
+def _environment(
+    environment: Mapping[str, str], pod: Pod, world: World, work: Path, termination_file: Path
+) -> dict[str, str]:
     hidden = (*_TORCHRUN_VARIABLES, PROGRESS_URL_ENV)
     threads = environment.get(_THREADS_ENV, "")
     shared = {_THREADS_ENV: str(max(1, int(threads) // world.local_size))} if threads.isdecimal() else {}
-    # Each process sees one GPU only, so no process has to select a device.
-    gpus = environment.get(_GPUS_ENV)
-    every = gpus.split(",") if gpus is not None else [str(number) for number in range(world.local_size)]
     return {
         **{name: value for name, value in environment.items() if name not in hidden},
         **shared,
-        _GPUS_ENV: every[world.local_rank] if world.local_rank < len(every) else "",
+        # Each process sees one GPU only, so no process has to select a device.
+        **visible_gpus(pod, world.local_rank, environment),
         # Hides torch's log lines about closed connections, which are a consequence and not the cause.
         "TORCH_CPP_LOG_LEVEL": "FATAL",
         WORK_ENV: str(work),

@@ -24,6 +24,7 @@ class Pod:
         nodes: number of pods. Each has the same number of processes.
         host: name or address of pod 0.
         port: port on which the first process of pod 0 listens. 0 means any free port, which works with one pod only.
+        gpus: number of GPUs of this pod; None if the recipe does not say it.
     """
 
     processes: int
@@ -31,6 +32,7 @@ class Pod:
     nodes: int = 1
     host: str = LOOPBACK
     port: int = 0
+    gpus: int | None = None
 
     @property
     def size(self) -> int:
@@ -49,12 +51,14 @@ class Pod:
         processes = max(1, recipe.machine.gpus or 1) if recipe.model.device_map is DeviceMap.NONE else 1
         nodes = int(environment.get(NODES_ENV) or 1)
         if nodes == 1:
-            return cls(processes=processes)
+            return cls(processes=processes, gpus=recipe.machine.gpus)
         node, (host, _, port) = environment.get(NODE_ENV, ""), environment.get(MASTER_ENV, "").rpartition(":")
         if not (node.isdecimal() and host and port.isdecimal()):
             message = f"{NODES_ENV} is {nodes}, and {NODE_ENV} or {MASTER_ENV} is not set"
             raise TrainerError(FailureReason.INTERNAL, message)
-        return cls(processes=processes, node=int(node), nodes=nodes, host=host, port=int(port))
+        return cls(
+            processes=processes, node=int(node), nodes=nodes, host=host, port=int(port), gpus=recipe.machine.gpus
+        )
 
 
 def is_first_pod(environment: Mapping[str, str]) -> bool:

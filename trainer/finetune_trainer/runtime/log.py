@@ -96,6 +96,8 @@ def libraries_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for name in _LIBRARIES:
             warnings.filterwarnings("ignore", module=rf"{name}(\.|$)")
+        # torch's word about a driver that is too old or a GPU that does not answer: the user can act on it.
+        warnings.filterwarnings("default", message="CUDA initialization")
         yield
 
 

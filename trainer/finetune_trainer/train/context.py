@@ -37,6 +37,8 @@ class Context:
         now: the time of day, for the manifest.
         retry: when storage that does not answer is asked again, once the adapter is ready to be uploaded.
         process_group: the other processes of this training; None for one that trains alone.
+        machine: this machine, for messages.
+        allow_cpu: whether a job that asks for GPUs may train on the CPU where there is none.
     """
 
     work: Path
@@ -50,6 +52,8 @@ class Context:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     process_group: "ProcessGroup | None" = None
+    machine: str = "this machine"
+    allow_cpu: bool = False
 
     def raise_if_stopping(self) -> None:
         """Ends the run before the first step when a stop was requested.

@@ -20,6 +20,7 @@ from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.fetch import FetchedInputs, fetch_inputs
 from finetune_trainer.train.inputs import Inputs, resolve_inputs
 from finetune_trainer.train.output import publish_output, write_merged_model
+from finetune_trainer.train.own_gpus import require_own_gpus
 from finetune_trainer.train.resume import checkpoint_store, newest_checkpoint_message, remove_checkpoints
 
 _DONE_BEFORE = "done-before"
@@ -96,6 +97,8 @@ def fetch_for_processes(recipe: Recipe, inputs: Inputs, context: Context) -> Fet
 
 def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter = context.reporter
+    if context.process_group is None:  # Else this was done before the processes were connected.
+        require_own_gpus(recipe, context)
     reporter.stage(Stage.FETCHING)
     fetched = fetch_for_processes(recipe, inputs, context)
     context.raise_if_stopping()

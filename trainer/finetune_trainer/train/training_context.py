@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from finetune_trainer.contract.layout import POD_UID_ENV, PVC_ROOT
+from finetune_trainer.contract.layout import ALLOW_CPU_ENV, NODE_NAME_ENV, POD_UID_ENV, PVC_ROOT
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.distributed.world import World
 from finetune_trainer.progress.reporter import Reporter
@@ -17,6 +17,7 @@ from finetune_trainer.storage.retry import Listener, RetryNotifier, RetryPolicy
 from finetune_trainer.storage.timing import TRAINING
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.known_causes import known_causes
+from finetune_trainer.train.own_gpus import require_own_gpus
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def training_context(
         world: who this process is among those that train together; None for one that trains alone.
 
     Raises:
-        TrainerError: see `known_causes` and `ProcessGroup.join`.
+        TrainerError: see `known_causes`, `ProcessGroup.join` and, for one of several processes, `require_own_gpus`.
     """
     with known_causes(), tempfile.TemporaryDirectory(prefix="run-", dir=work) as folder:
         notifier = RetryNotifier(*listeners, reporter.waiting)
@@ -55,9 +56,13 @@ def training_context(
             reporter=reporter,
             stop=stop,
             retry=RetryPolicy(notifier=notifier),
+            machine=f"node {node}" if (node := environment.get(NODE_NAME_ENV)) else "this machine",
+            allow_cpu=environment.get(ALLOW_CPU_ENV) == "1",
         )
         if world is not None:
             from finetune_trainer.distributed.process_group import ProcessGroup
 
+            # Before the others wait for this process.
+            require_own_gpus(recipe, context)
             context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
         yield context
