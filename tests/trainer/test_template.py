@@ -132,9 +132,27 @@ def test_token_that_begins_before_the_content(before: str, content: str, trained
     assert tokenizer.decode([t for t, on in zip(row.ids, row.trained, strict=True) if on]) == trained
 
 
+def test_the_prompts_think_tag_is_not_trained_where_the_answer_has_it(with_template: Any) -> None:
+    """A server's prompt ends with <think>: the model writes what follows. An answer without the tag is its own."""
+    tokenizer = with_template(CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}"))
+
+    row = conversation_row(_conversation("hi", "yo", "bye", "<think>\nhm\n</think>\n\nso long", "ok", "yes"), tokenizer)
+
+    assert tokenizer.decode([t for t, on in zip(row.ids, row.trained, strict=True) if on]) == (
+        "yo<|im_end|>hm\n</think>\n\nso long<|im_end|>yes<|im_end|>"
+    )
+
+
+HEADERS_ONLY = (
+    "{% for m in messages %}{{ '<|' ~ ('end' if m.role == 'user' else 'eot') ~ '|>' ~ m.content }}{% endfor %}"
+)
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        # The next header is no end of turn: GLM Edge writes the prompt whatever it is asked.
+        (HEADERS_ONLY + "{{ '<|eot|>' }}", "found no end-of-turn token"),
         (ENDLESS, "found no end-of-turn token.*write {{ eos_token }} there"),
         (REWRITING, "found an assistant's text that the chat template rewrites"),
         (ALTERNATING, "the chat template refuses: roles must alternate"),

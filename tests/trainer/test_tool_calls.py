@@ -128,6 +128,39 @@ def test_the_same_call_twice_is_found_at_both_places() -> None:
     assert trained(makers("qwen3"), messages)[:2] == [QWEN, QWEN]
 
 
+NULL_WRITTEN = (
+    "{{ tools | tojson }}{% for m in messages %}{{ '<|start|>' ~ m.role ~ ': ' }}"
+    "{% if m.role != 'assistant' %}{{ m.content }}{% else %}"
+    "{{ m.content if m.content != '' }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{% endif %}"
+    "{{ '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant: ' }}{% endif %}"
+)
+
+
+def test_a_content_that_is_null_is_not_written_as_none() -> None:
+    """GLM's and MiniMax's templates write a null content as text; servers send them an empty one."""
+    nullable = {"type": "object", "properties": {"city": {"default": None}}}
+    tools = ({"type": "function", "function": {"name": "weather", "parameters": nullable}},)
+    said = Message(role="user", content="None or null?")
+
+    first, second = trained(NULL_WRITTEN, Messages((said, calling("Oslo"), RAIN, ANSWER), tools))
+
+    assert first.startswith('[{"id": "call00000"')
+    assert second == "It rains.<|end|>"
+
+
+def test_a_template_that_takes_no_tool_turn_after_a_text() -> None:
+    """MiniMax M2: the prompt ends with <think>, which no call without reasoning has."""
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{{ '<|start|>' ~ m.role ~ ': ' }}"
+        "{% if m.tool_calls %}{{ m.tool_calls[0].function.name ~ m.tool_calls[0].function.arguments.city }}"
+        "{% elif m.role == 'tool' and not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('no call') }}"
+        "{% else %}{{ m.content }}{% endif %}{{ '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant: <think>\n' }}{% endif %}"
+    )
+
+    assert trained(source, MESSAGES) == ["weatherOslo<|end|>", "It rains.<|end|>", "Bye.<|end|>"]
+
+
 PLAIN = "{% for m in messages %}{{ m.role ~ ': ' ~ (m.content or '') ~ eos_token }}{% endfor %}"
 WITH_TOOLS = "{{ tools | tojson if tools }}" + PLAIN
 ONLY_CALLS = (

@@ -92,12 +92,19 @@ class ChatTemplate:
             raise FaultError(_TOO_LONG)
         tools = list(messages.tools) or None
         refusal: Exception | None = None
-        for turns in _forms(messages, self.roles_in_parts):
-            try:
-                text = self._written(turns, tools=tools, add_generation_prompt=add_generation_prompt)
-            except self._refusals as error:
-                refusal = refusal or error
-            else:
+        for forms in _forms(messages, self.roles_in_parts):
+            text: str | None = None
+            for turns in forms:
+                try:
+                    written = self._written(turns, tools=tools, add_generation_prompt=add_generation_prompt)
+                except self._refusals as error:
+                    refusal = refusal or error
+                    continue
+                if text is None or _nulls(written) < _nulls(text):
+                    text = written
+                if turns is not forms[-1] and not _nulls(text):
+                    break
+            if text is not None:
                 return _without_marks(text) if self.has_marks else Rendered(text)
         raise FaultError(
             Fault(
@@ -149,28 +156,33 @@ def _as_parts(turn: dict[str, Any], roles: Collection[str]) -> dict[str, Any]:
     return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
 
 
-def _forms(messages: Messages, in_parts: Collection[str]) -> Iterator[list[dict[str, Any]]]:
-    """What a template is given, one form after the other until it takes one.
+def _forms(messages: Messages, in_parts: Collection[str]) -> Iterator[list[list[dict[str, Any]]]]:
+    """What a template is given: lists of forms, one after the other until it takes a form.
 
-    Templates differ only in tool calls. The content of a turn with only calls is null for DeepSeek's templates and an
-    empty text for Qwen-VL's. The arguments of a call are an object for most templates and JSON in a text for
-    DeepSeek's.
+    Templates differ only in tool calls. The arguments of a call are an object for most templates and JSON in a text for
+    DeepSeek's. The content of a turn with only calls is null for DeepSeek's and an empty text for Qwen-VL's and GLM's.
+    So a list may have both, and the one is right of which fewer nulls are written.
     """
     turns = [
         under_every_name({"role": turn.role, "content": turn.content, **(turn.more or {})}) for turn in messages.turns
     ]
+    forms = [turns]
+    if any(turn.content is None for turn in messages.turns):
+        forms.append([{**turn, "content": ""} if turn["content"] is None else turn for turn in turns])
     if in_parts:
-        turns = [_as_parts(turn, in_parts) for turn in turns]
-    yield turns
-    if not any(turn.calls for turn in messages.turns):
-        return
-    spoken = [{**turn, "content": ""} if turn["content"] is None else turn for turn in turns]
-    yield spoken
-    for form in (turns, spoken):
-        yield [
-            {**turn, "tool_calls": list(map(_as_text, turn["tool_calls"]))} if "tool_calls" in turn else turn
-            for turn in form
-        ]
+        forms = [[_as_parts(turn, in_parts) for turn in form] for form in forms]
+    yield forms
+    if any(turn.calls for turn in messages.turns):
+        yield [[_with_arguments_as_text(turn) for turn in form] for form in forms]
+
+
+def _nulls(text: str) -> int:
+    """How often a template may have written a null in a text: in Jinja's way, or in that of `tojson`."""
+    return text.count("None") + text.count("null")
+
+
+def _with_arguments_as_text(turn: dict[str, Any]) -> dict[str, Any]:
+    return {**turn, "tool_calls": list(map(_as_text, turn["tool_calls"]))} if "tool_calls" in turn else turn
 
 
 def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from finetune_trainer.data.problems import FaultError
 from finetune_trainer.data.templates.chat import ChatTemplate
 from finetune_trainer.data.templates.skeleton import PLACEHOLDER, probed, shared_prefix
 
-_ANSWER = PLACEHOLDER.format("A")
-_ASKED, _SAID = Message(role="user", content=PLACEHOLDER.format("U")), Message(role="assistant", content=_ANSWER)
+_QUESTION, _ANSWER = PLACEHOLDER.format("U"), PLACEHOLDER.format("A")
+_ASKED, _SAID = Message(role="user", content=_QUESTION), Message(role="assistant", content=_ANSWER)
 
 
 class TurnEnding:
@@ -36,7 +36,7 @@ class TurnEnding:
         if self._usual and text.startswith(self._usual, position):
             return position + len(self._usual)
         end = self._special_after.match(text, position)
-        return end.end() if end else None
+        return end.end() if end and end[0].lstrip() not in self._headers else None
 
     def in_closing(self, closing: str) -> int | None:
         """Where the turn ends in the text that follows its last tool call; None where there is no end of turn.
@@ -85,3 +85,14 @@ class TurnEnding:
         bos = self._template.special_token("bos_token")
         found = self._special.match(text.removeprefix(bos).lstrip())
         return found[0] if found else ""
+
+    @cached_property
+    def _headers(self) -> frozenset[str]:
+        """The special tokens right before a question and right before an answer.
+
+        After an answer they begin the next turn. So they are no end, where the template writes none (GLM Edge,
+        Metharme).
+        """
+        before, _, after = (probed(self._template, Messages((_ASKED, _SAID))) or "").partition(_QUESTION)
+        headers = {["", *self._special.findall(text)][-1] for text in (before, after.partition(_ANSWER)[0])}
+        return frozenset(headers - {self._template.special_token("eos_token")})

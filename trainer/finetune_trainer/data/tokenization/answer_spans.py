@@ -49,7 +49,7 @@ class AnswerSpans:
         self._messages = messages
         self._text = text
         self._trained = trained
-        self._prompt_ends: dict[tuple[str, str], int | None] = {}
+        self._prompt_ends: dict[tuple[str, str], str | None] = {}
         self._beginnings: dict[tuple[str, str], int] = {}
         self._closings: list[str] = []
 
@@ -112,7 +112,7 @@ class AnswerSpans:
         start, before = places[turn].start, skeleton.before(turn)
         position = start - len(before)
         asked = self._prompt_end(turn, before, position)
-        begin = start if asked is None else asked
+        begin = start if asked is None or asked > places[turn].end else asked
         if (
             thought
             and turn in self._trained
@@ -128,7 +128,8 @@ class AnswerSpans:
     def _prompt_end(self, turn: int, before: str, position: int) -> int | None:
         """Where the prompt ends that a server would send for this turn.
 
-        The part may begin with a blank (Llama 2) or an empty <think> block (Qwen) before the content.
+        The part may begin before the content, with a blank (Llama 2) or an empty <think> block (Qwen). It may begin
+        inside of it: a prompt that ends with <think> has the tag of a content that begins with it (MiniMax M2).
 
         Args:
             turn: the assistant's turn.
@@ -136,23 +137,28 @@ class AnswerSpans:
             position: where `before` stands in the text.
 
         Returns:
-            None where it is not inside `before`.
+            None where the text goes on from another beginning.
         """
         role = self._messages.turns[turn - 1].role if turn else ""
         key = (role, before)
         if key not in self._prompt_ends:
-            asked = self._asked(turn) - position
-            self._prompt_ends[key] = asked if 0 <= asked <= len(before) else None
-        place = self._prompt_ends[key]
-        return None if place is None else position + place
+            prompt = self._prompt(turn)
+            known = prompt is not None and prompt.startswith(self._text[:position])
+            self._prompt_ends[key] = prompt[position:] if prompt and known else None
+        end = self._prompt_ends[key]
+        return position + len(end) if end is not None and self._text.startswith(end, position) else None
+
+    def _prompt(self, turn: int) -> str | None:
+        """The prompt that a server would send for this turn; None where the template refuses it."""
+        try:
+            return self._template.render(self._messages.before(turn), add_generation_prompt=True).text
+        except FaultError:
+            return None
 
     def _asked(self, turn: int) -> int:
         """Where in the text the prompt ends; -1 where the template goes on from another beginning."""
-        try:
-            prompt = self._template.render(self._messages.before(turn), add_generation_prompt=True).text
-        except FaultError:
-            return -1
-        return len(prompt) if self._text.startswith(prompt) else -1
+        prompt = self._prompt(turn)
+        return len(prompt) if prompt is not None and self._text.startswith(prompt) else -1
 
     def _called(
         self, calling: list[int], skeleton: Skeleton, places: Mapping[int, Span], contents: _Divided
@@ -259,12 +265,14 @@ class AnswerSpans:
         if asked >= 0:
             return asked
         said = Message(role="assistant", content=PLACEHOLDER.format(0))
-        turns = (*self._messages.turns[:turn], said, *self._messages.turns[turn + 1 :])
-        plain = self._probed(Messages(turns, self._messages.tools))
-        before, separator, _ = plain.partition(PLACEHOLDER.format(0))
-        if not separator or not self._text.startswith(before):
-            raise FaultError(UNCERTAIN)
-        return len(before)
+        # A template may refuse what a tool says after a text.
+        for later in (self._messages.turns[turn + 1 :], ()):
+            turns = (*self._messages.turns[:turn], said, *later)
+            plain = probed(self._template, Messages(turns, self._messages.tools)) or ""
+            before, separator, _ = plain.partition(PLACEHOLDER.format(0))
+            if separator and self._text.startswith(before):
+                return len(before)
+        raise FaultError(UNCERTAIN)
 
     def _probed(self, messages: Messages) -> str:
         """The text of a conversation that stands in no row.
