@@ -8,7 +8,7 @@ IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar b
   build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate format check test test-unit images cluster cluster-down demo bench faults clean
+.PHONY: help venv generate format check test test-unit test-integrations images cluster cluster-down demo bench faults clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ demo: venv ## from nothing to a tuned model: cluster, operator, one YAML, answer
 
 test: venv ## everything: check, images, a local cluster, all tests, and away again
 	@scripts/test
+
+test-integrations: venv ## with programs of others, as they are shipped: Prometheus
+	@scripts/test-integrations
 
 bench: venv ## the tables of docs/benchmarks
 	@scripts/bench

@@ -91,6 +91,8 @@ async def run(
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random, observer=instruments)
     event_handler = EventHandler(cache, queue)
 
+    watches_of: dict[str | None, Watches] = {}
+
     def informer(namespace: str | None) -> Informer:
         instruments.know_watch(namespace or ALL_NAMESPACES)
 
@@ -118,6 +120,7 @@ async def run(
             environment=environment,
             contact=contact,
         )
+        watches_of[namespace] = watches
         return Informer(resync, watches.run)
 
     informers = Informers([informer(namespace) for namespace in config.watch_namespaces or (None,)])
@@ -177,7 +180,7 @@ async def run(
         epoch = time.time() - clock()
         return {
             each.resync.namespace or ALL_NAMESPACES: WatchState(
-                watching=each.is_watching,
+                watching=each.is_watching and watches_of[each.resync.namespace].running,
                 last_resync=None if each.resync.last_success is None else epoch + each.resync.last_success,
             )
             for each in informers

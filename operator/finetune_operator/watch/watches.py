@@ -67,13 +67,19 @@ class Watches:
         self._namespaces = () if namespace is None else (namespace,)
         self._environment = environment
         self._contact = contact
+        self.running = False
+        """Whether kopf runs now; not while it waits to be started again."""
 
     async def run(self) -> None:
         """Watches until cancelled. kopf's thread ends a few seconds later."""
         backoffs = self._backoffs()
         while True:
             started = time.monotonic()
-            error = await self._run_kopf()
+            self.running = True
+            try:
+                error = await self._run_kopf()
+            finally:
+                self.running = False
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 backoffs = self._backoffs()
             delay = next(backoffs)

@@ -1,0 +1,1 @@
+"""A real Prometheus for tests: its programs from a Debian package, and a running server."""
