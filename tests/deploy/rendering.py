@@ -19,8 +19,8 @@ NAMESPACE = "finetune-system"
 RELEASE = "finetune-operator"
 
 
-def kustomize(folder: str) -> dict[Key, Manifest]:
-    """Returns the objects of a kustomization below manifests/."""
+def kustomize(folder: str | Path) -> dict[Key, Manifest]:
+    """Returns the objects of a kustomization: a folder, by default below manifests/."""
     argv = [str(Path(sysconfig.get_path("scripts")) / "kubectl"), "kustomize", str(ROOT / "manifests" / folder)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     return _by_key(_load(done.stdout))

@@ -1,7 +1,6 @@
 """The chart: the same objects as the manifests, values that cannot be misspelt, and installs on a real API server."""
 
 import base64
-import copy
 import json
 import re
 import shutil
@@ -19,7 +18,6 @@ from deploy.rendering import (
     RELEASE,
     Key,
     Manifest,
-    kustomize,
     objects_of_helm_test,
     render,
     render_text,
@@ -37,23 +35,6 @@ DIGEST = "sha256:" + "a" * 64
 
 def test_lint() -> None:
     assert helm_python.lint(CHART, strict=True)["errors"] == []
-
-
-def test_the_chart_and_the_manifests_are_the_same() -> None:
-    manifests = kustomize("default")
-    del manifests["Namespace", "", NAMESPACE]  # Helm makes it itself
-    assert _plain(render()) == _plain(manifests)
-
-
-def test_the_chart_and_the_overlay_for_openshift_are_the_same() -> None:
-    manifests = kustomize("openshift")
-    del manifests["Namespace", "", NAMESPACE]
-    chart = render({"platform": "openshift"})
-    for objects in (chart, manifests):
-        _container(objects)["env"].sort(key=lambda item: item["name"])  # a patched list has another order
-    assert _plain(chart) == _plain(manifests)
-    security = manifests[OPERATOR]["spec"]["template"]["spec"]["securityContext"]
-    assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_two_releases_share_no_object_but_the_crd() -> None:
@@ -510,22 +491,3 @@ def _container(objects: dict[Key, Manifest]) -> dict[str, Any]:
 
 def _environment(objects: dict[Key, Manifest]) -> dict[str, Any]:
     return {item["name"]: item.get("value") for item in _container(objects)["env"]}
-
-
-def _plain(objects: dict[Key, Manifest]) -> dict[Key, Manifest]:
-    """Without what Helm adds to every object."""
-    plain = copy.deepcopy(objects)
-    for item in plain.values():
-        metadata = item["metadata"]
-        own = (
-            "helm.sh/chart",
-            "app.kubernetes.io/instance",
-            "app.kubernetes.io/managed-by",
-            "app.kubernetes.io/version",
-        )
-        metadata["labels"] = {name: value for name, value in metadata["labels"].items() if name not in own}
-        annotations = metadata.pop("annotations", {})
-        annotations.pop("helm.sh/resource-policy", None)
-        if annotations:
-            metadata["annotations"] = annotations
-    return plain
