@@ -5,7 +5,7 @@ import math
 import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.train.divergence import PATIENCE, Divergence
+from finetune_trainer.train.divergence import PATIENCE, Divergence, with_advice
 
 VOCABULARY = 49_152
 GUESS = math.log(VOCABULARY)
@@ -51,3 +51,14 @@ def test_checkpoint_is_not_worth_it_from_the_first_bad_step_on() -> None:
         suspected.append(divergence.suspected)
 
     assert suspected == [False, True, False]
+
+
+def test_a_training_that_is_lost_in_float16_says_that_the_range_may_be_the_cause() -> None:
+    lost = TrainerError(FailureReason.LOSS_DIVERGED, "the loss is nan after step 3")
+    advised = with_advice(lost, "float16")
+    assert advised.reason is FailureReason.LOSS_DIVERGED
+    assert advised.message.startswith("the loss is nan after step 3; the products are in float16")
+    assert "compute capability 8.0" in advised.message
+    assert with_advice(lost, "bfloat16") is lost
+    other = TrainerError(FailureReason.GPU_OUT_OF_MEMORY, "x")
+    assert with_advice(other, "float16") is other

@@ -33,6 +33,26 @@ def require_finite(what: str, value: float, where: Callable[[], str]) -> None:
         raise TrainerError(FailureReason.LOSS_DIVERGED, f"{what} is {value} {where()}")
 
 
+def with_advice(failure: TrainerError, compute_dtype: str) -> TrainerError:
+    """The failure of a training; a lost one in float16 says that float16 itself may be the cause.
+
+    float16 ends at 65,504. Most models of today are trained in bfloat16, which ends where float32 does, and some of
+    them have larger activations.
+
+    Args:
+        failure: how the training ended.
+        compute_dtype: number type of the products, by torch's name.
+    """
+    if failure.reason is not FailureReason.LOSS_DIVERGED or compute_dtype != "float16":
+        return failure
+    return TrainerError(
+        failure.reason,
+        f"{failure.message}; the products are in float16, as the GPU has no bfloat16 or the job asks for it, and a "
+        "model that was trained in bfloat16 can leave float16's range: use a GPU with compute capability 8.0 or more, "
+        "or model.quantization.computeDtype: float32, which is slow",
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class Divergence:
     """Watches the losses of a training's steps.

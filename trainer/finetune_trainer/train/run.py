@@ -169,7 +169,7 @@ def train_adapter(
 
     from finetune_trainer.train.build_trainer import build_trainer
     from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
-    from finetune_trainer.train.divergence import Divergence
+    from finetune_trainer.train.divergence import Divergence, with_advice
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
     from finetune_trainer.train.hooks import TrainerHooks
@@ -201,22 +201,22 @@ def train_adapter(
         model_and_data.sharded_weights,
     )
     context.reporter.update(memory_estimate_bytes=trainer.plan.memory.total if trainer.plan.memory else None)
+    compute_dtype = str(model_and_data.dtype).removeprefix("torch.")
     event(
         "training",
         rows=len(model_and_data.data.rows),
         packed=trainer.micro_batches.packed,
         pass_tokens=trainer.micro_batches.max_tokens,
         processes=process_group.world.size if process_group else None,
-        compute_dtype=str(model_and_data.dtype).removeprefix("torch."),
+        compute_dtype=compute_dtype,
     )
     start = fetched.checkpoint
     try:
         trainer.train_from(start.folder if start else None)
     except TrainerError as error:
         checkpointer.wait()
-        raise TrainerError(
-            error.reason, f"{error.message}; {newest_checkpoint_message(checkpointer, start)}"
-        ) from error
+        message = with_advice(error, compute_dtype).message
+        raise TrainerError(error.reason, f"{message}; {newest_checkpoint_message(checkpointer, start)}") from error
     checkpointer.wait()
     if not trainer.ended:
         done, total = trainer.state.global_step, trainer.state.max_steps
