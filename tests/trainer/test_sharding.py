@@ -250,3 +250,17 @@ def test_each_has_half_and_what_one_meets_all_do(tmp_path: Path) -> None:
         whole, half = found["sizes"]
         # Each layer's bytes are filled up to a multiple of the processes.
         assert 0.5 * whole < half < 0.55 * whole
+
+
+def test_no_memory_is_reserved_for_the_whole_model_while_it_is_loaded_layer_by_layer() -> None:
+    """transformers' own function would look at the model, which is none here."""
+    from transformers import modeling_utils
+
+    from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
+
+    own = modeling_utils.caching_allocator_warmup
+    with on_each_layer_loaded(lambda *_: None):
+        modeling_utils.caching_allocator_warmup(None, {"weight": "cuda:0"}, None)
+    assert modeling_utils.caching_allocator_warmup is own
+    with pytest.raises(AttributeError):
+        modeling_utils.caching_allocator_warmup(None, {"weight": "cuda:0"}, None)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.modules import module as torch_modules
+from transformers import modeling_utils
 
 _ONE_AFTER_THE_OTHER = "HF_DEACTIVATE_ASYNC_LOAD"
 """transformers' variable that turns off its loading threads. They would load weights of later layers ahead of time."""
@@ -34,6 +35,9 @@ def on_each_layer_loaded(take: Take) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch_modules.register_module_module_registration_hook(watch.module))
         stack.enter_context(torch_modules.register_module_parameter_registration_hook(watch.parameter))
+        # transformers reserves the bytes of the whole model on the GPU before it loads the first weight.
+        stack.callback(setattr, modeling_utils, "caching_allocator_warmup", modeling_utils.caching_allocator_warmup)
+        modeling_utils.caching_allocator_warmup = lambda *_: None
         stack.callback(_restore, _ONE_AFTER_THE_OTHER, os.environ.get(_ONE_AFTER_THE_OTHER))
         os.environ[_ONE_AFTER_THE_OTHER] = "1"
         yield

@@ -129,6 +129,9 @@ def load_base(
     make_forward_deterministic(model)
     if sharded_weights is not None:
         sharded_weights.require_all_layers(model)
+        if torch.cuda.is_available():
+            # NCCL allocates its buffers outside of torch's allocator, which has kept the memory of whole layers.
+            torch.cuda.empty_cache()
     return model
 
 
