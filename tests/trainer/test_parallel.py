@@ -16,6 +16,7 @@ from finetune_trainer.contract.layout import (
     NODES_ENV,
 )
 from finetune_trainer.contract.termination import Outcome
+from finetune_trainer.distributed.process_group import nccl_settings
 from trainer.pods import adapter_of, difference, end_of, free_port, start_pod, wait_for, workers_of
 from trainer.running import QUESTIONS, LocalRun, folder_of
 
@@ -45,6 +46,42 @@ def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
         assert message.output.metrics[number] == pytest.approx(alone.output.metrics[number], abs=1e-5)
     assert difference(adapter_of(message), load_file(folder_of(alone) / "adapter_model.safetensors")) < 1e-5
     assert list((run.folder / "work").iterdir()) == []
+
+
+_LAST_LINES = {
+    FailureReason.PEER_FAILED: (
+        "what():  [Rank 1] Process group watchdog thread terminated with exception: NCCL error: remote process exited",
+        "os.abort()",
+        "process 1 was ended by SIGABRT: ",
+    ),
+    FailureReason.GPU_OUT_OF_MEMORY: (
+        "Error out of memory at line 90 in file /src/csrc/ops.cu",
+        "os._exit(1)",
+        "process 1 ended with exit code 1: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", _LAST_LINES)
+def test_process_that_a_library_ends_says_why_in_its_last_line(local_run: Runs, reason: FailureReason) -> None:
+    """NCCL's watchdog aborts a process that has lost another one, and bitsandbytes calls exit: no GPU is needed."""
+    line, end, beginning = _LAST_LINES[reason]
+    run = local_run(QUESTIONS, machine={"gpus": 2})
+    started = 'import os, sys\nif \'"rank": 1\' in os.environ.get("FINETUNE_WORKER", ""):\n'
+    (run.folder / "sitecustomize.py").write_text(
+        f"{started}    print({line!r}, file=sys.stderr, flush=True)\n    {end}\n"
+    )
+    process = start_pod(run, PYTHONPATH=f"{run.folder}:{os.environ['PYTHONPATH']}")
+
+    _, log, message = end_of(process, run)
+
+    assert (message.reason, message.message) == (reason, f"{beginning}{line}"), log
+    assert f"{line}\n" in log, "the pod's log has it too"
+
+
+def test_a_lost_process_is_noticed_where_the_collective_waits() -> None:
+    assert nccl_settings(overlapping=False) == {"TORCH_NCCL_BLOCKING_WAIT": "1"}
+    assert nccl_settings(overlapping=True) == {}
 
 
 def test_process_that_is_killed_is_the_reason_and_takes_the_others_along(local_run: Runs) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from finetune_operator.api.reasons import Reason
 from finetune_operator.reconcile.observed import JobView, PodView
 from finetune_trainer.contract.failure import BY_EXIT_CODE, FailureReason
+from finetune_trainer.contract.last_words import last_words
 from finetune_trainer.contract.termination import Outcome, Termination
 from finetune_trainer.contract.text import readable
 
@@ -20,6 +21,8 @@ NO_POD_AFTER = timedelta(seconds=30)
 """How long a Job may lack a pod before `PodNotCreated` is reported, if startDeadlineSeconds is not shorter."""
 
 _SIGNAL_BASE = 128
+_WITHOUT_A_REPORT = (1, _SIGNAL_BASE + 6)
+"""Exit codes of a container that a library ended: exit(1), and abort() with its signal 6."""
 _IMAGE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -250,7 +253,7 @@ def _finished(pod: PodView) -> datetime:
 
 
 def classify(pod: PodView) -> Failed:
-    """Why a pod's container failed: its termination message, else the kubelet's reason, else the exit code."""
+    """Why a pod's container failed: its termination message, the kubelet's reason, the end of the log, or the code."""
     terminated = pod.terminated
     assert terminated is not None
     code = terminated.exit_code
@@ -270,6 +273,10 @@ def classify(pod: PodView) -> Failed:
         )
     if pod.disruption:
         return Failed(reason=FailureReason.POD_LOST, message=f"disrupted: {pod.disruption}", exit_code=code)
+    if code in _WITHOUT_A_REPORT and (words := last_words(terminated.message)) is not None:
+        return Failed(
+            reason=words[0], message=f"the container ended with exit code {code}: {readable(words[1])}", exit_code=code
+        )
     reason = BY_EXIT_CODE.get(code)
     tail = f": {readable(terminated.message.strip())}" if terminated.message.strip() else ""
     if reason is not None:

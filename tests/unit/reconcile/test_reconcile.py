@@ -232,6 +232,25 @@ def test_the_second_memory_kill_is_the_last() -> None:
     assert "resources.memory" in world.status.failure.message
 
 
+@pytest.mark.parametrize(
+    ("code", "log", "reason"),
+    [
+        (1, "Error out of memory at line 90 in file /src/csrc/ops.cu", FailureReason.GPU_OUT_OF_MEMORY),
+        (134, "what():  [Rank 0] NCCL error: remote process exited", FailureReason.PEER_FAILED),
+        (134, "Fatal Python error: Aborted", FailureReason.KILLED),
+        (137, "Error out of memory at line 90 in file /src/csrc/ops.cu", FailureReason.KILLED),
+    ],
+)
+def test_the_end_of_the_log_tells_why_a_library_ended_the_container(code: int, log: str, reason: FailureReason) -> None:
+    world = World(a_job(preflight={"enabled": False}, retry={"limit": 0}))
+    world.step()
+    world.finish(log, exit_code=code)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == reason
+    assert log in world.status.failure.message
+
+
 @pytest.mark.parametrize("reason", [item for item in FailureReason if FAILURES[item].exit_code is not None])
 def test_every_exit_code_becomes_its_reason_without_a_message(reason: FailureReason) -> None:
     code = FAILURES[reason].exit_code

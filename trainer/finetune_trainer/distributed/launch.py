@@ -13,40 +13,74 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
 from finetune_trainer.contract.failure import FailureReason
+from finetune_trainer.contract.last_words import last_words
 from finetune_trainer.contract.layout import PROGRESS_URL_ENV, TERMINATION_ENV, WORK_ENV
 from finetune_trainer.contract.progress import Progress
 from finetune_trainer.contract.termination import Outcome, Termination
+from finetune_trainer.contract.text import readable
 from finetune_trainer.distributed.visible_gpus import visible_gpus
 from finetune_trainer.distributed.world import LOOPBACK, Pod, World
 from finetune_trainer.runtime.log import event
 
 _POLL_SECONDS = 0.05
+_STANDARD_ERROR = 2
+_LAST_LINES, _LINE_BYTES = 40, 2000
+"""What is remembered of a process's log."""
+_RELAY_SECONDS = 2.0
 _GRACE_SECONDS = 10.0
 """Time for the other processes to end by themselves after one has failed. They only have to write their message."""
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _THREADS_ENV = "OMP_NUM_THREADS"
 
 
+class _LogRelay:
+    """Passes a process's log on, line by line, and remembers its end."""
+
+    def __init__(self, log: IO[bytes]) -> None:
+        self._log = log
+        self._last: deque[bytes] = deque(maxlen=_LAST_LINES)
+        self._thread = threading.Thread(target=self._run, name="log-of-worker", daemon=True)
+        self._thread.start()
+
+    def last_lines(self) -> str:
+        """The last lines. Call it after the process's end."""
+        # A child of the process may hold the pipe open.
+        self._thread.join(timeout=_RELAY_SECONDS)
+        return b"".join(self._last).decode("utf-8", errors="replace")
+
+    def _run(self) -> None:
+        # Not sys.stderr: a process writes bytes to the same place as this one.
+        with self._log, os.fdopen(os.dup(_STANDARD_ERROR), "wb") as own:
+            for line in self._log:
+                self._last.append(line[:_LINE_BYTES])
+                with suppress(OSError):
+                    own.write(line)
+                    own.flush()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Worker:
-    """A started process and the file of its termination message."""
+    """A started process, the file of its termination message, and its log."""
 
     rank: int
     process: subprocess.Popen[bytes]
     termination_file: Path
+    log: _LogRelay
 
     def termination(self) -> Termination:
-        """Returns the process's own termination message, or one made from its exit code.
+        """Returns the process's own termination message, or one made from its exit code and the end of its log.
 
-        The exit code counts when there is no message, or when message and exit code contradict each other.
+        These count when there is no message, or when message and exit code contradict each other.
         """
         reported = (
             Termination.read(self.termination_file.read_text(encoding="utf-8"))
@@ -56,11 +90,16 @@ class _Worker:
         code = self.process.returncode
         if reported is not None and (reported.reason is None) == (code == 0):
             return reported
-        if code < 0:
-            message = f"process {self.rank} was ended by {signal.Signals(-code).name}"
-            return Termination(outcome=Outcome.FAILED, reason=FailureReason.KILLED, message=message)
-        message = f"process {self.rank} ended with exit code {code} and left no message"
-        return Termination(outcome=Outcome.FAILED, reason=FailureReason.INTERNAL, message=message)
+        reason = FailureReason.KILLED if code < 0 else FailureReason.INTERNAL
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        message = f"process {self.rank} {how}"
+        # SIGKILL and SIGTERM come from outside, whatever the process had logged.
+        words = last_words(self.log.last_lines()) if code in (1, -signal.SIGABRT) else None
+        if words is not None:
+            reason, message = words[0], f"{message}: {readable(words[1])}"
+        elif code > 0:
+            message += " and left no message"
+        return Termination(outcome=Outcome.FAILED, reason=reason, message=message)
 
 
 def launch(
@@ -134,13 +173,17 @@ def _start(
             env=_environment(environment, pod, world, work, termination_file),
             # The process exits when this pipe closes, that is when the launcher has ended.
             stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             pass_fds=[write_end, *([listener.fileno()] if world.listener is not None and listener is not None else [])],
             # A terminal's Ctrl-C reaches the launcher only. The launcher then stops each process once.
             start_new_session=True,
         )
         assert process.stdin is not None
+        assert process.stderr is not None
         stack.callback(process.stdin.close)
-        workers.append(_Worker(rank=rank, process=process, termination_file=termination_file))
+        log = _LogRelay(process.stderr)
+        stack.callback(log.last_lines)
+        workers.append(_Worker(rank=rank, process=process, termination_file=termination_file, log=log))
     os.close(write_end)
     if listener is not None:
         listener.close()

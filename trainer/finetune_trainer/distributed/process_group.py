@@ -5,6 +5,7 @@ torch's default process group: transformers and accelerate would find a default 
 """
 
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -38,8 +39,11 @@ class ProcessGroup:
         stop_agreed: True when the processes have agreed to end after the step whose gradients were summed last.
     """
 
-    def __init__(self, world: World, store: Any, raise_if_stopping: Callable[[], object]) -> None:
+    def __init__(
+        self, world: World, store: Any, raise_if_stopping: Callable[[], object], *, overlapping: bool = False
+    ) -> None:
         self.world = world
+        self._overlapping = overlapping
         self.stop_agreed = False
         self._store = store
         self._raise_if_stopping = raise_if_stopping
@@ -47,19 +51,22 @@ class ProcessGroup:
         self._device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
 
     @classmethod
-    def join(cls, world: World, raise_if_stopping: Callable[[], object]) -> "ProcessGroup":
+    def join(
+        cls, world: World, raise_if_stopping: Callable[[], object], *, overlapping: bool = False
+    ) -> "ProcessGroup":
         """Connects this process to the others. Returns when all have joined.
 
         Args:
             world: rank and size.
             raise_if_stopping: called during the wait. Raises when this process must stop.
+            overlapping: whether collectives run beside the computation (sharding). See `nccl_settings`.
 
         Raises:
             TrainerError: PEER_FAILED, not all processes joined in time. INVALID_SPEC, some processes have a GPU and
                 some have none.
             Exception: any exception of `raise_if_stopping`.
         """
-        process_group = cls(world, _store(world, raise_if_stopping), raise_if_stopping)
+        process_group = cls(world, _store(world, raise_if_stopping), raise_if_stopping, overlapping=overlapping)
         devices = process_group.all_gather_text("device", process_group._device.type, seconds=RENDEZVOUS_SECONDS)
         if len(set(devices)) > 1:
             gpus = sum(device == "cuda" for device in devices)
@@ -175,8 +182,24 @@ class ProcessGroup:
     def _connected_backend(self) -> Any:
         """Returns torch's backend. The first collective creates it, when all processes have loaded the model."""
         if self._backend is None:
+            for name, value in nccl_settings(overlapping=self._overlapping).items():
+                os.environ.setdefault(name, value)
             self._backend = _backend(self._device.type, _C10D.PrefixStore("sums", self._store), self.world)
         return self._backend
+
+
+def nccl_settings(*, overlapping: bool) -> dict[str, str]:
+    """Variables that torch reads when it creates an NCCL backend; the job's own values come first.
+
+    By default `wait` returns before a collective has ended, and torch's watchdog thread aborts the process after an
+    error (torch:ProcessGroupNCCL.hpp). The launcher then reads the reason from the log. With TORCH_NCCL_BLOCKING_WAIT
+    `wait` raises the error, and PEER_FAILED is said here. It keeps the host waiting, which costs nothing once a step,
+    but too much where every layer's weights are collected beside the computation.
+
+    Args:
+        overlapping: whether collectives run beside the computation.
+    """
+    return {} if overlapping else {"TORCH_NCCL_BLOCKING_WAIT": "1"}
 
 
 def _backend(device: str, store: Any, world: World) -> Any:

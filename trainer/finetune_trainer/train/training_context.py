@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetune_trainer.contract.layout import ALLOW_CPU_ENV, NODE_NAME_ENV, POD_UID_ENV, PVC_ROOT
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.model import Sharding
 from finetune_trainer.distributed.world import World
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.storage.registry import StoreRegistry
@@ -64,5 +65,10 @@ def training_context(
 
             # Before the others wait for this process.
             require_own_gpus(recipe, context)
-            context = replace(context, process_group=ProcessGroup.join(world, context.raise_if_stopping))
+            context = replace(
+                context,
+                process_group=ProcessGroup.join(
+                    world, context.raise_if_stopping, overlapping=recipe.model.sharding is Sharding.FULL
+                ),
+            )
         yield context
