@@ -8,6 +8,9 @@ recorded.
     HEAD      /ORG/NAME/resolve/REV/FILE                  redirect: to the cache route, or to the store for LFS
     HEAD, GET /api/resolve-cache/models/ORG/NAME/COMMIT/FILE
     GET       /ORG/NAME/SHA256                            on the store
+
+A data set's routes have `datasets` for `models`, and `/datasets/ORG/NAME/resolve/…`. Its name here is
+`datasets/ORG/NAME`.
 """
 
 import hashlib
@@ -21,10 +24,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 _LOOPBACK = "127.0.0.1"
-_LFS_SUFFIXES = (".safetensors", ".bin", ".gguf")
+_LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".parquet", ".gz")
 _PAGE = b"<html>a login page</html>"
 
 
@@ -69,7 +72,7 @@ class Fault:
 
 @dataclass(kw_only=True)
 class Repository:
-    """A model with its commits, and its branches and tags."""
+    """A model or data set with its commits, and its branches and tags."""
 
     name: str
     gated: bool = False
@@ -96,6 +99,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.models: dict[str, Repository] = {}
+        """Models by `org/name`, data sets by `datasets/org/name`."""
         self.readers: dict[str, set[str]] = {}
         """Maps each access token to the gated and private models that it may read."""
         self.faults: list[Fault] = []
@@ -106,7 +110,7 @@ class Hub:
         self.store = ""
 
     def add(self, name: str, files: dict[str, bytes], *, gated: bool = False, private: bool = False) -> Repository:
-        """Adds a model with one commit on `main`."""
+        """Adds a model or a data set with one commit on `main`."""
         model = self.models[name] = Repository(name=name, gated=gated, private=private)
         model.commit(files)
         return model
@@ -247,10 +251,12 @@ class _HubHandler(_Handler):
             return
         parts = path.strip("/").split("/")
         match parts:
-            case ["api", "models", organisation, name, "revision", *revision]:
-                self._describe(f"{organisation}/{name}", "/".join(revision), token)
-            case ["api", "resolve-cache", "models", organisation, name, commit, *file]:
-                self._file(f"{organisation}/{name}", commit, "/".join(file), token, cached=True)
+            case ["api", "models" | "datasets" as kind, organisation, name, "revision", *revision]:
+                self._describe(_name_of(kind, organisation, name), "/".join(revision), token)
+            case ["api", "resolve-cache", "models" | "datasets" as kind, organisation, name, commit, *file]:
+                self._file(_name_of(kind, organisation, name), commit, "/".join(file), token, cached=True)
+            case ["datasets", organisation, name, "resolve", revision, *file]:
+                self._file(f"datasets/{organisation}/{name}", revision, "/".join(file), token, cached=False)
             case [organisation, name, "resolve", revision, *file]:
                 self._file(f"{organisation}/{name}", revision, "/".join(file), token, cached=False)
             case _:
@@ -282,7 +288,8 @@ class _HubHandler(_Handler):
             return
         model, commit = found
         if not self.hub.may_read(model, token):
-            message = f"Access to model {name} is restricted and you are not in the authorized list."
+            kind = "dataset" if name.startswith("datasets/") else "model"
+            message = f"Access to {kind} {name} is restricted and you are not in the authorized list."
             self.refuse(403 if token else 401, message, "GatedRepo")
             return
         content = model.commits[commit].get(file)
@@ -304,7 +311,8 @@ class _HubHandler(_Handler):
         elif cached:
             self.send_file(content, ETag=f'"{_blob_id(content)}"', X_Repo_Commit=commit)
         else:
-            place = f"/api/resolve-cache/models/{name}/{commit}/{file}"
+            route = name if name.startswith("datasets/") else f"models/{name}"
+            place = f"/api/resolve-cache/{route}/{commit}/{quote(file)}"
             self.send(307, Location=place, X_Repo_Commit=commit, X_Linked_Etag=f'"{_blob_id(content)}"')
 
 
@@ -319,6 +327,10 @@ class _StoreHandler(_Handler):
                     self.send_file(content)
                     return
         self.send(403)
+
+
+def _name_of(kind: str, organisation: str, name: str) -> str:
+    return f"{organisation}/{name}" if kind == "models" else f"{kind}/{organisation}/{name}"
 
 
 def _sibling(file: str, content: bytes) -> dict[str, object]:

@@ -171,7 +171,14 @@ FULL: tuple[Spec, ...] = (
     },
     {
         "model": {"uri": "hf://org/base"},
-        "dataset": {"uri": "s3://data/train.txt", "schema": "text", "fields": {"text": "body"}},
+        "dataset": {
+            "uri": "hf://datasets/org/name",
+            "revision": "refs/convert/parquet",
+            "split": "train_sft",
+            "schema": "text",
+            "fields": {"text": "body"},
+            "validation": {"split": "test_sft"},
+        },
         "output": {"uri": "s3://models"},
         "scheduling": {"queueName": "team"},
     },
@@ -301,6 +308,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "must not hold control": (_LINES,),
     "must be hf://": ("nonsense://x",),
     "must be s3://": ("nonsense://x",),
+    "data of the Hub is": ("hf://org/data", "hf://datasets/data", "hf://datasets/org/data@v1"),
+    "must be the name of one split": ("train[:10%]",),
     "must be pvc://": ("nonsense://x",),
     "must not hold '..'": ("s3://bucket/a/../b", "pvc://claim/../b"),
     "a bucket's name has": ("s3://ab/c",),
@@ -381,6 +390,10 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"model.sharding": "full", "resources.gpus": 2, "lora.variant": "dora"},
     {"dataset.uris": ["s3://data/a"]},
     {"dataset": {"maxLength": 512}},
+    {"dataset.revision": "main"},
+    {"dataset.split": "train"},
+    {"dataset.validation": {"split": "test"}},
+    {"dataset": {"uri": "hf://datasets/org/name", "validation": {"split": "train"}}},
     {"dataset.fields": {"text": "a", "prompt": "b"}},
     *(
         {"dataset.fields": {part: "a"}, "dataset.schema": schema}

@@ -217,5 +217,4 @@ def scripted_output(recipe: Recipe, mark: str, writer: str, loss: float | None) 
 
 
 def _dataset_uris(recipe: Recipe) -> list[str]:
-    dataset = recipe.dataset
-    return list(map(str, [dataset.uri] if dataset.uri else dataset.uris or []))
+    return list(map(str, recipe.dataset.places))

@@ -1,4 +1,4 @@
-"""A job with an hf:// model, as a pod runs it: preflight and training, each in a new process.
+"""A job with an hf:// model or hf:// data, as a pod runs it: preflight and training, each in a new process.
 
 The Hub's client reads its variables when it is imported. So one test process could use only one Hub.
 """
@@ -31,7 +31,7 @@ class End:
 
 @dataclass(frozen=True, kw_only=True)
 class HubJob:
-    """A recipe with an hf:// model, local data and a local output."""
+    """A recipe with a model, data and a local output."""
 
     folder: Path
     endpoint: str
@@ -39,6 +39,9 @@ class HubJob:
     token: str | None = None
     """Content of the mounted Secret's key; None: the recipe has no token."""
     lora: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] | None = None
+    """The recipe's section; None: local rows."""
+    dataset_revisions: dict[str, str] = field(default_factory=dict)
 
     def preflight(self, **environment: str) -> End:
         return self._run(["preflight"], "preflight", environment)
@@ -85,11 +88,13 @@ class HubJob:
 
     def _recipe(self) -> dict[str, Any]:
         data = self.folder / "train.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+        if self.dataset is None:
+            data.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
         return {
             "job": {"name": "tiny"},
             "model": self.model,
-            "dataset": {"uri": f"file://{data}"},
+            "dataset": self.dataset or {"uri": f"file://{data}"},
+            "datasetRevisions": self.dataset_revisions,
             "lora": {"rank": 4, **self.lora},
             "training": {"maxSteps": 2, "batchSize": 8},
             "output": {"uri": f"file://{self.folder / 'out'}"},

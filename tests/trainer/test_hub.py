@@ -1,10 +1,13 @@
 """From an hf:// model to an adapter: preflight and training as pods run them, against a small Hub."""
 
+import gzip
 import hashlib
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,73 @@ def test_a_gated_model_is_checked_pinned_and_trained(tiny_files: dict[str, bytes
         assert {item.authorization for item in hub.requests if item.host == "store"} == {None}, "a CDN is no Hub"
         assert [item for item in hub.requests if not ROUTES.fullmatch(f"{item.method} {item.path}")] == []
         assert [item.user_agent for item in hub.requests if re.search("torch|agent/", item.user_agent)] == []
+
+
+CARD = b"""---
+configs:
+- config_name: en
+  data_files: en.jsonl
+- config_name: de
+  data_files:
+  - split: train
+    path: de/train-*
+  - split: test
+    path: de/test.jsonl.gz
+---
+"""
+
+
+def test_data_alone_comes_from_the_hub(tiny_model: Path, tmp_path: Path) -> None:
+    """A gated data set: its config and splits, the commit that preflight finds, and the token of the Secret."""
+    train, other = QUESTIONS[:6], QUESTIONS[6:8]
+    files = {
+        "README.md": CARD,
+        "de/train-00000-of-00002.jsonl": _jsonl(train[:3]),
+        "de/train-00001-of-00002.jsonl": _jsonl(train[3:]),
+        "de/test.jsonl.gz": gzip.compress(_jsonl(other), mtime=0),
+        "en.jsonl": b"not read",
+    }
+    with hubserver.running() as hub:
+        hub.readers[TOKEN] = {"datasets/org/name"}
+        data = hub.add("datasets/org/name", files, gated=True)
+        commit = data.refs["main"]
+        job = HubJob(
+            folder=tmp_path,
+            endpoint=hub.endpoint,
+            model={"uri": f"file://{tiny_model}"},
+            token=TOKEN,
+            dataset={"uri": "hf://datasets/org/name/de", "validation": {"split": "test"}},
+        )
+
+        checked = job.preflight()
+
+        assert checked.code == 0, checked.everything
+        assert checked.message.preflight is not None
+        assert checked.message.preflight.dataset_revisions == {"org/name": commit}
+        assert (checked.message.preflight.rows, f"commit {commit}" in checked.stdout) == (6, True), checked.stdout
+
+        # The branch moves on, and the operator hands the commit of preflight on.
+        data.commit({**files, "de/train-00000-of-00002.jsonl": _jsonl(other)})
+        trained = replace(job, dataset_revisions=checked.message.preflight.dataset_revisions).train()
+        moved = job.preflight()
+
+    assert trained.code == 0, trained.everything
+    assert trained.message.output is not None
+    manifest = Manifest.model_validate_json(
+        Path(trained.message.output.manifest_uri.removeprefix("file://")).read_bytes()
+    )
+    assert manifest.fingerprint == checked.message.fingerprint != moved.message.fingerprint
+    read = {item.uri.removeprefix("hf://datasets/org/name/"): item.revision for item in manifest.dataset}
+    assert read == dict.fromkeys([name for name in files if name.startswith("de/train")], commit)
+    assert manifest.data is not None
+    assert (manifest.rows, manifest.data.validation) == (6, 2)
+    for end in (checked, trained, moved):
+        assert TOKEN not in end.everything
+    assert {item.authorization for item in hub.requests if item.host == "hub"} == {f"Bearer {TOKEN}"}
+
+
+def _jsonl(rows: Sequence[object]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def test_an_adapter_to_continue_from_has_a_revision(tiny_files: dict[str, bytes], tmp_path: Path) -> None:

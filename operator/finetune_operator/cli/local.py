@@ -148,4 +148,5 @@ def _train_in_processes(
 
 
 def _stores(job: JobFile, timing: Timing) -> StoreRegistry:
-    return StoreRegistry(job.spec.storage, None, model=job.spec.model, lora=job.spec.lora, timing=timing)
+    spec = job.spec
+    return StoreRegistry(spec.storage, None, model=spec.model, lora=spec.lora, dataset=spec.dataset, timing=timing)

@@ -8,6 +8,8 @@ _LOCAL = {
     FailureReason.NOT_SUPPORTED: "Remove the named fields, or use a later version.",
     FailureReason.MODEL_ACCESS_DENIED: "Accept the model's licence on the Hub, and give a token of that account in "
     "HF_TOKEN.",
+    FailureReason.DATASET_ACCESS_DENIED: "Accept the data set's terms on the Hub, and give a token of that account in "
+    "HF_TOKEN.",
     FailureReason.STORAGE_ACCESS_DENIED: "Check the keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) and the bucket's "
     "policy.",
     FailureReason.STORAGE_UNAVAILABLE: "Check that storage.endpoint or the Hub can be reached from this machine, and "

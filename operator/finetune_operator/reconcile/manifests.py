@@ -12,6 +12,7 @@ from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 from finetune_trainer.contract import layout
+from finetune_trainer.contract.termination import PreflightSummary
 
 _SINGLE_POD: dict[str, Any] = {
     "podFailurePolicy": {
@@ -26,9 +27,9 @@ _INDEXED_PODS: dict[str, Any] = {
 
 
 def child_job(
-    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, checked: PreflightSummary | None = None
 ) -> dict[str, Any]:
-    """The manifest of a stage's Job. `revision` is the commit of a Hub model that preflight resolved, if it ran."""
+    """The manifest of a stage's Job. `checked` is what preflight found, if it ran."""
     nodes = finetunejob.spec.resources.nodes if role == names.TRAIN_ROLE else 1
     return {
         "apiVersion": "batch/v1",
@@ -46,7 +47,7 @@ def child_job(
             # The API server requires Failed with a podFailurePolicy: a replacement waits until the pod has ended.
             "podReplacementPolicy": "Failed",
             **(_INDEXED_PODS if nodes > 1 else _SINGLE_POD),
-            "template": pod_template(finetunejob, config, role, attempt, revision),
+            "template": pod_template(finetunejob, config, role, attempt, checked),
         },
     }
 

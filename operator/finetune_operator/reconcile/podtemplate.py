@@ -13,6 +13,7 @@ from finetune_operator.api.spec import PreflightScheduling
 from finetune_operator.reconcile.config import Platform, ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
 from finetune_trainer.contract import layout
+from finetune_trainer.contract.termination import PreflightSummary
 from finetune_trainer.contract.uri import Scheme
 
 USER_ID = 65532
@@ -37,15 +38,15 @@ def child_labels(finetunejob: FineTuneJob, role: str, attempt: int) -> dict[str,
 
 
 def pod_template(
-    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, revision: str | None = None
+    finetunejob: FineTuneJob, config: ReconcileConfig, role: str, attempt: int, checked: PreflightSummary | None = None
 ) -> dict[str, Any]:
-    """The pod template of a stage's Job. `revision` is the commit of a Hub model that preflight resolved, if it ran."""
+    """The pod template of a stage's Job. `checked` is what preflight found, if it ran."""
     scheduling = finetunejob.spec.scheduling
     training = role == names.TRAIN_ROLE
     labels = {**(scheduling.labels or {}), **child_labels(finetunejob, role, attempt)}
     annotations = {
         **(scheduling.annotations or {}),
-        names.RECIPE_ANNOTATION: recipe_of(finetunejob, attempt, revision).to_json(),
+        names.RECIPE_ANNOTATION: recipe_of(finetunejob, attempt, checked).to_json(),
         "kubectl.kubernetes.io/default-container": names.CONTAINERS[role],
     }
     if config.hub_ca_bundle:
@@ -236,12 +237,10 @@ def _claim_volumes(finetunejob: FineTuneJob, role: str) -> list[tuple[dict[str, 
 def _claims(finetunejob: FineTuneJob) -> list[str]:
     """Distinct PersistentVolumeClaims from which model, data and initial adapter are read."""
     dataset = finetunejob.spec.dataset
-    validation = dataset.validation.uri if dataset.validation is not None else None
     uris = (
         finetunejob.spec.model.uri,
-        dataset.uri,
-        *(dataset.uris or ()),
-        validation,
+        *dataset.places,
+        dataset.validation_place,
         finetunejob.spec.lora.initial_adapter_uri,
     )
     return list(dict.fromkeys(uri.authority for uri in uris if uri is not None and uri.scheme is Scheme.PVC))

@@ -44,11 +44,10 @@ def begin_run(builder: RunPlanBuilder) -> None:
 
 def start(builder: PlanBuilder, role: str, attempt: int) -> None:
     """Applies the child Job of a stage."""
-    preflight = builder.status.preflight
-    revision = preflight.model_revision if preflight is not None and role == names.TRAIN_ROLE else None
+    checked = builder.status.preflight if role == names.TRAIN_ROLE else None
     # The run's own token: another token in the spec belongs to the next run.
     spec = builder.finetunejob.spec.model_copy(update={"run_token": builder.status.run_token})
-    child = child_job(replace(builder.finetunejob, spec=spec), builder.config, role, attempt, revision)
+    child = child_job(replace(builder.finetunejob, spec=spec), builder.config, role, attempt, checked)
     if role == names.TRAIN_ROLE and spec.resources.nodes > 1:
         builder.apply(headless_service(builder.finetunejob))
     builder.apply(child)

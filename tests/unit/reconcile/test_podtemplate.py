@@ -180,6 +180,14 @@ def test_claims_are_mounted_once_and_read_only() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_the_hubs_token_is_there_for_data_alone(role: str) -> None:
+    model = {"uri": "s3://models/llama", "tokenSecretRef": {"name": "hub"}}
+    pod = pod_of(role, model=model, dataset={"uri": "hf://datasets/org/name"})
+    assert environment(pod)[layout.HUB_TOKEN_ENV] == layout.HUB_TOKEN_PATH
+    assert "hub" in [item["secret"]["secretName"] for item in pod["spec"]["volumes"] if "secret" in item]
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_every_pod_asks_the_mirror_of_the_hub(role: str) -> None:
     config = replace(CONFIG, hub_endpoint="https://hub.example.com", hub_ca_bundle="PEM")
     pod: dict[str, Any] = child_job(a_job(), config, role, 1)["spec"]["template"]

@@ -90,11 +90,15 @@ def test_the_status_says_since_when_the_phase_lasts() -> None:
 
 
 def test_every_attempt_trains_on_the_commit_that_preflight_saw() -> None:
-    job = a_job(model={"uri": "hf://org/tiny", "revision": "main"}, retry={"limit": 1, "backoffSeconds": 0})
+    data = {"uri": "hf://datasets/org/rows", "revision": "main"}
+    job = a_job(
+        model={"uri": "hf://org/tiny", "revision": "main"}, dataset=data, retry={"limit": 1, "backoffSeconds": 0}
+    )
     world = World(job)
     world.step()
     assert world.recipe("support-bot-preflight-1").model.revision == "main"
-    world.finish(checked(model_revision="c0ffee"))
+    assert world.recipe("support-bot-preflight-1").dataset_revisions == {}
+    world.finish(checked(model_revision="c0ffee", dataset_revisions={"org/rows": "bead"}))
     world.step()
     world.finish(failed(FailureReason.STORAGE_UNAVAILABLE), exit_code=20)
     world.step()
@@ -102,6 +106,7 @@ def test_every_attempt_trains_on_the_commit_that_preflight_saw() -> None:
     assert world.made[1:] == ["support-bot-train-1", "support-bot-train-2"]
     for name in world.made[1:]:
         assert world.recipe(name).model.revision == "c0ffee"
+        assert world.recipe(name).dataset_revisions == {"org/rows": "bead"}
     assert world.status.preflight is not None
     assert world.status.preflight.model_revision == "c0ffee"
 

@@ -72,9 +72,9 @@ def reused() -> str:
     return Termination(outcome=Outcome.REUSED, fingerprint="f" * 64, output=OUTPUT).to_json()
 
 
-def checked(rows: int = 42, model_revision: str | None = None) -> str:
+def checked(rows: int = 42, **found: Any) -> str:
     """Returns the termination message of a successful preflight."""
-    summary = PreflightSummary(rows=rows, bytes=1000, schema="text", model_revision=model_revision)
+    summary = PreflightSummary(rows=rows, bytes=1000, schema="text", **found)
     return Termination(outcome=Outcome.SUCCEEDED, fingerprint="f" * 64, preflight=summary).to_json()
 
 

@@ -6,6 +6,7 @@ from finetune_trainer.contract.wire import Wire
 ELSEWHERE = {
     # What names the job and where things are, and how rows are read: not this half's.
     "model.uri", "model.revision", "model.tokenSecretRef", "model.cache", "dataset.uri", "dataset.uris",
+    "dataset.revision", "dataset.split", "datasetRevisions",
     "dataset.format", "dataset.schema", "dataset.fields", "dataset.ignoredColumns", "dataset.sha256", "dataset.limits",
     "output.uri", "output.deletionPolicy",
     "storage.secretRef", "storage.endpoint", "storage.region", "storage.addressingStyle", "storage.checksums",

@@ -50,6 +50,7 @@ class ExitCode(IntEnum):
     PREEMPTED = 30
     SUPERSEDED = 31
     PEER_FAILED = 32
+    DATASET_ACCESS_DENIED = 33
 
 
 class FailureReason(StrEnum):
@@ -60,6 +61,7 @@ class FailureReason(StrEnum):
     NOT_SUPPORTED = "NotSupported"
     DATASET_NOT_FOUND = "DatasetNotFound"
     DATASET_INVALID = "DatasetInvalid"
+    DATASET_ACCESS_DENIED = "DatasetAccessDenied"
     MODEL_NOT_FOUND = "ModelNotFound"
     MODEL_INVALID = "ModelInvalid"
     MODEL_ACCESS_DENIED = "ModelAccessDenied"
@@ -144,6 +146,13 @@ FAILURES: dict[FailureReason, FailureClass] = {
             ExitCode.DATASET_INVALID,
             "Some rows cannot be trained. The message names the first ones, with file and line.",
             "Correct the named lines and upload the file again.",
+        ),
+        (
+            FailureReason.DATASET_ACCESS_DENIED,
+            _F,
+            ExitCode.DATASET_ACCESS_DENIED,
+            "The Hub refuses the data set's files: the data set is gated, or the token is missing, wrong or too weak.",
+            "Accept the data set's terms on the Hub and give a token of that account in model.tokenSecretRef.",
         ),
         (
             FailureReason.MODEL_NOT_FOUND,

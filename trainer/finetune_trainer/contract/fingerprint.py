@@ -28,8 +28,8 @@ _SHAPES_NO_WEIGHT: dict[str, Any] = {
         "sharding",
     },
     "dataset": {
-        **dict.fromkeys(("uri", "uris", "limits", "sha256", "format", "packing"), True),
-        "validation": {"uri"},
+        **dict.fromkeys(("uri", "uris", "revision", "split", "limits", "sha256", "format", "packing"), True),
+        "validation": {"uri", "split"},
     },
     "lora": {"initial_adapter_uri", "initial_adapter_revision"},
     "training": {"micro_batch_size", "logging_steps", "gradient_checkpointing"},

@@ -32,7 +32,7 @@ class SourceObject(TolerantWire):
     size: int = Field(ge=0, description="Size in bytes.")
     etag: str | None = None
     sha256: str | None = None
-    revision: str | None = Field(None, description="Commit of a Hub model's file.")
+    revision: str | None = Field(None, description="Commit of a file from the Hub.")
 
     @property
     def location(self) -> Uri:

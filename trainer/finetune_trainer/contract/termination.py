@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +18,8 @@ from finetune_trainer.contract.text import MAX_METRICS, MAX_MODULES, Count, Line
 from finetune_trainer.contract.wire import TolerantWire
 
 MAX_BYTES = 4096
+MAX_PINNED = 16
+"""Largest number of Hub data sets whose commits preflight reports."""
 
 
 class Outcome(StrEnum):
@@ -70,6 +73,10 @@ class PreflightSummary(TolerantWire):
     model_bytes: Count | None = Field(None, description="Bytes of the base model's files.")
     model_revision: Line | None = Field(
         None, description="Commit of a Hub model that preflight found. Every attempt trains on it."
+    )
+    dataset_revisions: Annotated[dict[Line, Line], Field(max_length=MAX_PINNED)] = Field(
+        default_factory=dict,
+        description="Commits of Hub data sets that preflight found, by repository. Every attempt trains on them.",
     )
     memory_estimate_bytes: Count | None = Field(
         None, description="Estimated least memory of the training, in bytes: of the GPU, or of the process."

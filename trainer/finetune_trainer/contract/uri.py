@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from finetune_trainer.contract.rule import matching
+from finetune_trainer.contract.rule import Rule, literal, matches, matching
 from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.text import CONTROL
 
@@ -32,7 +32,8 @@ class Uri:
 
     Attributes:
         scheme: the scheme.
-        authority: the bucket (s3), the claim (pvc), `org/name` (hf); empty for file.
+        authority: the bucket (s3), the claim (pvc), the repository (hf: `org/name` of a model, `datasets/org/name` of a
+            data set); empty for file.
         path: the key or the path, without a leading slash except for file (absolute).
         written: the original text of a pydantic field's value, which may end in `/`; None for other URIs.
     """
@@ -65,6 +66,8 @@ class Uri:
         return Uri(scheme=self.scheme, authority=self.authority, path=path)
 
 
+HUB_DATASETS = "datasets"
+"""First segment of the URI of a Hub data set. The client's file system (HfFileSystem) has the same form."""
 _BUCKET = "[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _CLAIM = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _REPO = "[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -86,7 +89,10 @@ def parse_uri(text: str) -> Uri:
     if scheme == Scheme.FILE:
         return Uri(scheme=Scheme.FILE, authority="", path=rest)
     if scheme == Scheme.HF:
-        return Uri(scheme=Scheme.HF, authority=rest, path="")
+        segments = rest.split("/")
+        of_repository = 3 if segments[0] == HUB_DATASETS else 2
+        authority, path = "/".join(segments[:of_repository]), "/".join(segments[of_repository:])
+        return Uri(scheme=Scheme.HF, authority=authority, path=path)
     authority, _, path = rest.partition("/")
     return Uri(scheme=Scheme(scheme), authority=authority, path=path)
 
@@ -114,12 +120,20 @@ def _written(value: Any) -> Any:
     return (value.written or str(value)) if isinstance(value, Uri) else value
 
 
+_HUB_DATASET_PATTERN = f"^hf://{HUB_DATASETS}/{_REPO}(/.*)?$"
 _NO_CLIMBING = matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
 
 _BUCKET_NAME = matching(
     "^s3://([^/]{1,2}|[^/]{64,})(/|$)",
     "a bucket's name has 3 to 63 characters: write the name of a bucket after s3://",
     negated=True,
+)
+
+_HUB_DATASET: Rule[str] = Rule(
+    message="data of the Hub is hf://datasets/org/name, hf://datasets/org/name/config, or the path of a file there; "
+    "a revision is in dataset.revision",
+    holds=lambda value: not value.startswith("hf://") or matches(_HUB_DATASET_PATTERN, value),
+    cel=f"!self.startsWith('hf://') || self.matches({literal(_HUB_DATASET_PATTERN)})",
 )
 
 HubRevision = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
@@ -140,9 +154,10 @@ DatasetUri = Annotated[
     Uri,
     Field(max_length=1024),
     matching(
-        f"^(s3://{_BUCKET}/.+|pvc://{_CLAIM}/.+|file:///.+)$",
-        "must be s3://bucket/key or pvc://claim/path (file:///path in a local run)",
+        f"^(s3://{_BUCKET}/.+|hf://.+|pvc://{_CLAIM}/.+|file:///.+)$",
+        "must be s3://bucket/key, hf://datasets/org/name or pvc://claim/path (file:///path in a local run)",
     ),
+    _HUB_DATASET,
     _BUCKET_NAME,
     _NO_CLIMBING,
     PLAIN,

@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe.dataset import TRAIN_SPLIT, VALIDATION_SPLIT
 from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.inputs.data_folder import data_files
+from finetune_trainer.inputs.dataset_card import LONGEST_CARD, CardError
+from finetune_trainer.inputs.hub_dataset import HubDataset, Wanted
 from finetune_trainer.storage.base import ObjectNotFoundError, OpenStore
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -26,25 +29,38 @@ _CHUNK = 1 << 20
 def dataset_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
     """Returns the objects of the training data in reading order: URIs as listed, the objects of each sorted by name.
 
-    Under a prefix, files that hold no rows are left out: see `data_files`.
+    Under a prefix, files that hold no rows are left out: see `data_files`. Of a Hub data set, the files of one split
+    are read: see `HubDataset`.
 
     Raises:
-        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable, or splits stand side by side. Else
-            the store's error.
+        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable, splits stand side by side, or a Hub
+            data set does not say which files are meant. Else the store's error.
     """
-    return _data_objects([dataset.uri] if dataset.uri else list(dataset.uris or []), open_store)
+    split = dataset.split or TRAIN_SPLIT
+    chosen = dataset.split is not None
+    wanted = Wanted(split=split, chosen=chosen, field="dataset.split", format=dataset.format)
+    return _data_objects(dataset.places, wanted, dataset, open_store)
 
 
 def validation_objects(dataset: DatasetSpec, open_store: OpenStore) -> list[SourceObject]:
-    """Returns the objects of `dataset.validation.uri`.
+    """Returns the objects of validation rows of their own.
 
     Empty when the validation rows are split from the training rows, or when there are no validation rows.
 
     Raises:
-        TrainerError: DATASET_NOT_FOUND. DATASET_INVALID, a file's name is unusable. Else the store's error.
+        TrainerError: see `dataset_objects`.
     """
-    own = dataset.validation.uri if dataset.validation else None
-    return _data_objects([own] if own else [], open_store)
+    place = dataset.validation_place
+    if place is None or dataset.validation is None:
+        return []
+    split = dataset.validation.split
+    wanted = Wanted(
+        split=split or VALIDATION_SPLIT,
+        chosen=split is not None,
+        field="dataset.validation.split",
+        format=dataset.format,
+    )
+    return _data_objects([place], wanted, dataset, open_store)
 
 
 def model_objects(recipe: Recipe, open_store: OpenStore) -> list[SourceObject]:
@@ -111,17 +127,52 @@ def read_json(source: SourceObject, open_store: OpenStore, longest: int = 64 << 
         raise TrainerError(FailureReason.MODEL_INVALID, f"{source.uri} is not JSON: {error}") from error
 
 
-def _data_objects(uris: Sequence[Uri], open_store: OpenStore) -> list[SourceObject]:
+def _data_objects(
+    places: Sequence[Uri], wanted: Wanted, dataset: DatasetSpec, open_store: OpenStore
+) -> list[SourceObject]:
     objects: list[SourceObject] = []
-    for uri in uris:
+    for uri in places:
+        from_hub = uri.scheme is Scheme.HF
+        top = Uri(scheme=Scheme.HF, authority=uri.authority, path="") if from_hub else uri
         try:
-            listed = open_store(uri).stat(uri)
+            listed = open_store(top).stat(top)
+            if from_hub:
+                listed = HubDataset.of(top, listed, lambda card: _card(card, open_store)).select(uri, wanted)
         except ObjectNotFoundError as error:
             raise error.meant(FailureReason.DATASET_NOT_FOUND) from error
-        if len(listed) > 1 or listed[0].uri != str(uri):
+        if not from_hub and (len(listed) > 1 or listed[0].uri != str(uri)):
             listed = data_files(uri, listed)
         objects += [with_content(_nameable(item), open_store, whole=True) for item in listed]
+    _require_downloadable(objects, dataset.limits.max_bytes)
     return objects
+
+
+def _card(card: SourceObject, open_store: OpenStore) -> bytes:
+    """Returns the content of a data set's card.
+
+    Raises:
+        CardError: the card is too long.
+        TrainerError: the store's error.
+    """
+    if card.size > LONGEST_CARD:
+        raise CardError(f"found {card.size:,} bytes, expected at most {LONGEST_CARD:,}")
+    with open_store(card.location).open(card) as stream:
+        return stream.read()
+
+
+def _require_downloadable(objects: Sequence[SourceObject], most: int) -> None:
+    """Checks the size of what is downloaded as a whole, before it is.
+
+    Raises:
+        TrainerError: DATASET_INVALID. The files are larger than `dataset.limits.maxBytes`.
+    """
+    size = sum(item.size for item in objects if item.location.scheme is Scheme.HF)
+    if size > most:
+        raise TrainerError(
+            FailureReason.DATASET_INVALID,
+            f"found {size:,} bytes to download from the Hub, expected at most {most:,}; raise dataset.limits.maxBytes "
+            "if that many are meant",
+        )
 
 
 def _nameable(item: SourceObject) -> SourceObject:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from finetune_trainer.contract.failure import EXIT_OK, FAILURES, FailureReason, exit_code_of
 from finetune_trainer.contract.preflight_report import CheckResult, PreflightReport, Verdict
-from finetune_trainer.contract.termination import Outcome, PreflightSummary, Termination
+from finetune_trainer.contract.termination import MAX_PINNED, Outcome, PreflightSummary, Termination
 from finetune_trainer.contract.text import MAX_INTEGER
 from finetune_trainer.data.problems import KEPT, shorten
 from finetune_trainer.preflight.context import PreflightContext
 from finetune_trainer.preflight.token_text import histogram
+from finetune_trainer.storage.hub_kind import HubRepository
 
 _MARKS = {Verdict.PASSED: "ok", Verdict.FAILED: "FAILED", Verdict.SKIPPED: "skipped"}
 _FIRST_MESSAGE, _OTHER_MESSAGE = 2200, 300
@@ -56,8 +57,18 @@ def _summary(context: PreflightContext) -> PreflightSummary:
         model_parameters=model.facts.parameters if model else None,
         model_bytes=model.facts.size if model else None,
         model_revision=model.folder[0].revision if model else None,
+        dataset_revisions=_dataset_revisions(context),
         memory_estimate_bytes=context.memory.total if context.memory and context.memory.total <= MAX_INTEGER else None,
     )
+
+
+def _dataset_revisions(context: PreflightContext) -> dict[str, str]:
+    """The commits of the Hub data sets, by repository: of the first ones that a termination message has room for."""
+    objects = [*(context.data or ()), *(context.validation_data or ())]
+    commits = {
+        HubRepository.of(item.location.authority).name: item.revision for item in objects if item.revision is not None
+    }
+    return dict(list(commits.items())[:MAX_PINNED])
 
 
 def _problem_count(context: PreflightContext) -> int:

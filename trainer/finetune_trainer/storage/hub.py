@@ -1,4 +1,4 @@
-"""Reads models of the Hugging Face Hub through huggingface_hub's own cache.
+"""Reads models and data sets of the Hugging Face Hub through huggingface_hub's own cache.
 
 `stat` resolves a revision to a commit and records the commit with every file. All later requests read that commit, even
 if the branch moves. With HF_HUB_OFFLINE=1 the store reads the snapshot in the cache and sends no request.
@@ -31,6 +31,7 @@ from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount, ObjectNotFoundError
 from finetune_trainer.storage.content import damage, sha256_of
 from finetune_trainer.storage.hub_errors import HubUnavailableError, known_reasons
+from finetune_trainer.storage.hub_kind import HubRepository
 from finetune_trainer.storage.hub_session import counter, make_strict
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
@@ -53,6 +54,8 @@ _UNREACHABLE_TRIES = 4
 """Tries where no Hub is reached. Usually the network is closed or the name is wrong, so more tries do not help."""
 _LOW_SPEED_LIMIT = LowSpeedLimit()
 _SHA256_DIGITS = 64
+_MOST_FILES = 50_000
+"""Longest list of files in an answer (huggingface_hub:_snapshot_download.py, VERY_LARGE_REPO_THRESHOLD)."""
 
 
 class _Lfs(TolerantWire):
@@ -66,19 +69,21 @@ class _Sibling(TolerantWire):
     lfs: _Lfs | None = None
 
 
-class _ModelInfo(TolerantWire):
-    """The fields that are read of the Hub's answer about a model at a revision (`/api/models/…?blobs=true`)."""
+class _RepositoryInfo(TolerantWire):
+    """The fields that are read of the Hub's answer about a repository at a revision (`/api/models/…?blobs=true`)."""
 
     sha: str
     siblings: list[_Sibling] = Field(default_factory=list)
 
 
 class HubStore:
-    """A store of Hub models at one revision. Objects are `hf://org/name/file`.
+    """A store of Hub repositories at one revision. Objects are `hf://org/name/file`, `hf://datasets/org/name/file`.
+
+    The revision of a repository is resolved once. If a branch moves, later requests still read the first commit.
 
     Args:
         revision: branch, tag or commit. None is the main branch.
-        token: access token of a gated model. With None the client uses its own (HF_TOKEN, a login).
+        token: access token of gated and private repositories. With None the client uses its own (HF_TOKEN, a login).
         cache: folder of the Hub cache. None is the client's default.
         sleep: waits for a number of seconds.
         low_speed_limit: the lowest speed of an answer.
@@ -99,21 +104,23 @@ class HubStore:
         self._revision = revision
         self._token = token
         self._cache = cache
+        self._commits: dict[str, str] = {}
         policy = replace(_RETRY, sleep=sleep, notifier=notifier)
         self._retry = replace(policy, unreachable=replace(policy, tries=_UNREACHABLE_TRIES))
 
     def stat(self, uri: Uri) -> Sequence[SourceObject]:
-        """See `Store.stat`. Sends one request for the whole model. Offline, lists the files of the cached snapshot."""
+        """See `Store.stat`. Sends one request for a repository. Offline, lists the files of the cached snapshot."""
         repo, file = _split(uri)
         objects = (
             self._cached_files(repo)
             if is_offline_mode()
             else self._retry.call(lambda: self._request_files(repo), retryable=_retryable)
         )
-        wanted = f"hf://{repo}/{file}".rstrip("/")
+        wanted = f"hf://{uri.authority}/{file}".rstrip("/")
         objects = [item for item in objects if item.uri == wanted or item.uri.startswith(wanted + "/")]
         if not objects:
-            raise ObjectNotFoundError(f"{_what(repo, file, self._revision)}: the Hub's model has no such file")
+            message = f"{_what(uri, self._revision)}: the Hub's {repo.kind.noun} has no such file"
+            raise ObjectNotFoundError(message)
         return sorted(objects, key=lambda item: item.uri)
 
     def open(self, source: SourceObject) -> BinaryIO:
@@ -162,27 +169,38 @@ class HubStore:
         """Refused: the Hub is only read."""
         raise _read_only(uri)
 
-    def _request_files(self, repo: str) -> list[SourceObject]:
-        """Asks the Hub for the files of a model.
+    def _request_files(self, repo: HubRepository) -> list[SourceObject]:
+        """Asks the Hub for the files of a repository.
 
-        HfApi.model_info sends the same request, but only once and without a time limit.
+        HfApi.repo_info sends the same request, but only once and without a time limit.
+
+        Raises:
+            TrainerError: the Hub's reason; or the repository has more files than the Hub's answer holds.
         """
-        token = self._token.read() if self._token else None
-        with known_reasons(_what(repo, "", self._revision), token=token is not None):
+        token, place = self._token_for(repo), _uri_of(repo)
+        revision = self._commits.get(place) or self._revision or DEFAULT_REVISION
+        with known_reasons(_what(place, self._revision), repo.kind, token=token is not None):
             answer = get_session().get(
-                f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(self._revision or DEFAULT_REVISION, safe='')}",
+                f"{constants.ENDPOINT}/api/{repo.kind.route}/{repo.name}/revision/{quote(revision, safe='')}",
                 headers=build_hf_headers(token=token),
                 params={"blobs": "true"},
                 timeout=_ANSWER_SECONDS,
             )
             hf_raise_for_status(answer)
             try:
-                info = _ModelInfo.model_validate_json(answer.content)
+                info = _RepositoryInfo.model_validate_json(answer.content)
             except ValidationError as error:
-                raise FileMetadataError(f"no model's description at {answer.url}") from error
+                raise FileMetadataError(f"no {repo.kind.noun}'s description at {answer.url}") from error
+        if len(info.siblings) > _MOST_FILES:
+            raise TrainerError(
+                FailureReason.NOT_SUPPORTED,
+                f"{_what(place, self._revision)} has more than {_MOST_FILES:,} files, and the Hub does not list more "
+                "in one answer: use its Parquet conversion (revision refs/convert/parquet), or copy the files to s3://",
+            )
+        self._commits[place] = info.sha
         return [
             SourceObject(
-                uri=f"hf://{repo}/{item.name}",
+                uri=f"{place}/{item.name}",
                 size=item.size,
                 etag=item.blob_id,
                 sha256=item.lfs.sha256 if item.lfs else None,
@@ -199,7 +217,7 @@ class HubStore:
         (huggingface_hub:file_download.py, http_get).
 
         Raises:
-            TrainerError: MODEL_INVALID. The second download is damaged too.
+            TrainerError: MODEL_INVALID or DATASET_INVALID. The second download is damaged too.
         """
         uri, wrong = source.location, None
         for _ in range(2):
@@ -211,8 +229,8 @@ class HubStore:
                 break
             event("damaged", level=logging.WARNING, message=f"{uri} {wrong}")
         raise TrainerError(
-            FailureReason.MODEL_INVALID,
-            f"{_what(*_split(uri), source.revision)} {wrong}: the local cache, or what answers for the Hub, damages "
+            _split(uri)[0].kind.invalid,
+            f"{_what(uri, source.revision)} {wrong}: the local cache, or what answers for the Hub, damages "
             "it; check HF_ENDPOINT and the proxy",
         )
 
@@ -242,12 +260,13 @@ class HubStore:
     ) -> Path:
         """Downloads a file into the cache, or into `folder`. `on_bytes` gets the bytes that come over the network."""
         repo, file = _split(uri)
-        token = self._token.read() if self._token else None
-        with known_reasons(_what(repo, file, revision), token=token is not None):
+        token = self._token_for(repo)
+        with known_reasons(_what(uri, revision), repo.kind, token=token is not None):
             return Path(
                 hf_hub_download(
-                    repo,
+                    repo.name,
                     file,
+                    repo_type=repo.kind.repo_type,
                     revision=revision or DEFAULT_REVISION,
                     token=token,
                     cache_dir=self._cache,
@@ -257,13 +276,23 @@ class HubStore:
                 )
             )
 
-    def _cached_files(self, repo: str) -> list[SourceObject]:
+    def _token_for(self, repo: HubRepository) -> str | None:
+        return self._token.read(repo.kind.denied) if self._token else None
+
+    def _cached_files(self, repo: HubRepository) -> list[SourceObject]:
         """Returns the files of the cached snapshot."""
-        with known_reasons(_what(repo, "", self._revision), token=self._token is not None):
-            folder = snapshot_download(repo, revision=self._revision, cache_dir=self._cache, local_files_only=True)
+        place = _uri_of(repo)
+        with known_reasons(_what(place, self._revision), repo.kind, token=self._token is not None):
+            folder = snapshot_download(
+                repo.name,
+                repo_type=repo.kind.repo_type,
+                revision=self._revision,
+                cache_dir=self._cache,
+                local_files_only=True,
+            )
         root = Path(folder)
         return [
-            _cached_object(path, f"hf://{repo}/{path.relative_to(root).as_posix()}", revision=root.name)
+            _cached_object(path, f"{place}/{path.relative_to(root).as_posix()}", revision=root.name)
             for path in sorted(root.rglob("*"))
             if path.is_file()
         ]
@@ -297,11 +326,15 @@ def _uncounted(_: int) -> None:
     """Ignores the bytes of a request that is not part of a download's progress."""
 
 
-def _split(uri: Uri) -> tuple[str, str]:
-    """Splits a URI into the repository `org/name` and the file's path in it."""
+def _split(uri: Uri) -> tuple[HubRepository, str]:
+    """Splits a URI into the repository and the file's path in it."""
     assert uri.scheme is Scheme.HF
-    organisation, name, *rest = f"{uri.authority}/{uri.path}".rstrip("/").split("/")
-    return f"{organisation}/{name}", "/".join(rest)
+    return HubRepository.of(uri.authority), uri.path.rstrip("/")
+
+
+def _uri_of(repo: HubRepository) -> str:
+    prefix = f"{repo.kind.repo_type}s/" if repo.kind.repo_type else ""
+    return f"{Scheme.HF}://{prefix}{repo.name}"
 
 
 def _created(folder: Path) -> Path:
@@ -309,8 +342,8 @@ def _created(folder: Path) -> Path:
     return folder
 
 
-def _what(repo: str, file: str, revision: str | None) -> str:
-    return f"hf://{repo}" + (f"/{file}" if file else "") + f" at revision {revision or DEFAULT_REVISION}"
+def _what(place: Uri | str, revision: str | None) -> str:
+    return f"{str(place).rstrip('/')} at revision {revision or DEFAULT_REVISION}"
 
 
 def _read_only(uri: Uri) -> TrainerError:

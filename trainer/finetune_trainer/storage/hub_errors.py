@@ -14,11 +14,12 @@ from huggingface_hub import errors
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.storage.base import ObjectNotFoundError
+from finetune_trainer.storage.hub_kind import HubKind
+from finetune_trainer.storage.hub_session import ForbiddenHubAddressError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_SAYING = 200
 _XET_ROUTE = "/xet-read-token/"
-_OWN_COPY = "mirror the model to s3:// or pvc:// and set model.uri to it"
 _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a field's name)
 
 
@@ -38,22 +39,25 @@ class HubUnavailableError(TrainerError):
 
 
 @contextmanager
-def known_reasons(what: str, *, token: bool) -> Iterator[None]:
+def known_reasons(what: str, kind: HubKind, *, token: bool) -> Iterator[None]:
     """Raises a TrainerError with a reason in place of an exception of the Hub's client.
 
     An OSError of this machine's file system is raised unchanged, except for a full disk.
 
     Args:
-        what: model, file and revision of the request, for messages.
+        what: repository, file and revision of the request, for messages.
+        kind: the repository's kind.
         token: whether the request carries an access token.
 
     Raises:
-        ObjectNotFoundError: the model exists, the file does not.
+        ObjectNotFoundError: the repository exists, the file does not.
         HubUnavailableError: the same request may succeed later.
-        TrainerError: MODEL_NOT_FOUND, MODEL_ACCESS_DENIED or DISK_FULL.
+        TrainerError: the kind's `not_found` or `denied`, or DISK_FULL.
     """
     try:
         yield
+    except ForbiddenHubAddressError as error:
+        raise TrainerError(kind.not_found, error.message) from error
     except (
         errors.HFValidationError,
         errors.EntryNotFoundError,
@@ -63,23 +67,24 @@ def known_reasons(what: str, *, token: bool) -> Iterator[None]:
         RuntimeError,  # hf_xet raises it for every failure without an exception class of its own
     ) as error:
         hidden = isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
-        meaning = _meaning(error.__cause__ if hidden else error, what, token=token)
+        meaning = _meaning(error.__cause__ if hidden else error, what, kind, token=token)
         if meaning is None:
             raise
         raise meaning from error
 
 
-def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerError | None:
+def _meaning(error: BaseException | None, what: str, kind: HubKind, *, token: bool) -> TrainerError | None:
     match error:
         case errors.OfflineModeIsEnabled() | errors.LocalEntryNotFoundError():
             return TrainerError(
-                FailureReason.MODEL_NOT_FOUND,
-                f"{what} is not in the local cache, and HF_HUB_OFFLINE=1 keeps from the Hub: unset it, or {_OWN_COPY}",
+                kind.not_found,
+                f"{what} is not in the local cache, and HF_HUB_OFFLINE=1 keeps from the Hub: unset it, or mirror the "
+                f"{kind.noun} to s3:// or pvc:// and set {kind.uri_field} to it",
             )
         case errors.HFValidationError():
-            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: {_said(error)}")
+            return TrainerError(kind.not_found, f"{what}: {_said(error)}")
         case errors.HfHubHTTPError():
-            return _answer(error, what, token=token)
+            return _answer(error, what, kind, token=token)
         case OSError(errno=number) if number in _DISK_FULL:
             return TrainerError(FailureReason.DISK_FULL, f"no space left for {what}")
         case ConnectionError() | TimeoutError() | socket.gaierror():
@@ -93,7 +98,7 @@ def _meaning(error: BaseException | None, what: str, *, token: bool) -> TrainerE
             return _unreachable(error, what)
 
 
-def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerError | None:
+def _answer(error: errors.HfHubHTTPError, what: str, kind: HubKind, *, token: bool) -> TrainerError | None:
     """Maps an HTTP error of the Hub to a reason.
 
     The order matters: GatedRepoError is a subclass of RepositoryNotFoundError, so it comes first.
@@ -101,44 +106,45 @@ def _answer(error: errors.HfHubHTTPError, what: str, *, token: bool) -> TrainerE
     status = error.response.status_code
     match error:
         case errors.GatedRepoError() if token:
-            return _denied(f"{what} is gated, and the account of the token in {_TOKEN_FIELD} has no access", error)
+            message = f"{what} is gated, and the account of the token in {_TOKEN_FIELD} has no access"
+            return _denied(message, error, kind)
         case errors.GatedRepoError():
-            return _denied(f"{what} is gated: accept its licence on the Hub and set {_TOKEN_FIELD}", error)
+            return _denied(f"{what} is gated: accept its licence on the Hub and set {_TOKEN_FIELD}", error, kind)
         case errors.DisabledRepoError():
-            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: the Hub has disabled the model")
+            return TrainerError(kind.not_found, f"{what}: the Hub has disabled the {kind.noun}")
         case errors.RevisionNotFoundError():
             return TrainerError(
-                FailureReason.MODEL_NOT_FOUND,
-                f"{what}: the model has no such revision: set model.revision to a branch, tag or commit of it",
+                kind.not_found,
+                f"{what}: the {kind.noun} has no such revision: set {kind.revision_field} to a branch, tag or commit "
+                "of it",
             )
         case errors.RepositoryNotFoundError():
             sees = "the token's account may not see it" if token else f"it is private and needs {_TOKEN_FIELD}"
-            return TrainerError(FailureReason.MODEL_NOT_FOUND, f"{what}: there is no such model, or {sees}")
+            return TrainerError(kind.not_found, f"{what}: there is no such {kind.noun}, or {sees}")
         case errors.EntryNotFoundError():
             return ObjectNotFoundError(f"{what}: there is no such file")
     if status == 401:
         why = "refuses the token: put a new one into" if token else "wants a token: set"
-        return _denied(f"{what}: the Hub {why} {_TOKEN_FIELD}", error)
+        return _denied(f"{what}: the Hub {why} {_TOKEN_FIELD}", error, kind)
     if status == 403:
-        return _denied(f"{what}: the Hub refuses it: the token in {_TOKEN_FIELD} needs the right to read it", error)
+        message = f"{what}: the Hub refuses it: the token in {_TOKEN_FIELD} needs the right to read it"
+        return _denied(message, error, kind)
     if status == 429:
         return _busy(error, what, "429, too many requests", "; a token raises its limit")
     if status == 404 and _XET_ROUTE in str(error.response.url):
         return TrainerError(
-            FailureReason.MODEL_NOT_FOUND,
+            kind.not_found,
             f"{what}: what answers for the Hub offers the file through Xet and does not serve that: set "
             "HF_HUB_DISABLE_XET=1 (the chart's hub.endpoint does)",
         )
     if status >= 500 or status == 408:
         return _busy(error, what, str(status))
-    return TrainerError(
-        FailureReason.MODEL_NOT_FOUND, f"{what}: the Hub answers {status}: check model.uri and HF_ENDPOINT"
-    )
+    return TrainerError(kind.not_found, f"{what}: the Hub answers {status}: check {kind.uri_field} and HF_ENDPOINT")
 
 
-def _denied(message: str, error: errors.HfHubHTTPError) -> TrainerError:
+def _denied(message: str, error: errors.HfHubHTTPError, kind: HubKind) -> TrainerError:
     said = f"; the Hub says: {_shortened(error.server_message)}" if error.server_message else ""
-    return TrainerError(FailureReason.MODEL_ACCESS_DENIED, message + said)
+    return TrainerError(kind.denied, message + said)
 
 
 def _unreachable(error: BaseException | None, what: str) -> TrainerError:

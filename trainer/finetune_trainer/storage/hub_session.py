@@ -18,6 +18,13 @@ from finetune_trainer.storage.endpoint import why_address_refused, why_host_refu
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 
+class ForbiddenHubAddressError(TrainerError):
+    """A connection to a forbidden address. `hub_errors` gives it the reason of the kind of repository."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FailureReason.MODEL_NOT_FOUND, message)
+
+
 def make_strict(low_speed_limit: LowSpeedLimit) -> None:
     """Makes every HTTP client of huggingface_hub abort an answer below the low speed limit.
 
@@ -56,7 +63,7 @@ def _check_connection(event: str, info: Mapping[str, Any]) -> None:
     """The `trace` extension of httpcore: before a connection is made, and before anything is sent over it.
 
     Raises:
-        TrainerError: MODEL_NOT_FOUND.
+        ForbiddenHubAddressError: the address is refused.
     """
     if event.endswith(".connect_tcp.started"):
         host, why = info["host"], why_host_refused(info["host"], info["port"])
@@ -68,9 +75,8 @@ def _check_connection(event: str, info: Mapping[str, Any]) -> None:
     else:
         return
     if why is not None:
-        raise TrainerError(
-            FailureReason.MODEL_NOT_FOUND,
-            f"the Hub: a connection to {host} is refused: {why}; check HF_ENDPOINT, its redirects and the proxy",
+        raise ForbiddenHubAddressError(
+            f"the Hub: a connection to {host} is refused: {why}; check HF_ENDPOINT, its redirects and the proxy"
         )
 
 

@@ -27,31 +27,31 @@ class HubToken:
         file = environment.get(HUB_TOKEN_ENV)
         return cls(Path(file)) if file else None
 
-    def read(self) -> str:
+    def read(self, denied: FailureReason = FailureReason.MODEL_ACCESS_DENIED) -> str:
         """Reads the token from the mounted file.
 
         `kubectl create secret --from-file` keeps a line end, which is removed here.
 
         Raises:
-            TrainerError: MODEL_ACCESS_DENIED. The token is missing, unreadable, empty, or has characters that no token
+            TrainerError: `denied`. The token is missing, unreadable, empty, or has characters that no token
                 has. The message does not contain the token.
         """
         try:
             text = self.file.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            raise _no_token("is missing in this namespace or has no such key") from None
+            raise _no_token("is missing in this namespace or has no such key", denied) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise _no_token(f"cannot be read ({type(error).__name__})") from None
+            raise _no_token(f"cannot be read ({type(error).__name__})", denied) from None
         if not text:
-            raise _no_token("is empty")
+            raise _no_token("is empty", denied)
         if not _TOKEN.fullmatch(text):
-            raise _no_token("holds blanks, line breaks or letters that no token has")
+            raise _no_token("holds blanks, line breaks or letters that no token has", denied)
         return text
 
 
-def _no_token(why: str) -> TrainerError:
+def _no_token(why: str, denied: FailureReason) -> TrainerError:
     return TrainerError(
-        FailureReason.MODEL_ACCESS_DENIED,
+        denied,
         f"the Secret of model.tokenSecretRef {why}: put the Hub's access token (hf_…) there, alone, under the key "
         "that model.tokenSecretRef names",
     )

@@ -4,7 +4,7 @@ One connection seldom uses the whole network bandwidth. Also, some files are che
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -18,10 +18,20 @@ class _AnotherFailedError(Exception):
     """Ends a download because another one has failed. `download_all` raises the first error instead."""
 
 
+def _last_segment(item: SourceObject) -> str:
+    return item.uri.rsplit("/", 1)[-1]
+
+
 def download_all(
-    store: Store, objects: Sequence[SourceObject], folder: Path, on_bytes: ByteCount, *, link: bool = True
+    store: Store,
+    objects: Sequence[SourceObject],
+    folder: Path,
+    on_bytes: ByteCount,
+    *,
+    link: bool = True,
+    name: Callable[[SourceObject], str] = _last_segment,
 ) -> None:
-    """Downloads objects into a folder. Each file is named by the last segment of its URI.
+    """Downloads objects into a folder.
 
     The first failure ends all downloads.
 
@@ -31,6 +41,7 @@ def download_all(
         folder: the folder, which is created.
         on_bytes: see `Store.download`. Several threads call it.
         link: see `Store.download`.
+        name: returns an object's file name in the folder: by default the last segment of its URI.
 
     Raises:
         TrainerError: the store's error.
@@ -46,7 +57,7 @@ def download_all(
 
     def download(item: SourceObject) -> None:
         if not failed.is_set():
-            store.download(item, folder / item.uri.rsplit("/", 1)[-1], counted, link=link)
+            store.download(item, folder / name(item), counted, link=link)
 
     with ThreadPoolExecutor(FILES_AT_A_TIME, thread_name_prefix="download") as pool:
         try:

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import DatasetSpec, Recipe
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
-from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.contract.uri import HUB_DATASETS, Scheme, Uri
 from finetune_trainer.runtime.log import quieten
 from finetune_trainer.storage.base import Store
 from finetune_trainer.storage.credentials import Credentials
@@ -34,8 +35,8 @@ def open_store(
         uri: any URI of the store.
         spec: endpoint and options of object storage.
         credentials: the mounted access keys. None means the SDK's own credential chain.
-        revision: revision of a Hub model.
-        hub_token: the mounted token of a gated Hub model. With None the Hub's client uses its own.
+        revision: revision of a Hub repository.
+        hub_token: the mounted token of gated Hub repositories. With None the Hub's client uses its own.
         pvc_root: directory where claims are mounted.
         timing: time limits of S3 requests, and the notifier of waits, which the Hub's store uses too.
 
@@ -52,8 +53,7 @@ def open_store(
             if find_spec("huggingface_hub") is None:
                 raise TrainerError(
                     FailureReason.NOT_SUPPORTED,
-                    f"{uri}: the Hub's client (huggingface_hub) is not installed here; mirror the model to s3:// or "
-                    "pvc://",
+                    f"{uri}: the Hub's client (huggingface_hub) is not installed here; mirror it to s3:// or pvc://",
                 )
             quieten()  # Before the import, when the client reads its variables, that of telemetry among them.
             from finetune_trainer.storage.hub import HubStore
@@ -71,9 +71,10 @@ class StoreRegistry:
     Args:
         spec: endpoint and options of object storage.
         credentials: the mounted access keys. None means the SDK's own credential chain.
-        model, lora: give the revisions of the model's and the initial adapter's Hub repositories. Any other Hub
-            repository is read at its main branch.
-        hub_token: the mounted token of a gated Hub model. With None the Hub's client uses its own.
+        model, lora, dataset: give the revisions of the Hub repositories of the model, the initial adapter and the
+            data. Any other Hub repository is read at its main branch.
+        dataset_revisions: commits of Hub data sets, by repository. They replace the revision of `dataset`.
+        hub_token: the mounted token of gated Hub repositories. With None the Hub's client uses its own.
         pvc_root: directory where claims are mounted.
         timing: time limits of S3 requests, and the notifier of waits, which the Hub's store uses too.
     """
@@ -85,6 +86,8 @@ class StoreRegistry:
         *,
         model: ModelSpec | None = None,
         lora: LoraSpec | None = None,
+        dataset: DatasetSpec | None = None,
+        dataset_revisions: Mapping[str, str] = MappingProxyType({}),
         hub_token: HubToken | None = None,
         pvc_root: Path = Path(PVC_ROOT),
         timing: Timing = TRAINING,
@@ -96,6 +99,9 @@ class StoreRegistry:
             self._revisions[_root(lora.initial_adapter_uri)] = lora.initial_adapter_revision
         if model:
             self._revisions[_root(model.uri)] = model.revision
+        if dataset:
+            self._revisions |= {_root(place): dataset.revision for place in dataset.places}
+        self._revisions |= {f"{Scheme.HF}/{HUB_DATASETS}/{name}": commit for name, commit in dataset_revisions.items()}
         self._hub_token = hub_token
         self._pvc_root = pvc_root
         self._timing = timing
@@ -109,6 +115,8 @@ class StoreRegistry:
             Credentials.from_environment(environment),
             model=recipe.model,
             lora=recipe.lora,
+            dataset=recipe.dataset,
+            dataset_revisions=recipe.dataset_revisions,
             hub_token=HubToken.from_environment(environment),
             timing=timing,
         )
@@ -131,4 +139,4 @@ class StoreRegistry:
 
 def _root(uri: Uri) -> str:
     """Returns the key of a URI's store. There is one store per Hub repository, and one per other scheme."""
-    return "/".join([uri.scheme, *uri.authority.split("/")[:2]]) if uri.scheme is Scheme.HF else str(uri.scheme)
+    return f"{uri.scheme}/{uri.authority}" if uri.scheme is Scheme.HF else str(uri.scheme)

@@ -1,12 +1,14 @@
-"""Fetches to this machine what a run needs: the model, an adapter to continue from, a checkpoint."""
+"""Fetches to this machine what a run needs: the model, Hub data, an adapter to continue from, a checkpoint."""
 
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finetune_trainer.checkpoints import FetchedCheckpoint
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.uri import Scheme, Uri
 from finetune_trainer.export.base_model import base_licence
@@ -44,6 +46,7 @@ def fetch_inputs(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInp
     Raises:
         TrainerError: the storage's reason; what was found is damaged; or the process was asked to stop.
     """
+    fetch_hub_data(inputs, context)
     return FetchedInputs(
         model=fetch_model(recipe, inputs, context),
         licence=base_licence(recipe.model.uri, context.open_store),
@@ -54,12 +57,36 @@ def fetch_inputs(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInp
 
 def fetch_inputs_without_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> FetchedInputs:
     """Fetches what no earlier pod has left; see `fetch_inputs`."""
+    fetch_hub_data(inputs, context)
     return FetchedInputs(
         model=fetch_model(recipe, inputs, context),
         licence=None,
         initial_adapter=fetch_adapter(recipe, inputs, context),
         checkpoint=None,
     )
+
+
+def fetch_hub_data(inputs: Inputs, context: Context) -> None:
+    """Fetches the data that is on the Hub into the Hub's cache, from where it is read.
+
+    Other data is read from its storage row by row. Hub data is not: its files have checksums, and a training sends the
+    Hub no request once it has begun (`runtime.log.go_offline`).
+
+    Raises:
+        TrainerError: the Hub's reason, or the process was asked to stop.
+    """
+    repositories: dict[str, list[SourceObject]] = {}
+    for item in (*inputs.dataset, *inputs.validation):
+        if item.location.scheme is Scheme.HF:
+            repositories.setdefault(item.location.authority, []).append(item)
+    for number, objects in enumerate(repositories.values()):
+        store, folder = context.open_store(objects[0].location), context.work / "hub-data" / str(number)
+        names = {item.uri: f"{place:06}" for place, item in enumerate(objects)}
+        download_all(store, objects, folder, context.downloaded, name=partial(_named, names))
+
+
+def _named(names: dict[str, str], item: SourceObject) -> str:
+    return names[item.uri]
 
 
 def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:

@@ -16,6 +16,7 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.contract.uri import Scheme
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.examples import Conversation, Example
 from finetune_trainer.data.read_examples import for_validation, read_examples
@@ -24,6 +25,7 @@ from finetune_trainer.data.templates.choose import only_conversations
 from finetune_trainer.data.tokenization.tokenize import token_rows
 from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenRow
 from finetune_trainer.runtime.log import event
+from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.token_dataset import (
@@ -124,7 +126,7 @@ def _read_rows(
 ) -> _KeyedRows:
     counts, repeated, kinds = TokenCounts(), DuplicateCounter(), set[type[Example]]()
     keys = array("Q")
-    examples = read_examples(dataset, objects, context.open_store, context.downloaded, repeated)
+    examples = read_examples(dataset, objects, context.open_store, _counted(objects, context), repeated)
     examples = _noting_kinds(only_conversations(examples, dataset.chat_template), kinds)
     rows = token_rows(examples, tokenizer, loss=dataset.loss, max_length=dataset.max_length, counts=counts)
     keyed = _keyed(map(context.unless_stopping, rows), recipe.training.seed, keys)
@@ -139,6 +141,19 @@ def _read_rows(
     return _KeyedRows(
         rows=written, keys=np.asarray(keys, dtype=np.uint64), counts=counts, conversations=Conversation in kinds
     )
+
+
+def _counted(objects: Sequence[SourceObject], context: Context) -> ByteCount:
+    """Counts the stored bytes that are read; those of Hub data are counted already, when they were fetched."""
+    counted_before = sum(item.size for item in objects if item.location.scheme is Scheme.HF)
+
+    def count(read: int) -> None:
+        nonlocal counted_before
+        again = min(read, counted_before)
+        counted_before -= again
+        context.downloaded(read - again)
+
+    return count
 
 
 def _noting_kinds(examples: Iterable[Example], kinds: set[type[Example]]) -> Iterator[Example]:

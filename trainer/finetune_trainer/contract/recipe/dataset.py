@@ -7,7 +7,7 @@ from pydantic import Field
 
 from finetune_trainer.contract.rule import decimal, matching
 from finetune_trainer.contract.scalar import DECIMAL_LENGTH, PLAIN, PLAIN_LINES
-from finetune_trainer.contract.uri import DatasetUri
+from finetune_trainer.contract.uri import DatasetUri, HubRevision, Uri
 from finetune_trainer.contract.wire import Wire
 
 
@@ -88,6 +88,15 @@ FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
 """The parts that a row of each schema has."""
 
 
+SplitName = Annotated[
+    str,
+    Field(min_length=1, max_length=128),
+    matching("^[-A-Za-z0-9_.]+$", "must be the name of one split, such as train; parts (train[:10%]) are not taken"),
+]
+
+TRAIN_SPLIT, VALIDATION_SPLIT = "train", "validation"
+"""The splits of a Hub data set that are trained and validated on, when no split is named."""
+
 Fraction = Annotated[
     str,
     Field(max_length=DECIMAL_LENGTH),
@@ -102,6 +111,11 @@ class Validation(Wire):
         None,
         description="File of validation rows, read like the training rows. Rows that are also trained are left out. "
         "Example: s3://data/support/val.jsonl.",
+    )
+    split: SplitName | None = Field(
+        None,
+        description="Split of a Hub data set: of validation.uri, or of dataset.uri when there is no validation.uri. "
+        "Default: validation. Example: test.",
     )
     fraction: Fraction | None = Field(
         None,
@@ -157,11 +171,20 @@ class DatasetSpec(Wire):
 
     uri: DatasetUri | None = Field(
         None,
-        description="The training rows: an object, or a prefix that ends in '/'. s3://bucket/key or pvc://claim/path. "
+        description="The training rows: an object, or a prefix that ends in '/' (s3://bucket/key, pvc://claim/path), "
+        "or a data set of the Hub (hf://datasets/org/name, hf://datasets/org/name/config). "
         "Example: s3://data/support/train.jsonl.",
     )
     uris: Annotated[list[DatasetUri], Field(min_length=1, max_length=64)] | None = Field(
         None, description="Several places instead of uri, read in this order."
+    )
+    revision: HubRevision | None = Field(
+        None,
+        description="Branch, tag or commit of the Hub data sets in uri or uris. It is resolved to a commit, which is "
+        "recorded. Default: the main branch. Example: refs/convert/parquet.",
+    )
+    split: SplitName | None = Field(
+        None, description="Split of the Hub data sets in uri or uris that is trained. Default: train."
     )
     format: DatasetFormat = Field(
         DatasetFormat.AUTO,
@@ -214,3 +237,15 @@ class DatasetSpec(Wire):
         description="Expected SHA-256 of the object, in hexadecimal. An object with another SHA-256 is refused.",
     )
     limits: Limits = Field(default_factory=Limits, description="Limits of the data.")
+
+    @property
+    def places(self) -> list[Uri]:
+        """The places of the training rows, in reading order."""
+        return [self.uri] if self.uri is not None else list(self.uris or ())
+
+    @property
+    def validation_place(self) -> Uri | None:
+        """The place of validation rows of their own; None if there are none."""
+        if self.validation is None:
+            return None
+        return self.validation.uri or (self.uri if self.validation.split is not None else None)

@@ -95,7 +95,8 @@ class ModelSpec(Wire):
         "main branch. Example: f5db02db724555f92da89c216ac04704f23d4590.",
     )
     token_secret_ref: SecretKeyRef | None = Field(
-        None, description="Hub access token for a gated or private model: a key of a Secret in this namespace."
+        None,
+        description="Hub access token for gated or private models and data sets: a key of a Secret in this namespace.",
     )
     cache: CacheUri | None = Field(
         None,

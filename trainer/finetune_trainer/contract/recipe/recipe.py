@@ -53,4 +53,9 @@ class Recipe(RecipeSections):
 
     job: JobIdentity
     run_token: RunToken | None = None
+    dataset_revisions: dict[str, str] = Field(
+        default_factory=dict,
+        description="Commits of Hub data sets that preflight has resolved, by repository (org/name). They replace "
+        "dataset.revision, so that every attempt trains on the same rows even if a branch moves.",
+    )
     machine: MachineSpec = Field(default_factory=MachineSpec)

@@ -1,9 +1,10 @@
 """Rules on several fields of the `dataset` section."""
 
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.dataset import FIELDS_OF, DatasetSchema, Loss
-from finetune_trainer.contract.rule import Rule
+from finetune_trainer.contract.recipe.dataset import FIELDS_OF, TRAIN_SPLIT, DatasetSchema, Loss
+from finetune_trainer.contract.rule import Rule, literal
 from finetune_trainer.contract.rules.cel import cel_value
+from finetune_trainer.contract.uri import Scheme, scheme_of
 
 _PARTS = sorted(frozenset().union(*FIELDS_OF.values()))
 
@@ -33,12 +34,46 @@ def _parts_fit() -> str:
     return " || ".join(f"({condition})" for condition in of_each)
 
 
+def _from_hub(recipe: Recipe) -> bool:
+    return any(uri.scheme is Scheme.HF for uri in recipe.dataset.places)
+
+
+_FROM_HUB = (
+    "(has(self.dataset.uri) && self.dataset.uri.startsWith('hf://')) || "
+    "(has(self.dataset.uris) && self.dataset.uris.exists(uri, uri.startsWith('hf://')))"
+)
+"""CEL: some of the training rows come from the Hub."""
+_NAMES_SPLIT = "has(self.dataset.validation) && has(self.dataset.validation.split)"
+
+
+def _validates_on_what_it_trains(recipe: Recipe) -> bool:
+    validation = recipe.dataset.validation
+    return (
+        validation is not None
+        and validation.uri is None
+        and validation.split is not None
+        and validation.split == (recipe.dataset.split or TRAIN_SPLIT)
+    )
+
+
 RULES: tuple[Rule[Recipe], ...] = (
     Rule(
         path="dataset",
         holds=lambda recipe: (recipe.dataset.uri is None) != (recipe.dataset.uris is None),
         cel="has(self.dataset.uri) != has(self.dataset.uris)",
         message="set uri (one place) or uris (a list of places)",
+    ),
+    Rule(
+        path="dataset.revision",
+        holds=lambda recipe: recipe.dataset.revision is None or _from_hub(recipe),
+        cel=f"!has(self.dataset.revision) || {_FROM_HUB}",
+        message="only hf:// data has revisions: remove the field",
+    ),
+    Rule(
+        path="dataset.split",
+        holds=lambda recipe: recipe.dataset.split is None or _from_hub(recipe),
+        cel=f"!has(self.dataset.split) || {_FROM_HUB}",
+        message="only hf:// data has splits: remove the field, and name the files of the split in uri or uris",
     ),
     Rule(
         path="dataset.fields",
@@ -70,10 +105,30 @@ RULES: tuple[Rule[Recipe], ...] = (
         path="dataset.validation",
         holds=lambda recipe: (
             recipe.dataset.validation is None
-            or (recipe.dataset.validation.uri is None) != (recipe.dataset.validation.fraction is None)
+            or (recipe.dataset.validation.uri is None and recipe.dataset.validation.split is None)
+            != (recipe.dataset.validation.fraction is None)
         ),
-        cel="!has(self.dataset.validation) || "
-        "has(self.dataset.validation.uri) != has(self.dataset.validation.fraction)",
-        message="set uri (a file of its own) or fraction (part of the training rows)",
+        cel="!has(self.dataset.validation) || (has(self.dataset.validation.uri) || "
+        "has(self.dataset.validation.split)) != has(self.dataset.validation.fraction)",
+        message="set uri (a file of its own), split (of a Hub data set) or fraction (part of the training rows)",
+    ),
+    Rule(
+        path="dataset.validation.split",
+        holds=lambda recipe: (
+            recipe.dataset.validation is None
+            or recipe.dataset.validation.split is None
+            or scheme_of(recipe.dataset.validation_place) is Scheme.HF
+        ),
+        cel=f"!({_NAMES_SPLIT}) || (has(self.dataset.validation.uri) ? "
+        "self.dataset.validation.uri.startsWith('hf://') : "
+        "has(self.dataset.uri) && self.dataset.uri.startsWith('hf://'))",
+        message="only hf:// data has splits: set validation.uri to hf://datasets/org/name, or remove the field",
+    ),
+    Rule(
+        path="dataset.validation.split",
+        holds=lambda recipe: not _validates_on_what_it_trains(recipe),
+        cel=f"!({_NAMES_SPLIT}) || has(self.dataset.validation.uri) || self.dataset.validation.split != "
+        f"(has(self.dataset.split) ? self.dataset.split : {literal(TRAIN_SPLIT)})",
+        message="is the split that is trained: name another, such as validation or test",
     ),
 )

@@ -77,8 +77,7 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes, expected: ExpectedR
     """
     if dataset.format is not DatasetFormat.AUTO:
         return dataset.format
-    stem = re.sub(r"\.(gz|zst|zstd)$", "", name.lower())
-    by_name = _BY_SUFFIX.get(stem[stem.rfind(".") :] if "." in stem else "")
+    by_name = format_of_name(name)
     if first.startswith(PARQUET_MAGIC):
         return DatasetFormat.PARQUET
     text = first.removeprefix(UTF8_BOM).lstrip()
@@ -88,6 +87,12 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes, expected: ExpectedR
     if text.startswith(b"[") and text[1:_HEAD_BYTES].lstrip()[:1] in (b"{", b"]"):
         return DatasetFormat.JSON
     return by_name or DatasetFormat.JSONL
+
+
+def format_of_name(name: str) -> DatasetFormat | None:
+    """The format of a file name's suffix, `.gz` and `.zst` ignored; None if no format has it."""
+    stem = re.sub(r"\.(gz|zst|zstd)$", "", name.lower())
+    return _BY_SUFFIX.get(stem[stem.rfind(".") :] if "." in stem else "")
 
 
 def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:

@@ -10,9 +10,9 @@ from finetune_trainer.preflight.context import PreflightContext
 
 def _asks(context: PreflightContext) -> Iterator[Uri]:
     dataset = context.recipe.dataset
-    yield from [dataset.uri] if dataset.uri else dataset.uris or []
-    if dataset.validation is not None and dataset.validation.uri is not None:
-        yield dataset.validation.uri
+    yield from dataset.places
+    if dataset.validation_place is not None:
+        yield dataset.validation_place
 
 
 def _run(context: PreflightContext) -> CheckOutcome:
@@ -21,7 +21,9 @@ def _run(context: PreflightContext) -> CheckOutcome:
     context.validation_data = validation_objects(dataset, context.open_store)
     context.data = data
     size = sum(item.size for item in data)
-    return passed(f"{len(data):,} object{'s' if len(data) > 1 else ''}, {size:,} bytes")
+    commits = dict.fromkeys(item.revision for item in data if item.revision is not None)
+    commit = f", commit {', '.join(commits)}" if commits else ""
+    return passed(f"{len(data):,} object{'s' if len(data) > 1 else ''}, {size:,} bytes{commit}")
 
 
 STORAGE_READ = Check(name="storage.read", run=_run, asks=_asks)
