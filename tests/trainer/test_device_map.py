@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe import TrainingSpec
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
 from finetune_trainer.train.build_trainer import build_trainer
+from finetune_trainer.train.micro_batches import collate_rows
 from finetune_trainer.train.token_dataset import write_rows
+from finetune_trainer.train.training_arguments import training_arguments
 from trainer.running import QUESTIONS, LocalRun, recipe_of
 
 pytestmark = pytest.mark.trainer
@@ -56,3 +59,33 @@ def test_a_spread_model_trains_to_the_same_weights(tiny_model: Path, tokenizer: 
     assert plain.keys() == spread.keys()
     for name, values in plain.items():
         torch.testing.assert_close(values, spread[name])
+
+
+def test_the_loss_is_where_transformers_sums_it(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head may be on another device than the first; the device without memory stands for the first here."""
+    recipe = recipe_of(tiny_model, Path("/data"), Path("/output"))
+    ids = tuple(range(5, 15))
+    rows = write_rows([TokenRow(ids=ids, trained=(True,) * len(ids))] * 8, tmp_path / "rows.arrow")
+    model = load_base(tiny_model, recipe.model, torch.float32)
+    trainer = build_trainer(recipe, model, tokenizer, rows, torch.float32, tmp_path / "work", [])
+    monkeypatch.setattr(trainer, "_prepare_inputs", lambda inputs: inputs)
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("meta"))
+
+    loss = trainer.training_step(trainer.model, collate_rows([rows[0], rows[1]]))
+
+    assert loss.device == torch.device("meta")
+    assert trainer.last_loss > 0
+
+
+def test_a_process_that_sees_several_gpus_trains_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL refuses a trainer whose arguments count more than one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+
+    arguments = training_arguments(TrainingSpec(), torch.float32, tmp_path, gradient_checkpointing=False)
+
+    assert arguments.device.type == "cuda"
+    assert arguments.n_gpu == 1

@@ -143,7 +143,8 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
         self._after_step = RngState.capture()
-        return total
+        # Of a model that is spread over GPUs the head may be on another than the first, where transformers sums.
+        return total.to(self.args.device)
 
     def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
         """The step's loss; None when memory ran out and smaller micro-batches are set."""

@@ -27,7 +27,7 @@ def training_arguments(
         if spec.max_steps is not None
         else {"num_train_epochs": spec.epochs or DEFAULT_EPOCHS}
     )
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=spec.batch_size,
         gradient_accumulation_steps=1,
@@ -59,6 +59,10 @@ def training_arguments(
         packing=False,
         dataloader_pin_memory=cuda,
     )
+    # A process trains on one GPU however many it sees, and what spreads a model is its device map. With more here,
+    # transformers would wrap the model in DataParallel, which TRL refuses (trl:trainer/sft_trainer.py, n_gpu).
+    arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001 (transformers sets the same for its own model parallelism)
+    return arguments
 
 
 def _schedule(spec: TrainingSpec) -> str:
