@@ -11,11 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe import ModelSpec
+from finetune_trainer.model import attention
 from finetune_trainer.model.attention import (
     NAME,
     cu_seq_lens_arguments,
     is_varlen,
     register_varlen,
+    repeat_heads,
     varlen_attention,
     varlen_kernel,
 )
@@ -191,3 +193,47 @@ def test_the_gpus_kernel_is_called_as_torch_wants_it(window: int | None) -> None
         found = varlen_kernel(query, key, key, ends, 5, None, window)
 
     assert found.shape == (1, 9, 4, 64)
+
+
+def test_without_the_kernel_a_gpu_gets_no_grouped_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's memory-efficient kernel takes none: with them its quadratic one would run."""
+    seen: list[tuple[int, int, bool]] = []
+
+    def noting(q: torch.Tensor, k: torch.Tensor, *_: Any, enable_gqa: bool, **__: Any) -> torch.Tensor:
+        seen.append((q.shape[1], k.shape[1], enable_gqa))
+        return torch.empty_like(q)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", noting)
+    with FakeTensorMode():
+        query, key = (torch.empty(1, heads, 9, 64, dtype=torch.float16, device="cuda") for heads in (4, 2))
+        found = attention._row_by_row(query, key, key, [0, 5, 9], 0.0, None, None)
+
+    assert found.shape == (1, 9, 4, 64)
+    assert seen == [(4, 4, False)] * 2
+
+
+def test_repeated_heads_are_grouped_ones() -> None:
+    torch.manual_seed(7)
+    query, key, value = (torch.randn(1, heads, 6, 8, requires_grad=True) for heads in (6, 2, 2))
+    weights = (key, value)
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    expected = attend(query, key, value, is_causal=True, enable_gqa=True)
+    found = attend(query, repeat_heads(key, 6), repeat_heads(value, 6), is_causal=True)
+
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), weights), torch.autograd.grad(expected.square().sum(), weights)
+    )
+
+
+def test_cudnn_builds_no_graph_for_every_micro_batch(tiny_model: Path) -> None:
+    backends: Any = torch.backends.cuda
+    before = backends.cudnn_sdp_enabled()
+    backends.enable_cudnn_sdp(enabled=True)
+    try:
+        load_base(tiny_model, ModelSpec(uri=f"file://{tiny_model}"), torch.float32)
+        assert not backends.cudnn_sdp_enabled()
+        assert backends.flash_sdp_enabled()
+    finally:
+        backends.enable_cudnn_sdp(before)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.recipe import TrainingSpec
+from finetune_trainer.contract.recipe import ModelSpec, TrainingSpec
 from finetune_trainer.contract.recipe.model import DeviceMap
 from finetune_trainer.data.tokenization.tokens import TokenRow
 from finetune_trainer.model.load import device_map, load_base
@@ -22,10 +22,22 @@ pytestmark = pytest.mark.trainer
 
 
 def test_the_map_is_accelerates_word_where_there_are_gpus() -> None:
-    assert device_map(DeviceMap.NONE, cuda=True) is None
-    assert [device_map(kind, cuda=True) for kind in list(DeviceMap)[1:]] == [
+    assert device_map(DeviceMap.NONE, gpu=None) is None
+    assert [device_map(kind, gpu=0) for kind in list(DeviceMap)[1:]] == [
         "auto", "balanced", "balanced_low_0", "sequential"
     ]  # fmt: skip
+
+
+def test_a_model_for_one_gpu_is_read_straight_to_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unquantised weights too. The device without memory stands for the GPU."""
+    assert device_map(DeviceMap.NONE, gpu=3) == {"": 3}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: "meta")
+    spec = ModelSpec.model_validate({"uri": f"file://{tiny_model}", "quantization": {"type": "none"}})
+
+    model = load_base(tiny_model, spec, torch.float32)
+
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

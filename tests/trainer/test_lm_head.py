@@ -6,13 +6,21 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from finetune_trainer.memory import head_tile
+from finetune_trainer.memory.head_tile import HeadTile
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.build_trainer import build_trainer
-from finetune_trainer.train.lm_head import FrozenHeadLogProbs, Tile, is_plain_lm_head, use_frozen_lm_head
+from finetune_trainer.train.lm_head import (
+    FrozenHeadLogProbs,
+    is_plain_lm_head,
+    trained_token_positions,
+    use_frozen_lm_head,
+)
 from finetune_trainer.train.micro_batches import IGNORED, collate_rows
 from finetune_trainer.train.trainer import StepTrainer
 from trainer.running import LocalRun
@@ -59,9 +67,9 @@ def test_numbers_are_trls() -> None:
     torch.testing.assert_close(found[2], expected[2])
 
 
-@pytest.mark.parametrize("tile", [Tile(1, 1), Tile(2, 7), Tile(3, 40), Tile(10, 10**6)], ids=str)
+@pytest.mark.parametrize("tile", [HeadTile(1, 1), HeadTile(2, 7), HeadTile(3, 40), HeadTile(10, 10**6)], ids=str)
 @pytest.mark.parametrize("bias", [True, False])
-def test_numbers_are_those_of_whole_logits(bias: bool, tile: Tile) -> None:
+def test_numbers_are_those_of_whole_logits(bias: bool, tile: HeadTile) -> None:
     torch.manual_seed(2)
     lm_head, ids = torch.nn.Linear(8, 40, bias=bias, dtype=torch.float64), torch.tensor([0, 39, 7, 7, 1])
     lm_head = lm_head.to(torch.float32).requires_grad_(False)
@@ -92,7 +100,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def test_without_a_backward_pass_a_tile_takes_one_product() -> None:
     """What measures a model needs no gradient; the numbers are the same."""
-    hidden, weight, ids, tile = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7), Tile(4, 6)
+    hidden, weight, ids, tile = torch.randn(7, 8), torch.randn(11, 8), torch.arange(7), HeadTile(4, 6)
 
     with _Products() as validation_losses:  # type: ignore[no-untyped-call]
         found = FrozenHeadLogProbs.apply(hidden, weight, None, ids, tile)
@@ -143,6 +151,41 @@ def test_a_trained_head_is_trls() -> None:
     assert not is_plain_lm_head(model)
 
 
+def test_nothing_waits_for_the_number_of_trained_tokens() -> None:
+    """On tensors without numbers, whatever a GPU would have to be waited for is an error."""
+    model = _model()
+    add_fused_lm_head(model)
+    use_frozen_lm_head(model)
+    positions = trained_token_positions(LABELS)
+    assert positions.tolist() == [1, 2, 3, 4, 5, 12]
+
+    with FakeTensorMode(allow_non_fake_inputs=True) as without_numbers:
+        ids, labels, known = map(without_numbers.from_tensor, (IDS, LABELS, positions))
+        inputs = {"input_ids": ids, "labels": labels, "use_cache": False, "fused_lm_head": True}
+        out = model(**inputs, trained_positions=known)
+        out.log_probs.sum().backward()
+        with pytest.raises(DynamicOutputShapeException):
+            model(**inputs)
+
+    assert out.log_probs.shape == (2, 6)
+
+
+def test_a_step_is_divided_on_the_host(local_run: Callable[..., LocalRun], tiny_model: Any, tokenizer: Any,
+                                       tmp_path: Any) -> None:  # fmt: skip
+    """The loader moves nothing; the micro-batch that is moved has the places of its trained tokens."""
+    run = local_run([])
+    model = load_base(tiny_model, run.recipe.model, torch.float32)
+    rows = [{"input_ids": list(range(9)), "labels": [IGNORED] * 4 + list(range(4, 9))}] * 8
+    trainer = build_trainer(run.recipe, model, tokenizer, Dataset.from_list(rows), torch.float32, tmp_path, [])
+
+    loader = trainer.get_train_dataloader()
+    (micro_batch,) = trainer.local_micro_batches(next(iter(loader)))
+
+    assert loader.device is None
+    expected = [9 * row + place for row in range(8) for place in range(3, 8)]
+    assert trainer._prepare_inputs(micro_batch)["trained_positions"].tolist() == expected
+
+
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the elements of the largest tensor that any operation makes."""
 
@@ -166,17 +209,10 @@ def test_logits_are_never_whole(packing: str, local_run: Callable[..., LocalRun]
     data = Dataset.from_list(rows)
     trainer = build_trainer(run.recipe, model, tokenizer, data, torch.float32, tmp_path, [])
     assert isinstance(trainer, StepTrainer)
-    tile = 2**14
-    monkeypatch.setitem(_tiles(), "cpu", tile)
+    monkeypatch.setattr(head_tile, "_CPU_LOGITS", 2**14)
 
     with Largest() as seen:  # type: ignore[no-untyped-call]
         trainer.training_step(trainer.model, collate_rows(rows))
 
     # Passes of one row; the widest of what else there is are the network's inner layers, 128 wide.
     assert 300 * 128 <= seen.elements < 299 * 352 // 2
-
-
-def _tiles() -> dict[str, int]:
-    from finetune_trainer.train import lm_head
-
-    return lm_head._TILE_ELEMENTS

@@ -74,6 +74,27 @@ def test_what_is_trained() -> None:
     assert optimizer_bytes([(16, 4096)], Optimizer.ADAFACTOR) == 4 * (16 + 4096)
 
 
+def test_without_a_varlen_kernel_every_query_head_has_keys_of_its_own() -> None:
+    """Llama 3 8B has 32 heads of 128, and 8 of keys and of values. In float32 no GPU has a varlen kernel."""
+
+    def activations(masking: Masking | None) -> int:
+        float32 = {"quantization": {"computeDtype": "float32"}}
+        return estimated(4096, again=False, masking=masking, model=float32).activations
+
+    assert activations(Masking.ROWS) - activations(Masking.VARLEN) == 32 * 4096 * 4 * 2 * (4096 - 1024)
+    assert activations(None) == activations(Masking.ROWS)
+    assert estimated(4096).activations == estimated(4096, masking=Masking.VARLEN).activations
+
+
+def test_fused_norms_keep_their_inputs_in_half_precision() -> None:
+    micro_batch = MicroBatchShape(tokens=4096, span=4096, gradient_checkpointing=False)
+    apart, fused = (
+        estimate(llama_3_8b(), TrainingSetup.of(recipe(), cuda=True, fused_norms=kind), micro_batch).activations
+        for kind in (False, True)
+    )
+    assert apart - fused == 32 * 4096 * 2 * 4096 * 2
+
+
 def test_a_mask_is_quadratic_and_borders_are_not() -> None:
     def activations(tokens: int, masking: Masking) -> int:
         return estimated(tokens, again=False, masking=masking).activations

@@ -10,11 +10,10 @@ from enum import StrEnum
 
 from finetune_trainer.contract.recipe.lora import LoraSpec, LoraVariant
 from finetune_trainer.contract.recipe.model import Attention, QuantizationType
+from finetune_trainer.memory.head_tile import HeadTile
 from finetune_trainer.memory.shape import ModelShape
 from finetune_trainer.memory.trainable import FLOAT32, adapted, adapts_experts
 
-_HEAD_TILE = {False: 2**20, True: 2**26}
-"""Largest number of logits in memory at a time, by whether the head is on a GPU (train/lm_head.py)."""
 _HEAD_TOKENS, _HEAD_VOCABULARY = 4096, 32768
 """Tokens and token ids of a tile for heads that TRL computes, for every vocabulary
 (trl:kernels/chunked_logprob.py, TOKEN_CHUNK_SIZE; trl:trainer/utils.py, _CHUNKED_LOGPROB_CHUNK_SIZE)."""
@@ -28,6 +27,8 @@ class Masking(StrEnum):
 
     VARLEN = "varlen"
     """By sequence lengths, without a mask: no tensor is quadratic in the tokens."""
+    ROWS = "rows"
+    """As varlen, on a GPU without a kernel for it: keys and values are repeated for every query head."""
     DENSE = "dense"
     """By a mask over all pairs of tokens of a pass. For each layer torch's SDPA keeps a copy of it in the compute type
     (aten/native/transformers/attention.cpp, convert_boolean_attn_mask). Keys and values are repeated for every query
@@ -36,15 +37,20 @@ class Masking(StrEnum):
     """By a mask; every head's attention weights over all pairs of tokens are saved."""
 
     @classmethod
-    def of(cls, attention: Attention) -> "Masking":
-        """The masking of `model.attention` for a model that supports it. For auto it is varlen."""
+    def of(cls, attention: Attention, *, kernel: bool = True) -> "Masking":
+        """The masking of `model.attention` for a model that supports it. For auto it is varlen.
+
+        Args:
+            attention: the recipe's choice.
+            kernel: whether the device computes grouped heads in varlen attention as they are (model/attention.py).
+        """
         match attention:
             case Attention.EAGER:
                 return cls.EAGER
             case Attention.SDPA:
                 return cls.DENSE
             case Attention.AUTO | Attention.VARLEN:
-                return cls.VARLEN
+                return cls.VARLEN if kernel else cls.ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,21 +79,24 @@ class Precision:
         width: bytes of a number of the compute type (2 for bfloat16 and float16).
         cuda: whether the training runs on a GPU.
         quantization: quantisation type of the base weights.
+        fused_norms: whether the norms keep their inputs in the compute type (model/fused_norms.py).
     """
 
     width: int
     cuda: bool
     quantization: QuantizationType
+    fused_norms: bool = False
 
-    @property
-    def inputs_shared(self) -> bool:
-        """Whether layers with the same input save only one copy of it.
+    def inputs_shared(self, lora: LoraSpec) -> bool:
+        """Whether layers with the same input save only one copy of it, in the compute type.
 
-        PEFT casts the input to float32 if it assumes that autocast is off, and autocast then casts it back for each
-        layer. It does so for unquantised layers (peft:tuners/lora/layer.py). On a CPU it does so for all layers,
-        because `torch.is_autocast_enabled()` reports only CUDA's autocast (peft:tuners/lora/bnb.py).
+        PEFT's own forward, which DoRA has, casts the input to float32 if it assumes that autocast is off, and autocast
+        then casts it back for each layer. It does so for unquantised layers (peft:tuners/lora/layer.py). On a CPU it
+        does so for all layers, because `torch.is_autocast_enabled()` reports only CUDA's autocast
+        (peft:tuners/lora/bnb.py). Other adapters have a forward that casts nothing (model/fused_lora.py).
         """
-        return self.width == FLOAT32 or (self.cuda and self.quantization is not QuantizationType.NONE)
+        quantised_on_gpu = self.cuda and self.quantization is not QuantizationType.NONE
+        return lora.variant is not LoraVariant.DORA or self.width == FLOAT32 or quantised_on_gpu
 
 
 def layer_bytes(
@@ -96,8 +105,8 @@ def layer_bytes(
     """Bytes that one decoder layer saves for the backward pass of a micro-batch."""
     width = precision.width
     per_token = width * (_attention(shape, masking) + 4 * shape.intermediate + 2 * shape.routed * shape.hidden)
-    # The two norms save their inputs in float32.
-    per_token += FLOAT32 * 2 * shape.hidden
+    # The two norms save their inputs, those of transformers in float32.
+    per_token += (width if precision.fused_norms else FLOAT32) * 2 * shape.hidden
     per_token += _adapters(shape, lora, precision) // shape.layers
     per_token += FLOAT32 * shape.heads
     match masking:
@@ -105,7 +114,7 @@ def layer_bytes(
             per_token += width * micro_batch.span
         case Masking.EAGER:
             per_token += shape.heads * micro_batch.span * (FLOAT32 if width == FLOAT32 else FLOAT32 + width)
-        case Masking.VARLEN:
+        case Masking.VARLEN | Masking.ROWS:
             pass
     return micro_batch.tokens * per_token
 
@@ -114,7 +123,7 @@ def saved_bytes(
     shape: ModelShape, lora: LoraSpec, precision: Precision, masking: Masking, micro_batch: MicroBatchShape
 ) -> int:
     """Bytes that a micro-batch saves in its forward pass for its backward pass."""
-    mask = 0 if masking is Masking.VARLEN else micro_batch.tokens * micro_batch.span
+    mask = 0 if masking in (Masking.VARLEN, Masking.ROWS) else micro_batch.tokens * micro_batch.span
     weights = FLOAT32 * sum(weight.size for weight in adapted(shape, lora)) if micro_batch.keep_dequantized else 0
     ends = micro_batch.tokens * shape.hidden * precision.width
     weights += _merged_experts(shape, lora, precision)
@@ -162,7 +171,7 @@ def _adapters(shape: ModelShape, lora: LoraSpec, precision: Precision) -> int:
     if float(lora.dropout) > 0:
         # The dropout mask (a byte per number on a GPU by native_dropout, else a float32) and the input after dropout.
         size += inputs * (width + (1 if precision.cuda else FLOAT32))
-    elif not precision.inputs_shared:
+    elif not precision.inputs_shared(lora):
         size += width * max(0, inputs - shape.layers * shape.intermediate)
     elif weights:
         # The outputs of the two norms. Attention and the feed-forward layer save the other inputs anyway.
@@ -180,7 +189,7 @@ def _head(shape: ModelShape, lora: LoraSpec, precision: Precision, micro_batch: 
     """
     # The logits in float32, and in the compute type if it is another.
     each = FLOAT32 + (precision.width if precision.width != FLOAT32 else 0)
-    tile = min(micro_batch.tokens * shape.vocabulary, _HEAD_TILE[precision.cuda]) * each
+    tile = HeadTile.of(shape.vocabulary, cuda=precision.cuda).elements(micro_batch.tokens) * each
     if not (shape.plain_head and "lm_head" not in (lora.modules_to_save or [])):
         tokens = min(micro_batch.tokens, _HEAD_TOKENS)
         others = tokens * _HEAD_VOCABULARY * precision.width
@@ -199,7 +208,7 @@ def _layer_backward(
         size += shape.largest_linear * precision.width
     # The gradient of a layer's merged experts.
     size += _merged_experts(shape, lora, precision) // shape.layers
-    if not precision.inputs_shared:
+    if not precision.inputs_shared(lora):
         # Inputs and gradients in float32, before autocast casts them back.
         size += micro_batch.tokens * (2 * shape.intermediate + 4 * shape.hidden) * FLOAT32
     if masking is Masking.EAGER:

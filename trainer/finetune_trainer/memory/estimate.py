@@ -8,7 +8,7 @@ from finetune_trainer.contract.recipe.model import ComputeDtype, Quantization, S
 from finetune_trainer.contract.recipe.training import Optimizer
 from finetune_trainer.memory.activations import Masking, MicroBatchShape, Precision, saved_bytes, transient_bytes
 from finetune_trainer.memory.shape import ModelShape
-from finetune_trainer.memory.trainable import optimizer_bytes, trained_bytes, trained_tensors
+from finetune_trainer.memory.trainable import FLOAT32, optimizer_bytes, trained_bytes, trained_tensors
 from finetune_trainer.memory.weights import WeightSharding, model_bytes, sharded_bytes
 
 GIB = 1 << 30
@@ -44,7 +44,13 @@ class TrainingSetup:
 
     @classmethod
     def of(
-        cls, recipe: Recipe, *, cuda: bool, width: int | None = None, masking: Masking | None = None
+        cls,
+        recipe: Recipe,
+        *,
+        cuda: bool,
+        width: int | None = None,
+        masking: Masking | None = None,
+        fused_norms: bool = False,
     ) -> "TrainingSetup":
         """The setup of a recipe.
 
@@ -53,6 +59,7 @@ class TrainingSetup:
             cuda: whether the training runs on a GPU.
             width: bytes of a number of the compute type. By default the recipe decides; its auto is 2 on a GPU, else 4.
             masking: the masking. By default the recipe decides.
+            fused_norms: whether the model's norms are fused.
         """
         quantization = recipe.model.quantization
         chosen = width or _width(quantization.compute_dtype, cuda=cuda)
@@ -60,8 +67,8 @@ class TrainingSetup:
             quantization=quantization,
             lora=recipe.lora,
             optimizer=recipe.training.optimizer,
-            precision=Precision(width=chosen, cuda=cuda, quantization=quantization.type),
-            masking=masking or Masking.of(recipe.model.attention),
+            precision=Precision(width=chosen, cuda=cuda, quantization=quantization.type, fused_norms=fused_norms),
+            masking=masking or Masking.of(recipe.model.attention, kernel=not cuda or chosen < FLOAT32),
             sharding=WeightSharding(
                 processes=recipe.machine.processes, ignored_modules=tuple(recipe.lora.modules_to_save or ())
             )

@@ -143,8 +143,23 @@ def _kernel_takes(query: torch.Tensor, value: torch.Tensor) -> bool:
     """
     size = query.shape[-1]
     fits = size == value.shape[-1] and size % 8 == 0 and size <= 256
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    return query.is_cuda and half and fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return fits and has_varlen_kernel(query.device, query.dtype)
+
+
+def has_varlen_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's varlen kernel runs on a device, with numbers of this type."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and half and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def avoid_cudnn_attention() -> None:
+    """Turns off cuDNN's attention for this process, which torch prefers on Hopper and Blackwell GPUs.
+
+    cuDNN builds a graph for every geometry (tokens, rows, longest row), and nearly every micro-batch has its own. A
+    build takes tens of milliseconds, as long as the attention of several layers, and torch never frees a graph
+    (pytorch#191576, pytorch#155958). Flash attention takes any geometry. On other devices nothing changes.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
 
 
 def varlen_kernel(
@@ -199,6 +214,9 @@ def _row_by_row(
     window: int | None,
 ) -> torch.Tensor:
     """Varlen attention without the kernel: one call of SDPA for each row. Arguments and result as `varlen_kernel`."""
+    if query.is_cuda:
+        # Without flash attention (T4, float32) only torch's quadratic kernel takes grouped heads.
+        key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
     lengths = [end - start for start, end in pairwise(ends)]
     parts = []
     for q, k, v in zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True):
@@ -208,6 +226,16 @@ def _row_by_row(
         )
         parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1)
+
+
+def repeat_heads(part: torch.Tensor, heads: int) -> torch.Tensor:
+    """Keys or values with a head for every query head. Neighbouring query heads share one, as in `enable_gqa`.
+
+    Args:
+        part: shape (1, key heads, tokens, head size).
+        heads: number of query heads, a multiple of the key heads.
+    """
+    return part if part.shape[1] == heads else part.repeat_interleave(heads // part.shape[1], dim=1)
 
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:

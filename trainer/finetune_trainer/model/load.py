@@ -33,9 +33,10 @@ from finetune_trainer.contract.recipe.model import (
     ModelSpec,
     QuantizationType,
 )
-from finetune_trainer.model.attention import NAME, obstacle_to_varlen, register_varlen
+from finetune_trainer.model.attention import NAME, avoid_cudnn_attention, obstacle_to_varlen, register_varlen
 from finetune_trainer.model.deterministic_forward import make_forward_deterministic
 from finetune_trainer.model.files import require_unquantised
+from finetune_trainer.model.fused_norms import fuse_norms
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.lora_targets import layers_never_quantised
@@ -86,6 +87,7 @@ def load_base(
             GPU_OUT_OF_MEMORY, the model does not fit into the GPUs.
     """
     transformers_logging.disable_progress_bar()
+    avoid_cudnn_attention()
     config = _config(folder, remote_code=spec.trust_remote_code)
     require_unquantised(spec.uri, config.to_dict())
     # config.to_dict() leaves the implementations out.
@@ -93,10 +95,7 @@ def load_base(
     require_no_hub_kernels(spec.uri, stated)
     require_language_model(spec.uri, stated, remote_code=spec.trust_remote_code)
     attention = _attention(spec.attention, config)
-    placed: Any = device_map(spec.device_map, cuda=torch.cuda.is_available())
-    if sharded_weights is not None and torch.cuda.is_available():
-        # Without this, unquantised weights are loaded to the CPU first, and sharded weights cannot be moved later.
-        placed = {"": torch.cuda.current_device()}
+    placed: Any = device_map(spec.device_map, gpu=torch.cuda.current_device() if torch.cuda.is_available() else None)
     try:
         with on_each_layer_loaded(sharded_weights.shard_layer) if sharded_weights is not None else nullcontext():
             model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -127,6 +126,7 @@ def load_base(
     _require_shapes(model)
     _keep_weights_as_packed(model)
     make_forward_deterministic(model)
+    fuse_norms(model)
     if sharded_weights is not None:
         sharded_weights.require_all_layers(model)
         if torch.cuda.is_available():
@@ -135,19 +135,23 @@ def load_base(
     return model
 
 
-def device_map(requested: DeviceMap, *, cuda: bool) -> str | None:
-    """The device map for accelerate, which spreads the layers over the visible GPUs. None is for one device.
+def device_map(requested: DeviceMap, *, gpu: int | None) -> str | dict[str, int] | None:
+    """The device map for accelerate, which spreads the layers over the visible GPUs.
+
+    Without one, the whole model is read straight to this process's GPU. transformers reads unquantised weights to the
+    CPU otherwise: they would take the host's memory, the first look at the model (train/isolation.py) would be at the
+    CPU's attention, and sharded weights could not be moved later.
 
     Args:
         requested: `model.deviceMap`.
-        cuda: whether there is a GPU.
+        gpu: number of this process's GPU; None if there is none.
 
     Raises:
         TrainerError: NOT_SUPPORTED, a device map is requested and there is no GPU.
     """
     if requested is DeviceMap.NONE:
-        return None
-    if not cuda:
+        return None if gpu is None else {"": gpu}
+    if gpu is None:
         raise TrainerError(
             FailureReason.NOT_SUPPORTED,
             f"spec.model.deviceMap: {requested}: layers are spread over GPUs, and this machine has none; remove the "

@@ -11,39 +11,15 @@ a head that is trained itself, and models that do more to their logits than a li
 
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
+from finetune_trainer.memory.head_tile import HeadTile
 from finetune_trainer.train.micro_batches import IGNORED
 
-_TILE_ELEMENTS = {"cpu": 2**20, "cuda": 2**25}
-"""Logits of a tile: on a CPU they and the tile's part of the head should stay in the cache, on a GPU the product should
-fill it."""
-_TILE_WORDS = {"cpu": 2**11, "cuda": 2**19}
-"""Words of a tile at most. A GPU has the whole vocabulary in one, a CPU goes through it in parts that several hundred
-tokens share: the head, which no cache holds, is read once for them."""
 _PROBE_IDS = 5
-
-
-class Tile(NamedTuple):
-    """How much of the logits is there at a time.
-
-    Attributes:
-        tokens: its height.
-        words: its width, words of the vocabulary.
-    """
-
-    tokens: int
-    words: int
-
-    @classmethod
-    def on(cls, device: torch.device, vocabulary: int) -> "Tile":
-        """The one for a head of so many words."""
-        kind = "cuda" if device.type == "cuda" else "cpu"
-        words = min(vocabulary, _TILE_WORDS[kind])
-        return cls(max(1, _TILE_ELEMENTS[kind] // words), words)
 
 
 class FrozenHeadLogProbs(torch.autograd.Function):
@@ -55,7 +31,12 @@ class FrozenHeadLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, ids: torch.Tensor, tile: Tile
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        ids: torch.Tensor,
+        tile: HeadTile,
     ) -> torch.Tensor:
         """Computes the log-probabilities, and the gradient that the backward pass will ask for.
 
@@ -128,6 +109,22 @@ def _log_probs(
     return (score - top - total.log())[:, 0]
 
 
+def trained_token_positions(labels: torch.Tensor) -> torch.Tensor:
+    """The places whose next token is trained, in the flattened tokens of a micro-batch.
+
+    Their number is read from the labels. On a GPU that waits for everything before, so it is asked of labels on the
+    host.
+
+    Args:
+        labels: shape (rows, tokens).
+
+    Returns:
+        Shape (trained tokens,), ascending.
+    """
+    trained = torch.nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+    return trained.flatten().nonzero()[:, 0]
+
+
 def use_frozen_lm_head(model: Any, before: Callable[[], object] = lambda: None) -> bool:
     """Puts this module's head in the place of TRL's, where it knows the model's; call it once the trainer is made.
 
@@ -143,21 +140,27 @@ def use_frozen_lm_head(model: Any, before: Callable[[], object] = lambda: None) 
     fused = model.forward
 
     def forward(
-        self: Any, *args: Any, fused_lm_head: bool = False, labels: torch.Tensor | None = None, **kwargs: Any
+        self: Any,
+        *args: Any,
+        fused_lm_head: bool = False,
+        labels: torch.Tensor | None = None,
+        trained_positions: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
         if not fused_lm_head or labels is None:
             return fused(*args, **kwargs, **({"labels": labels} if labels is not None else {}))
         head = self.get_output_embeddings()
+        hidden = backbone(self)(*args, **kwargs | {"use_cache": False}).last_hidden_state.flatten(0, 1)
+        positions = trained_token_positions(labels) if trained_positions is None else trained_positions
         # With the layers spread over several devices, the last may be on another than the head.
-        place = head.weight.device
-        hidden = backbone(self)(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1].to(place)
-        ids = labels[:, 1:].to(place)
-        mask = ids != IGNORED
-        tile, dtype = Tile.on(place, len(head.weight)), head.weight.dtype
+        place, dtype = head.weight.device, head.weight.dtype
+        hidden = hidden.index_select(0, positions.to(hidden.device)).to(place, dtype)
+        ids = labels.flatten().index_select(0, positions + 1).to(place)
         before()
-        scores = FrozenHeadLogProbs.apply(hidden[mask].to(dtype), head.weight, head.bias, ids[mask], tile)
-        spread = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
-        return FusedCausalLMOutput(log_probs=spread, label_mask=mask)
+        tile = HeadTile.of(len(head.weight), cuda=place.type == "cuda")
+        scores = FrozenHeadLogProbs.apply(hidden, head.weight, head.bias, ids, tile)
+        spread = scores.new_zeros(labels.numel()).index_copy(0, positions.to(place), scores).view(labels.shape)
+        return FusedCausalLMOutput(log_probs=spread[:, :-1], label_mask=(labels[:, 1:] != IGNORED).to(place))
 
     model.forward = MethodType(forward, model)
     return True

@@ -11,7 +11,8 @@ from finetune_trainer.memory.activations import Masking
 from finetune_trainer.memory.estimate import GIB, TrainingSetup
 from finetune_trainer.memory.process import memory_limit_bytes
 from finetune_trainer.memory.step_plan import StepPlan, plan_step
-from finetune_trainer.model.attention import is_eager, is_varlen
+from finetune_trainer.model.attention import has_varlen_kernel, is_eager, is_varlen
+from finetune_trainer.model.fused_norms import has_fused_norms
 from finetune_trainer.model.sizes import loaded_shape
 from finetune_trainer.runtime.log import event
 
@@ -32,8 +33,11 @@ def plan_step_on_device(
     shape, cuda = loaded_shape(model), torch.cuda.is_available()
     masking = Masking.EAGER if is_eager(model) else Masking.DENSE
     if packed and is_varlen(model):
-        masking = Masking.VARLEN
-    setup = TrainingSetup.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking)
+        kernel = not cuda or has_varlen_kernel(model.device, dtype)
+        masking = Masking.VARLEN if kernel else Masking.ROWS
+    # Only a GPU has a kernel for them.
+    fused_norms = cuda and has_fused_norms(model)
+    setup = TrainingSetup.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking, fused_norms=fused_norms)
     plan = plan_step(recipe, shape, setup, packed=packed, longest=longest, free_bytes=free_bytes)
     memory = plan.memory
     event(
