@@ -217,16 +217,18 @@ def _looks(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
 
 
 def _with_memory_that_runs_out(process_group: ProcessGroup, folder: Path) -> dict[str, Any]:
-    """Once before the first layer, and once in the middle of a pass, in process 1 alone."""
+    """Twice before the first layer, and once in the middle of a pass, in process 1 alone."""
     made, sizes = [], []
     for sharded_weights in (None, ShardedWeights(process_group, lambda _: False)):
         trainer = _trainer(process_group, folder, sharded_weights, type="fp4", doubleQuant=False)
         places = (trainer.model, trainer.model.get_base_model().model.layers[1].mlp)
-        left = [1, 2] if process_group.world.rank == 1 else [0, 0]
+        calls, full = [0, 0], ({1, 2}, {2}) if process_group.world.rank == 1 else (set[int](), set[int]())
 
-        def look(number: int, _: Any, __: Any, left: list[int] = left) -> None:
-            left[number] -= 1
-            if left[number] == 0:
+        def look(
+            number: int, _: Any, __: Any, calls: list[int] = calls, full: tuple[set[int], set[int]] = full
+        ) -> None:
+            calls[number] += 1
+            if calls[number] in full[number]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
         for number, place in enumerate(places):

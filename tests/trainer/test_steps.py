@@ -83,7 +83,7 @@ def test_step_that_does_not_fit_is_done_again_in_smaller_passes(make: Callable[.
     expected.train_from(None)
     assert _equal(_weights(trainer), _weights(expected))
     assert [micro_batches.max_tokens for micro_batches in told] == [2 * LENGTH]
-    assert gpu.seen == [4 * LENGTH] + [2 * LENGTH] * 16
+    assert gpu.seen == [4 * LENGTH] * 2 + [2 * LENGTH] * 16
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_step_loses_nothing_of_it(make: Callable[..., StepTrainer]) -> None:
@@ -93,7 +93,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_loses_nothing_of_it(make: 
 
     trainer.train_from(None)
 
-    assert gpu.seen == [4 * LENGTH] * 4 + [2 * LENGTH] * 12
+    assert gpu.seen == [4 * LENGTH] * 5 + [2 * LENGTH] * 12
     assert trainer.state.global_step == 4
     first_step: StepTrainer = make(stop_requested=lambda: first_step.state.global_step == 1)
     rest = make()
@@ -112,7 +112,29 @@ def test_one_row_that_does_not_fit_ends_the_training(make: Callable[..., StepTra
     with pytest.raises(torch.OutOfMemoryError):
         trainer.train_from(None)
 
-    assert gpu.seen == [4 * LENGTH, 2 * LENGTH, LENGTH]
+    assert gpu.seen == [4 * LENGTH, 4 * LENGTH, 2 * LENGTH, LENGTH]
+
+
+def test_memory_that_runs_out_once_leaves_the_passes_as_large_as_they_were(make: Callable[..., StepTrainer]) -> None:
+    """Fragments of freed memory were in the way: once the allocator has given them back, the step fits."""
+    told = list[MicroBatches]()
+    trainer = make(on_smaller_micro_batches=told.append)
+    failed = list[bool]()
+
+    def fail_once(*_: Any) -> None:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    trainer.model.register_forward_pre_hook(fail_once)
+    trainer.train_from(None)
+
+    whole = make()
+    whole.train_from(None)
+    assert failed
+    assert told == []
+    assert trainer.micro_batches == whole.micro_batches
+    assert _equal(_weights(trainer), _weights(whole))
 
 
 @pytest.mark.parametrize("told_at", [1, 2, 3])

@@ -29,6 +29,7 @@ from finetune_trainer.inputs.recipe_file import read_recipe
 from finetune_trainer.progress.http_sink import HttpSink
 from finetune_trainer.progress.reporter import Reporter, Sink
 from finetune_trainer.runtime import log
+from finetune_trainer.runtime.cuda_allocator import use_expandable_segments
 from finetune_trainer.runtime.machine_errors import is_panic
 
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
         return preflight.main(arguments[1:], environment)
     options = _parser().parse_args(arguments)
+    use_expandable_segments(os.environ)
     return train(options.recipe or environment.get(RECIPE_ENV, ""), environment, world)
 
 

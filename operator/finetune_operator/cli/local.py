@@ -91,8 +91,10 @@ def run(job: JobFile, work: Path | None) -> int:
 
 def _train(job: JobFile, work: Path | None) -> "Result":
     from finetune_trainer.runtime import log
+    from finetune_trainer.runtime.cuda_allocator import use_expandable_segments
 
     log.quieten()
+    use_expandable_segments(os.environ)
     from finetune_trainer.progress.reporter import Reporter
     from finetune_trainer.train.known_causes import known_causes
     from finetune_trainer.train.run import run as train

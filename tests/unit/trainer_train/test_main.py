@@ -146,3 +146,34 @@ def test_first_signal_asks_and_the_second_one_ends() -> None:
         assert said.readline() == "told\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ["expandable_segments:True", None]),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, ["backend:native", None]),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, [None, "backend:native"]),
+    ],
+    ids=["unset", "set", "set by its old name"],
+)
+def test_segments_of_gpu_memory_can_grow_unless_the_user_says_otherwise(
+    given: dict[str, str], found: list[str | None], tmp_path: Path
+) -> None:
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    program = f"""
+import json, os, sys
+from finetune_trainer.__main__ import main
+main([], os.environ)
+print(json.dumps([*map(os.environ.get, {names!r}), "torch" in sys.modules]))
+"""
+    file = tmp_path / "recipe.json"
+    file.write_text("{}")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, RECIPE_ENV: str(file), **given},
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+
+    assert json.loads(done.stdout.splitlines()[-1]) == [*found, False]

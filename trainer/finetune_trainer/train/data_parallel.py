@@ -100,7 +100,7 @@ class DataParallelTrainer(StepTrainer):
         self.micro_batches = min(proposed, key=lambda micro_batches: (micro_batches.max_tokens, micro_batches.max_rows))
 
     def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
-        """The whole step's loss; None when memory ran out somewhere and all have set smaller micro-batches."""
+        """The whole step's loss; None when memory ran out somewhere and all are to repeat the step."""
         trained_here = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not self._parameters_broadcast:
             broadcast_parameters(trained_here, self.process_group)
@@ -113,7 +113,7 @@ class DataParallelTrainer(StepTrainer):
         sums = self.process_group.all_reduce(torch.tensor([float(value) for value in mine], dtype=torch.float64))
         loss, out_of_memory, stopped, stopping = sums.tolist()
         if out_of_memory:
-            self._halve(model, step, share.out_of_memory)
+            self._require_repetition(model, step, share.out_of_memory)
             return None
         if stopped:
             self.process_group.stop_agreed = True
@@ -142,13 +142,12 @@ class DataParallelTrainer(StepTrainer):
             traceback.clear_frames(error.__traceback__)
             return LocalStep(loss=0.0, out_of_memory=error)
 
-    def _halve(self, model: Any, step: ModelInputs, error: BaseException | None) -> None:
-        smaller = self.micro_batches.halved(step, ranks=self.process_group.world.size)
-        if smaller is None:
+    def _require_repetition(self, model: Any, step: ModelInputs, error: BaseException | None) -> None:
+        if not self._prepare_repetition(model, step, ranks=self.process_group.world.size):
             if error is not None:
                 raise error
             raise TrainerError(FailureReason.PEER_FAILED, "memory ran out in another process of this training")
-        self._retry_with(model, smaller)
+        torch.cuda.empty_cache()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Process 0 writes; the others know that it has."""

@@ -21,7 +21,7 @@ from finetune_trainer.model.prepared_adapter import prepare_adapter
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.divergence import require_finite
 from finetune_trainer.train.hooks import TrainerHooks
-from finetune_trainer.train.lm_head import use_frozen_lm_head
+from finetune_trainer.train.lm_head import trained_token_positions, use_frozen_lm_head
 from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.router_loss import RouterLoss
@@ -75,6 +75,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         base = self.model.get_base_model()
         self.head_is_frozen = use_frozen_lm_head(base, self.before_lm_head)
         self._after_step = RngState.capture()
+        self._repeated = False
 
     def stop_requested(self) -> bool:
         """Whether this process was asked to stop."""
@@ -120,14 +121,16 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: ModelInputs, num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ARG002
         """Runs forward and backward of every micro-batch; returns the step's loss, nats per trained token.
 
-        When memory runs out, the step is repeated with micro-batches half as large, from the same random numbers. Rows
-        and weights stay, so it is the same step.
+        When memory runs out, the step is repeated from the same random numbers: once as it was, because fragments of
+        freed memory may have been all that was missing, then with micro-batches half as large. Rows and weights stay,
+        so it is the same step.
 
         Raises:
             StopRequested: before a micro-batch.
             TrainerError: the loss is no number any more, or the training destroys the model.
         """
         before = RngState.capture()
+        self._repeated = False
         try:
             total = self._run_step(model, inputs)
             while total is None:
@@ -147,7 +150,7 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         return total.to(self.args.device)
 
     def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
-        """The step's loss; None when memory ran out and smaller micro-batches are set."""
+        """The step's loss; None when memory ran out and the step is to be repeated."""
         trained = self._trained_tokens(step)
         losses = []
         try:
@@ -156,38 +159,66 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
                     self.raise_if_stopping()
                     losses.append(self._run_micro_batch(model, micro_batch, trained))
         except (RuntimeError, MemoryError) as error:
-            smaller = self.micro_batches.halved(step) if out_of_memory_reason(error) else None
-            if smaller is None:
+            if out_of_memory_reason(error) is None or not self._prepare_repetition(model, step):
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)
         else:
             return torch.stack(losses).sum()
         losses.clear()
-        self._retry_with(model, smaller)
+        torch.cuda.empty_cache()
         return None
 
-    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: torch.Tensor | float) -> torch.Tensor:
+    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: float) -> torch.Tensor:
         """Forward and backward of one micro-batch; its part of the step's loss."""
         loss: torch.Tensor = super().training_step(model, micro_batch, trained)
         return loss
 
-    def _trained_tokens(self, step: ModelInputs) -> torch.Tensor | float:
+    def get_train_dataloader(self) -> Any:
+        """The steps, which stay on the host: micro-batches are made there, and moved one by one.
+
+        What depends on lengths and labels is then computed without waiting for the GPU.
+        """
+        loader = super().get_train_dataloader()
+        loader.device = None
+        return loader
+
+    def _prepare_inputs(self, inputs: ModelInputs) -> ModelInputs:
+        """A micro-batch on the device, with the places of its trained tokens."""
+        if self.head_is_frozen:
+            inputs = {**inputs, "trained_positions": trained_token_positions(inputs["labels"])}
+        prepared: ModelInputs = super()._prepare_inputs(inputs)
+        return prepared
+
+    def _prepare_input(self, data: Any) -> Any:
+        """A tensor on the device. Memory that is pinned is copied without waiting for the GPU."""
+        if isinstance(data, torch.Tensor) and not data.is_cuda and self.args.device.type == "cuda":
+            return data.pin_memory().to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
+    def _trained_tokens(self, step: ModelInputs) -> float:
         """Tokens of the step that count in the loss.
 
         transformers counts only for models whose forward takes keyword arguments; the weight of a token must not depend
         on that.
         """
-        trained: torch.Tensor = (step["labels"] != IGNORED).sum()
-        # Of a model that is spread, the head may be on another GPU than the labels; a plain number is on all of them.
-        return float(trained) if self.is_model_parallel else trained
+        return float((step["labels"] != IGNORED).sum())
 
-    def _retry_with(self, model: Any, smaller: MicroBatches) -> None:
-        """Drops the gradients of the step, which is repeated in smaller micro-batches."""
+    def _prepare_repetition(self, model: Any, step: ModelInputs, *, ranks: int = 1) -> bool:
+        """Drops the step's gradients. The first repetition of a step keeps its micro-batches, the others halve them.
+
+        Returns:
+            Whether the step can be repeated: not if every row is alone in its micro-batch already.
+        """
+        smaller = self.micro_batches.halved(step, ranks=ranks) if self._repeated else self.micro_batches
+        if smaller is None:
+            return False
         model.zero_grad()
-        torch.cuda.empty_cache()
-        self.micro_batches = smaller
-        self.hooks.on_smaller_micro_batches(smaller)
+        if self._repeated:
+            self.micro_batches = smaller
+            self.hooks.on_smaller_micro_batches(smaller)
+        self._repeated = True
+        return True
 
     def compute_loss(
         self,
@@ -207,8 +238,8 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         total = -outputs.log_probs.sum()
         if router_loss is not None:
             total = total + router_loss.sum_over_trained_tokens(router_logits or [], inputs)
-        trained = outputs.label_mask.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = total / torch.as_tensor(trained, device=total.device).clamp(min=1)
+        # A plain number: it may be needed on another GPU than the labels are on.
+        loss = total / max(outputs.label_mask.sum().item() if num_items_in_batch is None else num_items_in_batch, 1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is that of all processes, and DDP takes the mean of their gradients.
             loss = loss * self.accelerator.num_processes
