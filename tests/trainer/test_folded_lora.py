@@ -169,7 +169,7 @@ def test_what_cannot_be_folded_is_left_to_peft(
     assert all(torch.equal(same[name], gradient) for name, gradient in gradients.items())
 
 
-def test_half_precision_is_left_to_peft(tiny_model: Path, products: list[torch.Size]) -> None:
+def test_nothing_is_folded_in_half_precision(tiny_model: Path, products: list[torch.Size]) -> None:
     model = _model(tiny_model, torch.bfloat16)
     FoldedLora(model, kept=False)
 

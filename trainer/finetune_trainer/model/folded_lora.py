@@ -7,6 +7,7 @@ for each weight, independent of the number of tokens, and leaves one product: y 
 the gradients are dx = g(W + sBA), dA = s(gB)ᵀx, dB = s gᵀ(xAᵀ).
 
 In half precision nothing is folded: rounding W + sBA would lose the small sBA of an adapter at the start of training.
+There the term is added to the product (fused_lora.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from peft.tuners.lora.bnb import Linear4bit
+
+from finetune_trainer.model.fused_lora import plain_adapter
 
 _TOKENS_A_RANK = 8
 """Smallest number of tokens for which folding is used, per unit of rank. At this number folding takes an eighth of the
@@ -74,11 +77,9 @@ class FoldedLora:
 
 
 def _foldable(layer: Any, x: torch.Tensor) -> str | None:
-    """The name of the layer's adapter if it can be folded for this input; None if PEFT's own forward must be used."""
-    if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
-        return None
-    (name,) = layer.active_adapters
-    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+    """The name of the layer's adapter if it can be folded for this input; None if the layer's own forward is used."""
+    name = plain_adapter(layer)
+    if name is None:
         return None
     dropout = layer.lora_dropout[name]
     if layer.training and not isinstance(dropout, torch.nn.Identity):

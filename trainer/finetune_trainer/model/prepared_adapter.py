@@ -11,6 +11,7 @@ from finetune_trainer.model.adapter import keep_in_float32, load_adapter_weights
 from finetune_trainer.model.base import Weights, trained_base_weights
 from finetune_trainer.model.float32_parts import separate_float32_parts
 from finetune_trainer.model.folded_lora import FoldedLora
+from finetune_trainer.model.fused_lora import fuse_lora
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ def prepare_adapter(model: Any, plan: StepPlan, initial_weights: Path | None) ->
     """
     keep_in_float32(model)
     separate_float32_parts(model)
+    fuse_lora(model)
     folded = FoldedLora(model, kept=plan.keep_dequantized)
     # Without gradient checkpointing all kept weights are in memory at the end of a forward pass, so a cache costs none.
     cache = plan.keep_dequantized and not plan.gradient_checkpointing
