@@ -1,10 +1,19 @@
-"""Models and data of the trainer's benchmark: a real small model, or large shapes with random weights."""
+"""Models and data of the trainer's benchmark: a real small model with real chats, or random weights and tokens."""
 
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 LLAMA_SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 352,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+    },
     "135m": {
         "vocab_size": 49152,
         "hidden_size": 576,
@@ -26,7 +35,42 @@ LLAMA_SHAPES: dict[str, dict[str, Any]] = {
 }
 SHAPES = ("smollm2", *LLAMA_SHAPES)
 """`smollm2` is SmolLM2-135M-Instruct itself; the others are shapes of Llama's architecture, their weights random: speed
-does not depend on what stands in them."""
+does not depend on what stands in them. They need no file and no package besides the trainer's. `tiny` is for a try.
+"""
+
+
+def random_rows(rows: int, length: int, vocabulary: int) -> list[list[int]]:
+    """Returns rows of random token ids, the longest of `length` tokens and the shortest a tenth shorter.
+
+    Lengths differ so that no two micro-batches are alike, as with real rows.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    lengths = [length - length * (number % 13) // 120 for number in range(rows)]
+    return [torch.randint(3, vocabulary, (tokens,), generator=generator).tolist() for tokens in lengths]
+
+
+def random_model(shape: str, device: str, *, ours: bool, attention: str | None, tokenizer: Path) -> tuple[Any, Any]:
+    """Returns a quantised model with random weights, made on the device, and a tokenizer that is made for it.
+
+    Args:
+        shape: a name of `LLAMA_SHAPES`.
+        device: `cpu` or `cuda`.
+        ours: whether our trainer trains it; otherwise it has SDPA.
+        attention: our recipe's `model.attention`; None is auto.
+        tokenizer: the folder where the tokenizer is written.
+    """
+    import torch
+
+    from finetune_trainer.model.tokenizer import load_tokenizer
+    from trainer.tiny_model import make_tiny_model
+
+    make_tiny_model(tokenizer)
+    loaded = load_tokenizer(tokenizer)
+    loaded.pad_token = loaded.pad_token or loaded.eos_token
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    return _random(shape, device, dtype, attention if ours else "sdpa"), loaded
 
 
 def conversations(rows: int) -> list[dict[str, Any]]:
@@ -43,11 +87,10 @@ def conversations(rows: int) -> list[dict[str, Any]]:
     return [corpus[(index * 761) % len(corpus)] for index in range(rows)]
 
 
-def load_model(shape: str, device: str, *, ours: bool, attention: str | None) -> tuple[Any, Any]:
-    """Returns the quantised base model (NF4 with double quantisation) and its tokenizer.
+def load_model(device: str, *, ours: bool, attention: str | None) -> tuple[Any, Any]:
+    """Returns SmolLM2, quantised (NF4 with double quantisation), and its tokenizer.
 
     Args:
-        shape: a name of `SHAPES`.
         device: `cpu` or `cuda`.
         ours: True loads as our trainer does, False as transformers' documentation says.
         attention: our recipe's `model.attention`; None is auto.
@@ -62,8 +105,6 @@ def load_model(shape: str, device: str, *, ours: bool, attention: str | None) ->
     folder = prepare_smollm2()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    if shape in LLAMA_SHAPES:
-        return _random(shape, device, dtype, attention if ours else "sdpa"), tokenizer
     if ours:
         spec = ModelSpec.model_validate({"uri": f"file://{folder}", "attention": attention or "auto"})
         return load_base(folder, spec, dtype), tokenizer
@@ -89,7 +130,7 @@ def _random(shape: str, device: str, dtype: Any, attention: str | None) -> Any:
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            LlamaConfig(**LLAMA_SHAPES[shape]), dtype=dtype, attn_implementation=name
+            LlamaConfig(**LLAMA_SHAPES[shape], max_position_embeddings=8192), dtype=dtype, attn_implementation=name
         )
     head = model.get_output_embeddings()
     linear = [(key, part) for key, part in model.named_modules() if type(part) is torch.nn.Linear and part is not head]
