@@ -86,7 +86,7 @@ async def run(
     """
     clock = asyncio.get_running_loop().time
     registry = registry or CollectorRegistry()
-    instruments = instruments or Instruments(registry)
+    instruments = instruments or Instruments(registry, prices=config.gpu_prices)
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random, observer=instruments)
     event_handler = EventHandler(cache, queue)
@@ -180,23 +180,23 @@ async def run(
         epoch = time.time() - clock()
         return {
             each.resync.namespace or ALL_NAMESPACES: WatchState(
-                watching=each.is_watching and watches_of[each.resync.namespace].running,
+                watching=each.is_watching and watches_of[each.resync.namespace].streams.kinds() >= WATCHED,
                 last_resync=None if each.resync.last_success is None else epoch + each.resync.last_success,
             )
             for each in informers
         }
 
     process_metrics(registry)
-    registry.register(
-        ProcessCollector(
-            lease_name=config.lease_name,
-            leading=lambda: leader_task.since is not None,
-            queue=lambda: QueueState(depth=queue.depth, running=queue.running_seconds()),
-            watches=watch_states,
-        )
+    state_collector = ProcessCollector(
+        lease_name=config.lease_name,
+        leading=lambda: leader_task.since is not None,
+        queue=lambda: QueueState(depth=queue.depth, running=queue.running_seconds()),
+        watches=watch_states,
     )
-    registry.register(JobCollector(known_jobs, per_job=config.metrics_per_job, on_namespace=instruments.know_namespace))
-    endpoint = Endpoint(registry, config)
+    job_collector = JobCollector(
+        known_jobs, per_job=config.metrics_per_job, prices=config.gpu_prices, on_jobs=instruments.know_jobs
+    )
+    endpoint = Endpoint(registry, config, (state_collector, job_collector))
 
     application = web.Application()
     server.add_to(application)
@@ -230,7 +230,7 @@ async def _main(config: Config, environment: Mapping[str, str]) -> None:
         loop.add_signal_handler(number, stop.set)
     contact = Contact()
     registry = CollectorRegistry()
-    instruments = Instruments(registry)
+    instruments = Instruments(registry, prices=config.gpu_prices)
     async with connect(environment, contact=contact, observer=instruments.request_ended) as kube:
         await run(config, kube, contact, environment, stop, registry=registry, instruments=instruments)
 

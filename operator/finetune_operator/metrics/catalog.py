@@ -162,9 +162,14 @@ LEADER = _gauge(
     _G, "leader_election_master_status", "1 where this replica holds the Lease, 0 where it waits for it.", NAME
 )
 WATCHING = _gauge(
-    _G, "finetune_watching", "1 where watches feed the leader's cache. The namespace * stands for all.", NAMESPACE
+    _G,
+    "finetune_watching",
+    "1 where all watches of the leader are open, 0 where one is not. The namespace * stands for all.",
+    NAMESPACE,
 )
-WATCH_RESTARTS = _counter(_G, "finetune_watch_restarts_total", "Times that all watches had to start again.", NAMESPACE)
+WATCH_RESTARTS = _counter(
+    _G, "finetune_watch_restarts_total", "Times that all watches ended and had to start again.", NAMESPACE
+)
 RESYNC = _gauge(
     _G, "finetune_resync_last_success_timestamp_seconds", "When everything was last listed whole.", NAMESPACE
 )

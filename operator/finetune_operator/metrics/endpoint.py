@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -10,16 +11,16 @@ from prometheus_client import CollectorRegistry
 
 from finetune_operator.config import Config
 from finetune_operator.listener import Listener
-from finetune_operator.metrics.server import MetricsServer
+from finetune_operator.metrics.server import MetricsServer, Taking
 
 RELOAD_SECONDS = 60.0
 
 
 class Endpoint:
-    """Serves the registry on the port that the configuration names; does nothing if it names none."""
+    """Serves the registry, with more collectors, on the port that the configuration names, if it names one."""
 
-    def __init__(self, registry: CollectorRegistry, config: Config) -> None:
-        self._server = MetricsServer(registry)
+    def __init__(self, registry: CollectorRegistry, config: Config, collectors: Sequence[Taking] = ()) -> None:
+        self._server = MetricsServer(registry, collectors)
         self._config = config
         self._listener: Listener | None = None
         self._reloading: asyncio.Task[None] | None = None

@@ -1,30 +1,35 @@
 """Counters and histograms of what this replica does. The operator's parts call it through Protocols of their own."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from finetune_operator.api.gpuprice import amount
-from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control.controller import RECONCILE_ERRORS as ERRORS
 from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.metrics import catalog
 from finetune_operator.metrics.catalog import Metric
-from finetune_trainer.contract.failure import FailureReason
+from finetune_operator.metrics.labels import GpuLabels, end_label
 
 QUEUE = "finetunejobs"
-OTHER = "Other"
-"""The reason of an end that this version does not know."""
-
-_REASONS = {*FailureReason, Reason.SUCCEEDED, Reason.OUTPUT_EXISTS}
 
 
 class Instruments:
     """All counters and histograms, in one registry.
 
     It is an observer of the work queue, of the controller and of the Kubernetes client.
+
+    Args:
+        registry: the registry.
+        prices: the keys of the price list.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, *, prices: Collection[str] = ()) -> None:
+        self._priced = bool(prices)
+        self._gpu_label = GpuLabels(prices)
+
         def counter(metric: Metric) -> Counter:
             return Counter(metric.name, metric.help, metric.labels, registry=registry)
 
@@ -48,15 +53,19 @@ class Instruments:
         self._queue_work = histogram(catalog.QUEUE_WORK).labels(QUEUE)
         self._requests = counter(catalog.REQUESTS)
         self._request_duration = histogram(catalog.REQUEST_DURATION)
-        self._namespaces: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
         for error in ERRORS:
             self._reconcile_errors.labels(error)
 
-    def know_namespace(self, namespace: str) -> None:
-        """Begins the namespace's counters at 0. Prometheus sees no increase in a series that begins with 1."""
-        if namespace in self._namespaces:
+    def know_jobs(self, namespace: str, gpu_resource: str) -> None:
+        """Begins the counters of a namespace at 0: Prometheus sees no increase in a series that begins with 1."""
+        gpu_resource = self._gpu_label(gpu_resource)
+        if (namespace, gpu_resource) in self._known:
             return
-        self._namespaces.add(namespace)
+        self._known.add((namespace, gpu_resource))
+        self._gpu_seconds.labels(namespace, gpu_resource)
+        if self._priced:
+            self._gpu_cost.labels(namespace, gpu_resource)
         for phase in (Phase.SUCCEEDED, Phase.FAILED):
             self._runs_ended.labels(namespace, phase)
         self._attempts_started.labels(namespace)
@@ -107,11 +116,10 @@ class Instruments:
 
     def status_written(self, record: FineTuneJobRecord, known: FineTuneJobStatus, written: FineTuneJobStatus) -> None:
         """See `ControllerObserver.status_written`."""
-        namespace = record.namespace
-        self.know_namespace(namespace)
+        namespace, resource = record.namespace, self._gpu_label(record.summary.gpu_resource)
+        self.know_jobs(namespace, resource)
         self._observe_phase(record, known, written)
         self._count_attempts(namespace, known, written)
-        resource = record.summary.gpu_resource
         if (seconds := written.gpu_seconds - known.gpu_seconds) > 0:
             self._gpu_seconds.labels(namespace, resource).inc(seconds)
         cost = float(amount(written.cost) or 0) - float(amount(known.cost) or 0)
@@ -140,5 +148,4 @@ class Instruments:
         for attempt in written.attempts:
             # An attempt may start and end in one write: its Job was refused.
             if attempt.end_time is not None and (attempt.number in open_before or attempt.number > known.attempt):
-                reason = attempt.reason if attempt.reason in _REASONS else OTHER
-                self._attempts_ended.labels(namespace, reason).inc()
+                self._attempts_ended.labels(namespace, end_label(attempt.reason)).inc()

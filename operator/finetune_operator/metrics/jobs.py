@@ -6,7 +6,7 @@ data that others may have written, so a phase or a reason that is unknown gets o
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,15 +18,13 @@ from finetune_operator.api.reasons import Phase
 from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.metrics import catalog
 from finetune_operator.metrics.catalog import Metric
-from finetune_operator.metrics.instruments import OTHER
-from finetune_trainer.contract.failure import FailureReason
+from finetune_operator.metrics.labels import GpuLabels, failure_label
 
 MAX_SINGLE_JOBS = 1_000
 """Unfinished jobs that have series of their own, at most."""
 
 _WITH_GPUS = (Phase.STARTING, Phase.RUNNING)
 _ENDED = (Phase.SUCCEEDED, Phase.FAILED)
-_REASONS = frozenset(FailureReason)
 
 _SINGLE: tuple[tuple[Metric, str], ...] = (
     (catalog.JOB_STEP, "step"),
@@ -49,7 +47,8 @@ class JobCollector:
     Args:
         records: the FineTuneJobs; None where this replica does not lead, and so does not know them.
         per_job: whether unfinished jobs have series of their own.
-        on_namespace: called with each namespace that has a FineTuneJob.
+        prices: the keys of the price list.
+        on_jobs: called with each namespace that has FineTuneJobs, and the extended resource of their GPUs.
     """
 
     def __init__(
@@ -57,27 +56,34 @@ class JobCollector:
         records: Callable[[], Iterable[FineTuneJobRecord] | None],
         *,
         per_job: bool,
-        on_namespace: Callable[[str], None] = lambda _: None,
+        prices: Collection[str] = (),
+        on_jobs: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._records = records
         self._per_job = per_job
-        self._on_namespace = on_namespace
+        self._gpu_label = GpuLabels(prices)
+        self._on_jobs = on_jobs
+        self._taken: list[FineTuneJobRecord] | None = None
+
+    def take(self) -> None:
+        """Takes what `collect` reads. Called on the event loop, which owns the cache."""
+        records = self._records()
+        self._taken = None if records is None else list(records)
 
     def collect(self) -> Iterator[Family]:
-        """The families; none where this replica does not lead. Called on the event loop, which owns the cache."""
-        records = self._records()
-        if records is None:
+        """The families as of the last `take`; none where this replica does not lead. May run in another thread."""
+        if self._taken is None:
             return
-        own = [record for record in records if not record.ignored]
-        for namespace in {record.namespace for record in own}:
-            self._on_namespace(namespace)
-        yield from _counts(own)
+        own = [record for record in self._taken if not record.ignored]
+        for namespace, resource in {(record.namespace, record.summary.gpu_resource) for record in own}:
+            self._on_jobs(namespace, resource)
+        yield from _counts(own, self._gpu_label)
         yield from _trainings(own)
         if self._per_job:
             yield from _single_jobs(own)
 
 
-def _counts(records: list[FineTuneJobRecord]) -> Iterator[Family]:
+def _counts(records: list[FineTuneJobRecord], gpu_label: GpuLabels) -> Iterator[Family]:
     phases = Counter((record.namespace, record.summary.phase) for record in records)
     reasons: Counter[tuple[str, str]] = Counter()
     oldest: dict[tuple[str, str], float] = {}
@@ -85,12 +91,12 @@ def _counts(records: list[FineTuneJobRecord]) -> Iterator[Family]:
     for record in records:
         summary = record.summary
         if summary.phase == Phase.FAILED:
-            reasons[record.namespace, summary.failure if summary.failure in _REASONS else OTHER] += 1
+            reasons[record.namespace, failure_label(summary.failure)] += 1
         elif summary.phase != Phase.SUCCEEDED:
             key = record.namespace, summary.phase
             oldest[key] = min(oldest.get(key, math.inf), summary.since)
             if summary.phase in _WITH_GPUS and summary.gpus:
-                gpus[record.namespace, summary.gpu_resource, summary.phase] += summary.gpus
+                gpus[record.namespace, gpu_label(summary.gpu_resource), summary.phase] += summary.gpus
     jobs = _family(catalog.JOBS)
     for namespace in sorted({namespace for namespace, _ in phases}):
         for phase in Phase:

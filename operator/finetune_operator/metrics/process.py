@@ -31,7 +31,7 @@ class WatchState:
     """The watches of one namespace now.
 
     Attributes:
-        watching: whether they feed the cache.
+        watching: whether all of them are open.
         last_resync: when everything was last listed, in seconds of the Unix epoch; None if never.
     """
 
@@ -61,17 +61,23 @@ class ProcessCollector:
         self._leading = leading
         self._queue = queue
         self._watches = watches
+        self._taken: tuple[bool, QueueState, Mapping[str, WatchState]] | None = None
+
+    def take(self) -> None:
+        """Takes what `collect` reads. Called on the event loop, which owns the queue."""
+        leading = self._leading()
+        self._taken = leading, self._queue(), self._watches() if leading else {}
 
     def collect(self) -> Iterator[Family]:
-        """The families. Only the leader has watches."""
+        """The families as of the last `take`. Only the leader has watches. May run in another thread."""
+        if self._taken is None:
+            return
+        leading, queue, watches = self._taken
         yield _gauge(catalog.BUILD_INFO, {(__version__,): 1})
-        leading = self._leading()
         yield _gauge(catalog.LEADER, {(self._lease_name,): float(leading)})
-        queue = self._queue()
         yield _gauge(catalog.QUEUE_DEPTH, {(QUEUE,): queue.depth})
         yield _gauge(catalog.QUEUE_UNFINISHED, {(QUEUE,): sum(queue.running)})
         yield _gauge(catalog.QUEUE_LONGEST, {(QUEUE,): max(queue.running, default=0.0)})
-        watches = self._watches() if leading else {}
         yield _gauge(catalog.WATCHING, {(namespace,): float(state.watching) for namespace, state in watches.items()})
         yield _gauge(
             catalog.RESYNC,

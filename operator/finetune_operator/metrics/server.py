@@ -5,7 +5,8 @@ It asks for no password. A NetworkPolicy says who may connect. With TLS, clients
 
 import asyncio
 import gzip
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -15,15 +16,30 @@ from prometheus_client.metrics_core import Metric as Family
 _COMPRESSION_LEVEL = 1
 
 
+class Taking(Protocol):
+    """A collector whose `collect` may run in another thread."""
+
+    def take(self) -> None:
+        """Takes what `collect` reads, on the event loop."""
+
+    def collect(self) -> Iterable[Family]:
+        """The families as of the last `take`."""
+        ...
+
+
 class MetricsServer:
     """Answers scrapes.
 
     Args:
         registry: the metrics.
+        collectors: those of them that take what they read on the event loop.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, collectors: Sequence[Taking] = ()) -> None:
         self._registry = registry
+        self._collectors = collectors
+        for collector in collectors:
+            registry.register(collector)
         self._one = asyncio.Lock()
 
     def add_to(self, application: web.Application) -> None:
@@ -35,26 +51,14 @@ class MetricsServer:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         compressed = "gzip" in request.headers.get("Accept-Encoding", "")
         async with self._one:  # scrapes at the same time would only slow each other and the workers down
-            # The event loop owns the cache, so it collects. The text takes longer, and is made beside it.
-            families = _Collected(list(self._registry.collect()))
-            body = await asyncio.to_thread(_body, encode, families, compressed=compressed)
+            for collector in self._collectors:
+                collector.take()
+            body = await asyncio.to_thread(self._body, encode, compressed=compressed)
         headers = {"Content-Type": content_type}
         if compressed:
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
 
-
-class _Collected:
-    """Families that were collected, as a collector."""
-
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Family]:
-        """The families."""
-        return self._families
-
-
-def _body(encode: Callable[[_Collected], bytes], families: _Collected, *, compressed: bool) -> bytes:
-    text = encode(families)
-    return gzip.compress(text, _COMPRESSION_LEVEL) if compressed else text
+    def _body(self, encode: Callable[[CollectorRegistry], bytes], *, compressed: bool) -> bytes:
+        text = encode(self._registry)
+        return gzip.compress(text, _COMPRESSION_LEVEL) if compressed else text

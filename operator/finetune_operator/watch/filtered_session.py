@@ -10,9 +10,11 @@ documented.
 """
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import aiohttp
@@ -22,6 +24,7 @@ from pydantic_core import from_json
 
 from finetune_operator.kube.api import MAX_PAGE_BYTES, fewer
 from finetune_operator.kube.contact import Contact
+from finetune_operator.watch.streams import Streams
 
 SHORTEST_SECONDS = 1.0
 """From the begin of a watch to the begin of the next one, at least."""
@@ -40,7 +43,10 @@ EventFilterFor = Callable[[str], EventFilter | None]
 
 
 def session(
-    info: kopf.ConnectionInfo, event_filter_for: EventFilterFor, contact: Contact | None = None
+    info: kopf.ConnectionInfo,
+    event_filter_for: EventFilterFor,
+    contact: Contact | None = None,
+    streams: Streams | None = None,
 ) -> kopf.AiohttpSession:
     """A session with kopf's own settings, whose lists and watches are filtered.
 
@@ -48,10 +54,12 @@ def session(
         info: the cluster.
         event_filter_for: makes the filter for a kind.
         contact: what is told whether the API server can be reached; by default nobody is.
+        streams: what is told which filtered watches are open; by default nobody is.
     """
 
     class Response(_Response):
         _event_filter_for = staticmethod(event_filter_for)
+        _streams = streams or Streams()
 
     http = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
@@ -76,13 +84,15 @@ class _Response(aiohttp.ClientResponse):
     """A response of the API server."""
 
     _event_filter_for: EventFilterFor
+    _streams: Streams
     http: aiohttp.ClientSession
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Called by aiohttp when the headers are read; the body of a watch comes later."""
         await super().start(connection)
         if self.ok and "watch" in self.url.query and (event_filter := self._event_filter()) is not None:
-            self.content = _FilteredContent(self.content, event_filter)  # type: ignore[assignment]
+            opened = functools.partial(self._streams.open, self.url.name)
+            self.content = _FilteredContent(self.content, event_filter, opened)  # type: ignore[assignment]
         return self
 
     async def json(self, **options: Any) -> Any:
@@ -123,9 +133,16 @@ class _FilteredContent:
 
     Args:
         content: aiohttp's stream; everything but `iter_chunked` is delegated to it.
+        opened: makes the block inside which the watch is open.
     """
 
-    def __init__(self, content: aiohttp.StreamReader, event_filter: EventFilter) -> None:
+    def __init__(
+        self,
+        content: aiohttp.StreamReader,
+        event_filter: EventFilter,
+        opened: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._opened = opened
         self._content = content
         self._event_filter = event_filter
 
@@ -137,10 +154,11 @@ class _FilteredContent:
         began = time.monotonic()
         rest = b""
         try:
-            async for chunk in self._content.iter_chunked(size):
-                *lines, rest = (rest + chunk).split(b"\n")
-                if passed := self._filter(lines):
-                    yield passed
+            with self._opened():
+                async for chunk in self._content.iter_chunked(size):
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    if passed := self._filter(lines):
+                        yield passed
         except (aiohttp.ClientError, TimeoutError):
             await _wait_since(began)
             raise

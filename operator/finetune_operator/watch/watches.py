@@ -22,6 +22,7 @@ from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.kube.client import in_cluster
 from finetune_operator.kube.contact import Contact
 from finetune_operator.watch.filtered_session import EventFilterFor, session
+from finetune_operator.watch.streams import Streams
 
 logger = logging.getLogger(__name__)
 
@@ -67,19 +68,15 @@ class Watches:
         self._namespaces = () if namespace is None else (namespace,)
         self._environment = environment
         self._contact = contact
-        self.running = False
-        """Whether kopf runs now; not while it waits to be started again."""
+        self.streams = Streams()
+        """The watches that are open."""
 
     async def run(self) -> None:
         """Watches until cancelled. kopf's thread ends a few seconds later."""
         backoffs = self._backoffs()
         while True:
             started = time.monotonic()
-            self.running = True
-            try:
-                error = await self._run_kopf()
-            finally:
-                self.running = False
+            error = await self._run_kopf()
             if time.monotonic() - started > _HEALTHY_SECONDS:
                 backoffs = self._backoffs()
             delay = next(backoffs)
@@ -156,7 +153,7 @@ class Watches:
             # One session per credentials: by the session kopf knows that these credentials were refused already.
             if info not in logins:
                 logins.clear()
-                logins[info] = session(info, self._event_filter_for, self._contact)
+                logins[info] = session(info, self._event_filter_for, self._contact, self.streams)
             return logins[info]
 
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)

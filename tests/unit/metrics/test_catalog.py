@@ -32,12 +32,13 @@ def panels() -> Iterator[str]:
 def everything() -> CollectorRegistry:
     registry = CollectorRegistry()
     Instruments(registry)
-    registry.register(JobCollector(list, per_job=True))
     queue = QueueState(depth=0, running=())
     watches = {"*": WatchState(watching=True, last_resync=0.0)}
-    registry.register(
-        ProcessCollector(lease_name="x", leading=lambda: True, queue=lambda: queue, watches=lambda: watches)
-    )
+    jobs = JobCollector(list, per_job=True)
+    process = ProcessCollector(lease_name="x", leading=lambda: True, queue=lambda: queue, watches=lambda: watches)
+    for collector in (jobs, process):
+        registry.register(collector)
+        collector.take()
     return registry
 
 

@@ -130,9 +130,23 @@ def test_a_reason_that_is_unknown_has_one_common_label() -> None:
 
 def test_counters_begin_at_zero_or_prometheus_would_miss_the_first_event() -> None:
     registry = CollectorRegistry()
-    instruments = Instruments(registry)
-    instruments.know_namespace("team-a")
+    instruments = Instruments(registry, prices=["nvidia.com/gpu"])
+    instruments.know_jobs("team-a", "nvidia.com/gpu")
     seen = samples(registry)
     assert seen['finetune_runs_ended_total{namespace="team-a",phase="Failed"}'] == 0
     assert seen['finetune_restarts_total{namespace="team-a"}'] == 0
+    assert seen['finetune_gpu_seconds_total{namespace="team-a",resource="nvidia.com/gpu"}'] == 0
+    assert seen['finetune_gpu_cost_total{namespace="team-a",resource="nvidia.com/gpu"}'] == 0
     assert seen['finetune_reconcile_errors_total{reason="Unexpected"}'] == 0
+
+
+def test_a_tenant_s_gpu_resource_adds_no_series() -> None:
+    registry = CollectorRegistry()
+    instruments = Instruments(registry, prices=["nvidia.com/mig-1g.10gb", "gpu.product=L4"])
+    for resource in ("nvidia.com/mig-1g.10gb", *(f"evil.example/{number}" for number in range(50))):
+        instruments.know_jobs("team-a", resource)
+    seconds = samples(registry, "finetune_gpu_seconds_total")
+    assert set(seconds) == {
+        f'finetune_gpu_seconds_total{{namespace="team-a",resource="{resource}"}}'
+        for resource in ("nvidia.com/mig-1g.10gb", "Other")
+    }

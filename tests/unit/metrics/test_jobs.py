@@ -41,7 +41,9 @@ def running(name: str, **progress: Any) -> FineTuneJobRecord:
 
 def scrape(records: Iterable[FineTuneJobRecord] | None, *, per_job: bool = False) -> Samples:
     registry = CollectorRegistry()
-    registry.register(JobCollector(lambda: records, per_job=per_job))
+    collector = JobCollector(lambda: records, per_job=per_job)
+    registry.register(collector)
+    collector.take()
     return samples(registry)
 
 
@@ -140,6 +142,17 @@ def test_a_status_that_somebody_else_has_written_adds_no_label_and_breaks_no_scr
     seen = scrape([finetunejob_record(a_finetunejob(status=status))], per_job=True)
     assert seen
     assert all("Hacked" not in series and "xxx" not in series for series in seen)
+
+
+def test_gpus_of_resources_that_nobody_knows_are_counted_together() -> None:
+    records = [
+        a_record(
+            f"job-{number}", "Starting", status={"gpus": 1}, spec={"resources": {"gpuResource": f"evil.io/{number}"}}
+        )
+        for number in range(3)
+    ]
+    gpus = {series: value for series, value in scrape(records).items() if series.startswith("finetune_gpus")}
+    assert gpus == {'finetune_gpus{namespace="team",phase="Starting",resource="Other"}': 3}
 
 
 def test_ended_jobs_share_their_summaries() -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from finetune_operator.kube.api import MAX_PAGE_BYTES
 from finetune_operator.watch.filtered_session import EventFilter, session
+from finetune_operator.watch.streams import Streams
 
 pytestmark = pytest.mark.extras
 
@@ -116,6 +117,22 @@ async def test_a_run_of_dropped_events_is_one_bookmark(server: Server, client: a
         ("MODIFIED", "10"),
         ("DELETED", "12"),
     ]
+
+
+async def test_a_watch_counts_as_open_while_it_lasts(server: Server) -> None:
+    server.chunks = [a_line(2), a_line(4)]
+    streams = Streams()
+    made = session(kopf.ConnectionInfo(server=server.url, token="secret"), event_filter_for, streams=streams)
+    async with (
+        made.aiohttp_session as client,
+        client.get(f"{server.url}/api/v1/pods?watch=true") as response,
+    ):
+        chunks = response.content.iter_chunked(1024)
+        await anext(chunks)
+        assert streams.kinds() == {"pods"}
+        async for _ in chunks:
+            pass
+        assert streams.kinds() == frozenset()
 
 
 async def test_a_line_may_come_in_pieces(server: Server, client: aiohttp.ClientSession) -> None:
