@@ -233,3 +233,44 @@ async def test_a_cancelled_worker_passes_its_wake_up_on() -> None:
     first.cancel()
     async with asyncio.timeout(5):
         assert await second == "a"
+
+
+class Told:
+    """Writes down what a queue tells its observer."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[object, ...]] = []
+
+    def key_added(self) -> None:
+        self.said.append(("added",))
+
+    def key_taken(self, waited: float) -> None:
+        self.said.append(("taken", waited))
+
+    def key_released(self, worked: float, *, retry: bool) -> None:
+        self.said.append(("released", worked, retry))
+
+
+def test_the_observer_is_told_how_long_keys_wait_and_are_worked_on(clock: Clock) -> None:
+    told = Told()
+    queue: WorkQueue[str] = WorkQueue(clock=clock, random=lambda: 0.0, observer=told)
+    queue.add("a")
+    queue.add("a")
+    queue.add("b", high_priority=True)
+    assert (queue.depth, queue.running_seconds()) == (2, ())
+    clock.now += 3
+    assert drained(queue) == ["b", "a"]
+    clock.now += 5
+    queue.add("b")  # while it runs: ready again when it is done
+    assert (queue.depth, queue.running_seconds()) == (0, (5, 5))
+    queue.done("b")
+    queue.retry("a")
+    assert told.said == [
+        ("added",),
+        ("added",),
+        ("taken", 3),
+        ("taken", 3),
+        ("released", 5, False),
+        ("added",),
+        ("released", 5, True),
+    ]

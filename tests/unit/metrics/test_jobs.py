@@ -77,7 +77,7 @@ def test_the_job_that_is_longest_in_its_phase_counts() -> None:
     first = a_record("a", "Starting", status={"lastPhaseTransitionTime": ENTERED})
     second = a_record("b", "Starting", status={"lastPhaseTransitionTime": LATER})
     never = a_record("c", status={"lastPhaseTransitionTime": None})
-    seen = scrape([first, second, never, ended("d", "Failed", "Killed")])
+    seen = scrape([first, second, never, ended("d", "Failed", "Killed"), ended("e", "Succeeded")])
     name = "finetune_oldest_phase_start_timestamp_seconds"
     assert {series: value for series, value in seen.items() if series.startswith(name)} == {
         f'{name}{{namespace="team",phase="Starting"}}': seconds(ENTERED),
