@@ -390,6 +390,24 @@ async def test_a_pod_that_a_quota_refuses_is_told_in_the_words_of_the_quota(
     assert len(plane.operator_writes(mark, namespace)) == 1, "the same words are written once"
 
 
+async def test_a_job_whose_spec_is_too_large_to_be_kept_runs_as_any_other(
+    kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    long = {"samplePrompts": ["x" * 2000] * 4}
+    await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace, evaluation=long))
+    operator = Operator(kube, namespace, policy=reconcile)
+    await operator.resync.once()
+    await operator.reconcile()
+    await operator.complete_child(admin)
+    for _ in range(2):
+        await operator.resync.once()
+        await operator.reconcile()
+    assert (await operator.status())["phase"] == "Succeeded"
+    record = operator.cache.finetunejob((namespace, "job"))
+    assert record is not None
+    assert record.spec == b""
+
+
 async def test_a_start_deadline_of_seconds_fails_the_job_in_the_words_of_the_quota(
     kube: ClientKube, admin: ClientKube, plane: Plane, namespace: str
 ) -> None:

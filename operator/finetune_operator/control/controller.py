@@ -174,6 +174,8 @@ class Controller:
 
     async def _decide(self, record: FineTuneJobRecord) -> tuple[FineTuneJobRecord, FineTuneJob, Plan]:
         """The plan from the cache, or from a live read if the plan would act."""
+        if not record.has_spec:
+            record = await self._read(record)
         finetunejob = record.finetunejob()
         observed = self._cache.observed(record.owner)
         plan = None
@@ -181,14 +183,18 @@ class Controller:
             plan = await self._plan(finetunejob, observed)
             if not _needs_live_read(finetunejob, plan):
                 return record, finetunejob, plan
-        live = await self._live.finetunejob(record)
-        if live is None or live.settled:
-            raise _NothingToReconcile
+        live = await self._read(record)
         children = await self._live.children(live, plan)
         if plan is not None and (live, children) == (record, observed):
             return live, finetunejob, plan  # the cache was current: the same arguments give the same plan
         finetunejob = live.finetunejob()
         return live, finetunejob, await self._plan(finetunejob, children)
+
+    async def _read(self, record: FineTuneJobRecord) -> FineTuneJobRecord:
+        live = await self._live.finetunejob(record)
+        if live is None or live.settled:
+            raise _NothingToReconcile
+        return live
 
     async def _plan(self, finetunejob: FineTuneJob, observed: Observed) -> Plan:
         now = self._now()

@@ -72,7 +72,31 @@ class LiveReader:
         # One after the other: pods that are read after their Job are never older than its status.
         jobs = await self._list(JOBS, JobView, record, selector)
         pods = await self._list(PODS, PodView, record, selector)
-        return own_children(record.owner, jobs, pods)
+        found = own_children(record.owner, jobs, pods)
+        if (stripped := await self._stripped(record, found)) is None:
+            return found
+        return own_children(record.owner, [*found.jobs, stripped], pods)
+
+    async def _stripped(self, record: FineTuneJobRecord, found: Observed) -> JobView | None:
+        """The current child if somebody has taken its labels or its owner away; None if it is found or deleted.
+
+        It may train, so the next attempt must not begin. It counts with the labels and the owner that it was made with.
+        """
+        status = record.raw_status()
+        name, uid = status.get("jobName", ""), status.get("jobUid")
+        roles = [role for role in names.CONTAINERS if names.child_name(record.name, role, record.attempt) == name]
+        if uid is None or not roles or found.job(uid) is not None:
+            return None
+        try:
+            raw = await self._kube.get(JOBS, record.namespace, name)
+        except NotFound:
+            return None
+        metadata = {
+            **raw["metadata"],
+            "labels": {names.ROLE_LABEL: roles[0], names.ATTEMPT_LABEL: str(record.attempt)},
+            "ownerReferences": [{"controller": True, "uid": record.uid}],
+        }
+        return job_view({**raw, "metadata": metadata}) if metadata["uid"] == uid else None
 
     async def explained(self, observed: Observed, spec: FineTuneJobSpec, now: datetime) -> Observed:
         """The children, with the words of events where a pod is missing or waits, and no status says why."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from component.plane import a_finetunejob
+from component.plane import a_finetunejob, run_pod
 from component.tenants.attack import Table
 from component.tenants.defences import (
     ATTEMPT_IN_NAME,
@@ -13,6 +13,7 @@ from component.tenants.defences import (
     OWNER_OF_SERVICE,
     READABLE,
     RECORDED_UID,
+    STRIPPED_CHILD,
     TEMPLATE_OF_EXISTING,
 )
 from component.tenants.site import EVIL_OUTPUT, FORGED_SUCCESS, Object, Site
@@ -178,6 +179,27 @@ async def _(site: Site) -> bool:
     job = await site.admin.get(JOBS, site.attacker, current or first)
     await site.patch(JOBS, first, {"metadata": {"finalizers": None}})
     return "deletionTimestamp" in job["metadata"]
+
+
+async def _strip(site: Site, metadata: Object) -> bool:
+    """The harm: the first training runs on, and a second one begins beside it."""
+    own = await site.begin(site.attacker, retry={"backoffSeconds": 0})
+    await run_pod(site.admin, await site.pod(site.attacker, own["status"]["jobName"]))
+    await site.look()
+    await site.patch(JOBS, own["status"]["jobName"], {"metadata": metadata})
+    for _ in range(3):
+        await site.look()
+    return await site.exists(JOBS, site.attacker, names.child_name(site.name, names.TRAIN_ROLE, 2))
+
+
+@ATTACKS.row("a child that trains loses its labels", STRIPPED_CHILD)
+async def _(site: Site) -> bool:
+    return await _strip(site, {"labels": {names.MANAGED_BY_LABEL: None, names.FINETUNEJOB_UID_LABEL: None}})
+
+
+@ATTACKS.row("a child that trains loses its owner", STRIPPED_CHILD)
+async def _(site: Site) -> bool:
+    return await _strip(site, {"ownerReferences": None})
 
 
 _ESCAPES = "\x1b]0;evil\x07\x9b2J\u202elive\u2066"

@@ -21,6 +21,7 @@ from finetune_operator.api import finetunejob, names
 from finetune_operator.api.finetunejob import FineTuneJobRef
 from finetune_operator.control import apply_child, controller, progress_cluster
 from finetune_operator.control.informer import event_handler, record
+from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.progress_cluster import KubeProgressCluster
 from finetune_operator.kube import api
 from finetune_operator.kube.api import FINETUNEJOBS, PODS, SERVICES, Applied, Kube, Resource
@@ -93,6 +94,13 @@ def _any_child(self: plan_builder.PlanBuilder, role: str, attempt: int) -> JobVi
 
 
 RECORDED_UID = _replaced((plan_builder.PlanBuilder, "child", _any_child))
+
+
+async def _deleted(*_: object) -> None:
+    """A child that is not found by its labels was deleted."""
+
+
+STRIPPED_CHILD = _replaced((LiveReader, "_stripped", _deleted))
 LIVE_READ = _replaced((controller, "_needs_live_read", lambda *_: False))
 
 
@@ -227,6 +235,7 @@ NAMES_IN_PATHS = _replaced(
 
 REFUSAL = _replaced((importlib.import_module("finetune_operator.reconcile.reconcile"), "refuse", lambda *_: None))
 SIZE_OF_SPEC = _replaced((finetunejob, "MAX_SPEC_BYTES", 1 << 30), (record, "MAX_SPEC_BYTES", 1 << 30))
+SPECS_KEPT = _replaced((record, "KEPT_SPEC_BYTES", 1 << 30))
 PLACES = _replaced((finetunejob, "cluster_problems", lambda _: []))
 
 

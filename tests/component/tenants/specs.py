@@ -11,6 +11,7 @@ from component.tenants.defences import (
     PLACES,
     REFUSAL,
     SIZE_OF_SPEC,
+    SPECS_KEPT,
     rules_hold_always,
 )
 from component.tenants.site import Object, Site
@@ -107,12 +108,22 @@ async def _(site: Site) -> bool:
     return await site.allowed(site.patch(FINETUNEJOBS, site.name, patch))
 
 
-@ATTACKS.row("a spec that fills the operator's memory", SIZE_OF_SPEC)
-async def _(site: Site) -> bool:
-    prompts = ["\u3042" * 2000] * 16  # three bytes each: within every bound of the schema, and 96 KB in all
+async def _keeps(site: Site, prompts: list[str]) -> int:
+    """Bytes of a spec with these prompts that the operator keeps."""
     await site.begin(site.attacker, evaluation={"samplePrompts": prompts})
     record = site.cache.finetunejob((site.attacker, site.name))
-    return record is not None and len(record.spec) > 65_536
+    return 0 if record is None else len(record.spec)
+
+
+@ATTACKS.row("many specs of which each is as large as it may be", SPECS_KEPT)
+async def _(site: Site) -> bool:
+    return await _keeps(site, ["x" * 2000] * 16) > 30_000
+
+
+@ATTACKS.row("a spec that fills the operator's memory", SIZE_OF_SPEC, SPECS_KEPT)
+async def _(site: Site) -> bool:
+    prompts = ["\u3042" * 2000] * 16  # three bytes each: within every bound of the schema, and 96 KB in all
+    return await _keeps(site, prompts) > 65_536
 
 
 _METADATA_SERVICES = (

@@ -224,6 +224,19 @@ def test_prune_children_returns_the_owners_of_removed_children(operator: Operato
     assert not operator.cache.has_children(OWNER)
 
 
+def test_a_large_spec_is_not_kept_and_its_changes_are_seen(operator: Operator) -> None:
+    spec = {"evaluation": {"samplePrompts": ["x" * 2000] * 3}}
+    operator.event_handler.finetunejob("ADDED", a_finetunejob(version=1, spec=spec))
+    assert operator.queued() == [KEY]
+    record = operator.cache.finetunejob(KEY)
+    assert record is not None
+    assert (record.spec, record.has_spec) == (b"", False)
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=2, spec=spec))
+    assert operator.queued() == []
+    operator.event_handler.finetunejob("MODIFIED", a_finetunejob(version=3, generation=2, spec=spec))
+    assert operator.queued() == [KEY]
+
+
 def test_a_spec_that_is_too_large_is_not_kept_and_refused_by_its_size(operator: Operator) -> None:
     """Ten thousand jobs of one tenant must not fill the operator's memory."""
     large = a_finetunejob(spec={"evaluation": {"samplePrompts": ["x" * 70_000]}})

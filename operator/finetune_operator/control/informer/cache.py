@@ -95,7 +95,7 @@ class Cache:
                 if is_older(record.resource_version, earlier.resource_version):
                     return False  # a late event of a deleted object, whose name another one has now
                 self._forget(earlier)
-        self._jobs[record.key] = record
+        self._jobs[record.key] = record.kept()
         self._keys[record.uid] = record.key
         if record.settled:
             # They are not needed. If the FineTuneJob becomes active again, they are read live.

@@ -1,12 +1,13 @@
 """A FineTuneJob in the cache: fields that decide whether to reconcile it, and the rest as compact JSON.
 
 An old cluster may have ten thousand finished jobs. Of these only the identity is kept. The spec and status of the
-others are bytes, a quarter of the size of dicts, and are parsed when a worker reconciles them.
+others are bytes, a quarter of the size of dicts, and are parsed when a worker reconciles them. A large spec is not kept
+either, but read when it is needed: a tenant can make thousands of jobs, and a spec may have 64 KiB.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,9 @@ from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, Owner
 from finetune_operator.control.informer.summary import Summary, summary_of
 
+KEPT_SPEC_BYTES = 4096
+"""Ten thousand jobs with the largest specs that are kept take 40 MiB."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJobRecord:
@@ -34,8 +38,9 @@ class FineTuneJobRecord:
         attempt: status.attempt.
         spec, status, progress: JSON; status is without progress. Empty when the record is settled.
         run_token: spec.runToken, also of a spec that is invalid or too large to be kept.
-        oversize: size in bytes of a spec that is too large to be kept; otherwise 0.
+        oversize: size in bytes of a spec that is larger than a valid one can be; otherwise 0.
         summary: what metrics need, also of a settled record.
+        has_spec: whether the spec is here if it is valid. If not, it must be read.
     """
 
     namespace: str
@@ -54,6 +59,7 @@ class FineTuneJobRecord:
     run_token: str | None = None
     oversize: int = 0
     summary: Summary
+    has_spec: bool = True
 
     @property
     def key(self) -> Key:
@@ -82,7 +88,7 @@ class FineTuneJobRecord:
         return "endTime" in attempts[-1]
 
     def finetunejob(self) -> FineTuneJob:
-        """The parsed object. A settled record does not have it.
+        """The parsed object. A settled record, and one without its spec, do not have it.
 
         Raises:
             SpecError: the spec is not valid for this version.
@@ -96,7 +102,7 @@ class FineTuneJobRecord:
             generation=self.generation,
             creation_time=self.creation_time,
             deleting=False,  # otherwise it is ignored
-            spec=_parsed(self.spec),
+            spec=_parsed(self.spec) if len(self.spec) <= KEPT_SPEC_BYTES else parse_spec(self.spec),
             status=FineTuneJobStatus.model_validate(self.raw_status()),
         )
 
@@ -104,6 +110,10 @@ class FineTuneJobRecord:
     def creation_time(self) -> datetime:
         """When it was created."""
         return datetime.fromisoformat(self.created)
+
+    def kept(self) -> "FineTuneJobRecord":
+        """The record as it is kept: without a large spec."""
+        return self if len(self.spec) <= KEPT_SPEC_BYTES else replace(self, spec=b"", has_spec=False)
 
     def raw_status(self) -> dict[str, Any]:
         """The status with its progress."""
@@ -126,7 +136,8 @@ def _parsed(spec: bytes) -> FineTuneJobSpec:
     return parse_spec(spec)
 
 
-_COMPARED_FIELDS = ("uid", "generation", "ignored", "finished", "spec", "oversize", "status")
+_COMPARED_FIELDS = ("uid", "generation", "ignored", "finished", "status")
+"""The generation grows with every change of the spec."""
 
 
 def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
