@@ -9,6 +9,7 @@ deterministic name is proof enough: no attempt was ever recorded, and this child
 that list. For a success a GET of the Job and of its first pod reads all that the plan depends on.
 """
 
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -35,6 +36,9 @@ from finetune_operator.reconcile.observed import (
 from finetune_operator.reconcile.plan import Plan
 
 V = TypeVar("V", JobView, PodView)
+
+MOST_EVENTS = 500
+"""How many events are read, or a page more."""
 
 
 class LiveReader:
@@ -123,11 +127,17 @@ class LiveReader:
         return refusal_in(newest) if newest is not None else ""
 
     async def _events(self, namespace: str, selector: str) -> list[dict[str, Any]]:
-        """Events. They are for people, so an API server that does not answer costs the words and nothing else."""
+        """Some events. They are for people: an API server that does not answer costs the words and nothing else.
+
+        Whoever may edit a namespace may create events about anything, so not all are read.
+        """
         events: list[dict[str, Any]] = []
         try:
-            async for page in self._kube.pages(EVENTS, namespace, field_selector=selector):
-                events.extend(page.items)
+            async with aclosing(self._kube.pages(EVENTS, namespace, field_selector=selector)) as pages:
+                async for page in pages:
+                    events.extend(page.items)
+                    if len(events) >= MOST_EVENTS:
+                        break
         except KubeError:
             return []
         return events
