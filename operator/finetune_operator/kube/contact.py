@@ -68,6 +68,6 @@ def why(error: BaseException) -> str:
         case aiohttp.ClientConnectorDNSError():
             return f"its name {error.host} is not known: {error.strerror}"
         case aiohttp.ClientConnectorError():
-            return os.strerror(error.errno).lower() if error.errno else str(error)
+            return os.strerror(error.errno).lower() if error.errno else "the connection ended in the handshake"
         case _:
             return f"no connection within {CONNECT_SECONDS:.0f} s"
