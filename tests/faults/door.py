@@ -94,6 +94,10 @@ class Door:
         for task in self._tasks if cut else ():
             task.cancel()
 
+    def lead_to(self, port: int) -> None:
+        """Lets new connections lead to another port of loopback."""
+        self._behind = port
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serves on a port of loopback."""

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from pydantic_core import from_json
@@ -183,6 +184,9 @@ class ClientKube:
         except FAILURES as error:
             code = NO_RESPONSE
             raise unreachable(error) from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
+            code = NO_RESPONSE
+            raise Unavailable(f"{method} {path}: {type(error).__name__}: {error}".rstrip(": ")) from None
         finally:
             self._observer(method, code, time.monotonic() - began)
         if not 200 <= response.status < 300:

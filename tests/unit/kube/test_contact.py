@@ -14,7 +14,7 @@ from faults.door import Certificates, Door, TlsFault
 from finetune_operator.kube.api import FINETUNEJOBS
 from finetune_operator.kube.client import ClientKube, connect
 from finetune_operator.kube.contact import Contact
-from finetune_operator.kube.errors import Unreachable
+from finetune_operator.kube.errors import Unavailable, Unreachable
 
 pytestmark = pytest.mark.extras
 
@@ -114,3 +114,26 @@ async def test_a_server_that_is_not_there_and_a_name_that_is_unknown(
                 with pytest.raises(Unreachable, match=words):
                     await kube.get(FINETUNEJOBS, "a", "job")
     assert len(caplog.messages) == 2
+
+
+async def test_a_server_that_hangs_up_is_no_lost_contact(
+    door: Door, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request had a connection, which ended before the answer: an error to retry, and not an unexpected one."""
+
+    async def hang_up(_: web.Request) -> web.Response:
+        door.change(None)
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", hang_up)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    door.lead_to(runner.addresses[0][1])
+    async with client(door.url, certificates.authority, tmp_path) as kube:
+        with pytest.raises(Unavailable) as refused:
+            await kube.get(FINETUNEJOBS, "a", "job")
+    assert not isinstance(refused.value, Unreachable)
+    assert caplog.messages == []
+    await runner.cleanup()
