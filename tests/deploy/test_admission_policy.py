@@ -42,6 +42,9 @@ def container(manifest: Manifest) -> Manifest:
 HOST_PATH = {"name": "host", "hostPath": {"path": "/"}}
 API_TOKEN = {"name": "api", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 CONFIG_MAP = {"name": "other", "configMap": {"name": "kube-root-ca.crt"}}
+UNCONFINED = {"type": "Unconfined"}
+NO_APPARMOR = {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}
+OF_SECRET = {"secretKeyRef": {"name": "keys", "key": "key"}}
 
 ATTACKS: dict[str, Attack] = {
     "privileged": lambda it: container(it)["securityContext"].update(privileged=True, allowPrivilegeEscalation=True),
@@ -62,6 +65,22 @@ ATTACKS: dict[str, Attack] = {
     "another image": lambda it: container(it).update(image="evil:1"),
     "second container": lambda it: pod(it)["containers"].append({**container(it), "name": "second", "image": "evil:1"}),
     "init container": lambda it: pod(it).update(initContainers=[{"name": "first", "image": "evil:1"}]),
+    "root in the container": lambda it: container(it)["securityContext"].update(runAsNonRoot=False, runAsUser=0),
+    "root by its number": lambda it: pod(it)["securityContext"].update(runAsUser=0),
+    "no seccomp in the container": lambda it: container(it)["securityContext"].update(seccompProfile=UNCONFINED),
+    "no AppArmor": lambda it: pod(it)["securityContext"].update(appArmorProfile=UNCONFINED),
+    "no AppArmor in the container": lambda it: container(it)["securityContext"].update(appArmorProfile=UNCONFINED),
+    "no AppArmor by an annotation": lambda it: it["spec"]["template"]["metadata"]["annotations"].update(NO_APPARMOR),
+    "a SELinux type": lambda it: container(it)["securityContext"].update(seLinuxOptions={"type": "spc_t"}),
+    "a sysctl": lambda it: pod(it)["securityContext"].update(sysctls=[{"name": "kernel.msgmax", "value": "1"}]),
+    "a port of the host": lambda it: container(it).update(ports=[{"containerPort": 80, "hostPort": 80}]),
+    "a node of its choice": lambda it: pod(it).update(nodeName="control-plane"),
+    "a command": lambda it: container(it).update(command=["sh", "-c", "evil"]),
+    "arguments": lambda it: container(it).update(args=["evil"]),
+    "a hook": lambda it: container(it).update(lifecycle={"postStart": {"exec": {"command": ["evil"]}}}),
+    "a probe": lambda it: container(it).update(livenessProbe={"exec": {"command": ["evil"]}}),
+    "variables of a ConfigMap": lambda it: container(it).update(envFrom=[{"configMapRef": {"name": "other"}}]),
+    "a variable of a Secret": lambda it: container(it)["env"].append({"name": "A", "valueFrom": OF_SECRET}),
     "no owner": lambda it: it["metadata"].pop("ownerReferences"),
     "owner of another kind": lambda it: it["metadata"]["ownerReferences"][0].update(apiVersion="v1", kind="Pod"),
     "owner that does not control": lambda it: it["metadata"]["ownerReferences"][0].update(controller=False),
@@ -177,6 +196,27 @@ def test_an_attack_with_the_operators_token_is_refused(policed: Server, name: st
     with pytest.raises(RefusedError, match=POLICY):
         policed.kubectl("create", "--dry-run=server", USER, "-f", "-", stdin=json.dumps(manifest))
     policed.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(manifest))  # the administrator may
+
+
+def test_a_job_that_waits_is_not_changed_into_one_without_apparmor(policed: Server) -> None:
+    """Of a suspended Job the pod's annotations can be changed."""
+    waiting = made()
+    waiting["metadata"].update(name="waiting", namespace="default")
+    owners = waiting["metadata"].pop("ownerReferences")  # it does not exist, so the Job would be collected
+    waiting["spec"]["suspend"] = True
+    policed.apply(waiting)
+
+    def patched(**template: Any) -> str:
+        patch = json.dumps({"metadata": {"ownerReferences": owners}, "spec": {"template": {"metadata": template}}})
+        command = ("patch", "job/waiting", "--type=merge", f"--patch={patch}", "--namespace=default")
+        try:
+            policed.kubectl(*command, "--dry-run=server", USER)
+        except RefusedError as error:
+            return str(error)
+        return ""
+
+    assert patched() == ""
+    assert "AppArmor" in patched(annotations=NO_APPARMOR)
 
 
 @pytest.mark.parametrize("verb", [["delete", "job/foreign"], ["label", "job/foreign", "a=b"]], ids=["delete", "change"])
