@@ -39,6 +39,7 @@ class Server:
 
     port: int = 0
     status: int = 200
+    body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
 
@@ -49,9 +50,11 @@ def serving(host: str, server: Server) -> Iterator[Server]:
         def do_GET(self) -> None:
             server.requests.append(f"{self.command} {self.path}")
             self.send_response(server.status)
-            for name, value in {"Content-Length": "0", **server.headers}.items():
+            for name, value in {"Content-Length": str(len(server.body)), **server.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(server.body)
 
         do_HEAD = do_PUT = do_GET  # noqa: N815 (the names that http.server calls)
 
@@ -155,3 +158,56 @@ def test_redirects_without_end_are_an_error_of_the_storage(tmp_path: Path, regio
                 action()
             assert raised.value.reason is FailureReason.STORAGE_NOT_FOUND
             assert len(server.requests) <= 5
+
+
+_LISTING = (
+    b"""<ListBucketResult><Name>data</Name><Contents><Key>key/a</Key><Size>1</Size></Contents></ListBucketResult>"""
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "KMS.NotFoundException", "Key 'arn:aws:kms:eu:1:key/2' does not exist"),
+        (400, "KMS.DisabledException", "arn:aws:kms:eu:1:key/2 is disabled."),
+        (409, "KMS.KMSInvalidStateException", "arn:aws:kms:eu:1:key/2 is pending deletion."),
+        (403, "AccessDenied", "User: arn:aws:iam::1:user/a is not authorized to perform: kms:Decrypt on resource: x"),
+    ],
+)
+def test_a_key_that_cannot_decrypt_is_no_outage(tmp_path: Path, status: int, code: str, words: str) -> None:
+    """It is not asked again: an outage would be, for a minute. The SDK looks up the bucket's region once."""
+    body = f"<Error><Code>{code}</Code><Message>{words}</Message></Error>".encode()
+    with serving(HARMLESS, Server(status=status, body=body, headers={"Content-Type": "application/xml"})) as server:
+        store = a_store(tmp_path, f"http://{HARMLESS}:{server.port}")
+        for action in (lambda: store.stat(OBJECT), lambda: store.read(OBJECT), lambda: store.create(OBJECT, b"x")):
+            server.requests.clear()
+            with pytest.raises(TrainerError, match=rf"{code}, the encryption key .KMS. cannot be used") as raised:
+                action()
+            assert raised.value.reason is FailureReason.STORAGE_ACCESS_DENIED
+            assert f"the server says: {words}" in raised.value.message
+            assert "kms:Decrypt and kms:GenerateDataKey" in raised.value.message
+            assert len(server.requests) <= 3
+
+
+def test_a_busy_key_service_may_answer_later(tmp_path: Path) -> None:
+    body = b"<Error><Code>KMS.ThrottlingException</Code><Message>Rate exceeded</Message></Error>"
+    throttled = Server(status=400, body=body)
+    match = r"KMS\.ThrottlingException Rate exceeded"
+    with serving(HARMLESS, throttled) as server, pytest.raises(TrainerError, match=match) as raised:
+        a_store(tmp_path, f"http://{HARMLESS}:{server.port}").read(OBJECT)
+    assert raised.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_an_answer_without_an_etag_is_no_answer_of_s3(tmp_path: Path) -> None:
+    with serving(HARMLESS, Server(body=b"<html>a console</html>")) as server:
+        store = a_store(tmp_path, f"http://{HARMLESS}:{server.port}")
+        for action in (
+            lambda: store.stat(OBJECT),
+            lambda: store.read(OBJECT),
+            lambda: store.replace(OBJECT, b"new", expected=b"<html>a console</html>"),
+        ):
+            with pytest.raises(TrainerError, match="something answers, but not as S3 does"):
+                action()
+        server.body = _LISTING
+        with pytest.raises(TrainerError, match="something answers, but not as S3 does"):
+            store.stat(parse_uri("s3://data/key/"))

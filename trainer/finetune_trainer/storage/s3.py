@@ -142,7 +142,7 @@ class S3Store:
     def read(self, uri: Uri) -> bytes | None:
         """See `Store.read`."""
         try:
-            return self._call("reading", uri, lambda client: _content(client, uri)[0])
+            return self._call("reading", uri, lambda client: self._content(client, uri)[0])
         except ObjectNotFoundError:
             return None
 
@@ -175,7 +175,7 @@ class S3Store:
                 client.put_object(Bucket=uri.authority, Key=uri.path, Body=content)
                 return
             try:
-                current, etag = _content(client, uri)
+                current, etag = self._content(client, uri)
                 if current != expected:
                     raise ObjectChangedError(str(uri))
                 client.put_object(Bucket=uri.authority, Key=uri.path, Body=content, IfMatch=etag)
@@ -210,7 +210,7 @@ class S3Store:
                     raise self._no_s3("reading", uri)
                 return _source(uri, answer["ContentLength"], answer["ETag"])
             except ClientError as error:
-                if http_status(error) not in (400, 401, 403, 404):
+                if http_status(error) not in (400, 401, 403, 404, 409):
                     raise
             # The answer to HEAD has no body and so no error code. GET tells a wrong key from a wrong policy.
             whole = client.get_object(Bucket=uri.authority, Key=uri.path)
@@ -229,6 +229,23 @@ class S3Store:
             "a web console?",
         )
 
+    def _content(self, client: "S3Client", uri: Uri) -> tuple[bytes, str]:
+        """Returns a small object's bytes and its ETag.
+
+        Raises:
+            ResponseStreamingError: the body ended early, or came too slowly.
+            TrainerError: the answer has no ETag.
+            BotoCoreError, ClientError, urllib3's HTTPError: see `FAILURES_OF_S3`.
+        """
+        answer = client.get_object(Bucket=uri.authority, Key=uri.path)
+        with closing(answer["Body"]) as body:
+            if "ETag" not in answer:
+                raise self._no_s3("reading", uri)
+            try:
+                return body.read(), answer["ETag"]
+            except FAILURES_OF_S3 as error:
+                raise ResponseStreamingError(error=error) from error
+
     def _list(self, uri: Uri, prefix: str) -> list[SourceObject]:
         def ask(client: "S3Client") -> list[SourceObject]:
             objects = []
@@ -236,6 +253,8 @@ class S3Store:
                 if "Name" not in page:
                     raise self._no_s3("listing", uri)
                 for item in page.get("Contents", []):
+                    if "ETag" not in item:
+                        raise self._no_s3("listing", uri)
                     if not item["Key"].endswith("/"):  # a web console makes such an object for an empty "folder"
                         place = Uri(scheme=Scheme.S3, authority=uri.authority, path=item["Key"])
                         objects.append(_source(place, item["Size"], item["ETag"]))
@@ -330,18 +349,3 @@ class _ProgressSubscriber(BaseSubscriber):
     def on_progress(self, future: "TransferFuture", bytes_transferred: int, **_: object) -> None:  # noqa: ARG002
         """Called with the bytes since the last call. The number is negative when a part is sent again."""
         self._on_bytes(bytes_transferred)
-
-
-def _content(client: "S3Client", uri: Uri) -> tuple[bytes, str]:
-    """Returns a small object's bytes and its ETag.
-
-    Raises:
-        ResponseStreamingError: the body ended early, or came too slowly.
-        BotoCoreError, ClientError, urllib3's HTTPError: see `FAILURES_OF_S3`.
-    """
-    answer = client.get_object(Bucket=uri.authority, Key=uri.path)
-    with closing(answer["Body"]) as body:
-        try:
-            return body.read(), answer["ETag"]
-        except FAILURES_OF_S3 as error:
-            raise ResponseStreamingError(error=error) from error

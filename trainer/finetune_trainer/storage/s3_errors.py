@@ -55,6 +55,8 @@ _POLICY = {
     "AccountProblem": "the account is blocked",
     "InvalidObjectState": "the object is archived (Glacier): restore it, or copy it to the standard storage class",
 }
+_KMS_PASSES = ("Throttling", "KeyUnavailable", "Internal", "DependencyTimeout", "LimitExceeded")
+"""Words in error codes of the key service (KMS) after which the same request may succeed later."""
 _ADDRESS = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 _CHECKSUM = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidDigest"}
 _MISSING = {"NoSuchKey", "NotFound", "404", "NoSuchVersion"}
@@ -140,8 +142,14 @@ def _answered(error: ClientError, attempted: Attempted) -> TrainerError:
         return ObjectNotFoundError(f"{attempted}: there is no such object")
     if code == "PreconditionFailed" or status == 412:
         return ObjectReplacedError(attempted.uri)
+    if _concerns_kms(code, said) and not any(word in code for word in _KMS_PASSES):
+        return TrainerError(
+            FailureReason.STORAGE_ACCESS_DENIED,
+            f"{attempted}: {code}, the encryption key (KMS) cannot be used: it must exist, be enabled and in the "
+            f"bucket's region, and the identity needs kms:Decrypt and kms:GenerateDataKey on it{_quoted(said)}",
+        )
     if meaning := _IDENTITY.get(code) or _POLICY.get(code):
-        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: {code}, {meaning}")
+        return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: {code}, {meaning}{_quoted(said)}")
     if status in (401, 403) and code != "RequestTimeTooSkewed":
         return TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{attempted}: HTTP {status} {code} {said}".rstrip())
     if code in _ADDRESS:
@@ -161,6 +169,18 @@ def _answered(error: ClientError, attempted: Attempted) -> TrainerError:
         said = "the clocks of this node and the server differ by more than 15 minutes"
     answer = f"{status}" if code == str(status) else f"{status} {code}"  # the answer to HEAD has no body, so no code
     return TrainerError(FailureReason.STORAGE_UNAVAILABLE, f"{attempted}: HTTP {answer} {said}".rstrip())
+
+
+def _concerns_kms(code: str, said: str) -> bool:
+    """Whether the server could not use the key that encrypts the object.
+
+    S3 passes the codes of KMS on, as `KMS.NotFoundException`. A missing right is an AccessDenied that names the action.
+    """
+    return "KMS" in code.upper() or (code == "AccessDenied" and "kms:" in said)
+
+
+def _quoted(said: str) -> str:
+    return f"; the server says: {said}" if said else ""
 
 
 def _unanswered(error: BaseException, attempted: Attempted) -> TrainerError:
