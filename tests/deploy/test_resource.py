@@ -66,7 +66,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
         ["spec.model.uri", "finetune run", "use hf://, s3:// or pvc://"],
     ),
     "file cache": ({"model.cache": "file:///cache"}, {}, ["spec.model.cache", "finetune run", "use pvc://"]),
-    "file dataset": ({"dataset.uri": "file:///a.jsonl"}, {}, ["spec.dataset.uri", "use s3://, hf:// or pvc://"]),
+    "file dataset": (
+        {"dataset.uri": "file:///a.jsonl"},
+        {},
+        ["spec.dataset.uri", "use s3://, hf://, pvc:// or https://"],
+    ),
     "file output": ({"output.uri": "file:///out"}, {}, ["spec.output.uri", "use s3://"]),
     "neither uri nor uris": ({"dataset": {"maxLength": 512}}, {}, ["spec.dataset", "set uri (one place) or uris"]),
     "no dataset": ({"dataset": ABSENT}, {}, ["spec.dataset: Required value"]),

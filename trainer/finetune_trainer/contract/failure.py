@@ -151,8 +151,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.DATASET_ACCESS_DENIED,
             _F,
             ExitCode.DATASET_ACCESS_DENIED,
-            "The Hub refuses the data set's files: the data set is gated, or the token is missing, wrong or too weak.",
-            "Accept the data set's terms on the Hub and give a token of that account in model.tokenSecretRef.",
+            "The data needs a login: of the Hub (it is gated, or the token is missing or too weak) or of a web server.",
+            "Accept the terms on the Hub and give that account's token in model.tokenSecretRef. Copy other data to s3://.",
         ),
         (
             FailureReason.MODEL_NOT_FOUND,

@@ -29,7 +29,7 @@ _SHAPES_NO_WEIGHT: dict[str, Any] = {
     },
     "dataset": {
         **dict.fromkeys(("uri", "uris", "revision", "split", "limits", "sha256", "format", "packing"), True),
-        "validation": {"uri", "split"},
+        "validation": {"uri", "split", "sha256"},
     },
     "lora": {"initial_adapter_uri", "initial_adapter_revision"},
     "training": {"micro_batch_size", "logging_steps", "gradient_checkpointing"},

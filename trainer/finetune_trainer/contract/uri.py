@@ -24,6 +24,7 @@ class Scheme(StrEnum):
     S3 = "s3"
     PVC = "pvc"
     FILE = "file"
+    HTTPS = "https"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -33,14 +34,16 @@ class Uri:
     Attributes:
         scheme: the scheme.
         authority: the bucket (s3), the claim (pvc), the repository (hf: `org/name` of a model, `datasets/org/name` of a
-            data set); empty for file.
+            data set), the host with its port (https); empty for file.
         path: the key or the path, without a leading slash except for file (absolute).
+        query: the query of https. It may hold a signature, so no text of the URI shows it.
         written: the original text of a pydantic field's value, which may end in `/`; None for other URIs.
     """
 
     scheme: Scheme
     authority: str
     path: str
+    query: str = ""
     written: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -52,6 +55,11 @@ class Uri:
         if self.scheme is Scheme.FILE:
             return f"file://{self.path}"
         return f"{self.scheme}://{self.authority}" + (f"/{self.path}" if self.path else "")
+
+    @property
+    def url(self) -> str:
+        """The whole URL of https, with its query."""
+        return f"{self}?{self.query}" if self.query else str(self)
 
     def __repr__(self) -> str:
         return repr(str(self))
@@ -83,7 +91,7 @@ def parse_uri(text: str) -> Uri:
         raise ValueError(f"{text!r} must not hold control characters")
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in list(Scheme):
-        raise ValueError(f"{text!r} is not a URI of hf://, s3://, pvc:// or file://")
+        raise ValueError(f"{text!r} is not a URI of hf://, s3://, pvc://, https:// or file://")
     if ".." in rest.split("/"):
         raise ValueError(f"{text!r} must not hold '..'")
     if scheme == Scheme.FILE:
@@ -93,8 +101,9 @@ def parse_uri(text: str) -> Uri:
         of_repository = 3 if segments[0] == HUB_DATASETS else 2
         authority, path = "/".join(segments[:of_repository]), "/".join(segments[of_repository:])
         return Uri(scheme=Scheme.HF, authority=authority, path=path)
+    rest, _, query = rest.partition("?") if scheme == Scheme.HTTPS else (rest, "", "")
     authority, _, path = rest.partition("/")
-    return Uri(scheme=Scheme(scheme), authority=authority, path=path)
+    return Uri(scheme=Scheme(scheme), authority=authority, path=path, query=query)
 
 
 def scheme_of(uri: Uri | None) -> Scheme | None:
@@ -120,6 +129,7 @@ def _written(value: Any) -> Any:
     return (value.written or str(value)) if isinstance(value, Uri) else value
 
 
+_HTTPS_PATTERN = "^https://[A-Za-z0-9][-A-Za-z0-9.]*(:[0-9]{1,5})?/[^# ?]*[^# /?]([?][^# ]*)?$"
 _HUB_DATASET_PATTERN = f"^hf://{HUB_DATASETS}/{_REPO}(/.*)?$"
 _NO_CLIMBING = matching("://(.*/)?[.][.](/|$)", "must not hold '..': write the path without it", negated=True)
 
@@ -134,6 +144,13 @@ _HUB_DATASET: Rule[str] = Rule(
     "a revision is in dataset.revision",
     holds=lambda value: not value.startswith("hf://") or matches(_HUB_DATASET_PATTERN, value),
     cel=f"!self.startsWith('hf://') || self.matches({literal(_HUB_DATASET_PATTERN)})",
+)
+
+_NO_PLAIN_HTTP = matching("^http://", "http:// is not encrypted: use https://, or copy the file to s3://", negated=True)
+_HTTPS: Rule[str] = Rule(
+    message="data by https is https://host/path of one file, without user name, password and fragment",
+    holds=lambda value: not value.startswith("https://") or matches(_HTTPS_PATTERN, value),
+    cel=f"!self.startsWith('https://') || self.matches({literal(_HTTPS_PATTERN)})",
 )
 
 HubRevision = Annotated[str, Field(min_length=1, max_length=128), PLAIN]
@@ -154,10 +171,13 @@ DatasetUri = Annotated[
     Uri,
     Field(max_length=1024),
     matching(
-        f"^(s3://{_BUCKET}/.+|hf://.+|pvc://{_CLAIM}/.+|file:///.+)$",
-        "must be s3://bucket/key, hf://datasets/org/name or pvc://claim/path (file:///path in a local run)",
+        f"^(s3://{_BUCKET}/.+|hf://.+|pvc://{_CLAIM}/.+|https?://.+|file:///.+)$",
+        "must be s3://bucket/key, hf://datasets/org/name, pvc://claim/path or https://host/path (file:///path in a "
+        "local run)",
     ),
     _HUB_DATASET,
+    _NO_PLAIN_HTTP,
+    _HTTPS,
     _BUCKET_NAME,
     _NO_CLIMBING,
     PLAIN,

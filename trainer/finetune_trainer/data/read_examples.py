@@ -42,5 +42,5 @@ def read_examples(
 
 
 def for_validation(dataset: DatasetSpec) -> DatasetSpec:
-    """The spec for reading a separate validation data set: it lacks `sha256`, which is the training object's."""
-    return dataset.model_copy(update={"sha256": None})
+    """The spec for reading a separate validation data set: its `sha256` is that of the validation object."""
+    return dataset.model_copy(update={"sha256": dataset.validation.sha256 if dataset.validation else None})

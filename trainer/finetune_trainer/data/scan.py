@@ -101,7 +101,7 @@ class DatasetScan:
         return [*columns, *(self._known.unread if self._known is not None else ())]
 
     def _object(self, source: SourceObject, name: str, known: RowSchema | None) -> Iterator[ScannedRow]:
-        expected = self._dataset.sha256
+        expected = self._dataset.sha256.lower() if self._dataset.sha256 is not None else None
         with self._open_store(source.location).open(source) as stream:
             stored = StoredBytes(stream, self._on_bytes, hashed=expected is not None)
             records: Records | None = None

@@ -20,7 +20,7 @@ def model_id(uri: Uri) -> str:
             return uri.authority
         case Scheme.FILE:
             return uri.path
-        case Scheme.S3 | Scheme.PVC:
+        case Scheme.S3 | Scheme.PVC | Scheme.HTTPS:
             return str(uri)
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.layout import PVC_ROOT
 from finetune_trainer.contract.recipe import DatasetSpec, Recipe
+from finetune_trainer.contract.recipe.dataset import Limits
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import StorageSpec
@@ -27,6 +28,8 @@ def open_store(
     revision: str | None = None,
     hub_token: HubToken | None = None,
     pvc_root: Path = Path(PVC_ROOT),
+    checksums: Mapping[Uri, str] = MappingProxyType({}),
+    most_bytes: int = Limits().max_bytes,
     timing: Timing = TRAINING,
 ) -> Store:
     """Returns the store of a URI. Sends no request to the store, so it works without a network.
@@ -38,7 +41,9 @@ def open_store(
         revision: revision of a Hub repository.
         hub_token: the mounted token of gated Hub repositories. With None the Hub's client uses its own.
         pvc_root: directory where claims are mounted.
-        timing: time limits of S3 requests, and the notifier of waits, which the Hub's store uses too.
+        checksums: SHA-256 of the data by https.
+        most_bytes: largest size of such data.
+        timing: time limits of requests, and the notifier of waits, which the Hub's store uses too.
 
     Raises:
         TrainerError: the endpoint or the certificates are refused, a mounted key is missing, or the Hub's client is
@@ -59,6 +64,12 @@ def open_store(
             from finetune_trainer.storage.hub import HubStore
 
             return HubStore(revision=revision, token=hub_token, notifier=timing.notifier)
+        case Scheme.HTTPS:
+            from finetune_trainer.storage.https import HttpsStore, default_cache
+
+            return HttpsStore(
+                checksums, most_bytes=most_bytes, cache=default_cache(), ca_bundle=spec.ca_bundle, timing=timing
+            )
         case Scheme.PVC | Scheme.FILE:
             from finetune_trainer.storage.local import LocalStore
 
@@ -102,6 +113,8 @@ class StoreRegistry:
         if dataset:
             self._revisions |= {_root(place): dataset.revision for place in dataset.places}
         self._revisions |= {f"{Scheme.HF}/{HUB_DATASETS}/{name}": commit for name, commit in dataset_revisions.items()}
+        self._checksums = _checksums(dataset) if dataset else {}
+        self._most_bytes = (dataset.limits if dataset else Limits()).max_bytes
         self._hub_token = hub_token
         self._pvc_root = pvc_root
         self._timing = timing
@@ -132,9 +145,18 @@ class StoreRegistry:
                 revision=self._revisions.get(root),
                 hub_token=self._hub_token,
                 pvc_root=self._pvc_root,
+                checksums=self._checksums,
+                most_bytes=self._most_bytes,
                 timing=self._timing,
             )
         return self._stores[root]
+
+
+def _checksums(dataset: DatasetSpec) -> dict[Uri, str]:
+    """The SHA-256 of the data by https, in lower case."""
+    validation = dataset.validation
+    named = [(dataset.uri, dataset.sha256), (validation.uri, validation.sha256) if validation else (None, None)]
+    return {uri: digest.lower() for uri, digest in named if uri is not None and digest is not None}
 
 
 def _root(uri: Uri) -> str:

@@ -17,8 +17,7 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 
-from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.storage.endpoint import why_address_refused, why_host_refused
+from finetune_trainer.storage.guarded_connection import GuardedConnection
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 
 if TYPE_CHECKING:
@@ -43,10 +42,10 @@ def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
             super().__init__(sock, *arguments, **options)
             self.fp = io.BufferedReader(_LimitedFile(self.fp.detach(), low_speed_limit))
 
-    class Plain(_Guarded, AWSHTTPConnection):  # type: ignore[misc]  # its stubs contradict themselves
+    class Plain(GuardedConnection, AWSHTTPConnection):  # type: ignore[misc]  # its stubs contradict themselves
         response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
-    class Secure(_Guarded, AWSHTTPSConnection):  # type: ignore[misc]
+    class Secure(GuardedConnection, AWSHTTPSConnection):  # type: ignore[misc]
         response_class = Response  # type: ignore[assignment]  # botocore's is for 100-continue only
 
     class PlainPool(_Strict, AWSHTTPConnectionPool):
@@ -56,33 +55,6 @@ def _pools(low_speed_limit: LowSpeedLimit) -> dict[str, type]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-class _Guarded:
-    """A connection to a server or a proxy that checks the address it leads to, whatever the name resolved to before."""
-
-    host: str
-    port: int
-
-    def _new_conn(self) -> socket.socket:
-        """Connects, and sends nothing yet. urllib3 prescribes the name.
-
-        Raises:
-            TrainerError: INVALID_SPEC.
-        """
-        self._require(why_host_refused(self.host, self.port))
-        sock: socket.socket = super()._new_conn()  # type: ignore[misc]
-        try:
-            self._require(why_address_refused(sock.getpeername()[0]))
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _require(self, why_refused: str | None) -> None:
-        if why_refused is not None:
-            message = f"storage.endpoint: a connection to {self.host} is refused: {why_refused}"
-            raise TrainerError(FailureReason.INVALID_SPEC, message)
 
 
 class _Strict:

@@ -99,6 +99,8 @@ def fetch_model(recipe: Recipe, inputs: Inputs, context: Context) -> Path:
             return context.pvc_root / uri.authority / uri.path
         case Scheme.HF | Scheme.S3:
             return _download(recipe, inputs, context)
+        case Scheme.HTTPS:
+            raise AssertionError(uri)
 
 
 def fetch_adapter(recipe: Recipe, inputs: Inputs, context: Context) -> Path | None:

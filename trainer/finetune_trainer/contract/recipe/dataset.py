@@ -104,6 +104,13 @@ Fraction = Annotated[
 ]
 
 
+Sha256 = Annotated[
+    str,
+    Field(max_length=64),
+    matching("^[0-9a-fA-F]{64}$", "must be 64 hexadecimal digits, as sha256sum prints them"),
+]
+
+
 class Validation(Wire):
     """The validation rows: they are not trained, and the adapter is evaluated on them."""
 
@@ -116,6 +123,9 @@ class Validation(Wire):
         None,
         description="Split of a Hub data set: of validation.uri, or of dataset.uri when there is no validation.uri. "
         "Default: validation. Example: test.",
+    )
+    sha256: Sha256 | None = Field(
+        None, description="Expected SHA-256 of the object at validation.uri. https:// data needs it."
     )
     fraction: Fraction | None = Field(
         None,
@@ -159,20 +169,14 @@ ChatTemplateText = Annotated[
 ]
 
 
-Sha256 = Annotated[
-    str,
-    Field(max_length=64),
-    matching("^[0-9a-f]{64}$", "must be 64 lower-case hexadecimal digits"),
-]
-
-
 class DatasetSpec(Wire):
     """The training data."""
 
     uri: DatasetUri | None = Field(
         None,
         description="The training rows: an object, or a prefix that ends in '/' (s3://bucket/key, pvc://claim/path), "
-        "or a data set of the Hub (hf://datasets/org/name, hf://datasets/org/name/config). "
+        "a data set of the Hub (hf://datasets/org/name, hf://datasets/org/name/config), or a file by https with its "
+        "sha256 (https://host/path). "
         "Example: s3://data/support/train.jsonl.",
     )
     uris: Annotated[list[DatasetUri], Field(min_length=1, max_length=64)] | None = Field(
@@ -234,7 +238,8 @@ class DatasetSpec(Wire):
     )
     sha256: Sha256 | None = Field(
         None,
-        description="Expected SHA-256 of the object, in hexadecimal. An object with another SHA-256 is refused.",
+        description="Expected SHA-256 of the object, in hexadecimal. An object with another SHA-256 is refused. "
+        "https:// data needs it.",
     )
     limits: Limits = Field(default_factory=Limits, description="Limits of the data.")
 

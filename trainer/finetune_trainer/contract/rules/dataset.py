@@ -64,6 +64,39 @@ RULES: tuple[Rule[Recipe], ...] = (
         message="set uri (one place) or uris (a list of places)",
     ),
     Rule(
+        path="dataset.sha256",
+        holds=lambda recipe: scheme_of(recipe.dataset.uri) is not Scheme.HTTPS or recipe.dataset.sha256 is not None,
+        cel="!has(self.dataset.uri) || !self.dataset.uri.startsWith('https://') || has(self.dataset.sha256)",
+        message="https:// data needs the SHA-256 of its file: set what sha256sum prints for it",
+    ),
+    Rule(
+        path="dataset.uris",
+        holds=lambda recipe: all(uri.scheme is not Scheme.HTTPS for uri in recipe.dataset.uris or ()),
+        cel="!has(self.dataset.uris) || !self.dataset.uris.exists(uri, uri.startsWith('https://'))",
+        message="https:// works in dataset.uri alone, where dataset.sha256 names its content: copy the files to s3://",
+    ),
+    Rule(
+        path="dataset.validation.sha256",
+        holds=lambda recipe: (
+            recipe.dataset.validation is None
+            or scheme_of(recipe.dataset.validation.uri) is not Scheme.HTTPS
+            or recipe.dataset.validation.sha256 is not None
+        ),
+        cel="!has(self.dataset.validation) || !has(self.dataset.validation.uri) || "
+        "!self.dataset.validation.uri.startsWith('https://') || has(self.dataset.validation.sha256)",
+        message="https:// data needs the SHA-256 of its file: set what sha256sum prints for it",
+    ),
+    Rule(
+        path="dataset.validation.sha256",
+        holds=lambda recipe: (
+            recipe.dataset.validation is None
+            or recipe.dataset.validation.sha256 is None
+            or recipe.dataset.validation.uri is not None
+        ),
+        cel="!has(self.dataset.validation) || !has(self.dataset.validation.sha256) || has(self.dataset.validation.uri)",
+        message="is the checksum of validation.uri: set that, or remove the field",
+    ),
+    Rule(
         path="dataset.revision",
         holds=lambda recipe: recipe.dataset.revision is None or _from_hub(recipe),
         cel=f"!has(self.dataset.revision) || {_FROM_HUB}",

@@ -6,9 +6,9 @@ from finetune_trainer.contract.rule import Rule, value_at
 _PLACES = {
     "model.uri": "hf://, s3:// or pvc://",
     "model.cache": "pvc://",
-    "dataset.uri": "s3://, hf:// or pvc://",
+    "dataset.uri": "s3://, hf://, pvc:// or https://",
     "dataset.uris": "s3://, hf:// or pvc://",
-    "dataset.validation.uri": "s3://, hf:// or pvc://",
+    "dataset.validation.uri": "s3://, hf://, pvc:// or https://",
     "lora.initialAdapterUri": "hf://, s3:// or pvc://",
     "checkpoint.uri": "s3://",
     "output.uri": "s3://",
