@@ -28,12 +28,8 @@ def operator(
         port: the first one to try; operators that start together need different ones.
     """
     namespace, pod = deployment["metadata"]["namespace"], deployment["spec"]["template"]["spec"]
-    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
-    token = server.kubectl("create", "token", pod["serviceAccountName"], f"--namespace={namespace}").strip()
-    for user in kubeconfig["users"]:
-        user["user"] = {"token": token}
     folder.mkdir(exist_ok=True)
-    (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+    kubeconfig_of(server, pod["serviceAccountName"], namespace, folder / "kubeconfig")
     port = choose("127.0.0.1", port)
     [container] = pod["containers"]
     environment = {item["name"]: item["value"] for item in container["env"] if "value" in item} | {
@@ -55,3 +51,12 @@ def operator(
         finally:
             process.kill()
             process.wait()
+
+
+def kubeconfig_of(server: Server, account: str, namespace: str, path: Path) -> None:
+    """Writes a kubeconfig with a token of a ServiceAccount."""
+    kubeconfig = yaml.safe_load(server.kubeconfig.read_text())
+    token = server.kubectl("create", "token", account, f"--namespace={namespace}").strip()
+    for user in kubeconfig["users"]:
+        user["user"] = {"token": token}
+    path.write_text(json.dumps(kubeconfig))
