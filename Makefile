@@ -8,10 +8,11 @@ IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar b
   build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate format check test test-unit test-integrations images cluster cluster-down demo bench faults clean
+.PHONY: help venv generate format check test test-unit test-integrations images cluster cluster-down demo bench faults clean \
+  release-artifacts lint-delivery
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: ## the Python environment in .venv
 	@scripts/venv
@@ -51,3 +52,9 @@ bench: venv ## the tables of docs/benchmarks
 
 faults: venv ## the tables of docs/reliability: kills, faults of the API server and of TLS, GitOps verbs; an hour
 	@scripts/faults kills api tls gitops
+
+release-artifacts: venv ## wheel, sdist, chart, manifests, SBOMs, licences, checksums in build/release, twice with equal bytes
+	@scripts/release-artifacts
+
+lint-delivery: ## actionlint over the workflows, hadolint over the Dockerfiles
+	@scripts/lint-delivery

@@ -153,8 +153,15 @@ def test_bytecode_is_made_at_build_time(shipped: Dockerfile) -> None:
 
 def test_images_say_what_they_are(shipped: Dockerfile) -> None:
     labels = " ".join(item.text for item in shipped.last_stage if item.word == "LABEL")
-    for name in ("title", "description", "licenses", "version"):
+    for name in ("title", "description", "licenses", "version", "source", "revision"):
         assert f"org.opencontainers.image.{name}=" in labels
+
+
+def test_the_licences_of_debians_packages_stay(shipped: Dockerfile) -> None:
+    for item in shipped.last_stage:
+        assert not re.search(r"rm [^&]*/usr/share/doc", item.text)
+    removed = [item.text for item in shipped.last_stage if "/usr/share/doc" in item.text]
+    assert all("find /usr/share/doc -type f ! -name copyright -delete" in text for text in removed)
 
 
 def test_the_operators_packages_have_no_torch() -> None:

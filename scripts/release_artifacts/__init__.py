@@ -1,0 +1,1 @@
+"""`scripts/release-artifacts`: everything that a release publishes, but for the images."""
