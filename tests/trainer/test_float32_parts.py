@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from finetune_trainer.model.float32_parts import answer_in_the_inputs_type
 from finetune_trainer.model.load import load_base
 from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.trainer import StepTrainer
@@ -123,3 +124,23 @@ def test_a_module_that_is_trained_whole_leaves_the_hidden_states_in_the_compute_
     assert {part.dtype for part in trained} == {torch.float32}
     _, without, _ = run({})
     assert size < 1.15 * without, "the estimate counts activations in the compute type"
+
+
+def test_a_norm_answers_in_the_type_of_its_input_on_a_gpu_too() -> None:
+    """torch's fake tensors follow the rules of a GPU without one: autocast for CUDA computes norms in float32."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        with FakeTensorMode():
+            norm = torch.nn.LayerNorm(8, device="cuda", dtype=torch.bfloat16)
+            hidden = torch.empty(2, 8, device="cuda", dtype=torch.bfloat16)
+            assert norm(hidden).dtype is torch.float32, "then this guard is needed no more"
+            answer_in_the_inputs_type(torch.nn.Sequential(norm))
+            assert norm(hidden).dtype is torch.bfloat16
+            assert norm(hidden.float()).dtype is torch.float32
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)

@@ -1,7 +1,8 @@
 """Keeps what is trained in float32 beside products in half precision, and what flows between the layers in half.
 
-Two things in the libraries mix them up. bitsandbytes casts a layer's bias to the type of its input, in place, also when
-it is trained. And PEFT's float32 copy of a module, of the embeddings for example, answers in float32: all later layers
+Three things in the libraries mix them up. bitsandbytes casts a layer's bias to the type of its input, in place, also
+when it is trained. PEFT's float32 copy of a module, of the embeddings for example, answers in float32. And so does a
+LayerNorm under autocast on a GPU. bitsandbytes' layers answer in the type that they are given, so all later layers
 would then compute and keep their activations in float32.
 """
 
@@ -26,6 +27,21 @@ def separate_float32_parts(model: Any) -> None:
         elif isinstance(module, ModulesToSaveWrapper) and module is not model.get_output_embeddings():
             # The head's scores are float32 in any case (train/lm_head.py).
             module.register_forward_hook(_answer_as_the_original)
+    answer_in_the_inputs_type(model)
+
+
+def answer_in_the_inputs_type(model: torch.nn.Module) -> None:
+    """Makes torch's norms answer in the type of their input, as transformers' own RMSNorm does.
+
+    Autocast on a GPU computes them in float32 and leaves the answer so (torch: "CUDA Ops that can autocast to
+    float32").
+
+    Args:
+        model: its norms get a forward hook.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm | torch.nn.RMSNorm):
+            module.register_forward_hook(lambda _, inputs, answer: answer.to(inputs[0].dtype) if inputs else answer)
 
 
 def _add_bias_outside(layer: Any) -> None:
