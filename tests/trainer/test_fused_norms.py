@@ -116,3 +116,22 @@ def test_on_a_gpu_it_is_one_kernel(dtype: torch.dtype) -> None:
 
     assert found.dtype == dtype
     assert operations.names == ["aten._fused_rms_norm.default"]
+
+
+def test_a_norm_under_autocast_answers_in_half_precision_on_a_gpu() -> None:
+    """Autocast for CUDA computes torch's function in float32, and all layers after it would get float32."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        with FakeTensorMode():
+            norm = LlamaRMSNorm(8)
+            norm.weight = torch.nn.Parameter(torch.empty(8, device="cuda", dtype=torch.bfloat16), requires_grad=False)
+            hidden = torch.empty(2, 8, device="cuda", dtype=torch.bfloat16)
+            fused_norms._fuse(norm, norm.variance_epsilon)
+            assert norm(hidden).dtype is torch.bfloat16
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)

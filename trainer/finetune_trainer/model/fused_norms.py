@@ -6,6 +6,7 @@ pass: in half precision two thirds of what a layer of Llama 3 8B keeps. torch's 
 the input as it is and one number a token, and rounds once where transformers rounds twice.
 """
 
+from contextlib import nullcontext
 from types import MethodType
 from typing import Any
 
@@ -75,7 +76,9 @@ def _fuse(norm: Any, epsilon: float) -> None:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         # On a CPU torch has no kernel for it. Its operations are fewer in float32, but not in half precision.
         if x.dtype == self.weight.dtype and (x.is_cuda or x.dtype is torch.float32):
-            return rms_norm(x, self.weight.shape, self.weight, epsilon)
+            # Autocast on a GPU would cast the input, compute in float32 and leave the answer so. The kernel needs none.
+            with torch.autocast("cuda", enabled=False) if x.is_cuda else nullcontext():
+                return rms_norm(x, self.weight.shape, self.weight, epsilon)
         output: torch.Tensor = transformers_own(x)
         return output
 
