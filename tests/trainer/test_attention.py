@@ -22,8 +22,8 @@ from finetune_trainer.model.attention import (
     varlen_kernel,
 )
 from finetune_trainer.model.load import load_base
-from finetune_trainer.train.build_trainer import packs_rows
-from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.build_trainer import arrangement_of_rows
+from finetune_trainer.train.isolation import Arrangement, rows_are_isolated
 from finetune_trainer.train.micro_batches import packed_micro_batch
 from trainer.running import LocalRun
 
@@ -133,11 +133,11 @@ def test_auto_takes_sdpa_where_the_borders_get_lost(local_run: Callable[..., Loc
         del cu_seq_lens_q
         return forward(*args, **kwargs)
 
-    assert packs_rows(recipe, model)
+    assert arrangement_of_rows(recipe, model) is Arrangement.PACKED
     assert is_varlen(model)
     model.forward = without_borders
 
-    assert packs_rows(recipe, model)
+    assert arrangement_of_rows(recipe, model) is Arrangement.PACKED
     assert not is_varlen(model)
     assert model.config._attn_implementation == "sdpa"
 

@@ -8,6 +8,7 @@ import torch
 
 from finetune_trainer.memory.process import memory_limit_bytes
 from finetune_trainer.model.load import load_base
+from finetune_trainer.train.isolation import Arrangement
 from finetune_trainer.train.step_planning import plan_step_on_device
 from trainer.allocations import Case, measure
 from trainer.running import LocalRun, manifest_of
@@ -63,7 +64,9 @@ def test_memory_decides_on_a_cpu_only_when_it_is_short(
     recipe = local_run([]).recipe
     model = load_base(tiny_model, recipe.model, torch.float32)
 
-    found = plan_step_on_device(recipe, model, torch.float32, packed=True, longest=64, free_bytes=free_bytes)
+    found = plan_step_on_device(
+        recipe, model, torch.float32, arrangement=Arrangement.PACKED, longest=64, free_bytes=free_bytes
+    )
 
     assert (found.micro_batch_tokens, found.gradient_checkpointing) == expected
     assert found.memory is not None

@@ -60,6 +60,7 @@ def plan_step(
     packed: bool,
     longest: int,
     free_bytes: int | None,
+    most_rows: int | None = None,
 ) -> StepPlan:
     """The fastest plan that fits. It has no gradient checkpointing if large micro-batches fit without.
 
@@ -72,8 +73,9 @@ def plan_step(
         packed: whether rows are packed; otherwise they are padded.
         longest: tokens of the longest row.
         free_bytes: bytes that the training may use, including the model; None if not known.
+        most_rows: most rows of a micro-batch; None for no limit but the recipe's.
     """
-    plans = list(_candidates(recipe, setup, longest=longest))
+    plans = list(_candidates(recipe, setup, longest=longest, most_rows=most_rows))
     if shape is None:
         return _cautious_plan(plans, cuda=setup.precision.cuda)
 
@@ -110,7 +112,7 @@ def largest_micro_batch(plan: StepPlan, *, packed: bool, longest: int) -> MicroB
     )
 
 
-def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int) -> Iterator[StepPlan]:
+def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int, most_rows: int | None) -> Iterator[StepPlan]:
     """All plans that the recipe allows, the fastest first."""
     training, cuda = recipe.training, setup.precision.cuda
     keep_options = (True, False) if not cuda and _can_fold_lora(setup) else (False,)
@@ -118,7 +120,7 @@ def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int) -> Iterat
     sizes: tuple[int, ...] = GPU_MICRO_BATCH_TOKENS if cuda else CPU_MICRO_BATCH_TOKENS
     if micro_batch_size is not None:
         sizes = (micro_batch_size * recipe.dataset.max_length,)
-    rows = micro_batch_size or training.batch_size
+    rows = min(micro_batch_size or training.batch_size, most_rows or training.batch_size)
     match training.gradient_checkpointing:
         case Switch.ENABLED:
             modes = [(True, sizes)]

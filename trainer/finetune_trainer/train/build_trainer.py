@@ -20,8 +20,9 @@ from finetune_trainer.model.adapter import (
     require_targets,
 )
 from finetune_trainer.model.attention import is_varlen
+from finetune_trainer.model.position_scaling import longest_row_of_short_kind
 from finetune_trainer.train.hooks import TrainerHooks
-from finetune_trainer.train.isolation import rows_are_isolated
+from finetune_trainer.train.isolation import Arrangement, rows_are_isolated
 from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
 from finetune_trainer.train.step_planning import free_device_bytes, plan_step_on_device
@@ -68,11 +69,13 @@ def build_trainer(
     """
     if not torch.cuda.is_available():
         keep_freed_memory()
-    packed = packs_rows(recipe, model)
+    arrangement = arrangement_of_rows(recipe, model)
     free_bytes = free_device_bytes(
         recipe.model.device_map, processes=process_group.world.local_size if process_group else 1
     )
-    plan = plan_step_on_device(recipe, model, dtype, packed=packed, longest=longest_row(rows), free_bytes=free_bytes)
+    plan = plan_step_on_device(
+        recipe, model, dtype, arrangement=arrangement, longest=longest_row(rows), free_bytes=free_bytes
+    )
     settings = training_arguments(recipe.training, dtype, folder, gradient_checkpointing=plan.gradient_checkpointing)
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
@@ -85,7 +88,7 @@ def build_trainer(
         peft_config=lora_config(recipe.lora, model),
         data_collator=collate_rows,
         plan=plan,
-        micro_batches=micro_batches_of(plan, model, tokenizer, packed=packed),
+        micro_batches=micro_batches_of(plan, model, tokenizer, packed=arrangement is Arrangement.PACKED),
         hooks=hooks or TrainerHooks(),
         callbacks=callbacks,
         noise=Neftune.of(recipe.training),
@@ -109,14 +112,17 @@ def _trainer_class(
     )
 
 
-def packs_rows(recipe: Recipe, model: Any) -> bool:
-    """Whether rows are packed: where the model keeps them apart, unless the recipe says no.
+def arrangement_of_rows(recipe: Recipe, model: Any) -> Arrangement:
+    """How rows share a micro-batch: packed where the model keeps them apart and the recipe allows it.
+
+    Otherwise they are padded. Each is alone if a row's neighbours change its result even then, as experts with a
+    limited capacity do. So the loss never depends on how a step is divided.
 
     Raises:
         TrainerError: dataset.packing is enabled, or varlen attention asked for, and the model does not keep rows apart.
     """
-    packing = recipe.dataset.packing
-    packed = packing is not Switch.DISABLED and _keeps_rows_apart(model, recipe.model.attention)
+    packing, vocabulary = recipe.dataset.packing, model.config.get_text_config().vocab_size
+    packed = packing is not Switch.DISABLED and _keeps_rows_apart(model, vocabulary, recipe.model.attention)
     if packing is Switch.ENABLED and not packed:
         raise TrainerError(
             FailureReason.NOT_SUPPORTED,
@@ -129,7 +135,11 @@ def packs_rows(recipe: Recipe, model: Any) -> bool:
             "spec.model.attention: varlen: with this model and quantisation, packed rows would see each other, and "
             "varlen is for packed rows; use auto",
         )
-    return packed
+    if packed:
+        return Arrangement.PACKED
+    if rows_are_isolated(model, vocabulary, Arrangement.PADDED):
+        return Arrangement.PADDED
+    return Arrangement.ALONE
 
 
 def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
@@ -144,12 +154,12 @@ def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool
         max_tokens=plan.micro_batch_tokens,
         max_rows=plan.max_rows,
         pad_id=pad if pad is not None else 0,
+        never_mixed_above=longest_row_of_short_kind(model.config.get_text_config().to_dict()),
     )
 
 
-def _keeps_rows_apart(model: Any, requested: Attention) -> bool:
+def _keeps_rows_apart(model: Any, vocabulary: int, requested: Attention) -> bool:
     """Whether packs are right; where auto's first choice fails, SDPA, which has a mask, gets a chance."""
-    vocabulary = model.config.get_text_config().vocab_size
     if rows_are_isolated(model, vocabulary):
         return True
     if requested is Attention.AUTO and is_varlen(model):

@@ -47,6 +47,8 @@ class MicroBatches:
         max_tokens: most tokens of a micro-batch.
         max_rows: most rows of a micro-batch.
         pad_id: id that fills padded rows.
+        never_mixed_above: rows with more tokens share no micro-batch with others. Their position embeddings differ
+            (model/position_scaling.py).
     """
 
     packed: bool
@@ -54,6 +56,7 @@ class MicroBatches:
     max_tokens: int
     max_rows: int
     pad_id: int
+    never_mixed_above: int | None = None
 
     def split(self, step: ModelInputs, *, rank: int = 0, ranks: int = 1) -> Iterator[ModelInputs]:
         """The model's inputs, one micro-batch after the other: `input_ids` and `labels`.
@@ -68,25 +71,45 @@ class MicroBatches:
         """
         lengths: list[int] = step["lengths"].tolist()
         ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
-        for rows in self._grouped(self._padded_lengths(lengths), ranks)[rank::ranks]:
+        for rows in self._grouped(lengths, ranks)[rank::ranks]:
             chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
             if self.packed:
                 yield packed_micro_batch(chosen_ids, chosen_labels, varlen=self.varlen)
             else:
-                yield self._padded(chosen_ids, chosen_labels)
+                yield padded_micro_batch(chosen_ids, chosen_labels, pad_id=self.pad_id)
 
     def rounds(self, step: ModelInputs, *, ranks: int) -> int:
         """How many micro-batches the process with the most of them has."""
-        return -(-len(self._grouped(self._padded_lengths(step["lengths"].tolist()), ranks)) // ranks)
+        return -(-len(self._grouped(step["lengths"].tolist(), ranks)) // ranks)
+
+    def _kinds(self, lengths: list[int]) -> list[list[int]]:
+        """Indices of the rows that may share a micro-batch."""
+        limit = self.never_mixed_above
+        kinds = ([], []) if limit is not None else ([],)  # type: tuple[list[int], ...]
+        for row, length in enumerate(lengths):
+            kinds[limit is not None and length > limit].append(row)
+        return [rows for rows in kinds if rows]
 
     def _padded_lengths(self, lengths: list[int]) -> list[int]:
-        """Tokens that each row takes: padded, every row takes as much room as the longest."""
-        return lengths if self.packed else [max(lengths)] * len(lengths)
+        """Tokens that each row takes: padded, every row takes as much room as the longest of its kind."""
+        padded = list(lengths)
+        for rows in () if self.packed else self._kinds(lengths):
+            longest = max(lengths[row] for row in rows)
+            for row in rows:
+                padded[row] = longest
+        return padded
 
-    def _grouped(self, lengths_padded: list[int], ranks: int) -> list[list[int]]:
-        if ranks == 1:
-            return pack_rows(lengths_padded, max_tokens=self.max_tokens, max_rows=self.max_rows)
-        return pack_rows_for_ranks(lengths_padded, ranks=ranks, max_tokens=self.max_tokens, max_rows=self.max_rows)
+    def _grouped(self, lengths: list[int], ranks: int) -> list[list[int]]:
+        padded = self._padded_lengths(lengths)
+        groups: list[list[int]] = []
+        for rows in self._kinds(lengths):
+            own = [padded[row] for row in rows]
+            if ranks == 1:
+                found = pack_rows(own, max_tokens=self.max_tokens, max_rows=self.max_rows)
+            else:
+                found = pack_rows_for_ranks(own, ranks=ranks, max_tokens=self.max_tokens, max_rows=self.max_rows)
+            groups += [[rows[index] for index in group] for group in found]
+        return groups
 
     def halved(self, step: ModelInputs, *, ranks: int = 1) -> "MicroBatches | None":
         """A split whose largest micro-batch of that step is at most half as large; None when every row is alone.
@@ -95,7 +118,7 @@ class MicroBatches:
         """
         lengths: list[int] = step["lengths"].tolist()
         lengths_padded = self._padded_lengths(lengths)
-        micro_batches = self._grouped(lengths_padded, ranks)
+        micro_batches = self._grouped(lengths, ranks)
         largest = max(
             (rows for rows in micro_batches if len(rows) > 1),
             key=lambda rows: sum(lengths_padded[row] for row in rows),
@@ -125,14 +148,6 @@ class MicroBatches:
         """What `to_dict` has made."""
         return cls(**values)
 
-    def _padded(self, ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> ModelInputs:
-        pad = torch.nn.utils.rnn.pad_sequence
-        return {
-            "input_ids": pad(list(ids), batch_first=True, padding_value=self.pad_id),
-            "labels": pad(list(labels), batch_first=True, padding_value=IGNORED),
-            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
-        }
-
 
 def packed_micro_batch(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, varlen: bool) -> ModelInputs:
     """Rows one after the other; positions begin at 0 in each, from which the model's mask keeps them apart.
@@ -149,4 +164,20 @@ def packed_micro_batch(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tenso
         "labels": torch.cat(list(labels))[None],
         "position_ids": positions[None],
         **apart,
+    }
+
+
+def padded_micro_batch(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], *, pad_id: int) -> ModelInputs:
+    """Rows side by side, filled with padding at their ends, which the attention mask leaves out.
+
+    Args:
+        ids: the rows' tokens.
+        labels: the rows' labels.
+        pad_id: id that fills the rows.
+    """
+    pad = torch.nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad(list(ids), batch_first=True, padding_value=pad_id),
+        "labels": pad(list(labels), batch_first=True, padding_value=IGNORED),
+        "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
     }

@@ -15,10 +15,11 @@ from finetune_trainer.model.attention import has_varlen_kernel, is_eager, is_var
 from finetune_trainer.model.fused_norms import has_fused_norms
 from finetune_trainer.model.sizes import loaded_shape
 from finetune_trainer.runtime.log import event
+from finetune_trainer.train.isolation import Arrangement
 
 
 def plan_step_on_device(
-    recipe: Recipe, model: Any, dtype: torch.dtype, *, packed: bool, longest: int, free_bytes: int | None
+    recipe: Recipe, model: Any, dtype: torch.dtype, *, arrangement: Arrangement, longest: int, free_bytes: int | None
 ) -> StepPlan:
     """Plans the steps for the device at hand, and logs the plan.
 
@@ -26,25 +27,28 @@ def plan_step_on_device(
         recipe: the recipe.
         model: the base model, on its device, before PEFT has changed it.
         dtype: number type of the products.
-        packed: whether rows are packed.
+        arrangement: how rows share a micro-batch.
         longest: tokens of the longest row.
         free_bytes: what the training may take of the device, the model included; see `free_device_bytes`.
     """
     shape, cuda = loaded_shape(model), torch.cuda.is_available()
     masking = Masking.EAGER if is_eager(model) else Masking.DENSE
+    packed = arrangement is Arrangement.PACKED
     if packed and is_varlen(model):
         kernel = not cuda or has_varlen_kernel(model.device, dtype)
         masking = Masking.VARLEN if kernel else Masking.ROWS
     # Only a GPU has a kernel for them.
     fused_norms = cuda and has_fused_norms(model)
     setup = TrainingSetup.of(recipe, cuda=cuda, width=dtype.itemsize, masking=masking, fused_norms=fused_norms)
-    plan = plan_step(recipe, shape, setup, packed=packed, longest=longest, free_bytes=free_bytes)
+    most = 1 if arrangement is Arrangement.ALONE else None
+    plan = plan_step(recipe, shape, setup, packed=packed, most_rows=most, longest=longest, free_bytes=free_bytes)
     memory = plan.memory
     event(
         "memory",
         level=logging.WARNING if plan.fits is False else logging.INFO,
         message="may not be enough; trying the smallest passes" if plan.fits is False else None,
         pass_tokens=plan.micro_batch_tokens,
+        rows=arrangement,
         gradient_checkpointing=plan.gradient_checkpointing,
         estimate_gib=round(memory.total / GIB, 2) if memory else None,
         free_gib=round(free_bytes / GIB, 2) if free_bytes is not None else None,
