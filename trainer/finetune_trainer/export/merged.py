@@ -20,11 +20,14 @@ from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.export.tokenizer import write_tokenizer
+from finetune_trainer.model.files import DUPLICATE_WEIGHTS
+from finetune_trainer.model.lora_targets import OTHER_SENSES
 
 SHARD_BYTES = 2 << 30
 """Most bytes of a shard; a larger tensor has one of its own."""
@@ -57,7 +60,8 @@ def write_merged(
         unshard: see `merged_tensors`.
     """
     folder.mkdir(parents=True)
-    _write_shards(merged_tensors(model, unshard), folder, shard_bytes)
+    tensors = _named_as_in_files(merged_tensors(model, unshard), base, model.get_base_model().base_model_prefix)
+    _write_shards(_with_other_senses(tensors, base), folder, shard_bytes)
     _write_json(folder / "config.json", _config(base, tied=_is_tied(model)))
     for pattern in _COPIED:
         for file in base.glob(pattern):
@@ -80,6 +84,36 @@ def merged_tensors(model: Any, unshard: NeedWhole | None = None) -> Tensors:
         # Names and shapes in memory are transformers' own for some architectures (experts of a mixture in one tensor).
         for name, tensor in revert_weight_conversion(plain, dict(layer)).items():
             yield name, _for_a_file(tensor)
+
+
+def _with_other_senses(tensors: Tensors, base: Path) -> Tensors:
+    """The tensors, and the weights for images and sound of the base model's files.
+
+    transformers loads some image-text models as their language model alone (Qwen 3.5, Llama 4).
+    """
+    complete = False
+    for name, tensor in tensors:
+        complete = complete or OTHER_SENSES.search(name) is not None
+        yield name, tensor
+    for file in () if complete else _weight_files(base):
+        with safe_open(file, "pt") as weights:
+            for name in filter(OTHER_SENSES.search, weights.keys()):
+                yield name, _for_a_file(weights.get_tensor(name))
+
+
+def _named_as_in_files(tensors: Tensors, base: Path, prefix: str) -> Tensors:
+    """The tensors under the names of the base model's files, where those have the language model under a prefix."""
+    known: set[str] = set()
+    for file in _weight_files(base):
+        with safe_open(file, "pt") as weights:
+            known.update(weights.keys())
+    for name, tensor in tensors:
+        longer = f"{prefix}.{name}"
+        yield longer if name not in known and longer in known else name, tensor
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith(DUPLICATE_WEIGHTS)]
 
 
 def _layer(name: str) -> str:

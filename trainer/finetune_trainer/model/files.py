@@ -9,7 +9,7 @@ from finetune_trainer.inputs.sources import WEIGHTS_INDEX, WEIGHTS_SUFFIX
 
 _TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model"})
 _WEIGHTS = frozenset({"model.safetensors", WEIGHTS_INDEX})
-_DUPLICATE_WEIGHTS = "consolidated"
+DUPLICATE_WEIGHTS = "consolidated"
 """Prefix of a second copy of the weights in Mistral's model folders."""
 
 
@@ -75,7 +75,7 @@ def _quantization(config: Mapping[str, object]) -> object:
 
 def needed_files(objects: Sequence[SourceObject]) -> list[SourceObject]:
     """The files that loading reads: all files without a second copy of the weights in another layout."""
-    kept = [item for item in objects if not _name(item).startswith(_DUPLICATE_WEIGHTS)]
+    kept = [item for item in objects if not _name(item).startswith(DUPLICATE_WEIGHTS)]
     return kept if any(item.uri.endswith(WEIGHTS_SUFFIX) for item in kept) else list(objects)
 
 

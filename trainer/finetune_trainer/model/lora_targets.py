@@ -5,8 +5,12 @@
 - the output head, and routers and gates of a mixture;
 - a vision or audio tower, and the projector between it and the language model;
 - low-rank adapters that the base model has of its own (Zamba 2);
+- modules that choose: the tokens that attention looks at (DeepSeek V3.2), or where a patch of bytes ends (BLT). A
+  choice has no gradient;
 - layers whose weight another module reads itself, in Mamba mixers and in Gemma 3n: an adapter beside such a weight does
-  nothing (peft#2556).
+  nothing (peft#2556);
+- linear layers with a product of their own, such as the grouped one of DeepSeek V4: PEFT and bitsandbytes would
+  compute another product.
 """
 
 import re
@@ -26,11 +30,13 @@ LINEAR = (torch.nn.Linear, Conv1D)
 """Types of linear layers in language models; bitsandbytes' layers are subclasses of Linear."""
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 """Names of routers and gates of a mixture, as a module's name or a part of its path."""
-_OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_projector")
+OTHER_SENSES = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_projector")
 """Finds parts of other senses inside the language model's own module (Phi 4 multimodal has its towers there)."""
 _IN_MAMBA = frozenset({"out_proj", "x_proj", "dt_proj"})
 """Layers of a Mamba mixer whose weight the mixer's kernels take; `in_proj` is always called as a layer."""
 _OWN_ADAPTERS = "_adapter_list."
+_CHOOSING = frozenset({"indexer", "patcher"})
+"""Names of the modules that choose tokens, in every model that has them."""
 _ALTUP = "altup"
 """Gemma 3n's module whose weights are clamped in every forward pass of a training."""
 _WEIGHT = ".weight"
@@ -85,9 +91,11 @@ def adaptable_layers(model: Any) -> list[str]:
         and part is not head
         and id(part) in inside
         and not _is_router(name, part)
-        and not _OTHER_SENSES.search(name)
+        and not OTHER_SENSES.search(name)
         and name not in read_directly
+        and not _has_own_product(part)
         and _OWN_ADAPTERS not in name
+        and _CHOOSING.isdisjoint(name.split("."))
     ] + expert_parameters(model)
 
 
@@ -121,6 +129,7 @@ def layers_never_quantised(model: Any) -> list[str]:
     """Names of the linear layers that bitsandbytes must leave as they are, besides those that transformers leaves.
 
     - A layer whose weight another module reads itself: it would read the packed bytes.
+    - A layer with a product of its own.
     - A layer that PEFT takes for an expert. It can only have an adapter on its parameter, which must be plain.
 
     Args:
@@ -130,7 +139,7 @@ def layers_never_quantised(model: Any) -> list[str]:
     return [
         name
         for name, part in model.named_modules()
-        if isinstance(part, LINEAR) and (_last(name) in taken or name in read_directly)
+        if isinstance(part, LINEAR) and (_last(name) in taken or name in read_directly or _has_own_product(part))
     ]
 
 
@@ -206,6 +215,12 @@ def _layers_read_directly(model: Any) -> set[str]:
         if isinstance(part, LINEAR)
         and (_ALTUP in name.split(".") or (_last(name) in _IN_MAMBA and name.startswith(mixers)))
     }
+
+
+def _has_own_product(part: torch.nn.Module) -> bool:
+    """Whether a layer is a subclass of torch's linear layer that computes something else; bitsandbytes' do not."""
+    own = isinstance(part, torch.nn.Linear) and type(part).forward is not torch.nn.Linear.forward
+    return own and not _is_quantised(part)
 
 
 def _is_mamba_mixer(part: torch.nn.Module) -> bool:
