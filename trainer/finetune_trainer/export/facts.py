@@ -11,10 +11,10 @@ from typing import Any
 from finetune_trainer.contract.history import HistoryEntry, LossSummary
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.serving import serving_warning
 from finetune_trainer.data.histogram import LengthBin
 from finetune_trainer.data.tokenization.tokens import TokenCounts
 from finetune_trainer.export.base_model import model_id
+from finetune_trainer.model.vllm import vllm_warnings
 
 _NOT_SHOWN = ("job", "storage")
 """Sections of the recipe that shape nothing: who asked, and how storage is reached."""
@@ -44,6 +44,7 @@ class RunFacts:
         fingerprint: the run's name by what went into it.
         base_revision: the commit of a Hub model.
         base_licence: the licence that the base model's card names.
+        base_config: the base model's config.json.
         dataset: the data's objects.
         counts: what became of the rows.
         lengths: the trained rows by length, shortest first.
@@ -67,6 +68,7 @@ class RunFacts:
     fingerprint: str
     base_revision: str | None
     base_licence: str | None
+    base_config: Mapping[str, Any] = field(default_factory=dict)
     dataset: Sequence[SourceObject]
     counts: TokenCounts
     lengths: Sequence[LengthBin]
@@ -101,9 +103,7 @@ class RunFacts:
         """What a reader should know before using the adapter."""
         counts, loss = self.counts, LossSummary.of(self.history)
         length = self.recipe.dataset.max_length
-        warnings = []
-        if serving := serving_warning(self.recipe.lora):
-            warnings.append(serving)
+        warnings = vllm_warnings(self.recipe.lora, self.base_config)
         if counts.truncated:
             warnings.append(
                 f"{counts.truncated} of {counts.rows + counts.validation + counts.dropped} rows were longer than "

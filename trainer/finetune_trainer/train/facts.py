@@ -36,6 +36,7 @@ def run_facts(
         fingerprint=inputs.fingerprint,
         base_revision=inputs.model_revision,
         base_licence=licence,
+        base_config=model_and_data.config,
         dataset=inputs.dataset,
         counts=model_and_data.data.counts,
         lengths=rows_by_length(model_and_data.data.rows),

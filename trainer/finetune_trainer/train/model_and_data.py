@@ -1,6 +1,7 @@
 """Loads what a training is made of: tokenizer, rows as tokens, prompts, base model."""
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class ModelAndData:
         validation: the validation rows; None when there are none.
         prompts: those that base and tuned model are to answer.
         base: the base model, quantised.
+        config: its config.json.
         dtype: number type of the products.
         sharded_weights: how the base model's weights are divided over the processes; None where each has all.
     """
@@ -46,6 +48,7 @@ class ModelAndData:
     validation: ValidationRows | None
     prompts: Prompts
     base: Any
+    config: Mapping[str, Any]
     dtype: torch.dtype
     sharded_weights: "ShardedWeights | None" = None
 
@@ -59,7 +62,8 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
         TrainerError: a row is wrong, or none is left; the model's files are damaged or do not fit the rows; or the
             process was asked to stop. It comes once the base model is read, which nothing can interrupt.
     """
-    require_mergeable(recipe.output.merged, json.loads((model / "config.json").read_text(encoding="utf-8")))
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    require_mergeable(recipe.output.merged, config)
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)
@@ -85,6 +89,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
         validation=ValidationRows(data.validation) if data.validation is not None else None,
         prompts=prompts,
         base=base,
+        config=config,
         dtype=dtype,
         sharded_weights=sharded_weights,
     )
