@@ -1,5 +1,6 @@
 """The sizes of a model on which its memory depends, from config.json and the names and shapes of its tensors."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -12,6 +13,11 @@ _TABLES = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "embed_p
 _HEADS = ("lm_head", "embed_out", "output")
 _HEAD_TRICKS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_ONE_EXPERT = re.compile(r"\.experts\.\d+\.([^.]+)\.weight$")
+"""Finds the name of a layer of one expert."""
+_MIXER = "A_log"
+"""A parameter that only Mamba mixers have."""
+_IN_MIXERS = ("out_proj", "x_proj", "dt_proj")
 _LARGEST_SIZE = 1 << 24
 """Largest size that a model can have: of a vocabulary, a width, a number of positions. Others count as missing."""
 _MOST_LAYERS = 4096
@@ -53,9 +59,10 @@ class ModelShape:
         positions: largest number of tokens in a row; 0 if there is no limit.
         plain_head: whether the logits are only the head applied to the last hidden states. False if the model scales or
             caps the logits.
-        linears: weights of all linear layers except the output head. They are quantised, and `all-linear` adapts them.
-        others: all other weights (embeddings, norms, biases, the head unless it is tied, experts). They are never
-            quantised.
+        linears: weights of all linear layers that `all-linear` adapts.
+        never_quantised: names of the modules among them that are not quantised (model/lora_targets.py).
+        others: all other weights (embeddings, norms, biases, the head unless it is tied, experts, projections of a
+            Mamba mixer). They are never quantised.
     """
 
     layers: int
@@ -70,6 +77,7 @@ class ModelShape:
     plain_head: bool
     linears: tuple[Weight, ...]
     others: tuple[Weight, ...]
+    never_quantised: frozenset[str] = frozenset()
 
     @property
     def experts(self) -> tuple[Weight, ...]:
@@ -78,8 +86,13 @@ class ModelShape:
 
     @property
     def largest_linear(self) -> int:
-        """Number of elements in the largest linear layer's weight."""
-        return max((weight.size for weight in self.linears), default=0)
+        """Number of elements in the largest linear layer's weight that is quantised."""
+        return max((weight.size for weight in self.quantised), default=0)
+
+    @property
+    def quantised(self) -> Iterator[Weight]:
+        """The weights that `model.quantization` quantises."""
+        return (weight for weight in self.linears if weight.module not in self.never_quantised)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -88,7 +101,9 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return text if text and isinstance(text, Mapping) else config
 
 
-def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape | None:
+def model_shape(
+    config: Mapping[str, Any], tensors: TensorShapes, never_quantised: frozenset[str] = frozenset()
+) -> ModelShape | None:
     """The sizes of a model; None if the config lacks a size.
 
     Experts are not in `linears`. transformers 5 keeps the experts of a layer in one three-dimensional parameter, and
@@ -97,6 +112,7 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
     Args:
         config: the model's config.json.
         tensors: the shapes of its tensors.
+        never_quantised: names of linear layers that are not quantised. Without them the names of tensors decide.
     """
     sizes = _Sizes(text_config(config))
     if not (sizes.hidden and sizes.layers and sizes.heads and sizes.vocabulary):
@@ -104,7 +120,12 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
     tied = bool(config.get("tie_word_embeddings"))
     weights = [(name, Weight(module=_module(name), shape=tuple(shape))) for name, shape in tensors.items()]
     weights = [(name, weight) for name, weight in weights if not (tied and is_head(weight.module))]
-    linears = tuple(weight for name, weight in weights if _is_linear(name, weight, experts=sizes.experts > 0))
+    in_mixers = _read_by_mixers(tensors)
+    linears = tuple(
+        weight
+        for name, weight in weights
+        if _is_linear(name, weight, experts=sizes.experts > 0) and weight.module not in in_mixers
+    )
     chosen = set(linears)
     return ModelShape(
         layers=sizes.layers,
@@ -119,6 +140,7 @@ def model_shape(config: Mapping[str, Any], tensors: TensorShapes) -> ModelShape 
         plain_head=not any(sizes.has(name) for name in _HEAD_TRICKS),
         linears=linears,
         others=tuple(weight for _, weight in weights if weight not in chosen),
+        never_quantised=never_quantised or _named_like_experts(linears, tensors),
     )
 
 
@@ -213,6 +235,18 @@ def _is_linear(name: str, weight: Weight, *, experts: bool) -> bool:
     if len(weight.shape) != 2 or not name.endswith(".weight") or last in (*_TABLES, *_HEADS):
         return False
     return not experts or not (last in _ROUTERS or ".experts." in f".{weight.module}.")
+
+
+def _named_like_experts(linears: Iterable[Weight], tensors: TensorShapes) -> frozenset[str]:
+    """Names of the dense layers and shared experts that PEFT takes for experts, because files name both alike."""
+    names = {match[1] for name in tensors if (match := _ONE_EXPERT.search(name))}
+    return frozenset(weight.module for weight in linears if _last(weight.module) in names)
+
+
+def _read_by_mixers(tensors: TensorShapes) -> set[str]:
+    """Names of the layers whose weight a Mamba mixer reads itself. They are neither quantised nor adapted."""
+    mixers = [name.removesuffix(_MIXER) for name in tensors if name.endswith(f".{_MIXER}")]
+    return {f"{mixer}{name}" for mixer in mixers for name in _IN_MIXERS}
 
 
 def _is_expert(weight: Weight) -> bool:

@@ -30,8 +30,9 @@ def model_bytes(shape: ModelShape, quantization: Quantization, width: int) -> in
         quantization: the recipe's quantisation.
         width: bytes of a number that is not quantised.
     """
-    linears = sum(_linear(weight.shape[0], weight.size, quantization, width) for weight in shape.linears)
-    return linears + width * sum(weight.size for weight in shape.others)
+    quantised = sum(_linear(weight.shape[0], weight.size, quantization, width) for weight in shape.quantised)
+    plain = (weight for weight in shape.linears if weight.module in shape.never_quantised)
+    return quantised + width * sum(weight.size for weight in (*plain, *shape.others))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,14 @@ def sharded_bytes(shape: ModelShape, quantization: Quantization, width: int, sha
         width: bytes of a number that is not quantised.
         sharding: the number of processes, and the modules that are not sharded.
     """
+    quantised = set(shape.quantised)
     layers: Counter[str] = Counter()
     ends: dict[str, int] = {}
     replicated = 0
     for weight in (*shape.linears, *shape.others):
-        linear = weight in shape.linears
-        size = _linear(weight.shape[0], weight.size, quantization, width) if linear else width * weight.size
+        size = width * weight.size
+        if weight in quantised:
+            size = _linear(weight.shape[0], weight.size, quantization, width)
         if named(weight, sharding.ignored_modules):
             replicated += size
         elif match := _DECODER_LAYER.match(weight.module):

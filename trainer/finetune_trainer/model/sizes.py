@@ -6,6 +6,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.memory.shape import ModelShape, model_shape
+from finetune_trainer.model.lora_targets import layers_never_quantised
 
 
 def loaded_shape(model: Any) -> ModelShape | None:
@@ -17,6 +18,7 @@ def loaded_shape(model: Any) -> ModelShape | None:
         model: the base model, before PEFT has changed it.
     """
     tensors: dict[str, tuple[int, ...]] = {}
+    plain = frozenset(layers_never_quantised(model))
     for name, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             whole = own == "weight" and isinstance(module, torch.nn.Linear)
@@ -24,4 +26,4 @@ def loaded_shape(model: Any) -> ModelShape | None:
             if own == "weight" and isinstance(module, Conv1D):
                 shape = (parameter.shape[1], parameter.shape[0])
             tensors[f"{name}.{own}"] = shape
-    return model_shape(model.config.get_text_config().to_dict(), tensors)
+    return model_shape(model.config.get_text_config().to_dict(), tensors, plain)
