@@ -38,6 +38,7 @@ from finetune_trainer.model.deterministic_forward import make_forward_determinis
 from finetune_trainer.model.files import require_unquantised
 from finetune_trainer.model.fused_norms import fuse_norms
 from finetune_trainer.model.hub_kernels import require_no_hub_kernels
+from finetune_trainer.model.layers import require_no_surplus
 from finetune_trainer.model.layerwise_loading import on_each_layer_loaded
 from finetune_trainer.model.lora_targets import layers_never_quantised
 from finetune_trainer.model.model_types import require_language_model
@@ -122,6 +123,7 @@ def load_base(
             f"the base model's files lack {len(absent)} of its weights, {absent[0]} for one: the folder is incomplete, "
             "or its config.json belongs to another model",
         )
+    require_no_surplus(stated, loaded["unexpected_keys"])
     _require_on_gpus(model)
     _require_shapes(model)
     _keep_weights_as_packed(model)
