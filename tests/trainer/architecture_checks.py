@@ -13,6 +13,7 @@ from finetune_trainer.model.model_types import REPEATED_LAYERS, require_language
 from trainer.architectures import Architecture
 from trainer.running import QUESTIONS, recipe_of
 
+_HEAD = "AutoModelForCausalLM"
 _DIVISIONS: dict[str, dict[str, Any]] = {
     "packed": {},
     "padded": {"dataset": {"packing": "disabled"}},
@@ -89,7 +90,7 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
     from finetune_trainer.model.load import load_base
     from finetune_trainer.model.tokenizer import load_tokenizer
 
-    config = transformers.AutoConfig.for_model(architecture.model_type, **architecture.config).to_dict()
+    config = architecture.make_config().to_dict()
     try:
         require_language_model(parse_uri("file:///base"), config, remote_code=False)
     except TrainerError as error:
@@ -116,6 +117,9 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
             folder / "merged", dtype=torch.float32, output_loading_info=True
         )
         assert not any(told.values()), told
+        if architecture.head != _HEAD:
+            # The language model of the same files: transformers' Llama 4 of images and text takes no text alone.
+            merged = getattr(transformers, _HEAD).from_pretrained(folder / "merged", dtype=torch.float32)
         merged_error = float((_logits(merged, ids) - tuned).abs().mean(dim=-1).median())
     return Measured(
         packs=first.micro_batches.packed,

@@ -63,6 +63,78 @@ _EYES = {
 }
 _IMAGE = {"image_token_id": 351, "video_token_id": 350, "vision_start_token_id": 349, "vision_end_token_id": 348}
 _GEMMA_IMAGE = {"image_token_index": 351, "boi_token_index": 350, "eoi_token_index": 349, "mm_tokens_per_image": 4}
+_SMALL = {
+    **_DECODER,
+    "head_dim": 16,
+    "sliding_window": 32,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 512,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "n_shared_experts": 1,
+    "num_shared_experts": 1,
+    "shared_expert_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "qk_head_dim": 24,
+    "v_head_dim": 16,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "index_head_dim": 16,
+    "index_n_heads": 2,
+    "index_topk": 64,
+    "num_nextn_predict_layers": 0,
+}
+"""Small sizes under the names that configurations have for them."""
+_LATENT_SMALL = {"head_dim": 8, "num_key_value_heads": 4}
+"""Sizes that differ in models with latent attention (DeepSeek)."""
+_SLIDING_FULL = ["sliding_attention", "full_attention"]
+_DENSE_SPARSE = ["dense", "sparse"]
+_BYTES = {
+    **_DECODER,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 4,
+    "intermediate_size": 64,
+    "head_dim": 8,
+}
+_INKLING = {
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 2,
+    "swa_head_dim": 16,
+    "sliding_window_size": 32,
+    "d_rel": 4,
+    "rel_extent": 32,
+}
+_QWEN_EYES = {
+    "depth": 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": 64,
+    "num_heads": 2,
+    "patch_size": 14,
+    "num_position_embeddings": 16,
+}
+_GEMMA_4 = {
+    "image_token_id": 351,
+    "boi_token_id": 350,
+    "eoi_token_id": 349,
+    "video_token_id": 348,
+    "audio_token_id": 347,
+    "boa_token_id": 346,
+}
 _ROTARY = {"rope_type": "default", "mrope_section": [2, 3, 3]}
 
 
@@ -74,11 +146,32 @@ class Architecture:
         model_type: transformers' name of the architecture.
         config: arguments of its configuration.
         head: transformers' auto class that makes the model.
+        shrunk: whether the sizes that `config` does not have, and the default configuration has, are small ones.
     """
 
     model_type: str
     config: dict[str, Any] = field(default_factory=dict)
     head: str = "AutoModelForCausalLM"
+    shrunk: bool = False
+
+    def make_config(self) -> Any:
+        """Returns transformers' configuration of the tiny model."""
+        import transformers
+
+        return transformers.AutoConfig.for_model(self.model_type, **self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the configuration."""
+        from transformers import CONFIG_MAPPING
+
+        if not self.shrunk:
+            return self.config
+        kind = CONFIG_MAPPING[self.model_type]
+        defaults = kind().to_dict()
+        known = {*defaults, *kind.attribute_map} - {name for name, value in defaults.items() if value is None}
+        small = _SMALL | (_LATENT_SMALL if "kv_lora_rank" in known else {})
+        known |= _IDS.keys()
+        return {name: value for name, value in small.items() if name in known} | self.config
 
     def write(self, folder: Path, tiny_model: Path) -> Path:
         """Writes the model with random weights, and the tiny model's tokenizer; returns the folder."""
@@ -86,7 +179,7 @@ class Architecture:
         import transformers
 
         folder.mkdir(parents=True)
-        config = transformers.AutoConfig.for_model(self.model_type, **self.config)
+        config = self.make_config()
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
             model = getattr(transformers, self.head).from_config(config)
@@ -107,9 +200,13 @@ def _text(model_type: str, *parts: dict[str, Any], base: dict[str, Any] = _DECOD
     return Architecture(model_type=model_type, config=config)
 
 
-def _seeing(model_type: str, text: dict[str, Any], eyes: dict[str, Any], **own: Any) -> Architecture:
+def _seeing(model_type: str, text: dict[str, Any], eyes: dict[str, Any] | None, **own: Any) -> Architecture:
     sections = {"text_config": {**_DECODER, **text}, "vision_config": eyes}
     return Architecture(model_type=model_type, config={**sections, **own}, head="AutoModelForImageTextToText")
+
+
+def _shrunk(model_type: str, **own: Any) -> Architecture:
+    return Architecture(model_type=model_type, config=own, shrunk=True)
 
 
 def _translating(model_type: str, **config: Any) -> Architecture:
@@ -219,6 +316,113 @@ _ALL = [
     _text("recurrent_gemma", num_hidden_layers=3, num_key_value_heads=1, lru_width=64, attention_window_size=32),
     _text("rwkv", base={**_IDS, "hidden_size": 64, "attention_hidden_size": 64, "num_hidden_layers": 2,
                         "context_length": 512}),
+    # Measured without a test of their own: see benchmarks/architectures.py.
+    _shrunk("afmoe", layer_types=_SLIDING_FULL),
+    _shrunk("apertus1p5_text"),
+    _shrunk("aria_text", moe_num_experts=4, moe_num_shared_experts=1),
+    _shrunk("axk1", mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("axk2", mlp_layer_types=_DENSE_SPARSE, layer_types=["indexed_attention"] * 2, gated_norm_rank=4),
+    _shrunk("bailing_hybrid", num_expert_group=1, num_experts_per_token=2, layer_types=_MIXED_LAYERS,
+            mlp_layer_types=_DENSE_SPARSE, linear_head_dim=16, linear_num_heads=4),
+    _shrunk("beam", layer_types=_SLIDING_FULL, mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("blt", vocab_size=VOCABULARY, encoder_hash_byte_group_size=[3, 4], encoder_hash_byte_group_vocab=50,
+            patcher_config=_BYTES, encoder_config={**_BYTES, "hidden_size_global": 64},
+            decoder_config={**_BYTES, "hidden_size_global": 64},
+            global_config={**_BYTES, "hidden_size": 64, "head_dim": 16}),
+    _shrunk("cohere2_moe", layer_types=_SLIDING_FULL, mlp_layer_types=["sparse"] * 2),
+    _shrunk("cohere_compass_text", layer_types=["full_attention"] * 2,
+            rope_parameters={"full_attention": {**_ROTARY, "rope_theta": 10000.0}}),
+    _shrunk("cpmant", dim_head=16, dim_ff=128, init_std=0.2, prompt_length=4, prompt_types=4, segment_types=4),
+    _shrunk("ctrl", dff=128),
+    _shrunk("cwm", layer_types=["full_attention", "sliding_attention"]),
+    _shrunk("deepseek_v32", mlp_layer_types=_DENSE_SPARSE, layer_types=["indexed_attention"] * 2),
+    _shrunk(
+        "deepseek_v4",
+        layer_types=["compressed_sparse_attention", "heavily_compressed_attention"],
+        mlp_layer_types=["hash_moe", "moe"],
+        compress_rates={"compressed_sparse_attention": 4, "heavily_compressed_attention": 8},
+        hc_mult=2,
+        o_groups=2,
+        o_lora_rank=16,
+        head_dim=16,
+        partial_rotary_factor=0.5,
+    ),
+    _shrunk("doge"),
+    _shrunk("dory", num_hidden_layers=8, n_input_layers=2, n_recurrent_layers=4, n_output_layers=2,
+            layer_types=["sliding_attention", "mlp", "full_attention", "mlp"] * 2),
+    _shrunk("dots3_note_text", layer_types=["indexed_attention", "sliding_attention"], mlp_layer_types=_DENSE_SPARSE,
+            shared_experts_intermediate_size=32, swa_num_attention_heads=4, swa_num_key_value_heads=4,
+            swa_kv_lora_rank=16, swa_q_lora_rank=16, swa_qk_nope_head_dim=16, swa_qk_rope_head_dim=8,
+            swa_v_head_dim=16, swa_head_dim=24),
+    _shrunk("exaone"),
+    _shrunk("exaone_moe", layer_types=_SLIDING_FULL, mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("flint", layer_types=_SLIDING_FULL, mlp_only_layers=[0]),
+    _shrunk("gemma4_unified_text", layer_types=_SLIDING_FULL),
+    _shrunk("glm4_moe_lite", mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("glm_moe_dsa", mlp_layer_types=_DENSE_SPARSE, layer_types=["indexed_attention"] * 2),
+    _shrunk("gpt-sw3"),
+    _shrunk("gpt_neox_japanese"),
+    _shrunk("granite_swa"),
+    _shrunk("granitemoe_swa"),
+    _shrunk("hrm_text"),
+    _shrunk("hy_v3", mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("hy_v4", mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("hyperclovax"),
+    _shrunk("inkling_text", layer_types=["hybrid_sliding", "hybrid"], mlp_layer_types=_DENSE_SPARSE, **_INKLING),
+    _shrunk("inkling2_text", layer_types=["hybrid_sliding", "hybrid"], unpadded_vocab_size=VOCABULARY,
+            n_layers_per_attn_res_block=1, **_INKLING),
+    _shrunk("inkling2_loop_text", num_hidden_layers=3, layer_types=["hybrid_sliding", "hybrid_sliding", "hybrid"],
+            unpadded_vocab_size=VOCABULARY, n_layers_per_attn_res_block=1, loop_layer_index_start=1,
+            loop_layer_index_end=2, loop_num_passes=2, loop_gate_rank=4, **_INKLING),
+    _shrunk("iquestcoder"),
+    _shrunk("jais2"),
+    _shrunk("kimi_linear", num_expert_group=1, num_experts_per_token=2, layer_types=_MIXED_LAYERS,
+            mlp_layer_types=_DENSE_SPARSE, linear_head_dim=16, linear_num_heads=4),
+    _shrunk("kolibri1", layer_types=_SLIDING_FULL),
+    _shrunk("laguna", layer_types=_SLIDING_FULL, num_attention_heads_per_layer=[4, 4], mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("lara_mini", num_hidden_layers=3,
+            layer_types=["linear_attention", "sliding_attention", "full_attention"]),
+    _shrunk("lfm3", num_hidden_layers=3, layer_types=["conv", "sliding_attention", "full_attention"]),
+    _shrunk("longcat_flash", num_layers=2, ffn_hidden_size=128, moe_topk=2, zero_expert_num=2,
+            expert_ffn_hidden_size=32),
+    _shrunk("mellum", layer_types=_SLIDING_FULL, mlp_layer_types=["sparse"] * 2),
+    _shrunk("mimo_v2_flash", layer_types=["full_attention", "sliding_attention"], mlp_layer_types=_DENSE_SPARSE),
+    _shrunk("minicpm3", dim_model_base=16),
+    _shrunk("minimax_m3_vl_text", dense_intermediate_size=128, shared_intermediate_size=32, rotary_dim=8,
+            mlp_layer_types=_DENSE_SPARSE, layer_types=["full_attention"] * 2, index_block_size=8, index_topk_blocks=2),
+    _shrunk("modernbert-decoder", layer_types=["full_attention", "sliding_attention"], local_attention=32,
+            cls_token_id=1, sep_token_id=2),
+    _shrunk("olmo_hybrid", layer_types=_MIXED_LAYERS),
+    _shrunk("openai-gpt"),
+    _shrunk("phi4_multimodal",
+            vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2,
+                           "image_size": 28, "crop_size": 28, "image_token_id": 351},
+            audio_config={"hidden_size": 32, "intermediate_size": 64, "num_blocks": 2, "num_attention_heads": 2,
+                          "ext_pw_out_channel": 32, "depthwise_separable_out_channel": 32, "nemo_conv_channels": 32,
+                          "nemo_final_size": 10, "audio_token_id": 350}),
+    _shrunk("sarvam_mla"),
+    _shrunk("sarvam_moe"),
+    _shrunk("solar_open"),
+    _shrunk("vaultgemma", layer_types=_SLIDING_FULL, query_pre_attn_scalar=16),
+    _shrunk("xlstm", embedding_dim=64, num_blocks=2, num_heads=2, ffn_round_up_to_multiple_of=8, chunk_size=16),
+    _shrunk("youtu"),
+    _shrunk("zaya", layer_types=["hybrid", "hybrid"], router_hidden_size=16, num_experts_per_tok=1),
+    _seeing("qwen3_5", {"model_type": "qwen3_5_text", **_HEADS, **_DELTA, "layer_types": _MIXED_LAYERS}, _QWEN_EYES,
+            **_IMAGE),
+    _seeing("qwen3_5_moe", {"model_type": "qwen3_5_moe_text", **_HEADS, **_SMALL_EXPERTS, **_DELTA,
+                            "shared_expert_intermediate_size": 32, "layer_types": _MIXED_LAYERS}, _QWEN_EYES, **_IMAGE),
+    _seeing("llama4", {"model_type": "llama4_text", **_HEADS, "intermediate_size_mlp": 128, "num_local_experts": 2,
+                       "num_experts_per_tok": 1},
+            {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "image_size": 28, "patch_size": 14, "vision_output_dim": 64, "projector_input_dim": 32,
+             "projector_output_dim": 64}, image_token_index=351, boi_token_index=350, eoi_token_index=349),
+    _seeing("gemma4", {"model_type": "gemma4_text", **_HEADS, **_WINDOW, "layer_types": _SLIDING_FULL,
+                       "global_head_dim": 16, "hidden_size_per_layer_input": 16,
+                       "vocab_size_per_layer_input": VOCABULARY, "num_kv_shared_layers": 0},
+            {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "head_dim": 16, "patch_size": 14, "position_embedding_size": 64}, **_GEMMA_4),
+    _seeing("gemma4_unified", {"model_type": "gemma4_unified_text", **_HEADS, **_WINDOW, "layer_types": _SLIDING_FULL},
+            None, **_GEMMA_4),
     _seeing("gemma3", {"model_type": "gemma3_text", **_HEADS, **_WINDOW, "query_pre_attn_scalar": 16},
             {**_EYES, "model_type": "siglip_vision_model"}, **_GEMMA_IMAGE),
     _seeing("llava", {"model_type": "llama"}, {**_EYES, "model_type": "clip_vision_model"}, image_token_index=351),

@@ -71,6 +71,14 @@ def test_rounding_is_no_influence(arrangement: Arrangement, tiny_model: Path) ->
 
 
 @pytest.mark.parametrize("arrangement", BOTH)
+def test_rounding_to_half_precision_is_no_influence(arrangement: Arrangement, tiny_model: Path) -> None:
+    model = _with_mlp(tiny_model, with_convolution).to(torch.bfloat16)
+
+    assert rows_are_isolated(_base(tiny_model).to(torch.bfloat16), VOCABULARY, arrangement)
+    assert rows_are_isolated(model, VOCABULARY, arrangement) is (arrangement is Arrangement.PADDED)
+
+
+@pytest.mark.parametrize("arrangement", BOTH)
 @pytest.mark.parametrize("change", [with_capacity, with_batch_statistics])
 def test_neighbours_that_compete_for_experts_are_seen(
     change: Callable[[Any, torch.Tensor], torch.Tensor], arrangement: Arrangement, tiny_model: Path
@@ -121,8 +129,8 @@ def test_longrope_has_two_kinds_of_rows() -> None:
     from transformers import LlamaConfig, Phi3Config
 
     factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
-    sizes = {"hidden_size": 64, "num_attention_heads": 4, "pad_token_id": 0}
+    rope: dict[str, Any] = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 4, "pad_token_id": 0}
     config = Phi3Config(**sizes, original_max_position_embeddings=16, rope_parameters=rope)
 
     assert longest_row_of_short_kind(config.to_dict()) == 16

@@ -6,7 +6,17 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.model import ModelSpec
-from finetune_trainer.model.model_types import DECODERS, ENCODER_DECODERS, ENCODERS, IMAGE_TEXT
+from finetune_trainer.contract.uri import parse_uri
+from finetune_trainer.model.model_types import (
+    DECODERS,
+    ENCODER_DECODERS,
+    ENCODERS,
+    IMAGE_TEXT,
+    NOT_MEASURED,
+    not_measured_warning,
+    require_language_model,
+)
+from trainer.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.trainer
 GENERATORS = {
@@ -34,6 +44,25 @@ def test_the_types_are_those_of_transformers() -> None:
     assert masked - ENCODER_DECODERS <= ENCODERS
     assert images - causal - seq2seq <= IMAGE_TEXT
     assert not DECODERS & (ENCODERS | ENCODER_DECODERS | IMAGE_TEXT)
+
+
+def test_every_other_decoder_is_in_the_matrix() -> None:
+    """A type of a newer transformers is measured (benchmarks/architectures.py), or said to be unmeasured."""
+    refused = {"gemma3n"}
+
+    assert DECODERS - ARCHITECTURES.keys() <= NOT_MEASURED | refused
+    assert NOT_MEASURED <= DECODERS
+
+
+def test_preflight_says_that_a_type_is_not_measured() -> None:
+    assert not_measured_warning({"model_type": "llama"}) is None
+    for kind in ("qwen4_exp", "of_its_own_code"):
+        assert f"Nobody has measured model_type {kind} " in (not_measured_warning({"model_type": kind}) or "")
+
+
+def test_a_decoder_that_does_not_train_is_refused_by_name() -> None:
+    with pytest.raises(TrainerError, match=r"model_type gemma3n is an image-text model .*use Gemma 3"):
+        require_language_model(parse_uri("s3://models/gemma"), {"model_type": "gemma3n"}, remote_code=False)
 
 
 def test_training_refuses_what_preflight_refuses(tmp_path: Path) -> None:

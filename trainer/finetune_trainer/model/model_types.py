@@ -29,6 +29,17 @@ sarvam_mla sarvam_moe seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma
 """
 DECODERS = frozenset(_DECODERS_NAMES.split())
 """Models that continue a text, and that `AutoModelForCausalLM` loads."""
+_NOT_MEASURED_NAMES = """
+axk2 blt deepseek_v32 dory dots3_note dots3_note_text flint glm_moe_dsa gpt-sw3 gpt_neox_japanese granitemoe_swa
+hrm_text hy_v4 hyperclovax inkling2_loop_text inkling2_text inkling_text iquestcoder jais2 kolibri1 laguna lara_mini
+lfm3 llama4 mellum modernbert-decoder openai-gpt qwen4_exp qwen4_exp_text sarvam_mla sarvam_moe xlstm youtu zaya
+"""
+NOT_MEASURED = frozenset(_NOT_MEASURED_NAMES.split())
+"""Decoders among them that nobody has trained with this version (benchmarks/architectures.py)."""
+_UNTRAINABLE = {
+    "gemma3n": "an image-text model whose vision tower needs the package timm; use Gemma 3 or Gemma 4",
+}
+"""Decoders among them that do not train -> why, with the remedy."""
 _ENCODER_DECODERS_NAMES = """
 audioflamingo3 bart bigbird_pegasus blenderbot blenderbot-small encoder-decoder fsmt glmasr granite_speech
 granite_speech_plus led longt5 m2m_100 marian mbart moss_transcribe_diarize mt5 musicflamingo mvp nemo_speechlm
@@ -96,6 +107,9 @@ def require_language_model(place: Uri, config: Mapping[str, Any], *, remote_code
     if kind in ENCODERS and config.get("is_decoder") is not True:
         what = "an encoder: in it a token sees the tokens after it, so it cannot learn to continue a text"
         raise _refused(place, kind, what, "use a decoder model")
+    if kind in _UNTRAINABLE:
+        what, _, remedy = _UNTRAINABLE[kind].partition("; ")
+        raise _refused(place, kind, what, remedy)
     if kind in DECODERS or kind in ENCODERS or (remote_code and own_class):
         return
     if kind in IMAGE_TEXT:
@@ -107,6 +121,21 @@ def require_language_model(place: Uri, config: Mapping[str, Any], *, remote_code
     if own_class:
         remedy = "its class is code of the model's repository, which runs only with model.trustRemoteCode"
     raise _refused(place, kind, what, remedy)
+
+
+def not_measured_warning(config: Mapping[str, Any]) -> str | None:
+    """A sentence for the user of a model of which nothing is known but that transformers has it; else None.
+
+    Args:
+        config: the model's config.json.
+    """
+    kind = str(config.get("model_type") or "")
+    if kind in DECODERS - NOT_MEASURED:
+        return None
+    return (
+        f"Nobody has measured model_type {kind} with this version: try a few steps first (training.maxSteps), and "
+        "compare the answers of base model and adapter"
+    )
 
 
 def require_mergeable(merged: Merged, config: Mapping[str, Any]) -> None:

@@ -85,7 +85,7 @@ class MicroBatches:
     def _kinds(self, lengths: list[int]) -> list[list[int]]:
         """Indices of the rows that may share a micro-batch."""
         limit = self.never_mixed_above
-        kinds = ([], []) if limit is not None else ([],)  # type: tuple[list[int], ...]
+        kinds: tuple[list[int], ...] = ([], []) if limit is not None else ([],)
         for row, length in enumerate(lengths):
             kinds[limit is not None and length > limit].append(row)
         return [rows for rows in kinds if rows]

@@ -1,7 +1,7 @@
 """The base model is complete."""
 
 from finetune_trainer.inputs.sources import model_files, model_folder
-from finetune_trainer.model.model_types import require_mergeable
+from finetune_trainer.model.model_types import not_measured_warning, require_mergeable
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import CheckedModel, PreflightContext
 from finetune_trainer.preflight.model_files import check_model
@@ -17,7 +17,9 @@ def _run(context: PreflightContext) -> CheckOutcome:
     revision = folder[0].revision
     parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
     commit = f", commit {revision}" if revision is not None else ""
-    return passed(f"{facts.size:,} bytes{parameters}{commit}")
+    unmeasured = not_measured_warning(facts.config)
+    warning = f". {unmeasured}" if unmeasured else ""
+    return passed(f"{facts.size:,} bytes{parameters}{commit}{warning}")
 
 
 MODEL = Check(name="model", run=_run, asks=lambda context: [context.recipe.model.uri])
