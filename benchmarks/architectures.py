@@ -177,7 +177,11 @@ def _vllm(name: str, *, experts: bool) -> str:
 
 def _memory(model: Published) -> str:
     shape = shape_of(model)
-    sections = {"model": {"uri": "hf://of/this"}, "dataset": {"uri": "s3://bucket/data"}, "output": {"uri": "s3://bucket/output"}}
+    sections = {
+        "model": {"uri": "hf://of/this"},
+        "dataset": {"uri": "s3://bucket/data"},
+        "output": {"uri": "s3://bucket/output"},
+    }
     whole = Recipe.model_validate({"job": {"name": "page"}, **sections})
     micro_batch = MicroBatchShape(tokens=2048, span=2048, gradient_checkpointing=True)
     columns: list[str] = []
