@@ -168,3 +168,32 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(bytes(tmp_path / "data") + b"/caf\xe9.jsonl")).write_bytes(ROW)
     with pytest.raises(TrainerError, match=r"data/caf\\udce9\.jsonl: found a name that .* is not UTF-8"):
         read(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"chosen": "\n\nHuman: a", "rejected": "\n\nHuman: b"}, "this is preference data"),
+        ({"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}, "this is preference data"),
+        ({"input_ids": [1, 2], "labels": [-100, 2]}, "token ids are not read"),
+        ({"contents": [{"role": "user", "parts": [{"text": "a"}]}]}, "the turns have the keys role, parts"),
+        ({"mapping": {"a": {}}, "current_node": "a"}, 'else write each row as {"messages": [{"role": "user"'),
+    ],
+)
+def test_rows_of_another_kind_are_answered_with_what_helps(row: object, problem: str, tmp_path: Path) -> None:
+    assert problem in said(tmp_path / "d.json", [row])
+
+
+def test_lists_of_turns_without_a_key(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert 'put the list of turns under a key: {"messages": […]}' in said(tmp_path / "d.json", [turns, turns])
+
+
+def test_parts_of_the_responses_api_are_text(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+    ]
+    [example] = read(tmp_path / "d.json", [{"messages": turns}])
+    assert isinstance(example, Conversation)
+    assert [turn.content for turn in example.messages.turns] == ["a", "b"]

@@ -41,7 +41,10 @@ def problems(path: Path, *rows: object, **spec: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     "switch",
-    [{"train": False}, {"training": False}, {"trainable": 0}, {"loss": False}, {"weight": 0}, {"loss_scale": 0.0}],
+    [
+        *({"train": False}, {"training": False}, {"trainable": 0}, {"loss": False}, {"weight": 0}, {"loss_scale": 0.0}),
+        *({"train_on_turn": False}, {"loss_mask": 0}, {"masked": True}),
+    ],
 )
 def test_a_turn_that_is_not_to_be_trained_is_not(switch: dict[str, object], tmp_path: Path) -> None:
     _, [example] = scanned(
@@ -58,6 +61,11 @@ def test_a_turn_that_is_not_to_be_trained_is_not(switch: dict[str, object], tmp_
         ([ASKED, ANSWER | {"loss": "no"}], "messages[1].loss: the text 'no'; 0 or false (the turn is not trained)"),
         ([ASKED, ANSWER | {"loss_weight": 0.5}], "messages[1].loss_weight: the number 0.5; 0 or false"),
         ([ASKED | {"train": True}, ANSWER], "messages[0].train: true in a turn of the role user"),
+        ([ASKED | {"masked": False}, ANSWER], "messages[0].masked: false in a turn of the role user"),
+        ([ASKED, ANSWER | {"masked": "yes"}], "messages[1].masked: the text 'yes'; true (the turn is not trained) or"),
+        ([ASKED, ANSWER | {"mask": True}], "messages[1].mask: true; no such key: some tools train a turn with it"),
+        ([ASKED | {"tools": [{"name": "f"}]}, ANSWER], "messages[0].tools: a list of 1; the tools in the row's own"),
+        ([ASKED, ANSWER | {"channel": "analysis"}, ANSWER], "messages[1].channel: the text 'analysis'; answers only"),
         (
             [ASKED, ANSWER | {"train_detail": [{"begin_offset": 0}]}],
             "messages[1].train_detail: a list of 1; a turn that",
@@ -122,11 +130,11 @@ def test_a_mapped_answer_is_the_users_decision(tmp_path: Path) -> None:
 
 
 def test_what_is_not_read_is_named_wherever_it_first_stands(tmp_path: Path) -> None:
-    late = {"messages": [ASKED | {"ts": 4}, ANSWER | {"mask": True}], "source": "b"}
+    late = {"messages": [ASKED | {"ts": 4}, ANSWER | {"seen": True}], "source": "b"}
     parts = {"messages": [ASKED | {"content": [{"type": "text", "text": "a", "cache": 1}]}, ANSWER | {"ts": None}]}
     scan, _ = scanned(tmp_path / "d.jsonl", *[{"messages": [ASKED, ANSWER]}] * 150, late, parts)
 
-    assert sorted(scan.unread) == ["messages[].content[].cache", "messages[].mask", "messages[].ts", "source"]
+    assert sorted(scan.unread) == ["messages[].content[].cache", "messages[].seen", "messages[].ts", "source"]
 
 
 def test_keys_that_arrow_padded_are_left_out_of_json_lines(tmp_path: Path) -> None:
@@ -205,3 +213,41 @@ def test_the_remedy_keeps_a_system_message_and_a_history(tmp_path: Path) -> None
     _, [example] = scanned(tmp_path / "d.jsonl", row, fields={"instruction": "query", "output": "response"})
     assert isinstance(example, Conversation)
     assert [turn.content for turn in example.messages.turns] == ["be short", "what first", "water", "and then", "tea"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"system_prompt": "be kind"}, "system_prompt: the text 'be kind'; no system message in a column that is not"),
+        ({"weight": 0}, "weight: the number 0; rows that count alike; remove the rows that are not to be trained"),
+        ({"split": "test"}, "split: the text 'test'; training rows; write these rows to a file of their own"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs: an object with the keys enable"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_columns_that_change_the_meaning_with_some_values(
+    columns: dict[str, Any], said: str, suffix: str, tmp_path: Path
+) -> None:
+    row = {"messages": [ASKED, ANSWER]} | columns
+
+    [problem] = problems(tmp_path / f"d.{suffix}", row)
+
+    assert problem.startswith(said)
+    assert not problems(tmp_path / f"d.{suffix}", row, ignoredColumns=list(columns))
+
+
+def test_the_same_columns_with_other_values_are_only_named(tmp_path: Path) -> None:
+    columns = {"system_prompt": "be kind", "weight": 1.0, "split": "train", "chat_template_kwargs": {"tools": []}}
+    scan, examples = scanned(
+        tmp_path / "d.jsonl", {"messages": [{"role": "system", "content": "be kind"}, ASKED, ANSWER]} | columns
+    )
+
+    assert len(examples) == 1
+    assert list(scan.unread) == list(columns)
+
+
+def test_rows_that_are_turns_are_no_texts(tmp_path: Path) -> None:
+    turns = {"text": "name a river", "role": "prompter"}, {"text": "the Elbe", "role": "assistant"}
+
+    assert problems(tmp_path / "d.jsonl", *turns)[0].startswith("role: the text 'prompter'; a text that stands for")
+    assert not problems(tmp_path / "d.jsonl", *turns, schema="text")

@@ -124,11 +124,14 @@ FaultError for errors inside a value.
 
 def not_object(value: object) -> Fault:
     """The fault of a JSON value that is not an object."""
+    turns = isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
     return Fault(
         kind=ProblemKind.NOT_OBJECT,
         found=shown(value),
         expected="a JSON object {…}",
-        remedy='give every value its column\'s name: {"text": …}',
+        remedy='put the list of turns under a key: {"messages": […]}'
+        if turns
+        else 'give every value its column\'s name: {"text": …}',
     )
 
 

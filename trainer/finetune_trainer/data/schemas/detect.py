@@ -15,16 +15,21 @@ from finetune_trainer.data.formats.open_records import StoredBytes, open_records
 from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.schemas.alpaca import HISTORY
-from finetune_trainer.data.schemas.row_meaning import columns_read, expected_rows
+from finetune_trainer.data.schemas.row_meaning import columns_read, expected_rows, is_preference
 from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
 from finetune_trainer.storage.base import OpenStore
 
 LOOKED_AT_ROWS = 100
 _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
-    {"messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns", "data")},
+    {
+        "messages": (
+            *("messages", "conversation", "conversations", "chat", "dialog", "dialogue", "turns", "data"),
+            *("contents", "items"),
+        )
+    },
     {
         "prompt": ("prompt", "question", "query", "input", "instruction"),
-        "completion": ("completion", "response", "answer", "output", "target", "chosen"),
+        "completion": ("completion", "response", "answer", "output", "target"),
     },
     {
         "system": ("system", "system_prompt", "system_message"),
@@ -103,9 +108,16 @@ def _remedy(row: Row, fields: Fields | None) -> str:
         return 'a turn stands where a row should: put the list of turns under a key, {"messages": […]}'
     if {"columns", "data"} <= row.keys() or (len(row) > 1 and all(isinstance(value, dict) for value in row.values())):
         return "if pandas wrote the table: DataFrame.to_json(path, orient='records', lines=True)"
+    if any(is_preference(name) for name in row):
+        return "this is preference data: write rows with the good answer alone, as messages or prompt and completion"
+    if "input_ids" in row:
+        return "token ids are not read: write the texts from which they were made"
     likely = [pairs for wanted in _LIKELY if (pairs := _mapped(wanted, row))]
     if not likely:
-        return "rename the columns, or map them with dataset.fields"
+        return (
+            "rename the columns, or map them with dataset.fields; else write each row as "
+            '{"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}'
+        )
     # The most parts: a mapping to prompt and completion would drop a system message, an input and a history.
     pairs = max(likely, key=lambda pairs: len(pairs) + ("instruction" in pairs and HISTORY in row))
     if "messages" in pairs:

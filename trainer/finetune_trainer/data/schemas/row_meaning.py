@@ -12,13 +12,28 @@ from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
 
-_PREFERENCE: Final = re.compile(r"(chosen|rejected)(_\w+)?|\w+_(chosen|rejected)|kto_tag", re.IGNORECASE)
+_PREFERENCE: Final = re.compile(
+    r"(chosen|rejected)(_\w+)?|\w+_(chosen|rejected)|(non_)?preferred_output|kto_tag", re.IGNORECASE
+)
 _LABEL: Final = "label"
 """KTO's column of a bool: whether the answer is a good one. Other labels are classes, and only named."""
 _MEDIA: Final = frozenset({"image", "images", "audio", "audios", "video", "videos"})
 _ANSWERS: Final = frozenset({"answer", "answers", "completion", "output", "response"})
 """Columns that hold what a model should say, beside a column of running text."""
-_MEANINGFUL: Final = frozenset({"chosen", "rejected", "rejected_response", "kto_tag", _LABEL, *_MEDIA, *_ANSWERS})
+_SYSTEM: Final = frozenset({"system_prompt", "system_message"})
+"""Columns that hold a system message under another name than the schema's."""
+_WEIGHT: Final = "weight"
+"""Fireworks' column of a number with which the row counts."""
+_SPLIT: Final = "split"
+"""Predibase's column of the part of the data to which the row belongs."""
+_HELD_OUT: Final = frozenset({"test", "validation", "valid", "val", "eval", "evaluation", "dev"})
+_TEMPLATE: Final = "chat_template_kwargs"
+"""TRL's column of a row's own variables for the chat template: tools, instructions, switches."""
+_ROLE: Final = "role"
+_BY_VALUE: Final = frozenset({*_SYSTEM, _WEIGHT, _SPLIT, _TEMPLATE, _ROLE})
+_MEANINGFUL: Final = frozenset(
+    {"chosen", "rejected", "rejected_response", "kto_tag", _LABEL, *_MEDIA, *_ANSWERS, *_BY_VALUE}
+)
 """Columns whose values are looked at. Formats that read columns one by one read these too."""
 _MOST_SHAPES = 10_000
 _MOST_NAMES = 1000
@@ -43,6 +58,7 @@ class UnreadColumns:
         self._takes_preference = any(_PREFERENCE.fullmatch(name) for name in self._decided)
         self._row_schema = row_schema
         named = dataset.schema_ is DatasetSchema.TEXT or (fields is not None and fields.text is not None)
+        self._takes_text = named
         self._looks_for_answers = row_schema.schema is DatasetSchema.TEXT and not named
         self._suspects_of: dict[tuple[str, ...], tuple[str, ...]] = {}
         self.names: dict[str, None] = {}
@@ -71,6 +87,8 @@ class UnreadColumns:
     def _is_suspect(self, name: str) -> bool:
         if _PREFERENCE.fullmatch(name) or name == _LABEL:
             return not self._takes_preference
+        if name in _BY_VALUE:
+            return True
         return name.lower() in _MEDIA or (self._looks_for_answers and name.lower() in _ANSWERS)
 
     def _fault(self, name: str, row: Row) -> Fault | None:
@@ -78,6 +96,8 @@ class UnreadColumns:
         # A row without the schema's columns has another fault.
         if value is None or value == "" or value == [] or not self._row_schema.fits(row):
             return None
+        if name in _BY_VALUE:
+            return self._fault_of_value(name, row)
         if name == _LABEL and not isinstance(value, bool):
             return None
         if _PREFERENCE.fullmatch(name) or name == _LABEL:
@@ -102,6 +122,53 @@ class UnreadColumns:
             f"map both, dataset.fields: {{prompt: text, completion: {name}}}, or name the column in "
             "dataset.ignoredColumns",
         )
+
+    def _fault_of_value(self, name: str, row: Row) -> Fault | None:
+        """The fault of a column that changes the row's meaning with some values."""
+        value, schema = row[name], self._row_schema.schema
+        chat = schema in (DatasetSchema.MESSAGES, DatasetSchema.SHAREGPT)
+        ignored = "or name the column in dataset.ignoredColumns"
+        if name in _SYSTEM:
+            if not (chat or schema is DatasetSchema.ALPACA) or not isinstance(value, str) or _has_system_turn(row):
+                return None
+            expected = "no system message in a column that is not read: the model would not see it"
+            return _fault(name, value, expected, f"dataset.fields: {{system: {name}}}, {ignored}")
+        if name == _WEIGHT and isinstance(value, int | float) and value != 1:
+            expected = "rows that count alike"
+            return _fault(name, value, expected, f"remove the rows that are not to be trained, {ignored}")
+        if name == _SPLIT and isinstance(value, str) and value.strip().lower() in _HELD_OUT:
+            expected = "training rows"
+            return _fault(
+                name, value, expected, f"write these rows to a file of their own (dataset.validation), {ignored}"
+            )
+        if name == _TEMPLATE and chat and isinstance(value, dict) and any(map(_says, value.values())):
+            expected = "no variables for the chat template in a row: they are not given to it"
+            return _fault(
+                name, value, expected, f"write tools and instructions into the row's columns and turns, {ignored}"
+            )
+        if name == _ROLE and schema is DatasetSchema.TEXT and not self._takes_text:
+            expected = "a text that stands for itself: this row is one turn of a conversation"
+            return _fault(
+                name, value, expected, 'write conversations, {"messages": [{"role": …, "content": …}, …]}, ' + ignored
+            )
+        return None
+
+
+def _says(value: object) -> bool:
+    return value not in (None, "", [], {})
+
+
+def _has_system_turn(row: Row) -> bool:
+    """Whether the first turn of a list in the row is a system message."""
+    first = (value[0] for value in row.values() if isinstance(value, list) and value)
+    return any(
+        isinstance(turn, dict) and not {"system", "developer"}.isdisjoint(map(str, turn.values())) for turn in first
+    )
+
+
+def is_preference(column: str) -> bool:
+    """Whether a column of this name says which answer is better or worse."""
+    return _PREFERENCE.fullmatch(column) is not None
 
 
 def columns_read(fields: Fields | None) -> frozenset[str]:

@@ -1,9 +1,12 @@
 """Checks whether a JSON value is text that can be trained."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, shown
+
+_TEXT_PARTS: Final = ("text", "input_text", "output_text")
+"""The types of a part that is a text: that of chat completions, and those of OpenAI's Responses API."""
 
 
 def text_key(value: object) -> str | bytes | None:
@@ -44,7 +47,7 @@ def joined_parts(value: object) -> object:
     """
     if not _is_parts(value):
         return value
-    texts = [text for part in value if part["type"] == "text" and isinstance(text := part.get("text"), str)]
+    texts = [text for part in value if part["type"] in _TEXT_PARTS and isinstance(text := part.get("text"), str)]
     return "\n".join(texts) if len(texts) == len(value) else value
 
 

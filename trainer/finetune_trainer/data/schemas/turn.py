@@ -9,7 +9,7 @@ from finetune_trainer.data.problems import Fault, ProblemKind, absent_key, keys_
 from finetune_trainer.data.reasoning import KEY, NAMES
 from finetune_trainer.data.schemas.text_check import joined_parts, text_fault
 from finetune_trainer.data.schemas.tool_calls import read_calls
-from finetune_trainer.data.tool_columns import CALLS
+from finetune_trainer.data.tool_columns import CALLS, TOOLS
 
 ROLES: Final = {
     "system": "system",
@@ -32,12 +32,18 @@ _TEXTS: Final = ("tool_call_id", "name", *NAMES)
 """Further keys that templates read; each is a text. Any other key is not read, and named."""
 _WEIGHTS: Final = ("weight", "loss_weight", "loss_scale")
 """Keys of an assistant's turn: OpenAI's and ms-swift's. With the value 0 the turn is not trained."""
-_SWITCHES: Final = ("train", "training", "trainable", "loss")
-"""Keys that say whether a turn is trained: axolotl's, torchtune's, LLaMA-Factory's and ms-swift's."""
+_SWITCHES: Final = ("train", "training", "trainable", "train_on_turn", "loss", "loss_mask")
+"""Keys that say whether a turn is trained: axolotl's, LLaMA-Factory's and ms-swift's."""
+_MASKED: Final = "masked"
+"""torchtune's key of a turn that is not trained."""
+_MASK: Final = "mask"
+"""A key that says the one in some tools, and the other in others."""
+_CHANNEL: Final = "channel"
+"""The key of gpt-oss's channels; what an answer says outside `final` is its reasoning."""
 _DETAIL: Final = "train_detail"
 """axolotl's key of the parts of a turn that are trained apart."""
-_FLAGS: Final = (*_WEIGHTS, *_SWITCHES)
-_KNOWN: Final = frozenset({*CALLS, *_TEXTS, *_FLAGS, _DETAIL})
+_FLAGS: Final = (*_WEIGHTS, *_SWITCHES, _MASKED)
+_KNOWN: Final = frozenset({*CALLS, *TOOLS, *_TEXTS, *_FLAGS, _DETAIL, _MASK, _CHANNEL})
 _KNOWN_OF_PART: Final = frozenset({"type", "text", *_FLAGS})
 _MOST_UNREAD = 1000
 
@@ -97,7 +103,7 @@ class TurnKeys:
             wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
             faults += [wrong_text] if wrong_text else []
         trained, wrong_switches = _trained(turn, path, role)
-        faults += wrong_switches
+        faults += [*wrong_switches, *_misplaced(turn, path, role)]
         faults += _part_faults(turn.get(self.content), content)
         self._note_unread(turn, path)
         if role is None or (text is not None and not isinstance(text, str)):
@@ -161,13 +167,15 @@ def _trained(turn: Mapping[str, Any], path: str, role: str | None) -> tuple[bool
                     kind=ProblemKind.TYPE,
                     path=f"{path}.{key}",
                     found=shown(value),
-                    expected="0 or false (the turn is not trained), 1 or true",
+                    expected="true (the turn is not trained) or false"
+                    if key == _MASKED
+                    else "0 or false (the turn is not trained), 1 or true",
                     remedy="write 0 or 1, or remove the key",
                 )
             )
-        elif not value:
+        elif bool(value) is (key == _MASKED):
             trained = False
-        elif key in _SWITCHES and role not in (None, "assistant"):
+        elif key not in _WEIGHTS and role not in (None, "assistant"):
             faults.append(
                 Fault(
                     kind=ProblemKind.ROLE,
@@ -179,7 +187,44 @@ def _trained(turn: Mapping[str, Any], path: str, role: str | None) -> tuple[bool
             )
     if turn.get(_DETAIL):
         faults.append(_parts_apart(f"{path}.{_DETAIL}", turn[_DETAIL]))
+    if turn.get(_MASK) is not None:
+        faults.append(
+            Fault(
+                kind=ProblemKind.TYPE,
+                path=f"{path}.{_MASK}",
+                found=shown(turn[_MASK]),
+                expected="no such key: some tools train a turn with it, others do not",
+                remedy="write weight: 0 in the assistant's turns that are not to be trained, and remove the key",
+            )
+        )
     return trained, faults
+
+
+def _misplaced(turn: Mapping[str, Any], path: str, role: str | None) -> list[Fault]:
+    """The faults of keys that belong elsewhere: the row's tools, and reasoning as a turn of its own."""
+    faults = [
+        Fault(
+            kind=ProblemKind.SCHEMA,
+            path=f"{path}.{key}",
+            found=shown(turn[key]),
+            expected="the tools in the row's own column",
+            remedy=f'write them beside the turns, {{"tools": […], "{path.partition("[")[0]}": […]}}',
+        )
+        for key in TOOLS
+        if turn.get(key)
+    ]
+    channel = turn.get(_CHANNEL)
+    if role == "assistant" and channel not in (None, "", "final") and not any(map(turn.get, CALLS)):
+        faults.append(
+            Fault(
+                kind=ProblemKind.SCHEMA,
+                path=f"{path}.{_CHANNEL}",
+                found=shown(channel),
+                expected="answers only, of the channel 'final'",
+                remedy="write the text as reasoning_content of the answer that follows",
+            )
+        )
+    return faults
 
 
 def _part_faults(content: object, path: str) -> list[Fault]:
