@@ -70,9 +70,7 @@ def test_the_packaged_chart_knows_where_everything_is(released: Path) -> None:
 
 
 def test_the_changes_are_those_of_the_version_or_else_those_to_come() -> None:
-    text = (
-        "# Log\n\n## [Unreleased]\n\n### Added\n\n- New.\n\n## [1.0.0] - 2026-01-01\n\n### Fixed\n\n- One\n  fault.\n"
-    )
+    text = "# Log\n\n## [Unreleased]\n\n### Added\n\n- New.\n\n## [1.0.0] - 2026-01-01\n\n### Fixed\n\n- A\n  fault.\n"
     assert changes(text, "1.0.0") == [{"kind": "fixed", "description": "A fault."}]
     assert changes(text, "2.0.0") == [{"kind": "added", "description": "New."}]
 
