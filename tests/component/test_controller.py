@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -243,7 +243,7 @@ async def _gone(admin: ClientKube, namespace: str, uid: str) -> bool:
 class _OfThePast(ClientKube):
     """Lists answer from before anything was there, as those of an API server that has fallen behind."""
 
-    async def pages(self, *_: Any, **__: Any) -> AsyncIterator[Page]:
+    async def pages(self, *_: Any, **__: Any) -> AsyncGenerator[Page, None]:
         yield Page(items=(), resource_version="1")
 
 

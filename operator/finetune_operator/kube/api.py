@@ -3,7 +3,7 @@
 Objects stay dicts, as in JSON: the generated models drop fields that their version does not know.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -97,7 +97,7 @@ class Kube(Protocol):
 
     def pages(
         self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """All objects of a namespace, or of the cluster, in pages."""
         ...
 

@@ -5,7 +5,7 @@ unknown fields, and copy every body before they send it.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -66,7 +66,7 @@ class ClientKube:
 
     async def pages(
         self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """See `Kube.pages`."""
         limit = self._page_size
         query: dict[str, str] = {}
