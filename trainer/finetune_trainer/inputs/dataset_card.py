@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from finetune_trainer.contract.recipe.dataset import TRAIN_SPLIT
 from finetune_trainer.contract.text import printable
 
@@ -24,8 +22,6 @@ CARD = "README.md"
 LONGEST_CARD = 4 << 20
 """Largest size of a card, in bytes. Data sets with thousands of configs have a megabyte."""
 _MOST_PATTERNS = 50_000
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-"""BaseLoader makes no Python objects but text, lists and dicts."""
 
 
 class CardError(Exception):
@@ -55,9 +51,14 @@ def configs_of(card: bytes) -> list[DataConfig]:
     Raises:
         CardError: the YAML or its `configs` cannot be read; the message says where.
     """
+    # Here, because only data sets of the Hub need it: a run of other data starts without.
+    import yaml
+
     head = _front_matter(card.decode("utf-8", errors="replace"))
+    # It makes no Python objects but text, lists and dicts.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        content = yaml.load(head, Loader=_LOADER) if head else None  # noqa: S506 (a BaseLoader is safe)
+        content = yaml.load(head, Loader=loader) if head else None  # noqa: S506 (a BaseLoader is safe)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CardError(_in_words(error)) from error
     declared = content.get("configs") if isinstance(content, dict) else None
