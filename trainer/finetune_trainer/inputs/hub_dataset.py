@@ -12,7 +12,7 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe.dataset import DatasetFormat
 from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Uri
-from finetune_trainer.data.formats.sniff import format_of_name
+from finetune_trainer.data.formats.file_name import format_of_name
 from finetune_trainer.inputs.data_folder import may_hold_rows, some
 from finetune_trainer.inputs.dataset_card import CARD, CardError, DataConfig, configs_of
 from finetune_trainer.inputs.path_pattern import is_pattern, matching_paths

@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from finetune_trainer.contract.recipe.dataset import DatasetFormat, DatasetSpec
+from finetune_trainer.data.formats.file_name import format_of_name
 from finetune_trainer.data.formats.json_line import is_cut_short, parse_row
 from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
@@ -15,18 +16,6 @@ from finetune_trainer.data.problems import Fault, FaultError, ProblemKind
 UTF8_BOM = b"\xef\xbb\xbf"
 PARQUET_MAGIC = (b"PAR1", b"PARE")
 _HEAD_BYTES = 4096
-_BY_SUFFIX: Final = {
-    ".jsonl": DatasetFormat.JSONL,
-    ".ndjson": DatasetFormat.JSONL,
-    ".json": DatasetFormat.JSON,
-    ".csv": DatasetFormat.CSV,
-    ".tsv": DatasetFormat.TSV,
-    ".tab": DatasetFormat.TSV,
-    ".txt": DatasetFormat.TEXT,
-    ".text": DatasetFormat.TEXT,
-    ".parquet": DatasetFormat.PARQUET,
-    ".pq": DatasetFormat.PARQUET,
-}
 _WANTED: Final = {
     DatasetFormat.JSONL: "jsonl: one JSON object a line",
     DatasetFormat.JSON: "a JSON array of rows",
@@ -87,12 +76,6 @@ def format_of(dataset: DatasetSpec, name: str, first: bytes, expected: ExpectedR
     if text.startswith(b"[") and text[1:_HEAD_BYTES].lstrip()[:1] in (b"{", b"]"):
         return DatasetFormat.JSON
     return by_name or DatasetFormat.JSONL
-
-
-def format_of_name(name: str) -> DatasetFormat | None:
-    """The format of a file name's suffix, `.gz` and `.zst` ignored; None if no format has it."""
-    stem = re.sub(r"\.(gz|zst|zstd)$", "", name.lower())
-    return _BY_SUFFIX.get(stem[stem.rfind(".") :] if "." in stem else "")
 
 
 def sniff(head: bytes, format_: DatasetFormat) -> Fault | None:
