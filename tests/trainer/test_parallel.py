@@ -71,7 +71,7 @@ def test_process_that_a_library_ends_says_why_in_its_last_line(local_run: Runs, 
     (run.folder / "sitecustomize.py").write_text(
         f"{started}    print({line!r}, file=sys.stderr, flush=True)\n    {end}\n"
     )
-    process = start_pod(run, PYTHONPATH=f"{run.folder}:{os.environ['PYTHONPATH']}")
+    process = start_pod(run, PYTHONPATH=f"{run.folder}:{os.environ.get('PYTHONPATH', '')}")
 
     _, log, message = end_of(process, run)
 

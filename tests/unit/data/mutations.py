@@ -301,6 +301,8 @@ def _are_pairs(value: Any) -> bool:
 def _is_turn(turn: dict[str, Any], role: Any, content: Any) -> bool:
     if not isinstance(role, str) or role not in _ROLES or turn.get("weight", 1) not in (0, 1, None):
         return False
+    if turn.get("tools") or turn.get("functions"):  # the row has them, not a turn
+        return False
     if not all(turn.get(key) is None or _is_text(turn[key], blank=True) for key in _TEXTS):
         return False
     if len({reason for key in _REASONS if (reason := turn.get(key))}) > 1:
