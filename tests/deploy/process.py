@@ -14,6 +14,9 @@ from deploy.rendering import Manifest
 from deploy.server import Server
 from localcluster.ports import choose
 
+_METRICS_PORTS = 1000
+"""How far the metrics' port is from the server's: outside of pods, operators share an address."""
+
 
 @contextmanager
 def operator(
@@ -38,6 +41,7 @@ def operator(
         "KUBECONFIG": str(folder / "kubeconfig"),
         "FINETUNE_HTTP_HOST": "127.0.0.1",
         "FINETUNE_HTTP_PORT": str(port),
+        "FINETUNE_METRICS_PORT": str(choose("127.0.0.1", port + _METRICS_PORTS)),
         "PATH": os.environ["PATH"],
     }
     log = folder / "log"
