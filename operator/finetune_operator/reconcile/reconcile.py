@@ -129,6 +129,8 @@ def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
             completion.fail(builder, overdue)
         else:
             stages.start(builder, role, number)
+            # Perhaps no event follows: a Job whose pods a quota refuses stays as it is.
+            builder.requeue_at(builder.now + deadlines.no_pod_after(builder.finetunejob.spec))
     else:
         _end_attempt(
             builder, Failed(reason=FailureReason.POD_LOST, message=f"Job {builder.status.job_name} was deleted")

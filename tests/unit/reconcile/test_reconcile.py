@@ -445,8 +445,10 @@ def test_a_preflight_without_a_report_is_none() -> None:
 
 
 def test_a_job_without_a_pod_says_so_and_its_start_deadline_holds() -> None:
+    """No event follows the creation of a Job whose pods are refused: the plan that creates it comes back by itself."""
     world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
     world.step()
+    assert world.requeue_after == 30
     world.later(31)
     world.step()
     reconciling = world.status.condition(ConditionType.RECONCILING)
