@@ -1,7 +1,4 @@
-"""Examples: rows of training data after reading.
-
-Each is a text, a prompt with its completion, or a conversation; or a pair of two such that answer the same prompt.
-"""
+"""Examples: rows of training data after reading. Each is a text, a prompt with its completion, or a conversation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,22 +104,4 @@ class Conversation:
     messages: Messages
 
 
-SupervisedExample = Text | PromptCompletion | Conversation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preference:
-    """A pair: two answers to one prompt, of which one is better.
-
-    Attributes:
-        place: the row.
-        chosen: the prompt with the better answer. Of a conversation, the turns of the answer are marked as trained.
-        rejected: the prompt with the worse answer.
-    """
-
-    place: RowLocation
-    chosen: SupervisedExample
-    rejected: SupervisedExample
-
-
-Example = SupervisedExample | Preference
+Example = Text | PromptCompletion | Conversation

@@ -11,7 +11,7 @@ Without dropout only the last bits of the sums do. (NEFTune's noise is each row'
 import hashlib
 import math
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,12 @@ class LocalStep:
     """What one process has computed of a step.
 
     Attributes:
-        sums: its part of the step's loss, and of the sums of the measures.
+        loss: its part of the step's loss.
         out_of_memory: the error when its memory ran out.
         stopped: whether it was asked to stop before its last micro-batch.
     """
 
-    sums: Sequence[float] = ()
+    loss: float
     out_of_memory: BaseException | None = None
     stopped: bool = False
 
@@ -65,23 +65,23 @@ class DataParallelTrainer(StepTrainer):
             else self.micro_batches.split(step, rank=world.rank, ranks=world.size)
         )
 
-    def sum_over_processes(self, compute: Callable[[], torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+    def sum_over_processes(self, compute: Callable[[], float]) -> float:
         """The sum over the processes.
 
         Raises:
             StopRequested: in all of them, when one was asked to stop.
         """
         if self.others_ended:
-            return super().sum_over_processes(compute, shape)
-        part, stopped = torch.zeros(shape, dtype=torch.float64), False
+            return super().sum_over_processes(compute)
+        part, stopped = 0.0, False
         try:
-            part = compute().cpu()
+            part = compute()
         except StopRequested:
             stopped = True
-        total = self.process_group.all_reduce(torch.cat([part.flatten(), part.new_tensor([stopped])]))
-        if total[-1]:
+        total, left = self.process_group.all_reduce(torch.tensor([part, float(stopped)], dtype=torch.float64)).tolist()
+        if left:
             raise StopRequested
-        return total[:-1].view(shape)
+        return float(total)
 
     def continue_on_main_process(self) -> None:
         """The others end with the training."""
@@ -109,10 +109,9 @@ class DataParallelTrainer(StepTrainer):
         share = self._run_local_micro_batches(model, step)
         # What is drawn outside of the micro-batches (the order of the rows) must stay the same in all processes.
         before.restore()
-        flags = (share.out_of_memory is not None, share.stopped, self.stop_requested())
-        own = share.sums or [0.0] * (1 + len(self.objective.measures))
-        reduced = self.process_group.all_reduce(torch.tensor([*flags, *own], dtype=torch.float64))
-        out_of_memory, stopped, stopping, *sums = reduced.tolist()
+        mine = (share.loss, share.out_of_memory is not None, share.stopped, self.stop_requested())
+        sums = self.process_group.all_reduce(torch.tensor([float(value) for value in mine], dtype=torch.float64))
+        loss, out_of_memory, stopped, stopping = sums.tolist()
         if out_of_memory:
             self._require_repetition(model, step, share.out_of_memory)
             return None
@@ -121,27 +120,27 @@ class DataParallelTrainer(StepTrainer):
             raise StopRequested
         self.process_group.stop_agreed = stopping > 0
         all_reduce_gradients(trained_here, self.process_group)
-        return torch.tensor(sums, dtype=torch.float32, device=step["input_ids"].device)
+        return torch.tensor(loss, dtype=torch.float32, device=step["input_ids"].device)
 
     def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
-        totals = self.objective.totals(step)
+        trained = self._trained_tokens(step)
         world = self.process_group.world
-        parts: list[torch.Tensor] = []
+        losses: list[torch.Tensor] = []
         try:
             with self.cached_lora_weights():
                 for number, micro_batch in enumerate(self.local_micro_batches(step)):
                     if self.stop_requested():
-                        return LocalStep(stopped=True)
+                        return LocalStep(loss=0.0, stopped=True)
                     place = number * world.size + world.rank
                     torch.manual_seed(micro_batch_seed(self.args.seed, self.state.global_step, place))
-                    parts.append(self._run_micro_batch(model, micro_batch, totals))
-            return LocalStep(sums=exact_sums(parts))
+                    losses.append(self._run_micro_batch(model, micro_batch, trained))
+            return LocalStep(loss=math.fsum(loss.item() for loss in losses))
         except (RuntimeError, MemoryError) as error:
             if out_of_memory_reason(error) is None:
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)
-            return LocalStep(out_of_memory=error)
+            return LocalStep(loss=0.0, out_of_memory=error)
 
     def _require_repetition(self, model: Any, step: ModelInputs, error: BaseException | None) -> None:
         if not self._prepare_repetition(model, step, ranks=self.process_group.world.size):
@@ -156,11 +155,6 @@ class DataParallelTrainer(StepTrainer):
             super()._save_checkpoint(model, trial)
         else:
             self.saved_step = self.state.global_step
-
-
-def exact_sums(parts: Sequence[torch.Tensor]) -> list[float]:
-    """The sums of the columns of tensors of one shape (columns,), without rounding in between; empty of none."""
-    return [math.fsum(column) for column in zip(*(part.tolist() for part in parts), strict=True)]
 
 
 def micro_batch_seed(seed: int, step: int, number: int) -> int:

@@ -5,6 +5,7 @@ without a micro-batch in a round takes part in those of the others. Before each 
 memory that ran out in one of them, ends the step for all at once.
 """
 
+import math
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.model.sharded_weights import ShardedWeights
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
-from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, exact_sums, micro_batch_seed
+from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
 from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import ModelInputs
 
@@ -76,8 +77,8 @@ class ShardedTrainer(DataParallelTrainer):
         self.sharded_weights.release_followers()
 
     def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
-        totals, size = self.objective.totals(step), self.process_group.world.size
-        parts: list[torch.Tensor] = []
+        trained, size = self._trained_tokens(step), self.process_group.world.size
+        losses: list[torch.Tensor] = []
         out_of_memory: BaseException | None = None
         own = super().local_micro_batches(step)
         for number in range(self.micro_batches.rounds(step, ranks=size)):
@@ -85,7 +86,7 @@ class ShardedTrainer(DataParallelTrainer):
             if any_out_of_memory:
                 break
             if stopping:
-                return LocalStep(stopped=True)
+                return LocalStep(loss=0.0, stopped=True)
             micro_batch = next(own, None)
             if micro_batch is None:
                 self.sharded_weights.join_pass(training=True)
@@ -95,7 +96,7 @@ class ShardedTrainer(DataParallelTrainer):
             )
             self.sharded_weights.begin_pass(training=True)
             try:
-                parts.append(self._run_micro_batch(model, micro_batch, totals))
+                losses.append(self._run_micro_batch(model, micro_batch, trained))
                 self.sharded_weights.require_pass_complete()
                 self.sharded_weights.end_pass()
             except (RuntimeError, MemoryError) as error:
@@ -106,7 +107,9 @@ class ShardedTrainer(DataParallelTrainer):
                 torch.cuda.empty_cache()
                 out_of_memory = error
                 self.sharded_weights.finish_pass()
-        return LocalStep(sums=() if out_of_memory else exact_sums(parts), out_of_memory=out_of_memory)
+        return LocalStep(
+            loss=0.0 if out_of_memory else math.fsum(loss.item() for loss in losses), out_of_memory=out_of_memory
+        )
 
     def _any_process(self, *here: bool) -> list[bool]:
         """Which of these are true in any process."""
