@@ -16,6 +16,10 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
+ENDED = (Phase.SUCCEEDED, Phase.FAILED)
+"""Phases of a run that has ended."""
+
+
 class ConditionType(StrEnum):
     """Condition types; meanings follow the API conventions and kstatus."""
 

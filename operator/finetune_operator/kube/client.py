@@ -23,6 +23,7 @@ from finetune_operator.api import names
 from finetune_operator.kube.api import MAX_PAGE_BYTES, Applied, Page, Resource, fewer
 from finetune_operator.kube.contact import CONNECT_SECONDS, FAILURES, Contact, unreachable
 from finetune_operator.kube.errors import KubeError, Unavailable, from_response
+from finetune_operator.kube.limited_body import body_within
 from finetune_trainer.contract.version import __version__
 
 USER_AGENT = f"finetune-operator/{__version__}"
@@ -180,7 +181,9 @@ class ClientKube:
                 method, url, header_params=headers, body=body, _request_timeout=self._timeout
             )
             code = str(response.status)
-            text = await (response.read() if most is None else _read(response.response, most))
+            text = await (response.read() if most is None else body_within(response.response, most))
+            if text is None:
+                raise _TooLarge
         except FAILURES as error:
             code = NO_RESPONSE
             raise unreachable(error) from None
@@ -200,16 +203,6 @@ class ClientKube:
 
 class _TooLarge(Exception):  # noqa: N818 (an outcome)
     """A page of a list is larger than it may be."""
-
-
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > most:
-            response.close()
-            raise _TooLarge
-    return bytes(body)
 
 
 _MANAGER = {"fieldManager": names.FIELD_MANAGER}

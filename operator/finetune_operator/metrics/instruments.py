@@ -5,7 +5,7 @@ from collections.abc import Collection
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from finetune_operator.api.gpuprice import amount
-from finetune_operator.api.reasons import ConditionType, Phase
+from finetune_operator.api.reasons import ENDED, ConditionType, Phase
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control.controller import RECONCILE_ERRORS as ERRORS
 from finetune_operator.control.informer.record import FineTuneJobRecord
@@ -66,7 +66,7 @@ class Instruments:
         self._gpu_seconds.labels(namespace, gpu_resource)
         if self._priced:
             self._gpu_cost.labels(namespace, gpu_resource)
-        for phase in (Phase.SUCCEEDED, Phase.FAILED):
+        for phase in ENDED:
             self._runs_ended.labels(namespace, phase)
         self._attempts_started.labels(namespace)
         self._restarts.labels(namespace)
@@ -136,7 +136,7 @@ class Instruments:
         if entered is not None and left is not None and not ended:
             seconds = max(0.0, (left - entered).total_seconds())
             self._phase_duration.labels(record.namespace, known.phase or Phase.PENDING).observe(seconds)
-        if written.phase in (Phase.SUCCEEDED, Phase.FAILED):
+        if written.phase in ENDED:
             self._runs_ended.labels(record.namespace, written.phase).inc()
 
     def _count_attempts(self, namespace: str, known: FineTuneJobStatus, written: FineTuneJobStatus) -> None:

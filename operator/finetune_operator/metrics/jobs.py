@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from pydantic_core import from_json
 
-from finetune_operator.api.reasons import Phase
+from finetune_operator.api.reasons import ENDED, Phase
 from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.metrics import catalog
 from finetune_operator.metrics.catalog import Metric
@@ -24,7 +24,6 @@ MAX_SINGLE_JOBS = 1_000
 """Unfinished jobs that have series of their own, at most."""
 
 _WITH_GPUS = (Phase.STARTING, Phase.RUNNING)
-_ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 
 _SINGLE: tuple[tuple[Metric, str], ...] = (
     (catalog.JOB_STEP, "step"),
@@ -131,7 +130,7 @@ def _trainings(records: list[FineTuneJobRecord]) -> Iterator[Family]:
 
 
 def _single_jobs(records: list[FineTuneJobRecord]) -> Iterator[Family]:
-    unfinished = [record for record in records if record.summary.phase not in _ENDED]
+    unfinished = [record for record in records if record.summary.phase not in ENDED]
     # Jobs that train come first, then those that have waited longest.
     unfinished.sort(key=lambda record: (record.summary.phase != Phase.RUNNING, record.summary.since, record.key))
     shown = unfinished[:MAX_SINGLE_JOBS]

@@ -24,6 +24,7 @@ from pydantic_core import from_json
 
 from finetune_operator.kube.api import MAX_PAGE_BYTES, fewer
 from finetune_operator.kube.contact import Contact
+from finetune_operator.kube.limited_body import body_within
 from finetune_operator.watch.streams import Streams
 
 SHORTEST_SECONDS = 1.0
@@ -104,7 +105,7 @@ class _Response(aiohttp.ClientResponse):
         if event_filter is None:
             return await super().json(**options)
         limit = int(self.url.query.get("limit", 0))
-        body = await self._read(MAX_PAGE_BYTES if limit > 1 else None)
+        body = await body_within(self, MAX_PAGE_BYTES if limit > 1 else None)
         if body is None:
             async with self.http.get(self.url.update_query(limit=str(fewer(limit)))) as smaller:
                 smaller.raise_for_status()
@@ -113,16 +114,6 @@ class _Response(aiohttp.ClientResponse):
         if isinstance(answer, dict) and "items" in answer:
             answer["items"] = [item for item in answer["items"] or () if event_filter.is_new(None, item)]
         return answer
-
-    async def _read(self, most: int | None) -> bytes | None:
-        """The body; None if it has more than `most` bytes, and the rest of it is not read."""
-        body = bytearray()
-        async for chunk in self.content.iter_any():
-            body += chunk
-            if most is not None and len(body) > most:
-                self.close()
-                return None
-        return bytes(body)
 
     def _event_filter(self) -> EventFilter | None:
         return self._event_filter_for(self.url.name)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from finetune_trainer.contract.failure import FailureReason
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of an OSError: no room, or a quota."""
 _GPU_MEMORY = ("out of memory", "cublas_status_alloc_failed", "cudnn_status_alloc_failed")
 _HOST_MEMORY = ("can't allocate memory", "cannot allocate memory", "defaultcpuallocator: not enough memory")
 _GPU_FAULTS = (

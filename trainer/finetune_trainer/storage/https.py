@@ -31,11 +31,13 @@ from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Uri
 from finetune_trainer.runtime.log import event
+from finetune_trainer.runtime.machine_errors import DISK_FULL
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.storage.content import sha256_of
 from finetune_trainer.storage.https_client import HttpsClient
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.partial import partial_file
+from finetune_trainer.storage.read_only import ReadOnlyStore
 from finetune_trainer.storage.retry import Retryable
 from finetune_trainer.storage.s3_errors import in_words
 from finetune_trainer.storage.timing import Timing
@@ -55,7 +57,7 @@ class _UnavailableError(TrainerError):
         self.retry_after, self.unreachable = retry_after, unreachable
 
 
-class HttpsStore:
+class HttpsStore(ReadOnlyStore):
     """A store of single files at https:// URLs. It is only read.
 
     Args:
@@ -68,6 +70,8 @@ class HttpsStore:
     Raises:
         TrainerError: INVALID_SPEC. The certificates cannot be used.
     """
+
+    place = "https://"
 
     def __init__(
         self, checksums: Mapping[Uri, str], *, most_bytes: int, cache: Path, ca_bundle: str | None, timing: Timing
@@ -111,26 +115,6 @@ class HttpsStore:
         [source] = self.stat(uri)
         with self.open(source) as stream:
             return stream.read()
-
-    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:  # noqa: ARG002 (the Protocol's)
-        """Refused: https:// is only read."""
-        raise _read_only(uri)
-
-    def create(self, uri: Uri, content: bytes) -> None:  # noqa: ARG002
-        """Refused: https:// is only read."""
-        raise _read_only(uri)
-
-    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:  # noqa: ARG002
-        """Refused: https:// is only read."""
-        raise _read_only(uri)
-
-    def delete(self, uri: Uri) -> None:
-        """Refused: https:// is only read."""
-        raise _read_only(uri)
-
-    def delete_folder(self, uri: Uri) -> None:
-        """Refused: https:// is only read."""
-        raise _read_only(uri)
 
     def _fetched(self, uri: Uri, expected: str) -> Path:
         """Returns the file with the expected checksum from the cache, downloaded if it is not there.
@@ -310,7 +294,7 @@ def _local_errors(uri: Uri) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in DISK_FULL
         reason = FailureReason.DISK_FULL if full else FailureReason.STORAGE_UNAVAILABLE
         raise TrainerError(reason, f"keeping {uri}: {os.strerror(error.errno or errno.EIO)}") from error
 
@@ -319,7 +303,3 @@ def _retryable(error: Exception) -> Retryable | None:
     if not isinstance(error, _UnavailableError):
         return None
     return Retryable(error.message, error.retry_after, unreachable=error.unreachable)
-
-
-def _read_only(uri: Uri) -> TrainerError:
-    return TrainerError(FailureReason.NOT_SUPPORTED, f"{uri}: https:// is only read; put the output into s3://")

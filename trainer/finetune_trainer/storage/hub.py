@@ -36,6 +36,7 @@ from finetune_trainer.storage.hub_session import counter, make_strict
 from finetune_trainer.storage.hub_token import HubToken
 from finetune_trainer.storage.low_speed_limit import LowSpeedLimit
 from finetune_trainer.storage.partial import partial_file
+from finetune_trainer.storage.read_only import ReadOnlyStore
 from finetune_trainer.storage.retry import LOG_ONLY, LatePause, Retryable, RetryNotifier, RetryPolicy
 
 DEFAULT_REVISION = "main"
@@ -76,7 +77,7 @@ class _RepositoryInfo(TolerantWire):
     siblings: list[_Sibling] = Field(default_factory=list)
 
 
-class HubStore:
+class HubStore(ReadOnlyStore):
     """A store of Hub repositories at one revision. Objects are `hf://org/name/file`, `hf://datasets/org/name/file`.
 
     The revision of a repository is resolved once. If a branch moves, later requests still read the first commit.
@@ -89,6 +90,8 @@ class HubStore:
         low_speed_limit: the lowest speed of an answer.
         notifier: is told about every wait.
     """
+
+    place = "the Hub"
 
     def __init__(
         self,
@@ -148,26 +151,6 @@ class HubStore:
             return self._retry.call(lambda: self._download(uri, self._revision), retryable=_retryable).read_bytes()
         except ObjectNotFoundError:
             return None
-
-    def upload(self, path: Path, uri: Uri, on_bytes: ByteCount) -> None:  # noqa: ARG002 (the Protocol's)
-        """Refused: the Hub is only read."""
-        raise _read_only(uri)
-
-    def create(self, uri: Uri, content: bytes) -> None:  # noqa: ARG002
-        """Refused: the Hub is only read."""
-        raise _read_only(uri)
-
-    def replace(self, uri: Uri, content: bytes, expected: bytes | None = None) -> None:  # noqa: ARG002
-        """Refused: the Hub is only read."""
-        raise _read_only(uri)
-
-    def delete(self, uri: Uri) -> None:
-        """Refused: the Hub is only read."""
-        raise _read_only(uri)
-
-    def delete_folder(self, uri: Uri) -> None:
-        """Refused: the Hub is only read."""
-        raise _read_only(uri)
 
     def _request_files(self, repo: HubRepository) -> list[SourceObject]:
         """Asks the Hub for the files of a repository.
@@ -344,7 +327,3 @@ def _created(folder: Path) -> Path:
 
 def _what(place: Uri | str, revision: str | None) -> str:
     return f"{str(place).rstrip('/')} at revision {revision or DEFAULT_REVISION}"
-
-
-def _read_only(uri: Uri) -> TrainerError:
-    return TrainerError(FailureReason.NOT_SUPPORTED, f"{uri}: the Hub is only read; put the output into s3://")

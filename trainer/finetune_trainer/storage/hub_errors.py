@@ -4,7 +4,6 @@ The client has an exception for most answers. When it cannot look at a file, it 
 cause (huggingface_hub:file_download.py, _raise_on_head_call_error). The `__cause__` of that exception is the cause.
 """
 
-import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,11 @@ import httpx2
 from huggingface_hub import errors
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.runtime.machine_errors import DISK_FULL
 from finetune_trainer.storage.base import ObjectNotFoundError
 from finetune_trainer.storage.hub_kind import HubKind
 from finetune_trainer.storage.hub_session import ForbiddenHubAddressError
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_SAYING = 200
 _XET_ROUTE = "/xet-read-token/"
 _TOKEN_FIELD = "model.tokenSecretRef (HF_TOKEN in a local run)"  # noqa: S105 (a field's name)
@@ -85,7 +84,7 @@ def _meaning(error: BaseException | None, what: str, kind: HubKind, *, token: bo
             return TrainerError(kind.not_found, f"{what}: {_said(error)}")
         case errors.HfHubHTTPError():
             return _answer(error, what, kind, token=token)
-        case OSError(errno=number) if number in _DISK_FULL:
+        case OSError(errno=number) if number in DISK_FULL:
             return TrainerError(FailureReason.DISK_FULL, f"no space left for {what}")
         case ConnectionError() | TimeoutError() | socket.gaierror():
             return _unreachable(error, what)

@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.uri import Scheme, Uri
+from finetune_trainer.runtime.machine_errors import DISK_FULL
 from finetune_trainer.storage.base import (
     AlreadyExistsError,
     ByteCount,
@@ -245,7 +246,7 @@ def _reasons(operation: str, uri: Uri) -> Iterator[None]:
             raise ObjectNotFoundError(said) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise TrainerError(FailureReason.STORAGE_ACCESS_DENIED, f"{said} (user id {os.getuid()})") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise TrainerError(FailureReason.DISK_FULL, said) from error
         raise TrainerError(FailureReason.STORAGE_UNAVAILABLE, said) from error
 

@@ -1,13 +1,11 @@
 """Turns errors of libraries and of the operating system that have a known cause into ends with a reason."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.runtime.machine_errors import out_of_memory_reason
+from finetune_trainer.runtime.machine_errors import DISK_FULL, out_of_memory_reason
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = 3
 """torch's message says what happened, how much was asked for and what the GPU has; advice on its allocator follows."""
 
@@ -22,7 +20,7 @@ def known_causes() -> Iterator[None]:
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             where = f" at {error.filename}" if error.filename else ""
             raise TrainerError(FailureReason.DISK_FULL, f"no space left{where}") from error
         match out_of_memory_reason(error):

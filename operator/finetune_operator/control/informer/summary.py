@@ -6,10 +6,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from finetune_operator.api.reasons import Phase
+from finetune_operator.api.reasons import ENDED, Phase
 from finetune_operator.api.resources import Resources
 
-_ENDED = (Phase.SUCCEEDED, Phase.FAILED)
 _PHASES = frozenset(Phase)
 _GPU_RESOURCE: str = Resources.model_fields["gpu_resource"].default
 
@@ -40,7 +39,7 @@ def summary_of(raw: Mapping[str, Any]) -> Summary:
     known = sys.intern(phase) if isinstance(phase, str) and phase in _PHASES else str(Phase.PENDING)
     failure = (status.get("failure") or {}).get("reason")
     since = 0.0
-    if known not in _ENDED:
+    if known not in ENDED:
         created = raw["metadata"]["creationTimestamp"]
         since = (
             _seconds(status.get("lastPhaseTransitionTime")) or _seconds(status.get("startTime")) or _seconds(created)
