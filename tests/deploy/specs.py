@@ -182,6 +182,19 @@ FULL: tuple[Spec, ...] = (
         "output": {"uri": "s3://models"},
         "scheduling": {"queueName": "team"},
     },
+    {
+        "method": "dpo",
+        "model": {"uri": "hf://org/base"},
+        "dataset": {
+            "uri": "s3://data/pairs.jsonl",
+            "schema": "preference",
+            "fields": {"prompt": "question", "chosen": "better", "rejected": "worse"},
+            "validation": {"fraction": "0.1"},
+        },
+        "dpo": {"beta": "0.2", "lossType": "sigmoid", "labelSmoothing": "0.1", "sftWeight": "1", "referenceFree": True},
+        "evaluation": {"gate": {"minAccuracy": "0.7"}},
+        "output": {"uri": "s3://models"},
+    },
 )
 """Valid specs; every field of the schema is in at least one."""
 
@@ -339,6 +352,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "resources.gpus sets it": ("CUDA_VISIBLE_DEVICES",),
     "resources.nodes sets it": ("FINETUNE_NODES",),
     "no field sets it": ("LD_PRELOAD",),
+    'must be a decimal in quotes above "0" and at most "1"': ("1.5",),
     "cpuLimit must be at least": ({"cpu": "2500m", "cpuLimit": 2},),
     "a toleration without key": ({"operator": "Equal"},),
     "a toleration with operator Exists": (_toleration(operator="Exists"),),
@@ -416,6 +430,16 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
             "system": "promptCompletion",
         }.items()
     ),
+    {"dataset.fields": {"chosen": "a"}},
+    {"dataset.fields": {"rejected": "a"}},
+    {"dataset.fields": {"chosen": "a"}, "method": "dpo", "dataset.schema": "messages"},
+    {"dpo.beta": "0.2"},
+    {"method": "dpo", "dpo.lossType": "ipo", "dpo.labelSmoothing": "0.1"},
+    {"method": "dpo", "dataset.schema": "messages"},
+    {"dataset.schema": "preference"},
+    {"method": "dpo", "dataset.loss": "all"},
+    {"evaluation.gate": {"minAccuracy": "0.7"}, "dataset.validation": {"fraction": "0.1"}},
+    {"method": "dpo", "evaluation.gate": {"maxPerplexity": "8"}, "dataset.validation": {"fraction": "0.1"}},
     {"dataset.chatTemplate": "llama-2", "dataset.schema": "text"},
     {"dataset.loss": "completion", "dataset.schema": "text"},
     {"dataset.validation": {}},

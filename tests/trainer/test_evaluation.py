@@ -25,7 +25,7 @@ from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import resolve_inputs
 from finetune_trainer.train.token_dataset import write_rows
 from finetune_trainer.train.tokenized_data import tokenize_data
-from finetune_trainer.train.validation_loss import ValidationRows, mean_loss
+from finetune_trainer.train.validation_loss import ValidationRows, validation_metrics
 from trainer.running import QUESTIONS, LocalRun, folder_of, manifest_of, recipe_of
 
 pytestmark = pytest.mark.trainer
@@ -353,13 +353,13 @@ def test_the_base_loss_is_that_of_the_base_model_alone(
     trainer.train_from(None)
     validation = ValidationRows(rows)
 
-    tuned = mean_loss(trainer, validation)
+    tuned = validation_metrics(trainer, validation)["eval_loss"]
     with without_adapter(trainer.model, trainer.base_weights):
-        untuned = mean_loss(trainer, validation)
+        untuned = validation_metrics(trainer, validation)["eval_loss"]
 
     assert untuned == pytest.approx(_reference(load_base(base, recipe.model, torch.float32), ROWS), rel=1e-5)
     assert tuned < untuned - 0.1
-    assert mean_loss(trainer, validation) == tuned
+    assert validation_metrics(trainer, validation)["eval_loss"] == tuned
     assert tuned == pytest.approx(_reference(trainer.model, ROWS), rel=1e-5)
 
 
@@ -380,7 +380,7 @@ def test_measuring_leaves_mode_and_random_numbers_as_they_were(
     torch.manual_seed(5)
     random.seed(5)
 
-    mean_loss(trainer, ValidationRows(rows))
+    validation_metrics(trainer, ValidationRows(rows))
 
     assert drawn
     assert (torch.rand(3).tolist(), random.random()) == expected

@@ -6,7 +6,15 @@ import pytest
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, RowLocation, Text
+from finetune_trainer.data.examples import (
+    Conversation,
+    Message,
+    Messages,
+    PromptCompletion,
+    RowLocation,
+    SupervisedExample,
+    Text,
+)
 from finetune_trainer.data.tokenization.tokenize import RowTokenizer, token_rows
 from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenRow
 
@@ -14,7 +22,7 @@ pytestmark = pytest.mark.trainer
 PLACE = RowLocation(file="train.jsonl", line=7)
 
 
-def _row(example: Example, tokenizer: Any, loss: Loss = Loss.AUTO) -> TokenRow:
+def _row(example: SupervisedExample, tokenizer: Any, loss: Loss = Loss.AUTO) -> TokenRow:
     return RowTokenizer(tokenizer, loss)(example)
 
 
@@ -105,7 +113,7 @@ def test_tokenizer_without_eos_is_refused(tiny_model: Any) -> None:
 
 
 def test_long_rows_are_cut_and_counted_and_rows_left_without_a_trained_token_are_dropped(tokenizer: Any) -> None:
-    examples: list[Example] = [
+    examples: list[SupervisedExample] = [
         Text(place=PLACE, text="Water boils at one hundred degrees"),
         PromptCompletion(place=PLACE, prompt="Question: What is the capital of France? Answer:", completion=" Paris."),
         Text(place=PLACE, text="Ice"),

@@ -76,7 +76,7 @@ class Retention(Wire):
     )
 
 
-IMMUTABLE = ("dataset", "lora", "training", "evaluation", "output", "profile")
+IMMUTABLE = ("method", "dataset", "lora", "training", "dpo", "evaluation", "output", "profile")
 """Sections that shape the result. storage and checkpoint do not."""
 
 MUTABLE_OF_MODEL = ("token_secret_ref", "cache")

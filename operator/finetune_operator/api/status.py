@@ -59,6 +59,9 @@ class ProgressStatus(Progress):
     epoch: ShortText | None = _as_in(Progress, "epoch")  # type: ignore[assignment]
     loss: ShortText | None = _as_in(Progress, "loss")  # type: ignore[assignment]
     eval_loss: ShortText | None = _as_in(Progress, "eval_loss")  # type: ignore[assignment]
+    reward_margin: ShortText | None = _as_in(Progress, "reward_margin")  # type: ignore[assignment]
+    reward_accuracy: ShortText | None = _as_in(Progress, "reward_accuracy")  # type: ignore[assignment]
+    eval_reward_accuracy: ShortText | None = _as_in(Progress, "eval_reward_accuracy")  # type: ignore[assignment]
     learning_rate: ShortText | None = _as_in(Progress, "learning_rate")  # type: ignore[assignment]
     tokens_per_second: Count | None = _as_in(Progress, "tokens_per_second")
     display: ShortText | None = Field(None, description='For the PROGRESS column. Example: "62% 310/500".')
@@ -80,6 +83,9 @@ class ProgressStatus(Progress):
             "epoch": _decimal(record.epoch, ".2f"),
             "loss": _decimal(record.loss, ".4f"),
             "eval_loss": _decimal(record.eval_loss, ".4f"),
+            "reward_margin": _decimal(record.reward_margin, ".4f"),
+            "reward_accuracy": _decimal(record.reward_accuracy, ".4f"),
+            "eval_reward_accuracy": _decimal(record.eval_reward_accuracy, ".4f"),
             "learning_rate": _decimal(record.learning_rate, ".3g"),
             "steps_per_second": _decimal(record.steps_per_second, ".4g"),
             "tokens_per_second": None if rate is None else int(rate),

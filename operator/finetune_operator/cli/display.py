@@ -62,6 +62,8 @@ class Display:
         shown = {}
         if progress.loss is not None:
             shown["loss"] = f"{progress.loss:.4f}"
+        if progress.reward_accuracy is not None:
+            shown["accuracy"] = f"{progress.reward_accuracy:.2f}"
         if progress.eval_loss is not None:
             shown["eval_loss"] = f"{progress.eval_loss:.4f}"
         if progress.tokens_per_second is not None:

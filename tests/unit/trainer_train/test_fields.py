@@ -31,6 +31,8 @@ WORKS = {
     "dataset.validation", "training.earlyStopping", "evaluation.everySteps", "evaluation.gate",
     "evaluation.samplePrompts",
     # tests/trainer/test_checkpoints.py, and everyMinutes tests/unit/trainer_train/test_due.py
+    # tests/trainer/test_preference.py
+    "method", "dpo.beta", "dpo.lossType", "dpo.labelSmoothing", "dpo.sftWeight", "dpo.referenceFree",
     "checkpoint.everySteps", "checkpoint.everyMinutes", "checkpoint.keep", "checkpoint.uri",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
 
@@ -47,6 +47,10 @@ DECIMALS = (
     "training.earlyStopping.minImprovement",
     "evaluation.gate.minLossImprovement",
     "evaluation.gate.maxPerplexity",
+    "evaluation.gate.minAccuracy",
+    "dpo.beta",
+    "dpo.labelSmoothing",
+    "dpo.sftWeight",
 )
 """Fields that are numbers in strings: `2e-4` and `0.0002` are equal."""
 _SETS = ("lora.targetModules", "lora.modulesToSave")
@@ -76,6 +80,8 @@ def fingerprint(
             "dataset",
             "lora",
             "training",
+            "method",
+            "dpo",
             "evaluation",
             "output",
             "run_token",
@@ -102,6 +108,9 @@ def _normalise(shaping: dict[str, Any]) -> None:
         if key in section:
             section[key] = sorted(set(section[key]))
     training, quantization = shaping["training"], shaping["model"]["quantization"]
+    if shaping["method"] == Method.SFT:
+        # Not among the inputs of older runs, whose adapters are reused.
+        del shaping["method"], shaping["dpo"]
     if "maxSteps" not in training:
         training.setdefault("epochs", DEFAULT_EPOCHS)
     for name, nothing in (("neftuneAlpha", 0), ("minLearningRate", 0), ("loraPlusRatio", 1)):

@@ -18,6 +18,10 @@ _NAMES = {
     "eval_loss": "eval_loss",
     "learning_rate": "learning_rate",
     "grad_norm": "grad_norm",
+    "rewards/margins": "reward_margin",
+    "rewards/accuracies": "reward_accuracy",
+    "eval_rewards/margins": "eval_reward_margin",
+    "eval_rewards/accuracies": "eval_reward_accuracy",
     "tokens": "tokens",
     "tokens_per_second": "tokens_per_second",
     "seconds": "seconds",
@@ -31,8 +35,14 @@ class HistoryEntry(TolerantWire):
 
     step: int = Field(ge=0, description="Optimizer steps done.")
     epoch: Number = None
-    loss: Number = Field(None, description="Training loss, nats per token, mean since the previous entry.")
-    eval_loss: Number = Field(None, description="Validation loss, nats per token.")
+    loss: Number = Field(
+        None, description="Training loss, mean since the previous entry: nats per token; of method dpo, by pair."
+    )
+    eval_loss: Number = Field(None, description="Validation loss, in the same unit.")
+    reward_margin: Number = Field(None, description="Reward of the chosen answer over that of the rejected one, mean.")
+    reward_accuracy: Number = Field(None, description="Share of the pairs whose chosen answer has the higher reward.")
+    eval_reward_margin: Number = Field(None, description="The margin on the validation pairs.")
+    eval_reward_accuracy: Number = Field(None, description="The accuracy on the validation pairs.")
     learning_rate: Number = None
     grad_norm: Number = Field(None, description="Norm of the gradient before it is clipped.")
     tokens: int | None = Field(None, ge=0, description="Tokens that the model has processed so far.")
@@ -56,7 +66,7 @@ def history_of(log: Iterable[Mapping[str, Any]]) -> list[HistoryEntry]:
 
 
 class LossSummary(TolerantWire):
-    """A summary of a history. Losses are in nats per token."""
+    """A summary of a history. Losses are in nats per token; of method dpo, by pair."""
 
     entries: int = Field(0, ge=0, description="Number of entries in the history.")
     first_loss: Number = Field(None, description="Training loss of the first entry.")

@@ -49,8 +49,19 @@ class Progress(TolerantWire):
     step: Count | None = Field(None, description="Optimizer steps done.")
     total_steps: Count | None = Field(None, description="Optimizer steps in all.")
     epoch: Number = Field(None, description="Passes over the data that are done.")
-    loss: Number = Field(None, description="Training loss, nats per token, mean since the last log.")
-    eval_loss: Number = Field(None, description="Validation loss, nats per token.")
+    loss: Number = Field(
+        None, description="Training loss, mean since the last log: nats per token; of method dpo, by pair."
+    )
+    eval_loss: Number = Field(None, description="Validation loss, in the same unit.")
+    reward_margin: Number = Field(
+        None,
+        description="Method dpo: reward of the chosen answer over that of the rejected one, mean since the last log.",
+    )
+    reward_accuracy: Number = Field(
+        None,
+        description="Method dpo: share of the pairs whose chosen answer has the higher reward, since the last log.",
+    )
+    eval_reward_accuracy: Number = Field(None, description="Method dpo: that share of the validation pairs.")
     learning_rate: Number = Field(None, description="Learning rate of the last step.")
     tokens_per_second: Number = Field(
         None, ge=0, le=1e15, description="Tokens per second of the recent steps, prompts included."

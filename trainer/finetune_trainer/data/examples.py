@@ -1,4 +1,7 @@
-"""Examples: rows of training data after reading. Each is a text, a prompt with its completion, or a conversation."""
+"""Examples: rows of training data after reading.
+
+Each is a text, a prompt with its completion, or a conversation; or a pair of two such that answer the same prompt.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,4 +107,22 @@ class Conversation:
     messages: Messages
 
 
-Example = Text | PromptCompletion | Conversation
+SupervisedExample = Text | PromptCompletion | Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """A pair: two answers to one prompt, of which one is better.
+
+    Attributes:
+        place: the row.
+        chosen: the prompt with the better answer. Of a conversation, the turns of the answer are marked as trained.
+        rejected: the prompt with the worse answer.
+    """
+
+    place: RowLocation
+    chosen: SupervisedExample
+    rejected: SupervisedExample
+
+
+Example = SupervisedExample | Preference

@@ -34,6 +34,7 @@ class ProblemKind(StrEnum):
     CHARACTER = "forbidden character"
     ROLE = "wrong role"
     NO_ANSWER = "no assistant turn"
+    PAIR = "wrong pair"
     TEMPLATE = "chat template"
     NO_ROWS = "no rows"
     CHECKSUM = "wrong checksum"

@@ -15,6 +15,8 @@ from finetune_trainer.data.formats.open_records import StoredBytes, open_records
 from finetune_trainer.data.formats.records import Records, Row, TypedRecords
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.schemas.detect import detect_schema, unknown_schema
+from finetune_trainer.data.schemas.pair_agreement import PairAgreement
+from finetune_trainer.data.schemas.preference import PreferenceSchema
 from finetune_trainer.data.schemas.row_meaning import UnreadColumns, expected_rows
 from finetune_trainer.data.schemas.row_schemas import RowSchema
 from finetune_trainer.storage.base import ByteCount, OpenStore
@@ -89,10 +91,17 @@ class DatasetScan:
                 yield from self._object(source, name, detected.row_schema)
         except _EndOfPassError:
             return
+        if self.agreement is not None and self.agreement.seems_swapped:
+            self.findings.add(self.agreement.fault(), self._names[0], 1)
         if not self.rows and not self.findings.count:
             content = f"{self.blank_lines:,} blank lines" if self.blank_lines else f"{self.bytes:,} bytes"
             fault = Fault(kind=ProblemKind.NO_ROWS, found=content, expected="rows", remedy="the dataset holds no rows")
             self.findings.add(fault, self._names[0] if self._names else "dataset", 1, 0)
+
+    @property
+    def agreement(self) -> PairAgreement | None:
+        """What pairs say of their own order, as far as the rows were read; None of rows that are no pairs."""
+        return self._known.agreement if isinstance(self._known, PreferenceSchema) else None
 
     @property
     def unread(self) -> Sequence[str]:
@@ -163,7 +172,7 @@ class DatasetScan:
                 if self.rows > max_rows:
                     raise _EndOfPassError(_over_limit("rows", max_rows, "maxRows"), number, offset)
                 if known is None:
-                    raise _EndOfPassError(unknown_schema(row, self._dataset.fields), number, offset)
+                    raise _EndOfPassError(unknown_schema(row, self._dataset), number, offset)
                 if (changed := changes_meaning(row)) is not None:
                     add(changed, name, number, _moved_by(mark_bytes, offset), unit)
                     continue

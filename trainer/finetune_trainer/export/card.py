@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from finetune_trainer.contract.history import LossSummary
+from finetune_trainer.contract.recipe import Method
 from finetune_trainer.contract.text import printable
 from finetune_trainer.contract.uri import Scheme
 from finetune_trainer.data.templates.builtin import template_label
@@ -77,7 +78,7 @@ def _yaml(text: str) -> str:
 
 
 def _front_matter(facts: RunFacts) -> str:
-    lines = ["library_name: peft", "pipeline_tag: text-generation", "tags: [lora, sft]"]
+    lines = ["library_name: peft", "pipeline_tag: text-generation", f"tags: [lora, {facts.recipe.method}]"]
     # The Hub refuses a card whose base_model is none of its own.
     if facts.recipe.model.uri.scheme is Scheme.HF:
         lines.insert(0, f"base_model: {_yaml(facts.base_model)}")
@@ -125,6 +126,7 @@ def _training(facts: RunFacts) -> dict[str, str]:
     )
     return {
         **_settings(facts, "training."),
+        **(_settings(facts, "dpo.") if facts.recipe.method is Method.DPO else {}),
         **{name: value for name, value in _settings(facts, "dataset.").items() if name in _HYPERPARAMETERS},
         **template,
         "trained on": code(facts.device),

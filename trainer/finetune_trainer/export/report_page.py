@@ -70,6 +70,8 @@ _LINES = (
     ("Tokens per second", "tokens_per_second"),
 )
 
+_PAIR_LINES = (("Reward margin", "reward_margin"), ("Reward accuracy", "reward_accuracy"))
+
 
 def report_page(facts: RunFacts) -> str:
     """The page's HTML."""
@@ -122,6 +124,8 @@ def _tiles(facts: RunFacts) -> str:
         "validation loss": _shown(facts.metrics.get("eval_loss", loss.last_eval_loss)),
         "without the adapter": _shown(facts.metrics.get("base_eval_loss")),
         "perplexity": _shown(facts.metrics.get("eval_perplexity")),
+        "accuracy on validation pairs": _shown(facts.metrics.get("eval_reward_accuracy")),
+        "margin on validation pairs": _shown(facts.metrics.get("eval_reward_margin")),
         "steps": _shown(facts.metrics.get("steps")),
         "tokens": _shown(facts.metrics.get("tokens")),
         "tokens per second": _shown(_mean_rate(facts)),
@@ -142,6 +146,11 @@ def _tiles(facts: RunFacts) -> str:
 def _charts(facts: RunFacts) -> str:
     charts = [loss_chart(facts.history)] if facts.history else []
     charts += [
+        line_chart(title, series)
+        for title, field in _PAIR_LINES
+        if (series := _training_and_validation(facts.history, field))[0].points
+    ]
+    charts += [
         line_chart(title, [Series(name=title.lower(), points=points)])
         for title, field in _LINES
         if (points := _points(facts.history, field))
@@ -153,11 +162,15 @@ def _charts(facts: RunFacts) -> str:
 
 def loss_chart(history: Sequence[HistoryEntry]) -> str:
     """Training and validation loss over the steps."""
-    losses = [
-        Series(name="training", points=_points(history, "loss")),
-        Series(name="validation", points=_points(history, "eval_loss")),
+    unit = "of a pair" if _points(history, "reward_margin") else "nats per token"
+    return line_chart(f"Loss ({unit})", _training_and_validation(history, "loss"))
+
+
+def _training_and_validation(history: Sequence[HistoryEntry], field: str) -> list[Series]:
+    return [
+        Series(name="training", points=_points(history, field)),
+        Series(name="validation", points=_points(history, f"eval_{field}")),
     ]
-    return line_chart("Loss (nats per token)", losses)
 
 
 def _points(history: Sequence[HistoryEntry], field: str) -> list[tuple[float, float]]:

@@ -21,6 +21,10 @@ _TAGS = {
     "tokens_per_second": "train/tokens_per_second",
     "epoch": "train/epoch",
     "eval_loss": "eval/loss",
+    "reward_margin": "train/rewards/margins",
+    "reward_accuracy": "train/rewards/accuracies",
+    "eval_reward_margin": "eval/rewards/margins",
+    "eval_reward_accuracy": "eval/rewards/accuracies",
 }
 """Field of an entry -> its name in TensorBoard; those of transformers' own callback where it has one."""
 

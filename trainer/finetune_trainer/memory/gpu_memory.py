@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import DeviceMap, QuantizationType, Sharding
 from finetune_trainer.memory.activations import MicroBatchShape
@@ -35,7 +35,8 @@ def minimum_memory(
         return None
     training = recipe.training
     row = min(recipe.dataset.max_length, shape.positions or recipe.dataset.max_length)
-    rows = training.micro_batch_size or 1
+    # The two answers of a pair go through the model together.
+    rows = (training.micro_batch_size or 1) * (2 if recipe.method is Method.DPO else 1)
     micro_batch = MicroBatchShape(
         tokens=rows * row,
         span=row if recipe.dataset.packing is Switch.DISABLED else rows * row,

@@ -7,7 +7,7 @@ depends only on recipe, model and memory, so every attempt on an equal machine h
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.lora import LoraVariant
 from finetune_trainer.contract.recipe.model import QuantizationType
@@ -119,7 +119,8 @@ def _candidates(recipe: Recipe, setup: TrainingSetup, *, longest: int, most_rows
     micro_batch_size = training.micro_batch_size
     sizes: tuple[int, ...] = GPU_MICRO_BATCH_TOKENS if cuda else CPU_MICRO_BATCH_TOKENS
     if micro_batch_size is not None:
-        sizes = (micro_batch_size * recipe.dataset.max_length,)
+        sequences = 2 if recipe.method is Method.DPO else 1
+        sizes = (micro_batch_size * sequences * recipe.dataset.max_length,)
     rows = min(micro_batch_size or training.batch_size, most_rows or training.batch_size)
     match training.gradient_checkpointing:
         case Switch.ENABLED:

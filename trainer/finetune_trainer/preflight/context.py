@@ -10,7 +10,7 @@ from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.preflight_report import TokenStatistics
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.termination import OutputRecord
-from finetune_trainer.data.examples import Conversation, Example
+from finetune_trainer.data.examples import Conversation, Example, Preference
 from finetune_trainer.data.problems import Findings
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.memory.estimate import MemoryEstimate
@@ -120,8 +120,12 @@ class PreflightContext:
 
     @property
     def first_conversations(self) -> list[Conversation]:
-        """Those of the first rows that are conversations."""
-        return [row for row in self.started.first if isinstance(row, Conversation)] if self.started else []
+        """Those of the first rows that are conversations; of a pair, both."""
+        rows = self.started.first if self.started else ()
+        single = (
+            half for row in rows for half in ((row.chosen, row.rejected) if isinstance(row, Preference) else (row,))
+        )
+        return [row for row in single if isinstance(row, Conversation)]
 
     def new_findings(self) -> Findings:
         """A new list of problems that the report will have."""

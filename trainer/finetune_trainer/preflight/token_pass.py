@@ -113,8 +113,9 @@ class TokenPass:
                 place = example.place
                 self._findings.add(row, place.file, place.line, unit=place.unit)
             else:
-                self._histogram.add(len(row.ids), weight)
-                self.largest_id = max(self.largest_id, *row.ids[: self._length])
+                self._histogram.add(max(len(sequence.ids) for sequence in row.sequences), weight)
+                for sequence in row.sequences:
+                    self.largest_id = max(self.largest_id, *sequence.ids[: self._length])
                 self._counts.take(row, self._length, weight)
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.model import Attention
 from finetune_trainer.memory.process import keep_freed_memory
@@ -25,8 +25,9 @@ from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.isolation import Arrangement, rows_are_isolated
 from finetune_trainer.train.micro_batches import MicroBatches, collate_rows
 from finetune_trainer.train.neftune import Neftune
+from finetune_trainer.train.objective import objective_of
 from finetune_trainer.train.step_planning import free_device_bytes, plan_step_on_device
-from finetune_trainer.train.token_dataset import longest_row
+from finetune_trainer.train.token_dataset import longest_row, sequences_per_row
 from finetune_trainer.train.training_arguments import training_arguments
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ def build_trainer(
     if not torch.cuda.is_available():
         keep_freed_memory()
     arrangement = arrangement_of_rows(recipe, model)
+    if recipe.method is Method.DPO and arrangement is Arrangement.ALONE:
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            "spec.method: dpo: this model's result for a row depends on its neighbours, and the answers of a pair are "
+            "neighbours; use method: sft, or another model",
+        )
     free_bytes = free_device_bytes(
         recipe.model.device_map, processes=process_group.world.local_size if process_group else 1
     )
@@ -80,6 +87,7 @@ def build_trainer(
     require_targets(model, recipe.lora)
     require_saveable(model, recipe.lora)
     ratio = recipe.training.lora_plus_ratio
+    sequences = sequences_per_row(rows)
     return _trainer_class(process_group, sharded_weights)(
         model=model,
         args=settings,
@@ -88,7 +96,10 @@ def build_trainer(
         peft_config=lora_config(recipe.lora, model),
         data_collator=collate_rows,
         plan=plan,
-        micro_batches=micro_batches_of(plan, model, tokenizer, packed=arrangement is Arrangement.PACKED),
+        micro_batches=micro_batches_of(
+            plan, model, tokenizer, packed=arrangement is Arrangement.PACKED, sequences_per_row=sequences
+        ),
+        objective=objective_of(recipe),
         hooks=hooks or TrainerHooks(),
         callbacks=callbacks,
         noise=Neftune.of(recipe.training),
@@ -142,7 +153,9 @@ def arrangement_of_rows(recipe: Recipe, model: Any) -> Arrangement:
     return Arrangement.ALONE
 
 
-def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool) -> MicroBatches:
+def micro_batches_of(
+    plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool, sequences_per_row: int = 1
+) -> MicroBatches:
     """The plan with what the tensors need besides."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # A padding token may have been added without an embedding. Any id does, because padding is masked.
@@ -154,6 +167,7 @@ def micro_batches_of(plan: StepPlan, model: Any, tokenizer: Any, *, packed: bool
         max_tokens=plan.micro_batch_tokens,
         max_rows=plan.max_rows,
         pad_id=pad if pad is not None else 0,
+        sequences_per_row=sequences_per_row,
         never_mixed_above=longest_row_of_short_kind(model.config.get_text_config().to_dict()),
     )
 

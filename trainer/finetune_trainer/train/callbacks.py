@@ -68,12 +68,15 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
         if logs is None or "loss" not in logs:
             return
         loss, rate = logs["loss"], logs.get("learning_rate")
-        self._reporter.update(loss=loss, learning_rate=rate)
+        margin, accuracy = logs.get("rewards/margins"), logs.get("rewards/accuracies")
+        self._reporter.update(loss=loss, learning_rate=rate, reward_margin=margin, reward_accuracy=accuracy)
         progress = self._reporter.progress
         event(
             "step",
             step=f"{state.global_step}/{state.max_steps}",
             loss=loss,
+            reward_margin=margin,
+            reward_accuracy=accuracy,
             learning_rate=rate,
             grad_norm=logs.get("grad_norm"),
             tokens_per_second=progress.tokens_per_second,

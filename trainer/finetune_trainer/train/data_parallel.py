@@ -11,7 +11,7 @@ Without dropout only the last bits of the sums do. (NEFTune's noise is each row'
 import hashlib
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,12 @@ class LocalStep:
     """What one process has computed of a step.
 
     Attributes:
-        loss: its part of the step's loss.
+        sums: its part of the step's loss, and of the sums of the measures.
         out_of_memory: the error when its memory ran out.
         stopped: whether it was asked to stop before its last micro-batch.
     """
 
-    loss: float
+    sums: Sequence[float] = ()
     out_of_memory: BaseException | None = None
     stopped: bool = False
 
@@ -65,23 +65,23 @@ class DataParallelTrainer(StepTrainer):
             else self.micro_batches.split(step, rank=world.rank, ranks=world.size)
         )
 
-    def sum_over_processes(self, compute: Callable[[], float]) -> float:
+    def sum_over_processes(self, compute: Callable[[], torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
         """The sum over the processes.
 
         Raises:
             StopRequested: in all of them, when one was asked to stop.
         """
         if self.others_ended:
-            return super().sum_over_processes(compute)
-        part, stopped = 0.0, False
+            return super().sum_over_processes(compute, shape)
+        part, stopped = torch.zeros(shape, dtype=torch.float64), False
         try:
-            part = compute()
+            part = compute().cpu()
         except StopRequested:
             stopped = True
-        total, left = self.process_group.all_reduce(torch.tensor([part, float(stopped)], dtype=torch.float64)).tolist()
-        if left:
+        total = self.process_group.all_reduce(torch.cat([part.flatten(), part.new_tensor([stopped])]))
+        if total[-1]:
             raise StopRequested
-        return float(total)
+        return total[:-1].view(shape)
 
     def continue_on_main_process(self) -> None:
         """The others end with the training."""
@@ -109,9 +109,10 @@ class DataParallelTrainer(StepTrainer):
         share = self._run_local_micro_batches(model, step)
         # What is drawn outside of the micro-batches (the order of the rows) must stay the same in all processes.
         before.restore()
-        mine = (share.loss, share.out_of_memory is not None, share.stopped, self.stop_requested())
-        sums = self.process_group.all_reduce(torch.tensor([float(value) for value in mine], dtype=torch.float64))
-        loss, out_of_memory, stopped, stopping = sums.tolist()
+        flags = (share.out_of_memory is not None, share.stopped, self.stop_requested())
+        own = share.sums or [0.0] * (1 + len(self.objective.measures))
+        reduced = self.process_group.all_reduce(torch.tensor([*flags, *own], dtype=torch.float64))
+        out_of_memory, stopped, stopping, *sums = reduced.tolist()
         if out_of_memory:
             self._require_repetition(model, step, share.out_of_memory)
             return None
@@ -120,27 +121,27 @@ class DataParallelTrainer(StepTrainer):
             raise StopRequested
         self.process_group.stop_agreed = stopping > 0
         all_reduce_gradients(trained_here, self.process_group)
-        return torch.tensor(loss, dtype=torch.float32, device=step["input_ids"].device)
+        return torch.tensor(sums, dtype=torch.float32, device=step["input_ids"].device)
 
     def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
-        trained = self._trained_tokens(step)
+        totals = self.objective.totals(step)
         world = self.process_group.world
-        losses: list[torch.Tensor] = []
+        parts: list[torch.Tensor] = []
         try:
             with self.cached_lora_weights():
                 for number, micro_batch in enumerate(self.local_micro_batches(step)):
                     if self.stop_requested():
-                        return LocalStep(loss=0.0, stopped=True)
+                        return LocalStep(stopped=True)
                     place = number * world.size + world.rank
                     torch.manual_seed(micro_batch_seed(self.args.seed, self.state.global_step, place))
-                    losses.append(self._run_micro_batch(model, micro_batch, trained))
-            return LocalStep(loss=math.fsum(loss.item() for loss in losses))
+                    parts.append(self._run_micro_batch(model, micro_batch, totals))
+            return LocalStep(sums=exact_sums(parts))
         except (RuntimeError, MemoryError) as error:
             if out_of_memory_reason(error) is None:
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)
-            return LocalStep(loss=0.0, out_of_memory=error)
+            return LocalStep(out_of_memory=error)
 
     def _require_repetition(self, model: Any, step: ModelInputs, error: BaseException | None) -> None:
         if not self._prepare_repetition(model, step, ranks=self.process_group.world.size):
@@ -155,6 +156,11 @@ class DataParallelTrainer(StepTrainer):
             super()._save_checkpoint(model, trial)
         else:
             self.saved_step = self.state.global_step
+
+
+def exact_sums(parts: Sequence[torch.Tensor]) -> list[float]:
+    """The sums of the columns of tensors of one shape (columns,), without rounding in between; empty of none."""
+    return [math.fsum(column) for column in zip(*(part.tolist() for part in parts), strict=True)]
 
 
 def micro_batch_seed(seed: int, step: int, number: int) -> int:

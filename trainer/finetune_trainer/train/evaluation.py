@@ -5,7 +5,7 @@ follows from `log_history` and the best adapter, and a checkpoint holds both.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from transformers import TrainerCallback
 
@@ -16,7 +16,11 @@ from finetune_trainer.runtime.log import event
 from finetune_trainer.train.best_adapter import BestAdapter
 from finetune_trainer.train.divergence import require_finite
 from finetune_trainer.train.early_stopping import EVAL_LOSS, has_stopped_improving, validation_losses
-from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationRows, mean_loss
+from finetune_trainer.train.preference_loss import EVAL_ACCURACY
+from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationRows, validation_metrics
+
+_EVAL: Final = "eval_"
+"""What the names of validation metrics begin with."""
 
 
 class EarlyStoppedError(Exception):
@@ -78,13 +82,20 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         before = self._reporter.progress.stage
         step = trainer.state.global_step
         self._reporter.stage(Stage.EVALUATING)
-        loss = mean_loss(trainer, self._rows)
+        metrics = validation_metrics(trainer, self._rows)
+        loss, accuracy = metrics[EVAL_LOSS], metrics.get(EVAL_ACCURACY)
         require_finite("the validation loss", loss, lambda: f"after step {step}")
-        trainer.log({EVAL_LOSS: loss})
+        trainer.log(metrics)
         if self._every is not None and (self.best is None or loss < self.best.loss):
             self.best = BestAdapter.of(trainer.model, step, loss)
-        self._reporter.update(stage=before, eval_loss=loss)
-        event("evaluation", step=f"{step}/{trainer.state.max_steps}", eval_loss=loss, rows=len(self._rows))
+        self._reporter.update(stage=before, eval_loss=loss, eval_reward_accuracy=accuracy)
+        event(
+            "evaluation",
+            step=f"{step}/{trainer.state.max_steps}",
+            eval_loss=loss,
+            eval_reward_accuracy=accuracy,
+            rows=len(self._rows),
+        )
         return loss
 
     def ended_early(self, state: Any) -> bool:
@@ -106,11 +117,11 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
             self.best.put_into(trainer.model)
             event("best", step=self.best.step, eval_loss=self.best.loss)
 
-    def kept(self, state: Any) -> tuple[int, float]:
-        """Step and validation loss of the adapter that is kept, by the state of a training that has ended."""
-        if self.best is not None:
-            return self.best.step, self.best.loss
-        return state.global_step, validation_losses(state.log_history)[state.global_step]
+    def kept(self, state: Any) -> tuple[int, dict[str, float]]:
+        """Step and validation metrics of the adapter that is kept, by the state of a training that has ended."""
+        step = self.best.step if self.best is not None else state.global_step
+        entry = next(entry for entry in state.log_history if entry["step"] == step and EVAL_LOSS in entry)
+        return step, {name: value for name, value in entry.items() if name.startswith(_EVAL)}
 
     def _due(self, state: Any) -> bool:
         step = state.global_step

@@ -22,7 +22,8 @@ from finetune_trainer.runtime.machine_errors import out_of_memory_reason
 from finetune_trainer.train.divergence import require_finite
 from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.lm_head import trained_token_positions, use_frozen_lm_head
-from finetune_trainer.train.micro_batches import IGNORED, MicroBatches, ModelInputs
+from finetune_trainer.train.micro_batches import MicroBatches, ModelInputs, PairRows
+from finetune_trainer.train.objective import Objective, StepMeasures, StepTotals, SupervisedObjective
 from finetune_trainer.train.rng import RngState
 from finetune_trainer.train.router_loss import RouterLoss
 
@@ -39,11 +40,12 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         plan: how steps are run in the memory at hand.
         micro_batches: how a step is split; smaller ones replace it when memory runs out.
         hooks: whom the trainer asks and tells.
+        objective: what a step minimises.
         initial_adapter: weights of the adapter to continue from; None for a new one.
         **named: SFTTrainer's.
 
     Attributes:
-        last_loss: loss of the last step, nats per trained token.
+        last_loss: loss of the last step: nats per trained token, or of a pair.
         base_weights: the base model's own weights that are trained in place, as they were.
         head_is_frozen: whether the frozen LM head of `train.lm_head` is in use.
 
@@ -59,10 +61,13 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         plan: StepPlan,
         micro_batches: MicroBatches,
         hooks: TrainerHooks,
+        objective: Objective | None = None,
         initial_adapter: Path | None = None,
         **named: Any,
     ) -> None:
         self.plan, self.micro_batches, self.hooks = plan, micro_batches, hooks
+        self.objective: Objective = objective or SupervisedObjective()
+        self._measures = StepMeasures(self.objective.measures)
         self._router_loss = RouterLoss.of(named["model"])
         if self._router_loss is not None:
             # TRL's own depends on the division into micro-batches, and knows the names of some configurations only.
@@ -101,8 +106,12 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         """The micro-batches that this process runs: alone, all of them."""
         return self.micro_batches.split(step)
 
-    def sum_over_processes(self, compute: Callable[[], float]) -> float:
+    def sum_over_processes(self, compute: Callable[[], torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:  # noqa: ARG002
         """The sum of what all processes compute; alone, what this one does.
+
+        Args:
+            compute: gives this process's part, in float64.
+            shape: of the part.
 
         Raises:
             StopRequested: one of them was asked to stop before it had computed its part.
@@ -140,39 +149,56 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
             model.zero_grad()
             self._after_step.restore()
             raise
-        self.last_loss = total.item()
-        vocabulary = self.model.config.get_text_config().vocab_size
-        self.hooks.divergence.take(self.last_loss, vocabulary, self._where)
+        loss, *measures = total.tolist()
+        self.last_loss = loss
+        self._measures.add(measures, len(inputs["lengths"]) // self.micro_batches.sequences_per_row)
+        if self.objective.is_language_loss:
+            vocabulary = self.model.config.get_text_config().vocab_size
+            self.hooks.divergence.take(self.last_loss, vocabulary, self._where)
+        else:
+            require_finite("the loss", self.last_loss, self._where)
         # Kept in the trainer's state, which a checkpoint holds; transformers' own count knows only rectangular batches.
         self.state.num_input_tokens_seen += inputs["input_ids"].numel()
         self._after_step = RngState.capture()
         # Of a model that is spread over GPUs the head may be on another than the first, where transformers sums.
-        return total.to(self.args.device)
+        return total[0].to(self.args.device)
+
+    def log(self, logs: dict[str, float], *arguments: Any, **named: Any) -> None:
+        """Logs what transformers logs, and the objective's measures since the last loss was logged."""
+        if "loss" in logs:
+            logs = {**logs, **self._measures.take()}
+        super().log(logs, *arguments, **named)
+
+    def run_model(self, micro_batch: ModelInputs) -> tuple[Any, torch.Tensor, PairRows | None]:
+        """The fused LM head's output for a micro-batch of a measurement, its labels, and its pairs."""
+        inputs = self._prepare_inputs(micro_batch)
+        pairs = inputs.pop("pairs", None)
+        return self.model(**inputs, use_cache=False, fused_lm_head=True), inputs["labels"], pairs
 
     def _run_step(self, model: Any, step: ModelInputs) -> torch.Tensor | None:
-        """The step's loss; None when memory ran out and the step is to be repeated."""
-        trained = self._trained_tokens(step)
-        losses = []
+        """The step's loss and measures; None when memory ran out and the step is to be repeated."""
+        totals = self.objective.totals(step)
+        parts = []
         try:
             with self.cached_lora_weights():
                 for micro_batch in self.local_micro_batches(step):
                     self.raise_if_stopping()
-                    losses.append(self._run_micro_batch(model, micro_batch, trained))
+                    parts.append(self._run_micro_batch(model, micro_batch, totals))
         except (RuntimeError, MemoryError) as error:
             if out_of_memory_reason(error) is None or not self._prepare_repetition(model, step):
                 raise
             # The traceback holds the tensors of the micro-batch that did not fit.
             traceback.clear_frames(error.__traceback__)
         else:
-            return torch.stack(losses).sum()
-        losses.clear()
+            return torch.stack(parts).sum(dim=0)
+        parts.clear()
         torch.cuda.empty_cache()
         return None
 
-    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, trained: float) -> torch.Tensor:
-        """Forward and backward of one micro-batch; its part of the step's loss."""
-        loss: torch.Tensor = super().training_step(model, micro_batch, trained)
-        return loss
+    def _run_micro_batch(self, model: Any, micro_batch: ModelInputs, totals: StepTotals) -> torch.Tensor:
+        """Forward and backward of one micro-batch; its part of the step's loss, and the sums of the measures."""
+        loss: torch.Tensor = super().training_step(model, micro_batch, totals)
+        return torch.cat([loss[None], self._measured.to(loss)])
 
     def get_train_dataloader(self) -> Any:
         """The steps, which stay on the host: micro-batches are made there, and moved one by one.
@@ -195,14 +221,6 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         if isinstance(data, torch.Tensor) and not data.is_cuda and self.args.device.type == "cuda":
             return data.pin_memory().to(self.args.device, non_blocking=True)
         return super()._prepare_input(data)
-
-    def _trained_tokens(self, step: ModelInputs) -> float:
-        """Tokens of the step that count in the loss.
-
-        transformers counts only for models whose forward takes keyword arguments; the weight of a token must not depend
-        on that.
-        """
-        return float((step["labels"] != IGNORED).sum())
 
     def _prepare_repetition(self, model: Any, step: ModelInputs, *, ranks: int = 1) -> bool:
         """Drops the step's gradients. The first repetition of a step keeps its micro-batches, the others halve them.
@@ -227,22 +245,20 @@ class MicroBatchTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,  # noqa: FBT001, FBT002, upstream's signature
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of a micro-batch: its trained tokens' sum over `num_items_in_batch`, or over their own number.
+        """The loss of a micro-batch of the step whose totals are `num_items_in_batch`.
 
         As TRL's, but without its entropy and accuracy, which nobody reads: they cost a third of the head's time, and
         three waits for the GPU a micro-batch. Mixtures of experts have a loss of their own besides (`router_loss`).
         """
-        router_loss = self._router_loss
+        router_loss, totals, pairs = self._router_loss, num_items_in_batch, inputs.get("pairs")
+        assert isinstance(totals, StepTotals), "only micro-batches of a step have a loss"
+        inputs = {name: value for name, value in inputs.items() if name != "pairs"}
         with nullcontext() if router_loss is None else router_loss.recorded() as router_logits:
             outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        total = -outputs.log_probs.sum()
+        loss, self._measured = self.objective.loss(outputs, inputs["labels"], pairs, totals)
         if router_loss is not None:
-            total = total + router_loss.sum_over_trained_tokens(router_logits or [], inputs)
-        # A plain number: it may be needed on another GPU than the labels are on.
-        loss = total / max(outputs.label_mask.sum().item() if num_items_in_batch is None else num_items_in_batch, 1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # The count is that of all processes, and DDP takes the mean of their gradients.
-            loss = loss * self.accelerator.num_processes
+            routed = router_loss.sum_over_trained_tokens(router_logits or [], inputs)
+            loss = loss + routed / max(totals.trained_tokens, 1.0)
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -1,6 +1,7 @@
 """The tensors of one optimizer step, and the micro-batches that it is split into.
 
-A step is one flat sequence, all rows one after the other. How it is split (packed or padded, how many tokens a
+A step is one flat sequence, all rows one after the other. A row is one sequence of tokens, or a pair of two, which stay
+together in a micro-batch. How it is split (packed or padded, how many tokens a
 micro-batch) is decided where the micro-batches run, and can change between two steps.
 """
 
@@ -21,20 +22,41 @@ ModelInputs = dict[str, Any]
 """A step or a micro-batch by the model's argument names: tensors, and two lengths that varlen attention takes."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRows:
+    """The pairs of a micro-batch.
+
+    Attributes:
+        rows: which rows of the step they are.
+        lengths: tokens of each sequence where all stand in one row; None where each has a row of its own.
+        reference: their log-probabilities under the reference model, shape (pairs, 2); None where they are not known.
+    """
+
+    rows: list[int]
+    lengths: list[int] | None
+    reference: torch.Tensor | None
+
+
 def collate_rows(rows: Sequence[dict[str, Any]]) -> ModelInputs:
     """Joins rows of `input_ids` and `labels` (equally long lists of ints) to one step.
 
+    Rows of several sequences have `lengths` besides, the tokens of each. Pairs may have `reference`, two numbers.
+
     Returns:
-        `input_ids` and `labels`, both of shape (1, tokens of all rows), and `lengths` of shape (rows,). The first label
-        of every row is ignored, since nothing comes before it that could predict it.
+        `input_ids` and `labels`, both of shape (1, tokens of all rows), and `lengths` of shape (sequences,). The first
+        label of every sequence is ignored, since nothing comes before it that could predict it. With pairs that have
+        one, also `reference` of shape (pairs, 2).
     """
-    ids = [token for row in rows for token in row["input_ids"]]
-    labels = [label for row in rows for label in [IGNORED, *row["labels"][1:]]]
-    return {
-        "input_ids": torch.tensor([ids], dtype=torch.long),
-        "labels": torch.tensor([labels], dtype=torch.long),
-        "lengths": torch.tensor([len(row["input_ids"]) for row in rows], dtype=torch.long),
+    lengths = [length for row in rows for length in row.get("lengths") or [len(row["input_ids"])]]
+    step = {
+        "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]], dtype=torch.long),
+        "labels": torch.tensor([[label for row in rows for label in row["labels"]]], dtype=torch.long),
+        "lengths": torch.tensor(lengths, dtype=torch.long),
     }
+    step["labels"][0, step["lengths"].cumsum(0) - step["lengths"]] = IGNORED
+    if "reference" in rows[0]:
+        step["reference"] = torch.tensor([row["reference"] for row in rows], dtype=torch.float32)
+    return step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +69,7 @@ class MicroBatches:
         max_tokens: most tokens of a micro-batch.
         max_rows: most rows of a micro-batch.
         pad_id: id that fills padded rows.
+        sequences_per_row: 1, or 2 where rows are pairs.
         never_mixed_above: rows with more tokens share no micro-batch with others. Their position embeddings differ
             (model/position_scaling.py).
     """
@@ -56,10 +79,11 @@ class MicroBatches:
     max_tokens: int
     max_rows: int
     pad_id: int
+    sequences_per_row: int = 1
     never_mixed_above: int | None = None
 
     def split(self, step: ModelInputs, *, rank: int = 0, ranks: int = 1) -> Iterator[ModelInputs]:
-        """The model's inputs, one micro-batch after the other: `input_ids` and `labels`.
+        """The model's inputs, one micro-batch after the other: `input_ids` and `labels`. With pairs also `pairs`.
 
         Packs also have `position_ids`, padded ones `attention_mask`. With `varlen` packs also have the result of
         `model.attention.cu_seq_lens_arguments`.
@@ -72,31 +96,47 @@ class MicroBatches:
         lengths: list[int] = step["lengths"].tolist()
         ids, labels = torch.split(step["input_ids"][0], lengths), torch.split(step["labels"][0], lengths)
         for rows in self._grouped(lengths, ranks)[rank::ranks]:
-            chosen_ids, chosen_labels = [ids[row] for row in rows], [labels[row] for row in rows]
+            places = [row * self.sequences_per_row + number for row in rows for number in range(self.sequences_per_row)]
+            chosen_ids, chosen_labels = [ids[place] for place in places], [labels[place] for place in places]
             if self.packed:
-                yield packed_micro_batch(chosen_ids, chosen_labels, varlen=self.varlen)
+                inputs = packed_micro_batch(chosen_ids, chosen_labels, varlen=self.varlen)
             else:
-                yield padded_micro_batch(chosen_ids, chosen_labels, pad_id=self.pad_id)
+                inputs = padded_micro_batch(chosen_ids, chosen_labels, pad_id=self.pad_id)
+            if self.sequences_per_row > 1:
+                inputs["pairs"] = PairRows(
+                    rows=rows,
+                    lengths=[lengths[place] for place in places] if self.packed else None,
+                    reference=step["reference"][rows] if "reference" in step else None,
+                )
+            yield inputs
 
     def rounds(self, step: ModelInputs, *, ranks: int) -> int:
         """How many micro-batches the process with the most of them has."""
         return -(-len(self._grouped(step["lengths"].tolist(), ranks)) // ranks)
 
+    def _longest(self, lengths: list[int]) -> list[int]:
+        """Tokens of each row's longest sequence."""
+        size = self.sequences_per_row
+        return [max(lengths[place : place + size]) for place in range(0, len(lengths), size)]
+
     def _kinds(self, lengths: list[int]) -> list[list[int]]:
         """Indices of the rows that may share a micro-batch."""
         limit = self.never_mixed_above
         kinds: tuple[list[int], ...] = ([], []) if limit is not None else ([],)
-        for row, length in enumerate(lengths):
+        for row, length in enumerate(self._longest(lengths)):
             kinds[limit is not None and length > limit].append(row)
         return [rows for rows in kinds if rows]
 
     def _padded_lengths(self, lengths: list[int]) -> list[int]:
-        """Tokens that each row takes: padded, every row takes as much room as the longest of its kind."""
-        padded = list(lengths)
-        for rows in () if self.packed else self._kinds(lengths):
-            longest = max(lengths[row] for row in rows)
+        """Tokens that each row takes: padded, every sequence takes as much room as the longest of its kind."""
+        size = self.sequences_per_row
+        if self.packed:
+            return [sum(lengths[place : place + size]) for place in range(0, len(lengths), size)]
+        padded = self._longest(lengths)
+        for rows in self._kinds(lengths):
+            longest = max(padded[row] for row in rows)
             for row in rows:
-                padded[row] = longest
+                padded[row] = size * longest
         return padded
 
     def _grouped(self, lengths: list[int], ranks: int) -> list[list[int]]:

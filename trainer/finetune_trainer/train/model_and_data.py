@@ -19,7 +19,7 @@ from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.context import Context
 from finetune_trainer.train.inputs import Inputs
 from finetune_trainer.train.samples import Prompts, tokenize_prompts
-from finetune_trainer.train.token_dataset import largest_id, longest_row
+from finetune_trainer.train.token_dataset import largest_id, longest_sequence
 from finetune_trainer.train.tokenized_data import TokenizedData, tokenize_data_once
 from finetune_trainer.train.validation_loss import ValidationRows
 
@@ -78,7 +78,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
         require_rows_fit(
             base.config.get_text_config().to_dict(),
             base.get_input_embeddings().num_embeddings,
-            longest=longest_row(rows),
+            longest=longest_sequence(rows),
             largest_id=largest_id(rows),
             max_length=recipe.dataset.max_length,
         )

@@ -6,18 +6,24 @@ The base model is the trained one with its adapter off, so nothing is loaded twi
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from finetune_trainer.contract.recipe.training import Gate
 from finetune_trainer.export.facts import Sample
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.runtime.log import event
+from finetune_trainer.train.early_stopping import EVAL_LOSS
 from finetune_trainer.train.gate import require_good_enough
+from finetune_trainer.train.preference_loss import EVAL_ACCURACY
 from finetune_trainer.train.samples import Prompts, generate_answers
-from finetune_trainer.train.validation_loss import ValidationRows, mean_loss, perplexity
+from finetune_trainer.train.validation_loss import ValidationRows, perplexity, validation_metrics
 
 if TYPE_CHECKING:
     from finetune_trainer.train.trainer import StepTrainer
+
+
+_PAIR_METRICS: Final = {EVAL_ACCURACY: "reward_accuracy", "eval_rewards/margins": "reward_margin"}
+"""Validation metrics of pairs by TRL's names -> their names in the manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +32,8 @@ class Quality:
 
     Attributes:
         metrics: by name, losses in nats per token: `eval_loss`, `eval_perplexity`, `eval_step` (the step of the adapter
-            that is kept), `base_eval_loss` and `base_eval_perplexity`.
+            that is kept), `base_eval_loss` and `base_eval_perplexity`. Of pairs, whose losses are by pair:
+            `eval_reward_accuracy` and `eval_reward_margin` in the place of perplexities.
         samples: answers side by side.
     """
 
@@ -45,20 +52,19 @@ def compare(
     """
     metrics: dict[str, float] = {}
     if rows is not None and trainer.evaluation is not None:
-        step, loss = trainer.evaluation.kept(trainer.state)
+        step, kept = trainer.evaluation.kept(trainer.state)
         with without_adapter(trainer.model, trainer.base_weights):
-            base = mean_loss(trainer, rows)
-        all_metrics = {
-            "eval_loss": loss,
-            "eval_perplexity": perplexity(loss),
-            "eval_step": float(step),
-            "base_eval_loss": base,
-            "base_eval_perplexity": perplexity(base),
-        }
+            base = validation_metrics(trainer, rows)[EVAL_LOSS]
+        loss, accuracy = kept[EVAL_LOSS], kept.get(EVAL_ACCURACY)
+        all_metrics = {EVAL_LOSS: loss, "eval_step": float(step), "base_eval_loss": base}
+        if trainer.objective.is_language_loss:
+            all_metrics |= {"eval_perplexity": perplexity(loss), "base_eval_perplexity": perplexity(base)}
+        else:
+            all_metrics |= {f"eval_{name}": kept[key] for key, name in _PAIR_METRICS.items()}
         metrics = {name: value for name, value in all_metrics.items() if math.isfinite(value)}
-        event("quality", eval_loss=loss, base_eval_loss=base, step=step, rows=len(rows))
+        event("quality", eval_loss=loss, base_eval_loss=base, eval_accuracy=accuracy, step=step, rows=len(rows))
         if gate is not None:
-            require_good_enough(gate, loss, base)
+            require_good_enough(gate, loss, base, accuracy)
     tuned = generate_answers(trainer, tokenizer, prompts)
     with without_adapter(trainer.model, trainer.base_weights):
         untuned = generate_answers(trainer, tokenizer, prompts)

@@ -3,12 +3,13 @@
 Imports stay light: torch and its friends come in only once it is known that there is something to train.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.progress import Stage
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.rules import problems
 from finetune_trainer.contract.termination import Outcome, OutputRecord
 from finetune_trainer.data.templates.choose import check_syntax
@@ -211,6 +212,8 @@ def train_adapter(
         compute_dtype=compute_dtype,
     )
     start = fetched.checkpoint
+    if recipe.method is Method.DPO and not recipe.dpo.reference_free:
+        _measure_reference(trainer, model_and_data, start.folder if start else None, context)
     try:
         trainer.train_from(start.folder if start else None)
     except TrainerError as error:
@@ -229,6 +232,25 @@ def train_adapter(
     trainer.continue_on_main_process()
     context.reporter.update(loss=trainer.last_loss)
     return trainer
+
+
+def _measure_reference(
+    trainer: "StepTrainer", model_and_data: "ModelAndData", checkpoint: Path | None, context: Context
+) -> None:
+    """Gives every pair its log-probabilities under the reference model.
+
+    Raises:
+        TrainerError: the stop flag was set.
+    """
+    from finetune_trainer.train.micro_batch_trainer import StopRequested
+    from finetune_trainer.train.reference import measure_reference
+
+    context.reporter.stage(Stage.EVALUATING)
+    try:
+        measure_reference(trainer, model_and_data.data.rows, model_and_data.validation, checkpoint)
+    except StopRequested:
+        message = "told to stop before the first step, while the reference model was measured"
+        raise TrainerError(FailureReason.PREEMPTED, message) from None
 
 
 def evaluate_adapter(

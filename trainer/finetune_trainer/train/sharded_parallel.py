@@ -5,7 +5,6 @@ without a micro-batch in a round takes part in those of the others. Before each 
 memory that ran out in one of them, ends the step for all at once.
 """
 
-import math
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from finetune_trainer.distributed.process_group import ProcessGroup
 from finetune_trainer.model.sharded_weights import ShardedWeights
 from finetune_trainer.runtime.machine_errors import out_of_memory_reason
-from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, micro_batch_seed
+from finetune_trainer.train.data_parallel import DataParallelTrainer, LocalStep, exact_sums, micro_batch_seed
 from finetune_trainer.train.micro_batch_trainer import StopRequested
 from finetune_trainer.train.micro_batches import ModelInputs
 
@@ -77,8 +76,8 @@ class ShardedTrainer(DataParallelTrainer):
         self.sharded_weights.release_followers()
 
     def _run_local_micro_batches(self, model: Any, step: ModelInputs) -> LocalStep:
-        trained, size = self._trained_tokens(step), self.process_group.world.size
-        losses: list[torch.Tensor] = []
+        totals, size = self.objective.totals(step), self.process_group.world.size
+        parts: list[torch.Tensor] = []
         out_of_memory: BaseException | None = None
         own = super().local_micro_batches(step)
         for number in range(self.micro_batches.rounds(step, ranks=size)):
@@ -86,7 +85,7 @@ class ShardedTrainer(DataParallelTrainer):
             if any_out_of_memory:
                 break
             if stopping:
-                return LocalStep(loss=0.0, stopped=True)
+                return LocalStep(stopped=True)
             micro_batch = next(own, None)
             if micro_batch is None:
                 self.sharded_weights.join_pass(training=True)
@@ -96,7 +95,7 @@ class ShardedTrainer(DataParallelTrainer):
             )
             self.sharded_weights.begin_pass(training=True)
             try:
-                losses.append(self._run_micro_batch(model, micro_batch, trained))
+                parts.append(self._run_micro_batch(model, micro_batch, totals))
                 self.sharded_weights.require_pass_complete()
                 self.sharded_weights.end_pass()
             except (RuntimeError, MemoryError) as error:
@@ -107,9 +106,7 @@ class ShardedTrainer(DataParallelTrainer):
                 torch.cuda.empty_cache()
                 out_of_memory = error
                 self.sharded_weights.finish_pass()
-        return LocalStep(
-            loss=0.0 if out_of_memory else math.fsum(loss.item() for loss in losses), out_of_memory=out_of_memory
-        )
+        return LocalStep(sums=() if out_of_memory else exact_sums(parts), out_of_memory=out_of_memory)
 
     def _any_process(self, *here: bool) -> list[bool]:
         """Which of these are true in any process."""

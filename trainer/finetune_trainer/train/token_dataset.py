@@ -11,22 +11,27 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from finetune_trainer.data.histogram import LengthBin
-from finetune_trainer.data.tokenization.tokens import TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenPair, TokenRow
 from finetune_trainer.train.micro_batches import IGNORED
 
-_SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+_IDS = pa.list_(pa.int32())
+_SCHEMA = pa.schema([("input_ids", _IDS), ("labels", _IDS), ("lengths", _IDS)])
 _ROWS_A_BATCH = 1000
 _MOST_BINS = 20
 
 
-def write_rows(rows: Iterable[TokenRow], file: Path) -> Any:
-    """Writes the rows to `file` and returns them as a `datasets.Dataset` of `input_ids` and `labels`.
+def write_rows(rows: Iterable[TokenRow | TokenPair], file: Path) -> Any:
+    """Writes the rows to `file` and returns them as a `datasets.Dataset` of `input_ids`, `labels` and `lengths`.
 
-    An untrained token has the label -100.
+    The sequences of a row, one or two, stand one after the other, and `lengths` says how many tokens each has. An
+    untrained token has the label -100, and so has the first of a sequence, since nothing comes before it.
     """
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
         for group in _groups(rows, _ROWS_A_BATCH):
-            writer.write_batch(pa.record_batch([[list(r.ids) for r in group], [_labels(r) for r in group]], _SCHEMA))
+            ids = [[token for sequence in row.sequences for token in sequence.ids] for row in group]
+            labels = [[label for sequence in row.sequences for label in _labels(sequence)] for row in group]
+            lengths = [[len(sequence.ids) for sequence in row.sequences] for row in group]
+            writer.write_batch(pa.record_batch([ids, labels, lengths], _SCHEMA))
     return read_rows(file)
 
 
@@ -57,15 +62,23 @@ def token_count(rows: Any) -> int:
 
 
 def trained_token_count(rows: Any) -> int:
-    """Tokens that count in the loss; the first one of a row never does."""
-    chunks = [chunk for chunk in rows.data.column("labels").chunks if len(chunk)]
-    trained = sum(_labelled(chunk.flatten()) for chunk in chunks)
-    return trained - sum(_labelled(pc.list_element(chunk, 0)) for chunk in chunks)
+    """Tokens that count in the loss."""
+    return sum(_labelled(chunk.flatten()) for chunk in _chunks(rows, "labels"))
 
 
 def longest_row(rows: Any) -> int:
     """Tokens of the longest row of a dataset that `write_rows` has made; it has at least one row."""
     return max(int(pc.max(pc.list_value_length(chunk)).as_py()) for chunk in _ids(rows))
+
+
+def longest_sequence(rows: Any) -> int:
+    """Tokens of the longest sequence of such a dataset: of a row, or of one half of a pair."""
+    return max(int(pc.max(chunk.flatten()).as_py()) for chunk in _chunks(rows, "lengths"))
+
+
+def sequences_per_row(rows: Any) -> int:
+    """How many sequences each row of such a dataset has: 1, or 2 of pairs."""
+    return len(rows[0]["lengths"]) if "lengths" in rows.column_names else 1
 
 
 def largest_id(rows: Any) -> int:
@@ -95,15 +108,21 @@ def _labelled(labels: Any) -> int:
 
 
 def _ids(rows: Any) -> list[Any]:
-    return [chunk for chunk in rows.data.column("input_ids").chunks if len(chunk)]
+    return _chunks(rows, "input_ids")
+
+
+def _chunks(rows: Any, column: str) -> list[Any]:
+    return [chunk for chunk in rows.data.column(column).chunks if len(chunk)]
 
 
 def _labels(row: TokenRow) -> list[int]:
-    return [token if trained else IGNORED for token, trained in zip(row.ids, row.trained, strict=True)]
+    labels = [token if trained else IGNORED for token, trained in zip(row.ids, row.trained, strict=True)]
+    labels[0] = IGNORED
+    return labels
 
 
-def _groups(rows: Iterable[TokenRow], size: int) -> Iterator[list[TokenRow]]:
-    group: list[TokenRow] = []
+def _groups(rows: Iterable[TokenRow | TokenPair], size: int) -> Iterator[list[TokenRow | TokenPair]]:
+    group: list[TokenRow | TokenPair] = []
     for row in rows:
         group.append(row)
         if len(group) == size:

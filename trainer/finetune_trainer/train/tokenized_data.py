@@ -18,12 +18,12 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.dataset import DatasetSpec
 from finetune_trainer.contract.uri import Scheme
 from finetune_trainer.data.duplicates import DuplicateCounter
-from finetune_trainer.data.examples import Conversation, Example
+from finetune_trainer.data.examples import Conversation, Example, Preference
 from finetune_trainer.data.read_examples import for_validation, read_examples
 from finetune_trainer.data.split import Keys, also_in, held_out, row_key
 from finetune_trainer.data.templates.choose import only_conversations
 from finetune_trainer.data.tokenization.tokenize import token_rows
-from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenRow
+from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenPair, TokenRow
 from finetune_trainer.runtime.log import event
 from finetune_trainer.storage.base import ByteCount
 from finetune_trainer.train.context import Context
@@ -43,7 +43,7 @@ class TokenizedData:
     """The rows.
 
     Attributes:
-        rows: dataset of `input_ids` and `labels`, on disk: what is trained.
+        rows: dataset of `input_ids`, `labels` and `lengths`, on disk: what is trained.
         validation: such a dataset of the rows that are kept out; None when none are asked for.
         counts: what became of all rows that were read; nothing in a process that takes those of another.
         conversations: whether the rows are conversations, which a chat template has made text.
@@ -85,7 +85,7 @@ def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Conte
     Raises:
         TrainerError: a row is wrong, or none is left to train or to measure with; or the process was asked to stop.
     """
-    data = _read_rows(recipe, recipe.dataset, inputs.dataset, tokenizer, context, "rows")
+    data = _read_rows(recipe, recipe.rows, inputs.dataset, tokenizer, context, "rows")
     counts = data.counts
     event(
         "dataset",
@@ -103,9 +103,7 @@ def tokenize_data(recipe: Recipe, inputs: Inputs, tokenizer: Any, context: Conte
     if spec.fraction is not None:
         split_data = _held_out(data, float(spec.fraction), context.work)
     else:
-        own = _read_rows(
-            recipe, for_validation(recipe.dataset), inputs.validation, tokenizer, context, "own-validation"
-        )
+        own = _read_rows(recipe, for_validation(recipe.rows), inputs.validation, tokenizer, context, "own-validation")
         split_data = _without_trained(data, own, context.work)
     event("validation", rows=split_data.counts.validation, trained_too=split_data.counts.trained_too or None)
     return split_data
@@ -158,13 +156,13 @@ def _counted(objects: Sequence[SourceObject], context: Context) -> ByteCount:
 
 def _noting_kinds(examples: Iterable[Example], kinds: set[type[Example]]) -> Iterator[Example]:
     for example in examples:
-        kinds.add(type(example))
+        kinds.add(type(example.chosen if isinstance(example, Preference) else example))
         yield example
 
 
-def _keyed(rows: Iterable[TokenRow], seed: int, keys: "array[int]") -> Iterator[TokenRow]:
+def _keyed(rows: Iterable[TokenRow | TokenPair], seed: int, keys: "array[int]") -> Iterator[TokenRow | TokenPair]:
     for row in rows:
-        keys.append(row_key(row.ids, seed))
+        keys.append(row_key([token for sequence in row.sequences for token in sequence.ids], seed))
         yield row
 
 

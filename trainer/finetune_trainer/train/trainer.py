@@ -1,6 +1,6 @@
 """The trainer: trains from a checkpoint or from the start, evaluates on the way, and writes checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from finetune_trainer.train.hooks import TrainerHooks
 from finetune_trainer.train.lora_plus import scale_lora_b_lr
 from finetune_trainer.train.micro_batch_trainer import MicroBatchTrainer, StopRequested
 from finetune_trainer.train.neftune import Neftune
+from finetune_trainer.train.reference import LogProbs, write_reference
 from finetune_trainer.train.step_record import StepRecord
 
 
@@ -33,10 +34,12 @@ class StepTrainer(MicroBatchTrainer):
 
     Attributes:
         saved_step: step of the newest checkpoint, 0 when there is none.
+        reference: log-probabilities of the pairs under the reference model, by the name of the rows; None for none.
         ended: whether the training has come to its end, and was not asked to stop before.
     """
 
     saved_step: int = 0
+    reference: Mapping[str, LogProbs] | None = None
     ended: bool = False
     control: TrainerControl
 
@@ -149,6 +152,8 @@ class StepTrainer(MicroBatchTrainer):
         ).write(folder)
         if self.evaluation is not None and self.evaluation.best is not None:
             self.evaluation.best.write(folder)
+        if self.reference is not None:
+            write_reference(folder, self.reference)
         self.saved_step = self.state.global_step
 
     def _restore_record(self, checkpoint: Path) -> None:

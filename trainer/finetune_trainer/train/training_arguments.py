@@ -55,6 +55,7 @@ def training_arguments(
         eval_strategy="no",
         # Rows come tokenised, masked and cut.
         dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
         max_length=None,
         packing=False,
         dataloader_pin_memory=cuda,

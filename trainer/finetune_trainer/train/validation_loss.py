@@ -6,15 +6,17 @@ a backward pass, so a micro-batch takes less memory than in training.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from finetune_trainer.train.micro_batches import ModelInputs, collate_rows
+from finetune_trainer.train.early_stopping import EVAL_LOSS
+from finetune_trainer.train.micro_batches import ModelInputs, PairRows, collate_rows
+from finetune_trainer.train.objective import Objective, StepTotals
 from finetune_trainer.train.rng import RngState
-from finetune_trainer.train.token_dataset import row_lengths, trained_token_count
+from finetune_trainer.train.token_dataset import row_lengths
 
 _ROWS_AT_ONCE = 512
 """Rows that are split into micro-batches together."""
@@ -26,13 +28,14 @@ class EvaluatedTrainer(Protocol):
     model: Any
     args: Any
     state: Any
+    objective: Objective
 
     def local_micro_batches(self, step: ModelInputs) -> Iterator[ModelInputs]:
         """The micro-batches that this process runs."""
         ...
 
-    def sum_over_processes(self, compute: Callable[[], float]) -> float:
-        """The sum of what all processes compute."""
+    def sum_over_processes(self, compute: Callable[[], torch.Tensor], shape: tuple[int, ...]) -> torch.Tensor:
+        """The sum of what all processes compute, in float64."""
         ...
 
     def raise_if_stopping(self) -> None:
@@ -59,62 +62,104 @@ class EvaluatedTrainer(Protocol):
         """Evaluates the adapter as it is now."""
         ...
 
-    def _prepare_inputs(self, inputs: ModelInputs) -> ModelInputs: ...
+    def run_model(self, micro_batch: ModelInputs) -> tuple[Any, torch.Tensor, PairRows | None]:
+        """The fused LM head's output for a micro-batch, its labels, and its pairs."""
+        ...
 
 
-class ValidationRows:
-    """The rows to measure with.
+class OrderedRows:
+    """Rows to measure with, from the longest to the shortest.
+
+    Neighbours are then of one length, so padding is little, and what does not fit shows at once.
 
     Args:
         rows: dataset of `input_ids` and `labels`.
-
-    Attributes:
-        trained_tokens: tokens that count in the loss.
     """
 
     def __init__(self, rows: Any) -> None:
         self._rows = rows
-        # The longest first: neighbours are of one length, so padding is little, and what does not fit shows at once.
         self._order = np.argsort(-row_lengths(rows), kind="stable")
-        self.trained_tokens = trained_token_count(rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def groups(self) -> Iterator[ModelInputs]:
-        """All rows, some hundreds at a time."""
+    @property
+    def rows(self) -> Any:
+        """The dataset."""
+        return self._rows
+
+    def groups(self) -> Iterator[tuple[list[int], ModelInputs]]:
+        """All rows, some hundreds at a time: their places in the dataset, and the rows as one step."""
         for begin in range(0, len(self._order), _ROWS_AT_ONCE):
-            yield collate_rows([self._rows[int(row)] for row in self._order[begin : begin + _ROWS_AT_ONCE]])
+            places = self._order[begin : begin + _ROWS_AT_ONCE].tolist()
+            yield places, collate_rows([self._rows[place] for place in places])
 
 
-def mean_loss(trainer: EvaluatedTrainer, rows: ValidationRows) -> float:
-    """The loss of the trainer's model, as it is now, in nats per trained token over all rows.
+class ValidationRows(OrderedRows):
+    """The validation rows, whose totals are counted once.
+
+    Args:
+        rows: dataset of `input_ids` and `labels`.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        super().__init__(rows)
+        self._totals: StepTotals | None = None
+
+    def use(self, rows: Any) -> None:
+        """Takes the same rows with more columns."""
+        self._rows = rows
+
+    def totals(self, objective: Objective) -> StepTotals:
+        """What all rows have together."""
+        if self._totals is None:
+            parts = [objective.totals(group) for _, group in self.groups()]
+            self._totals = StepTotals(*(sum(values) for values in zip(*parts, strict=True)))
+        return self._totals
+
+
+def validation_metrics(trainer: EvaluatedTrainer, rows: ValidationRows) -> dict[str, float]:
+    """The loss of the trainer's model over all rows, as it is now, and the means of its objective's measures.
+
+    Returns:
+        By transformers' and TRL's names: `eval_loss`, of pairs also `eval_rewards/accuracies` and the like.
 
     Raises:
         StopRequested: before a micro-batch.
     """
-    return trainer.sum_over_processes(lambda: _own_loss(trainer, rows)) / rows.trained_tokens
+    measures = trainer.objective.measures
+    sums = trainer.sum_over_processes(lambda: _own_sums(trainer, rows), (1 + len(measures),)).tolist()
+    named = {f"eval_{name}": value / len(rows) for name, value in zip(measures, sums[1:], strict=True)}
+    return {EVAL_LOSS: sums[0], **named}
 
 
-def _own_loss(trainer: EvaluatedTrainer, rows: ValidationRows) -> float:
-    """The sum over the tokens of the micro-batches that this process runs."""
+def _own_sums(trainer: EvaluatedTrainer, rows: ValidationRows) -> torch.Tensor:
+    """Loss and measures of the micro-batches that this process runs, in float64."""
+    objective, totals = trainer.objective, rows.totals(trainer.objective)
+    sums = torch.zeros(1 + len(objective.measures), dtype=torch.float64, device=trainer.args.device)
+    with evaluating(trainer):
+        for _, group in rows.groups():
+            for micro_batch in trainer.local_micro_batches(group):
+                trainer.raise_if_stopping()
+                trainer.heartbeat()
+                # As in training, but without a router's loss.
+                loss, measured = objective.loss(*trainer.run_model(micro_batch), totals)
+                sums += torch.cat([loss[None], measured]).to(sums)
+    return sums
+
+
+@contextmanager
+def evaluating(trainer: EvaluatedTrainer) -> Iterator[None]:
+    """A context in which the model is evaluated and nothing of the training changes."""
     model = trainer.model
     before, was_training = RngState.capture(), model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=trainer.args.device)
     try:
         with torch.no_grad(), trainer.cached_lora_weights(), trainer.compute_loss_context_manager():
-            for group in rows.groups():
-                for micro_batch in trainer.local_micro_batches(group):
-                    trainer.raise_if_stopping()
-                    trainer.heartbeat()
-                    # What the loss of training is made of (StepTrainer.compute_loss), without a router's loss.
-                    output = model(**trainer._prepare_inputs(micro_batch), use_cache=False, fused_lm_head=True)  # noqa: SLF001
-                    total -= output.log_probs.sum(dtype=torch.float64).to(total.device)
+            yield
     finally:
         model.train(was_training)
         before.restore()
-    return float(total.item())
 
 
 def perplexity(loss: float) -> float:

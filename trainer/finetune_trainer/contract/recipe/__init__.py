@@ -9,15 +9,18 @@ from finetune_trainer.contract.recipe.dataset import DatasetSpec, Validation
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.model import ModelSpec, Quantization
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
+from finetune_trainer.contract.recipe.preference import DpoSpec, Method
 from finetune_trainer.contract.recipe.recipe import JobIdentity, Recipe
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 
 __all__ = [
     "CheckpointSpec",
     "DatasetSpec",
+    "DpoSpec",
     "EvaluationSpec",
     "JobIdentity",
     "LoraSpec",
+    "Method",
     "ModelSpec",
     "OutputSpec",
     "Quantization",

@@ -33,6 +33,7 @@ class DatasetSchema(StrEnum):
     MESSAGES = "messages"
     ALPACA = "alpaca"
     SHAREGPT = "sharegpt"
+    PREFERENCE = "preference"
 
 
 class Loss(StrEnum):
@@ -70,6 +71,8 @@ class Fields(Wire):
     system: Column | None = Field(
         None, description="Column with the system message of a conversation or an instruction. Example: system_prompt."
     )
+    chosen: Column | None = Field(None, description="Column with the better answer. Example: preferred.")
+    rejected: Column | None = Field(None, description="Column with the worse answer. Example: dispreferred.")
 
     @property
     def named(self) -> frozenset[str]:
@@ -84,6 +87,7 @@ FIELDS_OF: dict[DatasetSchema, frozenset[str]] = {
     DatasetSchema.MESSAGES: _MESSAGE_FIELDS,
     DatasetSchema.SHAREGPT: _MESSAGE_FIELDS,
     DatasetSchema.ALPACA: frozenset({"instruction", "input", "output", "system"}),
+    DatasetSchema.PREFERENCE: frozenset({"prompt", "instruction", "input", "chosen", "rejected", *_MESSAGE_FIELDS}),
 }
 """The parts that a row of each schema has."""
 
@@ -198,8 +202,8 @@ class DatasetSpec(Wire):
     schema_: DatasetSchema = Field(
         DatasetSchema.AUTO,
         alias="schema",
-        description="Shape of a row: text, promptCompletion, messages, alpaca or sharegpt. Default: auto (decided "
-        "by the first rows).",
+        description="Shape of a row: text, promptCompletion, messages, alpaca, sharegpt, or preference for the "
+        "method dpo. Default: auto (decided by the first rows).",
     )
     fields: Fields | None = Field(
         None, description="Names of columns, where they are not the usual ones. Default: the usual names."

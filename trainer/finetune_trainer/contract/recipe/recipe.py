@@ -4,11 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_trainer.contract.recipe.dataset import DatasetSpec
+from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.contract.recipe.lora import LoraSpec
 from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
+from finetune_trainer.contract.recipe.preference import DpoSpec, Method
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.wire import Wire
@@ -32,12 +33,18 @@ RunToken = Annotated[str, Field(min_length=1, max_length=64), PLAIN]
 class RecipeSections(Wire):
     """The sections that the spec of a FineTuneJob and a recipe share. A section that is added here is in both."""
 
+    method: Method = Field(
+        Method.SFT,
+        description="What is trained: sft (supervised fine-tuning, the answers of the rows) or dpo (Direct Preference "
+        "Optimization, of two answers the better one). Default: sft.",
+    )
     model: ModelSpec = Field(description="The base model.")
     dataset: DatasetSpec = Field(description="The training data.")
     lora: LoraSpec = Field(default_factory=LoraSpec, description="The adapter that is trained.")
     training: TrainingSpec = Field(
         default_factory=TrainingSpec, description="Length, learning rate, batch and optimizer."
     )
+    dpo: DpoSpec = Field(default_factory=DpoSpec, description="Settings of the method dpo.")
     evaluation: EvaluationSpec = Field(
         default_factory=EvaluationSpec, description="How the adapter is measured on the rows of dataset.validation."
     )
@@ -46,6 +53,13 @@ class RecipeSections(Wire):
     )
     output: OutputSpec = Field(description="Where the adapter goes.")
     storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
+
+    @property
+    def rows(self) -> DatasetSpec:
+        """The section `dataset` as rows are read by it: `auto` is the schema that the method needs, if it needs one."""
+        if self.method is Method.SFT:
+            return self.dataset
+        return self.dataset.model_copy(update={"schema_": DatasetSchema.PREFERENCE})
 
 
 class Recipe(RecipeSections):

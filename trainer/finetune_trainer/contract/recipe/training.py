@@ -155,6 +155,13 @@ class TrainingSpec(Wire):
     )
 
 
+Accuracy = Annotated[
+    str,
+    Field(max_length=DECIMAL_LENGTH),
+    decimal('must be a decimal in quotes above "0" and at most "1", for example "0.7"', above=0.0, at_most=1.0),
+]
+
+
 Perplexity = Annotated[
     str,
     Field(max_length=DECIMAL_LENGTH),
@@ -173,6 +180,11 @@ class Gate(Wire):
     max_perplexity: Perplexity | None = Field(
         None,
         description='Highest allowed validation perplexity (e to the loss) of the tuned model, above 1. Example: "8".',
+    )
+    min_accuracy: Accuracy | None = Field(
+        None,
+        description="Least share of the validation pairs whose chosen answer has the higher reward. For method: dpo. "
+        'Example: "0.7".',
     )
 
 

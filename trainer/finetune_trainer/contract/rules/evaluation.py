@@ -1,6 +1,7 @@
 """Rules on several fields that concern the `evaluation` section."""
 
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
+from finetune_trainer.contract.recipe.training import Gate
 from finetune_trainer.contract.rule import Rule
 
 RULES: tuple[Rule[Recipe], ...] = (
@@ -20,10 +21,28 @@ RULES: tuple[Rule[Recipe], ...] = (
         path="evaluation.gate",
         holds=lambda recipe: (
             recipe.evaluation.gate is None
-            or (recipe.evaluation.gate.min_loss_improvement, recipe.evaluation.gate.max_perplexity) != (None, None)
+            or any(getattr(recipe.evaluation.gate, name) is not None for name in Gate.model_fields)
         ),
         cel="!has(self.evaluation.gate) || has(self.evaluation.gate.minLossImprovement) || "
-        "has(self.evaluation.gate.maxPerplexity)",
-        message="set minLossImprovement, maxPerplexity, or both: an empty gate lets everything pass",
+        "has(self.evaluation.gate.maxPerplexity) || has(self.evaluation.gate.minAccuracy)",
+        message="set minLossImprovement, maxPerplexity or minAccuracy: an empty gate lets everything pass",
+    ),
+    Rule(
+        path="evaluation.gate.minAccuracy",
+        holds=lambda recipe: (
+            recipe.evaluation.gate is None or recipe.evaluation.gate.min_accuracy is None or recipe.method is Method.DPO
+        ),
+        cel="!has(self.evaluation.gate) || !has(self.evaluation.gate.minAccuracy) || self.method == 'dpo'",
+        message="only pairs have an accuracy (method: dpo): use minLossImprovement or maxPerplexity",
+    ),
+    Rule(
+        path="evaluation.gate.maxPerplexity",
+        holds=lambda recipe: (
+            recipe.evaluation.gate is None
+            or recipe.evaluation.gate.max_perplexity is None
+            or recipe.method is not Method.DPO
+        ),
+        cel="!has(self.evaluation.gate) || !has(self.evaluation.gate.maxPerplexity) || self.method != 'dpo'",
+        message="the loss of a pair has no perplexity (method: dpo): use minLossImprovement or minAccuracy",
     ),
 )

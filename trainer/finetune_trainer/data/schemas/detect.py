@@ -10,11 +10,12 @@ from itertools import islice
 from typing import Final
 
 from finetune_trainer.contract.manifest import SourceObject
-from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
+from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.data.formats.open_records import StoredBytes, open_records
 from finetune_trainer.data.formats.records import Row
 from finetune_trainer.data.problems import Fault, FaultError, ProblemKind, keys_shown
 from finetune_trainer.data.schemas.alpaca import HISTORY
+from finetune_trainer.data.schemas.candidates import candidate_schemas, known_schemas
 from finetune_trainer.data.schemas.row_meaning import columns_read, expected_rows, is_preference
 from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
 from finetune_trainer.storage.base import OpenStore
@@ -39,6 +40,17 @@ _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
     },
     {"text": ("text", "content", "body", "document")},
 )
+_EXPECTED_PAIR: Final = (
+    "a better and a worse answer, chosen and rejected, after a prompt, messages, conversations or an instruction"
+)
+_PAIR: Final[Mapping[str, Collection[str]]] = {
+    "prompt": ("prompt", "question", "query", "input", "instruction"),
+    "chosen": ("chosen", "chosen_response", "response_chosen", "preferred", "preferred_output", "accepted", "winner"),
+    "rejected": (
+        *("rejected", "rejected_response", "response_rejected", "dispreferred", "non_preferred_output", "loser"),
+        "non_preferred",
+    ),
+}
 _OPTIONAL: Final = frozenset({"system", "input"})
 """Names of columns in other data sets, by the part of a row, for the remedy of an unknown schema."""
 
@@ -67,42 +79,48 @@ def detect_schema(dataset: DatasetSpec, objects: Sequence[SourceObject], open_st
     Raises:
         TrainerError: NOT_SUPPORTED, a package that reads the format is not installed; or the storage's reason.
     """
-    candidates = row_schemas(dataset.schema_, dataset.fields)
+    candidates = candidate_schemas(dataset)
     fitting = [0] * len(candidates)
     first: Row | None = None
     for row in islice(_rows(dataset, objects, open_store), LOOKED_AT_ROWS):
         first = row if first is None else first
         for index, row_schema in enumerate(candidates):
             fitting[index] += row_schema.fits(row)
-    if not any(fitting) and dataset.schema_ is DatasetSchema.AUTO:
+    if not any(fitting) and dataset.schema_ in (DatasetSchema.AUTO, DatasetSchema.PREFERENCE):
         return DetectedSchema(None, first)
     # A schema that the user names is used even if it fits no row. The pass then reports what every row lacks.
     best = candidates[fitting.index(max(fitting))]
     return DetectedSchema(best, first)
 
 
-def unknown_schema(row: Row, fields: Fields | None) -> Fault:
+def unknown_schema(row: Row, dataset: DatasetSpec) -> Fault:
     """The fault of data without the columns of a known schema, or without those that `dataset.fields` names.
 
     Args:
         row: the first row.
-        fields: `dataset.fields`.
+        dataset: how rows are read.
     """
-    possible = row_schemas(DatasetSchema.AUTO, fields) or row_schemas(DatasetSchema.AUTO, None)
+    possible = known_schemas(dataset, dataset.fields) or known_schemas(dataset, None)
     known = list(dict.fromkeys(row_schema.columns for row_schema in possible))
-    empty = [name for name in row if row[name] is None and name in columns_read(fields)]
+    empty = [name for name in row if row[name] is None and name in columns_read(dataset)]
     nothing = f", without a value: {', '.join(empty)}" if empty else ""
     return Fault(
         kind=ProblemKind.SCHEMA,
         found=f"the keys {keys_shown(row)}{nothing}" if row else "an empty object",
-        expected=known[0] if len(known) == 1 else f"one of: {'; '.join(known)}",
-        remedy="fill the columns in, or name others in dataset.fields" if empty else _remedy(row, fields),
+        expected=_EXPECTED_PAIR
+        if dataset.schema_ is DatasetSchema.PREFERENCE
+        else known[0]
+        if len(known) == 1
+        else f"one of: {'; '.join(known)}",
+        remedy="fill the columns in, or name others in dataset.fields" if empty else _remedy(row, dataset),
     )
 
 
-def _remedy(row: Row, fields: Fields | None) -> str:
+def _remedy(row: Row, dataset: DatasetSpec) -> str:
     """The remedy for a row with unknown columns."""
-    if fields is not None and fields.named:
+    if dataset.schema_ is DatasetSchema.PREFERENCE:
+        return _pair_remedy(row)
+    if dataset.fields is not None and dataset.fields.named:
         return "dataset.fields must name columns, and keys of turns, that are there"
     if "role" in row and "content" in row:
         return 'a turn stands where a row should: put the list of turns under a key, {"messages": […]}'
@@ -124,6 +142,19 @@ def _remedy(row: Row, fields: Fields | None) -> str:
         return _turns_remedy(pairs["messages"], row)
     named = ", ".join(f"{part}: {name}" for part, name in pairs.items())
     return f"rename the columns, or map them, perhaps with dataset.fields: {{{named}}}"
+
+
+def _pair_remedy(row: Row) -> str:
+    """The remedy for a row in which no two answers are found."""
+    if isinstance(row.get("label"), bool) or "kto_tag" in row:
+        return "this is KTO data, one answer with a label; method: dpo needs a better and a worse answer in each row"
+    columns = {part: next((key for key in row if key.lower() in names), None) for part, names in _PAIR.items()}
+    if columns["chosen"] and columns["rejected"]:
+        named = ", ".join(f"{part}: {name}" for part, name in columns.items() if name)
+        return f"map the columns, perhaps with dataset.fields: {{{named}}}"
+    if any(schema.fits(row) for schema in row_schemas(DatasetSchema.AUTO, None)):
+        return "rows with one answer are trained with method: sft; or add the worse answer"
+    return "rename the columns, or map them with dataset.fields: {chosen: …, rejected: …}"
 
 
 def _mapped(wanted: Mapping[str, Collection[str]], row: Row) -> dict[str, str]:

@@ -7,10 +7,11 @@ would be wrong, and nothing would say so.
 import re
 from typing import Final
 
-from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec, Fields
+from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
-from finetune_trainer.data.schemas.row_schemas import RowSchema, row_schemas
+from finetune_trainer.data.schemas.candidates import known_schemas
+from finetune_trainer.data.schemas.row_schemas import RowSchema
 
 _PREFERENCE: Final = re.compile(
     r"(chosen|rejected)(_\w+)?|\w+_(chosen|rejected)|(non_)?preferred_output|kto_tag", re.IGNORECASE
@@ -31,6 +32,8 @@ _TEMPLATE: Final = "chat_template_kwargs"
 """TRL's column of a row's own variables for the chat template: tools, instructions, switches."""
 _ROLE: Final = "role"
 _BY_VALUE: Final = frozenset({*_SYSTEM, _WEIGHT, _SPLIT, _TEMPLATE, _ROLE})
+_PROMPTS: Final = frozenset({"context", "history", "input", "instruction", "query", "question", "system"})
+"""Columns that hold what two answers of a pair are answers to."""
 _MEANINGFUL: Final = frozenset(
     {"chosen", "rejected", "rejected_response", "kto_tag", _LABEL, *_MEDIA, *_ANSWERS, *_BY_VALUE}
 )
@@ -55,7 +58,8 @@ class UnreadColumns:
         fields = dataset.fields
         mapped = {getattr(fields, name) for name in fields.named} if fields is not None else set[str]()
         self._decided = {*(dataset.ignored_columns or ()), *mapped}
-        self._takes_preference = any(_PREFERENCE.fullmatch(name) for name in self._decided)
+        pairs = row_schema.schema is DatasetSchema.PREFERENCE
+        self._takes_preference = pairs or any(_PREFERENCE.fullmatch(name) for name in self._decided)
         self._row_schema = row_schema
         named = dataset.schema_ is DatasetSchema.TEXT or (fields is not None and fields.text is not None)
         self._takes_text = named
@@ -85,11 +89,16 @@ class UnreadColumns:
         return suspects
 
     def _is_suspect(self, name: str) -> bool:
+        if self._is_prompt(name):
+            return True
         if _PREFERENCE.fullmatch(name) or name == _LABEL:
             return not self._takes_preference
         if name in _BY_VALUE:
             return True
         return name.lower() in _MEDIA or (self._looks_for_answers and name.lower() in _ANSWERS)
+
+    def _is_prompt(self, name: str) -> bool:
+        return self._row_schema.schema is DatasetSchema.PREFERENCE and name.lower() in _PROMPTS
 
     def _fault(self, name: str, row: Row) -> Fault | None:
         value = row[name]
@@ -100,13 +109,22 @@ class UnreadColumns:
             return self._fault_of_value(name, row)
         if name == _LABEL and not isinstance(value, bool):
             return None
+        if self._is_prompt(name):
+            return _fault(
+                name,
+                value,
+                "the whole prompt of a pair in the columns that are read: the answers would be compared without this",
+                f"map it, perhaps with dataset.fields: {{prompt: {name}}}, or name the column in "
+                "dataset.ignoredColumns",
+            )
         if _PREFERENCE.fullmatch(name) or name == _LABEL:
             return _fault(
                 name,
                 value,
                 "rows with one answer, the good one: this is preference data, which says which answer is better or "
                 "worse",
-                "map the good answer with dataset.fields, or name the column in dataset.ignoredColumns",
+                "use method: dpo for pairs; or map the good answer with dataset.fields, or name the column in "
+                "dataset.ignoredColumns",
             )
         if name.lower() in _MEDIA:
             return _fault(
@@ -171,18 +189,17 @@ def is_preference(column: str) -> bool:
     return _PREFERENCE.fullmatch(column) is not None
 
 
-def columns_read(fields: Fields | None) -> frozenset[str]:
+def columns_read(dataset: DatasetSpec) -> frozenset[str]:
     """The columns whose values are looked at, for formats in which columns are read separately."""
-    every = {*row_schemas(DatasetSchema.AUTO, fields), *row_schemas(DatasetSchema.AUTO, None)}
-    return _MEANINGFUL | {column for row_schema in every for column in row_schema.reads}
+    every = [*known_schemas(dataset, dataset.fields), *known_schemas(dataset, None)]
+    meaningful = _MEANINGFUL | _PROMPTS if dataset.schema_ is DatasetSchema.PREFERENCE else _MEANINGFUL
+    return meaningful.union(*(row_schema.reads for row_schema in every))
 
 
 def expected_rows(dataset: DatasetSpec) -> ExpectedRows:
     """What the readers of formats know of the rows of a data set."""
-    schemas = row_schemas(DatasetSchema.AUTO, dataset.fields)
-    return ExpectedRows(
-        columns=columns_read(dataset.fields), is_row=lambda row: any(schema.fits(row) for schema in schemas)
-    )
+    schemas = known_schemas(dataset, dataset.fields)
+    return ExpectedRows(columns=columns_read(dataset), is_row=lambda row: any(schema.fits(row) for schema in schemas))
 
 
 def _fault(name: str, value: object, expected: str, remedy: str) -> Fault:

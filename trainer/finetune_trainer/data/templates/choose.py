@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
-from finetune_trainer.data.examples import Conversation, Example
+from finetune_trainer.data.examples import Conversation, Example, Preference
 from finetune_trainer.data.templates.builtin import template_label, template_source
 from finetune_trainer.data.templates.chat import ChatTemplate, require_syntax
 from finetune_trainer.data.templates.probe import template_problem
@@ -53,7 +53,8 @@ def only_conversations(examples: Iterable[Example], chat_template: str | None) -
         TrainerError: INVALID_SPEC, the recipe has a chat template and a row is not a conversation.
     """
     for example in examples:
-        if chat_template is not None and not isinstance(example, Conversation):
+        one = example.chosen if isinstance(example, Preference) else example
+        if chat_template is not None and not isinstance(one, Conversation):
             raise template_unused(chat_template)
         yield example
 

@@ -5,6 +5,7 @@
 | text | BOS once if the model's tokenizer sets one, the text, EOS once | all |
 | prompt and completion | as one text, divided at the prompt's end | completion and EOS |
 | messages | the text of the chat template | the assistant's turns with their end-of-turn tokens |
+| a pair | those of two such rows | the answers; of two texts, what follows the tokens with which both begin |
 
 `dataset.loss` changes the last column. TRL's own preparation is not used: it doubles a BOS that is in the text
 (trl#1400), and it cuts and drops rows without a message. Rows are encoded in batches, on all cores.
@@ -13,22 +14,40 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import overload
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
 from finetune_trainer.contract.recipe.dataset import Loss
-from finetune_trainer.data.examples import Conversation, Example, Message, Messages, PromptCompletion, Text
+from finetune_trainer.data.examples import (
+    Conversation,
+    Example,
+    Message,
+    Messages,
+    Preference,
+    PromptCompletion,
+    SupervisedExample,
+    Text,
+)
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
 from finetune_trainer.data.templates.chat import ChatTemplate, Span, template_of
 from finetune_trainer.data.tokenization.loss_mask import LossMask
-from finetune_trainer.data.tokenization.tokens import TokenCounts, Tokenizer, TokenRow, special_texts
+from finetune_trainer.data.tokenization.tokens import TokenCounts, Tokenizer, TokenPair, TokenRow, special_texts
 
 _ROWS_A_BATCH = 256
 _CHARACTERS_A_BATCH = 1 << 20
 
 
+@overload
+def token_rows(
+    examples: Iterable[SupervisedExample], tokenizer: Tokenizer, *, loss: Loss, max_length: int, counts: TokenCounts
+) -> Iterator[TokenRow]: ...
+@overload
 def token_rows(
     examples: Iterable[Example], tokenizer: Tokenizer, *, loss: Loss, max_length: int, counts: TokenCounts
-) -> Iterator[TokenRow]:
+) -> Iterator[TokenRow | TokenPair]: ...
+def token_rows(
+    examples: Iterable[Example], tokenizer: Tokenizer, *, loss: Loss, max_length: int, counts: TokenCounts
+) -> Iterator[TokenRow | TokenPair]:
     """Tokenises rows, cuts them to `max_length` tokens, and drops rows without a trained token.
 
     After the first row that cannot be tokenised no more rows are yielded. The rest is only checked for further
@@ -68,7 +87,7 @@ class RowTokenizer:
         self._loss = loss
         self._bos = _leading_bos(tokenizer)
 
-    def __call__(self, example: Example) -> TokenRow:
+    def __call__(self, example: SupervisedExample) -> TokenRow:
         """Tokenises one row.
 
         Raises:
@@ -81,12 +100,26 @@ class RowTokenizer:
             raise TrainerError(FailureReason.DATASET_INVALID, f"{message}; {row.remedy}")
         return row
 
-    def batch(self, examples: Sequence[Example]) -> list[TokenRow | Fault]:
+    @overload
+    def batch(self, examples: Sequence[SupervisedExample]) -> Sequence[TokenRow | Fault]: ...
+    @overload
+    def batch(self, examples: Sequence[Example]) -> Sequence[TokenRow | TokenPair | Fault]: ...
+    def batch(self, examples: Sequence[Example]) -> Sequence[TokenRow | TokenPair | Fault]:
         """Tokenises rows together. The result has a fault in the place of each row that cannot be tokenised.
 
         Raises:
             TrainerError: MODEL_INVALID, the model has no chat template or no EOS, and the rows need it.
         """
+        single: list[SupervisedExample] = []
+        for example in examples:
+            single += (example.chosen, example.rejected) if isinstance(example, Preference) else (example,)
+        rows = iter(self._batch(single))
+        return [
+            _pair(example, next(rows), next(rows)) if isinstance(example, Preference) else next(rows)
+            for example in examples
+        ]
+
+    def _batch(self, examples: Sequence[SupervisedExample]) -> list[TokenRow | Fault]:
         texts = iter(self._texts([example for example in examples if isinstance(example, Text)]))
         prompts = iter(self._prompts([example for example in examples if isinstance(example, PromptCompletion)]))
         conversations = iter(
@@ -197,6 +230,15 @@ _LATER = TokenRow(ids=(), trained=())
 """A placeholder for a row until its batch is encoded."""
 
 
+def _pair(pair: Preference, chosen: TokenRow | Fault, rejected: TokenRow | Fault) -> TokenPair | Fault:
+    if isinstance(chosen, Fault):
+        return chosen
+    if isinstance(rejected, Fault):
+        return rejected
+    whole = isinstance(pair.chosen, Text)
+    return TokenPair.of_texts(chosen, rejected) if whole else TokenPair(chosen, rejected)
+
+
 def _trained(text: str, offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> tuple[bool, ...]:
     """Whether each token is in one of the spans.
 
@@ -240,6 +282,8 @@ def characters(example: Example) -> int:
             return len(example.prompt) + len(example.completion)
         case Conversation():
             return example.messages.characters
+        case Preference():
+            return characters(example.chosen) + characters(example.rejected)
 
 
 def _no_such_part(loss: Loss) -> Fault:

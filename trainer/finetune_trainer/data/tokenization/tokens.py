@@ -1,8 +1,8 @@
-"""Tokenised rows: token ids, and which of them are trained."""
+"""Tokenised rows: token ids, and which of them are trained. A row is one sequence, or a pair of two."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 
 class Tokenizer(Protocol):
@@ -46,6 +46,11 @@ class TokenRow:
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
 
+    @property
+    def sequences(self) -> tuple["TokenRow", ...]:
+        """What goes through the model by itself."""
+        return (self,)
+
     def cut(self, length: int) -> "TokenRow":
         """The first `length` tokens."""
         return TokenRow(ids=self.ids[:length], trained=self.trained[:length])
@@ -56,17 +61,59 @@ class TokenRow:
         return any(self.trained[1:])
 
 
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """A tokenised pair: the prompt with the better answer, and with the worse one. The answers are what is trained."""
+
+    chosen: TokenRow
+    rejected: TokenRow
+
+    @property
+    def sequences(self) -> tuple[TokenRow, ...]:
+        """What goes through the model by itself."""
+        return (self.chosen, self.rejected)
+
+    def cut(self, length: int) -> "TokenPair":
+        """The first `length` tokens of both."""
+        return TokenPair(self.chosen.cut(length), self.rejected.cut(length))
+
+    @property
+    def trains(self) -> bool:
+        """Whether both answers have a token, and not the same ones."""
+        return self.chosen.trains and self.rejected.trains and self.chosen.ids != self.rejected.ids
+
+    @classmethod
+    def of_texts(cls, chosen: TokenRow, rejected: TokenRow) -> "TokenPair":
+        """The pair of two texts that state no prompt: the tokens with which both begin are the prompt."""
+        shared = 0
+        for ours, theirs in zip(chosen.ids, rejected.ids, strict=False):
+            if ours != theirs:
+                break
+            shared += 1
+        return cls(
+            *(
+                TokenRow(ids=text.ids, trained=(False,) * shared + (True,) * (len(text.ids) - shared))
+                for text in (chosen, rejected)
+            )
+        )
+
+
+AnyRow = TypeVar("AnyRow", bound=TokenRow | TokenPair)
+
+
 @dataclass(slots=True, kw_only=True)
 class TokenCounts:
     """Numbers of rows and tokens. They are reported, so that users see how many rows were cut or dropped.
+
+    A pair is one row, with the tokens of both sequences.
 
     Attributes:
         rows: training rows.
         tokens: tokens of the training rows.
         trained_tokens: tokens of the training rows that are in the loss.
         truncated: rows that were longer than maxLength and were cut.
-        dropped: rows without a trained token after the cut; they are left out.
-        longest: tokens of the longest row before any cut.
+        dropped: rows without a trained token after the cut, and pairs that the cut has made equal; they are left out.
+        longest: tokens of the longest sequence before any cut.
         duplicates: rows of the data, trained or not, that repeat an earlier row.
         validation: validation rows.
         trained_too: rows of a separate validation data set that were left out because they are training rows as well.
@@ -82,7 +129,7 @@ class TokenCounts:
     validation: int = 0
     trained_too: int = 0
 
-    def take(self, row: TokenRow, max_length: int, weight: int = 1) -> TokenRow | None:
+    def take(self, row: AnyRow, max_length: int, weight: int = 1) -> AnyRow | None:
         """Counts a row. Returns the row cut to `max_length`, or None if it then has no trained token.
 
         Args:
@@ -90,14 +137,16 @@ class TokenCounts:
             max_length: longest row that is trained, in tokens.
             weight: number of rows that the row stands for in a sample.
         """
-        self.longest = max(self.longest, len(row.ids))
-        if len(row.ids) > max_length:
+        longest = max(len(sequence.ids) for sequence in row.sequences)
+        self.longest = max(self.longest, longest)
+        if longest > max_length:
             self.truncated += weight
-            row = row.cut(max_length)
+            row = cast("AnyRow", row.cut(max_length))
         if not row.trains:
             self.dropped += weight
             return None
         self.rows += weight
-        self.tokens += len(row.ids) * weight
-        self.trained_tokens += sum(row.trained[1:]) * weight
+        for sequence in row.sequences:
+            self.tokens += len(sequence.ids) * weight
+            self.trained_tokens += sum(sequence.trained[1:]) * weight
         return row

@@ -35,8 +35,14 @@ def _run(context: PreflightContext) -> CheckOutcome:
     repeated = scan.duplicates
     least = "" if repeated.complete else "at least "
     twice = f", {least}{repeated.count:,} of them duplicates" if repeated.count else ""
+    agreement = scan.agreement
+    against = ""
+    if agreement is not None and agreement.contradictions:
+        against = f", {agreement.contradictions:,} of them in the other order in an earlier row"
+    if agreement is not None and agreement.against:
+        against += f", {agreement.against:,} of {agreement.scored:,} with the higher score at the rejected answer"
     unread = f"; not read: {keys_shown(dict.fromkeys(scan.unread))}" if scan.unread else ""
-    return passed(f"{scan.rows:,} rows of {scan.schema}{twice}, {scan.bytes:,} bytes{blank}{held_out}{unread}")
+    return passed(f"{scan.rows:,} rows of {scan.schema}{twice}{against}, {scan.bytes:,} bytes{blank}{held_out}{unread}")
 
 
 def _read_to_the_end(started: StartedScan, token_pass: TokenPass | TrainerError | None) -> None:
@@ -58,7 +64,7 @@ def _validation_rows(context: PreflightContext) -> int:
     Raises:
         TrainerError: rows are wrong, or have no token to measure.
     """
-    dataset, trained = for_validation(context.recipe.dataset), context.token_pass
+    dataset, trained = for_validation(context.recipe.rows), context.token_pass
     scan = DatasetScan(dataset, context.validation_data or (), context.open_store, context.on_bytes)
     context.findings.append(scan.findings)
     token_pass = trained.another(context.new_findings()) if isinstance(trained, TokenPass) else None
@@ -66,6 +72,7 @@ def _validation_rows(context: PreflightContext) -> int:
         if token_pass is not None and (weight := token_pass.next_weight()):
             token_pass.take(shape.build(row, RowLocation(file=file, line=line, unit=scan.unit)), weight)
     scan.findings.raise_if_any()
+    # Pairs may be either; the check of the template has looked at the first of them.
     conversations = scan.schema not in (DatasetSchema.TEXT, DatasetSchema.PROMPT_COMPLETION)
     if dataset.chat_template is not None and not conversations:
         raise template_unused(dataset.chat_template)

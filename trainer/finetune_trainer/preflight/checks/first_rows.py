@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from finetune_trainer.contract.uri import Uri
-from finetune_trainer.data.examples import Conversation, Example, RowLocation
+from finetune_trainer.data.examples import Conversation, Example, Preference, RowLocation
 from finetune_trainer.data.scan import DatasetScan, ScannedRow
 from finetune_trainer.data.tokenization.tokenize import characters
 from finetune_trainer.preflight.check import Check, CheckOutcome, Need, passed, skipped
@@ -24,7 +24,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
     assert context.data is not None
     if context.existing is not None:
         return skipped("nothing is trained: an adapter of the same data is there")
-    scan = DatasetScan(context.recipe.dataset, context.data, context.open_store, context.on_bytes)
+    scan = DatasetScan(context.recipe.rows, context.data, context.open_store, context.on_bytes)
     context.findings.append(scan.findings)
     rows = iter(scan)
     context.started = StartedScan(scan=scan, rows=rows, first=first_rows(scan, rows))
@@ -44,7 +44,8 @@ def first_rows(scan: DatasetScan, rows: Iterator[ScannedRow]) -> list[Example]:
         example = shape.build(row, RowLocation(file=file, line=line, unit=scan.unit))
         taken.append(example)
         size += characters(example)
-        if not isinstance(example, Conversation) or len(taken) == _MOST_ROWS or size >= _MOST_CHARACTERS:
+        one = example.chosen if isinstance(example, Preference) else example
+        if not isinstance(one, Conversation) or len(taken) == _MOST_ROWS or size >= _MOST_CHARACTERS:
             break
     return taken
 
