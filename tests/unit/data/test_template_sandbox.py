@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -236,3 +238,16 @@ def test_result_is_json_whatever_the_template_writes() -> None:
 
     assert "refuses" in (tried(nasty).problem or "")
     assert json.dumps(tried(nasty).problem)
+
+
+def test_the_limit_does_not_end_a_process_that_is_ending() -> None:
+    """Python's end takes the signal's handler away, and with torch loaded it takes more than a tick."""
+    code = (
+        "import atexit, signal\n"
+        "atexit.register(lambda: print(signal.getitimer(signal.ITIMER_VIRTUAL)))\n"
+        "from finetune_trainer.data.templates.cpu_limit import CpuLimit\n"
+        "for _ in range(2):\n    with CpuLimit(9): pass\n"
+        "assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] > 0"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "(0.0, 0.0)\n"

@@ -8,6 +8,7 @@ There are millions of renderings, of some microseconds each, so the timer is not
 second while renderings run, and stops at the first tick outside a rendering.
 """
 
+import atexit
 import os
 import signal
 import threading
@@ -35,6 +36,9 @@ class _Ticker:
         if not self._ticks:
             signal.signal(signal.SIGVTALRM, self._tick)
             signal.siginterrupt(signal.SIGVTALRM, False)  # noqa: FBT003 (positional only)
+            # At its end Python takes the handlers away, and goes on for a while. A tick would then end the process.
+            atexit.unregister(self._stop)
+            atexit.register(self._stop)
             signal.setitimer(signal.ITIMER_VIRTUAL, 1, 1)
             self._ticks = True
 
@@ -44,12 +48,15 @@ class _Ticker:
 
     def _tick(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler's)
         if not self.working:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            self._ticks = False
+            self._stop()
             return
         self.left -= 1
         if self.left < 0:
             raise CpuTimeoutError
+
+    def _stop(self) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        self._ticks = False
 
 
 _ticker = _Ticker()
