@@ -10,9 +10,12 @@ from pathlib import Path
 
 import yaml
 
-from deploy.rendering import Manifest
+from deploy.rendering import ROOT, Manifest
 from deploy.server import Server
 from localcluster.ports import choose
+
+PACKAGES = ("operator", "trainer")
+"""The folders of a checkout that the operator's process imports from."""
 
 _METRICS_PORTS = 1000
 """How far the metrics' port is from the server's: outside of pods, operators share an address."""
@@ -20,7 +23,7 @@ _METRICS_PORTS = 1000
 
 @contextmanager
 def operator(
-    server: Server, deployment: Manifest, folder: Path, *, port: int = 18080
+    server: Server, deployment: Manifest, folder: Path, *, port: int = 18080, code: Path = ROOT
 ) -> Iterator[tuple["subprocess.Popen[bytes]", str, Path]]:
     """The process, the address of its HTTP server, and the file with its log.
 
@@ -29,6 +32,7 @@ def operator(
         deployment: has the environment and the account.
         folder: for kubeconfig and log; made if it is not there.
         port: the first one to try; operators that start together need different ones.
+        code: the checkout whose operator runs; this one by default.
     """
     namespace, pod = deployment["metadata"]["namespace"], deployment["spec"]["template"]["spec"]
     folder.mkdir(exist_ok=True)
@@ -43,6 +47,7 @@ def operator(
         "FINETUNE_HTTP_PORT": str(port),
         "FINETUNE_METRICS_PORT": str(choose("127.0.0.1", port + _METRICS_PORTS)),
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join(str(code / part) for part in PACKAGES),
     }
     log = folder / "log"
     with log.open("wb") as stream:
