@@ -63,9 +63,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
     "file model": (
         {"model.uri": "file:///models/a"},
         {},
-        ["spec.model.uri", "finetune run", "use hf://, s3:// or pvc://"],
+        ["spec.model.uri", "finetune local run", "use hf://, s3:// or pvc://"],
     ),
-    "file cache": ({"model.cache": "file:///cache"}, {}, ["spec.model.cache", "finetune run", "use pvc://"]),
+    "file cache": ({"model.cache": "file:///cache"}, {}, ["spec.model.cache", "finetune local run", "use pvc://"]),
     "file dataset": (
         {"dataset.uri": "file:///a.jsonl"},
         {},

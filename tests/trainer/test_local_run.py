@@ -1,4 +1,4 @@
-"""`finetune run`: the whole path from a YAML with file:// places, as a user types it."""
+"""`finetune local run`: the whole path from a YAML with file:// places, as a user types it."""
 
 import json
 import os
@@ -57,14 +57,14 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_a_yaml_becomes_an_adapter_and_the_printed_lines_load_it(job: Path) -> None:
-    done = finetune("run", str(job))
+    done = finetune("local", "run", str(job))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert said(done) == ["checking storage, data and model", "training", "the adapter is at"]
     lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
     subprocess.run([sys.executable, "-W", "ignore", "-c", "\n".join(lines)], check=True)
 
-    again = finetune("run", str(job))
+    again = finetune("local", "run", str(job))
     assert again.returncode == 0
     assert said(again) == [
         "checking storage, data and model",
@@ -80,7 +80,7 @@ def test_a_yaml_becomes_an_adapter_and_the_printed_lines_load_it(job: Path) -> N
 def test_a_broken_line_ends_the_run_before_anything_is_written(job: Path) -> None:
     data = job.parent / "train.jsonl"
     data.write_text(data.read_text() + '{"text": \n')
-    done = finetune("run", str(job))
+    done = finetune("local", "run", str(job))
     assert done.returncode == 13
     assert "train.jsonl:17" in done.stderr
     assert "Traceback" not in done.stderr
@@ -88,7 +88,7 @@ def test_a_broken_line_ends_the_run_before_anything_is_written(job: Path) -> Non
 
 
 def test_the_report_of_preflight_is_json_on_demand(job: Path) -> None:
-    done = finetune("preflight", "--output", "json", str(job))
+    done = finetune("local", "preflight", "--output", "json", str(job))
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["passed"] is True
@@ -99,11 +99,11 @@ def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapt
     """With the developer's setting they share the CPU."""
     job.write_text(job.read_text().replace("gpus: 0", "gpus: 2") + "  preflight: {enabled: false}\n")
     looks = "looking for data, model and an adapter of an identical run"
-    done = finetune("run", str(job), **{ALLOW_CPU_ENV: "1"})
+    done = finetune("local", "run", str(job), **{ALLOW_CPU_ENV: "1"})
     assert done.returncode == 0, done.stderr
     assert said(done) == [looks, "training in 2 processes", "the adapter is at"]
     assert len(list((job.parent / "out").rglob("adapter_model.safetensors"))) == 1
-    again = said(finetune("run", str(job), **{ALLOW_CPU_ENV: "1"}))
+    again = said(finetune("local", "run", str(job), **{ALLOW_CPU_ENV: "1"}))
     assert again == [looks, "an identical run already exists; nothing is trained", "the adapter is at"]
 
 
@@ -111,7 +111,7 @@ def test_two_processes_where_the_yaml_asks_for_two_gpus_and_none_where_the_adapt
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_a_job_that_asks_for_a_gpu_is_refused_where_there_is_none(job: Path, gpus: int) -> None:
     job.write_text(job.read_text().replace("gpus: 0", f"gpus: {gpus}") + "  preflight: {enabled: false}\n")
-    done = finetune("run", str(job))
+    done = finetune("local", "run", str(job))
     assert done.returncode == ExitCode.GPU_UNAVAILABLE
     last = done.stderr.splitlines()[-1]
     assert f"spec.resources.gpus: {gpus}, but no GPU can be used on this machine: " in done.stderr
@@ -126,7 +126,9 @@ def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
     job.write_text(endless + "  preflight: {enabled: false}\n  checkpoint: {everySteps: 1}\n")
     program = Path(sys.executable).with_name("finetune")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [program, "local", "run", job], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         while not list((job.parent / "out").rglob("checkpoint.json")):
             assert process.poll() is None
             time.sleep(0.05)
@@ -136,7 +138,9 @@ def test_an_interrupted_run_says_at_which_step_it_goes_on(job: Path) -> None:
     assert "another attempt" not in shown
     assert "Run the same command again: it goes on from the newest checkpoint" in shown
     [stopped] = re.findall(r"stopped after step (\d+) of 5000", shown)
-    with subprocess.Popen([program, "run", job], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [program, "local", "run", job], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         line = wait_for(process, "resuming after step")
         process.kill()
     assert f"local: resuming after step {stopped}, from its checkpoint" in line

@@ -100,7 +100,11 @@ def test_the_trainer_extra_alone_trains_without_a_network(installed: Path, tiny_
     job = JOB.format(model=tiny_model, data=tmp_path / "train.jsonl", output=tmp_path / "out")
     (tmp_path / "job.yaml").write_text(job)
 
-    commands = (["validate", "--local"], "offline is valid"), (["preflight"], "24 rows"), (["run"], "PeftModel")
+    commands = (
+        (["validate", "--local"], "offline is valid"),
+        (["local", "preflight"], "24 rows"),
+        (["local", "run"], "PeftModel"),
+    )
     for command, says in commands:
         done = finetune(installed, tmp_path, *command, "job.yaml")
         assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Reads a FineTuneJob from a YAML file, as kubectl does, for a run without a cluster."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,43 @@ class JobFileError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A FineTuneJob from a file: its name, and its spec with all defaults."""
+    """A FineTuneJob from a file.
 
+    Attributes:
+        source: where it was read, for messages.
+        name: its name.
+        spec: its spec with all defaults.
+        raw: the document as it was written.
+    """
+
+    source: str
     name: str
     spec: FineTuneJobSpec
+    raw: Mapping[str, Any]
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that the document names; None if it names none."""
+        namespace: str | None = self.raw["metadata"].get("namespace")
+        return namespace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One document of a YAML text: its content, and a problem for each duplicate key in it."""
+
+    content: Any
+    duplicates: tuple[Problem, ...]
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it is a FineTuneJob, valid or not."""
+        return isinstance(self.content, dict) and self.content.get("kind") == names.KIND
+
+    @property
+    def kind(self) -> str:
+        """Its kind, for messages."""
+        return str(self.content.get("kind")) if isinstance(self.content, dict) else "text"
 
 
 def read_job_file(path: Path, *, local: bool) -> JobFile:
@@ -87,46 +121,67 @@ def read_job_file(path: Path, *, local: bool) -> JobFile:
     Raises:
         JobFileError: the file does not exist, is not YAML, has not exactly one FineTuneJob, or its spec is invalid.
     """
+    documents = documents_of(content_of(path), str(path))
+    jobs = [item for item in documents if item.is_job]
+    if len(jobs) != 1:
+        kinds = ", ".join(item.kind for item in documents) or "nothing"
+        raise JobFileError(f"{path}: expected exactly one {names.KIND}, found {kinds}")
+    return job_of(jobs[0], str(path), local=local)
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        JobFileError: it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-        documents, duplicates = _documents(text)
+        return path.read_bytes()
     except OSError as error:
         raise JobFileError(f"{path}: {error.strerror}") from None
+
+
+def documents_of(content: bytes, source: str) -> list[Document]:
+    """The documents of a YAML text that are not empty.
+
+    Raises:
+        JobFileError: it is not UTF-8 or not YAML. `source` names it.
+    """
+    try:
+        return _documents(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise JobFileError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise JobFileError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    jobs = [item for item in documents if isinstance(item, dict) and item.get("kind") == names.KIND]
-    if len(jobs) != 1:
-        kinds = (
-            ", ".join(str(item.get("kind")) if isinstance(item, dict) else "text" for item in documents) or "nothing"
-        )
-        raise JobFileError(f"{path}: expected exactly one {names.KIND}, found {kinds}")
-    return _job(path, jobs[0], duplicates, local=local)
+        raise JobFileError(f"{source}: not UTF-8 at byte {error.start}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise JobFileError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _documents(text: str) -> tuple[list[Any], list[Problem]]:
-    """The documents that are not empty, and a problem for each duplicate key."""
+def _documents(text: str) -> list[Document]:
     loader = _Loader(text)
     try:
         documents = []
         while loader.check_data():  # type: ignore[no-untyped-call]
-            documents.append(loader.get_data())
-        return [item for item in documents if item is not None], loader.duplicates
+            loader.duplicates = []
+            content = loader.get_data()
+            if content is not None:
+                documents.append(Document(content=content, duplicates=tuple(loader.duplicates)))
+        return documents
     finally:
         loader.dispose()
 
 
-def _job(path: Path, raw: dict[str, Any], duplicates: list[Problem], *, local: bool) -> JobFile:
+def job_of(document: Document, source: str, *, local: bool) -> JobFile:
     """The job of a document.
 
     Args:
-        path: the file, for messages.
-        raw: the document.
-        duplicates: problems of the file that are known.
+        document: a FineTuneJob.
+        source: where it was read, for messages.
         local: whether it is for a run on this machine.
+
+    Raises:
+        JobFileError: it is invalid; the message lists every problem.
     """
-    problems = [*duplicates]
+    raw: dict[str, Any] = document.content
+    problems = [*document.duplicates]
     if raw.get("apiVersion") != names.API_VERSION:
         problems.append(
             Problem(path="apiVersion", value=shown(raw.get("apiVersion")), message=f"must be {names.API_VERSION}")
@@ -156,5 +211,5 @@ def _job(path: Path, raw: dict[str, Any], duplicates: list[Problem], *, local: b
         problems += error.problems
     if problems or spec is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise JobFileError(f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}")
-    return JobFile(name=str(name), spec=spec)
+        raise JobFileError(f"{source}: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}")
+    return JobFile(source=source, name=str(name), spec=spec, raw=raw)

@@ -29,7 +29,7 @@ spec:
 
 
 def test_interrupted_twice_it_does_not_wait_for_storage_that_is_silent(tmp_path: Path) -> None:
-    command = "from finetune_operator.cli import main; raise SystemExit(main(['run', 'job.yaml']))"
+    command = "from finetune_operator.cli import main; raise SystemExit(main(['local', 'run', 'job.yaml']))"
     keys = {"AWS_ACCESS_KEY_ID": "KEY", "AWS_SECRET_ACCESS_KEY": "secret"}
     with socket.create_server(("127.0.0.1", 0)) as silent:
         (tmp_path / "job.yaml").write_text(JOB.format(port=silent.getsockname()[1]))

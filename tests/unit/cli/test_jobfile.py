@@ -85,14 +85,14 @@ def test_every_problem_is_named_with_its_place(tmp_path: Path, text: str, words:
 def test_a_wrong_file_is_an_exit_code_and_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", str(tmp_path / "none.yaml")]) == 10
     assert "No such file" in capsys.readouterr().err
-    assert main(["run", str(written(tmp_path, GOOD + "  lora: {rank: 0}\n"))]) == 10
+    assert main(["local", "run", str(written(tmp_path, GOOD + "  lora: {rank: 0}\n"))]) == 10
     assert "spec.lora.rank" in capsys.readouterr().err
 
 
 def test_fields_that_contradict_each_other_are_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 10
+    assert main(["local", "run", str(written(tmp_path, GOOD + "  evaluation: {everySteps: 5}\n"))]) == 10
     assert "spec.evaluation.everySteps" in capsys.readouterr().err
 
 
@@ -100,4 +100,4 @@ def test_what_the_file_asks_of_the_cluster_is_checked_too(tmp_path: Path, capsys
     assert main(["validate", str(written(tmp_path, GOOD + "  scheduling: {queueName: team}\n"))]) == 11
     assert "spec.scheduling.queueName" in capsys.readouterr().err
     assert main(["validate", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 0
-    assert main(["preflight", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 11
+    assert main(["local", "preflight", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 11

@@ -27,17 +27,17 @@ spec:
         ("ModuleNotFoundError('Could not import module X')", "Could not import module X: "),
     ],
 )
-@pytest.mark.parametrize(("command", "extra"), [("preflight", "preflight"), ("run", "trainer")])
+@pytest.mark.parametrize(("command", "extra"), [("preflight", "cli,preflight"), ("run", "trainer")])
 def test_it_names_what_is_missing_and_the_extra_of_a_checkout(
     tmp_path: Path, command: str, extra: str, raised: str, said: str
 ) -> None:
     (tmp_path / "boto3.py").write_text(f"raise {raised}")
     (tmp_path / "job.yaml").write_text(JOB)
-    program = f"from finetune_operator.cli import main; raise SystemExit(main([{command!r}, 'job.yaml']))"
+    program = f"from finetune_operator.cli import main; raise SystemExit(main(['local', {command!r}, 'job.yaml']))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
         check=False,

@@ -29,7 +29,7 @@ def _no_file(path: str, instead: str) -> Rule[Recipe]:
         path=path,
         holds=holds,
         cel=f"{absent} || !{is_file}",
-        message=f"file:// works only in a local run (finetune run): use {instead}",
+        message=f"file:// works only in a local run (finetune local run): use {instead}",
     )
 
 

@@ -1,0 +1,57 @@
+"""The tree of commands. Each module of `commands` has one, and imports what it needs when it runs."""
+
+from functools import cache
+from typing import Annotated, Any
+
+import typer
+
+from finetune_operator.cli.commands import local, moved, validate
+from finetune_trainer.contract.version import __version__
+
+_HELP = """Fine-tuning jobs: in the cluster of your kubeconfig, and on this machine (`local`)."""
+
+
+@cache
+def application() -> Any:
+    """The whole command, as typer runs it."""
+    app = typer.Typer(
+        name="finetune",
+        help=_HELP,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name, function in _COMMANDS.items():
+        app.command(name)(function)
+    for word in moved.WORDS:
+        app.command(word, hidden=True, context_settings=moved.ANYTHING)(moved.refuse)
+    on_this_machine = typer.Typer(help=local.HELP, rich_markup_mode=None, no_args_is_help=False)
+    on_this_machine.command("run")(local.run)
+    on_this_machine.command("preflight")(local.preflight)
+    app.add_typer(on_this_machine, name="local")
+    return typer.main.get_command(app)
+
+
+_COMMANDS = {
+    "validate": validate.validate,
+}
+"""Words of commands in the order of the help."""
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+def _root(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
