@@ -157,7 +157,7 @@ def lost_deadline(pods: tuple[PodView, ...]) -> datetime | None:
 
 def missing_deadline(job: JobView, pods: tuple[PodView, ...], no_pod_after: timedelta) -> datetime | None:
     """When missing pods are reported as `PodNotCreated`; None if all have been created."""
-    return job.created + no_pod_after if _created(pods) < job.size else None
+    return job.due + no_pod_after if _created(pods) < job.size else None
 
 
 def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime, no_pod_after: timedelta) -> bool:
@@ -179,8 +179,8 @@ def _created(pods: tuple[PodView, ...]) -> int:
 
 
 def _without_pods(job: JobView, created: int, now: datetime, no_pod_after: timedelta) -> Waiting:
-    if now < job.created + no_pod_after:
-        return Waiting(reason="", message="", since=job.created)
+    if now < job.due + no_pod_after:
+        return Waiting(reason="", message="", since=job.due)
     number = f"only {created} of {job.size} pods" if created else "no pod"
     cause = (
         f": {job.refusal}"
@@ -193,7 +193,7 @@ def _without_pods(job: JobView, created: int, now: datetime, no_pod_after: timed
     return Waiting(
         reason=Reason.NO_POD,
         message=f"Kubernetes has created {number} for Job {job.name}{cause}",
-        since=job.created,
+        since=job.due,
     )
 
 

@@ -18,6 +18,8 @@ class JobView:
     """A child batch/v1 Job.
 
     Attributes:
+        suspended: whether somebody has suspended it, or Kubernetes has not resumed it yet.
+        resumed: when Kubernetes resumed it last; None if it was never suspended.
         size: its parallelism, the number of pods.
         refusal: why Kubernetes does not create its pods, in the words of the Job's newest event. It is read only while
             pods are missing; otherwise empty.
@@ -36,8 +38,14 @@ class JobView:
     failure_message: str
     suspended: bool
     deleting: bool
+    resumed: datetime | None = None
     size: int = 1
     refusal: str = ""
+
+    @property
+    def due(self) -> datetime:
+        """When Kubernetes could first create its pods: what it waited suspended, in a queue, is not its delay."""
+        return self.resumed or self.created
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +160,8 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
         return None
     spec, status = raw.get("spec") or {}, raw.get("status") or {}
     failed = _true_condition(status, "Failed")
+    suspended = _condition(status, "Suspended")
+    waits = suspended is not None and suspended.get("status") == "True"
     owner = _controller(metadata)
     return JobView(
         namespace=metadata["namespace"],
@@ -165,7 +175,8 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
         failed=failed is not None,
         failure_reason=_text(failed, "reason"),
         failure_message=_text(failed, "message"),
-        suspended=bool(spec.get("suspend")),
+        suspended=bool(spec.get("suspend")) or waits,
+        resumed=None if suspended is None or waits else _time(suspended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in metadata,
         size=spec.get("parallelism", 1),
     )

@@ -10,6 +10,7 @@ import pytest
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.api.status import Condition, ConditionStatus
+from finetune_operator.reconcile.child_state import NO_POD_AFTER
 from finetune_trainer.contract.failure import FAILURES, FailureReason, Policy
 from unit.reconcile.world import CONFIG, OUTPUT, START, World, a_job, checked, failed, reused, succeeded
 
@@ -730,6 +731,34 @@ def test_the_time_in_a_queue_does_not_count_for_the_start() -> None:
     world.later(100_000)
     world.step()
     assert world.status.phase == "Starting"
+
+
+def test_a_child_that_leaves_a_queue_is_given_time_for_its_pods() -> None:
+    world = World(a_job(preflight={"enabled": False}, startDeadlineSeconds=60))
+    world.step()
+    world.queue(suspend=True, suspended="True")
+    world.later(100_000)
+    world.step()
+    world.queue(suspend=False, suspended="True")  # Kubernetes has not seen it yet
+    world.step()
+    assert _reconciling(world) == "ChildSuspended"
+    world.queue(suspend=False, suspended="False")
+    world.step()
+    assert (world.status.phase, _reconciling(world)) == ("Starting", "WaitingForPod")
+    assert world.requeue_after == NO_POD_AFTER.total_seconds()
+    world.later(NO_POD_AFTER.total_seconds())
+    world.step()
+    assert _reconciling(world) == "PodNotCreated"
+    world.later(60)
+    world.step()
+    assert world.status.failure is not None
+    assert world.status.failure.reason == "StartDeadlineExceeded"
+
+
+def _reconciling(world: World) -> str:
+    found = world.status.condition("Reconciling")
+    assert found is not None
+    return found.reason
 
 
 def test_a_child_that_somebody_else_suspends_is_shown_as_that() -> None:

@@ -132,15 +132,26 @@ class World:
         if name in self.jobs:
             assert manifest == self.manifests[name], "a Job's template is immutable"
             return
-        metadata = {
-            **manifest["metadata"],
-            "uid": f"uid-{name}",
-            "creationTimestamp": self.now.isoformat(),
-        }
-        view = job_view({**manifest, "metadata": metadata})
-        assert view is not None
-        self.jobs[name], self.manifests[name] = view, manifest
+        self.manifests[name] = manifest
+        self.jobs[name] = self._view(name, created=self.now, spec=manifest["spec"])
         self.made.append(name)
+
+    def queue(self, *, suspend: bool, suspended: str) -> None:
+        """A queue has suspended or resumed the child, and Kubernetes has said so in its condition."""
+        name = self.child().name
+        spec = {**self.manifests[name]["spec"], "suspend": suspend}
+        condition = {"type": "Suspended", "status": suspended, "lastTransitionTime": self.now.isoformat()}
+        self.jobs[name] = self._view(name, self.jobs[name].created, spec, {"conditions": [condition]})
+
+    def _view(
+        self, name: str, created: datetime, spec: dict[str, Any], status: dict[str, Any] | None = None
+    ) -> JobView:
+        """What the operator sees of a Job."""
+        manifest = self.manifests[name]
+        metadata = {**manifest["metadata"], "uid": f"uid-{name}", "creationTimestamp": created.isoformat()}
+        view = job_view({**manifest, "metadata": metadata, "spec": spec, "status": status or {}})
+        assert view is not None
+        return view
 
     def remove(self, name: str) -> None:
         """Removes the Job and its pods."""
