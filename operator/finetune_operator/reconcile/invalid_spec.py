@@ -56,10 +56,12 @@ def _hold(builder: RunPlanBuilder, error: UnknownFieldError) -> None:
     """
     if completion.is_finished(builder):
         return  # only its runToken has changed: the newer operator starts the run
-    reason, problems = Reason.OPERATOR_OUTDATED, "; ".join(map(str, error.problems))
+    reason = Reason.OPERATOR_OUTDATED
+    # Only the paths: what the fields should be instead is advice for a user who mistyped one.
+    paths = ", ".join(problem.path for problem in error.problems)
     message = message_of(
         f"the CRD is newer than this operator ({__version__}): upgrade the operator. Until then it leaves this job and "
-        f"its pods as they are. {problems}"
+        f"its pods as they are. It does not understand {paths}"
     )
     builder.update(
         # Not observedGeneration: this operator has not understood the spec.
