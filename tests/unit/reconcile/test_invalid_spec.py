@@ -140,7 +140,7 @@ def test_a_field_of_a_newer_crd_ends_nothing_and_says_what_to_do(world: World) -
     ready = plan.status.condition("Ready")
     assert ready is not None
     assert "upgrade the operator" in ready.message
-    assert ready.message.endswith("It does not understand spec.training.optimiser2")
+    assert ready.message.endswith("It does not understand spec.training.epochs, spec.training.optimiser2")
     world.later(3600)
     assert invalidate(world, UNKNOWN_FIELD).status == plan.status, "said once"
 
