@@ -432,7 +432,7 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
     ),
     {"dataset.fields": {"chosen": "a"}},
     {"dataset.fields": {"rejected": "a"}},
-    {"dataset.fields": {"chosen": "a"}, "method": "dpo", "dataset.schema": "messages"},
+    {"dataset.fields": {"completion": "a"}, "method": "dpo"},
     {"dpo.beta": "0.2"},
     {"method": "dpo", "dpo.lossType": "ipo", "dpo.labelSmoothing": "0.1"},
     {"method": "dpo", "dataset.schema": "messages"},

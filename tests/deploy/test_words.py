@@ -54,7 +54,7 @@ def test_full_specs_are_taken_and_have_every_field(readers: Readers) -> None:
         assert readers.parser(spec) == []
         assert readers.server(spec) == ""
     # queueName has no behaviour yet, which the command line says.
-    assert [readers.command_line(spec)[:12] for spec in FULL] == ["", "", "", "NotSupported"]
+    assert [readers.command_line(spec)[:12] for spec in FULL] == ["", "", "", "NotSupported", ""]
 
 
 def test_every_bound_is_held_in_the_same_words(readers: Readers) -> None:

@@ -1,26 +1,30 @@
 """Rules on several fields of the `dataset` section."""
 
-from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.dataset import FIELDS_OF, TRAIN_SPLIT, DatasetSchema, Loss
 from finetune_trainer.contract.rule import Rule, literal
 from finetune_trainer.contract.rules.cel import cel_value
 from finetune_trainer.contract.uri import Scheme, scheme_of
 
 _PARTS = sorted(frozenset().union(*FIELDS_OF.values()))
+_ANSWERS_OF_A_PAIR = ("chosen", "rejected")
+"""Parts that the rules of the method (`preference`) are about."""
 
 
 def _part(part: str) -> Rule[Recipe]:
     """The rule that a named column is one that the schema reads; else training would silently use another column."""
     schemas = [str(schema) for schema, parts in FIELDS_OF.items() if part in parts]
+    of_pairs = part in FIELDS_OF[DatasetSchema.PREFERENCE]
+    no_pairs = "" if of_pairs else "self.method != 'dpo' && "
     return Rule(
         path=f"dataset.fields.{part}",
         holds=lambda recipe: (
             recipe.dataset.fields is None
             or part not in recipe.dataset.fields.named
-            or recipe.dataset.schema_ in ("auto", *schemas)
+            or (recipe.dataset.schema_ in ("auto", *schemas) and (of_pairs or recipe.method is not Method.DPO))
         ),
         cel=f"!has(self.dataset.fields) || !has(self.dataset.fields.{part}) || "
-        f"self.dataset.schema in {cel_value(['auto', *schemas])}",
+        f"({no_pairs}self.dataset.schema in {cel_value(['auto', *schemas])})",
         message=f"only rows of schema {' or '.join(schemas)} have this part: remove the field",
     )
 
@@ -118,7 +122,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         cel=f"!has(self.dataset.fields) || self.dataset.schema != 'auto' || {_parts_fit()}",
         message="no schema has all of these parts: set dataset.schema, and remove the others",
     ),
-    *map(_part, _PARTS),
+    *map(_part, (part for part in _PARTS if part not in _ANSWERS_OF_A_PAIR)),
     Rule(
         path="dataset.chatTemplate",
         holds=lambda recipe: recipe.dataset.chat_template is None or recipe.dataset.schema_ is not DatasetSchema.TEXT,
