@@ -28,6 +28,8 @@ from finetune_trainer.contract.termination import Outcome, Termination
 
 PATIENCE_SECONDS = 300.0
 """A way out when a case never converges; nothing is decided by it."""
+REPORT_AGAIN_SECONDS = 30.0
+"""How long a report that an operator has taken is not sent again."""
 _NAMESPACES = Resource(group="", version="v1", plural="namespaces")
 _ACCOUNTS = Resource(group="", version="v1", plural="serviceaccounts")
 PREFLIGHT_PASSED = Termination(outcome=Outcome.SUCCEEDED, fingerprint="0" * 12).to_json()
@@ -272,26 +274,34 @@ class Site:
         )
 
     async def report(self, pod: dict[str, Any], step: int) -> None:
-        """The trainer reports a step, again and again until it is taken, and the status shows it."""
+        """The trainer reports a step, again and again until the status shows it.
+
+        A report that this operator has taken is sent again after a while only: it could be a second write.
+        """
         job = await self.job()
         token = await self._pod_token(job["metadata"]["uid"], pod)
         record = Progress(stage=Stage.TRAINING, step=step, total_steps=10, heartbeat_time=_now())
         path = f"/v1/jobs/{self.namespace}/job/{job['metadata']['uid']}/progress"
+        taken_by, again_at = 0, 0.0
 
         async def look() -> bool:
+            nonlocal taken_by, again_at
             status = await self.status()
             if (status.get("progress") or {}).get("step") == step:
                 return True
             assert self._process is not None
-            try:
+            pid = self.pid
+            if taken_by == pid and time.monotonic() < again_at:
+                return False
+            with suppress(aiohttp.ClientError):
                 async with aiohttp.ClientSession() as session:
-                    await session.post(
+                    answer = await session.post(
                         self._process.url + path,
                         data=ProgressReport(progress=record).to_json(),
                         headers={"Authorization": f"Bearer {token}"},
                     )
-            except aiohttp.ClientError:
-                pass
+                    if answer.ok:
+                        taken_by, again_at = pid, time.monotonic() + REPORT_AGAIN_SECONDS
             await asyncio.sleep(0.5)
             return False
 
