@@ -1,11 +1,12 @@
 """The tree of commands. Each module of `commands` has one, and imports what it needs when it runs."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Annotated, Any
 
 import typer
 
-from finetune_operator.cli.commands import local, moved, validate
+from finetune_operator.cli.commands import change, local, moved, status, validate
 from finetune_trainer.contract.version import __version__
 
 _HELP = """Fine-tuning jobs: in the cluster of your kubeconfig, and on this machine (`local`)."""
@@ -34,8 +35,12 @@ def application() -> Any:
     return typer.main.get_command(app)
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., int]] = {
     "validate": validate.validate,
+    "status": status.status,
+    "suspend": change.suspend,
+    "resume": change.resume,
+    "rerun": change.rerun,
 }
 """Words of commands in the order of the help."""
 

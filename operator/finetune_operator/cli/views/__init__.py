@@ -1,0 +1,1 @@
+"""What is shown: from objects of the API server to lines of text. Pure: no request, no terminal, no clock."""
