@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_operator.cli.commands import change, local, moved, status, validate
+from finetune_operator.cli.commands import change, local, logs, moved, status, submit, validate, watch
 from finetune_trainer.contract.version import __version__
 
 _HELP = """Fine-tuning jobs: in the cluster of your kubeconfig, and on this machine (`local`)."""
@@ -37,7 +37,10 @@ def application() -> Any:
 
 _COMMANDS: dict[str, Callable[..., int]] = {
     "validate": validate.validate,
+    "submit": submit.submit,
+    "watch": watch.watch,
     "status": status.status,
+    "logs": logs.logs,
     "suspend": change.suspend,
     "resume": change.resume,
     "rerun": change.rerun,

@@ -26,8 +26,8 @@ def job(spec: dict[str, Any] | None = None, **status: Any) -> JobView:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (250, "4m10s"), (600, "10m"), (10_799, "179m"), (11_100, "3h5m"),
-     (28_800, "8h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d")],
+    [(-1, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (250, "4m10s"), (600, "10m"), (10_799, "179m"),
+     (11_100, "3h5m"), (28_800, "8h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d")],
 )  # fmt: skip
 def test_durations_are_kubectls(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -292,8 +292,6 @@ class JobView:
             last = self.attempts[-1]
             why = f"{last.reason}: {last.message}".rstrip(": ")
             return f"the pause before another attempt; attempt {last.number} ended with {why}"
-                ": "
-            )
         if self.reason in _WAITING and self.message:
             return self.message
         if not self.current:
