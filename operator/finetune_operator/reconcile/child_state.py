@@ -212,8 +212,7 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
     ended = [pod for pod in pods if pod.terminated is not None]
     rejected = [pod for pod in pods if pod.terminated is None and pod.phase == "Failed"]
     if rejected and (not ended or job.size > 1):
-        detail = f"{rejected[-1].reason}: {rejected[-1].message}".strip(": ")
-        return Failed(reason=FailureReason.POD_REJECTED, message=f"the node refused the pod: {detail}")
+        return Failed(reason=FailureReason.POD_REJECTED, message=_rejection(rejected[-1]))
     if not ended:
         return Failed(
             reason=FailureReason.POD_LOST,
@@ -222,6 +221,14 @@ def _failed(job: JobView, pods: tuple[PodView, ...]) -> Failed:
     if job.size == 1:
         return classify(ended[-1])
     return _root_cause(ended, [pod for pod in pods if pod.terminated is None])
+
+
+def _rejection(pod: PodView) -> str:
+    """Why a pod has failed whose own container never ran."""
+    if pod.init_failure:
+        return f"an injected init container failed in pod {pod.name}: {pod.init_failure}"
+    detail = f"{pod.reason}: {pod.message}".strip(": ")
+    return f"the node refused the pod: {detail}" if detail else f"the node refused pod {pod.name} and gave no reason"
 
 
 def _root_cause(ended: list[PodView], gone: list[PodView]) -> Failed:

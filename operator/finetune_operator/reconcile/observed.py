@@ -68,12 +68,14 @@ class PodView:
     """A pod of a child Job.
 
     Attributes:
-        waiting_reason, waiting_message: why the container does not start, from the kubelet.
+        waiting_reason, waiting_message: why the container does not start, or the init container that it waits for.
+        init_failure: how an init container failed, so that ours never started; otherwise empty. Ours have none, so
+            somebody has injected it.
         unschedulable: the scheduler's message while no node fits; otherwise empty.
         disruption: reason of a DisruptionTarget condition (eviction, preemption, taint); otherwise empty.
         index: completion index of a pod of an Indexed Job; None for other pods.
         terminated: how its own container ended; None until it has.
-        sidecar_running: whether an injected container runs.
+        sidecar_remains: whether an injected container has not ended: it runs, or has never started.
         last_event: what happened to it last, by its events. It is read only when the pod has waited for too long and
             its status does not say why; otherwise empty.
         deletion_time: end of the grace period of a deleted pod; None if it is not deleted.
@@ -99,17 +101,18 @@ class PodView:
     terminated: Terminated | None
     deletion_time: datetime | None
     index: int | None = None
-    sidecar_running: bool = False
+    sidecar_remains: bool = False
+    init_failure: str = ""
     last_event: str = ""
 
     @property
     def kept_by_sidecar(self) -> bool:
-        """Whether its own container has ended, and an injected sidecar that may never end keeps the pod running.
+        """Whether its own container has ended, and an injected sidecar that may never end keeps the pod from ending.
 
         Then the Job does not end. A pod that is being disrupted ends anyway, and its Job replaces it.
         """
-        ends_anyway = bool(self.disruption) or self.deletion_time is not None
-        return self.terminated is not None and self.sidecar_running and not ends_anyway
+        ends_anyway = bool(self.disruption) or self.deletion_time is not None or self.phase in ("Succeeded", "Failed")
+        return self.terminated is not None and self.sidecar_remains and not ends_anyway
 
     @property
     def is_first_pod(self) -> bool:
@@ -194,6 +197,9 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
     states = {item["name"]: item.get("state") or {} for item in status.get("containerStatuses") or ()}
     state = states.pop(names.CONTAINERS.get(identity[0], ""), {})
     waiting = state.get("waiting") or {}
+    init_name, init_state = _init_container_in_the_way(status)
+    init_waiting = init_state.get("waiting") or {}
+    init_message = f"init container {init_name}: {_text(init_waiting, 'message')}" if init_waiting else ""
     scheduled = _condition(status, "PodScheduled") or {}
     return PodView(
         namespace=metadata["namespace"],
@@ -209,15 +215,34 @@ def pod_view(raw: Mapping[str, Any]) -> PodView | None:
         message=_text(status, "message"),
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         running_since=_time((state.get("running") or {}).get("startedAt")),
-        waiting_reason=_text(waiting, "reason"),
-        waiting_message=_text(waiting, "message"),
+        waiting_reason=_text(init_waiting or waiting, "reason"),
+        waiting_message=init_message or _text(waiting, "message"),
+        init_failure=_init_failure(init_name, init_state),
         unschedulable=_text(scheduled, "message") if scheduled.get("status") == "False" else "",
         disruption=_text(_true_condition(status, "DisruptionTarget"), "reason"),
         terminated=_terminated(state.get("terminated")),
-        sidecar_running=any("running" in other for other in states.values()),
+        sidecar_remains=any("terminated" not in other for other in states.values()),
         deletion_time=_time(metadata.get("deletionTimestamp")),
         index=int(index) if (index := labels.get(names.INDEX_LABEL, "")).isdecimal() else None,
     )
+
+
+def _init_container_in_the_way(status: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Name and state of the init container that the others wait for; empty if they wait for none."""
+    for item in status.get("initContainerStatuses") or ():
+        state = item.get("state") or {}
+        native_sidecar = "running" in state and item.get("started")
+        if not native_sidecar and (state.get("terminated") or {}).get("exitCode") != 0:
+            return item["name"], state
+    return "", {}
+
+
+def _init_failure(name: str, state: Mapping[str, Any]) -> str:
+    terminated = state.get("terminated")
+    if terminated is None:
+        return ""
+    said = (_text(terminated, "message") or _text(terminated, "reason")).strip()
+    return f"{name} ended with exit code {terminated['exitCode']}: {said}".rstrip(": ")
 
 
 def _identity(labels: Mapping[str, str]) -> tuple[str, int] | None:

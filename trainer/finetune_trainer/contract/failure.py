@@ -312,8 +312,8 @@ FAILURES: dict[FailureReason, FailureClass] = {
             FailureReason.POD_REJECTED,
             _C,
             None,
-            "The node refused the pod: an unhealthy GPU, too little of a resource, or changed labels.",
-            "Look at the node of the pod.",
+            "The node refused the pod (unhealthy GPU, too little of a resource), or an injected init container failed.",
+            "Look at the pod and its node.",
         ),
         (
             FailureReason.POD_LOST,
