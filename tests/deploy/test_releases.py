@@ -13,7 +13,7 @@ import yaml
 from helm_python import _native
 
 from deploy.process import operator
-from deploy.rendering import CHART, NAMESPACE, ROOT, Manifest
+from deploy.rendering import CHART, NAMESPACE, ROOT, Manifest, kustomize
 from deploy.server import RefusedError, Server, job
 from localcluster.waiting import wait_for
 
@@ -147,9 +147,20 @@ def from_kubectl(server: Server) -> None:
     server.wait_established()
 
 
+def from_an_older_checkout(server: Server) -> None:
+    """The CRD of another version, as somebody who uses kubectl's server-side apply has it."""
+    [crd] = [item for (kind, *_), item in kustomize("crd").items() if kind == "CustomResourceDefinition"]
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "An older one."
+    server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
+    server.wait_established()
+
+
 def by_option(server: Server) -> None:
-    """Adoption as the documentation has it for Helm 3.17 and later."""
-    install(server, "teal", take_ownership=True)
+    """Adoption as the documentation has it for Helm 4."""
+    text = (ROOT / "docs/install.md").read_text()
+    [line] = [line for line in text.splitlines() if line.startswith("helm install RELEASE ")]
+    assert shlex.split(line)[-2:] == ["--take-ownership", "--force-conflicts"]
+    install(server, "teal", take_ownership=True, force_conflicts=True)
 
 
 def by_commands(server: Server) -> None:
@@ -161,7 +172,10 @@ def by_commands(server: Server) -> None:
     install(server, "teal")
 
 
-@pytest.mark.parametrize(("origin", "adopt"), [(from_release, by_option), (from_kubectl, by_commands)])
+@pytest.mark.parametrize(
+    ("origin", "adopt"),
+    [(from_release, by_option), (from_an_older_checkout, by_option), (from_kubectl, by_commands)],
+)
 def test_a_release_adopts_a_crd_that_is_there(
     server: Server, origin: Callable[[Server], None], adopt: Callable[[Server], None]
 ) -> None:
