@@ -6,7 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_operator.cli.commands import change, local, logs, moved, status, submit, validate, watch
+from finetune_operator.cli.commands import (
+    change,
+    compare,
+    init,
+    local,
+    logs,
+    moved,
+    plan,
+    result,
+    status,
+    submit,
+    top,
+    validate,
+    watch,
+)
 from finetune_trainer.contract.version import __version__
 
 _HELP = """Fine-tuning jobs: in the cluster of your kubeconfig, and on this machine (`local`)."""
@@ -36,11 +50,16 @@ def application() -> Any:
 
 
 _COMMANDS: dict[str, Callable[..., int]] = {
+    "init": init.init,
     "validate": validate.validate,
+    "plan": plan.plan,
     "submit": submit.submit,
     "watch": watch.watch,
     "status": status.status,
     "logs": logs.logs,
+    "result": result.result,
+    "compare": compare.compare,
+    "top": top.top,
     "suspend": change.suspend,
     "resume": change.resume,
     "rerun": change.rerun,
