@@ -78,13 +78,3 @@ def test_a_job_that_cannot_work_says_why_before_a_gpu_is_asked_for(refused: Lab,
         assert word in condition(status, "Finished")["message"]
     assert refused.children(name, "train") == []
     assert keys_under(s3_client(refused.target.s3), broken, f"adapters/{refused.namespace}/{name}/") == []
-
-
-def test_a_field_without_behaviour_is_refused_by_name(shared_lab: Lab) -> None:
-    lab = shared_lab
-    lab.apply("queued", scheduling={"queueName": "team"})
-    status = lab.until_finished("queued", seconds=30)
-    stalled = condition(status, "Stalled")
-    assert (stalled["status"], stalled["reason"]) == ("True", "NotSupported")
-    assert "spec.scheduling.queueName" in stalled["message"]
-    assert lab.children("queued") == []

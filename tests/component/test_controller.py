@@ -254,7 +254,7 @@ async def test_a_stale_list_is_not_taken_for_the_deletion_of_a_child(
     record = operator.cache.finetunejob((namespace, "job"))
     assert record is not None
     with pytest.raises(Unavailable, match="list of jobs is older"):
-        await LiveReader(_OfThePast(kube._client), operator.cache).children(record)
+        await LiveReader(_OfThePast(kube._client), operator.cache, time.monotonic).children(record)
 
 
 async def test_after_a_start_new_jobs_do_not_wait_for_the_children_of_others(

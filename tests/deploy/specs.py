@@ -120,8 +120,15 @@ FULL: tuple[Spec, ...] = (
             "memory": "16Gi",
             "ephemeralStorage": "1.5Ti",
             "sharedMemory": 0,
+            "claims": [
+                {"name": "gpu", "resourceClaimTemplateName": "one-h100", "gpus": True},
+                {"name": "nic", "resourceClaimName": "shared-nic"},
+            ],
         },
         "scheduling": {
+            "queueName": "team-a",
+            "workloadPriorityClassName": "high",
+            "topology": {"required": "cloud.provider.com/topology-rack"},
             "priorityClassName": "batch",
             "nodeSelector": {"gpu": "h100"},
             "tolerations": [_toleration() | {"tolerationSeconds": 5}],
@@ -136,6 +143,7 @@ FULL: tuple[Spec, ...] = (
         "preflight": {
             "enabled": False,
             "scheduling": "none",
+            "queueName": "checks",
             "resources": {"cpu": "1", "cpuLimit": "2", "memory": "2Gi"},
         },
         "retry": {"limit": 1, "backoffSeconds": 5},
@@ -180,7 +188,7 @@ FULL: tuple[Spec, ...] = (
             "validation": {"split": "test_sft"},
         },
         "output": {"uri": "s3://models"},
-        "scheduling": {"queueName": "team"},
+        "scheduling": {"topology": {"preferred": "cloud.provider.com/topology-block"}},
     },
     {
         "method": "dpo",

@@ -174,7 +174,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("spec.resources.memory", {"resources.memory": -1}),
     ("spec.resources.memory", {"resources.memory": 1.5}),
     ("spec.resources.memory", {"resources.memory": "1" * 25}),
-    ("spec.scheduling.queueName", {"scheduling.queueName": "team.a"}),
+    ("spec.scheduling.queueName", {"scheduling.queueName": "team_a"}),
     ("spec.scheduling.nodeSelector", {"scheduling.nodeSelector": {"a b": "c"}}),
     ("spec.scheduling.nodeSelector", {"scheduling.nodeSelector": {"a" * 64: "c"}}),
     ("spec.scheduling.nodeSelector", {"scheduling.nodeSelector": {"gpu": "a b"}}),

@@ -132,15 +132,6 @@ def test_every_job_is_valid() -> None:
         parse_spec(job["spec"], local=name == "docs/local.md")
 
 
-def test_every_field_without_behaviour_is_in_the_readme() -> None:
-    code = (ROOT / "operator/finetune_operator/reconcile/refusal.py").read_text(encoding="utf-8")
-    fields = set(re.findall(r'"spec\.([\w.]+)",[^"]*"[^"]* not supported', code))
-    assert "scheduling.queueName" in fields
-    for field in fields:
-        section = field.partition(".")[0]
-        assert f"`{field}" in TEXTS["README.md"] or f"`{section}`" in TEXTS["README.md"], field
-
-
 def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for name, text in TEXTS.items():

@@ -37,6 +37,8 @@ def test_the_operator_s_rights_are_these_and_no_other() -> None:
         *(("/services", verb) for verb in ("create", "patch")),
         *(("/pods", verb) for verb in ("get", "list", "watch")),
         *(("events.k8s.io/events", verb) for verb in ("list", "create", "patch")),
+        ("kueue.x-k8s.io/workloads", "list"),
+        ("visibility.kueue.x-k8s.io/localqueues/pendingworkloads", "get"),
     }
     assert rules("ClusterRole", "", "finetune-operator-token-review") == {
         ("authentication.k8s.io/tokenreviews", "create")

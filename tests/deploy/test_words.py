@@ -53,8 +53,7 @@ def test_full_specs_are_taken_and_have_every_field(readers: Readers) -> None:
     for spec in FULL:
         assert readers.parser(spec) == []
         assert readers.server(spec) == ""
-    # queueName has no behaviour yet, which the command line says.
-    assert [readers.command_line(spec)[:12] for spec in FULL] == ["", "", "", "NotSupported", ""]
+        assert readers.command_line(spec) == ""
 
 
 def test_every_bound_is_held_in_the_same_words(readers: Readers) -> None:
@@ -101,8 +100,6 @@ def test_a_name_and_a_repeated_variable(readers: Readers) -> None:
 @settings(max_examples=min(settings().max_examples, 300) if settings().derandomize else settings().max_examples)
 @given(spec=SPECS)
 def test_what_is_generated_is_taken_or_refused_by_all_three(readers: Readers, spec: Spec) -> None:
-    # queueName has no behaviour yet, which only the command line says.
-    spec.get("scheduling", {}).pop("queueName", None)
     problems = readers.parser(spec)
     said, shown = readers.server(spec), readers.command_line(spec)
     assert bool(problems) == bool(said) == bool(shown), (problems, said, shown)

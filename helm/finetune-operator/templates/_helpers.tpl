@@ -252,6 +252,13 @@ app.kubernetes.io/component: operator
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [list, create, patch]
+# Why a job waits in a queue of Kueue, and its place there. Without Kueue these name nothing.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+- apiGroups: [visibility.kueue.x-k8s.io]
+  resources: [localqueues/pendingworkloads]
+  verbs: [get]
 {{- end }}
 
 {{- define "finetune-operator.subjects" -}}

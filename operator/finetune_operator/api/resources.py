@@ -1,11 +1,39 @@
 """What a training pod asks for."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from finetune_operator.api.named_list import NAMED_LIST, distinct_names
 from finetune_operator.api.quantity import CPU_LIMIT, Cores, Memory, Quantity
-from finetune_trainer.contract.rule import Ruled, matching
+from finetune_trainer.contract.rule import Rule, Ruled, matching
+from finetune_trainer.contract.scalar import DnsLabel, ObjectName
+
+
+class ResourceClaim(Ruled):
+    """A ResourceClaim of the pod, for dynamic resource allocation."""
+
+    rules: ClassVar = (
+        Rule(
+            cel="has(self.resourceClaimName) != has(self.resourceClaimTemplateName)",
+            holds=lambda item: (item.resource_claim_name is None) is not (item.resource_claim_template_name is None),
+            message="a claim has either resourceClaimName or resourceClaimTemplateName: give one of them",
+        ),
+    )
+
+    name: DnsLabel = Field(description="Name of the claim within the pod. Example: gpu.")
+    resource_claim_name: ObjectName | None = Field(
+        None, description="ResourceClaim of this namespace, shared by all pods. Default: none. Example: shared-gpu."
+    )
+    resource_claim_template_name: ObjectName | None = Field(
+        None,
+        description="ResourceClaimTemplate of this namespace: each pod gets a claim of its own. Default: none. "
+        "Example: one-h100.",
+    )
+    gpus: bool = Field(
+        default=False,
+        description="Whether this claim brings the pod's GPUs. Then gpuResource is not requested. Default: false.",
+    )
 
 
 class PreflightResources(Ruled):
@@ -74,3 +102,11 @@ class Resources(Ruled):
         description="Disk for model, data and checkpoints: request and limit. Default: none. Example: 50Gi.",
     )
     shared_memory: Quantity = Field("1Gi", description="Size of /dev/shm. Default: 1Gi.")
+    claims: Annotated[list[ResourceClaim], Field(max_length=8), AfterValidator(distinct_names("claims"))] | None = (
+        Field(
+            None,
+            description="ResourceClaims of the training pods, for dynamic resource allocation. Default: none. "
+            "Example: [{name: gpu, resourceClaimTemplateName: one-h100, gpus: true}].",
+            json_schema_extra=NAMED_LIST,
+        )
+    )

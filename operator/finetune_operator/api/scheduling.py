@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, Field
 
+from finetune_operator.api.kueue import QueueName, Topology
+from finetune_operator.api.named_list import NAMED_LIST, distinct_names
 from finetune_trainer.contract.rule import Rule, Ruled, literal, matches, matching
-from finetune_trainer.contract.scalar import PLAIN_LINES, DnsLabel, ObjectName
-from finetune_trainer.contract.wire import Wire, map_list
+from finetune_trainer.contract.scalar import PLAIN_LINES, ObjectName
+from finetune_trainer.contract.wire import Wire
 
 _KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _NUMBER = "^-?[0-9]{1,18}$"
@@ -194,24 +195,21 @@ class EnvVar(Wire):
     )
 
 
-def _distinct_names(variables: list[EnvVar]) -> list[EnvVar]:
-    """Refuses duplicate names, in the words of the API server for a list of type map."""
-    names = [item.name for item in variables]
-    twice = [
-        InitErrorDetails(type=PydanticCustomError("duplicate", "Duplicate value"), loc=(index,), input=name)
-        for index, name in enumerate(names)
-        if name in names[:index]
-    ]
-    if twice:
-        raise ValidationError.from_exception_data("env", twice)
-    return variables
-
-
 class Scheduling(Wire):
     """Where the pods run, and what is added to them."""
 
-    queue_name: DnsLabel | None = Field(
-        None, description="Kueue LocalQueue. Not supported yet: a job with it fails. Default: none."
+    queue_name: QueueName | None = Field(
+        None,
+        description="Kueue LocalQueue of this namespace in which the training waits for quota (docs/kueue.md). "
+        "Default: none. Example: team-a.",
+    )
+    workload_priority_class_name: QueueName | None = Field(
+        None,
+        description="Kueue WorkloadPriorityClass: the training's place in the queue, and whom it may preempt. "
+        "Default: none. Example: high.",
+    )
+    topology: Topology | None = Field(
+        None, description="How close to each other the training pods run, by a Kueue Topology. Default: none."
     )
     priority_class_name: ObjectName | None = Field(
         None, description="PriorityClass of the training pods. Default: none. Example: batch-low."
@@ -248,9 +246,9 @@ class Scheduling(Wire):
         description="Annotations added to the pods, with names that the administrator allows (docs/security.md). "
         "Default: none. Example: {karpenter.sh/do-not-disrupt: 'true'}.",
     )
-    env: Annotated[list[EnvVar], Field(max_length=32), AfterValidator(_distinct_names)] | None = Field(
+    env: Annotated[list[EnvVar], Field(max_length=32), AfterValidator(distinct_names("env"))] | None = Field(
         None,
         description="Environment variables added to the containers of preflight and training. Default: none. "
         "Example: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}].",
-        json_schema_extra=map_list("name"),
+        json_schema_extra=NAMED_LIST,
     )

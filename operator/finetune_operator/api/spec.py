@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_validator
 
 from finetune_operator.api.gpumemory import gpu_memory_bytes
+from finetune_operator.api.kueue import QueueName
 from finetune_operator.api.resources import PreflightResources, Resources
 from finetune_operator.api.scheduling import Scheduling
 from finetune_trainer.contract.profile import Profile, with_profile
@@ -44,6 +45,11 @@ class Preflight(Wire):
         description="Where the preflight pod runs. inherit: with nodeSelector, tolerations, affinity, "
         "runtimeClassName and priorityClassName of the training pods, but without a GPU. none: anywhere, for clusters "
         "whose GPU nodes are only for GPU pods. Default: inherit.",
+    )
+    queue_name: QueueName | None = Field(
+        None,
+        description="Kueue LocalQueue in which preflight waits for its CPU and memory. Default: none, so preflight "
+        "takes no quota. Example: checks.",
     )
 
 

@@ -105,7 +105,7 @@ class Controller:
         self._config = config
         self._events = events
         self._now = now
-        self._live = LiveReader(kube, cache)
+        self._live = LiveReader(kube, cache, clock)
 
     async def work(self) -> None:
         """Handles keys until the queue is closed. Several workers run concurrently."""

@@ -9,6 +9,7 @@ deterministic name is proof enough: no attempt was ever recorded, and this child
 that list. For a success a GET of the Job and of its first pod reads all that the plan depends on.
 """
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,10 +20,11 @@ from finetune_operator.api.reasons import ConditionType
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.control.informer.cache import Cache, is_older, own_children
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
+from finetune_operator.control.workload_reader import WorkloadReader
 from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Resource
 from finetune_operator.kube.errors import KubeError, NotFound, Unavailable
 from finetune_operator.reconcile import deadlines
-from finetune_operator.reconcile.child_state import lacks_pods, waits_unexplained
+from finetune_operator.reconcile.child_state import asks_queue, lacks_pods, waits_unexplained
 from finetune_operator.reconcile.observed import (
     JobView,
     Observed,
@@ -44,9 +46,10 @@ MOST_EVENTS = 500
 class LiveReader:
     """Reads from the API server and updates the cache."""
 
-    def __init__(self, kube: Kube, cache: Cache) -> None:
+    def __init__(self, kube: Kube, cache: Cache, clock: Callable[[], float]) -> None:
         self._kube = kube
         self._cache = cache
+        self._workloads = WorkloadReader(kube, clock)
 
     async def finetunejob(self, record: FineTuneJobRecord) -> FineTuneJobRecord | None:
         """The current FineTuneJob; None if it was deleted, even if another one has its name now."""
@@ -103,15 +106,15 @@ class LiveReader:
         return job_view({**raw, "metadata": metadata}) if metadata["uid"] == uid else None
 
     async def explained(self, observed: Observed, spec: FineTuneJobSpec, now: datetime) -> Observed:
-        """The children, with the words of events where a pod is missing or waits, and no status says why."""
+        """The children, with the words that say why pods do not run: of a queue, and of events where no status does."""
         no_pod_after = deadlines.no_pod_after(spec)
         start_deadline = timedelta(seconds=spec.start_deadline_seconds)
-        jobs = [
-            replace(job, refusal=await self._refusal(job))
-            if lacks_pods(job, observed.pods_of(job), now, no_pod_after)
-            else job
-            for job in observed.jobs
-        ]
+        jobs = []
+        for job in observed.jobs:
+            pods_of_job = observed.pods_of(job)
+            queued = await self._workloads.explained(job) if asks_queue(job, pods_of_job) else job
+            lacks = lacks_pods(job, pods_of_job, now, no_pod_after)
+            jobs.append(replace(queued, refusal=await self._refusal(job)) if lacks else queued)
         pods = [
             replace(pod, last_event=last_event(await self._events(pod.namespace, f"regarding.uid={pod.uid}")))
             if waits_unexplained(pod, now, start_deadline)

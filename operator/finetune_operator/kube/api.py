@@ -91,8 +91,10 @@ class Applied(NamedTuple):
 class Kube(Protocol):
     """Requests to the API server. Each has a time limit and raises a `KubeError`."""
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
-        """One object, read from etcd (not from the API server's watch cache)."""
+    async def get(
+        self, resource: Resource, namespace: str, name: str, *, subresource: str | None = None
+    ) -> dict[str, Any]:
+        """One object or its subresource, read from etcd (not from the API server's watch cache)."""
         ...
 
     def pages(

@@ -61,9 +61,11 @@ class ClientKube:
         # The client itself would pass a plain number, which aiohttp deprecates.
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, connect=CONNECT_SECONDS)
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+    async def get(
+        self, resource: Resource, namespace: str, name: str, *, subresource: str | None = None
+    ) -> dict[str, Any]:
         """See `Kube.get`."""
-        return await self._request("GET", resource.path(namespace, name))
+        return await self._request("GET", resource.path(namespace, name, subresource))
 
     async def pages(
         self, resource: Resource, namespace: str | None, *, label_selector: str = "", field_selector: str = ""

@@ -49,6 +49,11 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """Another controller, such as Kueue, has suspended the Job, and it has no pods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """The container runs."""
 
@@ -84,7 +89,7 @@ class AwaitingJob:
     """The container has failed, and the Job controller has not decided yet whether to replace the pod."""
 
 
-ChildState = Waiting | Running | AwaitingJob | Succeeded | Failed
+ChildState = Waiting | Suspended | Running | AwaitingJob | Succeeded | Failed
 
 
 def child_state(
@@ -111,12 +116,7 @@ def child_state(
             return Failed(reason=FailureReason.DISK_FULL, message=pod.message)
     live = [pod for pod in pods if pod.terminated is None and pod.phase != "Failed"]
     if not live and job.suspended:
-        return Waiting(
-            reason=Reason.CHILD_SUSPENDED,
-            message=f"Job {job.name} is suspended, by a queue such as Kueue or by a user; it continues when its "
-            f"spec.suspend is false: kubectl get job {job.name}",
-            since=job.created,
-        )
+        return Suspended()
     if not live:
         return AwaitingJob() if pods else _without_pods(job, 0, now, no_pod_after)
     newest = _newest(live)
@@ -165,6 +165,13 @@ def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime, no_pod_af
     deadline = missing_deadline(job, pods, no_pod_after)
     ended = job.complete or job.failed or job.deleting or job.suspended
     return deadline is not None and now >= deadline and not ended
+
+
+def asks_queue(job: JobView, pods: tuple[PodView, ...]) -> bool:
+    """Whether a queue may say why the Job's pods do not run yet, or where they may."""
+    ended = job.complete or job.failed or job.deleting
+    runs = any(pod.running_since is not None and pod.terminated is None for pod in pods)
+    return not ended and not runs and (job.suspended or bool(job.queue))
 
 
 def waits_unexplained(pod: PodView, now: datetime, start_deadline: timedelta) -> bool:

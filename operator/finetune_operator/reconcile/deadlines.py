@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.child_state import NO_POD_AFTER, Failed, Running, Waiting
 from finetune_operator.reconcile.plan_builder import PlanBuilder
@@ -10,9 +10,9 @@ from finetune_trainer.contract.failure import FailureReason
 
 
 def job_overdue(builder: PlanBuilder) -> Failed | None:
-    """The failure of a job that has exceeded activeDeadlineSeconds."""
+    """The failure of a job that has exceeded activeDeadlineSeconds. The time in a queue does not count."""
     limit, start = builder.finetunejob.spec.active_deadline_seconds, builder.status.start_time
-    if limit is None or start is None or not _passed(builder, start, limit):
+    if builder.status.phase is Phase.QUEUED or limit is None or start is None or not _passed(builder, start, limit):
         return None
     return Failed(reason=FailureReason.DEADLINE, message=f"the job did not end within activeDeadlineSeconds, {limit} s")
 
@@ -25,8 +25,7 @@ def no_pod_after(spec: FineTuneJobSpec) -> timedelta:
 def start_overdue(builder: PlanBuilder, waiting: Waiting) -> Failed | None:
     """The failure of a job whose pod has waited too long for its node, image or volumes."""
     limit = builder.finetunejob.spec.start_deadline_seconds
-    queued = waiting.reason == Reason.CHILD_SUSPENDED
-    if queued or waiting.since is None or not _passed(builder, waiting.since, limit):
+    if waiting.since is None or not _passed(builder, waiting.since, limit):
         return None
     cause = f"{waiting.reason}: {waiting.message}" if waiting.reason else waiting.message or "no reason is known"
     return Failed(

@@ -9,6 +9,8 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.kueue import MAX_TIME_LABEL, PRIORITY_LABEL, QUEUE_LABEL
+from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.podtemplate import child_labels, pod_template
 from finetune_trainer.contract import layout
@@ -37,7 +39,7 @@ def child_job(
         "metadata": {
             "name": names.child_name(finetunejob.name, role, attempt),
             "namespace": finetunejob.namespace,
-            "labels": child_labels(finetunejob, role, attempt),
+            "labels": {**queue_labels(finetunejob.spec, role), **child_labels(finetunejob, role, attempt)},
             "ownerReferences": [owner_reference(finetunejob)],
         },
         "spec": {
@@ -50,6 +52,19 @@ def child_job(
             "template": pod_template(finetunejob, config, role, attempt, checked),
         },
     }
+
+
+def queue_labels(spec: FineTuneJobSpec, role: str) -> dict[str, str]:
+    """The labels by which Kueue manages a child Job; none without a queue."""
+    if role == names.PREFLIGHT_ROLE:
+        return {QUEUE_LABEL: spec.preflight.queue_name} if spec.preflight.queue_name is not None else {}
+    scheduling = spec.scheduling
+    labels = {
+        QUEUE_LABEL: scheduling.queue_name,
+        PRIORITY_LABEL: scheduling.workload_priority_class_name,
+        MAX_TIME_LABEL: None if spec.active_deadline_seconds is None else str(spec.active_deadline_seconds),
+    }
+    return {key: value for key, value in labels.items() if value is not None}
 
 
 def headless_service(finetunejob: FineTuneJob) -> dict[str, Any]:

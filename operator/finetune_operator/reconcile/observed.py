@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from finetune_operator.api import names
+from finetune_operator.api.kueue import QUEUE_LABEL
+from finetune_operator.reconcile.workload import WorkloadView
 from finetune_trainer.contract.text import readable
 
 
@@ -20,9 +22,12 @@ class JobView:
     Attributes:
         suspended: whether somebody has suspended it, or Kubernetes has not resumed it yet.
         resumed: when Kubernetes resumed it last; None if it was never suspended.
+        queue: the Kueue queue that its label names; empty if it has none.
         size: its parallelism, the number of pods.
         refusal: why Kubernetes does not create its pods, in the words of the Job's newest event. It is read only while
             pods are missing; otherwise empty.
+        workload: what Kueue says of it. It is read only while the Job is suspended, or has a queue and waits for pods.
+        unmanaged: whether Kueue was asked for its Workload, and there is none.
     """
 
     namespace: str
@@ -39,8 +44,11 @@ class JobView:
     suspended: bool
     deleting: bool
     resumed: datetime | None = None
+    queue: str = ""
     size: int = 1
     refusal: str = ""
+    workload: WorkloadView | None = None
+    unmanaged: bool = False
 
     @property
     def due(self) -> datetime:
@@ -181,6 +189,7 @@ def job_view(raw: Mapping[str, Any]) -> JobView | None:
         suspended=bool(spec.get("suspend")) or waits,
         resumed=None if suspended is None or waits else _time(suspended.get("lastTransitionTime")),
         deleting="deletionTimestamp" in metadata,
+        queue=readable((metadata.get("labels") or {}).get(QUEUE_LABEL, "")),
         size=spec.get("parallelism", 1),
     )
 

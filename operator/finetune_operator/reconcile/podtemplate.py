@@ -8,7 +8,9 @@ from typing import Any
 
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.kueue import PREFERRED_TOPOLOGY, REQUIRED_TOPOLOGY
 from finetune_operator.api.quantity import parse_quantity, whole
+from finetune_operator.api.resources import ResourceClaim
 from finetune_operator.api.spec import PreflightScheduling
 from finetune_operator.reconcile.config import Platform, ReconcileConfig
 from finetune_operator.reconcile.recipe import recipe_of
@@ -51,6 +53,9 @@ def pod_template(
     }
     if config.hub_ca_bundle:
         annotations[names.HUB_CA_ANNOTATION] = config.hub_ca_bundle
+    if training and scheduling.topology is not None:
+        levels = {REQUIRED_TOPOLOGY: scheduling.topology.required, PREFERRED_TOPOLOGY: scheduling.topology.preferred}
+        annotations |= {key: level for key, level in levels.items() if level is not None}
     volumes = _volumes(finetunejob, config, role)
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -68,6 +73,8 @@ def pod_template(
         spec["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     if training or finetunejob.spec.preflight.scheduling is PreflightScheduling.INHERIT:
         spec.update(_placement(finetunejob))
+    if training and finetunejob.spec.resources.claims:
+        spec["resourceClaims"] = [_claim(claim) for claim in finetunejob.spec.resources.claims]
     if training and finetunejob.spec.resources.nodes > 1:
         spec["subdomain"] = names.service_name(finetunejob.name)
         spec.setdefault("affinity", {}).update(_apart(finetunejob, attempt))
@@ -256,9 +263,23 @@ def _training_resources(finetunejob: FineTuneJob) -> dict[str, Any]:
         limits["cpu"] = resources.cpu_limit
     if resources.ephemeral_storage is not None:
         requests["ephemeral-storage"] = limits["ephemeral-storage"] = resources.ephemeral_storage
-    if resources.gpus:
+    claims = resources.claims or ()
+    if resources.gpus and not any(claim.gpus for claim in claims):
         requests[resources.gpu_resource] = limits[resources.gpu_resource] = str(resources.gpus)
-    return {"requests": requests, **({"limits": limits} if limits else {})}
+    claimed = [{"name": claim.name} for claim in claims]
+    return {
+        "requests": requests,
+        **({"limits": limits} if limits else {}),
+        **({"claims": claimed} if claimed else {}),
+    }
+
+
+def _claim(claim: ResourceClaim) -> dict[str, str]:
+    """A claim of the pod, for dynamic resource allocation."""
+    if claim.resource_claim_name is not None:
+        return {"name": claim.name, "resourceClaimName": claim.resource_claim_name}
+    assert claim.resource_claim_template_name is not None
+    return {"name": claim.name, "resourceClaimTemplateName": claim.resource_claim_template_name}
 
 
 def _preflight_resources(finetunejob: FineTuneJob) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from datetime import datetime
 from finetune_operator.api import names
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.reasons import Phase, Reason
-from finetune_operator.reconcile import attempts, completion, deadlines, retention, retry, stages, suspend
+from finetune_operator.reconcile import attempts, completion, deadlines, queue, retention, retry, stages, suspend
 from finetune_operator.reconcile.child_state import (
     AwaitingJob,
     Failed,
     Running,
     Succeeded,
+    Suspended,
     Waiting,
     child_state,
     lost_deadline,
@@ -81,13 +82,23 @@ def _advance(builder: PlanBuilder) -> None:
         builder.requeue_at(lost)
     if (missing := missing_deadline(child, pods, no_pod_after)) is not None and builder.now < missing:
         builder.requeue_at(missing)
+    if isinstance(state, Waiting | Running):
+        queue.leave(builder, child)
     match state:
+        case Suspended():
+            if (over := queue.ended_by_queue(builder, child)) is not None:
+                completion.fail(builder, over)
+            elif (moved := queue.moved(builder, role, child)) is not None:
+                builder.delete(child)
+                _end_attempt(builder, moved)
+            else:
+                queue.show_suspended(builder, child)
         case Waiting():
             overdue = deadlines.start_overdue(builder, state)
             if overdue is not None:
                 completion.fail(builder, overdue)
             else:
-                stages.show_waiting(builder, role, state)
+                stages.show_waiting(builder, role, state, child)
         case Running():
             silent = deadlines.stalled(builder, state) if role == names.TRAIN_ROLE else None
             if silent is not None:
@@ -100,7 +111,7 @@ def _advance(builder: PlanBuilder) -> None:
         case Succeeded(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
             if not completion.succeed_reused(builder, termination):
                 stages.pass_preflight(builder, termination)
-                if any(pod.kept_by_sidecar for pod in pods):
+                if child.suspended or any(pod.kept_by_sidecar for pod in pods):
                     builder.delete(child)
                 _advance(builder)
         case Succeeded():

@@ -1,8 +1,7 @@
-"""Specs that are refused before a pod is created: for fields that are unsupported or forbidden, or for an old GPU."""
+"""Specs that are refused before a pod is created: for fields that the administrator forbids, or for an old GPU."""
 
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.gpu_capability import unsupported_gpu
-from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.reconcile.child_state import Failed
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_trainer.contract.failure import FailureReason
@@ -13,8 +12,6 @@ def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
     """The failure of a job whose spec is refused, with every refused field; None if it may run."""
     if forbidden := _forbidden(finetunejob, config):
         return Failed(reason=FailureReason.INVALID_SPEC, message="; ".join(map(str, forbidden)))
-    if missing := unsupported_fields(finetunejob.spec):
-        return Failed(reason=FailureReason.NOT_SUPPORTED, message="; ".join(map(str, missing)))
     if (old := unsupported_gpu(finetunejob.spec.resources, finetunejob.spec.scheduling)) is not None:
         return Failed(reason=FailureReason.GPU_NOT_SUPPORTED, message=f"spec.scheduling: {old}")
     return None
@@ -55,17 +52,3 @@ def _forbidden(finetunejob: FineTuneJob, config: ReconcileConfig) -> list[Proble
 
 def _not_allowed(kind: str, variable: str) -> str:
     return f"jobs may not set this {kind}: remove it, or ask the administrator to allow it (FINETUNE_JOB_{variable})"
-
-
-def unsupported_fields(spec: FineTuneJobSpec) -> list[Problem]:
-    """The fields of a spec that this version does not support, each with a remedy."""
-    problems = []
-    if spec.scheduling.queue_name is not None:
-        problems.append(
-            Problem(
-                path="spec.scheduling.queueName",
-                value=shown(spec.scheduling.queue_name),
-                message="Kueue is not supported yet: remove the field",
-            )
-        )
-    return problems

@@ -42,9 +42,9 @@ def expire(builder: RunPlanBuilder) -> None:
 def _must_be_stopped(builder: RunPlanBuilder, job: JobView) -> bool:
     """Whether the Job will not end by itself. A Job whose first pod has succeeded is about to complete.
 
-    With a running sidecar it never does.
+    With a running sidecar it never does. And a Job that a queue suspended at its end would run again.
     """
-    return not any(
+    return job.suspended or not any(
         pod.is_first_pod and pod.terminated is not None and pod.terminated.exit_code == 0 and not pod.kept_by_sidecar
         for pod in builder.observed.pods_of(job)
     )

@@ -5,10 +5,12 @@ from dataclasses import replace
 from finetune_operator.api import names
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
+from finetune_operator.reconcile import queue
 from finetune_operator.reconcile.child_state import Running, Waiting
 from finetune_operator.reconcile.completion import is_finished
 from finetune_operator.reconcile.conditions import set_condition, set_phase, with_observed_generation
 from finetune_operator.reconcile.manifests import child_job, headless_service
+from finetune_operator.reconcile.observed import JobView
 from finetune_operator.reconcile.plan import EventType
 from finetune_operator.reconcile.plan_builder import PlanBuilder, RunPlanBuilder
 from finetune_trainer.contract.termination import Termination
@@ -71,8 +73,10 @@ def start(builder: PlanBuilder, role: str, attempt: int) -> None:
     show_waiting(builder, role, Waiting(reason="", message="", since=None))
 
 
-def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting) -> None:
-    """Sets the status while the container waits, with the reason if something is wrong."""
+def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting, job: JobView | None = None) -> None:
+    """Sets the status while the container waits, with the reason if something is wrong. `job` is its Job, if known."""
+    if job is not None and not waiting.reason and queue.is_ignored(job):
+        waiting = replace(waiting, reason=Reason.QUEUE_IGNORED, message=queue.ignored(job))
     phase = Phase.PREFLIGHT if role == names.PREFLIGHT_ROLE else Phase.STARTING
     if waiting.reason:
         before = builder.status.condition(ConditionType.RECONCILING)
@@ -83,7 +87,10 @@ def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting) -> None:
     elif role == names.PREFLIGHT_ROLE:
         set_phase(builder, phase, Reason.PREFLIGHT_RUNNING, _CHECKING)
     else:
-        set_phase(builder, phase, Reason.WAITING, f"attempt {builder.status.attempt} waits for its pod to start")
+        admission = job.workload.admission if job is not None and job.workload is not None else ""
+        place = f"; Kueue admitted it to {admission}" if admission else ""
+        message = f"attempt {builder.status.attempt} waits for its pod to start{place}"
+        set_phase(builder, phase, Reason.WAITING, message)
 
 
 def show_running(builder: PlanBuilder, role: str, running: Running) -> None:

@@ -97,7 +97,7 @@ def test_fields_that_contradict_each_other_are_refused_by_name(
 
 
 def test_what_the_file_asks_of_the_cluster_is_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["validate", str(written(tmp_path, GOOD + "  scheduling: {queueName: team}\n"))]) == 11
+    assert main(["validate", str(written(tmp_path, GOOD + "  scheduling: {queueName: team_a}\n"))]) == 10
     assert "spec.scheduling.queueName" in capsys.readouterr().err
     assert main(["validate", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 0
     assert main(["local", "preflight", str(written(tmp_path, GOOD + "  resources: {nodes: 2}\n"))]) == 11

@@ -385,7 +385,7 @@ def test_an_edit_that_would_be_refused_waits_for_the_next_attempt() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()
     world.run()
-    world.edit(preflight={"enabled": False}, scheduling={"queueName": "team"})
+    world.edit(preflight={"enabled": False}, scheduling={"serviceAccountName": "admin"})
     world.step()
     assert phase_of(world) is Phase.RUNNING
     world.finish("", exit_code=1)
@@ -610,23 +610,6 @@ def test_a_success_whose_report_is_gone_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "field"),
-    [
-        ({"scheduling": {"queueName": "team"}}, "spec.scheduling.queueName"),
-    ],
-)
-def test_fields_without_behaviour_are_refused_by_name(spec: dict[str, Any], field: str) -> None:
-    world = World(a_job(**spec))
-    world.step()
-    stalled = world.status.condition(ConditionType.STALLED)
-    assert stalled is not None
-    assert stalled.status is ConditionStatus.TRUE
-    assert stalled.reason == "NotSupported"
-    assert field in stalled.message
-    assert world.made == []
-
-
-@pytest.mark.parametrize(
     ("spec", "word"),
     [
         ({"scheduling": {"serviceAccountName": "admin"}}, "serviceAccountName"),
@@ -730,7 +713,7 @@ def test_the_time_in_a_queue_does_not_count_for_the_start() -> None:
     world.jobs[job.name] = replace(job, suspended=True)
     world.later(100_000)
     world.step()
-    assert world.status.phase == "Starting"
+    assert world.status.phase == "Queued"
 
 
 def test_a_child_that_leaves_a_queue_is_given_time_for_its_pods() -> None:
