@@ -44,7 +44,7 @@ demo: venv ## from nothing to a tuned model: cluster, operator, one YAML, answer
 test: venv ## everything: check, images, a local cluster, all tests, and away again
 	@scripts/test
 
-test-integrations: venv ## with programs of others, as they are shipped: Prometheus
+test-integrations: venv ## with programs of others, as they are shipped: Prometheus, Kueue
 	@scripts/test-integrations
 
 bench: venv ## the tables of docs/benchmarks

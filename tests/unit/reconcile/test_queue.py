@@ -97,7 +97,9 @@ def test_what_a_queue_does_with_a_job_is_read_from_its_workload(
 
 
 def test_a_place_is_named_while_it_is_near_the_front() -> None:
-    pending: dict[str, Any] = {"items": [{"metadata": {"name": "other"}}, {"metadata": {"name": "job-a"}, "positionInLocalQueue": 9}]}
+    pending: dict[str, Any] = {
+        "items": [{"metadata": {"name": "other"}}, {"metadata": {"name": "job-a"}, "positionInLocalQueue": 9}]
+    }
     assert workload_view(workload(PENDING), positions(pending)).position == 10
     pending["items"][1]["positionInLocalQueue"] = 10
     assert workload_view(workload(PENDING), positions(pending)).position is None
