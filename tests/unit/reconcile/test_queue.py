@@ -129,7 +129,7 @@ def view(state: QueueState = QueueState.PENDING, words: str = QUOTA, **fields: A
 def queued(world: World, seen: WorkloadView | None) -> None:
     """Kueue holds the newest Job back."""
     job = world.child()
-    world.jobs[job.name] = replace(job, suspended=True, started=None, workload=seen)
+    world.jobs[job.name] = replace(job, suspended=True, resumed=None, workload=seen)
     world.pods.clear()
     world.step()
 
@@ -137,7 +137,7 @@ def queued(world: World, seen: WorkloadView | None) -> None:
 def admitted(world: World) -> None:
     job = world.child()
     place = view(QueueState.ADMITTED, "", cluster_queue="gpus", flavors=(("nvidia.com/gpu", "h100"),))
-    world.jobs[job.name] = replace(job, suspended=False, started=world.now, workload=place)
+    world.jobs[job.name] = replace(job, suspended=False, resumed=world.now, workload=place)
     world.step()
 
 

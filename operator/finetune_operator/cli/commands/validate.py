@@ -8,11 +8,9 @@ import typer
 
 from finetune_operator.cli.commands.local import ReportForm
 from finetune_operator.cli.errors import CommandError
-from finetune_operator.cli.jobfile import JobFile, JobFileError
+from finetune_operator.cli.jobfile import JobFileError
 from finetune_operator.cli.jobfiles import read_job_files
-from finetune_operator.cli.remedies import local_remedy
-from finetune_operator.reconcile.refusal import unsupported_fields
-from finetune_trainer.contract.failure import ExitCode, FailureReason
+from finetune_trainer.contract.failure import ExitCode
 
 Files = Annotated[
     list[Path],
@@ -34,7 +32,6 @@ def validate(
         jobs = read_job_files(files, local=local, recursive=recursive)
     except JobFileError as error:
         raise CommandError(str(error), ExitCode.INVALID_SPEC) from None
-    require_supported(jobs)
     if output is ReportForm.JSON:
         reports = [{"name": job.name, "spec": job.spec.to_dict()} for job in jobs]
         print(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
@@ -42,21 +39,3 @@ def validate(
         for job in jobs:
             print(f"{job.source}: {job.name} is valid")
     return 0
-
-
-def require_supported(jobs: list[JobFile]) -> None:
-    """Refuses jobs with fields that this version does not support.
-
-    Raises:
-        CommandError: names the fields.
-    """
-    several = len(jobs) > 1
-    refused = [
-        (f"{job.source}: {job.name}: " if several else "") + "; ".join(map(str, missing))
-        for job in jobs
-        if (missing := unsupported_fields(job.spec))
-    ]
-    if refused:
-        reason = FailureReason.NOT_SUPPORTED
-        said = "\n".join(refused)
-        raise CommandError(f"{reason}: {said}\n{local_remedy(reason)}", ExitCode.NOT_SUPPORTED)
