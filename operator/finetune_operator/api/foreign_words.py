@@ -1,6 +1,6 @@
 """Names of fields and values in other trainers, and the field or value here.
 
-They come from TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl and LLaMA-Factory. Names that are similar to
+They come from TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl, LLaMA-Factory and OpenAI's fine-tuning. Names that are similar to
 ours are not listed: `suggestion` compares names without case, dashes and underscores.
 """
 
@@ -55,6 +55,9 @@ FIELDS: dict[str, str] = {
     "data_path": "dataset.uri",
     "dataset_name": "dataset.uri",
     "train_file": "dataset.uri",
+    "training_file": "dataset.uri",
+    "validation_file": "dataset.validation.uri",
+    "learning_rate_multiplier": "training.learningRate",
     "dataset_text_field": "dataset.fields.text",
     "max_seq_length": "dataset.maxLength",
     "max_seq_len": "dataset.maxLength",

@@ -36,6 +36,8 @@ def problems(section: str, settings: dict[str, Any]) -> list[str]:
         ("lora.lora_alpha", "it is called alpha here"),
         ("lora.lora_dropout", "it is called dropout here"),
         ("lora.type", "it is called variant here"),
+        ("dataset.training_file", "it is called uri here"),
+        ("training.learning_rate_multiplier", "it is called learningRate here"),
         ("training.num_train_epochs", "it is called epochs here"),
         ("training.max_steps", "it is called maxSteps here"),
         ("training.lr", "it is called learningRate here"),
