@@ -120,10 +120,7 @@ FULL: tuple[Spec, ...] = (
             "memory": "16Gi",
             "ephemeralStorage": "1.5Ti",
             "sharedMemory": 0,
-            "claims": [
-                {"name": "gpu", "resourceClaimTemplateName": "one-h100", "gpus": True},
-                {"name": "nic", "resourceClaimName": "shared-nic"},
-            ],
+            "claims": [{"name": "gpu", "resourceClaimTemplateName": "one-h100", "gpus": True}],
         },
         "scheduling": {
             "queueName": "team-a",
@@ -188,6 +185,7 @@ FULL: tuple[Spec, ...] = (
             "validation": {"split": "test_sft"},
         },
         "output": {"uri": "s3://models"},
+        "resources": {"claims": [{"name": "nic", "resourceClaimName": "shared-nic"}]},
         "scheduling": {"topology": {"preferred": "cloud.provider.com/topology-block"}},
     },
     {
@@ -362,6 +360,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "no field sets it": ("LD_PRELOAD",),
     'must be a decimal in quotes above "0" and at most "1"': ("1.5",),
     "cpuLimit must be at least": ({"cpu": "2500m", "cpuLimit": 2},),
+    "a claim has either": (
+        {"name": "gpu"},
+        {"name": "gpu", "resourceClaimName": "nic", "resourceClaimTemplateName": "one-h100"},
+    ),
+    "a topology is either": ({}, {"required": "example.com/rack", "preferred": "example.com/rack"}),
+    "must be the key of a node label": ("a b",),
+    "must be the name of a Kueue object": ("team_a",),
     "a toleration without key": ({"operator": "Equal"},),
     "a toleration with operator Exists": (_toleration(operator="Exists"),),
     "tolerationSeconds needs": (_toleration(effect="NoSchedule") | {"tolerationSeconds": 5},),
