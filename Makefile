@@ -8,8 +8,8 @@ IMAGES := build/images/finetune-operator.tar build/images/finetune-trainer.tar b
   build/images/finetune-test-s3.tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv generate format check test test-unit test-integrations images cluster cluster-down demo bench faults clean \
-  release-artifacts lint-delivery
+.PHONY: help venv generate format check docs test test-unit test-integrations images cluster cluster-down demo bench \
+  faults clean release-artifacts lint-delivery
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: venv ## everything: check, images, a local cluster, all tests, and away ag
 
 test-integrations: venv ## with programs of others, as they are shipped: Prometheus, Kueue
 	@scripts/test-integrations
+
+docs: venv ## the documentation as a site in build/site
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 bench: venv ## the tables of docs/benchmarks
 	@scripts/bench
