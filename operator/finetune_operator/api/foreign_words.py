@@ -1,7 +1,7 @@
 """Names of fields and values in other trainers, and the field or value here.
 
-They come from TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl, LLaMA-Factory and OpenAI's fine-tuning. Names that are similar to
-ours are not listed: `suggestion` compares names without case, dashes and underscores.
+They come from TrainingArguments and SFTConfig, PEFT, bitsandbytes, Axolotl, LLaMA-Factory and OpenAI's fine-tuning.
+Names that are similar to ours are not listed: `suggestion` compares names without case, dashes and underscores.
 """
 
 FIELDS: dict[str, str] = {
@@ -56,7 +56,6 @@ FIELDS: dict[str, str] = {
     "dataset_name": "dataset.uri",
     "train_file": "dataset.uri",
     "training_file": "dataset.uri",
-    "validation_file": "dataset.validation.uri",
     "learning_rate_multiplier": "training.learningRate",
     "dataset_text_field": "dataset.fields.text",
     "max_seq_length": "dataset.maxLength",
