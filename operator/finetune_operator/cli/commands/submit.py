@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from finetune_operator.cli.cluster import Cluster, ClusterError, connect
-from finetune_operator.cli.commands.validate import require_supported
 from finetune_operator.cli.errors import CommandError
 from finetune_operator.cli.jobfile import JobFile, JobFileError
 from finetune_operator.cli.jobfiles import read_job_files
@@ -61,7 +60,6 @@ def read_for_cluster(files: list[Path], *, recursive: bool) -> list[JobFile]:
         jobs = read_job_files(files, recursive=recursive)
     except JobFileError as error:
         raise CommandError(str(error), ExitCode.INVALID_SPEC) from None
-    require_supported(jobs)
     return jobs
 
 
