@@ -9,11 +9,13 @@ import typer
 from finetune_operator.cli.commands import (
     change,
     compare,
+    completion,
     init,
     local,
     logs,
     moved,
     plan,
+    report,
     result,
     status,
     submit,
@@ -42,6 +44,7 @@ def application() -> Any:
         app.command(name)(function)
     for word in moved.WORDS:
         app.command(word, hidden=True, context_settings=moved.ANYTHING)(moved.refuse)
+    app.command("__complete", hidden=True)(completion.complete)
     on_this_machine = typer.Typer(help=local.HELP, rich_markup_mode=None, no_args_is_help=False)
     on_this_machine.command("run")(local.run)
     on_this_machine.command("preflight")(local.preflight)
@@ -63,6 +66,8 @@ _COMMANDS: dict[str, Callable[..., int]] = {
     "suspend": change.suspend,
     "resume": change.resume,
     "rerun": change.rerun,
+    "report": report.report,
+    "completion": completion.completion,
 }
 """Words of commands in the order of the help."""
 
