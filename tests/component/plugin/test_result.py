@@ -37,13 +37,13 @@ class Bucket:
     user: User
     server: s3server.S3Server
 
-    def holds(self, **manifest: Any) -> None:
+    def holds(self, name: str = "job", **manifest: Any) -> None:
         """Puts the files and a manifest, and lets the job report them. Arguments change the manifest."""
-        for name, content in FILES.items():
-            self.server.put(f"{RUN}/{name}", content)
+        for path, data in FILES.items():
+            self.server.put(f"{RUN}/{path}", data)
         files = [
-            ManifestFile(path=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
-            for name, content in FILES.items()
+            ManifestFile(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            for path, data in FILES.items()
         ]
         made = Manifest(
             fingerprint="0123456789ab",
@@ -60,10 +60,11 @@ class Bucket:
         )
         content = json.dumps({**made.to_dict(), **manifest}).encode()
         self.server.put(f"{RUN}/manifest.json", content)
-        self.user.applies("job", storage={"endpoint": "http://s3.elsewhere:8333", "secretRef": {"name": "keys"}})
+        if name == "job":
+            self.user.applies(name, storage={"endpoint": "http://s3.elsewhere:8333", "secretRef": {"name": "keys"}})
         run = f"s3://{s3server.BUCKET}/{RUN}"
         self.user.succeeds(
-            "job",
+            name,
             output={
                 "uri": f"{run}/2-0a1b2c3d",
                 "mergedUri": f"{run}/2-0a1b2c3d-merged",
