@@ -22,7 +22,7 @@ from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.resync import Resync
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.work_queue import WorkQueue
-from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Page
+from finetune_operator.kube.api import EVENTS, FINETUNEJOBS, JOBS, PODS, Kube, Page, Resource
 from finetune_operator.kube.client import ClientKube
 from finetune_operator.kube.errors import Conflict, NotFound, Unavailable
 from finetune_operator.kube.events import EventRecorder
@@ -291,6 +291,46 @@ async def test_a_new_job_with_the_same_name_is_another_job(
     await admin.create(FINETUNEJOBS, namespace, a_finetunejob(namespace))
     await operator.reconcile()
     assert plane.operator_writes(mark, namespace) == []
+
+
+class _Meanwhile(ClientKube):
+    """While a Job is deleted, somebody else changes the FineTuneJob."""
+
+    change: dict[str, Any]
+    subresource: str | None = None
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        await super().delete(resource, namespace, name, uid=uid)
+        manager = names.PROGRESS_FIELD_MANAGER
+        how: dict[str, Any] = {"field_manager": manager, "subresource": self.subresource}
+        await self.merge(FINETUNEJOBS, namespace, "job", self.change, **how)
+
+
+async def test_what_is_said_of_a_deleted_child_survives_a_report(
+    operator: Operator, kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    await operator.reconcile()
+    await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"suspend": True}}, field_manager="user")
+    meanwhile = _Meanwhile(kube._client)
+    late = Operator(meanwhile, namespace, cache=operator.cache)
+    await late.resync.once()
+    meanwhile.change, meanwhile.subresource = {"status": {"progress": {"step": 3}}}, "status"
+    await late.reconcile()
+    status = await operator.status()
+    assert (status["phase"], status["progress"]) == ("Suspended", {"step": 3})
+
+
+async def test_a_spec_that_changes_while_a_child_is_deleted_is_planned_anew(
+    operator: Operator, kube: ClientKube, admin: ClientKube, namespace: str
+) -> None:
+    await operator.reconcile()
+    await admin.merge(FINETUNEJOBS, namespace, "job", {"spec": {"suspend": True}}, field_manager="user")
+    meanwhile = _Meanwhile(admin._client)
+    late = Operator(meanwhile, namespace, cache=operator.cache)
+    await late.resync.once()
+    meanwhile.change = {"spec": {"suspend": False}}
+    with pytest.raises(Conflict):
+        await late.reconcile()
 
 
 async def test_a_status_that_changed_meanwhile_is_not_overwritten(

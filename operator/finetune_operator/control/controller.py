@@ -54,6 +54,8 @@ class ControllerObserver(Protocol):
         """The status was changed from `known` to `written`. No other write can have made that change too."""
 
 
+_WRITES_AFTER_DELETIONS = 5
+"""How often a status that was written in the meantime is written over before the plan is made anew."""
 _APPLY = {"Job": apply_job, "Service": apply_service}
 
 
@@ -250,7 +252,8 @@ class Controller:
                 self._cache_child(record, raw)
         for deletion in plan.delete:
             await self._delete(record.namespace, deletion)
-        if await self._write_status(record, status, plan.status):
+        write = self._write_status_after_deletions if plan.delete else self._write_status
+        if await write(record, status, plan.status):
             _log(record, plan)
             await self._events.post(_ref(record), plan.events)
 
@@ -281,6 +284,25 @@ class Controller:
         self._cache.put_child(record.owner, raw["metadata"]["resourceVersion"], view)
         if view.complete or view.failed or view.deleting:
             self._queue.add(record.key)  # the Job existed already and has moved on since the plan was made
+
+    async def _write_status_after_deletions(
+        self, record: FineTuneJobRecord, known: FineTuneJobStatus, desired: FineTuneJobStatus
+    ) -> bool:
+        """Patches the status. A progress report or a label that came meanwhile is no reason to plan anew.
+
+        A new plan would not know any more how the deleted children have ended.
+        """
+        for _ in range(_WRITES_AFTER_DELETIONS):
+            try:
+                return await self._write_status(record, known, desired)
+            except Conflict:
+                live = await self._live.finetunejob(record)
+                if live is None:
+                    raise _NothingToReconcile from None
+                if live.differs_from(record):
+                    raise
+                record = live
+        return await self._write_status(record, known, desired)
 
     async def _write_status(
         self, record: FineTuneJobRecord, known: FineTuneJobStatus, desired: FineTuneJobStatus

@@ -108,7 +108,7 @@ def child_state(
             return Succeeded(termination=Termination.read(pod.terminated.message))
     if job.complete:
         return Succeeded(termination=None, pod_gone=True)
-    if job.failed or _kept_by_sidecars(job, pods):
+    if job.failed or kept_by_sidecars(job, pods):
         return _failed(job, pods)
     for pod in pods:
         if pod.reason == "Evicted" and "ephemeral" in pod.message:
@@ -136,7 +136,7 @@ def child_state(
     return Running(pod=newest[0], since=since)
 
 
-def _kept_by_sidecars(job: JobView, pods: tuple[PodView, ...]) -> bool:
+def kept_by_sidecars(job: JobView, pods: tuple[PodView, ...]) -> bool:
     """Whether every pod's own container has ended, and only injected sidecars keep the Job from ending."""
     newest = _newest(list(pods))
     ended = len(newest) == job.size and all(pod.terminated is not None for pod in newest)

@@ -14,6 +14,7 @@ from finetune_operator.reconcile.child_state import (
     Suspended,
     Waiting,
     child_state,
+    kept_by_sidecars,
     lost_deadline,
     missing_deadline,
 )
@@ -53,6 +54,7 @@ def _reconcile_run(builder: PlanBuilder) -> None:
         suspend.suspend(builder)
     else:
         suspend.resume(builder)
+        retention.release(builder)
         if overdue := deadlines.job_overdue(builder):
             completion.fail(builder, overdue)
         else:
@@ -111,8 +113,8 @@ def _advance(builder: PlanBuilder) -> None:
         case Succeeded(termination=termination) if role == names.PREFLIGHT_ROLE and termination is not None:
             if not completion.succeed_reused(builder, termination):
                 stages.pass_preflight(builder, termination)
-                if child.suspended or any(pod.kept_by_sidecar for pod in pods):
-                    builder.delete(child)
+                if retention.stays(builder, child):
+                    builder.requeue_at(builder.now)  # to release it
                 _advance(builder)
         case Succeeded():
             failure = (
@@ -121,7 +123,9 @@ def _advance(builder: PlanBuilder) -> None:
             if failure is not None:
                 _end_attempt(builder, failure)
         case Failed():
-            if not child.failed:
+            if kept_by_sidecars(child, pods):
+                builder.requeue_at(builder.now)  # to release it
+            elif not child.failed:
                 builder.delete(child)
             _end_attempt(builder, state)
 

@@ -5,6 +5,10 @@ The FineTuneJob itself stays, because a GitOps tool would create it again. Adapt
 
 from datetime import timedelta
 
+from finetune_operator.api import names
+from finetune_operator.api.reasons import ConditionType
+from finetune_operator.reconcile import attempts
+from finetune_operator.reconcile.child_state import kept_by_sidecars
 from finetune_operator.reconcile.observed import JobView
 from finetune_operator.reconcile.plan_builder import RunPlanBuilder
 
@@ -17,6 +21,28 @@ def prune(builder: RunPlanBuilder) -> None:
     for child in builder.observed.jobs:
         if child.attempt <= builder.status.attempt - KEPT_ATTEMPTS:
             builder.delete(child)
+
+
+def release(builder: RunPlanBuilder) -> None:
+    """Deletes children that would stay although the status has how they ended.
+
+    Not earlier: the pod alone knows its end. If the operator stopped between the two, the end would be lost.
+    """
+    running = attempts.current(builder) is not None
+    passed = builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
+    for child in builder.observed.jobs:
+        known = child.attempt < builder.status.attempt or (
+            child.attempt == builder.status.attempt and (not running or (passed and child.role == names.PREFLIGHT_ROLE))
+        )
+        if known and stays(builder, child):
+            builder.delete(child)
+
+
+def stays(builder: RunPlanBuilder, child: JobView) -> bool:
+    """Whether a child whose end is known will not end by itself: a sidecar keeps its pod, or it is suspended."""
+    if child.complete or child.failed:
+        return False
+    return child.suspended or kept_by_sidecars(child, builder.observed.pods_of(child))
 
 
 def expire(builder: RunPlanBuilder) -> None:

@@ -122,21 +122,26 @@ def test_a_success_beside_a_sidecar_ends_the_job_and_the_pod() -> None:
     assert world.jobs == {}, "the sidecar would hold the pod, and its GPUs, for ever"
 
 
-def test_a_failure_beside_a_sidecar_ends_the_attempt() -> None:
+def test_a_failure_beside_a_sidecar_ends_the_attempt_and_then_the_pod() -> None:
     world = World(a_job(preflight={"enabled": False}))
     world.step()
     finish(world, failed(FailureReason.STORAGE_UNAVAILABLE), 1)
-    world.step()
+    assert world.step().delete == (), "the pod alone knows its end until the status has it"
     assert world.status.phase == "Retrying"
     assert world.status.attempts[-1].reason == FailureReason.STORAGE_UNAVAILABLE
+    assert world.requeue_after == 0
+    world.step()
     assert world.jobs == {}
+    assert world.step().delete == ()
 
 
-def test_a_preflight_beside_a_sidecar_passes_and_its_pod_goes() -> None:
+def test_a_preflight_beside_a_sidecar_passes_and_then_its_pod_goes() -> None:
     world = World(a_job())
     world.step()
     preflight = world.child().name
     finish(world, checked())
-    world.step()
+    assert world.step().delete == (), "the pod alone knows its end until the status has it"
     assert world.status.is_true("PreflightPassed")
-    assert preflight not in world.jobs
+    assert world.requeue_after == 0
+    world.step()
+    assert [*world.jobs] == [preflight.replace("preflight", "train")]
