@@ -299,8 +299,13 @@ async def run_pod(kube: Kube, pod: dict[str, Any]) -> None:
     await _set_state(kube, pod, "Running", {"running": {"startedAt": _now()}})
 
 
-async def end_pod(kube: Kube, pod: dict[str, Any], *, exit_code: int = 0, termination: str | None = None) -> None:
-    """Writes the pod status that a kubelet writes when the container ends, by default after a success."""
+async def end_pod(
+    kube: Kube, pod: dict[str, Any], *, exit_code: int = 0, termination: str | None = None, sidecar: bool = False
+) -> None:
+    """Writes the pod status that a kubelet writes when the container ends, by default after a success.
+
+    With a sidecar, which goes on, the pod goes on too.
+    """
     if termination is None:
         message = Termination(
             outcome=Outcome.SUCCEEDED,
@@ -316,10 +321,13 @@ async def end_pod(kube: Kube, pod: dict[str, Any], *, exit_code: int = 0, termin
         "startedAt": _now(),
         "finishedAt": _now(),
     }
-    await _set_state(kube, pod, "Failed" if exit_code else "Succeeded", {"terminated": terminated})
+    phase = "Running" if sidecar else "Failed" if exit_code else "Succeeded"
+    await _set_state(kube, pod, phase, {"terminated": terminated}, sidecar=sidecar)
 
 
-async def _set_state(kube: Kube, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
+async def _set_state(
+    kube: Kube, pod: dict[str, Any], phase: str, state: dict[str, Any], *, sidecar: bool = False
+) -> None:
     container = {
         "name": pod["spec"]["containers"][0]["name"],
         "image": "image",
@@ -328,12 +336,15 @@ async def _set_state(kube: Kube, pod: dict[str, Any], phase: str, state: dict[st
         "restartCount": 0,
         "state": state,
     }
+    containers = [container]
+    if sidecar:
+        containers.insert(0, {**container, "name": "a-sidecar", "state": {"running": {"startedAt": _now()}}})
     metadata = pod["metadata"]
     await kube.merge(
         PODS,
         metadata["namespace"],
         metadata["name"],
-        {"status": {"phase": phase, "startTime": _now(), "containerStatuses": [container]}},
+        {"status": {"phase": phase, "startTime": _now(), "containerStatuses": containers}},
         field_manager="kubelet",
         subresource="status",
     )

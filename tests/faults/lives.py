@@ -154,6 +154,20 @@ async def _nodes(site: Site) -> None:
     await site.phase("Succeeded")
 
 
+async def _sidecars(site: Site) -> None:
+    await site.create(preflight={"enabled": True}, **_RETRY)
+    await site.pass_preflight(await site.pod("job-preflight-1"), sidecar=True)
+    pod = await site.pod("job-train-1")
+    await site.run(pod)
+    await site.phase("Running", attempt=1)
+    await site.end(pod, _failed(FailureReason.STORAGE_UNAVAILABLE), ExitCode.STORAGE_UNAVAILABLE, sidecar=True)
+    pod = await site.pod("job-train-2")
+    await site.run(pod)
+    await site.phase("Running", attempt=2)
+    await site.end(pod)
+    await site.phase("Succeeded")
+
+
 async def everything(site: Site) -> None:
     """Makes every request that the operator knows: preflight, reports, two suspensions, a failure, two nodes.
 
@@ -192,4 +206,5 @@ LIVES = (
     Life(name="deleted while it trains", course=_deletion),
     Life(name="run again by runToken", course=_rerun),
     Life(name="two nodes, one fails", course=_nodes),
+    Life(name="beside sidecars that stay", course=_sidecars),
 )

@@ -251,13 +251,16 @@ class Site:
         """The container starts."""
         await run_pod(self.admin, pod)
 
-    async def end(self, pod: dict[str, Any], ended: Termination | None = None, exit_code: int = 0) -> None:
-        """The container ends, by default with an adapter."""
-        await end_pod(self.admin, pod, exit_code=exit_code, termination=None if ended is None else ended.to_json())
+    async def end(
+        self, pod: dict[str, Any], ended: Termination | None = None, exit_code: int = 0, *, sidecar: bool = False
+    ) -> None:
+        """The container ends, by default with an adapter. An injected sidecar goes on."""
+        termination = None if ended is None else ended.to_json()
+        await end_pod(self.admin, pod, exit_code=exit_code, termination=termination, sidecar=sidecar)
 
-    async def pass_preflight(self, pod: dict[str, Any]) -> None:
+    async def pass_preflight(self, pod: dict[str, Any], *, sidecar: bool = False) -> None:
         """The container of preflight ends well."""
-        await end_pod(self.admin, pod, termination=PREFLIGHT_PASSED)
+        await end_pod(self.admin, pod, termination=PREFLIGHT_PASSED, sidecar=sidecar)
 
     async def disrupt(self, pod: dict[str, Any]) -> None:
         """The node is drained: the pod fails with the condition by which its Job replaces it."""
