@@ -54,9 +54,11 @@ def _reconcile_run(builder: PlanBuilder) -> None:
         suspend.suspend(builder)
     else:
         suspend.resume(builder)
-        retention.release(builder)
+        released = retention.release(builder)
         if overdue := deadlines.job_overdue(builder):
             completion.fail(builder, overdue)
+        elif released and attempts.current(builder) is None:
+            builder.requeue_at(builder.now)  # the next attempt begins when they are gone
         else:
             _advance(builder)
 

@@ -23,19 +23,22 @@ def prune(builder: RunPlanBuilder) -> None:
             builder.delete(child)
 
 
-def release(builder: RunPlanBuilder) -> None:
-    """Deletes children that would stay although the status has how they ended.
+def release(builder: RunPlanBuilder) -> bool:
+    """Deletes children that would stay although the status has how they ended. Returns whether there are any.
 
     Not earlier: the pod alone knows its end. If the operator stopped between the two, the end would be lost.
     """
     running = attempts.current(builder) is not None
     passed = builder.status.is_true(ConditionType.PREFLIGHT_PASSED)
+    released = False
     for child in builder.observed.jobs:
         known = child.attempt < builder.status.attempt or (
             child.attempt == builder.status.attempt and (not running or (passed and child.role == names.PREFLIGHT_ROLE))
         )
-        if known and stays(builder, child):
+        if known and not child.deleting and stays(builder, child):
             builder.delete(child)
+            released = True
+    return released
 
 
 def stays(builder: RunPlanBuilder, child: JobView) -> bool:

@@ -130,9 +130,11 @@ def test_a_failure_beside_a_sidecar_ends_the_attempt_and_then_the_pod() -> None:
     assert world.status.phase == "Retrying"
     assert world.status.attempts[-1].reason == FailureReason.STORAGE_UNAVAILABLE
     assert world.requeue_after == 0
+    world.later(3600)
+    assert world.step().apply == (), "the next attempt begins when this one is gone"
+    assert (world.jobs, world.requeue_after) == ({}, 0)
     world.step()
-    assert world.jobs == {}
-    assert world.step().delete == ()
+    assert [*world.jobs] == ["support-bot-train-2"]
 
 
 def test_a_preflight_beside_a_sidecar_passes_and_then_its_pod_goes() -> None:
