@@ -95,6 +95,19 @@ FIELDS: dict[str, str] = {
     "use_gradient_checkpointing": "training.gradientCheckpointing",
     "random_seed": "training.seed",
     "early_stopping_patience": "training.earlyStopping.patience",
+    # preference tuning
+    "rl": "method",
+    "stage": "method",
+    "training_type": "method",
+    "pref_beta": "dpo.beta",
+    "rl_beta": "dpo.beta",
+    "dpo_beta": "dpo.beta",
+    "pref_loss": "dpo.lossType",
+    "loss_type": "dpo.lossType",
+    "dpo_label_smoothing": "dpo.labelSmoothing",
+    "pref_ftx": "dpo.sftWeight",
+    "dpo_ftx": "dpo.sftWeight",
+    "rpo_alpha": "dpo.sftWeight",
     # evaluation and checkpoints
     "eval_steps": "evaluation.everySteps",
     "save_steps": "checkpoint.everySteps",
@@ -161,10 +174,29 @@ NEEDLESS: dict[str, str] = {
     "bnb_4bit_quant_storage": "weights are stored as they are packed",
     "save_safetensors": "adapters are safetensors",
     "do_train": "a job trains",
+    "ref_model": "the reference is the base model, or the adapter in lora.initialAdapterUri",
+    "precompute_ref_log_probs": "the reference is always measured once, before the training",
+    "max_prompt_length": "a prompt is cut with its answer, at dataset.maxLength",
     "limits": "gpus, cpu and memory are fields of resources",
     "requests": "gpus, cpu and memory are fields of resources",
 }
 """Other trainers' fields that have no counterpart, and why none is needed."""
+
+METHODS: dict[str, str] = {
+    "kto": "KTO is not trained: write pairs of a better and a worse answer, for dpo",
+    "orpo": "ORPO is not trained: use dpo, with sftWeight for its supervised part",
+    "cpo": "CPO is not trained: use dpo, with sftWeight for its supervised part",
+    "simpo": "SimPO is not trained: use dpo, which holds the adapter to a reference",
+    "ipo": "write dpo, and dpo.lossType: ipo",
+    "hinge": "write dpo, and dpo.lossType: hinge",
+    "slic": "write dpo, and dpo.lossType: hinge",
+    "rlhf": "write dpo: it learns from the pairs without a reward model",
+    "ppo": "no method here trains with a reward model: use dpo, with pairs of answers",
+    "grpo": "no method here trains with a reward function: use sft, or dpo with pairs of answers",
+    "rm": "no method here trains a reward model: use dpo, which needs none",
+    "reward": "no method here trains a reward model: use dpo, which needs none",
+}
+"""Another trainer's method, and what to use."""
 
 VALUES: dict[str, tuple[str, ...]] = {
     "4": ("nf4",),
@@ -188,7 +220,9 @@ VALUES: dict[str, tuple[str, ...]] = {
     "conversational": ("messages",),
     "chatml": ("messages",),
     "openai": ("messages",),
-    "instruction": ("alpaca",),
+    "instruction": ("alpaca", "sft"),
+    "supervised": ("sft",),
+    "preference": ("dpo",),
     "ndjson": ("jsonl",),
     "pickle": ("pandas",),
     "true": ("enabled", "full"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from finetune_operator.api import foreign_words
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_trainer.contract.recipe import Method
 
 _CLOSE = 0.75
 """The least difflib ratio of a similar name: about one letter in four may differ."""
@@ -51,9 +52,11 @@ def for_top_level(written: str, expected: Sequence[str]) -> str:
 
 
 def for_value(value: object, choices: Sequence[str]) -> str:
-    """Which of the choices to write instead of a value that is none of them; empty if none is similar."""
+    """What to write instead of a value that is none of the choices; empty if none is similar."""
     by_name = {_plain(choice): choice for choice in choices}
     written = _plain(str(value))
+    if Method.DPO in choices and (answer := _word(foreign_words.METHODS, written)):
+        return str(answer)
     known = [choice for choice in _word(foreign_words.VALUES, written) or () if choice in choices]
     close = difflib.get_close_matches(written, by_name, n=1, cutoff=_CLOSE)
     meant = known[0] if known else by_name[close[0]] if close else None

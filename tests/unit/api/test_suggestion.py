@@ -47,6 +47,11 @@ def problems(section: str, settings: dict[str, Any]) -> list[str]:
         ("training.per_device_train_batch_size", "it is called microBatchSize here"),
         ("training.gradientAccumulation", "it is called batchSize here (rows per optimizer step in all"),
         ("training.gradient_accumulation_steps", "it is called batchSize here (rows per optimizer step"),
+        ("dpo.pref_beta", "it is called beta here"),
+        ("training.rl_beta", "here it is dpo.beta"),
+        ("rl", "it is called method here"),
+        ("dpo.rpo_alpha", "it is called sftWeight here"),
+        ("dpo.ref_model", "none is needed: the reference is the base model"),
         ("training.bf16", "here it is model.quantization.computeDtype (bfloat16)"),
         ("training.max_seq_length", "here it is dataset.maxLength"),
         ("model.load_in_4bit", "here it is model.quantization.type (nf4 or fp4)"),
@@ -69,6 +74,24 @@ def problems(section: str, settings: dict[str, Any]) -> list[str]:
 )
 def test_an_unknown_field_is_answered_with_the_right_one(path: str, answer: str) -> None:
     assert answer in suggestion.for_field(path.split("."))
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("kto", "KTO is not trained: write pairs of a better and a worse answer, for dpo (found 'kto')"),
+        ("IPO", "write dpo, and dpo.lossType: ipo (found"),
+        ("preference", "write dpo (found"),
+        ("supervised", "write sft (found"),
+    ],
+)
+def test_a_method_of_another_trainer_is_answered_with_what_to_use(method: str, answer: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_spec({**MINIMAL, "method": method})
+
+    (only,) = refused.value.problems
+    assert 'supported values: "sft", "dpo"' in str(only)
+    assert answer in str(only)
 
 
 def test_a_field_in_a_list_is_named_with_its_place() -> None:

@@ -83,7 +83,7 @@ def test_validation_rows_of_their_own_count_by_content() -> None:
 
 
 def test_no_decimal_of_the_recipe_is_compared_as_text() -> None:
-    shaping = ("model.", "dataset.", "lora.", "training.", "evaluation.", "output.")
+    shaping = ("model.", "dataset.", "lora.", "training.", "dpo.", "evaluation.", "output.")
 
     assert {path for path in _decimals(Recipe, "") if path.startswith(shaping)} == set(DECIMALS)
 

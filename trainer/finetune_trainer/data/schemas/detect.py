@@ -51,6 +51,10 @@ _PAIR: Final[Mapping[str, Collection[str]]] = {
         "non_preferred",
     ),
 }
+_FIRST: Final = ("0", "1", "_A", "_a")
+"""How the column of the first of several answers may end; the next one ends with the next character."""
+_LISTS: Final = frozenset({"answers", "completions", "generations", "output", "outputs", "responses"})
+"""Columns of several answers, in data sets that rank them."""
 _OPTIONAL: Final = frozenset({"system", "input"})
 """Names of columns in other data sets, by the part of a row, for the remedy of an unknown schema."""
 
@@ -152,9 +156,33 @@ def _pair_remedy(row: Row) -> str:
     if columns["chosen"] and columns["rejected"]:
         named = ", ".join(f"{part}: {name}" for part, name in columns.items() if name)
         return f"map the columns, perhaps with dataset.fields: {{{named}}}"
+    if compared := _compared_answers(row):
+        return (
+            f"this seems to compare answers, in {compared}, and to say elsewhere which is better: write the better one "
+            "of two to chosen and the worse one to rejected, beside their prompt"
+        )
     if any(schema.fits(row) for schema in row_schemas(DatasetSchema.AUTO, None)):
         return "rows with one answer are trained with method: sft; or add the worse answer"
     return "rename the columns, or map them with dataset.fields: {chosen: …, rejected: …}"
+
+
+def _compared_answers(row: Row) -> str:
+    """The columns of answers that are numbered (response_1 and response_2), or listed; empty if there are none."""
+    numbered = [
+        (name, other)
+        for name in row
+        if name.endswith(_FIRST) and (other := name[:-1] + chr(ord(name[-1]) + 1)) in row and _is_said(row[name])
+    ]
+    if numbered:
+        # Names of models and posts may be numbered too, and are shorter.
+        return " and ".join(max(numbered, key=lambda pair: len(str(row[pair[0]]))))
+    listed = (name for name, value in row.items() if name.lower() in _LISTS and isinstance(value, list))
+    return next((name for name in listed if len(row[name]) > 1), "")
+
+
+def _is_said(value: object) -> bool:
+    """Whether a value may be an answer: a text, or turns."""
+    return isinstance(value, str) or (isinstance(value, list) and any(isinstance(turn, dict) for turn in value))
 
 
 def _mapped(wanted: Mapping[str, Collection[str]], row: Row) -> dict[str, str]:

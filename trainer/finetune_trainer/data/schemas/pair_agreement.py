@@ -9,7 +9,8 @@ from typing import Final
 from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.problems import Fault, ProblemKind
 
-_SCORES: Final = ("score", "rating")
+_SCORES: Final = ("score", "rating", "reward")
+_RESPONSE: Final = "_response"
 _LEAST_SCORED = 20
 """Scored pairs from which on a majority is more than chance."""
 _REMEMBERED_PAIRS = 2_000_000
@@ -29,11 +30,12 @@ class PairAgreement:
     """
 
     def __init__(self, chosen: str, rejected: str, ignored: frozenset[str] = frozenset()) -> None:
+        better, worse = chosen.removesuffix(_RESPONSE), rejected.removesuffix(_RESPONSE)
         self._columns = [
             pair
             for score in _SCORES
             for form in ("{0}_{1}", "{1}_{0}", "{0}-{1}")
-            if not ignored & set(pair := (form.format(chosen, score), form.format(rejected, score)))
+            if not ignored & set(pair := (form.format(better, score), form.format(worse, score)))
         ]
         self._ordered, self._unordered = DuplicateCounter(_REMEMBERED_PAIRS), DuplicateCounter(_REMEMBERED_PAIRS)
         self._chosen, self._rejected, self._scores = chosen, rejected, ""

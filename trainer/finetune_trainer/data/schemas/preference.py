@@ -31,6 +31,7 @@ class PreferenceForm:
         prepared: the row as `chosen` and `rejected` read it.
         joined: the pair of the two examples; where a form states no prompt, it is found here.
         faults: what is wrong with a row whose answers are right, each by itself.
+        whole: whether both answers are whole dialogues, which say the prompt too.
     """
 
     columns: str
@@ -40,6 +41,7 @@ class PreferenceForm:
     prepared: Callable[[Row], Row] = lambda row: row
     joined: Callable[[Pair], Pair] = lambda pair: pair
     faults: Callable[[Row], Sequence[Fault]] = lambda row: ()  # noqa: ARG005
+    whole: bool = False
 
 
 class PreferenceSchema:
@@ -65,6 +67,11 @@ class PreferenceSchema:
     def columns(self) -> str:
         """See `RowSchema`."""
         return self._form.columns
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether both answers are whole dialogues, which say the prompt too."""
+        return self._form.whole
 
     @property
     def reads(self) -> frozenset[str]:

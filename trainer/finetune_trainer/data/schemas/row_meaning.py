@@ -11,6 +11,7 @@ from finetune_trainer.contract.recipe.dataset import DatasetSchema, DatasetSpec
 from finetune_trainer.data.formats.records import ExpectedRows, Row
 from finetune_trainer.data.problems import Fault, ProblemKind, shown
 from finetune_trainer.data.schemas.candidates import known_schemas
+from finetune_trainer.data.schemas.preference import PreferenceSchema
 from finetune_trainer.data.schemas.row_schemas import RowSchema
 
 _PREFERENCE: Final = re.compile(
@@ -34,6 +35,8 @@ _ROLE: Final = "role"
 _BY_VALUE: Final = frozenset({*_SYSTEM, _WEIGHT, _SPLIT, _TEMPLATE, _ROLE})
 _PROMPTS: Final = frozenset({"context", "history", "input", "instruction", "query", "question", "system"})
 """Columns that hold what two answers of a pair are answers to."""
+_BESIDE_DIALOGUES: Final = frozenset({"context", "history", "system"})
+"""Those of them that may say what whole dialogues do not say."""
 _MEANINGFUL: Final = frozenset(
     {"chosen", "rejected", "rejected_response", "kto_tag", _LABEL, *_MEDIA, *_ANSWERS, *_BY_VALUE}
 )
@@ -98,7 +101,9 @@ class UnreadColumns:
         return name.lower() in _MEDIA or (self._looks_for_answers and name.lower() in _ANSWERS)
 
     def _is_prompt(self, name: str) -> bool:
-        return self._row_schema.schema is DatasetSchema.PREFERENCE and name.lower() in _PROMPTS
+        if not isinstance(self._row_schema, PreferenceSchema):
+            return False
+        return name.lower() in (_BESIDE_DIALOGUES if self._row_schema.is_whole else _PROMPTS)
 
     def _fault(self, name: str, row: Row) -> Fault | None:
         value = row[name]
