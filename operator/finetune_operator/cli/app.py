@@ -23,6 +23,7 @@ from finetune_operator.cli.commands import (
     validate,
     watch,
 )
+from finetune_operator.cli.options import Context, Kubeconfig, Namespace
 from finetune_trainer.contract.version import __version__
 
 _HELP = """Fine-tuning jobs: in the cluster of your kubeconfig, and on this machine (`local`)."""
@@ -79,11 +80,17 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 (typer's callback)
 
 
 def _root(
-    context: typer.Context,
+    typed: typer.Context,
     *,
     version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
+    given = {"namespace": namespace, "context": context, "kubeconfig": kubeconfig}
+    # kubectl's users write these options before the command's word too. A command's own option wins.
+    typed.default_map = {word: {name: value for name, value in given.items() if value} for word in _COMMANDS}
+    if typed.invoked_subcommand is None:
+        print(typed.get_help())

@@ -36,7 +36,7 @@ def completions(command: Any, words: Sequence[str], jobs: Jobs) -> list[str]:
         jobs: asked for names where a job's name is due.
     """
     *before, last = words or [""]
-    options: dict[str, Any] = {}
+    options = _options(command)
     place: dict[str, str] = {}
     positional, pending = 0, None
     for word in before:
@@ -52,7 +52,7 @@ def completions(command: Any, words: Sequence[str], jobs: Jobs) -> list[str]:
                 pending = name
         elif word in getattr(command, "commands", {}):
             command = command.commands[word]
-            options = {name: item for item in command.params for name in item.opts if name.startswith("-")}
+            options = _options(command)
         else:
             positional += 1
     if pending is not None:
@@ -67,6 +67,10 @@ def completions(command: Any, words: Sequence[str], jobs: Jobs) -> list[str]:
     if due is None or due.metavar not in _JOBS:
         return [FILES if due is not None else NO_FILES]
     return [*(name for name in jobs(place) if name.startswith(last)), NO_FILES]
+
+
+def _options(command: Any) -> dict[str, Any]:
+    return {name: item for item in command.params for name in item.opts if name.startswith("-")}
 
 
 def _of_option(option: Any, name: str, last: str) -> list[str]:

@@ -69,7 +69,7 @@ def await_end(cluster: Cluster, name: str, deadline: Deadline) -> JobView:
                 if uid not in ("", job.uid):
                     raise CommandError(f"{name} was deleted, and another job has its name now")
                 uid = job.uid
-                for line in news(job, told):
+                for line in news(job, told, steps=not console.is_terminal):
                     console.print(f"{name}: {line}")
                 if job.ended:
                     return job
@@ -88,7 +88,8 @@ def report_end(job: JobView) -> int:
 
 def _bar(job: JobView) -> Text:
     """The last lines of the terminal."""
-    parts = [f"{job.name}: {job.phase or 'not seen'}", progress_line(job), loss_line(job)]
+    losses = loss_line(job)
+    parts = [f"{job.name}: {job.phase or 'not seen'}", progress_line(job), f"loss {losses}" if losses else ""]
     if job.waits_for:
         parts.append(f"waits for: {job.waits_for}")
     return Text("\n".join(part for part in parts if part))

@@ -49,6 +49,17 @@ def test_the_screen_says_everything_about_a_running_job(user: User) -> None:
     assert "Waits for" not in said.out
 
 
+def test_the_cluster_is_named_before_or_after_the_word(user: User) -> None:
+    user.applies("job")
+    before = user.types("-n", user.namespace, "status", "job")
+    assert f"job in {user.namespace}" in before.out
+    assert user.types("-n", "kube-public", "status").err == "no FineTuneJobs in namespace kube-public\n"
+    both = user.types("--namespace", "kube-public", "status", "-n", user.namespace)
+    assert both.out.splitlines()[1].startswith("job ")
+    wrong = user.types("--context", "none", "top")
+    assert (wrong.code, "has no context none" in wrong.err) == (2, True)
+
+
 def test_the_screen_has_the_events(user: User) -> None:
     job = user.applies("job")
     event: dict[str, Any] = {

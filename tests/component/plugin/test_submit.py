@@ -1,6 +1,10 @@
 """`kubectl finetune submit` and `watch`: from a file to the end of the job."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -134,6 +138,39 @@ def test_watch_tells_each_change_once_and_ends_with_the_adapter(user: User) -> N
     assert "job succeeded: the adapter is at s3://models/adapters/job/0123456789ab/2-0a1b2c3d" in lines
     assert lines[-1] == "next: kubectl finetune result job"
     assert len(set(told)) == len(told)
+
+
+def test_on_a_terminal_there_is_a_bar_and_nothing_of_it_is_left(user: User) -> None:
+    user.applies("job")
+    user.runs(
+        "job", progress={"stage": "Training", "step": 310, "totalSteps": 500, "loss": "1.2", "waitingFor": "\x1b]0;x"}
+    )
+    code = "from finetune_operator.cli import main; raise SystemExit(main(['watch', 'job']))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "100"}
+    controller, terminal = pty.openpty()
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        shown = b""
+        while chunk := read_terminal(controller):
+            shown += chunk
+            if b"waits for: \\x1b]0;x" in shown and user.stored()["status"]["phase"] == "Running":
+                user.succeeds("job")
+        assert process.wait() == 0
+    os.close(controller)
+    text = shown.decode()
+    assert "[##################------------] 62% 310/500, Training" in text
+    assert "loss 1.2" in text
+    assert "\x1b]0;" not in text
+    assert "step 310/500" not in text
+    assert "job succeeded: the adapter is at" in text.rpartition("\x1b[2K")[2]
+
+
+def read_terminal(controller: int) -> bytes:
+    """What has come from a terminal; nothing when its program has ended."""
+    try:
+        return os.read(controller, 1 << 16)
+    except OSError:
+        return b""
 
 
 def test_watch_gives_up_when_asked_and_when_the_job_is_gone(user: User) -> None:

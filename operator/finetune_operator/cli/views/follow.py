@@ -20,8 +20,14 @@ class Told:
     percent: int = -_EVERY_PERCENT
 
 
-def news(job: JobView, told: Told) -> Iterator[str]:
-    """The lines about what has changed since `told`, which is updated."""
+def news(job: JobView, told: Told, *, steps: bool = True) -> Iterator[str]:
+    """The lines about what has changed since `told`, which is updated.
+
+    Args:
+        job: the job as it is now.
+        told: what was told before.
+        steps: whether progress has lines too; a bar shows it otherwise.
+    """
     if job.attempt > told.attempt:
         if told.attempt and (last := next((item for item in job.attempts if item.number == told.attempt), None)):
             yield f"attempt {last.number} ended with {last.reason}: {last.message}".rstrip(": ")
@@ -33,7 +39,7 @@ def news(job: JobView, told: Told) -> Iterator[str]:
         told.waits_for = job.waits_for
         if told.waits_for and told.waits_for != job.message:
             yield f"waits for: {told.waits_for}"
-    if job.steps is not None and job.phase == Phase.RUNNING:
+    if steps and job.steps is not None and job.phase == Phase.RUNNING:
         done, total = job.steps
         percent = 100 * done // total
         if percent < told.percent or percent >= told.percent + _EVERY_PERCENT:
