@@ -36,6 +36,7 @@ async def test_a_kill_before_or_after_the_first_writes_changes_nothing(plane: Pl
         wrong=lambda _, item: item.wrong(measure),
     )
     assert [item.wrong(measure) for item in found] == [[]] * len(found)
+    assert all(item.at is not None for item in found), "each was killed"
 
 
 async def test_faults_of_the_api_server_change_nothing(plane: Plane, tmp_path: Path) -> None:

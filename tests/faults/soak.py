@@ -130,7 +130,7 @@ async def table(plane: Plane, folder: Path, minutes: float) -> tuple[Table, bool
             weather.over = True
             await users.calm()
             unfinished = await _wait_for_ends(place)
-        errors = place.errors()
+        errors = place.errors() + ["the operator has ended"] * (not place.alive)
         leftovers = await _strays(place)
     for line in [*errors, *(f"not ended: {name}" for name in unfinished), *(f"stray: {name}" for name in leftovers)]:
         print(f"WRONG {line}", file=sys.stderr, flush=True)
@@ -139,7 +139,7 @@ async def table(plane: Plane, folder: Path, minutes: float) -> tuple[Table, bool
         f"{JOBS - len(unfinished)} of {JOBS} jobs ended well after the faults. "
         f"Of the second half of the time, memory grew by {_slope(memory):.1f} MiB an hour. Users: {did}."
     )
-    return result, not (errors or unfinished or leftovers) and place.alive
+    return result, not (errors or unfinished or leftovers)
 
 
 async def _act_until(users: Users, until: float) -> None:
