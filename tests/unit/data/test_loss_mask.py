@@ -26,6 +26,7 @@ SPECIAL = (
         "<|channel|>",
         "<|return|>",
         "<|call|>",
+        "<|eot|>",
     ),
 )
 CHATML = (
@@ -100,6 +101,24 @@ def test_an_answer_that_ends_in_a_special_token_keeps_its_end(source: str) -> No
 
 def test_nothing_after_the_end_of_turn_is_trained() -> None:
     assert trained(ALWAYS_GOES_ON, HI, YO, BYE, OK) == ["yo<|eot_id|>", "salut<|eot_id|>"]
+
+
+@pytest.mark.parametrize("answer", ["salut", "it ends with <|im_end|>\n", "git add <filename> "])
+def test_blanks_after_the_end_of_turn_are_not_trained_where_they_are_marked(answer: str) -> None:
+    """TRL's training templates mark them."""
+    marked = MARKED.replace("'<|im_end|>' }}{% endgeneration %}", "'<|im_end|>\n' }}{% endgeneration %}")
+
+    assert trained(marked, HI, YO, BYE, says("assistant", answer)) == ["yo<|im_end|>", f"{answer}<|im_end|>"]
+    without_end = MARKED_WITHOUT_END.replace("m['content'] }}{% endg", "m['content'] + ' ' }}{% endg")
+    assert trained(without_end, HI, YO) == ["yo <|im_end|>"]
+
+
+@pytest.mark.parametrize("turns", [(SYSTEM, HI, YO, FRENCH, BYE, OK), (HI, YO, FRENCH, BYE, OK), (HI, YO, HI, YO)])
+def test_a_prompt_with_another_beginning_ends_at_the_same_place(turns: tuple[Message, ...]) -> None:
+    """Muse Glimmer's prompt has a system message of its own until the conversation has one."""
+    found = trained(makers("muse_glimmer"), *turns)
+
+    assert found == [f" to=user<|message|>{turn.content}<|eot|>" for turn in turns if turn.role == "assistant"]
 
 
 @pytest.mark.parametrize(

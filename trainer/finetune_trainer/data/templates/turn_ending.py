@@ -9,10 +9,12 @@ from functools import cached_property
 
 from finetune_trainer.data.examples import Message, Messages
 from finetune_trainer.data.problems import FaultError
-from finetune_trainer.data.templates.chat import ChatTemplate
+from finetune_trainer.data.templates.chat import ChatTemplate, Span
 from finetune_trainer.data.templates.skeleton import PLACEHOLDER, probed, shared_prefix
 
 _QUESTION, _ANSWER = PLACEHOLDER.format("U"), PLACEHOLDER.format("A")
+_LONGEST = 200
+"""Characters of the longest special token."""
 _ASKED, _SAID = Message(role="user", content=_QUESTION), Message(role="assistant", content=_ANSWER)
 
 
@@ -48,6 +50,13 @@ class TurnEnding:
             return place + len(self._usual)
         ends = [end.end() for end in self._special.finditer(self._up_to_next_turn(closing))]
         return ends[-1] if ends else None
+
+    def before_blanks(self, text: str, span: Span) -> int | None:
+        """Where the last special token of a part ends, if only blanks follow it there; else None."""
+        part = text[span.start : span.end].rstrip()
+        # A special token has few characters, and a part may have millions.
+        ends = [found.end() for found in self._special.finditer(part, max(0, len(part) - _LONGEST))]
+        return span.start + len(part) if ends and ends[-1] == len(part) else None
 
     @cached_property
     def marked(self) -> bool:

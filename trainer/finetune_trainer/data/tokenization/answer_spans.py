@@ -22,6 +22,7 @@ from finetune_trainer.data.templates.skeleton import (
     shared_prefix,
     shared_suffix,
     spoken_turns,
+    with_placeholders,
 )
 from finetune_trainer.data.templates.turn_ending import TurnEnding
 from finetune_trainer.data.templates.written import left_out, reasoning_left_out, with_other_calls
@@ -142,22 +143,34 @@ class AnswerSpans:
         role = self._messages.turns[turn - 1].role if turn else ""
         key = (role, before)
         if key not in self._prompt_ends:
-            prompt = self._prompt(turn)
+            prompt = self._prompt(self._messages.before(turn))
             known = prompt is not None and prompt.startswith(self._text[:position])
-            self._prompt_ends[key] = prompt[position:] if prompt and known else None
+            self._prompt_ends[key] = prompt[position:] if prompt and known else self._after_the_turn_before(turn)
         end = self._prompt_ends[key]
         return position + len(end) if end is not None and self._text.startswith(end, position) else None
 
-    def _prompt(self, turn: int) -> str | None:
-        """The prompt that a server would send for this turn; None where the template refuses it."""
+    def _after_the_turn_before(self, turn: int) -> str | None:
+        """What stands in the prompt for this turn after the content of the turn before; None where that is not certain.
+
+        It is the same where the prompt has another beginning: Muse Glimmer writes a system message of its own until
+        there is one.
+        """
+        if turn == 0 or self._messages.turns[turn - 1].calls:
+            return None
+        prompt = self._prompt(with_placeholders(self._messages.before(turn), [turn - 1])) or ""
+        _, separator, after = prompt.partition(PLACEHOLDER.format(turn - 1))
+        return after if separator else None
+
+    def _prompt(self, messages: Messages) -> str | None:
+        """The prompt that a server would send for these messages; None where the template refuses them."""
         try:
-            return self._template.render(self._messages.before(turn), add_generation_prompt=True).text
+            return self._template.render(messages, add_generation_prompt=True).text
         except FaultError:
             return None
 
     def _asked(self, turn: int) -> int:
         """Where in the text the prompt ends; -1 where the template goes on from another beginning."""
-        prompt = self._prompt(turn)
+        prompt = self._prompt(self._messages.before(turn))
         return len(prompt) if prompt is not None and self._text.startswith(prompt) else -1
 
     def _called(

@@ -2,7 +2,8 @@
 
 The text is what a server renders with the same template. If the template marks the assistant's parts with
 `{% generation %}`, the marks decide. The built-in templates have them, few others do. Otherwise `AnswerSpans` finds the
-parts. The end of turn after each part is trained too, because a model that never trained on it never stops.
+parts. The end of turn after each part is trained too, because a model that never trained on it never stops. The blanks
+after it are not, even where a mark has them (TRL's templates): a server stops at the end of turn.
 """
 
 from collections.abc import Collection
@@ -49,7 +50,7 @@ class LossMask:
             return text, [Span(0, len(text))]
         marked = self._template.has_marks
         if marked:
-            spans = marked_spans(rendered)
+            spans = [self._up_to_end(text, span) for span in marked_spans(rendered)]
         else:
             spans = AnswerSpans(self._template, self._ending, messages, text, trained).find(whole)
         ended = [(marked and self._ending.marked) or bool(messages.turns[turn].calls) for turn in answers]
@@ -98,6 +99,11 @@ class LossMask:
                 self._skeletons.clear()
             self._skeletons[shape] = Skeleton.of(self._template, messages, spoken)
         return self._skeletons[shape]
+
+    def _up_to_end(self, text: str, span: Span) -> Span:
+        """A marked part without the blanks after its end of turn: a server stops before them."""
+        end = self._ending.before_blanks(text, span) if self._ending.marked else None
+        return Span(span.start, end or span.end)
 
     def _with_end(self, text: str, span: Span) -> Span:
         """The span with the end of turn that follows it.
