@@ -25,6 +25,7 @@ TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 SPECIAL = (
     *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>"),
     *("<|start|>", "<|end|>", "<|call|>", "<|return|>", "<|channel|>", "<|message|>"),
+    *("[INST]", "[/INST]", "[CALLS]", "[RESULT]", "[/RESULT]"),
 )
 TOOLS = (
     {"type": "function", "function": {"name": "weather", "description": "of a city", "parameters": {"type": "object"}}},
@@ -126,6 +127,77 @@ def test_several_calls_and_text_beside_them() -> None:
 def test_the_same_call_twice_is_found_at_both_places() -> None:
     messages = Messages((USER, calling("Oslo"), RAIN, calling("Oslo"), RAIN, ANSWER), TOOLS)
     assert trained(makers("qwen3"), messages)[:2] == [QWEN, QWEN]
+
+
+THINKS_FIRST = (
+    "{{ tools | tojson }}{% for m in messages %}{{ '<|start|>' ~ m.role ~ '\n' }}"
+    "{% if m.tool_calls %}{{ m.content or '' }}{{ '<call>' ~ (m.tool_calls | tojson) ~ '</call>' }}"
+    "{% if not loop.last %}{{ '\n' }}{% endif %}"
+    "{% else %}{{ '<think>\n' if m.role == 'assistant' and loop.last }}{{ m.content ~ '\n' }}{% endif %}"
+    "{{ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n<think>\n' }}{% endif %}"
+)
+"""Like Nemotron Nano 2's: the prompt opens the reasoning, calls have none, and the last turn's call ends otherwise."""
+NAMED_IN_THE_MIDDLE = (
+    "{{ tools | tojson }}{% for m in messages %}{{ '<|start|>' ~ m.role ~ '\n' }}{{ m.content or '' }}"
+    "{% for call in m.tool_calls or [] %}{{ '<call>' ~ call.function.name ~ '|' ~ call.function.arguments.city }}"
+    "{% if not (loop.last and m == messages[-1]) %}{{ '|' ~ call.id }}{% endif %}{{ '</call>' }}{% endfor %}"
+    "{{ '\n<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
+)
+"""Like Apriel's: a call has its id in all turns but the last."""
+TOOLS_BEFORE_THE_LAST_USER = (
+    "{{ bos_token }}{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}"
+    "{% if m.role == 'user' %}{% if loop.index0 == ns.last %}{{ '[TOOLS]' ~ (tools | tojson) }}{% endif %}"
+    "{{ '[INST]' ~ m.content ~ '[/INST]' }}{% elif m.tool_calls %}{{ '[CALLS]' ~ (m.tool_calls | tojson) ~ eos_token }}"
+    "{% elif m.role == 'tool' %}{% if not messages[loop.index0 - 1].tool_calls %}{{ raise_exception('alternate') }}"
+    "{% endif %}{{ '[RESULT]' ~ m.content ~ '[/RESULT]' }}{% else %}{{ m.content ~ eos_token }}{% endif %}{% endfor %}"
+)
+"""Like Mistral's: the tools stand before the last question, and results must follow calls."""
+
+
+def called(city: str, number: int = 0) -> str:
+    return (
+        f'[{{"id": "call{number:05}", "type": "function", "function": {{"name": "weather", "arguments": '
+        f'{{"city": "{city}"}}}}}}]'
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            THINKS_FIRST,
+            [
+                f"<call>{called('Oslo')}</call>\n<|end|>",
+                "It rains.\n<|end|>",
+                f"<call>{called('Rome')}</call>\n<|end|>",
+                "Bye.\n<|end|>",
+            ],
+        ),
+        (
+            NAMED_IN_THE_MIDDLE,
+            [
+                "<call>weather|Oslo|call00000</call>\n<|end|>",
+                "It rains.\n<|end|>",
+                "<call>weather|Rome|call00000</call>\n<|end|>",
+                "Bye.\n<|end|>",
+            ],
+        ),
+        (
+            TOOLS_BEFORE_THE_LAST_USER,
+            [f"[CALLS]{called('Oslo')}</s>", "It rains.</s>", f"[CALLS]{called('Rome')}</s>", "Bye.</s>"],
+        ),
+    ],
+)
+def test_calls_are_found_where_the_template_writes_other_turns_around_them(source: str, expected: list[str]) -> None:
+    turns = (USER, calling("Oslo"), RAIN, ANSWER, THANKS, calling("Rome"), RAIN, BYE)
+
+    assert trained(source, Messages(turns, TOOLS)) == expected
+    assert trained(source, Messages(turns[:4], TOOLS)) == expected[:2]
+
+
+def test_a_call_that_is_the_last_turn_has_its_own_end() -> None:
+    assert trained(THINKS_FIRST, Messages((USER, calling("Oslo")), TOOLS)) == [f"<call>{called('Oslo')}</call><|end|>"]
 
 
 NULL_WRITTEN = (

@@ -58,6 +58,16 @@ class TurnEnding:
         ends = [found.end() for found in self._special.finditer(part, max(0, len(part) - _LONGEST))]
         return span.start + len(part) if ends and ends[-1] == len(part) else None
 
+    def usual_in(self, closing: str) -> int | None:
+        """Where the usual end of turn ends in a text that goes on with the next turn; None where it is not there."""
+        place = closing.find(self._usual) if self._usual else -1
+        return place + len(self._usual) if place >= 0 else None
+
+    def last_boundary(self, header: str) -> int:
+        """Where the last special token or line of the beginning of a turn ends; 0 where there is none."""
+        ends = [found.end() for found in self._special.finditer(header)]
+        return max(*ends, header.rfind("\n") + 1, 0) if ends else 0
+
     @cached_property
     def marked(self) -> bool:
         """Whether the template's own marks ({% generation %}) enclose the end of turn."""

@@ -9,6 +9,7 @@ answers, the prompt ends at the same place of that text.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 from finetune_trainer.data.examples import Message, Messages
@@ -29,6 +30,25 @@ from finetune_trainer.data.templates.written import left_out, reasoning_left_out
 
 _Divided = Mapping[int, tuple[str, str, str]]
 """By turn: what may stand anywhere before the rest of the content, what is thought in it, and the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """The template's own text around the calls of a turn.
+
+    Attributes:
+        start: where `before` stands in the text.
+        before: what is written between the content before the turn and the turn's own content, or its first call.
+        end: where the calls end in the text.
+        after: what is written from there to the next content.
+        follows: whether the content before the turn is that of the turn before.
+    """
+
+    start: int
+    before: str
+    end: int
+    after: str
+    follows: bool
 
 
 class AnswerSpans:
@@ -218,35 +238,37 @@ class AnswerSpans:
             FaultError: see `find`.
         """
         own, others = skeleton.literals[number], other.literals[number]
-        position = places[skeleton.turns[number - 1]].end if number else 0
+        position = begin = places[skeleton.turns[number - 1]].end if number else 0
         first = shared_prefix(own, others)
         last = len(own) - min(shared_suffix(own, others), min(len(own), len(others)) - first)
         before = own[:first]
         if turn in places:
             before = skeleton.before(turn)
             position = places[turn].start - len(before)
-        end = places[skeleton.turns[number - 1]].end + last if number else last
         key = (self._messages.turns[turn - 1].role if turn else "", before)
         closing = next((known for known in self._closings if own.startswith(known, last)), None)
         if closing is not None and key in self._beginnings:
-            return Span(position + self._beginnings[key], end + len(closing))
-        span, closing = self._called_alone(turn)
+            return Span(position + self._beginnings[key], begin + last + len(closing))
+        earlier = [spoken for spoken in skeleton.turns if spoken < turn]
+        follows = bool(earlier) and earlier[-1] == turn - 1
+        span, closing = self._called_alone(turn, _Around(position, before, begin + last, own[last:], follows=follows))
         if position <= span.start <= position + len(before) and own.startswith(closing, last):
             self._beginnings[key] = span.start - position
             self._closings.append(closing)
         return span
 
-    def _called_alone(self, turn: int) -> tuple[Span, str]:
+    def _called_alone(self, turn: int, around: "_Around | None" = None) -> tuple[Span, str]:
         """The part of a turn with calls, and its text after the calls.
 
         The conversation is rendered as if it ended there, with these calls and with others. What stands between the
-        first difference and the end of turn must be found in the text. (The whole rendering may not be found: Qwen 3
-        writes an empty <think> block into the last turn only.)
+        first difference and the end of turn is looked for in the text. (The whole rendering may not be found: Qwen 3
+        writes an empty <think> block into the last turn only.) Where a call is written otherwise in the last turn
+        (Apriel, Nemotron Nano 2), the usual end of turn is looked for after the calls.
 
         Raises:
             FaultError: see `find`.
         """
-        start, messages = self._begin_of_calls(turn), self._messages
+        start, messages = self._begin_of_calls(turn, around), self._messages
         own = self._probed(messages.before(turn + 1))
         renamed = with_other_calls(messages.turns[turn], turn)
         other = self._probed(messages.before(turn).with_turn(renamed))
@@ -257,9 +279,13 @@ class AnswerSpans:
             raise FaultError(ENDLESS)
         closing = own[last : last + end]
         place = self._text.find(own[first : last + end], start)
-        if place < 0:
-            raise FaultError(UNCERTAIN)
-        end = place + last + end - first
+        if place >= 0:
+            end = place + last + end - first
+        else:
+            usual = self._ending.usual_in(around.after) if around else None
+            if around is None or usual is None:
+                raise FaultError(UNCERTAIN)
+            end, closing = around.end + usual, around.after[:usual]
         _, thought, content = split_reasoning(messages.turns[turn].content or "")
         written = _squeezed(self._text[start:end])
         if _squeezed(content) not in written:
@@ -268,8 +294,11 @@ class AnswerSpans:
             raise FaultError(reasoning_left_out())
         return Span(start, end), closing
 
-    def _begin_of_calls(self, turn: int) -> int:
+    def _begin_of_calls(self, turn: int, around: "_Around | None") -> int:
         """Where a turn with calls begins: at the end of the prompt, or where a text in place of the calls would stand.
+
+        A template may open the answer in the prompt (<think>), and not before calls (Nemotron Nano 2, Command A). Then
+        a turn begins after the last token or line that both have.
 
         Raises:
             FaultError: neither is certain.
@@ -285,6 +314,11 @@ class AnswerSpans:
             before, separator, _ = plain.partition(PLACEHOLDER.format(0))
             if separator and self._text.startswith(before):
                 return len(before)
+        after = self._after_the_turn_before(turn) if around and around.follows else None
+        if around and after:
+            shared = after[: shared_prefix(after, around.before)]
+            if begin := len(shared) if shared == after else self._ending.last_boundary(shared):
+                return around.start + begin
         raise FaultError(UNCERTAIN)
 
     def _probed(self, messages: Messages) -> str:
