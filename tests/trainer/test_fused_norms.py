@@ -56,6 +56,21 @@ def test_numbers_are_the_architectures_own(kind: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_a_norm_that_needs_a_gate_is_left_alone() -> None:
+    """Lara's fails without one."""
+    config = AutoConfig.for_model(
+        "lara_mini", **SMALL, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=16,
+        linear_value_head_dim=16, layer_types=["linear_attention", "full_attention"],
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+
+    fuse_norms(model)
+
+    gated = model.get_submodule("model.layers.0.linear_attn.norm")
+    hidden, gate = torch.randn(2, 16), torch.randn(2, 16)
+    assert not torch.equal(gated(hidden, gate), gated(hidden, -gate))
+
+
 @pytest.mark.parametrize(("x", "weight"), [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)], ids=str)
 def test_other_numbers_are_left_to_transformers(x: torch.dtype, weight: torch.dtype) -> None:
     """Half precision on a CPU, and types that differ, which torch's kernel does not take."""

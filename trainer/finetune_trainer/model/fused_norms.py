@@ -62,7 +62,7 @@ def _is_rms_norm(module: Any, epsilon: float) -> bool:
     x[0] *= epsilon**0.5
     try:
         found = functional_call(module, {"weight": weight}, (x,))
-    except (TypeError, RuntimeError):
+    except Exception:  # noqa: BLE001 (a norm that needs more than its input fails as it likes: Lara's needs a gate)
         return False
     expected = rms_norm(x, (_PROBE_WIDTH,), weight, epsilon)
     return isinstance(found, torch.Tensor) and found.shape == x.shape and torch.allclose(found, expected, atol=1e-6)
