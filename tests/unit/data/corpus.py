@@ -217,6 +217,8 @@ def _conversations() -> Iterator[Case]:
     yield bad("null content", null_content, (K.TYPE, "messages[1].content: found null"))
     yield bad("empty content", _chat(("user", ""), ("assistant", "a")), (K.EMPTY, "messages[0].content"))
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "x"}]
+    thought = [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}]
+    yield bad("thinking part", _chat(("user", "q"), ("assistant", thought)), (K.TYPE, "under reasoning_content"))
     yield bad("parts", _chat(("user", parts), ("assistant", "a")), (K.TYPE, "parts other than text"))
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     calls = _line({"messages": [{"role": "user", "content": "u"}, call, {"role": "assistant", "content": "a"}]})

@@ -175,7 +175,8 @@ def _compared_answers(row: Row) -> str:
     ]
     if numbered:
         # Names of models and posts may be numbered too, and are shorter.
-        return " and ".join(max(numbered, key=lambda pair: len(str(row[pair[0]]))))
+        longest = max(numbered, key=lambda pair: len(str(row[pair[0]])))
+        return " and ".join(longest)
     listed = (name for name, value in row.items() if isinstance(value, list) and len(value) > 1)
     return next((name for name in listed if name.lower() in _LISTS), "")
 

@@ -98,10 +98,16 @@ def as_text(value: object) -> str:
     return value
 
 
+_REASONING = ("thinking", "reasoning")
+"""Types of parts that hold the assistant's reasoning."""
+
+
 def _remedy(value: object) -> str:
     if isinstance(value, dict) and "0" in value:
         return "the table is written column by column: DataFrame.to_json(path, orient='records', lines=True)"
     if _is_parts(value):
+        if any(part["type"] in _REASONING for part in value if isinstance(part, dict) and "type" in part):
+            return "write the reasoning under reasoning_content, beside content, and the other parts as text"
         return "parts other than text (images, audio) are not trained: remove them, or the row"
     if value is None:
         return "remove the row, or fill it in"
