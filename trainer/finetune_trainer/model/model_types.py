@@ -29,7 +29,7 @@ sarvam_mla sarvam_moe seed_oss smollm3 solar_open stablelm starcoder2 vaultgemma
 """
 DECODERS = frozenset(_DECODERS_NAMES.split())
 """Models that continue a text, and that `AutoModelForCausalLM` loads."""
-_NOT_MEASURED_NAMES = "dots3_note qwen4_exp qwen4_exp_text"
+_NOT_MEASURED_NAMES = "dots3_note qwen4_exp"
 NOT_MEASURED = frozenset(_NOT_MEASURED_NAMES.split())
 """Decoders among them that nobody has trained with this version (benchmarks/architectures.py)."""
 _UNTRAINABLE = {
