@@ -198,7 +198,8 @@ FULL: tuple[Spec, ...] = (
             "validation": {"fraction": "0.1"},
         },
         "dpo": {"beta": "0.2", "lossType": "sigmoid", "labelSmoothing": "0.1", "sftWeight": "1", "referenceFree": True},
-        "evaluation": {"gate": {"minAccuracy": "0.7"}},
+        "training": {"earlyStopping": {"metric": "accuracy"}},
+        "evaluation": {"everySteps": 10, "gate": {"minAccuracy": "0.7"}},
         "output": {"uri": "s3://models"},
     },
 )
@@ -471,6 +472,11 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"training.minLearningRate": "1e-5", "profile": "llama2-2023"},
     {"training.minLearningRate": "2e-4"},
     {"training.earlyStopping": {}, "dataset.validation": {"fraction": "0.1"}},
+    {
+        "training.earlyStopping": {"metric": "accuracy"},
+        "dataset.validation": {"fraction": "0.1"},
+        "evaluation": {"everySteps": 10},
+    },
     {"evaluation.everySteps": 10},
     {"evaluation.gate": {"maxPerplexity": "8"}},
     {"evaluation.gate": {}, "dataset.validation": {"fraction": "0.1"}},

@@ -25,6 +25,11 @@ BROKEN: dict[str, dict[str, Any]] = {
     "spec.lora.modulesToSave": {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["lm_head", "q_proj"]}},
     "spec.training.restarts": {"training": {"restarts": 2}},
     "spec.training.earlyStopping": {"training": {"earlyStopping": {}}, "dataset": {"validation": {"fraction": "0.5"}}},
+    "spec.training.earlyStopping.metric": {
+        "training": {"earlyStopping": {"metric": "accuracy"}},
+        "dataset": {"validation": {"fraction": "0.5"}},
+        "evaluation": {"everySteps": 10},
+    },
     "spec.evaluation.everySteps": {"evaluation": {"everySteps": 10}},
     "spec.evaluation.gate": {"evaluation": {"gate": {"maxPerplexity": "8"}}},
 }

@@ -14,7 +14,7 @@ from typing import Any
 from finetune_trainer.contract.manifest import SourceObject
 from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.model import QuantizationType
-from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS
+from finetune_trainer.contract.recipe.training import DEFAULT_EPOCHS, EvaluationMetric
 
 _SHAPES_NO_WEIGHT: dict[str, Any] = {
     "model": {
@@ -111,6 +111,9 @@ def _normalise(shaping: dict[str, Any]) -> None:
     if shaping["method"] == Method.SFT:
         # Not among the inputs of older runs, whose adapters are reused.
         del shaping["method"], shaping["dpo"]
+    if (early := training.get("earlyStopping", {})).get("metric") == EvaluationMetric.LOSS:
+        # Nor is this.
+        del early["metric"]
     if "maxSteps" not in training:
         training.setdefault("epochs", DEFAULT_EPOCHS)
     for name, nothing in (("neftuneAlpha", 0), ("minLearningRate", 0), ("loraPlusRatio", 1)):

@@ -22,17 +22,19 @@ _NOT_SHOWN = ("job", "storage")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What two models answer to one prompt.
+    """What the model answers to one prompt, before and after.
 
     Attributes:
         prompt: what was asked.
         base: the base model's answer.
         tuned: the answer with the adapter.
+        initial: the answer with the adapter that the training went on from, the reference of pairs; None for none.
     """
 
     prompt: str
     base: str
     tuned: str
+    initial: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,8 @@ figcaption{min-height:1.5em;color:var(--soft);font-variant-numeric:tabular-nums;
 table{border-collapse:collapse;width:100%}td,th{border-top:1px solid var(--line);padding:.25rem .6rem;text-align:left;
 vertical-align:top}td:first-child{color:var(--soft);width:38%}
 .answers{display:grid;grid-template-columns:1fr 1fr;gap:.6rem;margin-bottom:1.2rem}
-.answers .prompt{grid-column:1/3}
+.three{grid-template-columns:1fr 1fr 1fr}
+.answers .prompt{grid-column:1/-1}
 pre{background:var(--box);border:1px solid var(--line);border-radius:6px;padding:.5rem .8rem;margin:.2rem 0;
 white-space:pre-wrap;unicode-bidi:isolate;font:13px/1.45 ui-monospace,monospace}
 @media print{body{margin:0;max-width:none;font-size:11px}figure,.answers,.tile,tr{break-inside:avoid}}
@@ -186,13 +187,23 @@ def _samples(samples: Sequence[Sample]) -> str:
     if not samples:
         return ""
     shown = [
-        '<div class="answers">'
+        f'<div class="{_columns(item)}">'
         f'<div class="prompt"><span class="soft">prompt</span><pre>{_text(item.prompt)}</pre></div>'
         f'<div><span class="soft">base</span><pre>{_text(item.base)}</pre></div>'
-        f'<div><span class="soft">tuned</span><pre>{_text(item.tuned)}</pre></div></div>'
+        f'{_initial(item.initial)}<div><span class="soft">tuned</span><pre>{_text(item.tuned)}</pre></div></div>'
         for item in samples
     ]
     return f"<h2>Samples</h2>{''.join(shown)}"
+
+
+def _columns(sample: Sample) -> str:
+    return "answers" if sample.initial is None else "answers three"
+
+
+def _initial(answer: str | None) -> str:
+    if answer is None:
+        return ""
+    return f'<div><span class="soft">initial adapter</span><pre>{_text(answer)}</pre></div>'
 
 
 def _data(facts: RunFacts) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The adapter with the lowest validation loss so far, in the memory of the CPU: LoRA is small.
+"""The adapter with the best validation score so far, in the memory of the CPU: LoRA is small.
 
 A checkpoint holds it beside the newest one, so a resumed run ends with the same.
 """
@@ -21,20 +21,22 @@ class BestAdapter:
 
     Attributes:
         step: optimizer steps done.
-        loss: its validation loss, nats per trained token.
+        loss: its validation loss: nats per trained token, or of a pair.
+        score: by what it is the best so far; lower is better.
         weights: by PEFT's names, on the CPU.
     """
 
     step: int
     loss: float
+    score: float
     weights: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, model: Any, step: int, loss: float) -> "BestAdapter":
+    def of(cls, model: Any, step: int, loss: float, score: float) -> "BestAdapter":
         """A copy of what a PEFT model has now."""
         weights = get_peft_model_state_dict(model, save_embedding_layers=False)
         copies = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
-        return cls(step=step, loss=loss, weights=copies)
+        return cls(step=step, loss=loss, score=score, weights=copies)
 
     def put_into(self, model: Any) -> None:
         """Gives the PEFT model these weights."""
@@ -42,7 +44,8 @@ class BestAdapter:
 
     def write(self, folder: Path) -> None:
         """Writes it into a checkpoint's folder."""
-        save_file(self.weights, folder / _NAME, {"step": str(self.step), "loss": repr(self.loss)})
+        about = {"step": str(self.step), "loss": repr(self.loss), "score": repr(self.score)}
+        save_file(self.weights, folder / _NAME, about)
 
     @classmethod
     def read(cls, folder: Path) -> "BestAdapter | None":
@@ -52,4 +55,6 @@ class BestAdapter:
         with safe_open(folder / _NAME, framework="pt") as file:
             about = file.metadata()
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        return cls(step=int(about["step"]), loss=float(about["loss"]), weights=weights)
+        # Older checkpoints have none: the loss was the score.
+        score = float(about.get("score", about["loss"]))
+        return cls(step=int(about["step"]), loss=float(about["loss"]), score=score, weights=weights)

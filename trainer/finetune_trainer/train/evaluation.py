@@ -11,12 +11,19 @@ from transformers import TrainerCallback
 
 from finetune_trainer.contract.progress import Stage
 from finetune_trainer.contract.recipe import Recipe
+from finetune_trainer.contract.recipe.training import EvaluationMetric
 from finetune_trainer.progress.reporter import Reporter
 from finetune_trainer.runtime.log import event
 from finetune_trainer.train.best_adapter import BestAdapter
 from finetune_trainer.train.divergence import require_finite
-from finetune_trainer.train.early_stopping import EVAL_LOSS, has_stopped_improving, validation_losses
-from finetune_trainer.train.preference_loss import EVAL_ACCURACY
+from finetune_trainer.train.early_stopping import (
+    EVAL_ACCURACY,
+    EVAL_LOSS,
+    has_stopped_improving,
+    score,
+    validation_losses,
+    validation_scores,
+)
 from finetune_trainer.train.validation_loss import EvaluatedTrainer, ValidationRows, validation_metrics
 
 _EVAL: Final = "eval_"
@@ -37,7 +44,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         stop_requested: whether a stop was requested: no evaluation begins then; a resumed training does it first.
 
     Attributes:
-        best: the adapter with the lowest loss so far; None when only the end is evaluated.
+        best: the best adapter so far; None when only the end is evaluated.
     """
 
     best: BestAdapter | None = None
@@ -47,6 +54,7 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._every = recipe.evaluation.every_steps
         self._early_stopping = recipe.training.early_stopping
+        self._metric = self._early_stopping.metric if self._early_stopping else EvaluationMetric.LOSS
         self._rows = rows
         self._reporter = reporter
         self._stop_requested = stop_requested
@@ -67,9 +75,9 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         del args, rest
         if self.ended_early(state):
             control.should_training_stop = True
-            losses = validation_losses(state.log_history)
-            lowest = min(losses, key=lambda step: losses[step])
-            event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=lowest)
+            scores = validation_scores(state.log_history, self._metric)
+            best = min(scores, key=lambda step: scores[step])
+            event("early-stopping", step=f"{state.global_step}/{state.max_steps}", best_step=best)
         return control
 
     def evaluate(self, trainer: EvaluatedTrainer) -> float:
@@ -86,8 +94,9 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         loss, accuracy = metrics[EVAL_LOSS], metrics.get(EVAL_ACCURACY)
         require_finite("the validation loss", loss, lambda: f"after step {step}")
         trainer.log(metrics)
-        if self._every is not None and (self.best is None or loss < self.best.loss):
-            self.best = BestAdapter.of(trainer.model, step, loss)
+        own = score(metrics, self._metric)
+        if self._every is not None and (self.best is None or own < self.best.score):
+            self.best = BestAdapter.of(trainer.model, step, loss, own)
         self._reporter.update(stage=before, eval_loss=loss, eval_reward_accuracy=accuracy)
         event(
             "evaluation",
@@ -102,7 +111,8 @@ class Evaluation(TrainerCallback):  # type: ignore[misc]
         """Whether the training has ended before its last step."""
         spec = self._early_stopping
         early = state.global_step < state.max_steps
-        return early and spec is not None and has_stopped_improving(validation_losses(state.log_history).values(), spec)
+        scores = validation_scores(state.log_history, self._metric)
+        return early and spec is not None and has_stopped_improving(scores.values(), spec)
 
     def finish(self, trainer: EvaluatedTrainer) -> None:
         """Evaluates the last step, unless that was done, and puts the best adapter into the model.

@@ -26,9 +26,6 @@ MEASURES = ("rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/ac
 A reward is beta r(y). A pair's accuracy is 1 where the chosen answer has the higher reward.
 """
 
-EVAL_ACCURACY = "eval_rewards/accuracies"
-"""The accuracy on the validation pairs, by TRL's name."""
-
 
 class PairLogProbs(NamedTuple):
     """Log-probabilities of pairs: the chosen answers' in the first column, the rejected ones' in the second.

@@ -4,17 +4,21 @@ The base model is the trained one with its adapter off, so nothing is loaded twi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from finetune_trainer.contract.recipe.training import Gate
 from finetune_trainer.export.facts import Sample
+from finetune_trainer.model.adapter import load_adapter_weights
 from finetune_trainer.model.base import without_adapter
 from finetune_trainer.runtime.log import event
-from finetune_trainer.train.early_stopping import EVAL_LOSS
+from finetune_trainer.train.early_stopping import EVAL_ACCURACY, EVAL_LOSS
 from finetune_trainer.train.gate import require_good_enough
-from finetune_trainer.train.preference_loss import EVAL_ACCURACY
 from finetune_trainer.train.samples import Prompts, generate_answers
 from finetune_trainer.train.validation_loss import ValidationRows, perplexity, validation_metrics
 
@@ -42,9 +46,22 @@ class Quality:
 
 
 def compare(
-    trainer: "StepTrainer", tokenizer: Any, rows: ValidationRows | None, prompts: Prompts, gate: Gate | None
+    trainer: "StepTrainer",
+    tokenizer: Any,
+    rows: ValidationRows | None,
+    prompts: Prompts,
+    gate: Gate | None,
+    initial_adapter: Path | None = None,
 ) -> Quality:
     """Measures the trainer's adapter and its base model; call it once the training has ended.
+
+    Args:
+        trainer: the trainer.
+        tokenizer: the model's.
+        rows: the validation rows; None when there are none.
+        prompts: are answered before and after.
+        gate: what the adapter must reach; None for nothing.
+        initial_adapter: weights of the adapter that the training went on from, which answers too; None for none.
 
     Raises:
         StopRequested: before a micro-batch or a token.
@@ -68,8 +85,24 @@ def compare(
     tuned = generate_answers(trainer, tokenizer, prompts)
     with without_adapter(trainer.model, trainer.base_weights):
         untuned = generate_answers(trainer, tokenizer, prompts)
+    initial: Sequence[str | None] = [None] * len(tuned)
+    if initial_adapter is not None and prompts.texts:
+        with _having_weights(trainer.model, initial_adapter):
+            initial = generate_answers(trainer, tokenizer, prompts)
     samples = [
-        Sample(prompt=prompt, base=before, tuned=after)
-        for prompt, before, after in zip(prompts.texts, untuned, tuned, strict=True)
+        Sample(prompt=prompt, base=before, initial=at_first, tuned=after)
+        for prompt, before, at_first, after in zip(prompts.texts, untuned, initial, tuned, strict=True)
     ]
     return Quality(metrics=metrics, samples=samples)
+
+
+@contextmanager
+def _having_weights(model: Any, file: Path) -> Iterator[None]:
+    """A context in which the PEFT model has the adapter of a file."""
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    own = {name: weight.detach().clone() for name, weight in weights.items()}
+    load_adapter_weights(model, file)
+    try:
+        yield
+    finally:
+        set_peft_model_state_dict(model, own)

@@ -246,6 +246,7 @@ def _measure_reference(
     from finetune_trainer.train.reference import measure_reference
 
     context.reporter.stage(Stage.EVALUATING)
+    event("reference", pairs=len(model_and_data.data.rows), known=checkpoint is not None)
     try:
         measure_reference(trainer, model_and_data.data.rows, model_and_data.validation, checkpoint)
     except StopRequested:
@@ -274,7 +275,12 @@ def evaluate_adapter(
     context.reporter.stage(Stage.EVALUATING)
     try:
         return compare(
-            trainer, model_and_data.tokenizer, model_and_data.validation, model_and_data.prompts, recipe.evaluation.gate
+            trainer,
+            model_and_data.tokenizer,
+            model_and_data.validation,
+            model_and_data.prompts,
+            recipe.evaluation.gate,
+            fetched.initial_adapter,
         )
     except StopRequested:
         reason, message = FailureReason.PREEMPTED, "told to stop after the training, while its adapter was measured"

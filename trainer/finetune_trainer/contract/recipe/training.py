@@ -57,8 +57,17 @@ LoraPlusRatio = Annotated[
 ]
 
 
+class EvaluationMetric(StrEnum):
+    """What says which adapter is better."""
+
+    LOSS = "loss"
+    """The validation loss, lower."""
+    ACCURACY = "accuracy"
+    """The share of the validation pairs whose chosen answer has the higher reward, higher."""
+
+
 class EarlyStopping(Wire):
-    """Early stopping: the training ends when the validation loss no longer falls."""
+    """Early stopping: the training ends when the validation loss, or the accuracy, no longer improves."""
 
     patience: int = Field(
         3,
@@ -69,7 +78,12 @@ class EarlyStopping(Wire):
     min_improvement: Decimal = Field(
         "0",
         description="Smallest decrease of the validation loss, against its value at the last improvement, that counts "
-        'as an improvement, in nats per token. Default: "0", any decrease. Example: "0.01".',
+        'as an improvement, in nats per token; of the accuracy, smallest increase. Default: "0", any. Example: "0.01".',
+    )
+    metric: EvaluationMetric = Field(
+        EvaluationMetric.LOSS,
+        description="What must improve: the validation loss, or with method dpo the accuracy on the validation pairs. "
+        "The adapter that is kept is the best by it. Default: loss.",
     )
 
 
@@ -150,7 +164,7 @@ class TrainingSpec(Wire):
     )
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="End the training when the validation loss no longer falls. Needs dataset.validation and "
+        description="End the training when the validation loss no longer improves. Needs dataset.validation and "
         "evaluation.everySteps. Default: none.",
     )
 

@@ -1,7 +1,7 @@
 """Rules on several fields that concern the `training` section."""
 
-from finetune_trainer.contract.recipe import Recipe
-from finetune_trainer.contract.recipe.training import Scheduler
+from finetune_trainer.contract.recipe import Method, Recipe
+from finetune_trainer.contract.recipe.training import EvaluationMetric, Scheduler
 from finetune_trainer.contract.rule import DECIMAL, Rule, literal
 from finetune_trainer.contract.rules.cel import effective
 
@@ -51,5 +51,15 @@ RULES: tuple[Rule[Recipe], ...] = (
         cel="!has(self.training.earlyStopping) || has(self.evaluation.everySteps)",
         message="needs evaluation.everySteps, without which only the end is measured, and dataset.validation: "
         "add them, or remove earlyStopping",
+    ),
+    Rule(
+        path="training.earlyStopping.metric",
+        holds=lambda recipe: (
+            recipe.training.early_stopping is None
+            or recipe.training.early_stopping.metric is EvaluationMetric.LOSS
+            or recipe.method is Method.DPO
+        ),
+        cel="!has(self.training.earlyStopping) || self.training.earlyStopping.metric == 'loss' || self.method == 'dpo'",
+        message="only pairs have an accuracy (method: dpo): use loss",
     ),
 )
