@@ -93,6 +93,30 @@ def _weights_digest(manifest: dict[str, Any]) -> str:
     return str(digest)
 
 
+def test_pairs_of_answers_become_an_adapter(lab: Lab, tmp_path: Path) -> None:
+    data = "".join(
+        json.dumps({"prompt": f"What is {number}? ", "chosen": f"It is {number}.", "rejected": f"I guess {number}!"})
+        + "\n"
+        for number in range(32)
+    )
+    s3_client(lab.target.s3).put_object(Bucket=lab.bucket, Key="data/pairs.jsonl", Body=data.encode())
+    lab.apply(
+        "pairs",
+        method="dpo",
+        dataset={"uri": f"s3://{lab.bucket}/data/pairs.jsonl", "validation": {"fraction": "0.25"}},
+        training={"maxSteps": TINY_STEPS, "batchSize": 4, "learningRate": "1e-2"},
+        evaluation={"gate": {"minAccuracy": "0.5"}},
+    )
+    status = lab.until_finished("pairs", seconds=240)
+    assert status["phase"] == "Succeeded", lab.picture()
+    assert status["preflight"]["rows"] == 32
+    assert float(status["progress"]["rewardMargin"]) > 0
+    assert (
+        status["progress"]["evalRewardAccuracy"] == f"{float(status['output']['metrics']['eval_reward_accuracy']):.4f}"
+    )
+    assert verified_manifest(download(lab.target, status, tmp_path), status)["recipe"]["method"] == "dpo"
+
+
 def test_nothing_that_was_applied_is_changed(lab: Lab) -> None:
     lab.apply("quiet", training={"maxSteps": 1, "batchSize": 4}, suspend=True)
     lab.until_phase("quiet", "Suspended")

@@ -21,6 +21,15 @@ QUESTIONS = [
     for number in range(24)
 ]
 """Rows of different lengths."""
+PAIRS = [
+    {
+        "prompt": f"Question: what is {number}? Answer:",
+        "chosen": f" it is {number * 7}" + " very" * (number % 5),
+        "rejected": f" no {number}" + " quick" * (number % 7),
+    }
+    for number in range(24)
+]
+"""Pairs with answers of different lengths."""
 
 
 def recipe_of(base: Path, data: Path, output: Path, /, **sections: Any) -> Recipe:

@@ -8,14 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from trainer.kills import random_kills, train_through
-from trainer.running import QUESTIONS, LocalRun, folder_of
+from trainer.running import PAIRS, QUESTIONS, LocalRun, folder_of
 
 pytestmark = pytest.mark.trainer
 
 
-def test_killed_again_and_again_it_makes_the_same_bytes(local_run: Callable[..., LocalRun]) -> None:
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_killed_again_and_again_it_makes_the_same_bytes(method: str, local_run: Callable[..., LocalRun]) -> None:
     run = local_run(
-        QUESTIONS,
+        PAIRS if method == "dpo" else QUESTIONS,
+        method=method,
         training={"maxSteps": 150, "batchSize": 8, "learningRate": "1e-2"},
         lora={"dropout": "0.1"},
         checkpoint={"everySteps": 3},

@@ -1,5 +1,6 @@
 """Direct Preference Optimization beside TRL's DPOTrainer, and what holds for it as for supervised training."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,19 @@ from finetune_trainer.train.build_trainer import build_trainer
 from finetune_trainer.train.reference import measure_reference
 from finetune_trainer.train.token_dataset import write_rows
 from trainer.pods import adapter_of, difference, end_of, start_pod
-from trainer.running import LocalRun, folder_of, manifest_of, recipe_of
+from trainer.running import PAIRS, LocalRun, folder_of, manifest_of, recipe_of
 
 pytestmark = pytest.mark.trainer
 Runs = Callable[..., LocalRun]
 Weights = dict[str, torch.Tensor]
 
-PAIRS = [
-    {
-        "prompt": f"Question: what is {number}? Answer:",
-        "chosen": f" it is {number * 7}" + " very" * (number % 5),
-        "rejected": f" no {number}" + " quick" * (number % 7),
-    }
-    for number in range(24)
-]
-"""Answers of different lengths."""
 STEPS = 20
 LOSSES: dict[str, dict[str, Any]] = {
     "sigmoid": {},
     "ipo": {"lossType": "ipo"},
     "hinge": {"lossType": "hinge", "beta": "0.5"},
+    "smoothed labels": {"labelSmoothing": "0.2"},
+    "without a reference": {"referenceFree": True},
     "with the supervised loss": {"sftWeight": "0.5"},
 }
 
@@ -95,7 +89,13 @@ def _unquantised() -> Any:
 
 def _trls(base: Path, folder: Path, spec: dict[str, Any], before: Weights) -> tuple[list[dict[str, float]], Weights]:
     """The log and the adapter of TRL's trainer, on the same pairs in the same order, from the same adapter."""
-    supervised = float(spec.get("sftWeight", 0))
+    supervised, smoothing = float(spec.get("sftWeight", 0)), float(spec.get("labelSmoothing", 0))
+    losses = {spec.get("lossType", "sigmoid"): 2 * (1 - smoothing) if smoothing else 1.0}
+    if smoothing:
+        # TRL has no smoothed loss, but one with the same two terms, of which the second has the other sign.
+        losses["robust"] = 2 * smoothing - 1
+    if supervised:
+        losses["sft"] = supervised
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
         args=DPOConfig(
@@ -107,8 +107,9 @@ def _trls(base: Path, folder: Path, spec: dict[str, Any], before: Weights) -> tu
             optim="adamw_torch_fused",
             warmup_steps=0,
             beta=float(spec.get("beta", "0.1")),
-            loss_type=[spec.get("lossType", "sigmoid"), *(["sft"] if supervised else [])],
-            loss_weights=[1.0, *([supervised] if supervised else [])],
+            loss_type=list(losses),
+            loss_weights=list(losses.values()),
+            label_smoothing=smoothing,
             precompute_ref_log_probs=True,
             max_length=2048,
             logging_steps=1,
@@ -126,6 +127,10 @@ def _trls(base: Path, folder: Path, spec: dict[str, Any], before: Weights) -> tu
         peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
     set_peft_model_state_dict(trainer.model, before)
+    if spec.get("referenceFree"):
+        measured = trainer.train_dataset.remove_columns(["ref_chosen_logps", "ref_rejected_logps"])
+        zeros = [0.0] * len(measured)
+        trainer.train_dataset = measured.add_column("ref_chosen_logps", zeros).add_column("ref_rejected_logps", zeros)
     kept = KeepLog()
     trainer.add_callback(kept)
     trainer.train()
@@ -152,6 +157,12 @@ def test_losses_rewards_and_adapter_are_those_of_trl(loss: str, tiny_model: Path
     for name, weight in expected_weights.items():
         assert torch.allclose(weights[name], weight, atol=1e-4), name
         assert torch.allclose(padded_weights[name], weight, atol=1e-4), name
+
+
+def _answers(folder: Path) -> dict[str, str]:
+    """The answers to the first sample prompt in a report, by the model."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return dict(re.findall(r'<div><span class="soft">([a-z ]+)</span><pre>(.*?)</pre></div>', page, re.DOTALL))
 
 
 def _weights(run: LocalRun) -> bytes:
@@ -232,19 +243,26 @@ def test_progress_history_and_metrics_have_the_rewards(local_run: Runs) -> None:
 
 
 def test_the_reference_of_an_adapter_that_is_continued_is_that_adapter(local_run: Runs, tmp_path: Path) -> None:
-    first = folder_of(_preference_run(local_run)())
+    asked = {"samplePrompts": ["Question: what is 3? Answer:"]}
+    first = folder_of(_preference_run(local_run, evaluation=asked)())
     run = local_run(
         PAIRS,
         method="dpo",
-        training={"maxSteps": 1, "batchSize": 8},
+        training={"maxSteps": 2, "batchSize": 8, "learningRate": "2e-2"},
         lora={"initialAdapterUri": f"file://{first}"},
         output={"uri": f"file://{tmp_path}/second"},
+        evaluation=asked,
     )
 
-    run()
+    second = folder_of(run())
 
     losses = [progress.loss for progress in run.seen if progress.loss is not None]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3), "no margin before the first step"
+    before, after = _answers(first), _answers(second)
+    assert after["base"] == before["base"]
+    assert after["initial adapter"] == before["tuned"] != after["tuned"]
+    unasked = run.changed(evaluation={"samplePrompts": []}, output={"uri": f"file://{tmp_path}/third"})
+    assert _weights(unasked) == (second / "adapter_model.safetensors").read_bytes(), "the adapter is put back"
 
 
 def test_without_a_reference_the_answers_are_compared_by_themselves(local_run: Runs) -> None:
