@@ -261,7 +261,7 @@ def test_the_reference_of_an_adapter_that_is_continued_is_that_adapter(local_run
     before, after = _answers(first), _answers(second)
     assert after["base"] == before["base"]
     assert after["initial adapter"] == before["tuned"] != after["tuned"]
-    unasked = run.changed(evaluation={"samplePrompts": []}, output={"uri": f"file://{tmp_path}/third"})
+    unasked = run.changed(evaluation={"samplePrompts": None}, output={"uri": f"file://{tmp_path}/third"})
     assert _weights(unasked) == (second / "adapter_model.safetensors").read_bytes(), "the adapter is put back"
 
 
