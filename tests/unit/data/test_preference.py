@@ -19,6 +19,8 @@ from finetune_trainer.data.schemas.preference import PreferenceSchema
 from finetune_trainer.data.schemas.preference_forms import preference_schemas
 from finetune_trainer.data.tokenization.tokens import TokenCounts, TokenPair, TokenRow
 
+pytestmark = pytest.mark.extras
+
 ASKED = [{"role": "user", "content": "sky?"}]
 BLUE, GREEN = {"role": "assistant", "content": "blue"}, {"role": "assistant", "content": "green"}
 SHAREGPT = {

@@ -8,6 +8,8 @@ import pytest
 from finetune_trainer.data.examples import Conversation, Preference, PromptCompletion, SupervisedExample, Text
 from unit.data.test_row_meaning import problems, scanned
 
+pytestmark = pytest.mark.extras
+
 Row = dict[str, Any]
 
 
