@@ -31,7 +31,7 @@ def target() -> Iterator[Target]:
     started = not os.environ.get("KUBECONFIG") and cluster.find() is None
     if started:
         names = ("finetune-operator", "finetune-scripted-trainer", "finetune-test-s3")
-        up(images=[IMAGES / f"{name}.tar" for name in names])
+        up(gpus=2, images=[IMAGES / f"{name}.tar" for name in names])
     try:
         with Target.current().with_s3(installation.S3_IMAGE) as target:
             installation.install(target)

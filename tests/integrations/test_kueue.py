@@ -86,16 +86,16 @@ def apply(
     lab.apply(name, scheduling=scheduling, **{"resources": resources, **spec})
 
 
-def waits(lab: Lab, name: str, reason: str) -> dict[str, Any]:
-    """Waits until the job is queued for that reason. Returns the condition."""
+def waits(lab: Lab, name: str, reason: str, *words: str) -> None:
+    """Waits until the job is queued for that reason, and its message has the words. Kueue may write them later."""
 
-    def seen() -> dict[str, Any] | None:
+    def seen() -> bool:
         status = lab.status(name)
         found = condition(status, "Reconciling")
-        return found if status.get("phase") == "Queued" and found.get("reason") == reason else None
+        said = all(word in found.get("message", "") for word in words)
+        return status.get("phase") == "Queued" and found.get("reason") == reason and said
 
-    found: dict[str, Any] = lab.until(f"{name} to be {reason}", seen, seconds=120)
-    return found
+    lab.until(f"{name} to be {reason}: {words}", seen, seconds=180)
 
 
 def _give_gpus(lab: Lab, count: int) -> None:
@@ -111,19 +111,17 @@ def test_one_gpu_is_shared_by_priority_and_nobody_counts_it_as_a_failure(team: L
     apply(team, "first", LONG)
     team.until_phase("first", "Running", seconds=180)
     apply(team, "second", SHORT)
-    waiting = waits(team, "second", "QueuePending")
-    assert "LocalQueue team" in waiting["message"]
-    assert "insufficient unused quota for nvidia.com/gpu" in waiting["message"]
-    team.until("its place", lambda: "position 1" in condition(team.status("second"), "Reconciling")["message"])
+    quota = "insufficient unused quota for nvidia.com/gpu"
+    waits(team, "second", "QueuePending", "LocalQueue team", "position 1", quota)
     shown = team.kubectl("get", "ftj", "-o", "wide")
     assert "Queued" in shown
     assert "QueuePending" in shown
 
     [before] = team.pods("first", "train")
-    apply(team, "urgent", SHORT, priority="high")
-    preempted = waits(team, "first", "QueuePreempted")
-    assert "to accommodate a workload" in preempted["message"]
-    assert team.until_finished("urgent", seconds=180)["phase"] == "Succeeded", team.picture()
+    apply(team, "urgent", LONG, priority="high")
+    waits(team, "first", "QueuePreempted", "to accommodate a workload", quota)
+    team.until_phase("urgent", "Running", seconds=180)
+    team.patch("urgent", suspend=True)
     # By priority and age the first one is next.
     team.until_phase("first", "Running", seconds=180)
     [after] = team.pods("first", "train")
@@ -137,13 +135,12 @@ def test_one_gpu_is_shared_by_priority_and_nobody_counts_it_as_a_failure(team: L
 
     team.patch("first", suspend=True)
     assert team.until_finished("second", seconds=180)["phase"] == "Succeeded", team.picture()
-    team.kubectl("delete", "ftj", "first")
+    team.kubectl("delete", "ftj", "first", "urgent")
 
 
 def test_a_queue_that_does_not_exist_is_named_and_may_be_corrected(team: Lab) -> None:
     apply(team, "typo", SHORT, queue="taem")
-    waiting = waits(team, "typo", "QueueInadmissible")
-    assert "LocalQueue taem doesn't exist" in waiting["message"]
+    waits(team, "typo", "QueueInadmissible", "LocalQueue taem doesn't exist")
     team.patch("typo", scheduling={"queueName": "team"})
     status = team.until_finished("typo", seconds=180)
     assert status["phase"] == "Succeeded", team.picture()
@@ -156,8 +153,7 @@ def test_a_queue_may_go_while_a_job_waits_in_it(team: Lab) -> None:
     apply(team, "waiter", SHORT)
     waits(team, "waiter", "QueuePending")
     team.kubectl("delete", "localqueue", "team", "--wait=false")
-    waiting = waits(team, "waiter", "QueueInadmissible")
-    assert "LocalQueue team" in waiting["message"]
+    waits(team, "waiter", "QueueInadmissible", "LocalQueue team")
     assert team.status("holder")["phase"] == "Running", "an admitted job goes on"
     team.kubectl("delete", "ftj", "holder", "waiter")
 
@@ -165,8 +161,7 @@ def test_a_queue_may_go_while_a_job_waits_in_it(team: Lab) -> None:
 def test_two_nodes_are_admitted_together_or_not_at_all(team: Lab) -> None:
     resources = {"gpus": 1, "nodes": 2, "cpu": "100m", "memory": "128Mi"}
     apply(team, "gang", SHORT, resources=resources)
-    waiting = waits(team, "gang", "QueuePending")
-    assert "nvidia.com/gpu" in waiting["message"]
+    waits(team, "gang", "QueuePending", "nvidia.com/gpu")
     assert team.pods("gang", "train") == [], "one GPU is there, and no pod takes it"
     _give_gpus(team, 2)
     team.until("both pods", lambda: len(team.pods("gang", "train")) == 2)

@@ -64,7 +64,10 @@ class WorkloadReader:
     async def explained(self, job: JobView) -> JobView:
         """The Job with what Kueue says of it. `unmanaged` is set where it is certain that Kueue has no Workload."""
         async with self._locks[job.namespace]:
-            read = await self._read(job.namespace)
+            read = await self._read(job.namespace, MAX_AGE)
+            if not job.suspended and not _admitted(read, job.uid):
+                # It was admitted, unless Kueue does not know it: the list is older than that.
+                read = await self._read(job.namespace, 0)
             if read.workloads is None:
                 return job
             raw = read.workloads.get(job.uid)
@@ -76,10 +79,10 @@ class WorkloadReader:
                 read.positions[queue] = await self._positions(job.namespace, queue)
             return replace(job, workload=workload_view(raw, read.positions.get(queue, {}) if waits else {}))
 
-    async def _read(self, namespace: str) -> _Namespace:
+    async def _read(self, namespace: str, max_age: float) -> _Namespace:
         now = self._clock()
         known = self._namespaces.get(namespace)
-        if known is None or now - known.read_at > MAX_AGE:
+        if known is None or now - known.read_at > max_age:
             self._namespaces = {key: old for key, old in self._namespaces.items() if now - old.read_at <= MAX_AGE}
             known = self._namespaces[namespace] = _Namespace(now, await self._workloads(namespace))
         return known
@@ -111,3 +114,8 @@ class WorkloadReader:
                 return {}
             return positions(answer)
         return {}
+
+
+def _admitted(read: _Namespace, uid: str) -> bool:
+    raw = (read.workloads or {}).get(uid)
+    return raw is not None and bool(raw["status"].get("admission"))
