@@ -200,7 +200,7 @@ class Controller:
 
     async def _plan(self, finetunejob: FineTuneJob, observed: Observed) -> Plan:
         now = self._now()
-        explained = await self._live.explained(observed, finetunejob.spec, now)
+        explained = await self._live.explained(observed, finetunejob, now)
         return self._policy(finetunejob, explained, self._config, now)
 
     async def _reconcile_invalid(self, record: FineTuneJobRecord) -> float | None:

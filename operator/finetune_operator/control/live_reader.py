@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from finetune_operator.api import names
-from finetune_operator.api.reasons import ConditionType
-from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.finetunejob import FineTuneJob
+from finetune_operator.api.reasons import ConditionType, Phase
 from finetune_operator.control.informer.cache import Cache, is_older, own_children
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.workload_reader import WorkloadReader
@@ -105,16 +105,17 @@ class LiveReader:
         }
         return job_view({**raw, "metadata": metadata}) if metadata["uid"] == uid else None
 
-    async def explained(self, observed: Observed, spec: FineTuneJobSpec, now: datetime) -> Observed:
+    async def explained(self, observed: Observed, finetunejob: FineTuneJob, now: datetime) -> Observed:
         """The children, with the words that say why pods do not run: of a queue, and of events where no status does."""
+        spec, queued = finetunejob.spec, finetunejob.status.phase is Phase.QUEUED
         no_pod_after = deadlines.no_pod_after(spec)
         start_deadline = timedelta(seconds=spec.start_deadline_seconds)
         jobs = []
         for job in observed.jobs:
             pods_of_job = observed.pods_of(job)
-            queued = await self._workloads.explained(job) if asks_queue(job, pods_of_job) else job
+            asked = await self._workloads.explained(job) if asks_queue(job, pods_of_job, queued=queued) else job
             lacks = lacks_pods(job, pods_of_job, now, no_pod_after)
-            jobs.append(replace(queued, refusal=await self._refusal(job)) if lacks else queued)
+            jobs.append(replace(asked, refusal=await self._refusal(job)) if lacks else asked)
         pods = [
             replace(pod, last_event=last_event(await self._events(pod.namespace, f"regarding.uid={pod.uid}")))
             if waits_unexplained(pod, now, start_deadline)

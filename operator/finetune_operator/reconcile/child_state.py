@@ -167,11 +167,11 @@ def lacks_pods(job: JobView, pods: tuple[PodView, ...], now: datetime, no_pod_af
     return deadline is not None and now >= deadline and not ended
 
 
-def asks_queue(job: JobView, pods: tuple[PodView, ...]) -> bool:
-    """Whether a queue may say why the Job's pods do not run yet, or where they may."""
+def asks_queue(job: JobView, pods: tuple[PodView, ...], *, queued: bool) -> bool:
+    """Whether a queue may say why the pods do not run yet, or where they may. `queued`: the status says Queued."""
     ended = job.complete or job.failed or job.deleting
     runs = any(pod.running_since is not None and pod.terminated is None for pod in pods)
-    return not ended and not runs and (job.suspended or bool(job.queue))
+    return not ended and (queued or not runs) and (job.suspended or bool(job.queue))
 
 
 def waits_unexplained(pod: PodView, now: datetime, start_deadline: timedelta) -> bool:

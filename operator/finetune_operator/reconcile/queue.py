@@ -59,7 +59,10 @@ def moved(builder: PlanBuilder, role: str, job: JobView) -> Failed | None:
 def show_suspended(builder: PlanBuilder, job: JobView) -> None:
     """Sets the status while the Job is suspended, in the queue's words. It is read again after `POLL`."""
     builder.requeue_at(builder.now + POLL)
-    if job.workload is None:
+    if job.workload is None and job.queue:
+        # Kueue makes the Workload a moment after the Job.
+        reason, message = Reason.QUEUE_PENDING, f"Job {job.name} waits in LocalQueue {job.queue} for Kueue to see it"
+    elif job.workload is None:
         reason, message = Reason.CHILD_SUSPENDED, _without_a_queue(job)
     else:
         reason, message = _REASONS[job.workload.state], _queued(job, job.workload)

@@ -211,6 +211,14 @@ def test_a_queued_job_says_so_in_kueue_s_words() -> None:
     assert len(world.events) == events, "a place is no event"
 
 
+def test_a_job_that_kueue_has_not_seen_yet_is_pending() -> None:
+    world = World(a_job(**SPEC))
+    world.step()
+    queued(world, None)
+    assert reconciling(world)[:2] == ("Queued", "QueuePending")
+    assert world.events[-1].type == "Normal"
+
+
 def test_a_queue_that_does_not_exist_is_a_warning_with_a_remedy() -> None:
     world = World(a_job(**SPEC))
     world.step()
