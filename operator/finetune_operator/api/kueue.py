@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from finetune_trainer.contract.rule import Rule, Ruled, matching
+from finetune_trainer.contract.scalar import DNS_SUBDOMAIN, QUALIFIED_NAME
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
@@ -22,7 +23,7 @@ QueueName = Annotated[
     str,
     Field(max_length=63),
     matching(
-        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        DNS_SUBDOMAIN,
         "must be the name of a Kueue object: at most 63 lower-case letters, digits, '-' and '.'",
     ),
 ]
@@ -32,7 +33,7 @@ NodeLabel = Annotated[
     str,
     Field(max_length=317),
     matching(
-        "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        QUALIFIED_NAME,
         "must be the key of a node label, for example cloud.provider.com/topology-rack",
     ),
 ]

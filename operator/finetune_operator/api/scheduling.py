@@ -13,10 +13,9 @@ from pydantic import AfterValidator, Field
 from finetune_operator.api.kueue import QueueName, Topology
 from finetune_operator.api.named_list import NAMED_LIST, distinct_names
 from finetune_trainer.contract.rule import Rule, Ruled, literal, matches, matching
-from finetune_trainer.contract.scalar import PLAIN_LINES, ObjectName
+from finetune_trainer.contract.scalar import PLAIN_LINES, QUALIFIED_NAME, ObjectName
 from finetune_trainer.contract.wire import Wire
 
-_KEY = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _NUMBER = "^-?[0-9]{1,18}$"
 _VALUE = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 _FOREIGN = (
@@ -30,7 +29,7 @@ would make the tool prune it (tektoncd/pipeline#3202)."""
 LabelKey = Annotated[
     str,
     Field(max_length=317),
-    matching(_KEY, "must be a label's key, for example gpu or example.com/gpu"),
+    matching(QUALIFIED_NAME, "must be a label's key, for example gpu or example.com/gpu"),
 ]
 LabelValue = Annotated[
     str,
@@ -50,7 +49,7 @@ def _keys(pattern: str, message: str, *, negated: bool = False) -> Rule[Mapping[
     )
 
 
-_LABEL_KEYS = _keys(_KEY, "keys must be those of labels, for example gpu or example.com/gpu")
+_LABEL_KEYS = _keys(QUALIFIED_NAME, "keys must be those of labels, for example gpu or example.com/gpu")
 _OWN_KEYS = _keys(
     _FOREIGN,
     "keys of this operator, of Kubernetes' Jobs, Kueue, Argo CD, Flux and Helm are refused: remove them",

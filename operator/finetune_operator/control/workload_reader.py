@@ -64,10 +64,9 @@ class WorkloadReader:
     async def explained(self, job: JobView) -> JobView:
         """The Job with what Kueue says of it. `unmanaged` is set where it is certain that Kueue has no Workload."""
         async with self._locks[job.namespace]:
-            read = await self._read(job.namespace, MAX_AGE)
-            if not job.suspended and not _admitted(read, job.uid):
-                # It was admitted, unless Kueue does not know it: the list is older than that.
-                read = await self._read(job.namespace, 0)
+            # A Job that is not suspended was admitted, unless Kueue does not know it. A list without that is older.
+            current = job.suspended or _admitted(self._namespaces.get(job.namespace), job.uid)
+            read = await self._read(job.namespace, MAX_AGE if current else 0)
             if read.workloads is None:
                 return job
             raw = read.workloads.get(job.uid)
@@ -116,6 +115,6 @@ class WorkloadReader:
         return {}
 
 
-def _admitted(read: _Namespace, uid: str) -> bool:
-    raw = (read.workloads or {}).get(uid)
+def _admitted(known: _Namespace | None, uid: str) -> bool:
+    raw = known.workloads.get(uid) if known is not None and known.workloads is not None else None
     return raw is not None and bool(raw["status"].get("admission"))

@@ -82,13 +82,10 @@ def leave(builder: PlanBuilder, job: JobView) -> None:
     builder.event(Reason.QUEUE_ADMITTED, message)
 
 
-def is_ignored(job: JobView) -> bool:
-    """Whether the Job names a queue and no Kueue manages it, so that its pods start without quota."""
-    return bool(job.queue) and not job.suspended and job.unmanaged
-
-
-def ignored(job: JobView) -> str:
-    """What is said of a Job that `is_ignored`."""
+def ignored(job: JobView) -> str | None:
+    """What is said of a Job that names a queue while no Kueue manages it; None of any other."""
+    if not job.queue or job.suspended or not job.unmanaged:
+        return None
     return (
         f"Job {job.name} names LocalQueue {job.queue}, but Kueue does not manage it, so its pods start without quota: "
         "install Kueue with the integration batch/job, or remove the queue from the spec"

@@ -75,8 +75,8 @@ def start(builder: PlanBuilder, role: str, attempt: int) -> None:
 
 def show_waiting(builder: PlanBuilder, role: str, waiting: Waiting, job: JobView | None = None) -> None:
     """Sets the status while the container waits, with the reason if something is wrong. `job` is its Job, if known."""
-    if job is not None and not waiting.reason and queue.is_ignored(job):
-        waiting = replace(waiting, reason=Reason.QUEUE_IGNORED, message=queue.ignored(job))
+    if job is not None and not waiting.reason and (message := queue.ignored(job)) is not None:
+        waiting = replace(waiting, reason=Reason.QUEUE_IGNORED, message=message)
     phase = Phase.PREFLIGHT if role == names.PREFLIGHT_ROLE else Phase.STARTING
     if waiting.reason:
         before = builder.status.condition(ConditionType.RECONCILING)

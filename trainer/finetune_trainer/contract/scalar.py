@@ -35,6 +35,11 @@ SECRET_KEY = matching("^[-._a-zA-Z0-9]+$", "must be a Secret's key: letters, dig
 
 DNS_LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
+DNS_SUBDOMAIN = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+QUALIFIED_NAME = "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+"""The key of a label or an annotation."""
+
 DnsLabel = Annotated[
     str,
     Field(max_length=63),
@@ -48,7 +53,7 @@ ObjectName = Annotated[
     str,
     Field(max_length=253),
     matching(
-        "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        DNS_SUBDOMAIN,
         "must be the name of an object in this namespace: lower-case letters, digits, '-' and '.'",
     ),
 ]
