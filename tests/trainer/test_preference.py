@@ -209,6 +209,32 @@ def test_told_to_stop_while_the_reference_is_measured(local_run: Runs, tmp_path:
     assert _weights(run.changed()) == _weights(run.changed(output={"uri": f"file://{tmp_path}/whole"}))
 
 
+def test_what_is_measured_of_the_reference_is_not_measured_again(
+    local_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune_trainer.train.validation_loss._ROWS_AT_ONCE", 4)
+    run = _preference_run(local_run, dataset={"validation": {"fraction": "0.25"}})
+    stopped, resumed = [], []
+
+    def stop_after_three(progress: Progress) -> None:
+        if progress.stage is Stage.EVALUATING:
+            stopped.append(progress)
+            # One of them says that the stage begins, each of the others that a group of four pairs is measured.
+            if len(stopped) == 4:
+                run.stop.set()
+
+    run.on_progress = stop_after_three
+    with pytest.raises(TrainerError) as caught:
+        run()
+    again = run.changed()
+    again.on_progress = lambda progress: resumed.append(progress.stage)
+
+    assert caught.value.message.endswith("the newest checkpoint has 12 pairs")
+    assert _weights(again) == _weights(run.changed(output={"uri": f"file://{tmp_path}/whole"}))
+    before_training = resumed[: resumed.index(Stage.TRAINING)]
+    assert before_training.count(Stage.EVALUATING) == 1 + (18 - 12 + 3) // 4 + (6 + 3) // 4
+
+
 def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
     sections = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
     training = {"maxSteps": 6, "batchSize": 5, "learningRate": "5e-3"}

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState
 
@@ -13,6 +14,8 @@ from finetune_trainer.checkpoints import Checkpointer
 from finetune_trainer.contract.recipe.training import CheckpointSpec
 from finetune_trainer.train.callbacks import SaveWhenDue
 from finetune_trainer.train.divergence import Divergence
+from finetune_trainer.train.reference import read_reference
+from finetune_trainer.train.reference_checkpoints import ReferenceCheckpoints
 
 pytestmark = pytest.mark.extras
 
@@ -55,9 +58,15 @@ class _Taken(Checkpointer):
 
     def __init__(self) -> None:
         self.taken: list[tuple[Path, int, int, bool]] = []
+        self.measured: list[int] = []
+        self.failure = None
 
-    def save(self, folder: Path, step: int, total_steps: int, *, last: bool) -> None:
+    def save(self, folder: Path, step: int, total_steps: int, *, last: bool, measured: int = 0) -> None:
         self.taken.append((folder, step, total_steps, last))
+        self.measured.append(measured)
+
+    def wait(self) -> None:
+        """Nothing runs."""
 
 
 @pytest.mark.parametrize(
@@ -97,3 +106,29 @@ def test_told_to_stop_at_the_last_step_it_goes_on_to_the_adapter() -> None:
     training = Training(spec=CheckpointSpec(), seconds=0.1, stop_at=TOTAL).run(_Taken())
 
     assert training.saved == []
+
+
+def test_what_is_measured_before_the_first_step_is_saved_every_so_many_minutes(tmp_path: Path) -> None:
+    taken, now = _Taken(), 0.0
+    kept = ReferenceCheckpoints(taken, tmp_path, CheckpointSpec.model_validate({"everySteps": 5}), lambda: now)
+    known = {"training": np.full((6, 2), np.nan, np.float32)}
+    for pair in range(5):
+        known["training"][pair], now = -1.0, now + 301
+        kept.keep(known, stopping=False)
+    kept.keep(known, stopping=True)
+
+    assert taken.measured == [2, 4, 5]
+    assert [last for *_, last in taken.taken] == [False, False, True]
+    assert kept.message() == "the newest checkpoint has 5 pairs"
+    written = read_reference(tmp_path / "reference-5")
+    assert written is not None
+    assert np.isfinite(written["training"]).sum() == 10
+
+
+def test_what_was_measured_is_not_saved_twice_and_nothing_is_not_saved(tmp_path: Path) -> None:
+    taken = _Taken()
+    kept = ReferenceCheckpoints(taken, tmp_path, CheckpointSpec(), lambda: 0.0)
+    kept.keep({"training": np.full((6, 2), np.nan, np.float32)}, stopping=True)
+
+    assert taken.taken == []
+    assert kept.message() == "there is no checkpoint"

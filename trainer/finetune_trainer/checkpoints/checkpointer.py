@@ -41,16 +41,17 @@ class Checkpointer:
         self.uploaded_step: int | None = None
         self.failure: str | None = None
 
-    def save(self, folder: Path, step: int, total_steps: int, *, last: bool) -> None:
+    def save(self, folder: Path, step: int, total_steps: int, *, last: bool, measured: int = 0) -> None:
         """Starts the upload of a written checkpoint. Its folder on this machine is removed afterwards.
 
         While the upload before still runs after the longest wait, the checkpoint is dropped.
 
         Args:
             folder: the checkpoint's files.
-            step: the checkpoint's step.
+            step: the checkpoint's step; 0 for what was measured before the first.
             total_steps: steps of the training.
             last: True for the last checkpoint, which is never dropped.
+            measured: before the first step, the pairs that were measured.
         """
         if self._running is not None and not last:
             wait_for([self._running], self._longest_wait)
@@ -60,7 +61,7 @@ class Checkpointer:
                 shutil.rmtree(folder)
                 return
         self.wait()
-        self._running = self._thread.submit(self._upload, folder, step, total_steps)
+        self._running = self._thread.submit(self._upload, folder, step, total_steps, measured)
 
     def wait(self) -> None:
         """Waits until no upload is running."""
@@ -68,9 +69,9 @@ class Checkpointer:
             self._running.result()
             self._running = None
 
-    def _upload(self, folder: Path, step: int, total_steps: int) -> None:
+    def _upload(self, folder: Path, step: int, total_steps: int, measured: int) -> None:
         try:
-            uri = self._checkpoints.upload(folder, step, total_steps, self._reporter.uploaded)
+            uri = self._checkpoints.upload(folder, step, total_steps, self._reporter.uploaded, measured)
         except TrainerError as error:
             self.failure = error.message
             event("checkpoint", level=logging.WARNING, step=step, message=f"not uploaded: {error.message}")
@@ -78,5 +79,6 @@ class Checkpointer:
         finally:
             shutil.rmtree(folder)
         self.uploaded_step, self.failure = step, None
-        self._reporter.checkpoint(step)
+        if step:
+            self._reporter.checkpoint(step)
         event("checkpoint", step=step, uri=uri)

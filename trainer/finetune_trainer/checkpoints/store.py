@@ -64,8 +64,15 @@ class CheckpointStore:
     now: Callable[[], datetime]
     retry: RetryPolicy
 
-    def upload(self, folder: Path, step: int, total_steps: int, on_bytes: ByteCount) -> Uri:
+    def upload(self, folder: Path, step: int, total_steps: int, on_bytes: ByteCount, measured: int = 0) -> Uri:
         """Uploads the files of `folder` and then their manifest. Then removes the oldest checkpoints.
+
+        Args:
+            folder: the checkpoint's files.
+            step: optimizer steps done.
+            total_steps: optimizer steps in all.
+            on_bytes: called with the number of bytes transferred.
+            measured: before the first step, the pairs that were measured.
 
         Returns:
             The checkpoint's folder in storage.
@@ -73,7 +80,7 @@ class CheckpointStore:
         Raises:
             TrainerError: the store's error. Readers then ignore the uploaded files, because their manifest is missing.
         """
-        uri = self.uri.child(checkpoint_folder(step, self.writer))
+        uri = self.uri.child(checkpoint_folder(step, self.writer, measured))
         files = files_under(folder)
         entries = [manifest_entry(file.relative_to(folder).as_posix(), file) for file in files]
         for file, entry in zip(files, entries, strict=True):

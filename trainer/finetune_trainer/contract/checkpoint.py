@@ -16,8 +16,10 @@ class CheckpointManifest(TolerantWire):
 
     version: int = CHECKPOINT_VERSION
     fingerprint: str = Field(description="Fingerprint of the run. Training resumes only from its own checkpoints.")
-    step: int = Field(ge=1, description="Optimizer steps done.")
-    total_steps: int = Field(ge=1, description="Optimizer steps in all.")
+    step: int = Field(
+        ge=0, description="Optimizer steps done. 0: there is no state of a training yet, but what was measured before."
+    )
+    total_steps: int = Field(ge=0, description="Optimizer steps in all; 0 where step is.")
     files: list[ManifestFile] = Field(description="Files; their paths are relative to the manifest's folder.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of packages that affect the result.")
     attempt: int

@@ -94,6 +94,13 @@ def checkpoints_prefix(output: Uri, checkpoints: Uri | None, job: str, fingerpri
     return run_prefix(checkpoints or output, job, fingerprint).child(CHECKPOINTS_FOLDER)
 
 
-def checkpoint_folder(step: int, writer: str) -> str:
-    """The name of one checkpoint's folder in the run's folder of checkpoints. The names sort by step."""
-    return f"{step:08d}-{writer[:_WRITER_DIGITS]}"
+def checkpoint_folder(step: int, writer: str, measured: int = 0) -> str:
+    """The name of one checkpoint's folder in the run's folder of checkpoints. The names sort by what was done.
+
+    Args:
+        step: optimizer steps done.
+        writer: UID of the writing pod.
+        measured: before the first step, the pairs that the reference model was asked about.
+    """
+    done = f"{step:08d}" if step else f"{step:08d}-{measured:012d}"
+    return f"{done}-{writer[:_WRITER_DIGITS]}"

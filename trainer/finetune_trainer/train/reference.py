@@ -2,12 +2,13 @@
 
 The reference is the model as it is when the training begins: a new adapter changes nothing yet, and one that is
 continued from is the reference itself. So no second model is held, and a step runs one model. A checkpoint has the
-numbers, because a resumed training begins with another adapter.
+numbers, because a resumed training begins with another adapter. One that is written before the first step has nothing
+else.
 """
 
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from finetune_trainer.train.micro_batches import IGNORED
+from finetune_trainer.train.micro_batch_trainer import StopRequested
+from finetune_trainer.train.micro_batches import IGNORED, ModelInputs
 from finetune_trainer.train.preference_loss import PairLogProbs
 from finetune_trainer.train.validation_loss import OrderedRows, ValidationRows, evaluating
 
@@ -28,8 +30,24 @@ LogProbs = NDArray[np.float32]
 """Natural logarithms, shape (pairs, 2): the chosen answers' and the rejected ones'."""
 
 
+class Keep(Protocol):
+    """Takes what is measured so far."""
+
+    def __call__(self, known: Mapping[str, LogProbs], *, stopping: bool) -> object:
+        """Takes the numbers, NaN where a pair is not measured yet, and whether the process is about to stop."""
+        ...
+
+
+def keep_nothing(known: Mapping[str, LogProbs], *, stopping: bool) -> None:
+    """Keeps nothing."""
+
+
 def measure_reference(
-    trainer: "StepTrainer", training: Any, validation: ValidationRows | None, checkpoint: Path | None
+    trainer: "StepTrainer",
+    training: Any,
+    validation: ValidationRows | None,
+    checkpoint: Path | None,
+    keep: Keep = keep_nothing,
 ) -> None:
     """Gives every pair its log-probabilities under the reference model.
 
@@ -37,7 +55,8 @@ def measure_reference(
         trainer: the trainer, before its first step.
         training: the training pairs.
         validation: the validation pairs; None when there are none.
-        checkpoint: the checkpoint that the training goes on from. It has the numbers, of the same pairs.
+        checkpoint: the checkpoint that the training goes on from. It has the numbers of these pairs, or of a part.
+        keep: called after each group of pairs, and when the measurement is stopped.
 
     Raises:
         StopRequested: before a micro-batch.
@@ -45,7 +64,14 @@ def measure_reference(
     parts = {"training": training} | ({"validation": validation.rows} if validation is not None else {})
     known = read_reference(checkpoint) if checkpoint is not None else None
     if known is None or _sizes(known) != _sizes(parts):
-        known = {name: reference_log_probs(trainer, rows) for name, rows in parts.items()}
+        known = {name: np.full((len(rows), 2), np.nan, np.float32) for name, rows in parts.items()}
+    try:
+        for name, rows in parts.items():
+            for _ in measure_groups(trainer, rows, known[name]):
+                keep(known, stopping=False)
+    except StopRequested:
+        keep(known, stopping=True)
+        raise
     trainer.reference = known
     trainer.train_dataset = _with_reference(training, known["training"])
     if validation is not None:
@@ -62,35 +88,41 @@ def _with_reference(rows: Any, values: LogProbs) -> Any:
     return rows.add_column("reference", column)
 
 
-def reference_log_probs(trainer: "StepTrainer", rows: Any) -> LogProbs:
-    """The log-probabilities of the pairs of a dataset under the trainer's model as it is now.
+def measure_groups(trainer: "StepTrainer", rows: Any, known: LogProbs) -> Iterator[None]:
+    """Fills in the log-probabilities of the pairs under the trainer's model as it is now, a group of pairs at a time.
+
+    A group is measured as a whole or not at all. So its micro-batches, and their last bits, are always the same.
 
     Args:
         trainer: the trainer, before its first step.
         rows: a dataset of pairs that `token_dataset.write_rows` has made.
+        known: the numbers, NaN where a pair is not measured yet. They are written here.
+
+    Yields:
+        After each group that was measured.
 
     Raises:
         StopRequested: before a micro-batch.
     """
-    ordered = OrderedRows(rows)
+    for places, group in OrderedRows(rows).groups():
+        if not np.isnan(known[places]).any():
+            continue
 
-    def own() -> torch.Tensor:
-        found = torch.zeros(len(rows), 2, dtype=torch.float64)
-        # Before the training transformers has not put autocast around the model yet.
-        with evaluating(trainer), trainer.accelerator.autocast():
-            for places, group in ordered.groups():
+        def own(group: ModelInputs = group, size: int = len(places)) -> torch.Tensor:
+            found = torch.zeros(size, 2, dtype=torch.float64)
+            # Before the training transformers has not put autocast around the model yet.
+            with evaluating(trainer), trainer.accelerator.autocast():
                 for micro_batch in trainer.local_micro_batches(group):
                     trainer.raise_if_stopping()
                     trainer.heartbeat()
                     output, labels, pairs = trainer.run_model(micro_batch)
                     assert pairs is not None
                     sums = PairLogProbs.of(output.log_probs, labels[:, 1:] != IGNORED, pairs.lengths).log_probs
-                    found[[places[row] for row in pairs.rows]] = sums.double().cpu()
-        return found
+                    found[pairs.rows] = sums.double().cpu()
+            return found
 
-    total = trainer.sum_over_processes(own, (len(rows), 2))
-    result: LogProbs = total.numpy().astype(np.float32)
-    return result
+        known[places] = trainer.sum_over_processes(own, (len(places), 2)).numpy().astype(np.float32)
+        yield
 
 
 def write_reference(folder: Path, parts: Mapping[str, LogProbs]) -> None:

@@ -24,18 +24,18 @@ def newest_checkpoint(recipe: Recipe, inputs: Inputs, context: Context) -> Fetch
         TrainerError: the storage's reason, or the process was asked to stop.
     """
     checkpoint = checkpoint_store(recipe, inputs, context).fetch_newest(context.work / "checkpoint", context.downloaded)
-    if checkpoint is not None:
-        manifest, here = checkpoint.manifest, shaping_versions()
-        event(
-            "resuming",
-            step=f"{manifest.step}/{manifest.total_steps}",
-            uri=checkpoint.uri,
-            # Another version may compute other last bits: the run goes on, but not exactly as it would have.
-            other_versions=", ".join(
-                f"{name} {was}" for name, was in manifest.versions.items() if was != here.get(name)
-            )
-            or None,
-        )
+    if checkpoint is None:
+        return None
+    manifest, here = checkpoint.manifest, shaping_versions()
+    event(
+        "resuming",
+        step=f"{manifest.step}/{manifest.total_steps}" if manifest.step else 0,
+        uri=checkpoint.uri,
+        # Another version may compute other last bits: the run goes on, but not exactly as it would have.
+        other_versions=", ".join(f"{name} {was}" for name, was in manifest.versions.items() if was != here.get(name))
+        or None,
+    )
+    if manifest.step:
         context.reporter.update(
             resumed_from_step=manifest.step,
             checkpoint_step=manifest.step,

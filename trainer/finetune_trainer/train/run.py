@@ -213,9 +213,9 @@ def train_adapter(
     )
     start = fetched.checkpoint
     if recipe.method is Method.DPO and not recipe.dpo.reference_free:
-        _measure_reference(trainer, model_and_data, start.folder if start else None, context)
+        _measure_reference(recipe, trainer, model_and_data, start.folder if start else None, checkpointer, context)
     try:
-        trainer.train_from(start.folder if start else None)
+        trainer.train_from(start.folder if start and start.manifest.step else None)
     except TrainerError as error:
         checkpointer.wait()
         message = with_advice(error, compute_dtype).message
@@ -235,7 +235,12 @@ def train_adapter(
 
 
 def _measure_reference(
-    trainer: "StepTrainer", model_and_data: "ModelAndData", checkpoint: Path | None, context: Context
+    recipe: Recipe,
+    trainer: "StepTrainer",
+    model_and_data: "ModelAndData",
+    checkpoint: Path | None,
+    checkpointer: Checkpointer,
+    context: Context,
 ) -> None:
     """Gives every pair its log-probabilities under the reference model.
 
@@ -243,14 +248,23 @@ def _measure_reference(
         TrainerError: the stop flag was set.
     """
     from finetune_trainer.train.micro_batch_trainer import StopRequested
-    from finetune_trainer.train.reference import measure_reference
+    from finetune_trainer.train.reference import keep_nothing, measure_reference
+    from finetune_trainer.train.reference_checkpoints import ReferenceCheckpoints
 
     context.reporter.stage(Stage.EVALUATING)
-    event("reference", pairs=len(model_and_data.data.rows), known=checkpoint is not None)
+    event("reference", pairs=len(model_and_data.data.rows))
+    kept = ReferenceCheckpoints(checkpointer, context.work, recipe.checkpoint, context.clock)
+    writes = context.process_group is None or context.process_group.is_main_process
     try:
-        measure_reference(trainer, model_and_data.data.rows, model_and_data.validation, checkpoint)
+        measure_reference(
+            trainer,
+            model_and_data.data.rows,
+            model_and_data.validation,
+            checkpoint,
+            kept.keep if writes else keep_nothing,
+        )
     except StopRequested:
-        message = "told to stop before the first step, while the reference model was measured"
+        message = f"told to stop before the first step, while the reference model was measured; {kept.message()}"
         raise TrainerError(FailureReason.PREEMPTED, message) from None
 
 
