@@ -47,6 +47,14 @@ CONVERSATIONS: dict[str, tuple[Row, list[tuple[str, str]]]] = {
         },
         TURNS,
     ),
+    "NeMo RL": (
+        {
+            "context": ASKED,
+            "completions": [{"rank": 1, "completion": [_said(GREEN)]}, {"rank": 0, "completion": [_said(BLUE)]}],
+            "task_name": "preference",
+        },
+        TURNS,
+    ),
     "Intel orca_dpo_pairs": ({"system": "Be brief.", "question": SKY, "chosen": BLUE, "rejected": GREEN}, BRIEF),
     "Intel orca_dpo_pairs, no system": ({"system": "", "question": SKY, "chosen": BLUE, "rejected": GREEN}, TURNS),
     "Argilla distilabel-intel-orca": (
@@ -131,7 +139,7 @@ CONVERSATIONS: dict[str, tuple[Row, list[tuple[str, str]]]] = {
         },
         TURNS,
     ),
-    "NeMo RL": ({"context": ASKED, "chosen": BLUE, "rejected": GREEN}, TURNS),
+    "NeMo RL, binary": ({"context": ASKED, "chosen": BLUE, "rejected": GREEN}, TURNS),
 }
 
 
@@ -196,6 +204,14 @@ def test_rows_with_and_without_a_system_message_are_of_one_form(tmp_path: Path) 
         ({"instruction": SKY, "completions": [{"response": BLUE}, {"response": GREEN}]}, "in completions"),
         ({"instruction": SKY, "input": "", "output": [BLUE, GREEN]}, "in output"),
         (
+            {"context": ASKED, "completions": [{"rank": rank, "completion": [_said(BLUE)]} for rank in (0, 1, 2)]},
+            "write a row for each pair",
+        ),
+        (
+            {"context": ASKED, "completions": [{"rank": 1, "completion": [_said(BLUE)]}] * 2},
+            "rank two different answers",
+        ),
+        (
             {"model_a": "x", "model_b": "y", "winner": "model_a", "conversation_a": ASKED, "conversation_b": ASKED},
             "conversation_a and conversation_b",
         ),
@@ -212,6 +228,8 @@ def test_rows_with_and_without_a_system_message_are_of_one_form(tmp_path: Path) 
         "Nectar",
         "UltraFeedback",
         "comparison_gpt4",
+        "NeMo RL, three answers",
+        "NeMo RL, equal ranks",
         "arena",
         "KTO",
         "LLaMA-Factory KTO",

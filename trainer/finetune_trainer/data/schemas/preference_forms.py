@@ -8,6 +8,7 @@
 | an instruction and its input | texts | LLaMA-Factory |
 | a text | texts | TRL, NeMo, Argilla |
 | turns under `input.messages` | turns | OpenAI |
+| turns under `context` | two `completions` with ranks (`ranked_completions`) | NeMo RL |
 | what both texts begin with | two texts; dialogues as Anthropic's HH writes them become conversations | Anthropic |
 """
 
@@ -28,6 +29,7 @@ from finetune_trainer.data.schemas.pair_dialogues import (
 )
 from finetune_trainer.data.schemas.preference import PreferenceForm, PreferenceSchema, with_answer_as_turns
 from finetune_trainer.data.schemas.prompt_turns import PromptTurnsSchema
+from finetune_trainer.data.schemas.ranked_completions import RankedCompletions
 from finetune_trainer.data.schemas.row_schemas import PromptSchema, TextSchema
 from finetune_trainer.data.schemas.text_check import as_text
 from finetune_trainer.data.schemas.turn import ROLES
@@ -58,7 +60,7 @@ def preference_schemas(fields: Fields | None, ignored: frozenset[str] = frozense
     if names.chosen is None and names.rejected is None:
         answers.append(_OTHER_ANSWERS)
     found = [PreferenceSchema(form, *pair, ignored) for pair in answers for form in _forms(names, *pair, ignored)]
-    return [*found, PreferenceSchema(_openai(), *_OPENAI_ANSWERS, ignored)]
+    return [*found, PreferenceSchema(_openai(), *_OPENAI_ANSWERS, ignored), RankedCompletions(ignored)]
 
 
 def _forms(names: Fields, chosen: str, rejected: str, ignored: frozenset[str]) -> list[PreferenceForm]:
