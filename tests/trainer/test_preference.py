@@ -268,6 +268,30 @@ def test_progress_history_and_metrics_have_the_rewards(local_run: Runs) -> None:
     assert (manifest.rows, manifest.data.validation) == (20, 4)
 
 
+def test_a_training_whose_accuracy_no_longer_rises_ends(local_run: Runs) -> None:
+    """The pairs are easily told apart: all are ordered after some steps, while the loss still falls."""
+    run = local_run(
+        PAIRS,
+        method="dpo",
+        dataset={"validation": {"fraction": "0.25"}},
+        training={
+            "maxSteps": 30,
+            "batchSize": 6,
+            "learningRate": "1e-2",
+            "earlyStopping": {"patience": 2, "metric": "accuracy"},
+        },
+        evaluation={"everySteps": 1},
+    )
+
+    result = run()
+
+    metrics = manifest_of(result).metrics
+    assert metrics["steps"] == metrics["eval_step"] + 2 < 30
+    assert metrics["eval_reward_accuracy"] == 1.0
+    losses = [progress.eval_loss for progress in run.seen if progress.eval_loss is not None]
+    assert min(losses) < metrics["eval_loss"], "by the loss it would have gone on"
+
+
 def test_the_reference_of_an_adapter_that_is_continued_is_that_adapter(local_run: Runs, tmp_path: Path) -> None:
     asked = {"samplePrompts": ["Question: what is 3? Answer:"]}
     first = folder_of(_preference_run(local_run, evaluation=asked)())

@@ -45,6 +45,14 @@ def test_what_does_not_fit_one_gpu_fits_each_of_several() -> None:
         require_gpu_memory(two, least(two))
 
 
+def test_a_pair_takes_what_two_rows_take() -> None:
+    """Both answers go through the model together; an adapter is one adapter still."""
+    rows, pairs = least(on(80, training={"microBatchSize": 2})), least(on(80, method="dpo"))
+
+    assert pairs.parts() == rows.parts()
+    assert pairs.total > least(on(80)).total
+
+
 def test_a_smaller_gpu_is_refused() -> None:
     asked = on(6)
     with pytest.raises(TrainerError, match=r"lower dataset\.maxLength \(2048\)"):
