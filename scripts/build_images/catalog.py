@@ -27,6 +27,11 @@ class Image:
     code: tuple[str, ...]
 
     @property
+    def requirements(self) -> tuple[str, ...]:
+        """The locked packages that the image holds. uv is a tool of the build."""
+        return tuple(path for path in self.stack if path.startswith("requirements/") and not path.endswith("/uv.txt"))
+
+    @property
     def tag(self) -> str:
         """Full name with this version, without a registry."""
         return f"localhost/{self.name}:{version()}"
@@ -52,7 +57,7 @@ OPERATOR = Image(
 TRAINER = Image(
     name="finetune-trainer",
     dockerfile="images/trainer/Dockerfile",
-    stack=("requirements/trainer.txt", *_BUILD),
+    stack=("requirements/trainer.txt", "requirements/trackers.txt", *_BUILD),
     code=_CODE,
 )
 SCRIPTED = Image(

@@ -35,7 +35,7 @@ def documents(*, source: str, registry: str, modified: int) -> dict[str, bytes]:
     for file, folder in manifests.FILES.items():
         found[file] = manifests.install(ROOT, folder, registry=registry, version=version())
     for image in SHIPPED:
-        requirements = (ROOT / image.stack[0]).read_text(encoding="utf-8")
+        requirements = "\n".join((ROOT / path).read_text(encoding="utf-8") for path in image.requirements)
         found[f"{image.name}.cdx.json"] = packages.cyclonedx(image.name, version(), requirements, modified=modified)
         found[f"{image.name}.licenses.txt"] = packages.notices(image.name, requirements)
     return found

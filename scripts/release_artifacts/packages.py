@@ -6,10 +6,12 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import Message
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 _SEPARATOR = "=" * 80
+_TRACKERS = sorted((Path(__file__).parents[2] / ".venv-trackers/lib").glob("python*/site-packages"))
+"""Where `scripts/venv trackers` puts the packages of the trackers."""
 
 
 def pinned(requirements: str) -> list[tuple[str, str, list[str]]]:
@@ -20,7 +22,8 @@ def pinned(requirements: str) -> list[tuple[str, str, list[str]]]:
         match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", line)
         if match and not re.search(r"sys_platform == '(?:win32|darwin)'", line):
             found.append((match[1].lower(), match[2], re.findall(r"sha256:([0-9a-f]{64})", line)))
-    return sorted(found)
+    # The environments of an image may have a package in common.
+    return sorted({(name, version): (name, version, digests) for name, version, digests in found}.values())
 
 
 def cyclonedx(image: str, version: str, requirements: str, *, modified: int) -> bytes:
@@ -77,7 +80,7 @@ def _installed(name: str) -> Distribution | None:
     try:
         return distribution(name)
     except PackageNotFoundError:
-        return None
+        return next(iter(distributions(name=name, path=[str(path) for path in _TRACKERS])), None)
 
 
 def _licence(name: str) -> str:

@@ -109,6 +109,9 @@ FULL: tuple[Spec, ...] = (
             "checksums": "whenRequired",
             "caBundle": "-----BEGIN CERTIFICATE-----\n",
         },
+        "tracking": {
+            "mlflow": {"uri": "https://mlflow.ml:5000/base", "experiment": "support", "secretRef": {"name": "mlflow"}}
+        },
         "profile": "none",
         "resources": {
             "gpus": 2,
@@ -162,6 +165,9 @@ FULL: tuple[Spec, ...] = (
         },
         "lora": {"initialAdapterUri": "s3://models/first"},
         "training": {"maxSteps": 5, "scheduler": "cosine_with_restarts", "restarts": 2},
+        "tracking": {
+            "wandb": {"uri": "https://wandb.ml", "experiment": "team/support", "secretRef": {"name": "wandb"}}
+        },
         "output": {"uri": "s3://models/adapters"},
     },
     {
@@ -172,6 +178,9 @@ FULL: tuple[Spec, ...] = (
             "fields": {"prompt": "question", "completion": "answer"},
         },
         "output": {"uri": "s3://models"},
+        "tracking": {
+            "trackio": {"uri": "https://trackio.ml", "experiment": "support", "secretRef": {"name": "trackio"}}
+        },
         "profile": "llama2-2023",
     },
     {
@@ -340,6 +349,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "must be a non-negative decimal": ("-1",),
     "must be a decimal": ("x",),
     "must be http://": ("minio:9000",),
+    "must be https://host[:port] of a Trackio": ("hf://org/runs",),
+    "must be a project": ("a/b/c", "a b"),
     "must not hold a user or password": ("https://user:secret@minio",),
     "must be a region": ("EU West",),
     "must be an extended": ("gpu",),
@@ -408,6 +419,7 @@ def values() -> Iterator[Break]:
 
 
 OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
+    {"tracking": {"mlflow": {"uri": "http://mlflow.ml"}, "wandb": {}}},
     {"model.uri": "s3://models/base", "model.revision": "main"},
     {"model.uri": "pvc://claim/base", "model.cache": "pvc://claim/cache"},
     {"model.attention": "varlen", "dataset.packing": "disabled"},

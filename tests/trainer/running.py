@@ -3,7 +3,7 @@
 import json
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class LocalRun:
     seen: list[Progress] = field(default_factory=list)
     on_progress: Callable[[Progress], object] = lambda _: None
     writer: str = "writer-of-the-test"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def make(cls, base: Path, folder: Path, rows: list[dict[str, Any]], /, **sections: Any) -> "LocalRun":
@@ -71,7 +72,7 @@ class LocalRun:
         values = self.recipe.to_dict()
         for name, section in sections.items():
             values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
-        return LocalRun(recipe=Recipe.model_validate(values), folder=self.folder)
+        return LocalRun(recipe=Recipe.model_validate(values), folder=self.folder, environment=self.environment)
 
     def _tell(self, progress: Progress) -> None:
         self.on_progress(progress)
@@ -88,6 +89,7 @@ class LocalRun:
                     pvc_root=self.folder,
                     reporter=Reporter([self.seen.append, self._tell]),
                     stop=self.stop,
+                    environment=self.environment,
                     allow_cpu=True,
                 ),
             )

@@ -114,7 +114,9 @@ def _train(job: JobFile, work: Path | None) -> "Result":
             os.environ.update(visible_gpus(pod, 0, os.environ))
             # No Secret is mounted here: the SDK's and the Hub client's own chains give the credentials.
             developers = {name: os.environ[name] for name in (ALLOW_CPU_ENV,) if name in os.environ}
-            with training_context(recipe, developers, reporter, stop, work=work) as context:
+            with training_context(
+                recipe, developers, reporter, stop, work=work, tracker_environment=os.environ
+            ) as context:
                 return train(recipe, context)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -136,6 +136,8 @@ def _environment(finetunejob: FineTuneJob, config: ReconcileConfig, role: str, a
         # The Hub's client (httpx) reads this variable. The S3 client does not; it has storage.caBundle.
         values["SSL_CERT_FILE"] = layout.HUB_CA_PATH
     if role == names.TRAIN_ROLE:
+        if (tracker := finetunejob.spec.tracking.tracker) is not None and tracker.secret_ref is not None:
+            values[layout.TRACKING_SECRET_ENV] = layout.TRACKING_SECRET_PATH
         # With more threads than cores, two trainings on one node are tens of times slower.
         values["OMP_NUM_THREADS"] = str(max(1, whole(finetunejob.spec.resources.cpu)))
         if finetunejob.spec.resources.nodes > 1:
@@ -200,6 +202,9 @@ def _volumes(
         volumes.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
     volumes += _claim_volumes(finetunejob, role)
     if role == names.TRAIN_ROLE:
+        if (tracker := finetunejob.spec.tracking.tracker) is not None and tracker.secret_ref is not None:
+            secret = {"secretName": tracker.secret_ref.name, "optional": True, "defaultMode": 0o440}
+            volumes.append(_volume("tracking-secret", {"secret": secret}, layout.TRACKING_SECRET_PATH, read_only=True))
         memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
         volumes.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
         if config.progress_url:

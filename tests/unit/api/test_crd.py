@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from finetune_operator.api.crd import custom_resource_definition, spec_schema, status_schema, structural_schema
 from finetune_operator.api.status import FineTuneJobStatus
+from finetune_trainer.tracking.messages import TrackerKind
 
 Schema = dict[str, Any]
 
@@ -62,6 +63,7 @@ def test_every_section_that_may_be_left_out_has_a_default_unless_its_absence_mea
         "spec.evaluation.gate",
         "spec.output",
         "spec.storage.secretRef",
+        *(f"spec.tracking.{tracker}{part}" for tracker in TrackerKind for part in ("", ".secretRef")),
         "spec.scheduling.affinity",
         "spec.scheduling.topology",
     }

@@ -124,6 +124,16 @@ def test_secrets_are_mounted_by_name_and_never_in_the_environment() -> None:
     assert environment(pod)[layout.STORAGE_SECRET_ENV] == layout.STORAGE_SECRET_PATH
 
 
+def test_a_trackers_secret_is_mounted_where_it_trains_and_nowhere_else() -> None:
+    tracking = {"wandb": {"secretRef": {"name": "wandb"}}}
+    pod, preflight = (pod_of(role, tracking=tracking) for role in (names.TRAIN_ROLE, names.PREFLIGHT_ROLE))
+    volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "tracking-secret")
+    assert volume["secret"] == {"secretName": "wandb", "optional": True, "defaultMode": 0o440}
+    assert environment(pod)[layout.TRACKING_SECRET_ENV] == layout.TRACKING_SECRET_PATH
+    assert "tracking-secret" not in [item["name"] for item in preflight["spec"]["volumes"]]
+    assert layout.TRACKING_SECRET_ENV not in environment(preflight)
+
+
 def test_the_progress_token_is_for_this_job_alone() -> None:
     pod = pod_of(names.TRAIN_ROLE)
     volume = next(item for item in pod["spec"]["volumes"] if item["name"] == "progress-token")

@@ -30,6 +30,8 @@ WORKS = {
     # tests/trainer/test_evaluation.py
     "dataset.validation", "training.earlyStopping", "evaluation.everySteps", "evaluation.gate",
     "evaluation.samplePrompts",
+    # tests/integrations/test_tracking.py
+    "tracking.mlflow", "tracking.wandb", "tracking.trackio",
     # tests/trainer/test_checkpoints.py, and everyMinutes tests/unit/trainer_train/test_due.py
     # tests/trainer/test_preference.py
     "method", "dpo.beta", "dpo.lossType", "dpo.labelSmoothing", "dpo.sftWeight", "dpo.referenceFree",

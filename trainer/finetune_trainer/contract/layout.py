@@ -27,6 +27,11 @@ TERMINATION_PATH = "/dev/termination-log"
 STORAGE_SECRET_PATH = "/var/run/secrets/finetune.dev/storage"  # noqa: S105 (a path)
 """Directory in a pod with one file for each key of storage.secretRef."""
 STORAGE_SECRET_ENV = "FINETUNE_STORAGE_SECRET"  # noqa: S105
+TRACKING_SECRET_PATH = "/var/run/secrets/finetune.dev/tracking"  # noqa: S105
+"""Directory in a pod with one file for each key of the tracker's secretRef."""
+TRACKING_SECRET_ENV = "FINETUNE_TRACKING_SECRET"  # noqa: S105
+TRACKER_PYTHON_ENV = "FINETUNE_TRACKER_PYTHON"
+"""The Python that has the trackers' packages; unset for the trainer's own."""
 HUB_TOKEN_PATH = "/var/run/secrets/finetune.dev/hub/token"  # noqa: S105
 HUB_TOKEN_ENV = "FINETUNE_HUB_TOKEN_FILE"  # noqa: S105
 HUB_CA_PATH = "/etc/finetune/hub-ca.pem"

@@ -15,6 +15,8 @@ from finetune_trainer.memory.process import peak_process_bytes
 from finetune_trainer.progress.reporter import Clock, Reporter
 from finetune_trainer.progress.step_rate import StepRate
 from finetune_trainer.runtime.log import event
+from finetune_trainer.tracking.messages import numbers
+from finetune_trainer.tracking.tracker import Tracker
 from finetune_trainer.train.divergence import Divergence
 from finetune_trainer.train.micro_batches import MicroBatches
 
@@ -82,6 +84,18 @@ class ReportSteps(TrainerCallback):  # type: ignore[misc]
             tokens_per_second=progress.tokens_per_second,
             eta_seconds=progress.eta_seconds,
         )
+
+
+class SendMetrics(TrainerCallback):  # type: ignore[misc]
+    """Sends every entry of the training's history to the tracker."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **rest: Any) -> None:
+        """Sends the entry's numbers."""
+        del args, control, rest
+        self._tracker.log(state.global_step, numbers(logs or {}))
 
 
 class StopWhenRequested(TrainerCallback):  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ class Context:
         retry: when storage that does not answer is asked again, once the adapter is ready to be uploaded.
         process_group: the other processes of this training; None for one that trains alone.
         machine: this machine, for messages.
+        environment: variables of this process, for the tracker's.
         allow_cpu: whether a job that asks for GPUs may train on the CPU where there is none.
     """
 
@@ -53,6 +54,7 @@ class Context:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     process_group: "ProcessGroup | None" = None
     machine: str = "this machine"
+    environment: Mapping[str, str] = field(default_factory=dict)
     allow_cpu: bool = False
 
     def raise_if_stopping(self) -> None:

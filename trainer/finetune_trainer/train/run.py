@@ -17,12 +17,14 @@ from finetune_trainer.export.adapter import write_adapter
 from finetune_trainer.export.record import write_record
 from finetune_trainer.output.reuse import reusable_output
 from finetune_trainer.runtime.log import event, go_offline, libraries_quiet
+from finetune_trainer.tracking.tracker import Tracker
 from finetune_trainer.train.context import Context, Result
 from finetune_trainer.train.fetch import FetchedInputs, fetch_inputs
 from finetune_trainer.train.inputs import Inputs, resolve_inputs
 from finetune_trainer.train.output import publish_output, write_merged_model
 from finetune_trainer.train.own_gpus import require_own_gpus
 from finetune_trainer.train.resume import checkpoint_store, newest_checkpoint_message, remove_checkpoints
+from finetune_trainer.train.tracked_run import tracked_run
 
 _DONE_BEFORE = "done-before"
 """Under which process 0 says whether there is anything to train."""
@@ -106,14 +108,39 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
 
     reporter.stage(Stage.LOADING)
     go_offline()
-    from finetune_trainer.train.facts import run_facts
     from finetune_trainer.train.model_and_data import load_model_and_data
 
     model_and_data = load_model_and_data(recipe, inputs, fetched.model, context)
     checkpointer = Checkpointer(checkpoint_store(recipe, inputs, context), reporter)
-    trainer = train_adapter(recipe, model_and_data, fetched, checkpointer, context)
+    with tracked_run(recipe, inputs, context) as tracker:
+        trainer = train_adapter(recipe, model_and_data, fetched, checkpointer, context, tracker)
+        output = _finish(recipe, inputs, trainer, model_and_data, fetched, checkpointer, context, tracker)
+    reporter.stage(Stage.FINISHED)
+    return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
+
+
+def _finish(
+    recipe: Recipe,
+    inputs: Inputs,
+    trainer: "StepTrainer",
+    model_and_data: "ModelAndData",
+    fetched: FetchedInputs,
+    checkpointer: Checkpointer,
+    context: Context,
+    tracker: Tracker | None,
+) -> OutputRecord:
+    """Measures, writes and commits the adapter of a trained model.
+
+    Raises:
+        TrainerError: see `evaluate_adapter` and `publish_output`.
+    """
+    from finetune_trainer.train.facts import run_facts
+
+    reporter = context.reporter
     try:
         quality = evaluate_adapter(recipe, trainer, model_and_data, fetched, checkpointer, context)
+        if tracker is not None:
+            tracker.log(trainer.state.global_step, quality.metrics)
 
         reporter.stage(Stage.SAVING)
         tokenizer = model_and_data.tokenizer
@@ -127,8 +154,7 @@ def _run(recipe: Recipe, inputs: Inputs, context: Context) -> Result:
     reporter.stage(Stage.UPLOADING)
     output = publish_output(recipe, inputs, adapter, merged, facts, context)
     remove_checkpoints(recipe, inputs, context)
-    reporter.stage(Stage.FINISHED)
-    return Result(outcome=Outcome.SUCCEEDED, fingerprint=inputs.fingerprint, output=output)
+    return output
 
 
 def refuse(recipe: Recipe) -> None:
@@ -160,6 +186,7 @@ def train_adapter(
     fetched: FetchedInputs,
     checkpointer: Checkpointer,
     context: Context,
+    tracker: Tracker | None = None,
 ) -> "StepTrainer":
     """Trains, from the fetched checkpoint where there is one; returns the trainer with the adapter that is kept.
 
@@ -169,7 +196,7 @@ def train_adapter(
     from transformers import TrainerCallback
 
     from finetune_trainer.train.build_trainer import build_trainer
-    from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, StopWhenRequested
+    from finetune_trainer.train.callbacks import ReportSteps, SaveWhenDue, SendMetrics, StopWhenRequested
     from finetune_trainer.train.divergence import Divergence, with_advice
     from finetune_trainer.train.evaluation import Evaluation
     from finetune_trainer.train.history import KeepHistory
@@ -195,7 +222,7 @@ def train_adapter(
         model_and_data.data.rows,
         model_and_data.dtype,
         context.work / f"trainer-{process_group.world.rank if process_group else 0}",
-        [KeepHistory(context.clock, context.now), report, end],
+        [KeepHistory(context.clock, context.now), report, end, *([SendMetrics(tracker)] if tracker else [])],
         hooks,
         fetched.initial_adapter,
         process_group,

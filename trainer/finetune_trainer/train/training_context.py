@@ -31,6 +31,7 @@ def training_context(
     work: Path | None,
     listeners: Sequence[Listener] = (),
     world: World | None = None,
+    tracker_environment: Mapping[str, str] | None = None,
 ) -> Iterator[Context]:
     """The context of one training; errors with a known cause end it with their reason.
 
@@ -41,6 +42,7 @@ def training_context(
         stop: set it to end the training at the next step.
         work: where the working directory is made, which goes at the end; None for the system's temporary directory.
         listeners: hear what is waited for, besides the reporter.
+        tracker_environment: variables with a tracker's credentials; None for those of `environment`.
         world: who this process is among those that train together; None for one that trains alone.
 
     Raises:
@@ -58,6 +60,7 @@ def training_context(
             stop=stop,
             retry=RetryPolicy(notifier=notifier),
             machine=f"node {node}" if (node := environment.get(NODE_NAME_ENV)) else "this machine",
+            environment=environment if tracker_environment is None else tracker_environment,
             allow_cpu=environment.get(ALLOW_CPU_ENV) == "1",
         )
         if world is not None:

@@ -10,6 +10,7 @@ from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
 from finetune_trainer.contract.recipe.preference import DpoSpec, Method
+from finetune_trainer.contract.recipe.tracking import TrackingSpec
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from finetune_trainer.contract.scalar import PLAIN
 from finetune_trainer.contract.wire import Wire
@@ -53,6 +54,9 @@ class RecipeSections(Wire):
     )
     output: OutputSpec = Field(description="Where the adapter goes.")
     storage: StorageSpec = Field(default_factory=StorageSpec, description="How object storage is reached.")
+    tracking: TrackingSpec = Field(
+        default_factory=TrackingSpec, description="The tracker of experiments to which metrics are sent."
+    )
 
     @property
     def rows(self) -> DatasetSpec:

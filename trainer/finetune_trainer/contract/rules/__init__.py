@@ -7,9 +7,17 @@ to one of these lists is checked in all of them.
 from finetune_trainer.contract.problem import Problem
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.rule import broken
-from finetune_trainer.contract.rules import dataset, evaluation, lora, model, places, preference, training
+from finetune_trainer.contract.rules import dataset, evaluation, lora, model, places, preference, tracking, training
 
-RULES = (*model.RULES, *dataset.RULES, *lora.RULES, *training.RULES, *preference.RULES, *evaluation.RULES)
+RULES = (
+    *model.RULES,
+    *dataset.RULES,
+    *lora.RULES,
+    *training.RULES,
+    *preference.RULES,
+    *evaluation.RULES,
+    *tracking.RULES,
+)
 """The rules for every recipe."""
 CLUSTER_RULES = places.RULES
 """The additional rules for a recipe that runs in a cluster."""

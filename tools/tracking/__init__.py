@@ -1,0 +1,1 @@
+"""The servers of trackers, as their packages ship them, for tests."""
