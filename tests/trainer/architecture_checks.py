@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from finetune_trainer.contract.failure import TrainerError
 from finetune_trainer.contract.uri import parse_uri
@@ -34,6 +35,7 @@ class Measured:
         merged_error: distance of the logits of the merged model from those after training: the median over the tokens
             of the mean over the vocabulary. Rounding to bfloat16 sends a token to other experts now and then. None
             where preflight refuses output.merged.
+        resumed: whether a training that goes on from a checkpoint of the first step ends with the same weights.
         magnitude: mean size of the logits.
         adapted: names of the layers with an adapter.
         plain: names of the linear layers without one.
@@ -46,6 +48,7 @@ class Measured:
     effect: float = 0.0
     adapter_error: float = 0.0
     merged_error: float | None = 0.0
+    resumed: bool = True
     magnitude: float = 0.0
     adapted: list[str]
     plain: list[str]
@@ -63,6 +66,7 @@ class Measured:
             f"the adapter loaded by PEFT says something else ({self.adapter_error})": (
                 self.adapter_error > 1e-4 * self.magnitude
             ),
+            "a resumed training ends with other weights": not self.resumed,
             f"the merged model says something else ({self.merged_error} of {self.magnitude})": (
                 self.merged_error is not None
                 and (self.merged_error > 0.03 * self.magnitude or self.merged_error > 0.15 * self.effect)
@@ -103,6 +107,10 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
         losses[name] = trainer.last_loss
         if name == "packed":
             first = trainer
+    stopped, _ = _trained(base, tokenizer, folder / "stopped", quantization, {}, stop=True)
+    resumed, _ = _trained(
+        base, tokenizer, folder / "resumed", quantization, {}, checkpoint=Path(stopped.args.output_dir) / "checkpoint-1"
+    )
     ids = torch.tensor([tokenizer(QUESTIONS[3]["prompt"])["input_ids"]])
     tuned = _logits(first.model, ids)
     with first.model.disable_adapter():
@@ -127,6 +135,9 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
         effect=effect,
         adapter_error=adapter_error,
         merged_error=merged_error,
+        resumed=all(
+            torch.equal(one, other) for one, other in zip(_adapter(first.model), _adapter(resumed.model), strict=True)
+        ),
         magnitude=float(tuned.abs().mean()),
         adapted=adapted_modules(first.model),
         plain=modules_without_adapter(first.model),
@@ -134,7 +145,30 @@ def _measure(architecture: Architecture, folder: Path, tiny_model: Path, quantiz
     )
 
 
-def _trained(base: Path, tokenizer: Any, folder: Path, quantization: str, sections: dict[str, Any]) -> Any:
+class _StopAfterOneStep(TrainerCallback):  # type: ignore[misc]
+    """Writes a checkpoint after the first step, and ends."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        """Asks for both."""
+        del args, state, rest
+        control.should_save = control.should_training_stop = True
+        return control
+
+
+def _adapter(model: Any) -> list[torch.Tensor]:
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def _trained(
+    base: Path,
+    tokenizer: Any,
+    folder: Path,
+    quantization: str,
+    sections: dict[str, Any],
+    *,
+    stop: bool = False,
+    checkpoint: Path | None = None,
+) -> Any:
     from datasets import Dataset
 
     from finetune_trainer.model.load import load_base
@@ -147,9 +181,15 @@ def _trained(base: Path, tokenizer: Any, folder: Path, quantization: str, sectio
     texts = [tokenizer(row["prompt"] + row["completion"])["input_ids"] for row in QUESTIONS]
     rows = Dataset.from_list([{"input_ids": ids, "labels": ids} for ids in texts])
     trainer = build_trainer(
-        recipe, load_base(base, recipe.model, torch.float32), tokenizer, rows, torch.float32, folder, []
+        recipe,
+        load_base(base, recipe.model, torch.float32),
+        tokenizer,
+        rows,
+        torch.float32,
+        folder,
+        [_StopAfterOneStep()] if stop else [],
     )
-    trainer.train()
+    trainer.train_from(checkpoint)
     return trainer, recipe
 
 

@@ -251,3 +251,35 @@ def test_rows_that_are_turns_are_no_texts(tmp_path: Path) -> None:
 
     assert problems(tmp_path / "d.jsonl", *turns)[0].startswith("role: the text 'prompter'; a text that stands for")
     assert not problems(tmp_path / "d.jsonl", *turns, schema="text")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"prompt": ["a", "b", "c"], "completion": ["x", "y", "z"]},
+        {"messages": [[ASKED, ANSWER], [ASKED, ANSWER]]},
+        {"instruction": ["a", "b"], "input": ["", ""], "output": ["c", "d"]},
+    ],
+)
+def test_a_table_written_column_by_column_is_one_problem(table: dict[str, object], tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path / "d.json", table)
+
+    assert "written column by column" in problem
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"prompt": [ASKED], "completion": ["x"]}, {"text": ["a", "b"]}, {"messages": [ASKED, "b"]}, {"messages": []}],
+)
+def test_a_row_with_lists_is_not_taken_for_a_table(row: dict[str, object], tmp_path: Path) -> None:
+    assert not any("column by column" in problem for problem in problems(tmp_path / "d.json", row))
+
+
+@pytest.mark.parametrize("answer", [{"content": None}, {}])
+def test_a_refusal_beside_no_text_is_named(answer: dict[str, object], tmp_path: Path) -> None:
+    (problem,) = problems(
+        tmp_path / "d.jsonl", {"messages": [ASKED, {"role": "assistant", "refusal": "No.", **answer}]}
+    )
+
+    assert problem.startswith("messages[1].content")
+    assert "write the text of refusal as content" in problem

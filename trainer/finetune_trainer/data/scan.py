@@ -14,6 +14,7 @@ from finetune_trainer.data.duplicates import DuplicateCounter
 from finetune_trainer.data.formats.open_records import StoredBytes, open_records
 from finetune_trainer.data.formats.records import Records, Row, TypedRecords
 from finetune_trainer.data.problems import Fault, FaultError, Findings, ProblemKind
+from finetune_trainer.data.schemas.column_wise import column_wise_fault
 from finetune_trainer.data.schemas.detect import detect_schema, unknown_schema
 from finetune_trainer.data.schemas.pair_agreement import PairAgreement
 from finetune_trainer.data.schemas.preference import PreferenceSchema
@@ -178,7 +179,7 @@ class DatasetScan:
                     continue
                 key = known.key(row)
                 if key is None:
-                    for fault in known.faults(row):
+                    for fault in column_wise_fault(row, known.faults(row)):
                         add(fault, name, number, _moved_by(mark_bytes, offset), unit)
                     continue
                 keys.append(key)

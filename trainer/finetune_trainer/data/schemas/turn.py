@@ -1,7 +1,7 @@
 """Reads one turn of a conversation: its role, text, tool calls and reasoning, and all its faults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from finetune_trainer.data.examples import Message
@@ -97,11 +97,11 @@ class TurnKeys:
                 faults.append(_no_call(turn, self.content, content))
         elif self.content not in turn:
             if not calls and not wrong:
-                faults.append(absent_key(turn, self.content, path=content))
+                faults.append(_with_refusal(turn, absent_key(turn, self.content, path=content)))
         elif not ((calls or wrong) and text is None):
             # The result of a tool may be empty, and a turn with a call needs no text.
             wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
-            faults += [wrong_text] if wrong_text else []
+            faults += [_with_refusal(turn, wrong_text)] if wrong_text else []
         trained, wrong_switches = _trained(turn, path, role)
         faults += [*wrong_switches, *_misplaced(turn, path, role)]
         faults += _part_faults(turn.get(self.content), content)
@@ -134,6 +134,13 @@ class TurnKeys:
             expected=self.roles,
             remedy=_role_remedy(role) if there else "name the key of the role in dataset.fields.role",
         )
+
+
+def _with_refusal(turn: Mapping[str, Any], fault: Fault) -> Fault:
+    """The fault of a turn without text; the answers of OpenAI's API have a refusal beside their text."""
+    if not isinstance(turn.get("refusal"), str):
+        return fault
+    return replace(fault, remedy="an answer that refuses is an answer: write the text of refusal as content")
 
 
 def system_turn(row: Mapping[str, object], column: str) -> tuple[Message, ...]:
