@@ -55,11 +55,14 @@ the defaults of a job. "Trained" means:
 
 - the loss is the same whether rows are packed, padded, or alone in a pass;
 - every part of the adapter learns;
+- a training that goes on from a checkpoint ends with the same weights;
 - PEFT loads the adapter, and its logits are those after training;
 - the merged model (`output.merged`) loads without PEFT, and says the same within the rounding to bfloat16.
 
 The column "quantisation" names the values of `model.quantization.type` with which all of this was measured. The others
-are possible.
+are possible, but for those that preflight refuses by name. Where `int8` is missing, the merged model differed by more
+than the bound, because int8 layers also round what goes into them, or bitsandbytes has no such layer on a CPU (models
+with latent attention, as DeepSeek V3).
 
 "Refused" means that preflight refuses the model by its config.json, before a GPU is requested. For a model that is not
 in the table, and that transformers has, preflight warns that nobody has measured it.

@@ -20,6 +20,8 @@ TRAINED = [
     ("gemma2", "none"),  # capped logits, sliding window
     ("gpt2", "nf4"),  # Conv1D layers
     ("opt", "none"),  # dropout of its own
+    ("falcon", "none"),  # linear layers with a forward of their own
+    ("longcat_flash", "nf4"),  # a router that reads the weight of its linear layer
     ("mixtral", "none"),  # an auxiliary loss, experts
     ("granitemoe", "none"),  # other names in its configuration, scaled logits
     ("phimoe", "none"),  # a router that is a linear layer, and draws experts at random in training
@@ -69,6 +71,23 @@ def test_resumed_training_ends_with_the_same_bytes(model_type: str, tiny_model: 
     assert {progress.resumed_from_step for progress in resumed.seen if progress.stage is Stage.TRAINING} == {1}
     whole = run.changed(output={"uri": f"file://{tmp_path}/whole"})()
     assert weights == (folder_of(whole) / "adapter_model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("model_type", "quantization"), [("rwkv", "nf4"), ("hy_v4", "int8")])
+def test_a_quantisation_with_which_a_model_fails_is_refused_before_training(
+    model_type: str, quantization: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = ARCHITECTURES[model_type].write(tmp_path / "base", tiny_model)
+    run = LocalRun.make(base, tmp_path, QUESTIONS, model={"quantization": {"type": quantization}})
+    context = PreflightContext(run.recipe, StoreRegistry(run.recipe.storage, None), lambda _: None, "token")
+
+    with pytest.raises(TrainerError) as by_preflight:
+        MODEL.run(context)
+    with pytest.raises(TrainerError) as by_training:
+        run()
+
+    assert by_preflight.value.message.startswith(f"spec.model.quantization.type: {quantization}: ")
+    assert by_training.value.message == by_preflight.value.message
 
 
 @pytest.mark.parametrize("model_type", sorted(REPEATED_LAYERS))

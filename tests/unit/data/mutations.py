@@ -312,7 +312,7 @@ def _is_turn(turn: dict[str, Any], role: Any, content: Any) -> bool:
         return False
     if calls and not _is_nothing(calls):
         return role == "function_call" or content is None or _is_text(_joined(content), blank=True)
-    return role != "function_call" and _is_text(_joined(content), blank=role in _TOOL)
+    return role != "function_call" and _is_text(_joined(content), blank=role in (*_TOOL, *_SYSTEM))
 
 
 def _is_nothing(value: Any) -> bool:

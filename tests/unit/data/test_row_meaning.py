@@ -283,3 +283,27 @@ def test_a_refusal_beside_no_text_is_named(answer: dict[str, object], tmp_path: 
 
     assert problem.startswith("messages[1].content")
     assert "write the text of refusal as content" in problem
+
+
+def test_parts_that_say_their_type_by_their_key_are_texts(tmp_path: Path) -> None:
+    """As Amazon Bedrock writes them."""
+    _, [example] = scanned(
+        tmp_path / "d.jsonl",
+        {
+            "messages": [
+                {**ASKED, "content": [{"text": "One."}, {"text": "Two."}]},
+                {**ANSWER, "content": [{"text": "So."}]},
+            ]
+        },
+    )
+
+    assert isinstance(example, Conversation)
+    assert [message.content for message in example.messages.turns] == ["One.\nTwo.", "So."]
+
+
+def test_a_system_turn_may_be_empty_and_stays(tmp_path: Path) -> None:
+    """Without it some templates would write a system message of their own."""
+    _, [example] = scanned(tmp_path / "d.jsonl", {"messages": [{"role": "system", "content": ""}, ASKED, ANSWER]})
+
+    assert isinstance(example, Conversation)
+    assert (example.messages.turns[0].role, example.messages.turns[0].content) == ("system", "")

@@ -16,6 +16,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -130,6 +131,7 @@ def layers_never_quantised(model: Any) -> list[str]:
 
     - A layer whose weight another module reads itself: it would read the packed bytes.
     - A layer with a product of its own.
+    - A router of a mixture: its choice hangs on small differences, and some read its weight themselves (LongCat Flash).
     - A layer that PEFT takes for an expert. It can only have an adapter on its parameter, which must be plain.
 
     Args:
@@ -139,7 +141,8 @@ def layers_never_quantised(model: Any) -> list[str]:
     return [
         name
         for name, part in model.named_modules()
-        if isinstance(part, LINEAR) and (_last(name) in taken or name in read_directly or _has_own_product(part))
+        if isinstance(part, LINEAR)
+        and (_last(name) in taken or name in read_directly or _is_router(name, part) or _has_own_product(part))
     ]
 
 
@@ -220,7 +223,25 @@ def _layers_read_directly(model: Any) -> set[str]:
 def _has_own_product(part: torch.nn.Module) -> bool:
     """Whether a layer is a subclass of torch's linear layer that computes something else; bitsandbytes' do not."""
     own = isinstance(part, torch.nn.Linear) and type(part).forward is not torch.nn.Linear.forward
-    return own and not _is_quantised(part)
+    return own and not _is_quantised(part) and not _is_plain_product(type(part))  # type: ignore[arg-type] # torch hides a module's __hash__
+
+
+@cache
+def _is_plain_product(kind: type[torch.nn.Linear]) -> bool:
+    """Whether a class with a `forward` of its own computes torch's product all the same, as Falcon's does.
+
+    A small layer is asked, because the model may be without weights yet. What needs more than weight and bias is
+    another product.
+    """
+    layer, values = torch.nn.Linear(8, 4), torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    expected = layer(values)
+    layer.__class__ = kind
+    try:
+        found = layer(values)
+    # A class may need whatever its own constructor would have set.
+    except Exception:  # noqa: BLE001
+        return False
+    return found.shape == expected.shape and bool(torch.allclose(found, expected, atol=1e-5))
 
 
 def _is_mamba_mixer(part: torch.nn.Module) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_trainer.contract.failure import FailureReason, TrainerError
+from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.contract.recipe.output import Merged
 from finetune_trainer.contract.uri import Uri
 
@@ -72,6 +73,15 @@ IMAGE_TEXT = frozenset(_IMAGE_TEXT_NAMES.split())
 """Models of images and text whose language model does not load alone."""
 REPEATED_LAYERS = frozenset({"zamba", "zamba2"})
 """Models that use the weights of one layer in several places. Each place gets an adapter of its own."""
+_RESCALED = "rescale their weights as they run, and quantised weights cannot be"
+_CAST = "cast what goes into a layer to the type of its weight, which is int8 then"
+NOT_QUANTISED: Mapping[str, tuple[frozenset[QuantizationType], str]] = {
+    # RwkvModel._bnb_4bit_dequantize_and_rescale
+    "rwkv": (frozenset({QuantizationType.NF4, QuantizationType.FP4, QuantizationType.INT8}), _RESCALED),
+    "dots3_note_text": (frozenset({QuantizationType.INT8}), _CAST),
+    "hy_v4": (frozenset({QuantizationType.INT8}), _CAST),
+}
+"""Models that fail with some types of quantised weights, which types, and why."""
 _SIBLINGS = {
     "qwen2_vl": "Qwen 2",
     "qwen2_5_vl": "Qwen 2.5",
@@ -154,6 +164,26 @@ def require_mergeable(merged: Merged, config: Mapping[str, Any]) -> None:
             FailureReason.NOT_SUPPORTED,
             f"spec.output.merged: {merged}: models of type {kind} use one layer's weights in several places, each with "
             "an adapter of its own, so they have no merged weights; use none, and serve the adapter",
+        )
+
+
+def require_quantizable(quantization: QuantizationType, config: Mapping[str, Any]) -> None:
+    """Requires that the model runs with its weights quantised as the recipe asks.
+
+    Args:
+        quantization: model.quantization.type.
+        config: the model's config.json.
+
+    Raises:
+        TrainerError: NOT_SUPPORTED, it does not.
+    """
+    kind = config.get("model_type")
+    types, why = NOT_QUANTISED.get(str(kind), (frozenset(), ""))
+    if quantization in types:
+        others = [other for other in (QuantizationType.NF4, QuantizationType.NONE) if other not in types]
+        raise TrainerError(
+            FailureReason.NOT_SUPPORTED,
+            f"spec.model.quantization.type: {quantization}: models of type {kind} {why}; use {' or '.join(others)}",
         )
 
 

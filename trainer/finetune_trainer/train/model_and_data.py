@@ -13,7 +13,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.model import Sharding
 from finetune_trainer.data.templates.choose import use_chat_template
 from finetune_trainer.model.load import compute_dtype, load_base
-from finetune_trainer.model.model_types import require_mergeable
+from finetune_trainer.model.model_types import require_mergeable, require_quantizable
 from finetune_trainer.model.row_limits import require_rows_fit
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.train.context import Context
@@ -64,6 +64,7 @@ def load_model_and_data(recipe: Recipe, inputs: Inputs, model: Path, context: Co
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     require_mergeable(recipe.output.merged, config)
+    require_quantizable(recipe.model.quantization.type, config)
     dtype = compute_dtype(recipe.model.quantization.compute_dtype)
     tokenizer = load_tokenizer(model)
     use_chat_template(tokenizer, recipe.dataset.chat_template)

@@ -29,8 +29,8 @@ _LIKELY: Final[Sequence[Mapping[str, Collection[str]]]] = (
         )
     },
     {
-        "prompt": ("prompt", "question", "query", "input", "instruction"),
-        "completion": ("completion", "response", "answer", "output", "target"),
+        "prompt": ("prompt", "question", "query", "input", "instruction", "problem", "inputs"),
+        "completion": ("completion", "response", "answer", "output", "target", "solution", "targets"),
     },
     {
         "system": ("system", "system_prompt", "system_message"),

@@ -47,7 +47,9 @@ def joined_parts(value: object) -> object:
     """
     if not _is_parts(value):
         return value
-    texts = [text for part in value if part["type"] in _TEXT_PARTS and isinstance(text := part.get("text"), str)]
+    texts = [
+        text for part in value if part.get("type", "text") in _TEXT_PARTS and isinstance(text := part.get("text"), str)
+    ]
     return "\n".join(texts) if len(texts) == len(value) else value
 
 
@@ -121,4 +123,9 @@ def _surrogate(text: str) -> str:
 
 
 def _is_parts(value: object) -> TypeGuard[list[dict[str, Any]]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) and "type" in part for part in value)
+    return isinstance(value, list) and bool(value) and all(_is_part(part) for part in value)
+
+
+def _is_part(value: object) -> bool:
+    """Whether it is a part of a content. Bedrock's and Gemini's parts say their type by their only key."""
+    return isinstance(value, dict) and ("type" in value or value.keys() == {"text"})

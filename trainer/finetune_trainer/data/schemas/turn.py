@@ -99,8 +99,9 @@ class TurnKeys:
             if not calls and not wrong:
                 faults.append(_with_refusal(turn, absent_key(turn, self.content, path=content)))
         elif not ((calls or wrong) and text is None):
-            # The result of a tool may be empty, and a turn with a call needs no text.
-            wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role == "tool")
+            # The result of a tool may be empty, and so may a system message, which then takes the place of a template's
+            # own. A turn with a call needs no text.
+            wrong_text = text_fault(text, content, may_be_empty=bool(calls) or role in ("tool", "system"))
             faults += [_with_refusal(turn, wrong_text)] if wrong_text else []
         trained, wrong_switches = _trained(turn, path, role)
         faults += [*wrong_switches, *_misplaced(turn, path, role)]

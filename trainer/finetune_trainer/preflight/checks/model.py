@@ -1,7 +1,7 @@
 """The base model is complete."""
 
 from finetune_trainer.inputs.sources import model_files, model_folder
-from finetune_trainer.model.model_types import not_measured_warning, require_mergeable
+from finetune_trainer.model.model_types import not_measured_warning, require_mergeable, require_quantizable
 from finetune_trainer.preflight.check import Check, CheckOutcome, passed
 from finetune_trainer.preflight.context import CheckedModel, PreflightContext
 from finetune_trainer.preflight.model_files import check_model
@@ -13,6 +13,7 @@ def _run(context: PreflightContext) -> CheckOutcome:
     remote_code = recipe.model.trust_remote_code
     facts = check_model(recipe.model.uri, folder, context.open_store, remote_code=remote_code)
     require_mergeable(recipe.output.merged, facts.config)
+    require_quantizable(recipe.model.quantization.type, facts.config)
     context.model = CheckedModel(folder=folder, files=model_files(recipe, folder), facts=facts)
     revision = folder[0].revision
     parameters = f", {facts.parameters:,} parameters" if facts.parameters is not None else ""
