@@ -235,8 +235,13 @@ def test_what_is_measured_of_the_reference_is_not_measured_again(
     assert before_training.count(Stage.EVALUATING) == 1 + (18 - 12 + 3) // 4 + (6 + 3) // 4
 
 
-def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
-    sections = {"dataset": {"validation": {"fraction": "0.25"}}, "evaluation": {"everySteps": 3}}
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_make_what_one_makes(local_run: Runs, sharding: str) -> None:
+    sections = {
+        "dataset": {"validation": {"fraction": "0.25"}},
+        "evaluation": {"everySteps": 3},
+        "model": {"sharding": sharding},
+    }
     training = {"maxSteps": 6, "batchSize": 5, "learningRate": "5e-3"}
     run = local_run(PAIRS[:15], method="dpo", training=training, machine={"gpus": 2}, **sections)
 
@@ -244,7 +249,7 @@ def test_two_processes_make_what_one_makes(local_run: Runs) -> None:
 
     assert code == 0, log
     assert message.output is not None
-    alone = run.changed(output={"uri": f"file://{run.folder}/alone"}, machine={"gpus": 1})()
+    alone = run.changed(output={"uri": f"file://{run.folder}/alone"}, machine={"gpus": 1}, model={"sharding": "none"})()
     for number in ("loss", "eval_loss", "base_eval_loss", "eval_reward_margin", "eval_reward_accuracy"):
         assert message.output.metrics[number] == pytest.approx(alone.output.metrics[number], abs=1e-5)
     assert difference(adapter_of(message), load_file(folder_of(alone) / "adapter_model.safetensors")) < 1e-5
