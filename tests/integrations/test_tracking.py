@@ -27,6 +27,12 @@ ENVIRONMENT = {"PATH": os.environ["PATH"], TRACKER_PYTHON_ENV: str(PYTHON)}
 STEPS = 4
 
 
+@pytest.fixture(autouse=True)
+def _a_slow_machine_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("END_SECONDS", "_STOPPING_SECONDS"):
+        monkeypatch.setattr(f"finetune_trainer.train.tracked_run.{limit}", 600.0)
+
+
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with mlflow_server(tmp_path_factory.mktemp("mlflow"), free_port()) as url:

@@ -62,7 +62,7 @@ class Tracker:
             self._process.kill()
             self._process.wait()
         for thread in self._threads:
-            thread.join(1.0)
+            thread.join(END_SECONDS)
         if self._dropped:
             event("tracking", level=logging.WARNING, message=f"{self._dropped} entries were dropped")
 
