@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.cli.views.duration import duration, seconds_of
 from finetune_operator.cli.views.event import events_of
 from finetune_operator.cli.views.job import JobView
+from finetune_operator.cli.views.plan import plan_lines
 from finetune_operator.cli.views.screen import screen
 from finetune_operator.cli.views.table import jobs_table
 from finetune_trainer.contract.failure import FAILURES, FailureReason, exit_code_of
@@ -103,3 +105,30 @@ def test_a_failure_has_the_exit_code_of_its_reason(reason: FailureReason) -> Non
     assert job(phase="Failed", failure={"reason": reason, "message": "m"}).exit_code == exit_code_of(reason)
     assert job(phase="Failed", failure={"reason": "OfALaterVersion"}).exit_code == 1
     assert job(phase="Succeeded").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "when"),
+    [
+        ({}, "every 10 minutes"),
+        ({"everyMinutes": 5}, "every 5 minutes"),
+        ({"everySteps": 1000}, "every 1,000 steps"),
+        ({"everySteps": 50, "everyMinutes": 5}, "every 50 steps and every 5 minutes"),
+    ],
+)
+def test_a_plan_says_when_checkpoints_are_saved(checkpoint: dict[str, int], when: str) -> None:
+    lines = plan_lines("job", _spec(checkpoint=checkpoint))
+
+    assert f"Checkpoint:  {when}, the newest 2 are kept, below s3://models" in lines
+
+
+def test_a_plan_says_where_metrics_go() -> None:
+    tracked = plan_lines("job", _spec(tracking={"mlflow": {"uri": "https://mlflow.ml"}}))
+
+    assert "Tracker:     metrics go to https://mlflow.ml" in tracked
+    assert not any(line.startswith("Tracker") for line in plan_lines("job", _spec()))
+
+
+def _spec(**sections: Any) -> FineTuneJobSpec:
+    places = {"model": {"uri": "hf://org/name"}, "dataset": {"uri": "s3://data/rows"}, "output": {"uri": "s3://models"}}
+    return FineTuneJobSpec.model_validate(places | sections)

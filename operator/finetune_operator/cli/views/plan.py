@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from finetune_operator.api import names
 from finetune_operator.api.spec import FineTuneJobSpec
 from finetune_operator.cli.views.duration import duration
+from finetune_trainer.contract.recipe.training import DEFAULT_CHECKPOINT_MINUTES
 from finetune_trainer.contract.serving import serving_warning
 
 
@@ -28,6 +29,8 @@ def _facts(name: str, spec: FineTuneJobSpec) -> Iterator[tuple[str, str]]:
     yield "Length", _length(spec)
     yield "Adapter", f"rank {spec.lora.rank} below {spec.output.uri}/{name}/"
     yield "Checkpoint", _checkpoints(spec)
+    if (tracker := spec.tracking.tracker) is not None:
+        yield "Tracker", f"metrics go to {tracker.uri}"
     if spec.suspend:
         yield "Suspended", f"no pod is made until kubectl finetune resume {name}"
     limit = "no limit" if spec.active_deadline_seconds is None else duration(spec.active_deadline_seconds)
@@ -55,6 +58,10 @@ def _length(spec: FineTuneJobSpec) -> str:
 
 
 def _checkpoints(spec: FineTuneJobSpec) -> str:
-    every = spec.checkpoint.every_steps
-    when = f"every {every:,} steps" if every else f"every {spec.checkpoint.every_minutes} minutes"
-    return f"{when}, the newest {spec.checkpoint.keep} are kept, below {spec.checkpoint.uri or spec.output.uri}"
+    steps, minutes = spec.checkpoint.every_steps, spec.checkpoint.every_minutes
+    if minutes is None and steps is None:
+        minutes = DEFAULT_CHECKPOINT_MINUTES
+    spans = [f"{steps:,} steps"] if steps is not None else []
+    spans += [f"{minutes} minutes"] if minutes is not None else []
+    place = spec.checkpoint.uri or spec.output.uri
+    return f"every {' and every '.join(spans)}, the newest {spec.checkpoint.keep} are kept, below {place}"
