@@ -51,8 +51,7 @@ class Testbed:
         self.url = ""
         self._namespaces = 0
         kubectl = cluster.kubectl
-        crd = REPOSITORY / "manifests/crd/finetunejobs.yaml"
-        kubectl("apply", "--server-side", "-f", str(crd))
+        kubectl("apply", "--server-side", "-k", str(REPOSITORY / "manifests/crd"))
         kubectl.wait_established("finetunejobs.finetune.dev")
         kubectl("apply", "--server-side", "-f", str(REPOSITORY / "manifests/default/namespace.yaml"))
         kubectl("apply", "--server-side", "-k", str(REPOSITORY / "manifests/rbac"))

@@ -26,6 +26,7 @@ from finetune_operator.control.informer.cache import Cache
 from finetune_operator.control.informer.event_filter import WATCHED, EventFilter
 from finetune_operator.control.informer.event_handler import EventHandler
 from finetune_operator.control.informer.informer import Informer, Informers
+from finetune_operator.control.informer.profiles import ProfileCache
 from finetune_operator.control.informer.record import FineTuneJobRecord
 from finetune_operator.control.informer.resync import CHILDREN, Resync
 from finetune_operator.control.leader_task import LeaderTask
@@ -89,7 +90,8 @@ async def run(
     instruments = instruments or Instruments(registry, prices=config.gpu_prices)
     cache = Cache()
     queue: WorkQueue[Key] = WorkQueue(clock=clock, random=random.random, observer=instruments)
-    event_handler = EventHandler(cache, queue)
+    profiles = ProfileCache()
+    event_handler = EventHandler(cache, queue, profiles)
 
     watches_of: dict[str | None, Watches] = {}
 
@@ -108,6 +110,8 @@ async def run(
             namespace=namespace,
             period=config.resync_seconds,
             clock=clock,
+            profiles=profiles,
+            cluster_profiles=config.reads_cluster_profiles,
         )
         watches = Watches(
             event_handler,
@@ -119,6 +123,8 @@ async def run(
             namespace=namespace,
             environment=environment,
             contact=contact,
+            # One watch is enough for the cluster's.
+            cluster_profiles=config.reads_cluster_profiles and not watches_of,
         )
         watches_of[namespace] = watches
         return Informer(resync, watches.run)
@@ -134,6 +140,7 @@ async def run(
         now=_now,
         has_synced=informers.has_synced,
         observer=instruments,
+        profiles=profiles,
     )
     leader_task = LeaderTask(
         informers=informers,

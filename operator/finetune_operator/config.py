@@ -118,6 +118,8 @@ class Config(BaseModel):
         hub_ca_bundle: CA certificates for the Hub, in PEM; empty for those of the images.
         gpu_prices: price of one GPU for one hour, by extended resource or by node label and its value.
         watch_namespaces: namespaces to watch; empty for all.
+        cluster_profiles: whether ClusterFineTuneProfiles are read, which takes a right in the whole cluster; by default
+            where all namespaces are watched.
         workers: how many FineTuneJobs are reconciled concurrently.
         resync_seconds: seconds between two resyncs.
         lease_namespace, lease_name: the Lease for the leader election.
@@ -151,6 +153,7 @@ class Config(BaseModel):
         default_factory=dict, alias="FINETUNE_GPU_PRICES"
     )
     watch_namespaces: CommaSeparated = Field((), alias="FINETUNE_WATCH_NAMESPACES")
+    cluster_profiles: Annotated[bool | None, _parsed(_boolean)] = Field(None, alias="FINETUNE_CLUSTER_PROFILES")
     workers: Annotated[int, _whole(1, 256)] = Field(32, alias="FINETUNE_WORKERS")
     resync_seconds: Annotated[float, _whole(10, 86_400)] = Field(300.0, alias="FINETUNE_RESYNC_SECONDS")
     lease_namespace: Text = Field("default", validation_alias=AliasChoices("FINETUNE_LEASE_NAMESPACE", "POD_NAMESPACE"))
@@ -167,6 +170,11 @@ class Config(BaseModel):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], _one_of("DEBUG", "INFO", "WARNING", "ERROR")] = (
         Field("INFO", alias="FINETUNE_LOG_LEVEL")
     )
+
+    @property
+    def reads_cluster_profiles(self) -> bool:
+        """Whether ClusterFineTuneProfiles are read."""
+        return not self.watch_namespaces if self.cluster_profiles is None else self.cluster_profiles
 
     @property
     def reconcile(self) -> ReconcileConfig:

@@ -34,7 +34,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
             running = cluster.up(control_plane_only=True, scheduler=False)
         try:
             plane = Plane(running)
-            plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/crd/finetunejobs.yaml")
+            plane.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/crd")
             plane.await_crd()
             plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/default/namespace.yaml")
             plane.grant()

@@ -112,8 +112,9 @@ class Plane:
         return self._operator_kubeconfig
 
     def await_crd(self) -> None:
-        """Waits until the API server serves FineTuneJobs."""
-        self._cluster.kubectl.wait_established("finetunejobs.finetune.dev")
+        """Waits until the API server serves FineTuneJobs and profiles."""
+        for plural in ("finetunejobs", "finetuneprofiles", "clusterfinetuneprofiles"):
+            self._cluster.kubectl.wait_established(f"{plural}.finetune.dev")
 
     def grant(self) -> None:
         """Gives the operator the rights of the shipped manifests."""
@@ -145,10 +146,44 @@ class Plane:
             self.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", f"--patch={patch}")
 
     @contextmanager
+    def newer_profiles(self) -> Iterator[None]:
+        """Adds a section to the CRD of FineTuneProfiles inside the block, as in a later version."""
+        path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/later"
+        section = {"type": "object", "properties": {"field": {"type": "integer"}}}
+        self._patch_profiles([{"op": "add", "path": path, "value": section}])
+        try:
+            yield
+        finally:
+            self._patch_profiles([{"op": "remove", "path": path}])
+
+    def _patch_profiles(self, patch: list[dict[str, Any]]) -> None:
+        crd = "finetuneprofiles.finetune.dev"
+        self.kubectl("patch", "crd", crd, "--type=json", f"--patch={json.dumps(patch)}")
+        served = patch[0]["op"] == "add"
+        trial = {
+            "apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneProfile",
+            "metadata": {"name": "trial", "namespace": "default"}, "spec": {"later": {"field": 1}},
+        }  # fmt: skip
+        deadline = time.monotonic() + 60
+        while self.succeeds("create", "--dry-run=server", "-f", "-", stdin=json.dumps(trial)) is not served:
+            assert time.monotonic() < deadline, "the changed CRD is not served"
+            time.sleep(0.2)
+
+    @contextmanager
+    def without_profiles(self) -> Iterator[None]:
+        """Removes the CRDs of profiles inside the block, as in an earlier version."""
+        self.kubectl("delete", "crd", "finetuneprofiles.finetune.dev", "clusterfinetuneprofiles.finetune.dev")
+        try:
+            yield
+        finally:
+            self.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/crd")
+            self.await_crd()
+
+    @contextmanager
     def may_only_list(self, namespace: str) -> Iterator[None]:
         """Takes all rights but get and list from the operator, until `grant` or the end of the block."""
         role = f"reader-{namespace}"
-        kinds = "--resource=finetunejobs.finetune.dev,jobs.batch,pods"
+        kinds = "--resource=finetunejobs.finetune.dev,finetuneprofiles.finetune.dev,jobs.batch,pods"
         self.kubectl("create", "clusterrole", role, "--verb=get,list", kinds)
         account = f"--serviceaccount={SYSTEM}:finetune-operator"
         self.kubectl("create", "clusterrolebinding", role, f"--clusterrole={role}", account)

@@ -78,7 +78,7 @@ def mended(spec: Spec) -> Spec:
     spec = copy.deepcopy(spec)
     while True:
         try:
-            parse_spec(spec)
+            parse_spec(spec, own_values=True)
         except SpecError as error:
             # One at a time, because a removal from a list changes the other indices.
             _take_out(spec, error.problems[0].path)

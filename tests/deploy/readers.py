@@ -55,7 +55,7 @@ class Readers:
     def parser(self, spec: Spec) -> list[tuple[str, str]]:
         """Returns path and message of each problem that the operator's parser finds."""
         try:
-            parse_spec(spec)
+            parse_spec(spec, own_values=True)
         except SpecError as error:
             return [(problem.path, problem.message) for problem in error.problems]
         return []

@@ -112,7 +112,7 @@ FULL: tuple[Spec, ...] = (
         "tracking": {
             "mlflow": {"uri": "https://mlflow.ml:5000/base", "experiment": "support", "secretRef": {"name": "mlflow"}}
         },
-        "profile": "none",
+        "profileRef": {"kind": "ClusterFineTuneProfile", "name": "llama2-2023"},
         "resources": {
             "gpus": 2,
             "gpuResource": "nvidia.com/gpu",
@@ -181,7 +181,7 @@ FULL: tuple[Spec, ...] = (
         "tracking": {
             "trackio": {"uri": "https://trackio.ml", "experiment": "support", "secretRef": {"name": "trackio"}}
         },
-        "profile": "llama2-2023",
+        "profileRef": {"name": "team"},
     },
     {
         "model": {"uri": "hf://org/base"},
@@ -423,11 +423,10 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"model.uri": "s3://models/base", "model.revision": "main"},
     {"model.uri": "pvc://claim/base", "model.cache": "pvc://claim/cache"},
     {"model.attention": "varlen", "dataset.packing": "disabled"},
-    {"model.attention": "varlen", "profile": "llama2-2023"},
     {"model.deviceMap": "auto", "resources.gpus": 0},
     {"model.deviceMap": "auto", "resources.nodes": 2},
     {"model.sharding": "full", "model.deviceMap": "auto"},
-    {"model.sharding": "full"},
+    {"model.sharding": "full", "resources.gpus": 1, "resources.nodes": 1},
     {"model.sharding": "full", "resources.gpus": 2, "model.quantization.type": "int8"},
     {"model.sharding": "full", "resources.gpus": 2, "lora.variant": "dora"},
     {"dataset.uris": ["s3://data/a"]},
@@ -473,16 +472,13 @@ OVER_SEVERAL: tuple[Mapping[str, Any], ...] = (
     {"lora.targetModules": ["all-linear", "q_proj"]},
     {"lora.variant": "dora", "model.quantization.type": "int8"},
     {"lora.modulesToSave": ["q_proj"], "lora.targetModules": ["q_proj"]},
-    {"lora.modulesToSave": ["q_proj"], "profile": "llama2-2023"},
     {"lora.initialAdapterRevision": "main", "lora.initialAdapterUri": "s3://models/first"},
     {"lora.initialAdapterRevision": "main", "lora.initialAdapterUri": MINIMAL["spec"]["model"]["uri"]},
     {"training.epochs": 1, "training.maxSteps": 1},
     {"training.batchSize": 16, "training.microBatchSize": 5},
-    {"training.restarts": 2},
-    {"training.restarts": 2, "profile": "llama2-2023"},
+    {"training.restarts": 2, "training.scheduler": "linear"},
     {"training.minLearningRate": "1e-5", "training.scheduler": "linear"},
-    {"training.minLearningRate": "1e-5", "profile": "llama2-2023"},
-    {"training.minLearningRate": "2e-4"},
+    {"training.minLearningRate": "2e-4", "training.learningRate": "2e-4"},
     {"training.earlyStopping": {}, "dataset.validation": {"fraction": "0.1"}},
     {
         "training.earlyStopping": {"metric": "accuracy"},

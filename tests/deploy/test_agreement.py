@@ -48,11 +48,15 @@ TAKEN: list[dict[str, Any]] = [
     {"training": {"epochs": 1, "learningRate": "1E-5", "warmup": "100", "batchSize": 12, "microBatchSize": 4}},
     {"training": {"scheduler": "cosine_with_restarts", "restarts": 2}},
     {"training": {"minLearningRate": "1e-5", "loraPlusRatio": "16"}},
-    {"training": {"minLearningRate": "1e-5", "scheduler": "cosine"}, "profile": "llama2-2023"},
+    {"training": {"minLearningRate": "1e-5", "scheduler": "cosine"}},
+    # What a profile may supply is judged when the profiles are known.
+    {"training": {"restarts": 2}},
+    {"model.attention": "varlen"},
+    {"resources.cpuLimit": "500m"},
     {"lora": {"variant": "dora", "modulesToSave": ["lm_head"], "targetModules": ["q_proj"]}},
     {"lora": {"initialAdapterUri": "hf://org/first", "initialAdapterRevision": "v1.0"}},
-    {"profile": "llama2-2023"},
-    {"profile": "llama2-2023", "training": {"epochs": 1, "batchSize": 6}, "lora.targetModules": ["all-linear"]},
+    {"profileRef": {"name": "team"}},
+    {"profileRef": {"kind": "ClusterFineTuneProfile", "name": "llama2-2023"}, "training": {"epochs": 1}},
     {"training": {"maxSteps": 1, "weightDecay": "0", "maxGradNorm": "0", "neftuneAlpha": "5"}},
     {"training.earlyStopping": {}, "dataset.validation": {"fraction": "0.1"}, "evaluation": {"everySteps": 10}},
     {
@@ -129,7 +133,6 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
         {"lora": {"initialAdapterUri": "pvc://claim/a", "initialAdapterRevision": "main"}},
     ),
     ("spec.training.minLearningRate", {"training": {"minLearningRate": "1e-5", "scheduler": "linear"}}),
-    ("spec.training.minLearningRate", {"training": {"minLearningRate": "1e-5"}, "profile": "llama2-2023"}),
     ("spec.training.loraPlusRatio", {"training": {"loraPlusRatio": "0"}}),
     ("spec.lora.rank", {"lora.rank": 0}),
     ("spec.lora.rank", {"lora.rank": 1.5}),
@@ -148,7 +151,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("spec.training.scheduler", {"training.scheduler": "cosin"}),
     ("spec.training.seed", {"training.seed": -1}),
     ("spec.training.microBatchSize", {"training": {"batchSize": 16, "microBatchSize": 5}}),
-    ("spec.training.restarts", {"training": {"restarts": 2}}),
+    ("spec.training.restarts", {"training": {"restarts": 2, "scheduler": "linear"}}),
     ("spec.lora.variant", {"model.quantization": {"type": "int8"}, "lora": {"variant": "dora"}}),
     ("spec.lora.modulesToSave", {"lora": {"targetModules": ["q_proj"], "modulesToSave": ["norm", "q_proj"]}}),
     ("spec.training.earlyStopping", {"training.earlyStopping": {}}),
@@ -167,7 +170,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("spec.storage.endpoint", {"storage.endpoint": "http://minio:9000/path"}),
     ("spec.storage.region", {"storage.region": "EU West"}),
     ("spec.storage.secretRef.name", {"storage.secretRef": {}}),
-    ("spec.profile", {"profile": "llama3"}),
+    ("spec.profile", {"profile": "llama2-2023"}),
+    ("spec.profileRef.name", {"profileRef": {"kind": "FineTuneProfile"}}),
+    ("spec.profileRef.kind", {"profileRef": {"kind": "Profile", "name": "team"}}),
     ("spec.resources.gpus", {"resources.gpus": 17}),
     ("spec.resources.gpuResource", {"resources.gpuResource": "gpu"}),
     ("spec.resources.memory", {"resources.memory": "16GB"}),
@@ -205,13 +210,13 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("changes", TAKEN, ids=lambda changes: ",".join(changes) or "minimal")
 def test_both_take(installed: Server, changes: dict[str, Any]) -> None:
-    parse_spec(job(changes)["spec"])
+    parse_spec(job(changes)["spec"], own_values=True)
     assert installed.refusal(job(changes)) == ""
 
 
 @pytest.mark.parametrize(("path", "changes"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
 def test_both_refuse_at_the_same_field(installed: Server, path: str, changes: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as refused:
-        parse_spec(job(changes)["spec"])
+        parse_spec(job(changes)["spec"], own_values=True)
     assert [problem.path for problem in refused.value.problems if problem.path.startswith(path)]
     assert path in installed.refusal(job(changes))

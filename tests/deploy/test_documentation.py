@@ -29,7 +29,9 @@ FOR_USERS = sorted(
     and name not in {"docs/architecture.md", "docs/testing.md", "docs/releasing.md", "docs/benchmarks.md"}
 )
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
-RIGHTS = [ROOT / "manifests/rbac" / name for name in ("operator-role.yaml", "lease-role.yaml")]
+RIGHTS = [
+    ROOT / "manifests/rbac" / name for name in ("operator-role.yaml", "cluster-profiles-role.yaml", "lease-role.yaml")
+]
 
 
 def prose(text: str) -> str:

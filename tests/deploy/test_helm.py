@@ -29,6 +29,10 @@ from finetune_trainer.contract.version import __version__
 
 OPERATOR = ("Deployment", NAMESPACE, "finetune-operator")
 CRD = ("CustomResourceDefinition", "", "finetunejobs.finetune.dev")
+CRDS = {
+    CRD,
+    *(("CustomResourceDefinition", "", f"{name}finetuneprofiles.finetune.dev") for name in ("", "cluster")),
+}
 NOTES = "finetune-operator/templates/NOTES.txt"
 DIGEST = "sha256:" + "a" * 64
 
@@ -39,7 +43,7 @@ def test_lint() -> None:
 
 def test_two_releases_share_no_object_but_the_crd() -> None:
     first, second = (set(render(name=name)) for name in ("blue", "green"))
-    assert first & second == {CRD}
+    assert first & second == CRDS
     assert {name for kind, _, name in first if kind == "Deployment"} == {"blue-finetune-operator"}
     selectors = [
         [
@@ -69,8 +73,8 @@ def test_objects_are_named_after_the_release(release: str, values: dict[str, Any
     objects = render(values, name=release)
     [deployment] = [key[2] for key in objects if key[0] == "Deployment"]
     assert deployment == name
-    assert {key[2].removeprefix(name) for key in objects if key != CRD} == {
-        "", "-token-review", "-lease", "-view", "-edit", "-children", "-services",
+    assert {key[2].removeprefix(name) for key in objects if key not in CRDS} == {
+        "", "-cluster-profiles", "-token-review", "-lease", "-view", "-edit", "-children", "-services",
     }  # fmt: skip
     environment = {
         item["name"]: item.get("value")
@@ -224,7 +228,7 @@ def test_more_variables_replace_those_of_the_chart() -> None:
 
 def test_labels_of_pods_and_of_all_objects() -> None:
     objects = render({"podLabels": {"pod": "1"}, "commonLabels": {"all": "true"}})
-    assert {item["metadata"]["labels"]["all"] for key, item in objects.items() if key != CRD} == {"true"}
+    assert {item["metadata"]["labels"]["all"] for key, item in objects.items() if key not in CRDS} == {"true"}
     deployment = objects[OPERATOR]["spec"]
     selector = deployment["selector"]["matchLabels"]
     assert deployment["template"]["metadata"]["labels"] == {**selector, "pod": "1", "all": "true"}
@@ -267,12 +271,23 @@ def test_how_pods_are_replaced_and_how_many_may_be_missing() -> None:
     assert (least["minAvailable"], "maxUnavailable" in least) == ("50%", False)
 
 
+def test_the_cluster_s_profiles_are_read_where_they_may_be() -> None:
+    role = ("ClusterRole", "", "finetune-operator-cluster-profiles")
+    alone = render({"watchNamespaces": ["team-a"]})
+    assert role in render()
+    assert role not in alone
+    assert "FINETUNE_CLUSTER_PROFILES" not in {**_environment(render()), **_environment(alone)}
+    granted = render({"watchNamespaces": ["team-a"], "profiles": {"cluster": True}})
+    assert role in granted
+    assert _environment(granted)["FINETUNE_CLUSTER_PROFILES"] == "true"
+
+
 def test_an_account_that_exists_gets_the_rights() -> None:
     objects = render({"serviceAccount": {"create": False, "name": "mine"}})
     assert not [key for key in objects if key[0] == "ServiceAccount"]
     assert objects[OPERATOR]["spec"]["template"]["spec"]["serviceAccountName"] == "mine"
     bound = [item["subjects"] for key, item in objects.items() if key[0].endswith("RoleBinding")]
-    assert len(bound) == 3
+    assert len(bound) == 4
     for subjects in bound:
         assert subjects == [{"kind": "ServiceAccount", "name": "mine", "namespace": NAMESPACE}]
     named = render({"serviceAccount": {"name": "mine", "annotations": {"role": "x"}}})
@@ -458,7 +473,7 @@ def test_placement_reaches_the_pod() -> None:
 
 def test_the_crd_can_be_left_to_others_or_let_go() -> None:
     assert render()[CRD]["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert CRD not in render({"crds": {"enabled": False}})
+    assert not CRDS & set(render({"crds": {"enabled": False}}))
     assert "annotations" not in render({"crds": {"keep": False}})[CRD]["metadata"]
 
 

@@ -31,6 +31,7 @@ def rules(kind: str, namespace: str, name: str) -> set[tuple[str, str]]:
 def test_the_operator_s_rights_are_these_and_no_other() -> None:
     assert rules("ClusterRole", "", "finetune-operator") == {
         *(("finetune.dev/finetunejobs", verb) for verb in ("get", "list", "watch")),
+        *(("finetune.dev/finetuneprofiles", verb) for verb in ("get", "list", "watch")),
         ("finetune.dev/finetunejobs/status", "patch"),
         ("finetune.dev/finetunejobs/finalizers", "update"),
         *(("batch/jobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
@@ -39,6 +40,9 @@ def test_the_operator_s_rights_are_these_and_no_other() -> None:
         *(("events.k8s.io/events", verb) for verb in ("list", "create", "patch")),
         ("kueue.x-k8s.io/workloads", "list"),
         ("visibility.kueue.x-k8s.io/localqueues/pendingworkloads", "get"),
+    }
+    assert rules("ClusterRole", "", "finetune-operator-cluster-profiles") == {
+        ("finetune.dev/clusterfinetuneprofiles", verb) for verb in ("get", "list", "watch")
     }
     assert rules("ClusterRole", "", "finetune-operator-token-review") == {
         ("authentication.k8s.io/tokenreviews", "create")
@@ -57,6 +61,7 @@ def test_every_role_is_bound_once_to_the_operator_alone() -> None:
     subjects = [{"kind": "ServiceAccount", "name": "finetune-operator", "namespace": NAMESPACE}]
     assert sorted(bound, key=str) == [
         ("ClusterRole", "finetune-operator", subjects),
+        ("ClusterRole", "finetune-operator-cluster-profiles", subjects),
         ("ClusterRole", "finetune-operator-token-review", subjects),
         ("Role", "finetune-operator-lease", subjects),
     ]

@@ -7,7 +7,8 @@ import pytest
 
 from deploy.server import ABSENT, RefusedError, Server, job
 from finetune_operator.api.finetunejob import parse_spec
-from finetune_trainer.contract.profile import profile_values
+from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.supplied import supplied_paths
 
 pytestmark = pytest.mark.cluster
 
@@ -18,8 +19,8 @@ def test_three_facts_are_enough_and_every_default_is_shown(server: Server) -> No
     assert found["status"] == {"observedGeneration": -1, "restarts": 0}
     shown, meant = _leaves(found["spec"]), _leaves(parse_spec(job()["spec"]).to_dict())
     assert shown.items() <= meant.items()
-    # The server cannot know what a profile has not decided: those defaults are the models'.
-    assert meant.keys() - shown.keys() <= profile_values().keys()
+    # The server cannot know what a profile supplies: those defaults are the models'.
+    assert meant.keys() - shown.keys() <= set(supplied_paths(FineTuneJobSpec))
     assert parse_spec(found["spec"]) == parse_spec(job()["spec"])
 
 
@@ -109,7 +110,7 @@ IMMUTABLE: dict[str, Any] = {
     "training.epochs": 2,
     "evaluation.samplePrompts": ["hello"],
     "output.uri": "s3://models/other",
-    "profile": "llama2-2023",
+    "profileRef": {"kind": "ClusterFineTuneProfile", "name": "llama2-2023"},
 }
 
 
@@ -200,7 +201,7 @@ def test_columns_short_name_and_categories(server: Server) -> None:
     assert head.split() == ["NAME", "STATUS", "PROGRESS", "LOSS", "RESTARTS", "GPUS", "AGE"]
     assert row.split()[:7] == ["support-bot", "Running", "62%", "310/500", "1.2340", "1", "4"]
     wide = server.kubectl("get", "ftj", "-o", "wide").splitlines()[0].split()
-    assert wide[7:] == ["ETA", "REASON", "MODEL", "OUTPUT"]
+    assert wide[7:] == ["ETA", "REASON", "MODEL", "OUTPUT", "PROFILE"]
     for category in ("all", "ml"):
         assert "support-bot" in server.kubectl("get", category)
 

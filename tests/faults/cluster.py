@@ -53,7 +53,7 @@ def _given() -> Iterator[Plane]:
 
 def install(plane: Plane) -> None:
     """What the operator's process needs."""
-    plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/crd/finetunejobs.yaml")
+    plane.kubectl("apply", "--server-side", "-k", REPOSITORY / "manifests/crd")
     plane.await_crd()
     plane.kubectl("apply", "--server-side", "-f", REPOSITORY / "manifests/default/namespace.yaml")
     plane.grant()

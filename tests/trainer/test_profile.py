@@ -5,8 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from finetune_operator.api.finetunejob import parse_spec
+from finetune_operator.api.merge import merged
+from finetune_operator.profiles import shipped
 from finetune_trainer.contract.recipe import JobIdentity
 from trainer.running import LocalRun, folder_of
 
@@ -18,7 +21,8 @@ ROWS = [{"text": f"<s>[INST] What is {n} plus one? [/INST] {n + 1}</s>"} for n i
 def test_the_profile_of_2023_trains(local_run: Callable[..., LocalRun]) -> None:
     plain = local_run(ROWS).recipe.to_dict()
     sections: dict[str, Any] = {name: {"uri": plain[name]["uri"]} for name in ("model", "dataset", "output")}
-    spec = parse_spec({**sections, "profile": "llama2-2023", "training": {"maxSteps": 2}}, local=True)
+    values = yaml.safe_load(shipped("llama2-2023"))["spec"]
+    spec = parse_spec(merged([values, {**sections, "training": {"maxSteps": 2}}]), local=True)
     run = local_run(ROWS)
     run.recipe = spec.recipe(JobIdentity(name="tiny"))
 

@@ -107,6 +107,10 @@ except: {{- toYaml . | nindent 2 }}
 - name: FINETUNE_WATCH_NAMESPACES
   value: {{ join "," . | quote }}
 {{- end }}
+{{- if and .Values.watchNamespaces .Values.profiles.cluster }}
+- name: FINETUNE_CLUSTER_PROFILES
+  value: "true"
+{{- end }}
 - name: FINETUNE_SERVICE_ACCOUNTS
   value: {{ join "," .Values.jobs.serviceAccounts | quote }}
 - name: FINETUNE_ALLOW_REMOTE_CODE
@@ -231,7 +235,7 @@ app.kubernetes.io/component: operator
 {{/* What the operator may do in a namespace that it serves. No verb on Secrets, but it can create Jobs that mount them. */}}
 {{- define "finetune-operator.rules" -}}
 - apiGroups: [finetune.dev]
-  resources: [finetunejobs]
+  resources: [finetunejobs, finetuneprofiles]
   verbs: [get, list, watch]
 - apiGroups: [finetune.dev]
   resources: [finetunejobs/status]

@@ -1,24 +1,25 @@
-"""The CustomResourceDefinition, generated from the models in `spec` and `status`.
+"""The CustomResourceDefinitions, generated from the models in `spec`, `status` and `profile`.
 
 A CRD has a structural schema, a subset of the JSON schema that pydantic writes: no references, no unions with null, no
 `additionalProperties: false` (the server detects unknown fields itself). This module translates one into the other. A
 schema that it cannot translate is an error here, not on a user's cluster.
 
 Optional sections of the spec get the default `{}`, and the server fills in the defaults inside it. So `kubectl get -o
-yaml` shows the values that are used, and a CEL rule can use a section without `has()`. A field whose default depends on
-the profile has no default here: the server would fill it in, and hide what the user wrote. In the status
+yaml` shows the values that are used, and a CEL rule can use a section without `has()`. A field that a profile may
+supply has no default here: the server would fill it in, and hide what the user wrote. In the status
 `observedGeneration` has the default -1, or kstatus would take a job that was never reconciled for a finished one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from finetune_operator.api import names
-from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.profile import PROFILE_SPEC
+from finetune_operator.api.spec import FineTuneJobSpec, ProfileKind
 from finetune_operator.api.status import FineTuneJobStatus
-from finetune_trainer.contract.profile import profile_values
+from finetune_operator.api.supplied import supplied_paths
 from finetune_trainer.contract.scalar import DNS_LABEL
 from finetune_trainer.contract.text import MAX_INTEGER
 
@@ -52,12 +53,74 @@ _NAME_RULE = {
 
 
 def custom_resource_definition() -> dict[str, Any]:
-    """The whole CRD. Every call returns the same."""
+    """The whole CRD of FineTuneJobs. Every call returns the same."""
+    version = {
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": _printer_columns(),
+        "schema": {"openAPIV3Schema": _root_schema()},
+    }
+    return _definition(
+        names.KIND, names.PLURAL, names.SHORT_NAMES, scope="Namespaced", categories=names.CATEGORIES, version=version
+    )
+
+
+def profile_definitions() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The CRDs of FineTuneProfiles and of ClusterFineTuneProfiles. Every call returns the same."""
+    return (
+        _profile_definition(ProfileKind.NAMESPACED, names.PROFILE_PLURAL, ("ftp",), scope="Namespaced"),
+        _profile_definition(ProfileKind.CLUSTER, names.CLUSTER_PROFILE_PLURAL, ("cftp",), scope="Cluster"),
+    )
+
+
+_OF_PROFILES = {
+    ProfileKind.NAMESPACED: "Defaults and ceilings for the FineTuneJobs of a namespace.",
+    ProfileKind.CLUSTER: "Defaults and ceilings for the FineTuneJobs of the cluster.",
+}
+
+
+def _profile_definition(kind: ProfileKind, plural: str, short: tuple[str, ...], *, scope: str) -> dict[str, Any]:
+    annotation = names.DEFAULT_PROFILE_ANNOTATION.replace(".", "\\.")
+    version = {
+        "additionalPrinterColumns": [
+            {"name": "Default", "type": "string", "jsonPath": f".metadata.annotations.{annotation}"},
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        ],
+        "schema": {
+            "openAPIV3Schema": {
+                "description": _OF_PROFILES[kind],
+                "type": "object",
+                "required": ["spec"],
+                "properties": {
+                    "apiVersion": {"description": f"{names.API_VERSION}.", "type": "string"},
+                    "kind": {"description": f"{kind}.", "type": "string"},
+                    "metadata": {"type": "object"},
+                    "spec": profile_schema(),
+                },
+            }
+        },
+    }
+    return _definition(str(kind), plural, short, scope=scope, categories=("ml",), version=version)
+
+
+def profile_schema() -> Schema:
+    """The structural schema of a profile's `.spec`. Only elements of lists have defaults there."""
+    return structural_schema(PROFILE_SPEC, defaults=True)
+
+
+def _definition(
+    kind: str,
+    plural: str,
+    short_names: Sequence[str],
+    *,
+    scope: str,
+    categories: Sequence[str],
+    version: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
-            "name": f"{names.PLURAL}.{names.GROUP}",
+            "name": f"{plural}.{names.GROUP}",
             "labels": {
                 "app.kubernetes.io/name": names.MANAGED_BY,
                 "app.kubernetes.io/component": "crd",
@@ -66,42 +129,29 @@ def custom_resource_definition() -> dict[str, Any]:
         "spec": {
             "group": names.GROUP,
             "names": {
-                "kind": names.KIND,
-                "listKind": f"{names.KIND}List",
-                "plural": names.PLURAL,
-                "singular": names.SINGULAR,
-                "shortNames": list(names.SHORT_NAMES),
-                "categories": list(names.CATEGORIES),
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": list(short_names),
+                "categories": list(categories),
             },
-            "scope": "Namespaced",
-            "versions": [
-                {
-                    "name": names.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": _printer_columns(),
-                    "schema": {"openAPIV3Schema": _root_schema()},
-                }
-            ],
+            "scope": scope,
+            "versions": [{"name": names.VERSION, "served": True, "storage": True, **version}],
         },
     }
 
 
 def spec_schema() -> Schema:
-    """The structural schema of `.spec`, with every default that does not depend on the profile."""
+    """The structural schema of `.spec`, with every default but those of fields that a profile may supply."""
     schema = structural_schema(FineTuneJobSpec, defaults=True)
-    for path, values in profile_values().items():
-        _leave_unset(schema, path.split("."), values)
+    for path in supplied_paths(FineTuneJobSpec):
+        *sections, key = path.split(".")
+        place = schema
+        for name in sections:
+            place = place["properties"][name]
+        place["properties"][key].pop("default", None)
     return schema
-
-
-def _leave_unset(schema: Schema, keys: list[str], values: list[Any]) -> None:
-    """Removes a field's default unless every profile has the same."""
-    for key in keys:
-        schema = schema["properties"][key]
-    if any(value != schema.get("default") for value in values):
-        schema.pop("default", None)
 
 
 def status_schema() -> Schema:
@@ -144,6 +194,7 @@ def _printer_columns() -> list[dict[str, Any]]:
         column("Reason", '.status.conditions[?(@.type=="Succeeded")].reason', wide=True),
         column("Model", ".spec.model.uri", wide=True),
         column("Output", ".status.output.uri", wide=True),
+        column("Profile", ".status.profile.display", wide=True),
     ]
 
 

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from finetune_operator.api import suggestion
+from finetune_operator.api.reasons import Reason
 from finetune_operator.api.spec import FineTuneJobSpec
-from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.api.status import FineTuneJobStatus, ProfileStatus
 from finetune_trainer.contract.problem import Problem, choices, problems_of
 from finetune_trainer.contract.recipe import JobIdentity
+from finetune_trainer.contract.rule import OWN_VALUES
 from finetune_trainer.contract.rules import cluster_problems, problems
 
 MAX_SPEC_BYTES = 65_536
@@ -50,8 +52,23 @@ class FineTuneJobRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Why a run cannot begin yet."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuneJob:
-    """One FineTuneJob: identity, spec and the last written status."""
+    """One FineTuneJob: identity, spec and the last written status.
+
+    Attributes:
+        spec: what the job itself says, with the values of its profiles where it says nothing, and the defaults.
+        profile: the profiles of the run, of the one that is under way or of the one that begins; None without any.
+        excess: a problem for each field above a ceiling of its profiles.
+        held: why the run cannot begin; `spec` is then without the profiles.
+    """
 
     name: str
     namespace: str
@@ -61,6 +78,9 @@ class FineTuneJob:
     deleting: bool
     spec: FineTuneJobSpec
     status: FineTuneJobStatus
+    profile: ProfileStatus | None = None
+    excess: tuple[Problem, ...] = ()
+    held: Held | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -68,12 +88,14 @@ class FineTuneJob:
         return self.namespace, self.name
 
 
-def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTuneJobSpec:
+def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False, own_values: bool = False) -> FineTuneJobSpec:
     """Parses a spec as strictly as the API server does.
 
     Args:
         raw: the spec, or its JSON.
         local: whether it is for a run on one machine, where file:// URIs are allowed.
+        own_values: whether it is what the user wrote, and profiles may supply more. As on the API server, a rule over
+            several fields then counts only if the spec itself has those that a profile may supply.
 
     Raises:
         SpecError: has every problem, each with path, value and remedy.
@@ -85,13 +107,15 @@ def parse_spec(raw: Mapping[str, Any] | bytes, *, local: bool = False) -> FineTu
     if len(text) > MAX_SPEC_BYTES:
         raise too_large(len(text))
     try:
-        spec = FineTuneJobSpec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        context = OWN_VALUES if own_values else None
+        spec = FineTuneJobSpec.model_validate_json(text, strict=True, by_alias=True, by_name=False, context=context)
     except ValidationError as error:
         found = problems_of(error, "spec", _remedy)
         unknown = any(item["type"] == "extra_forbidden" for item in error.errors(include_url=False))
         raise (UnknownFieldError if unknown else SpecError)(found) from None
     recipe = spec.recipe(JobIdentity(name=""))
-    if broken := [*problems(recipe), *(() if local else cluster_problems(recipe))]:
+    own = json.loads(text) if own_values else None
+    if broken := [*problems(recipe, own), *(() if local else cluster_problems(recipe))]:
         raise SpecError(broken)
     return spec
 
@@ -119,7 +143,7 @@ def _remedy(error: ErrorDetails) -> str:
 
 
 def parse_job(raw: Mapping[str, Any]) -> FineTuneJob:
-    """Parses an object of the API server.
+    """Parses an object of the API server by itself, without profiles.
 
     Raises:
         SpecError: the spec is not valid for this version.

@@ -50,6 +50,8 @@ FIELDS: dict[str, str] = {
     "token": "model.tokenSecretRef",
     "hf_token": "model.tokenSecretRef",
     "fsdp": "model.sharding",
+    # this operator before its profiles were objects
+    "profile": "profileRef",
     # data
     "datasets": "dataset.uris",
     "data_path": "dataset.uri",
@@ -158,6 +160,7 @@ DIFFERENT: dict[str, str] = {
     "token": "the name of a Secret",
     "hf_token": "the name of a Secret",
     "credentials": "the name of a Secret",
+    "profile": "a section: {kind: ClusterFineTuneProfile, name: llama2-2023}",
 }
 """What to write in our field, if its values differ from the other trainer's."""
 

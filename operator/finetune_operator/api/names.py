@@ -15,6 +15,11 @@ SINGULAR = "finetunejob"
 SHORT_NAMES = ("ftj",)
 CATEGORIES = ("all", "ml")
 
+PROFILE_PLURAL = "finetuneprofiles"
+CLUSTER_PROFILE_PLURAL = "clusterfinetuneprofiles"
+DEFAULT_PROFILE_ANNOTATION = f"{GROUP}/is-default-profile"
+"""On a profile: `"true"` makes it the default of its namespace, or of the cluster."""
+
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "finetune-operator"
 FINETUNEJOB_NAME_LABEL = f"{GROUP}/job-name"

@@ -70,6 +70,7 @@ def _limit_of(limit: str, request: str) -> Rule[Any]:
     return Rule(
         message=f"{limit} must be at least {request}: raise it, or lower {request}",
         holds=holds,
+        given=(request,),
         # What is no quantity is another rule's to refuse.
         cel=f"!has(self.{limit}) || !({quantities}) || {compared}",
     )

@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from finetune_operator.api.gpumemory import gpu_memory_bytes
 from finetune_operator.api.kueue import QueueName
 from finetune_operator.api.resources import PreflightResources, Resources
 from finetune_operator.api.scheduling import Scheduling
-from finetune_trainer.contract.profile import Profile, with_profile
+from finetune_operator.api.supplied import SUPPLIED
 from finetune_trainer.contract.recipe import JobIdentity, ModelSpec, Recipe
 from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.recipe import RecipeSections, RunToken
 from finetune_trainer.contract.rule import with_rules
 from finetune_trainer.contract.rules import CLUSTER_RULES, RULES
-from finetune_trainer.contract.scalar import PLAIN
+from finetune_trainer.contract.scalar import PLAIN, ObjectName
 from finetune_trainer.contract.wire import Wire
 
 
@@ -82,7 +82,24 @@ class Retention(Wire):
     )
 
 
-IMMUTABLE = ("method", "dataset", "lora", "training", "dpo", "evaluation", "output", "profile")
+class ProfileKind(StrEnum):
+    """The kinds of profiles."""
+
+    NAMESPACED = "FineTuneProfile"
+    CLUSTER = "ClusterFineTuneProfile"
+
+
+class ProfileRef(Wire):
+    """A profile that the job uses beside the default profiles of its namespace and of the cluster."""
+
+    kind: ProfileKind = Field(
+        ProfileKind.NAMESPACED,
+        description="FineTuneProfile (of the job's namespace) or ClusterFineTuneProfile. Default: FineTuneProfile.",
+    )
+    name: ObjectName = Field(description="Name of the profile. Example: llama2-2023.")
+
+
+IMMUTABLE = ("method", "dataset", "lora", "training", "dpo", "evaluation", "output", "profileRef")
 """Sections that shape the result. storage and checkpoint do not."""
 
 MUTABLE_OF_MODEL = ("token_secret_ref", "cache")
@@ -103,8 +120,11 @@ def _immutable(path: str, *, optional: bool = False) -> dict[str, str]:
 def _immutables() -> Iterator[dict[str, str]]:
     for name, field in ModelSpec.model_fields.items():
         if name not in MUTABLE_OF_MODEL:
-            yield _immutable(f"model.{field.alias}", optional=not field.is_required() and field.default is None)
-    yield from map(_immutable, IMMUTABLE)
+            supplied = field.alias in (SUPPLIED["model"] or ()) and field.default_factory is None
+            absent = not field.is_required() and field.default is None
+            yield _immutable(f"model.{field.alias}", optional=absent or supplied)
+    for section in IMMUTABLE:
+        yield _immutable(section, optional=section == "profileRef")
 
 
 _MANAGED_BY = {
@@ -125,10 +145,11 @@ class FineTuneJobSpec(RecipeSections):
 
     model_config = ConfigDict(json_schema_extra=_with_rules)
 
-    profile: Profile = Field(
-        Profile.NONE,
-        description="A named set of defaults: llama2-2023 (rank 64, alpha 16, dropout 0.1, batch 4 x accumulation "
-        "4, 2e-4, 500 steps, length 1024, float16, no packing) or none. Default: none.",
+    profile_ref: ProfileRef | None = Field(
+        None,
+        description="A profile with defaults for what this job leaves out (docs/profiles.md). It wins over the default "
+        "profiles of the namespace and of the cluster. Default: none. Example: {kind: ClusterFineTuneProfile, name: "
+        "llama2-2023}.",
     )
     resources: Resources = Field(default_factory=Resources, description="What one training pod asks for.")
     scheduling: Scheduling = Field(default_factory=Scheduling, description="Where the pods run.")
@@ -166,16 +187,8 @@ class FineTuneJobSpec(RecipeSections):
         "ignores the job. Default: finetune.dev/operator.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _with_profile(cls, raw: Any) -> Any:
-        return with_profile(raw) if isinstance(raw, dict) else raw
-
     def recipe(self, job: JobIdentity) -> Recipe:
-        """The part of the spec that shapes the result, with the identity of the job and the attempt.
-
-        The sections have the profile's settings already.
-        """
+        """The part of the spec that shapes the result, with the identity of the job and the attempt."""
         return Recipe(
             job=job,
             **{name: getattr(self, name) for name in RecipeSections.model_fields},

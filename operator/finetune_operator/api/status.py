@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from finetune_operator.api.reasons import Phase
 from finetune_trainer.contract.progress import Progress
+from finetune_trainer.contract.recipe.profile import ProfileRecord
 from finetune_trainer.contract.termination import OutputRecord, PreflightSummary
 from finetune_trainer.contract.text import MAX_MESSAGE, MAX_METRICS, MAX_TEXT, Count
 from finetune_trainer.contract.wire import TolerantWire, map_list
@@ -128,6 +129,30 @@ class OutputStatus(OutputRecord):
         return cls.model_validate(values)
 
 
+MAX_PROFILE_VALUES = 65_536
+"""Characters. Every job carries the values, so that no change of a profile reaches a run that has begun."""
+
+
+class ProfileCeiling(TolerantWire):
+    """The lowest ceiling of one field."""
+
+    path: ShortText = Field(description="The field. Example: resources.gpus.")
+    value: ShortText = Field(description="Highest value that the field may have.")
+    source: ShortText = Field(description="Kind and name of the profile that says so.")
+
+
+class ProfileStatus(ProfileRecord):
+    """The profiles of this run, as they were when it began. Every attempt uses these values."""
+
+    display: ShortText = Field("", description="Names of the profiles, for the PROFILE column.")
+    values: Annotated[str, Field(max_length=MAX_PROFILE_VALUES)] = Field(
+        "{}", description="What the profiles supply where spec says nothing, as JSON in the form of spec."
+    )
+    ceilings: Annotated[list[ProfileCeiling], Field(max_length=32)] = Field(
+        default_factory=list, description="The ceilings of the profiles, for each field the lowest."
+    )
+
+
 class FineTuneJobStatus(TolerantWire):
     """What the operator knows about the job."""
 
@@ -142,6 +167,9 @@ class FineTuneJobStatus(TolerantWire):
         default_factory=list, description="Conditions, one for each type.", json_schema_extra=map_list("type")
     )
     run_token: ShortText | None = Field(None, description="The spec.runToken that the current run belongs to.")
+    profile: ProfileStatus | None = Field(
+        None, description="The profiles that this run was begun with. Absent without profiles."
+    )
     attempt: int = Field(0, ge=0, description="Number of the current attempt; 0 before the first.")
     restarts: int = Field(0, ge=0, description="Attempts of this run after its first.")
     counted_failures: int = Field(0, ge=0, description="Failures of this run that count against retry.limit.")

@@ -76,6 +76,8 @@ def _meant(here: str, name: str) -> str | None:
         return within[close[0]]
     anywhere: dict[str, list[str]] = {}
     for path in _paths():
+        if path.startswith("profileRef."):
+            continue  # parts of a reference, and no settings
         anywhere.setdefault(_plain(path.rpartition(".")[2]), []).append(path)
     if name in anywhere:
         return _highest(anywhere[name])

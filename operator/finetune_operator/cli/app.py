@@ -49,6 +49,7 @@ def application() -> Any:
     on_this_machine = typer.Typer(help=local.HELP, rich_markup_mode=None, no_args_is_help=False)
     on_this_machine.command("run")(local.run)
     on_this_machine.command("preflight")(local.preflight)
+    on_this_machine.command("plan")(local.plan)
     app.add_typer(on_this_machine, name="local")
     return typer.main.get_command(app)
 

@@ -1,7 +1,7 @@
 """Reads a FineTuneJob from a YAML file, as kubectl does, for a run without a cluster."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import yaml
 
 from finetune_operator.api import names, suggestion
 from finetune_operator.api.finetunejob import SpecError, parse_spec
+from finetune_operator.api.profile import Profile
 from finetune_operator.api.spec import FineTuneJobSpec
+from finetune_operator.api.status import ProfileStatus
 from finetune_trainer.contract.problem import Problem, shown
 
 _TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec")
@@ -77,14 +79,18 @@ class JobFile:
     Attributes:
         source: where it was read, for messages.
         name: its name.
-        spec: its spec with all defaults.
+        spec: its spec with all defaults; once `with_profiles` has resolved it, with what its profiles supply.
         raw: the document as it was written.
+        profiles: the profiles that it was resolved with; each wins over the one before.
+        profile: the record of them; None without any.
     """
 
     source: str
     name: str
     spec: FineTuneJobSpec
     raw: Mapping[str, Any]
+    profiles: tuple[Profile, ...] = ()
+    profile: ProfileStatus | None = None
 
     @property
     def namespace(self) -> str | None:
@@ -206,10 +212,16 @@ def job_of(document: Document, source: str, *, local: bool) -> JobFile:
         if not isinstance(raw_spec, dict):
             problems.append(Problem(path="spec", value=shown(raw_spec), message="must be an object"))
         else:
-            spec = parse_spec(raw_spec, local=local)
+            # Profiles may supply what it leaves out.
+            spec = parse_spec(raw_spec, local=local, own_values=True)
     except SpecError as error:
         problems += error.problems
     if problems or spec is None:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise JobFileError(f"{source}: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}")
+        raise JobFileError(listed(source, problems))
     return JobFile(source=source, name=str(name), spec=spec, raw=raw)
+
+
+def listed(source: str, problems: Sequence[Problem]) -> str:
+    """What is said of a document with problems: their number, and each on a line of its own."""
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return f"{source}: {len(problems)} problem{'s' * (len(problems) != 1)}\n{lines}"

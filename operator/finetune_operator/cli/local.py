@@ -18,6 +18,7 @@ from finetune_operator.cli.remedies import local_remedy
 from finetune_trainer.contract.failure import EXIT_OK, FailureReason, TrainerError
 from finetune_trainer.contract.layout import ALLOW_CPU_ENV, WORK_ENV
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
+from finetune_trainer.contract.recipe.profile import ProfileRecord
 from finetune_trainer.contract.termination import Outcome
 from finetune_trainer.distributed.visible_gpus import visible_gpus
 from finetune_trainer.distributed.world import Pod
@@ -44,7 +45,11 @@ def refuse(job: JobFile) -> None:
 
 def recipe_of(job: JobFile) -> Recipe:
     """The recipe of the job."""
-    return job.spec.recipe(JobIdentity(name=job.name))
+    recipe = job.spec.recipe(JobIdentity(name=job.name))
+    if job.profile is None:
+        return recipe
+    used = ProfileRecord(sources=job.profile.sources, digest=job.profile.digest)
+    return recipe.model_copy(update={"profile": used})
 
 
 def preflight(job: JobFile, output: str) -> int:

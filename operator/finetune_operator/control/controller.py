@@ -20,6 +20,7 @@ from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, error_status
 from finetune_operator.control.apply_child import apply_job, apply_service
 from finetune_operator.control.informer.cache import Cache
+from finetune_operator.control.informer.profiles import ProfileCache
 from finetune_operator.control.informer.record import FineTuneJobRecord, finetunejob_record
 from finetune_operator.control.live_reader import LiveReader
 from finetune_operator.control.status_patch import status_patch
@@ -81,6 +82,7 @@ class Controller:
         now: the current time, with a time zone.
         observer: is told what was done.
         clock: seconds, monotonic, for the durations that the observer is told.
+        profiles: those that count when a run begins; by default there are none.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Controller:
         has_synced: Callable[[FineTuneJobRecord], bool] = lambda _: True,
         observer: ControllerObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        profiles: ProfileCache | None = None,
     ) -> None:
+        self._profiles = profiles if profiles is not None else ProfileCache()
         self._observer = observer
         self._clock = clock
         self._kube = kube
@@ -178,7 +182,7 @@ class Controller:
         """The plan from the cache, or from a live read if the plan would act."""
         if not record.has_spec:
             record = await self._read(record)
-        finetunejob = record.finetunejob()
+        finetunejob, revision = record.finetunejob(self._profiles.of), self._profiles.revision
         observed = self._cache.observed(record.owner)
         plan = None
         if observed is not None:
@@ -187,9 +191,9 @@ class Controller:
                 return record, finetunejob, plan
         live = await self._read(record)
         children = await self._live.children(live, plan)
-        if plan is not None and (live, children) == (record, observed):
+        if plan is not None and (live, children, self._profiles.revision) == (record, observed, revision):
             return live, finetunejob, plan  # the cache was current: the same arguments give the same plan
-        finetunejob = live.finetunejob()
+        finetunejob = live.finetunejob(self._profiles.of)
         return live, finetunejob, await self._plan(finetunejob, children)
 
     async def _read(self, record: FineTuneJobRecord) -> FineTuneJobRecord:
@@ -213,7 +217,7 @@ class Controller:
         if live is None or live.settled:
             return None
         try:
-            live.finetunejob()
+            live.finetunejob(self._profiles.of)
         except SpecError as error:
             status = FineTuneJobStatus.model_validate(live.raw_status())
             plan = reconcile_invalid(
@@ -225,6 +229,7 @@ class Controller:
                     observed=await self._live.children(live),
                     now=self._now(),
                     status=status,
+                    profile=status.profile,
                 ),
             )
             await self._carry_out(live, status, plan)

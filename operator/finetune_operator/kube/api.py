@@ -44,6 +44,8 @@ def _segment(name: str) -> str:
 
 
 FINETUNEJOBS = Resource(group=names.GROUP, version=names.VERSION, plural=names.PLURAL)
+PROFILES = Resource(group=names.GROUP, version=names.VERSION, plural=names.PROFILE_PLURAL)
+CLUSTER_PROFILES = Resource(group=names.GROUP, version=names.VERSION, plural=names.CLUSTER_PROFILE_PLURAL)
 JOBS = Resource(group="batch", version="v1", plural="jobs")
 SERVICES = Resource(group="", version="v1", plural="services")
 PODS = Resource(group="", version="v1", plural="pods")

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from finetune_operator.api.finetunejob import FineTuneJob
-from finetune_operator.api.status import FineTuneJobStatus
+from finetune_operator.api.status import FineTuneJobStatus, ProfileStatus
 from finetune_operator.reconcile.config import ReconcileConfig
 from finetune_operator.reconcile.observed import JobView, Observed
 from finetune_operator.reconcile.plan import Deletion, Event, EventType, Plan
@@ -22,6 +22,7 @@ class RunPlanBuilder:
         observed: the children.
         now: the current time.
         status: the status so far.
+        profile: the profiles of the run that is under way or that begins; None without any.
     """
 
     generation: int
@@ -30,6 +31,7 @@ class RunPlanBuilder:
     observed: Observed
     now: datetime
     status: FineTuneJobStatus
+    profile: ProfileStatus | None = None
     _apply: list[dict[str, Any]] = field(default_factory=list)
     _delete: list[Deletion] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
@@ -99,6 +101,7 @@ class PlanBuilder(RunPlanBuilder):
             observed=observed,
             now=now,
             status=finetunejob.status,
+            profile=finetunejob.profile,
             finetunejob=finetunejob,
             config=config,
         )

@@ -2,6 +2,7 @@
 
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_trainer.contract.recipe import JobIdentity, Recipe
+from finetune_trainer.contract.recipe.profile import ProfileRecord
 from finetune_trainer.contract.termination import PreflightSummary
 
 
@@ -17,9 +18,13 @@ def recipe_of(finetunejob: FineTuneJob, attempt: int, checked: PreflightSummary 
     recipe = finetunejob.spec.recipe(
         JobIdentity(name=finetunejob.name, namespace=finetunejob.namespace, uid=finetunejob.uid, attempt=attempt)
     )
+    pinned: dict[str, object] = {}
+    if finetunejob.profile is not None:
+        used = finetunejob.profile
+        pinned["profile"] = ProfileRecord(sources=used.sources, digest=used.digest)
     if checked is None:
-        return recipe
-    pinned: dict[str, object] = {"dataset_revisions": checked.dataset_revisions}
+        return recipe.model_copy(update=pinned)
+    pinned["dataset_revisions"] = checked.dataset_revisions
     if checked.model_revision is not None:
         pinned["model"] = recipe.model.model_copy(update={"revision": checked.model_revision})
     return recipe.model_copy(update=pinned)

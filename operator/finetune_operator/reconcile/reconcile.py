@@ -36,6 +36,9 @@ def reconcile(finetunejob: FineTuneJob, observed: Observed, config: ReconcileCon
     if finetunejob.deleting or finetunejob.spec.managed_by not in (None, names.CONTROLLER_NAME):
         return Plan(status=finetunejob.status)
     builder = PlanBuilder.start(finetunejob, observed, config, now)
+    if finetunejob.held is not None:
+        stages.hold_run(builder, finetunejob.held)
+        return builder.build()
     stages.begin_run(builder)
     if not completion.is_finished(builder):
         _reconcile_run(builder)
@@ -144,6 +147,8 @@ def _handle_missing_child(builder: PlanBuilder, role: str, number: int) -> None:
     ):
         if overdue := deadlines.creation_overdue(builder):
             completion.fail(builder, overdue)
+        elif refusal := refuse(builder.finetunejob, builder.config):
+            completion.fail(builder, refusal)  # the spec has changed since the attempt began
         else:
             stages.start(builder, role, number)
             # Perhaps no event follows: a Job whose pods a quota refuses stays as it is.

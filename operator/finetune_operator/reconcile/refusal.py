@@ -1,4 +1,7 @@
-"""Specs that are refused before a pod is created: for fields that the administrator forbids, or for an old GPU."""
+"""Specs that are refused before a pod is created.
+
+They have fields that the administrator forbids, values above a ceiling of their profiles, or an old GPU.
+"""
 
 from finetune_operator.api.finetunejob import FineTuneJob
 from finetune_operator.api.gpu_capability import unsupported_gpu
@@ -18,7 +21,7 @@ def refuse(finetunejob: FineTuneJob, config: ReconcileConfig) -> Failed | None:
 
 
 def _forbidden(finetunejob: FineTuneJob, config: ReconcileConfig) -> list[Problem]:
-    problems = []
+    problems = list(finetunejob.excess)
     account = finetunejob.spec.scheduling.service_account_name or "default"
     if account not in config.service_accounts:
         allowed = ", ".join(sorted(config.service_accounts)) or "none"

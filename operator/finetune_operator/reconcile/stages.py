@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from finetune_operator.api import names
+from finetune_operator.api.finetunejob import Held
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import ConditionStatus, FineTuneJobStatus
 from finetune_operator.reconcile import queue
@@ -28,20 +29,41 @@ def begin_run(builder: RunPlanBuilder) -> None:
         observed_generation=builder.generation, conditions=with_observed_generation(status, builder.generation)
     )
     if status.start_time is None and not is_finished(builder):
-        builder.update(start_time=builder.now, run_token=token)
+        builder.update(start_time=builder.now, run_token=token, profile=builder.profile)
         set_phase(builder, Phase.PENDING, Reason.PENDING, "accepted")
     elif is_finished(builder) and token != status.run_token:
-        builder.status = FineTuneJobStatus(
-            observed_generation=builder.generation,
-            start_time=builder.now,
-            run_token=token,
-            attempt=status.attempt,
-            gpu_seconds=status.gpu_seconds,
-            cost=status.cost,
-            conditions=[item for item in builder.status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
-        )
-        builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs again")
+        _renew(builder)
+        builder.update(start_time=builder.now, profile=builder.profile)
         set_phase(builder, Phase.PENDING, Reason.RESTARTED, "runToken has changed: the job runs again")
+
+
+def hold_run(builder: RunPlanBuilder, held: Held) -> None:
+    """Shows why a run cannot begin. Its time begins when it does, so that no deadline counts the wait."""
+    status = builder.status
+    builder.update(
+        observed_generation=builder.generation, conditions=with_observed_generation(status, builder.generation)
+    )
+    if is_finished(builder):
+        _renew(builder)
+    before = builder.status.condition(ConditionType.RECONCILING)
+    if before is None or (before.reason, before.message) != (held.reason, held.message):
+        builder.event(held.reason, held.message, EventType.WARNING)
+    builder.update(run_token=builder.run_token)
+    set_phase(builder, Phase.PENDING, held.reason, held.message)
+
+
+def _renew(builder: RunPlanBuilder) -> None:
+    """The status of a run that follows another one."""
+    status, token = builder.status, builder.run_token
+    builder.status = FineTuneJobStatus(
+        observed_generation=builder.generation,
+        run_token=token,
+        attempt=status.attempt,
+        gpu_seconds=status.gpu_seconds,
+        cost=status.cost,
+        conditions=[item for item in status.conditions if item.type != ConditionType.PREFLIGHT_PASSED],
+    )
+    builder.event(Reason.RESTARTED, f"runToken is now {token!r}: the job runs again")
 
 
 def start(builder: PlanBuilder, role: str, attempt: int) -> None:

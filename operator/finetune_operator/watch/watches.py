@@ -32,7 +32,7 @@ _CLOSING_SECONDS = 0.25
 
 
 class Watches:
-    """The watches of all three kinds in one namespace, or in all.
+    """The watches of FineTuneJobs, their Jobs and pods, and of profiles, in one namespace or in all.
 
     Args:
         event_handler: receives the events, on the event loop of `run`.
@@ -42,6 +42,7 @@ class Watches:
         backoffs: makes the back-offs before restarts, in seconds.
         event_filter_for: makes the filter for a kind; called on kopf's thread. By default nothing is filtered.
         namespace: the namespace to watch; None for all.
+        cluster_profiles: whether ClusterFineTuneProfiles are watched.
         environment: decides where kopf finds its credentials.
         contact: what is told whether the API server can be reached; by default nobody is.
     """
@@ -58,7 +59,9 @@ class Watches:
         namespace: str | None,
         environment: Mapping[str, str],
         contact: Contact | None = None,
+        cluster_profiles: bool = False,
     ) -> None:
+        self._cluster_profiles = cluster_profiles
         self._event_handler = event_handler
         self._on_restart = on_restart
         self._settings = settings
@@ -159,6 +162,16 @@ class Watches:
         @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
         async def finetunejob(event: kopf.RawEvent, **_: Any) -> None:
             bridge.send(self._event_handler.finetunejob, event)
+
+        @kopf.on.event(names.GROUP, names.VERSION, names.PROFILE_PLURAL, registry=registry)
+        async def profile(event: kopf.RawEvent, **_: Any) -> None:
+            bridge.send(self._event_handler.profile, event)
+
+        if self._cluster_profiles:
+
+            @kopf.on.event(names.GROUP, names.VERSION, names.CLUSTER_PROFILE_PLURAL, registry=registry)
+            async def cluster_profile(event: kopf.RawEvent, **_: Any) -> None:
+                bridge.send(self._event_handler.cluster_profile, event)
 
         @kopf.on.event("batch", "v1", "jobs", registry=registry)
         async def job(event: kopf.RawEvent, **_: Any) -> None:

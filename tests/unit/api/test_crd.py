@@ -61,6 +61,7 @@ def test_every_section_that_may_be_left_out_has_a_default_unless_its_absence_mea
         "spec.dataset.validation",
         "spec.training.earlyStopping",
         "spec.evaluation.gate",
+        "spec.profileRef",
         "spec.output",
         "spec.storage.secretRef",
         *(f"spec.tracking.{tracker}{part}" for tracker in TrackerKind for part in ("", ".secretRef")),
@@ -114,7 +115,9 @@ def test_columns() -> None:
     columns = custom_resource_definition()["spec"]["versions"][0]["additionalPrinterColumns"]
     narrow = [column["name"] for column in columns if "priority" not in column]
     assert narrow == ["Status", "Progress", "Loss", "Restarts", "GPUs", "Age"]
-    assert [column["name"] for column in columns if column.get("priority")] == ["ETA", "Reason", "Model", "Output"]
+    assert [column["name"] for column in columns if column.get("priority")] == [
+        "ETA", "Reason", "Model", "Output", "Profile",
+    ]  # fmt: skip
 
 
 def test_columns_read_fields_that_exist() -> None:

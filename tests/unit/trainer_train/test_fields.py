@@ -11,7 +11,7 @@ ELSEWHERE = {
     "output.uri", "output.deletionPolicy",
     "storage.secretRef", "storage.endpoint", "storage.region", "storage.addressingStyle", "storage.checksums",
     "storage.caBundle", "runToken", "machine.gpus", "machine.gpuMemoryBytes",
-    "machine.nodes",
+    "machine.nodes", "profile",
 }  # fmt: skip
 WORKS = {
     # A test in tests/trainer/test_options.py (or the file named) runs each of them.

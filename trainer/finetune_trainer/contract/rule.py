@@ -6,11 +6,11 @@ element's class (`Ruled`). A rule on several fields of a recipe is in `contract.
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo, model_validator
 from pydantic.alias_generators import to_snake
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
@@ -34,12 +34,15 @@ class Rule(Generic[Checked]):
         cel: the rule in CEL, on `self`. Its evaluation must not fail for any value of the type. None if CEL cannot
             express the rule; then the operator ends the job.
         path: path of the field to change, relative to the checked value; empty for the value itself.
+        given: paths of the fields that a profile may supply instead of the job. The API server knows no profiles, so it
+            judges the rule only where the job itself has all of them. The operator judges the merged spec.
     """
 
     message: str
     holds: Callable[[Checked], bool]
     cel: str | None
     path: str = ""
+    given: tuple[str, ...] = ()
 
     @property
     def schema(self) -> dict[str, str] | None:
@@ -47,7 +50,12 @@ class Rule(Generic[Checked]):
         if self.cel is None:
             return None
         place = {"fieldPath": f".{self.path}"} if self.path else {}
-        return {"rule": self.cel, "message": self.message, **place}
+        absent = "".join(f"!has(self.{path}) || " for path in self.given)
+        return {"rule": f"{absent}({self.cel})" if absent else self.cel, "message": self.message, **place}
+
+    def concerns(self, own: Mapping[str, Any]) -> bool:
+        """Whether an object, as it was written, has every field of `given`."""
+        return all(_has(own, path.split(".")) for path in self.given)
 
     def _error(self) -> PydanticCustomError:
         return PydanticCustomError("rule", "{message}", {"message": self.message})
@@ -70,19 +78,35 @@ def with_rules(schema: JsonSchemaValue, rules: Iterable[Rule[Any]]) -> JsonSchem
     return {**schema, "x-kubernetes-validations": said}
 
 
-def broken(rules: Iterable[Rule[Checked]], subject: Checked, root: str) -> list[Problem]:
+def broken(
+    rules: Iterable[Rule[Checked]], subject: Checked, root: str, own: Mapping[str, Any] | None = None
+) -> list[Problem]:
     """The problems of a value: one for each rule that does not hold, in the rules' order.
 
     Args:
         rules: the rules.
         subject: the value that they check.
         root: path of the value.
+        own: the object as it was written, if a profile may supply what it leaves out. Then a rule counts only if the
+            object has the fields that the rule is about.
     """
     return [
         Problem(path=f"{root}.{rule.path}", value=shown(value_at(subject, rule.path)), message=rule.message)
         for rule in rules
-        if not rule.holds(subject)
+        if (own is None or rule.concerns(own)) and not rule.holds(subject)
     ]
+
+
+def _has(own: object, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(own, Mapping) or own.get(key) is None:
+            return False
+        own = own[key]
+    return True
+
+
+OWN_VALUES: dict[str, bool] = {"own_values": True}
+"""Validation context: the object stands alone, and a profile may supply what it leaves out."""
 
 
 def value_at(subject: object, path: str) -> object:
@@ -104,11 +128,12 @@ class Ruled(Wire):
     rules: ClassVar[tuple[Rule[Any], ...]] = ()
 
     @model_validator(mode="after")
-    def _keeps_its_rules(self) -> Self:
+    def _keeps_its_rules(self, info: ValidationInfo) -> Self:
+        alone = info.context == OWN_VALUES
         errors = [
             InitErrorDetails(type=rule._error(), loc=tuple(rule.path.split(".")) if rule.path else (), input=self)  # noqa: SLF001
             for rule in self.rules
-            if not rule.holds(self)
+            if not (alone and {to_snake(path) for path in rule.given} - self.model_fields_set) and not rule.holds(self)
         ]
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)

@@ -98,7 +98,10 @@ class RunFacts:
     @property
     def settings(self) -> dict[str, str]:
         """Every setting of the recipe by its path in the spec, defaults among them."""
-        return _flat(settings_of(self.recipe))
+        settings = settings_of(self.recipe)
+        if self.recipe.profile is not None:
+            settings["profile"] = ", ".join(map(str, self.recipe.profile.sources))
+        return _flat(settings)
 
     @property
     def warnings(self) -> list[str]:

@@ -9,8 +9,11 @@ from typing import Annotated
 import typer
 
 from finetune_operator.cli.errors import CommandError, Exit
-from finetune_operator.cli.jobfile import JobFileError, read_job_file
+from finetune_operator.cli.jobfile import JobFile, JobFileError, read_job_file
+from finetune_operator.cli.profiles import GivenProfiles, read_profiles, with_profiles
 from finetune_operator.cli.remedies import local_remedy
+from finetune_operator.cli.terminal import print_lines
+from finetune_operator.cli.views.settings import spec_lines
 from finetune_trainer.contract.failure import ExitCode, TrainerError
 
 HELP = "Run a job on this machine, without a cluster."
@@ -31,10 +34,11 @@ def run(
     work: Annotated[
         Path | None, typer.Option(help="Folder for temporary files. Default: the system's.", show_default=False)
     ] = None,
+    profile: GivenProfiles = None,
 ) -> int:
     """Check, train on this machine, and write the adapter to output.uri."""
     with _ended("trainer"):
-        job = read_job_file(file, local=True)
+        job = _job(file, profile)
         from finetune_operator.cli import local
 
         return local.run(job, work=work)
@@ -43,13 +47,27 @@ def run(
 def preflight(
     file: File,
     output: Annotated[ReportForm, typer.Option("--output", "-o", help="Form of the report.")] = ReportForm.TEXT,
+    profile: GivenProfiles = None,
 ) -> int:
     """Check storage, data and model from this machine. Nothing is trained."""
     with _ended("cli,preflight"):
-        job = read_job_file(file, local=True)
+        job = _job(file, profile)
         from finetune_operator.cli import local
 
         return local.preflight(job, output=output)
+
+
+def plan(file: File, profile: GivenProfiles = None) -> int:
+    """Print the spec as it would run here, and where each value comes from. Nothing is read but the files."""
+    with _ended("cli"):
+        given = read_profiles(profile or ())
+        job = with_profiles(read_job_file(file, local=True), given, local=True)
+        print_lines(spec_lines(job.raw["spec"], job.spec, job.profiles, job.profile))
+    return 0
+
+
+def _job(file: Path, profile: list[str] | None) -> JobFile:
+    return with_profiles(read_job_file(file, local=True), read_profiles(profile or ()), local=True)
 
 
 @contextmanager

@@ -4,7 +4,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from finetune_operator.api.finetunejob import SpecError, parse_spec
+from pydantic import ValidationError
+
+from finetune_operator.api.finetunejob import SpecError, compact_json
+from finetune_operator.api.resolution import effective
+from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.cli.views.duration import duration
 from finetune_operator.cli.views.job import JobView
 from finetune_trainer.contract.text import printable
@@ -17,8 +21,9 @@ def settings(job: JobView) -> dict[str, str]:
     """Every setting of a job's spec by its path, with the defaults where this version knows all fields."""
     raw = job.raw.get("spec") or {}
     try:
-        spec = parse_spec(raw).to_dict()
-    except SpecError:
+        profile = FineTuneJobStatus.model_validate(job.raw.get("status") or {}).profile
+        spec = effective(compact_json(raw), profile).spec.to_dict()
+    except (SpecError, ValidationError):
         spec = raw
     return dict(_flat(spec, ""))
 

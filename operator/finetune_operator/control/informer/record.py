@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_operator.api import names
-from finetune_operator.api.finetunejob import MAX_SPEC_BYTES, FineTuneJob, compact_json, parse_spec, too_large
+from finetune_operator.api.finetunejob import MAX_SPEC_BYTES, FineTuneJob, Held, compact_json, parse_spec, too_large
 from finetune_operator.api.reasons import ConditionType
+from finetune_operator.api.resolution import Profiles, effective, has_begun, no_profiles, ref_of, resolve
 from finetune_operator.api.spec import FineTuneJobSpec, Retention
 from finetune_operator.api.status import FineTuneJobStatus
 from finetune_operator.control import Key, Owner
@@ -33,12 +34,13 @@ class FineTuneJobRecord:
     Attributes:
         ignored: another controller manages it, or it is being deleted.
         finished: the status says that the run of this generation and runToken has ended.
-        ttl_seconds: spec.retention.ttlSecondsAfterFinished, also of a spec that is invalid or too large to be kept;
-            None when it is absent or invalid itself.
+        ttl_seconds: spec.retention.ttlSecondsAfterFinished, or that of the run's profiles; also of a spec that is
+            invalid or too large to be kept; None when it is absent or invalid itself.
         attempt: status.attempt.
         spec, status, progress: JSON; status is without progress. Empty when the record is settled.
         run_token: spec.runToken, also of a spec that is invalid or too large to be kept.
         oversize: size in bytes of a spec that is larger than a valid one can be; otherwise 0.
+        waits: whether its run has not begun, so that a change of a profile concerns it.
         summary: what metrics need, also of a settled record.
         has_spec: whether the spec is here if it is valid. If not, it must be read.
     """
@@ -58,6 +60,7 @@ class FineTuneJobRecord:
     progress: bytes
     run_token: str | None = None
     oversize: int = 0
+    waits: bool = False
     summary: Summary
     has_spec: bool = True
 
@@ -87,14 +90,31 @@ class FineTuneJobRecord:
         attempts = json.loads(self.status or b"{}").get("attempts") or [{}]
         return "endTime" in attempts[-1]
 
-    def finetunejob(self) -> FineTuneJob:
+    def finetunejob(self, profiles: Profiles = no_profiles) -> FineTuneJob:
         """The parsed object. A settled record, and one without its spec, do not have it.
+
+        Args:
+            profiles: those that count if the run has not begun. Afterwards the status has what they supplied.
 
         Raises:
             SpecError: the spec is not valid for this version.
         """
         if self.oversize:
             raise too_large(self.oversize)
+        status = FineTuneJobStatus.model_validate(self.raw_status())
+        profile = status.profile
+        if not has_begun(status, self.run_token):
+            profile_or_held = resolve(profiles(self.namespace), ref_of(json.loads(self.spec)))
+            if isinstance(profile_or_held, Held):
+                return self._with(status, _own_values(self.spec), held=profile_or_held)
+            profile = profile_or_held
+        if profile is None:
+            spec = _parsed(self.spec) if len(self.spec) <= KEPT_SPEC_BYTES else parse_spec(self.spec)
+            return self._with(status, spec)
+        found = effective(self.spec, profile)
+        return replace(self._with(status, found.spec), profile=profile, excess=found.excess)
+
+    def _with(self, status: FineTuneJobStatus, spec: FineTuneJobSpec, held: Held | None = None) -> FineTuneJob:
         return FineTuneJob(
             name=self.name,
             namespace=self.namespace,
@@ -102,8 +122,9 @@ class FineTuneJobRecord:
             generation=self.generation,
             creation_time=self.creation_time,
             deleting=False,  # otherwise it is ignored
-            spec=_parsed(self.spec) if len(self.spec) <= KEPT_SPEC_BYTES else parse_spec(self.spec),
-            status=FineTuneJobStatus.model_validate(self.raw_status()),
+            spec=spec,
+            status=status,
+            held=held,
         )
 
     @property
@@ -136,6 +157,11 @@ def _parsed(spec: bytes) -> FineTuneJobSpec:
     return parse_spec(spec)
 
 
+@lru_cache(maxsize=256)
+def _own_values(spec: bytes) -> FineTuneJobSpec:
+    return parse_spec(spec, own_values=True)
+
+
 _COMPARED_FIELDS = ("uid", "generation", "ignored", "finished", "status")
 """The generation grows with every change of the spec."""
 
@@ -149,6 +175,8 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
     token = spec.get("runToken")
     finished = _finished(status, generation, token)
     ttl_seconds = _ttl_seconds(spec.get("retention"))
+    if ttl_seconds is None:
+        ttl_seconds = _ttl_seconds(_supplied_retention(status.get("profile")))
     ignored = spec.get("managedBy", names.CONTROLLER_NAME) != names.CONTROLLER_NAME or "deletionTimestamp" in metadata
     settled = ignored or (finished and ttl_seconds is None)
     progress = status.get("progress")
@@ -168,6 +196,7 @@ def finetunejob_record(raw: Mapping[str, Any]) -> FineTuneJobRecord:
         spec=b"" if oversize else spec_json,
         run_token=token if isinstance(token, str) else None,
         oversize=oversize,
+        waits=not settled and not status.get("startTime"),
         status=b"" if settled else compact_json({key: value for key, value in status.items() if key != "progress"}),
         progress=b"" if settled or not progress else compact_json(progress),
         summary=summary_of(raw),
@@ -182,6 +211,17 @@ def _ttl_seconds(retention: object) -> int | None:
     try:
         return Retention.model_validate({"ttlSecondsAfterFinished": value}, strict=True).ttl_seconds_after_finished
     except ValidationError:
+        return None
+
+
+def _supplied_retention(profile: object) -> object:
+    """The section retention among the recorded values of a run's profiles; None if they supply none."""
+    values = profile.get("values") if isinstance(profile, Mapping) else None
+    if not isinstance(values, str) or '"retention"' not in values:
+        return None
+    try:
+        return json.loads(values).get("retention")
+    except (ValueError, AttributeError):
         return None
 
 

@@ -10,6 +10,7 @@ from finetune_trainer.contract.recipe.machine import MachineSpec
 from finetune_trainer.contract.recipe.model import ModelSpec
 from finetune_trainer.contract.recipe.output import OutputSpec, StorageSpec
 from finetune_trainer.contract.recipe.preference import DpoSpec, Method
+from finetune_trainer.contract.recipe.profile import ProfileRecord
 from finetune_trainer.contract.recipe.tracking import TrackingSpec
 from finetune_trainer.contract.recipe.training import CheckpointSpec, EvaluationSpec, TrainingSpec
 from finetune_trainer.contract.scalar import PLAIN
@@ -77,3 +78,4 @@ class Recipe(RecipeSections):
         "dataset.revision, so that every attempt trains on the same rows even if a branch moves.",
     )
     machine: MachineSpec = Field(default_factory=MachineSpec)
+    profile: ProfileRecord | None = Field(None, description="The profiles whose values are in the sections.")

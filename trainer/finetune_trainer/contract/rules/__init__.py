@@ -4,6 +4,9 @@ The CRD has the rules' CEL. The operator, the command line, preflight and the tr
 to one of these lists is checked in all of them.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from finetune_trainer.contract.problem import Problem
 from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.rule import broken
@@ -23,9 +26,9 @@ CLUSTER_RULES = places.RULES
 """The additional rules for a recipe that runs in a cluster."""
 
 
-def problems(recipe: Recipe) -> list[Problem]:
-    """A problem for each broken rule of `RULES`, in their order."""
-    return broken(RULES, recipe, "spec")
+def problems(recipe: Recipe, own: Mapping[str, Any] | None = None) -> list[Problem]:
+    """A problem for each broken rule of `RULES`, in their order. For `own` see `contract.rule.broken`."""
+    return broken(RULES, recipe, "spec", own)
 
 
 def cluster_problems(recipe: Recipe) -> list[Problem]:

@@ -4,7 +4,7 @@ from finetune_trainer.contract.recipe import Recipe
 from finetune_trainer.contract.recipe.lora import ALL_LINEAR, LoraVariant
 from finetune_trainer.contract.recipe.model import QuantizationType
 from finetune_trainer.contract.rule import Rule
-from finetune_trainer.contract.rules.cel import cel_value, effective
+from finetune_trainer.contract.rules.cel import cel_value
 from finetune_trainer.contract.uri import Scheme, scheme_of
 
 RULES: tuple[Rule[Recipe], ...] = (
@@ -22,6 +22,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.lora.variant is not LoraVariant.DORA or recipe.model.quantization.type is not QuantizationType.INT8
         ),
+        given=("lora.variant", "model.quantization.type"),
         cel="self.lora.variant != 'dora' || self.model.quantization.type != 'int8'",
         message="dora does not work on int8 weights: use nf4, fp4 or none in model.quantization.type, or another "
         "variant",
@@ -29,8 +30,8 @@ RULES: tuple[Rule[Recipe], ...] = (
     Rule(
         path="lora.modulesToSave",
         holds=lambda recipe: not set(recipe.lora.modules_to_save or ()) & set(recipe.lora.target_modules),
-        cel="!has(self.lora.modulesToSave) || "
-        f"!self.lora.modulesToSave.exists(name, name in {effective('lora.targetModules')})",
+        given=("lora.targetModules",),
+        cel="!has(self.lora.modulesToSave) || !self.lora.modulesToSave.exists(name, name in self.lora.targetModules)",
         message="a module is trained whole or gets an adapter, not both: remove it here or from targetModules",
     ),
     Rule(

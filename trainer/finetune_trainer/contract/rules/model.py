@@ -5,7 +5,6 @@ from finetune_trainer.contract.recipe.dataset import Switch
 from finetune_trainer.contract.recipe.lora import LoraVariant
 from finetune_trainer.contract.recipe.model import Attention, DeviceMap, QuantizationType, Sharding
 from finetune_trainer.contract.rule import Rule
-from finetune_trainer.contract.rules.cel import effective
 from finetune_trainer.contract.uri import Scheme, scheme_of
 
 RULES: tuple[Rule[Recipe], ...] = (
@@ -26,18 +25,21 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.model.attention is not Attention.VARLEN or recipe.dataset.packing is not Switch.DISABLED
         ),
-        cel=f"self.model.attention != 'varlen' || {effective('dataset.packing')} != 'disabled'",
+        given=("model.attention", "dataset.packing"),
+        cel="self.model.attention != 'varlen' || self.dataset.packing != 'disabled'",
         message="varlen is for packed rows, and dataset.packing is disabled: use auto, or pack",
     ),
     Rule(
         path="model.deviceMap",
         holds=lambda recipe: recipe.model.device_map is DeviceMap.NONE or recipe.machine.gpus != 0,
+        given=("resources.gpus",),
         cel="self.model.deviceMap == 'none' || self.resources.gpus > 0",
         message="spreads layers over GPUs, and resources.gpus is 0: remove the field",
     ),
     Rule(
         path="model.deviceMap",
         holds=lambda recipe: recipe.model.device_map is DeviceMap.NONE or recipe.machine.nodes == 1,
+        given=("resources.nodes",),
         cel="self.model.deviceMap == 'none' || self.resources.nodes == 1",
         message="spreads layers over the GPUs of one pod: set resources.nodes to 1, or use model.sharding",
     ),
@@ -54,6 +56,7 @@ RULES: tuple[Rule[Recipe], ...] = (
             or recipe.model.device_map is not DeviceMap.NONE
             or recipe.machine.processes > 1
         ),
+        given=("resources.gpus", "resources.nodes"),
         cel="self.model.sharding == 'none' || self.model.deviceMap != 'none' || self.resources.gpus > 1 || "
         "self.resources.nodes > 1",
         message="divides the weights over several processes, and there is one: raise resources.gpus or resources.nodes",
@@ -64,6 +67,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.model.sharding is Sharding.NONE or recipe.model.quantization.type is not QuantizationType.INT8
         ),
+        given=("model.quantization.type",),
         cel="self.model.sharding == 'none' || self.model.quantization.type != 'int8'",
         message="does not work on int8 weights: use nf4, fp4 or none in model.quantization.type",
     ),
@@ -71,6 +75,7 @@ RULES: tuple[Rule[Recipe], ...] = (
         # PEFT computes the weights' norms when it creates the adapter, before any forward pass gathers a layer.
         path="model.sharding",
         holds=lambda recipe: recipe.model.sharding is Sharding.NONE or recipe.lora.variant is not LoraVariant.DORA,
+        given=("lora.variant",),
         cel="self.model.sharding == 'none' || self.lora.variant != 'dora'",
         message="does not work with lora.variant dora, which needs all weights at once to begin: use lora or rslora",
     ),

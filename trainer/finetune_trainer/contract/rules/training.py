@@ -3,7 +3,6 @@
 from finetune_trainer.contract.recipe import Method, Recipe
 from finetune_trainer.contract.recipe.training import EvaluationMetric, Scheduler
 from finetune_trainer.contract.rule import DECIMAL, Rule, literal
-from finetune_trainer.contract.rules.cel import effective
 
 RULES: tuple[Rule[Recipe], ...] = (
     Rule(
@@ -15,6 +14,7 @@ RULES: tuple[Rule[Recipe], ...] = (
     Rule(
         path="training.microBatchSize",
         holds=lambda recipe: recipe.training.batch_size % (recipe.training.micro_batch_size or 1) == 0,
+        given=("training.batchSize",),
         cel="!has(self.training.microBatchSize) || self.training.batchSize % self.training.microBatchSize == 0",
         message="must divide training.batchSize: set a divisor of it, or leave it out",
     ),
@@ -23,13 +23,15 @@ RULES: tuple[Rule[Recipe], ...] = (
         holds=lambda recipe: (
             recipe.training.restarts is None or recipe.training.scheduler is Scheduler.COSINE_WITH_RESTARTS
         ),
-        cel=f"!has(self.training.restarts) || {effective('training.scheduler')} == 'cosine_with_restarts'",
+        given=("training.scheduler",),
+        cel="!has(self.training.restarts) || self.training.scheduler == 'cosine_with_restarts'",
         message="only the scheduler cosine_with_restarts has restarts: use it, or remove the field",
     ),
     Rule(
         path="training.minLearningRate",
         holds=lambda recipe: recipe.training.min_learning_rate is None or recipe.training.scheduler is Scheduler.COSINE,
-        cel=f"!has(self.training.minLearningRate) || {effective('training.scheduler')} == 'cosine'",
+        given=("training.scheduler",),
+        cel="!has(self.training.minLearningRate) || self.training.scheduler == 'cosine'",
         message="only the scheduler cosine has a least learning rate: use it, or remove the field",
     ),
     Rule(
@@ -39,6 +41,7 @@ RULES: tuple[Rule[Recipe], ...] = (
             or float(recipe.training.min_learning_rate) < float(recipe.training.learning_rate)
         ),
         # A value that is not a decimal is refused by the rule of its type. double() would fail on it.
+        given=("training.learningRate",),
         cel=f"!has(self.training.minLearningRate) || !self.training.minLearningRate.matches({literal(DECIMAL)}) || "
         f"!self.training.learningRate.matches({literal(DECIMAL)}) || "
         "double(self.training.minLearningRate) < double(self.training.learningRate)",
