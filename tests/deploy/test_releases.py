@@ -20,6 +20,7 @@ from localcluster.waiting import wait_for
 pytestmark = pytest.mark.cluster
 
 CRD = "crd/finetunejobs.finetune.dev"
+CRDS = (CRD, "crd/finetuneprofiles.finetune.dev", "crd/clusterfinetuneprofiles.finetune.dev")
 SECONDS = 60
 TEAMS = {"blue": "team-a", "green": "team-b"}
 """Releases, each with the namespace that it serves."""
@@ -149,7 +150,7 @@ def from_kubectl(server: Server) -> None:
 
 def from_an_older_checkout(server: Server) -> None:
     """The CRD of another version, as somebody who uses kubectl's server-side apply has it."""
-    [crd] = [item for (kind, *_), item in kustomize("crd").items() if kind == "CustomResourceDefinition"]
+    [crd] = [item for item in kustomize("crd").values() if item["metadata"]["name"] == CRD.partition("/")[2]]
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"] = "An older one."
     server.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
     server.wait_established()
@@ -236,8 +237,8 @@ SECURITY_CONTEXT_CONSTRAINTS: Manifest = {
 
 
 def clear(server: Server) -> None:
-    """Removes what an earlier test left: its releases, and the CRD."""
+    """Removes what an earlier test left: its releases, and the CRDs."""
     for release in TEAMS:
         if server.has(f"deployment/{release}-finetune-operator", f"--namespace={release}-system"):
             uninstall(server, release, f"{release}-system")
-    server.kubectl("delete", CRD, "--ignore-not-found")
+    server.kubectl("delete", *CRDS, "--ignore-not-found")

@@ -17,8 +17,11 @@ from finetune_operator.api.status import (
     Failure,
     FineTuneJobStatus,
     OutputStatus,
+    ProfileCeiling,
+    ProfileStatus,
     ProgressStatus,
 )
+from finetune_trainer.contract.recipe.profile import ProfileSource
 from finetune_trainer.contract.termination import PreflightSummary
 from finetune_trainer.contract.text import MAX_MESSAGE, MAX_TEXT
 
@@ -43,6 +46,16 @@ FULL = FineTuneJobStatus(
         for kind in ("Succeeded", "Ready", "Finished")
     ],
     run_token="again",
+    profile=ProfileStatus(
+        display="standard, team",
+        sources=[
+            ProfileSource(kind="ClusterFineTuneProfile", name="standard", generation=3),
+            ProfileSource(kind="FineTuneProfile", name="team", generation=1),
+        ],
+        digest="sha256:0",
+        values=json.dumps({"resources": {"memory": "32Gi"}}),
+        ceilings=[ProfileCeiling(path="resources.gpus", value="4", source="ClusterFineTuneProfile standard")],
+    ),
     attempt=12,
     restarts=11,
     counted_failures=3,

@@ -20,6 +20,8 @@ CALLS = (
     "get discovery",
     "list finetunejobs",
     "watch finetunejobs",
+    "list finetuneprofiles",
+    "watch finetuneprofiles",
     "get finetunejobs",
     "patch finetunejobs/status",
     "patch progress",

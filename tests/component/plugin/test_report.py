@@ -81,7 +81,7 @@ def test_bash_completes_words_values_and_names_of_jobs(user: User, tmp_path: Pat
     assert completed("status", "-n", "kube-public", "") == []
     assert completed("result", "support-bot", "--serve", "k") == ["kserve"]
     assert completed("logs", "other", "--fol") == ["--follow"]
-    assert completed("local", "") == ["run", "preflight"]
+    assert completed("local", "") == ["run", "preflight", "plan"]
 
 
 def test_kubectl_gets_the_answer_that_it_expects(
