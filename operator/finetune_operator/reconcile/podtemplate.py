@@ -188,23 +188,14 @@ def _volumes(
         _volume("tmp", {"emptyDir": {}}, "/tmp"),  # noqa: S108
     ]
     if storage.secret_ref is not None:
-        # Optional: a pod that waits for a Secret gives no reason; a pod that starts without one names what is missing.
-        secret = {"secretName": storage.secret_ref.name, "optional": True, "defaultMode": 0o440}
-        volumes.append(_volume("storage-secret", {"secret": secret}, layout.STORAGE_SECRET_PATH, read_only=True))
+        volumes.append(_secret_volume("storage-secret", storage.secret_ref.name, layout.STORAGE_SECRET_PATH))
     if token is not None:
         directory, _, file = layout.HUB_TOKEN_PATH.rpartition("/")
-        secret = {
-            "secretName": token.name,
-            "optional": True,
-            "defaultMode": 0o440,
-            "items": [{"key": token.key, "path": file}],
-        }
-        volumes.append(_volume("hub-token", {"secret": secret}, directory, read_only=True))
+        volumes.append(_secret_volume("hub-token", token.name, directory, items=[{"key": token.key, "path": file}]))
     volumes += _claim_volumes(finetunejob, role)
     if role == names.TRAIN_ROLE:
         if (tracker := finetunejob.spec.tracking.tracker) is not None and tracker.secret_ref is not None:
-            secret = {"secretName": tracker.secret_ref.name, "optional": True, "defaultMode": 0o440}
-            volumes.append(_volume("tracking-secret", {"secret": secret}, layout.TRACKING_SECRET_PATH, read_only=True))
+            volumes.append(_secret_volume("tracking-secret", tracker.secret_ref.name, layout.TRACKING_SECRET_PATH))
         memory = {"medium": "Memory", "sizeLimit": resources.shared_memory}
         volumes.append(_volume("shared-memory", {"emptyDir": memory}, "/dev/shm"))  # noqa: S108
         if config.progress_url:
@@ -227,6 +218,15 @@ def _volume(
     if read_only:
         mount["readOnly"] = True
     return {"name": name, **source}, mount
+
+
+def _secret_volume(
+    name: str, secret: str, path: str, **more: list[dict[str, str]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A Secret's keys as files; `more` is further fields of the volume's source."""
+    # Optional: a pod that waits for a Secret gives no reason; a pod that starts without one names what is missing.
+    source = {"secretName": secret, "optional": True, "defaultMode": 0o440, **more}
+    return _volume(name, {"secret": source}, path, read_only=True)
 
 
 def _claim_volumes(finetunejob: FineTuneJob, role: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
