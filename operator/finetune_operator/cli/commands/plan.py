@@ -59,17 +59,22 @@ def _planned(cluster: Cluster, job: JobFile) -> JobFile:
     profiles = [*_profiles(cluster, PROFILES, ProfileKind.NAMESPACED)]
     profiles += _profiles(cluster, CLUSTER_PROFILES, ProfileKind.CLUSTER)
     chosen = choose(profiles, job.spec.profile_ref)
-    record = chosen if isinstance(chosen, Held) else record_of(chosen)
-    if isinstance(chosen, Held) or isinstance(record, Held):
-        held = chosen if isinstance(chosen, Held) else record
-        assert isinstance(held, Held)
-        say(f"{job.name} would wait: {held.message}")
-        return job
+    if isinstance(chosen, Held):
+        return _waiting(job, chosen)
+    record = record_of(chosen)
+    if isinstance(record, Held):
+        return _waiting(job, record)
     try:
         found = resolved(job, record, local=False)
     except JobFileError as error:
         raise CommandError(f"the operator would refuse it: {error}", ExitCode.INVALID_SPEC) from None
     return replace(job, spec=found.spec, profiles=chosen, profile=record)
+
+
+def _waiting(job: JobFile, held: Held) -> JobFile:
+    """Says why a job would wait; its plan is then without profiles."""
+    say(f"{job.name} would wait: {held.message}")
+    return job
 
 
 def _profiles(cluster: Cluster, resource: Resource, kind: ProfileKind) -> list[Profile]:
